@@ -1,0 +1,107 @@
+"""Transforms, projection, similarity fits and distances on SO(3). Everything is batched over leading dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def transform(b_from_a: Tensor, points: Tensor) -> Tensor:
+    """Map points (..., N, 3) from frame a to b by (..., 4, 4) matrices, rigid or similarity."""
+    return points @ b_from_a[..., :3, :3].transpose(-1, -2) + b_from_a[..., None, :3, 3]
+
+
+def from_parts(rotation: Tensor, translation: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """(..., 4, 4) matrix of x -> scale * rotation @ x + translation; rotation (..., 3, 3), translation (..., 3), scale (...)."""
+    scale = torch.as_tensor(scale, dtype=rotation.dtype, device=rotation.device)
+    batch = torch.broadcast_shapes(rotation.shape[:-2], translation.shape[:-1], scale.shape)
+    matrix = torch.zeros(*batch, 4, 4, dtype=rotation.dtype, device=rotation.device)
+    matrix[..., :3, :3] = rotation * scale[..., None, None]
+    matrix[..., :3, 3] = translation
+    matrix[..., 3, 3] = 1
+    return matrix
+
+
+def split_similarity(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotation (..., 3, 3), translation (..., 3) and scale (...) of similarities (..., 4, 4)."""
+    scale = torch.linalg.det(matrix[..., :3, :3]).clamp_min(1e-30) ** (1 / 3)
+    return matrix[..., :3, :3] / scale[..., None, None], matrix[..., :3, 3], scale
+
+
+def invert(matrix: Tensor) -> Tensor:
+    """Inverse of similarities (..., 4, 4)."""
+    rotation, translation, scale = split_similarity(matrix)
+    back = rotation.transpose(-1, -2)
+    return from_parts(back, -(back @ translation[..., None])[..., 0] / scale[..., None], 1 / scale)
+
+
+def project(matrix: Tensor, points: Tensor) -> Tensor:
+    """Pixels (..., N, 2) of points (..., N, 3) in the camera frame by the camera matrix (..., 3, 3); no distortion."""
+    uvw = points @ matrix.transpose(-1, -2)
+    return uvw[..., :2] / uvw[..., 2:].clamp_min(1e-9)
+
+
+def angle_between(a: Tensor, b: Tensor) -> Tensor:
+    """Angle in degrees (...) of the rotation that takes a (..., 3, 3) to b (..., 3, 3); exact also for small angles."""
+    chord = torch.linalg.matrix_norm(a - b) / (2 * 2**0.5)
+    return torch.rad2deg(2 * torch.asin(chord.clamp(max=1.0)))
+
+
+def nearest_rotation(matrix: Tensor) -> Tensor:
+    """The rotation (..., 3, 3) nearest to a matrix (..., 3, 3) in Frobenius norm (determinant +1)."""
+    u, _, vh = torch.linalg.svd(matrix)
+    sign = torch.ones_like(matrix[..., 0])
+    sign[..., 2] = torch.sign(torch.linalg.det(u @ vh))
+    return u @ (sign[..., None] * vh)
+
+
+def rotation_from_vector(vector: Tensor) -> Tensor:
+    """Rotation (..., 3, 3) of rotation vectors (..., 3), radians (exponential map)."""
+    zero = torch.zeros_like(vector[..., 0])
+    x, y, z = vector.unbind(-1)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    return torch.linalg.matrix_exp(cross)
+
+
+def fit_similarity(source: Tensor, target: Tensor, weight: Tensor | None = None, with_scale: bool = True) -> Tensor:
+    """Similarity target_from_source (..., 4, 4) of least squares over points (..., N, 3) with weights (..., N).
+
+    Source: Umeyama, PAMI 1991. Degenerate points (all equal) give scale 0.
+    """
+    if weight is None:
+        weight = torch.ones_like(source[..., 0])
+    weight = (weight / weight.sum(-1, keepdim=True).clamp_min(1e-30))[..., None]
+    source_mean, target_mean = (weight * source).sum(-2), (weight * target).sum(-2)
+    a, b = source - source_mean[..., None, :], target - target_mean[..., None, :]
+    u, s, vh = torch.linalg.svd((weight * b).transpose(-1, -2) @ a)
+    sign = torch.ones_like(s)
+    sign[..., 2] = torch.sign(torch.linalg.det(u) * torch.linalg.det(vh))
+    rotation = u @ (sign[..., None] * vh)
+    scale = torch.ones_like(s[..., 0])
+    if with_scale:
+        scale = (s * sign).sum(-1) / (weight * a * a).sum((-1, -2)).clamp_min(1e-30)
+    translation = target_mean - scale[..., None] * (rotation @ source_mean[..., None])[..., 0]
+    return from_parts(rotation, translation, scale)
+
+
+def random_rotations(count: int, generator: torch.Generator) -> Tensor:
+    """Rotations (count, 3, 3) float64, uniform on SO(3)."""
+    return quaternion_to_matrix(torch.randn(count, 4, generator=generator, dtype=torch.float64))
+
+
+def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
+    """Rotations (..., 3, 3) of quaternions (..., 4) in the order w x y z, of any length but zero."""
+    w, x, y, z = (quaternion / quaternion.norm(dim=-1, keepdim=True)).unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
+        2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
+        2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+
+def symmetry_rotations(order: int, axis: Tensor, steps: int = 36) -> Tensor:
+    """The group's rotations (G, 3, 3) about axis (3,); a continuous one (order 0) is sampled in `steps` equal turns."""
+    count = steps if order == 0 else max(order, 1)
+    turns = torch.arange(count, dtype=axis.dtype, device=axis.device) * (2 * torch.pi / count)
+    return rotation_from_vector(turns[:, None] * (axis / axis.norm()))
