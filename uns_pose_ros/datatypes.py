@@ -7,12 +7,14 @@ scale * rotation. Pixel (0, 0) is the centre of the top left pixel, as in OpenCV
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
 
 class InvalidInput(ValueError):

@@ -1,0 +1,22 @@
+"""The compute device, chosen once."""
+
+from __future__ import annotations
+
+import torch
+
+from uns_pose_ros.datatypes import InvalidInput
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called `name`: auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InvalidInput(f"device {name!r} is unknown: auto, cpu, cuda or cuda:N are valid") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidInput(f"device {name!r} is not supported: auto, cpu, cuda or cuda:N are valid")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InvalidInput(f"device {name!r} is not here: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
