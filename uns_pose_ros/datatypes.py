@@ -93,8 +93,9 @@ class FeatureMesh:
     triangles: Tensor  # (T, 3) int64, counter-clockwise seen from outside
     features: Tensor  # (M, C) float16, unit length
     vertex_index: Tensor  # (M,) int64, ascending
-    view_index: Tensor  # (M,) int64, into the video's frames
-    cameras_in_obj: Tensor  # (F, 4, 4) float32, cam_from_obj of every frame
+    view_index: Tensor  # (M,) int64, into cameras_in_obj
+    cameras_in_obj: Tensor  # (F, 4, 4) float32, cam_from_obj of every view
+    mirrored: Tensor | None = None  # (M, C) float16: the same observations in the left-right flipped image
 
     def __post_init__(self) -> None:
         _check(self.vertices, "vertices", (None, 3), torch.float32)
@@ -103,6 +104,8 @@ class FeatureMesh:
         _check(self.vertex_index, "vertex_index", (len(self.features),), torch.int64)
         _check(self.view_index, "view_index", (len(self.features),), torch.int64)
         _check(self.cameras_in_obj, "cameras_in_obj", (None, 4, 4), torch.float32)
+        if self.mirrored is not None:
+            _check(self.mirrored, "mirrored features", tuple(self.features.shape), torch.float16)
         if len(self.triangles) and int(self.triangles.max()) >= len(self.vertices):
             raise ValueError(f"a triangle names vertex {int(self.triangles.max())} of {len(self.vertices)}")
         if len(self.vertex_index) and int(self.vertex_index.max()) >= len(self.vertices):
