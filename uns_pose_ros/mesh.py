@@ -23,7 +23,7 @@ class HullConfig:
 
     resolution: int = 64  # voxels along each side of the object's cube
     vertices: int = 500  # at most, after decimation
-    outvoted: float = 0.05  # fraction of the views that may call a voxel empty before it is carved away
+    outvoted: float = 0.1  # fraction of the views that may call a voxel empty before it is carved away
 
 
 def locate(masks: Sequence[Tensor], matrices: Tensor, cam_from_obj: Tensor) -> tuple[Tensor, float]:
@@ -98,6 +98,7 @@ def _carve(
         values[k] = torch.where(unseen, torch.full_like(sampled, torch.inf), sampled)
     rank = 1 + int(outvoted * len(distances))
     field = values.kthvalue(min(rank, len(values)), dim=0).values.clamp(-1e3, 1e3)
+    field[values.isinf().sum(0) * 2 > len(values)] = -1.0  # most views do not even show this place
     return field.reshape(resolution, resolution, resolution), (high - low) / (resolution - 1)
 
 
