@@ -100,6 +100,26 @@ def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
+def matrix_to_quaternion(rotation: Tensor) -> Tensor:
+    """Unit quaternions (..., 4) in the order w x y z with w >= 0 of rotations (..., 3, 3).
+
+    Each of the four products of the quaternion with one of its entries is read off the matrix; the longest is exact.
+    """
+    r = rotation.flatten(-2)
+    xx, xy, xz, yx, yy, yz, zx, zy, zz = r.unbind(-1)
+    rows = [
+        1 + xx + yy + zz, zy - yz, xz - zx, yx - xy,
+        zy - yz, 1 + xx - yy - zz, xy + yx, xz + zx,
+        xz - zx, xy + yx, 1 - xx + yy - zz, yz + zy,
+        yx - xy, xz + zx, yz + zy, 1 - xx - yy + zz,
+    ]  # fmt: skip
+    candidates = torch.stack(rows, -1).unflatten(-1, (4, 4))
+    best = candidates.norm(dim=-1).argmax(-1)
+    quaternion = torch.take_along_dim(candidates, best[..., None, None], -2)[..., 0, :]
+    quaternion = quaternion / quaternion.norm(dim=-1, keepdim=True)
+    return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+
+
 def symmetry_rotations(order: int, axis: Tensor, steps: int = 36) -> Tensor:
     """The group's rotations (G, 3, 3) about axis (3,); a continuous one (order 0) is sampled in `steps` equal turns."""
     count = steps if order == 0 else max(order, 1)

@@ -1,0 +1,208 @@
+"""Video folders: which frames are usable, and their pixels.
+
+A video is a COLMAP dataset (images/, masks/, sparse/, video.json). A frame that cannot be used is left out with one warning
+line that names it; a video with fewer than three usable frames is an error. Nothing here trusts a file: sizes are read from
+headers and bounded before pixels are decoded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageFile, UnidentifiedImageError
+from torch import Tensor
+
+from uns_pose_ros.colmap import SparseImage, has_sparse, read_sparse
+from uns_pose_ros.datatypes import Camera, Frame, InvalidInput, Video
+from uns_pose_ros.storage import read_json
+
+MIN_FRAMES = 3
+MAX_PIXELS = 80_000_000  # of one image
+ASSUMED_FOV_DEG = 60.0  # along the longer side, where nobody calibrated the camera
+_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+
+_log = logging.getLogger(__name__)
+
+
+def list_videos(category: Path, patterns: str | None = None) -> list[Path]:
+    """Video folders of a category (subfolders with images/) by name; `patterns`: shell patterns, comma separated."""
+    if not category.is_dir():
+        raise InvalidInput(f"{category}: no such folder; a category folder with one subfolder a video is needed")
+    videos = sorted(folder for folder in category.iterdir() if (folder / "images").is_dir() and folder.name[0] != ".")
+    if not videos:
+        raise InvalidInput(
+            f"{category}: no videos; each video is a subfolder with images/ in it, such as {category}/clip_01/images"
+        )
+    if patterns is None:
+        return videos
+    chosen: set[Path] = set()
+    for pattern in filter(None, (p.strip() for p in patterns.split(","))):
+        matches = {video for video in videos if fnmatchcase(video.name, pattern)}
+        if not matches:
+            raise InvalidInput(f"{category}: no video is called {pattern!r}; there are {shorten(v.name for v in videos)}")
+        chosen |= matches
+    if not chosen:
+        raise InvalidInput(
+            f"--videos {patterns!r} names nothing; shell patterns, comma separated, are valid: 'clip_0[1-4],clip_09'"
+        )
+    return sorted(chosen)
+
+
+def shorten(names: Iterable[str], most: int = 8) -> str:
+    """Names in one line: a, b, c and 12 more."""
+    listed = list(names)
+    rest = len(listed) - most
+    return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def load_video(folder: Path, need_masks: bool = True, need_poses: bool = True) -> Video:
+    """The usable frames of a video folder, by name: readable, of the camera's size, with the masks and poses asked for.
+
+    Without poses, a frame that no sparse model knows gets an assumed camera (`assumed_camera`).
+    Errors: InvalidInput where fewer than three frames are usable, with the first reason.
+    """
+    images = folder / "images"
+    if not images.is_dir():
+        raise InvalidInput(f"{folder}: no video there; a video is a folder with images/ (and masks/, sparse/) in it")
+    sparse = read_sparse(folder / "sparse") if has_sparse(folder / "sparse") else None
+    if sparse is None and need_poses:
+        raise InvalidInput(
+            f"{folder}: no camera poses; a COLMAP model (cameras, images, points3D as .txt or .bin) in sparse/ is needed"
+        )
+    if need_masks and not (folder / "masks").is_dir():
+        raise InvalidInput(f"{folder}: no object masks; masks/<image name>.png, white on the object, is needed for every image")
+    registered = {image.name: image for image in sparse.images} if sparse is not None else {}
+    present = {p.relative_to(images).as_posix(): p for p in images.rglob("*") if p.suffix.lower() in _ENDINGS and p.is_file()}
+    names = sorted(registered if need_poses else present)
+    frames, dropped = [], []
+    for name in names:
+        try:
+            if name not in present:
+                raise InvalidInput(f"{images / name}: named in sparse/ but not there")
+            frame = _usable_frame(folder, name, need_masks)
+            frames.append(_with_pose(frame, registered[name], sparse.cameras) if sparse and name in registered else frame)
+        except InvalidInput as error:
+            dropped.append(str(error))
+    if len(frames) < MIN_FRAMES:
+        reason = f"; the first left out: {dropped[0]}" if dropped else ""
+        raise InvalidInput(f"{folder}: {len(frames)} of {len(names)} frames are usable, {MIN_FRAMES} needed{reason}")
+    for reason in dropped:
+        _log.warning("frame left out: %s", reason)
+    points = sparse.points if sparse is not None else None
+    return Video(folder, tuple(frames), points, metric=_is_metric(folder))
+
+
+def _usable_frame(folder: Path, name: str, need_masks: bool) -> Frame:
+    """A frame whose image and, where it is needed, mask can be decoded and fit each other, with an assumed camera."""
+    image, mask = folder / "images" / name, folder / "masks" / f"{name}.png"
+    width, height = _check_image(image)
+    if need_masks:
+        pixels = read_mask(mask)
+        if pixels.shape != (height, width):
+            raise InvalidInput(f"{mask}: {pixels.shape[1]} x {pixels.shape[0]} px, its image has {width} x {height}")
+        if not bool(pixels.any()):
+            raise InvalidInput(f"{mask}: the mask is empty, the object is nowhere in the image")
+    return Frame(name, image, assumed_camera(width, height), mask if mask.exists() else None)
+
+
+def _with_pose(frame: Frame, registered: SparseImage, cameras: Mapping[int, Camera]) -> Frame:
+    camera, assumed = cameras[registered.camera_id], frame.camera
+    if (camera.width, camera.height) != (assumed.width, assumed.height):
+        wanted = f"{camera.width} x {camera.height}"
+        raise InvalidInput(f"{frame.image}: {assumed.width} x {assumed.height} px, its camera in sparse/ has {wanted}")
+    return replace(frame, camera=camera, cam_from_obj=registered.cam_from_obj)
+
+
+def _is_metric(folder: Path) -> bool:
+    path = folder / "video.json"
+    if not path.exists():
+        return False
+    record = read_json(path)
+    metric = record.get("metric", False) if isinstance(record, dict) else None
+    if not isinstance(metric, bool):
+        raise InvalidInput(f"{path}: an object is needed, with true or false under 'metric' (obj units are metres)")
+    return metric
+
+
+def assumed_camera(width: int, height: int, fov_deg: float = ASSUMED_FOV_DEG) -> Camera:
+    """A pinhole camera whose longer side sees `fov_deg` degrees, with its principal point in the middle."""
+    focal = max(width, height) / 2 / np.tan(np.radians(fov_deg) / 2)
+    matrix = [[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]
+    return Camera(torch.tensor(matrix, dtype=torch.float64), width, height)
+
+
+def read_image(path: Path) -> Tensor:
+    """(H, W, 3) uint8 RGB as the file stores it: an EXIF orientation is ignored, as COLMAP does."""
+    return torch.from_numpy(np.array(_decode(path, "image").convert("RGB")))
+
+
+def read_mask(path: Path) -> Tensor:
+    """(H, W) bool, True on the object: above half of the mask's brightest value, so 0/1, 0/255 and soft masks all work."""
+    gray = np.array(_decode(path, "mask").convert("L"))
+    return torch.from_numpy(gray > gray.max() / 2)
+
+
+def read_frame(frame: Frame) -> tuple[Tensor, Tensor | None, Camera]:
+    """Image (H, W, 3) uint8 RGB, mask (H, W) bool where there is one, and pinhole camera of a frame, undistorted."""
+    image = read_image(frame.image)
+    mask = read_mask(frame.mask) if frame.mask is not None else None
+    return undistort(image, mask, frame.camera)
+
+
+def undistort(image: Tensor, mask: Tensor | None, camera: Camera) -> tuple[Tensor, Tensor | None, Camera]:
+    """The same picture and mask as a pinhole camera with the same matrix sees them; black and outside where it sees nothing."""
+    if not bool(camera.distortion.any()):
+        return image, mask, Camera(camera.matrix, camera.width, camera.height)
+    k, size = camera.matrix.numpy(), (camera.width, camera.height)
+    x, y = cv2.initUndistortRectifyMap(k, camera.distortion.numpy(), None, k, size, cv2.CV_32FC1)
+    image = torch.from_numpy(cv2.remap(image.numpy(), x, y, cv2.INTER_LINEAR))
+    if mask is not None:
+        mask = torch.from_numpy(cv2.remap(mask.numpy().astype(np.uint8), x, y, cv2.INTER_NEAREST) > 0)
+    return image, mask, Camera(camera.matrix, camera.width, camera.height)
+
+
+def _open(path: Path, what: str) -> ImageFile.ImageFile:
+    """Open an image file and bound its size by its header; no pixel is decoded yet."""
+    try:
+        file = Image.open(path)
+    except FileNotFoundError:
+        raise InvalidInput(f"{path}: the {what} is not there") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        reason = "too large" if isinstance(error, Image.DecompressionBombError) else "broken or of unknown format"
+        raise InvalidInput(f"{path}: the {what} is {reason}; {_valid()}") from None
+    if file.width * file.height > MAX_PIXELS:
+        raise InvalidInput(f"{path}: the {what} claims {file.width} x {file.height} px; {_valid()}")
+    if file.mode not in _EIGHT_BIT:
+        raise InvalidInput(f"{path}: the {what} has pixels of kind {file.mode}; {_valid()}")
+    return file
+
+
+def _valid() -> str:
+    return f"JPEG, PNG, BMP, WebP or TIFF of 8 bits and at most {MAX_PIXELS // 10**6} megapixels is valid"
+
+
+def _decode(path: Path, what: str, draft: bool = False) -> Image.Image:
+    file = _open(path, what)
+    try:
+        if draft:
+            file.draft("RGB", (1, 1))  # JPEG: an eighth of the size, several times faster
+        file.load()
+    except (OSError, SyntaxError, ValueError, IndexError) as error:
+        raise InvalidInput(f"{path}: the {what} is broken ({str(error).splitlines()[0]})") from None
+    return file
+
+
+def _check_image(path: Path) -> tuple[int, int]:
+    """Width and height, px, of an image whose pixels can be decoded."""
+    file = _open(path, "image")
+    size = file.size
+    _decode(path, "image", draft=True)
+    return size
