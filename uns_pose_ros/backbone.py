@@ -130,7 +130,7 @@ class DinoV2(nn.Module):
     def positions(self, rows: int, columns: int) -> Tensor:
         """Position embedding (1, 1 + rows * columns, 384) of a grid of patches.
 
-        Resized by the rule that DINOv2 was trained with: bicubic by the factor (n + 0.1) / 37, without antialiasing. Resizing to
+        Resized by the rule that DINOv2 was trained with: bicubic by the factor (n + 0.1) / 37, not antialiased. Resizing to
         the exact size instead changes the features (cosine 0.9994 at 224 px).
         """
         if (rows, columns) == (GRID, GRID):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,13 +50,14 @@ def _tensor(message: memoryview) -> tuple[str, Tensor]:
     return name, torch.from_numpy(np.frombuffer(tensor[9][0], "<f4").reshape(shape).copy())
 
 
-def _fields(message: memoryview) -> dict[int, list]:
+def _fields(message: memoryview) -> dict[int, list[Any]]:
     """All fields of one protobuf message: number -> values (int, or the bytes of strings and messages)."""
-    fields: dict[int, list] = {}
+    fields: dict[int, list[Any]] = {}
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
         kind = key & 7
+        value: Any
         if kind == 0:
             value, position = _varint(message, position)
         else:
