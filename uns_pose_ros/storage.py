@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from uns_pose_ros.ply import read_ply, write_ply
 
 MESH, FEATURES = "mesh.ply", "features.safetensors"
 TEMPLATE, WEIGHTS, MODEL = "template.ply", "model.safetensors", "model.json"
+_MESH_TENSORS = tuple(f.name for f in fields(FeatureMesh) if f.name not in ("vertices", "triangles"))  # those in mesh.ply
 _MAX_JSON = 256 * 2**20  # bytes
 
 
@@ -115,7 +116,8 @@ def save_feature_mesh(mesh: FeatureMesh, folder: Path, provenance: Mapping[str, 
     with atomic_write(folder / MESH) as temporary:
         write_ply(temporary, mesh.vertices, mesh.triangles)
     companions = {MESH: file_hash(folder / MESH)}
-    tensors = {name: getattr(mesh, name).contiguous().cpu() for name in _MESH_TENSORS}
+    tensors = {name: getattr(mesh, name) for name in _MESH_TENSORS}
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items() if tensor is not None}
     with atomic_write(folder / FEATURES) as temporary:
         save_file(tensors, temporary, _as_metadata(provenance=provenance, companions=companions))
 
@@ -129,8 +131,7 @@ def load_feature_mesh(folder: Path) -> FeatureMesh:
     with _reading(path, "feature file"):
         if provenance_of(path) is None:
             raise ValueError(f"it was not made for the {MESH} beside it")
-        tensors = load_file(path)
-        return FeatureMesh(vertices, triangles, **{name: tensors[name] for name in _MESH_TENSORS})
+        return FeatureMesh(vertices, triangles, **load_file(path))
 
 
 def save_alignment(alignment: Alignment, path: Path, provenance: Mapping[str, Any]) -> None:
@@ -205,9 +206,6 @@ def load_model(folder: Path) -> CategoryModel:
             diameter=None if record["diameter_m"] is None else float(record["diameter_m"]),
             provenance=record["provenance"],
         )
-
-
-_MESH_TENSORS = ("features", "vertex_index", "view_index", "cameras_in_obj")
 
 
 def _as_metadata(**parts: Any) -> dict[str, str]:
