@@ -1,0 +1,266 @@
+"""Messages to nouns and back, with known answers."""
+
+from __future__ import annotations
+
+import array
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from uns_pose_ros.datatypes import CategoryModel, InvalidInput, PoseEstimate, Symmetry
+
+pytest.importorskip("rclpy")
+from geometry_msgs.msg import Pose
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker
+
+from uns_pose_ros.nodes import compat, conversions
+
+
+def image(encoding: str, pixels: np.ndarray, padding: int = 0, bigendian: bool = False) -> Image:
+    """A message written by hand: rows of `pixels` (H, W[, C]) with `padding` bytes after each."""
+    rows = pixels.astype(pixels.dtype.newbyteorder(">" if bigendian else "<"))
+    data = b"".join(row.tobytes() + b"\xaa" * padding for row in rows)
+    step = len(data) // len(pixels)
+    message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, is_bigendian=int(bigendian), step=step)
+    message.data = array.array("B", data)
+    return message
+
+
+RED, GREEN, BLUE = (200, 10, 20), (10, 220, 30), (20, 30, 240)
+PICTURE = np.array([[RED, GREEN, BLUE], [BLUE, RED, GREEN]], np.uint8)
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize(
+    ("encoding", "pixels"),
+    [
+        ("rgb8", PICTURE),
+        ("bgr8", PICTURE[..., ::-1]),
+        ("rgba8", np.dstack([PICTURE, np.full((2, 3), 9, np.uint8)])),
+        ("bgra8", np.dstack([PICTURE[..., ::-1], np.full((2, 3), 9, np.uint8)])),
+    ],
+)
+def test_colour_images_become_the_same_rgb_whatever_their_encoding_and_padding(encoding, pixels, padding):
+    assert np.array_equal(compat.image_to_rgb(image(encoding, pixels, padding)), PICTURE)
+
+
+@pytest.mark.parametrize("bigendian", [False, True])
+@pytest.mark.parametrize(("encoding", "kind"), [("mono16", "u2"), ("16UC1", "u2"), ("32FC1", "f4")])
+def test_sixteen_and_thirty_two_bits_survive_padding_and_byte_order(encoding, kind, bigendian):
+    pixels = np.array([[1, 258, 40000], [3, 4, 65535]]).astype(kind)
+    decoded = compat.image_to_array(image(encoding, pixels, padding=6, bigendian=bigendian))
+    assert decoded.dtype == np.dtype(kind)
+    assert np.array_equal(decoded, pixels)
+
+
+def test_grey_images_become_rgb_and_sixteen_bits_keep_the_upper_eight():
+    grey = np.array([[0, 100], [200, 255]], np.uint8)
+    assert np.array_equal(compat.image_to_rgb(image("mono8", grey)), np.dstack([grey] * 3))
+    assert np.array_equal(compat.image_to_rgb(image("mono16", grey.astype(np.uint16) * 256 + 7)), np.dstack([grey] * 3))
+
+
+@pytest.mark.parametrize("order", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_bayer_mosaic_of_one_colour_becomes_that_colour(order):
+    colour = dict(zip("rgb", RED, strict=True))
+    tile = np.array([colour[c] for c in order], np.uint8).reshape(2, 2)
+    picture = compat.image_to_rgb(image(f"bayer_{order}8", np.tile(tile, (4, 4))))
+    assert np.array_equal(picture, np.broadcast_to(np.array(RED, np.uint8), (8, 8, 3)))
+
+
+@pytest.mark.parametrize(("encoding", "luma_first"), [("yuv422", False), ("yuv422_yuy2", True)])
+def test_neutral_yuv_is_grey(encoding, luma_first):
+    pixel = (126, 128) if luma_first else (128, 126)  # luma 126 of 16..235 is 128 of 0..255
+    picture = compat.image_to_rgb(image(encoding, np.broadcast_to(np.array(pixel, np.uint8), (2, 4, 2))))
+    assert np.abs(picture.astype(int) - 128).max() <= 1
+
+
+def test_an_unknown_encoding_is_refused_with_those_that_are_known():
+    with pytest.raises(InvalidInput, match="'yuv9'.*known are rgb8, bgr8"):
+        compat.image_to_array(image("yuv9", PICTURE))
+
+
+def test_depth_is_no_picture():
+    with pytest.raises(InvalidInput, match="'16UC1' is no picture"):
+        compat.image_to_rgb(image("16UC1", np.ones((2, 2), np.uint16)))
+
+
+@pytest.mark.parametrize("fault", ["short data", "short step", "empty"])
+def test_an_image_whose_data_do_not_fit_its_size_is_refused(fault):
+    message = image("rgb8", PICTURE)
+    if fault == "short data":
+        message.data = message.data[:-1]
+    elif fault == "short step":
+        message.step = 8
+    else:
+        message = Image(encoding="rgb8")
+    with pytest.raises(InvalidInput, match="a row needs"):
+        compat.image_to_array(message)
+
+
+def test_an_array_returns_unchanged_from_a_message():
+    message = compat.array_to_image(PICTURE, "rgb8", Header(frame_id="cam"))
+    assert (message.step, message.header.frame_id) == (9, "cam")
+    assert np.array_equal(compat.image_to_rgb(message), PICTURE)
+    with pytest.raises(ValueError, match="are not mono16"):
+        compat.array_to_image(PICTURE, "mono16", Header())
+
+
+def test_cv_bridge_and_the_stand_in_read_the_same():
+    bridge = pytest.importorskip("cv_bridge").CvBridge()
+    for encoding, pixels in (("bgr8", PICTURE), ("16UC1", PICTURE[..., 0].astype(np.uint16) * 300), ("mono8", PICTURE[..., 1])):
+        message = image(encoding, pixels, padding=4)
+        kind, channels = compat.LAYOUT[encoding]
+        ours = compat._decode(message, kind, channels, message.width * channels * np.dtype(kind).itemsize)
+        assert np.array_equal(bridge.imgmsg_to_cv2(message, "passthrough"), ours)
+
+
+def test_a_compressed_picture_is_rgb_and_rubbish_is_refused():
+    png = cv2.imencode(".png", PICTURE[..., ::-1])[1].tobytes()
+    assert np.array_equal(compat.compressed_to_rgb(CompressedImage(format="png", data=array.array("B", png))), PICTURE)
+    with pytest.raises(InvalidInput, match="JPEG or PNG"):
+        compat.compressed_to_rgb(CompressedImage(format="h264", data=array.array("B", b"rubbish")))
+
+
+def info(width: int = 640, height: int = 480, **fields) -> CameraInfo:
+    message = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.1, -0.2, 0.001, 0.002, 0.05])
+    message.k = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
+    message.p = [450.0, 0.0, 310.0, -45.0, 0.0, 460.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def intrinsics(camera) -> list[float]:
+    """fx fy cx cy"""
+    return [float(camera.matrix[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2))]
+
+
+def test_a_raw_image_takes_k_and_distortion_a_rectified_one_p_alone():
+    raw = conversions.camera_from_info(info(), 640, 480, rectified=False)
+    assert intrinsics(raw) == [500, 510, 320, 240]
+    assert raw.distortion.tolist() == pytest.approx([0.1, -0.2, 0.001, 0.002, 0.05])
+    rectified = conversions.camera_from_info(info(), 640, 480, rectified=True)
+    assert intrinsics(rectified) == [450, 460, 310, 230]
+    assert len(rectified.distortion) == 0
+
+
+def test_binning_and_region_of_interest_move_and_scale_the_intrinsics():
+    message = info(binning_x=2, binning_y=2)
+    message.roi.x_offset, message.roi.y_offset, message.roi.width, message.roi.height = 100, 60, 400, 300
+    camera = conversions.camera_from_info(message, 200, 150, rectified=False)
+    assert intrinsics(camera) == [250, 255, 110, 90]
+    assert (camera.width, camera.height) == (200, 150)
+
+
+def test_a_driver_that_sends_the_whole_image_in_spite_of_a_region_keeps_the_full_intrinsics():
+    message = info()
+    message.roi.x_offset, message.roi.width, message.roi.height = 100, 400, 300
+    assert intrinsics(conversions.camera_from_info(message, 640, 480, rectified=False)) == [500, 510, 320, 240]
+
+
+def test_a_resized_image_scales_the_intrinsics():
+    assert intrinsics(conversions.camera_from_info(info(), 320, 240, rectified=False)) == [250, 255, 160, 120]
+
+
+def test_an_image_of_another_shape_than_camera_info_is_refused():
+    with pytest.raises(InvalidInput, match="the image is 640 x 360 px, camera_info describes 640 x 480 px"):
+        conversions.camera_from_info(info(), 640, 360, rectified=False)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_an_uncalibrated_camera_is_refused(rectified):
+    with pytest.raises(InvalidInput, match=r"uncalibrated \(camera_info has K\[0\] = 0\)"):
+        conversions.camera_from_info(CameraInfo(width=640, height=480), 640, 480, rectified)
+
+
+def test_a_rectified_image_without_p_is_refused():
+    with pytest.raises(InvalidInput, match="no P"):
+        conversions.camera_from_info(info(p=[0.0] * 12), 640, 480, rectified=True)
+
+
+def test_fisheye_is_refused_unless_rectified_and_zeros_are_no_distortion():
+    fisheye = info(distortion_model="equidistant", d=[0.1, 0.0, 0.0, 0.0])
+    with pytest.raises(InvalidInput, match="'equidistant' with 4 coefficients is not supported"):
+        conversions.camera_from_info(fisheye, 640, 480, rectified=False)
+    assert intrinsics(conversions.camera_from_info(fisheye, 640, 480, rectified=True)) == [450, 460, 310, 230]
+    assert len(conversions.camera_from_info(info(d=[0.0] * 5), 640, 480, rectified=False).distortion) == 0
+
+
+def estimate(metric: bool = False, covariance: torch.Tensor | None = None) -> PoseEstimate:
+    """A car 2 units in front of the camera, turned by 90 degrees about the camera's z."""
+    pose = torch.tensor([[0.0, -1, 0, 0.5], [1, 0, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1]], dtype=torch.float64)
+    return PoseEstimate(
+        category="car", cam_from_canon=pose, scale=1.0, metric=metric, size=torch.tensor([0.8, 0.4, 0.2]).double(), score=0.75,
+        covariance=covariance, symmetry=Symmetry(), inliers=50, reprojection_error=1.5, box=torch.tensor([10.0, 10, 50, 40]).double(),
+    )  # fmt: skip
+
+
+def model() -> CategoryModel:
+    vertices = torch.tensor([[0.0, 0, 0], [0.8, 0, 0], [0, 0.4, 0], [0, 0, 0.2]])
+    triangles = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
+    unit = torch.nn.functional.normalize(torch.ones(4, 8), dim=1)
+    return CategoryModel("car", vertices, triangles, unit, unit[:1], {})
+
+
+def position(pose: Pose) -> list[float]:
+    return [pose.position.x, pose.position.y, pose.position.z]
+
+
+def test_a_quarter_turn_is_the_quaternion_known_for_it():
+    pose = conversions.pose_message(estimate().cam_from_canon)
+    half = math.sqrt(0.5)
+    assert [pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w] == pytest.approx([0, 0, half, half])
+    assert position(pose) == [0.5, 0, 2]
+
+
+def test_diameters_become_metres_and_metres_stay():
+    covariance = torch.eye(6, dtype=torch.float64)
+    covariance[0, 3] = covariance[3, 0] = 0.5
+    scaled = conversions.in_metres(estimate(covariance=covariance), 0.25)
+    assert scaled.cam_from_canon[:3, 3].tolist() == [0.125, 0, 0.5]
+    assert scaled.size.tolist() == pytest.approx([0.2, 0.1, 0.05])
+    assert scaled.scale == 0.25
+    assert scaled.covariance is not None
+    assert scaled.covariance.diagonal().tolist() == [0.0625] * 3 + [1.0] * 3
+    assert float(scaled.covariance[0, 3]) == 0.125
+    metric = estimate(metric=True)
+    assert conversions.in_metres(metric, 0.25) is metric
+
+
+def test_a_detection_holds_class_score_track_box_and_covariance():
+    covariance = torch.diag(torch.arange(1.0, 7.0, dtype=torch.float64))
+    template = model()
+    centre = (template.vertices.amin(0) + template.vertices.amax(0)) / 2
+    message = conversions.detection_array(Header(frame_id="cam"), [estimate(covariance=covariance)], [7], [centre])
+    detection = message.detections[0]
+    assert (detection.id, detection.header.frame_id, message.header.frame_id) == ("7", "cam", "cam")
+    assert (detection.results[0].hypothesis.class_id, detection.results[0].hypothesis.score) == ("car", 0.75)
+    assert position(detection.results[0].pose.pose) == [0.5, 0, 2]
+    assert position(detection.bbox.center) == pytest.approx([0.5 - 0.2, 0.4, 2.1])  # the centre (0.4, 0.2, 0.1), turned
+    assert [detection.bbox.size.x, detection.bbox.size.y, detection.bbox.size.z] == pytest.approx([0.8, 0.4, 0.2])
+    assert list(detection.results[0].pose.covariance[::7]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_unknown_covariance_is_minus_one_never_zero():
+    message = conversions.detection_array(Header(), [estimate()], [0], [torch.zeros(3)])
+    assert set(message.detections[0].results[0].pose.covariance) == {-1.0}
+
+
+def test_markers_keep_their_ids_and_a_lost_object_is_deleted():
+    meshes = {"car": conversions.mesh_points(model())}
+    first = conversions.marker_array(Header(frame_id="cam"), [estimate(), estimate()], [3, 4], meshes, {})
+    assert [(m.ns, m.id, m.action) for m in first.markers] == [
+        ("car", 3, Marker.ADD), ("car/text", 3, Marker.ADD), ("car", 4, Marker.ADD), ("car/text", 4, Marker.ADD),
+    ]  # fmt: skip
+    assert first.markers[0].type == Marker.TRIANGLE_LIST
+    assert len(first.markers[0].points) == 12
+    assert "car 3" in first.markers[1].text
+    second = conversions.marker_array(Header(frame_id="cam"), [estimate()], [4], meshes, {3: "car", 4: "car"})
+    assert [(m.ns, m.id, m.action) for m in second.markers] == [
+        ("car", 3, Marker.DELETE), ("car/text", 3, Marker.DELETE), ("car", 4, Marker.ADD), ("car/text", 4, Marker.ADD),
+    ]  # fmt: skip

@@ -1,0 +1,112 @@
+"""What /diagnostics says of the estimator: rate, latency, drops by reason, conditions that need attention, the last error."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter, deque
+from pathlib import Path
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+WINDOW = 10.0  # s over which rates are taken and for which an error that came once is shown as a condition
+KEPT = 200  # latencies from which the percentiles are taken
+
+
+class Health:
+    """Counters and conditions, filled by callbacks and the worker from their threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._received: deque[float] = deque(maxlen=1000)
+        self._published: deque[float] = deque(maxlen=1000)
+        self._latency: deque[float] = deque(maxlen=KEPT)
+        self._seconds: deque[float] = deque(maxlen=KEPT)
+        self._drops: Counter[str] = Counter()
+        self._conditions: dict[str, tuple[bytes, str]] = {}
+        self._last_error, self._error_time = "", -WINDOW
+
+    def received(self) -> None:
+        with self._lock:
+            self._received.append(time.monotonic())
+
+    def published(self, latency: float, seconds: float) -> None:
+        """An image's results went out `latency` s after its stamp; working on it took `seconds`."""
+        with self._lock:
+            self._published.append(time.monotonic())
+            self._latency.append(latency)
+            self._seconds.append(seconds)
+
+    def dropped(self, reason: str, count: int = 1) -> None:
+        with self._lock:
+            self._drops[reason] += count
+
+    def failed(self, text: str) -> None:
+        """Remember the last error."""
+        with self._lock:
+            self._last_error, self._error_time = text, time.monotonic()
+
+    def condition(self, key: str, level: bytes, text: str) -> bool:
+        """A state that lasts until it is cleared (level OK); returns True where it is news, so that it is logged once."""
+        with self._lock:
+            news = self._conditions.get(key) != (level, text)
+            if level == OK:
+                self._conditions.pop(key, None)
+            else:
+                self._conditions[key] = (level, text)
+            return news and level != OK
+
+    def clear(self) -> None:
+        """Forget conditions and the last error; counters go on."""
+        with self._lock:
+            self._conditions.clear()
+            self._last_error, self._error_time = "", -WINDOW
+
+    def status(self, name: str, device: str, facts: dict[str, str]) -> DiagnosticStatus:
+        """The message: the worst condition's level, all conditions as text, every figure as a value."""
+        now = time.monotonic()
+        with self._lock:
+            conditions = list(self._conditions.values())
+            if now - self._error_time < WINDOW:
+                conditions.append((WARN, self._last_error))
+            values = {
+                **facts,
+                "device": device,
+                "images received (1/s)": f"{_rate(self._received, now):.2f}",
+                "results published (1/s)": f"{_rate(self._published, now):.2f}",
+                "latency p50, stamp to results (s)": _percentile(self._latency, 50),
+                "latency p95, stamp to results (s)": _percentile(self._latency, 95),
+                "estimation p50 (s)": _percentile(self._seconds, 50),
+                "estimation p95 (s)": _percentile(self._seconds, 95),
+                **{f"dropped: {reason}": str(count) for reason, count in sorted(self._drops.items())},
+                **_memory(device),
+                "last error": self._last_error or "none",
+            }
+        status = DiagnosticStatus(name=name, hardware_id=device)
+        status.level = max((level for level, _ in conditions), default=OK)
+        status.message = "; ".join(text for _, text in sorted(conditions, reverse=True)) or "ok"
+        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+        return status
+
+
+def _rate(times: deque[float], now: float) -> float:
+    return sum(now - t < WINDOW for t in times) / WINDOW
+
+
+def _percentile(values: deque[float], percent: float) -> str:
+    return f"{np.percentile(values, percent):.3f}" if values else "none yet"
+
+
+def _memory(device: str) -> dict[str, str]:
+    """Megabytes held by this process and, on CUDA, by torch on the device."""
+    statm = Path("/proc/self/statm")
+    memory = {}
+    if statm.exists():  # Linux
+        memory["memory (MB)"] = f"{int(statm.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6:.0f}"
+    if device.startswith("cuda"):
+        memory["device memory (MB)"] = f"{torch.cuda.memory_allocated(device) / 1e6:.0f}"
+    return memory
