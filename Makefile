@@ -1,0 +1,35 @@
+# On a machine without a ROS installation. On a robot: colcon build (README).
+PYTHON ?= python3
+RUN := .venv/bin/python -m
+PYTEST ?=
+
+# nothing leaves this machine; message fields are checked for their types
+export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
+export ROS_PYTHON_CHECK_FIELDS := 1
+
+.PHONY: help setup lint test demo clean
+
+help:
+	@echo "make setup   the virtual environment .venv with everything in it, weights in the user's cache (4 minutes once)"
+	@echo "make demo    set-up, then from videos to a running node, with pictures"
+	@echo "make test    set-up, lint, all tests (PYTEST='-k name' for some)"
+	@echo "make lint    set-up, ruff and mypy"
+	@echo "make clean   delete what builds and tests left behind; .venv and the weights stay"
+
+setup:
+	@$(PYTHON) tools/setup_venv.py
+
+lint: setup
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+test: lint
+	$(RUN) pytest $(PYTEST)
+
+demo: setup
+	.venv/bin/python demo/run_demo.py
+
+clean:
+	rm -rf build install log demo/out *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

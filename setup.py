@@ -1,0 +1,53 @@
+"""Build description for colcon (ament_python) and pip alike."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = "uns_pose_ros"
+PIPELINE = ["scikit-image", "fast-simplification", "trimesh", "matplotlib", "onnxruntime", "rosbags"]
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Category-level 3D pose without labels, CAD models or depth, as a ROS 2 package",
+    license="Apache-2.0",
+    maintainer="uns_pose_ros maintainers",
+    maintainer_email="maintainers@example.com",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/launch", sorted(glob("launch/*.launch.py"))),
+        (f"share/{NAME}/config", sorted(glob("config/*"))),
+    ],
+    python_requires=">=3.10",
+    install_requires=[
+        "torch",
+        "numpy",
+        "scipy",
+        "opencv-python-headless",
+        "pillow",
+        "safetensors",
+        "tyro",
+        "rich",
+        'poselib; platform_machine == "x86_64"',
+    ],
+    extras_require={
+        "pipeline": PIPELINE,
+        "sfm": ['pycolmap; platform_machine == "x86_64"'],
+        "view": ["viser"],
+        "cluster": ["ray[default]"],
+        "export": ["onnx", "onnxruntime", "openvino"],
+        "test": ["pytest", "pytest-timeout", "ruff", "mypy", *PIPELINE],
+    },
+    entry_points={
+        "console_scripts": [
+            "uns-pose = uns_pose_ros.cli:main",
+            "uns-pose-bringup = uns_pose_ros.nodes.bringup:main",
+            "estimator = uns_pose_ros.nodes.estimator_node:main",
+        ],
+    },
+    zip_safe=True,
+)
