@@ -1,0 +1,218 @@
+"""Alignment of two feature meshes: cycle-consistent correspondences, hypotheses, their energy, and the modes they form.
+
+Source: Sommer et al., "Unsupervised Learning of Category-Level 3D Pose from Object-Centric Videos", CVPR 2024, section 3.
+Changed: vertices keep clustered views, hypotheses are scored through nearest-vertex tables and screened on fewer vertices,
+and the answer is not one winner but the modes of the good hypotheses.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from uns_pose_ros.datatypes import FeatureMesh
+from uns_pose_ros.geometry import fit_similarity, from_parts, invert, nearest_rotation, split_similarity, transform
+from uns_pose_ros.shapes import ShapeConfig, Shapes
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """How two feature meshes are aligned."""
+
+    shapes: ShapeConfig = field(default_factory=ShapeConfig)
+    alpha: float = 0.2  # weight of appearance against geometry in the energy (published)
+    tau: float = 0.9  # diameters, length over which a broken cycle loses its weight (published)
+    hypotheses: int = 1000  # similarities from four correspondences each, half drawn in either direction
+    screening: int = 128  # vertices on which all hypotheses are scored first
+    kept: int = 200  # hypotheses that are scored on all vertices and form the modes
+    temperature: float = 0.01  # energy; a hypothesis this far above the best weighs 1/e in the mean of its mode
+    mode_width: float = 15.0  # degrees, kernel of a mode
+    mode_distance: float = 45.0  # degrees between two modes, at least
+    modes: int = 4  # a pair, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """The poses that B pairs of shapes may have, best first. K modes a pair."""
+
+    b_from_a: Tensor  # (B, K, 4, 4) float64, similarities between the shape frames of each pair's meshes
+    energy: Tensor  # (B, K) float64, of the mode's best hypothesis; inf: no such mode
+
+
+def feature_distances(a: Shapes, b: Shapes) -> Tensor:
+    """Distances (B, V, W) of all vertices of B pairs of shapes: mean over one's views of the distance to the other's nearest
+    view, averaged over both directions; inf where either vertex has no view.
+
+    Memory: 4 * B * (V K)**2 bytes, 16 MB a pair with the defaults.
+    """
+    likeness = torch.einsum("bvkc,bwlc->bvkwl", a.features, b.features)
+    to_b = _chord(likeness.amax(4)).mul_(a.share[..., None]).sum(2)
+    to_a = _chord(likeness.amax(2)).mul_(b.share[:, None]).sum(3)
+    return ((to_b + to_a) / 2).masked_fill_(~(a.seen[:, :, None] & b.seen[:, None]), torch.inf)
+
+
+def exact_feature_distances(a: FeatureMesh, b: FeatureMesh) -> Tensor:
+    """The distances (V, W) of `feature_distances` from every single view: slow, 4 * M * (M + V + W) bytes."""
+    likeness = a.features.float() @ b.features.float().T
+    sums = []
+    for mesh, other, matrix in ((a, b, likeness), (b, a, likeness.T)):
+        best = matrix.new_full((len(matrix), len(other.vertices)), -torch.inf)
+        best.scatter_reduce_(1, other.vertex_index.expand(len(matrix), -1), matrix, "amax")
+        views = torch.bincount(mesh.vertex_index, minlength=len(mesh.vertices))
+        total = matrix.new_zeros(len(mesh.vertices), len(other.vertices)).index_add_(0, mesh.vertex_index, _chord(best))
+        sums.append(torch.where(views[:, None] > 0, total / views[:, None], torch.inf))
+    return (sums[0] + sums[1].T) / 2
+
+
+def _chord(cosine: Tensor) -> Tensor:
+    """Distance of unit vectors from their cosine; inf for -inf, which stands for no vector."""
+    return (2 - 2 * cosine).clamp_min_(0).sqrt_()
+
+
+def cycle_weights(distances: Tensor, a: Tensor, b: Tensor, tau: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Correspondences and weights of points a (B, V, 3) and b (B, W, 3), diameter 1, under feature distances (B, V, W).
+
+    Returns each point's nearest by feature, (B, V) into b and (B, W) into a, and how well the way there and back closes,
+    (B, V) and (B, W), mean 1 over the points that have features and 0 elsewhere.
+    """
+    to_b, to_a = distances.argmin(2), distances.argmin(1)
+    weights = []
+    for points, there, back, axis in ((a, to_b, to_a, 2), (b, to_a, to_b, 1)):
+        returned = torch.take_along_dim(points, back.gather(1, there)[..., None], 1)
+        weight = torch.exp(-(points - returned).norm(dim=-1) / tau)
+        weight = weight * distances.amin(axis).isfinite()
+        weights.append(weight / weight.sum(1, keepdim=True).clamp_min(1e-9) * (weight > 0).sum(1, keepdim=True))
+    return to_b, to_a, weights[0], weights[1]
+
+
+def draw_hypotheses(
+    a: Tensor, b: Tensor, to_b: Tensor, to_a: Tensor, weight_a: Tensor, weight_b: Tensor, uniform: Tensor
+) -> Tensor:
+    """Similarities b_from_a (B, H, 4, 4) through four correspondences each, drawn with the weights by uniform numbers (H, 4).
+
+    The first half starts from vertices of a, the second from vertices of b.
+    """
+    half = len(uniform) // 2
+    picks = []
+    for weight, numbers in ((weight_a, uniform[:half]), (weight_b, uniform[half:])):
+        ladder = weight.double().cumsum(1)
+        wanted = numbers.reshape(1, -1).to(ladder) * ladder[:, -1:]
+        picks.append(torch.searchsorted(ladder, wanted).clamp_(max=weight.shape[1] - 1))
+    from_a = torch.cat([picks[0], to_a.gather(1, picks[1])], 1)
+    from_b = torch.cat([to_b.gather(1, picks[0]), picks[1]], 1)
+    source = torch.take_along_dim(a, from_a[..., None], 1).unflatten(1, (-1, 4))
+    target = torch.take_along_dim(b, from_b[..., None], 1).unflatten(1, (-1, 4))
+    return fit_similarity(source, target)
+
+
+def energies(b_from_a: Tensor, a: Shapes, b: Shapes, distances: Tensor, weights: tuple[Tensor, Tensor], config: PairConfig,
+             vertices: int | None = None) -> Tensor:  # fmt: skip
+    """Energy (B, H) of similarities (B, H, 4, 4) of B pairs, both directions averaged, through the nearest-vertex tables.
+
+    (1 - alpha) * D_geo + alpha * D_app: weighted means over the vertices of their distance, in diameters of the other mesh,
+    to its nearest vertex there, and of the feature distance to that vertex. Feature distances (B, V, W) must be finite;
+    weights are (B, V) and (B, W). `vertices`: only so many of each mesh, evenly spread over their order.
+    """
+    there = _one_way(b_from_a, a.points, b, distances, weights[0], config.alpha, vertices)
+    return (there + _one_way(invert(b_from_a), b.points, a, distances.mT, weights[1], config.alpha, vertices)) / 2
+
+
+def _one_way(
+    b_from_a: Tensor, points: Tensor, b: Shapes, distances: Tensor, weight: Tensor, alpha: float, vertices: int | None
+) -> Tensor:
+    if vertices is not None and vertices < points.shape[1]:
+        chosen = torch.linspace(0, points.shape[1] - 1, vertices, device=points.device).round().long()
+        points, weight, distances = points[:, chosen], weight[:, chosen], distances[:, chosen]
+    pairs, count, size = distances.shape
+    cells = round(b.nearest.shape[1] ** (1 / 3))
+    scale = (1 / b.cell)[:, None, :, None]
+    weight = weight / weight.sum(1, keepdim=True).clamp_min(1e-9)
+    first = torch.arange(pairs, device=points.device)[:, None, None]
+    table, rows = b.nearest.reshape(-1), distances.reshape(-1)
+    row = (first * count + torch.arange(count, device=points.device)) * size
+    planes = b.points.permute(2, 0, 1).reshape(3, -1)
+    result = []
+    for part in b_from_a.split(max(1, 2**19 // (pairs * count)), 1):  # some MB a buffer: they stay in the cache
+        moved = part[..., :3, :3] @ points.mT[:, None] + part[..., :3, 3:]  # (B, H, 3, count)
+        cell = ((moved - b.low[:, None, :, None]) * scale).clamp_(0, cells - 1).int()
+        flat = ((first * cells + cell[:, :, 0]) * cells + cell[:, :, 1]) * cells + cell[:, :, 2]
+        nearest = table.index_select(0, flat.reshape(-1)).view(flat.shape).long()
+        vertex = (nearest + first * size).reshape(-1)
+        square = sum((moved[:, :, k] - planes[k].index_select(0, vertex).view(flat.shape)).square_() for k in range(3))
+        cost = (1 - alpha) * torch.as_tensor(square).sqrt() + alpha * rows.index_select(0, (nearest + row).reshape(-1)).view(
+            flat.shape
+        )
+        result.append((cost @ weight[..., None])[..., 0])
+    return torch.cat(result, 1)
+
+
+def exact_energies(
+    b_from_a: Tensor, a: Tensor, b: Tensor, distances: Tensor, weights: tuple[Tensor, Tensor], alpha: float
+) -> Tensor:
+    """The energy (H,) of similarities (H, 4, 4) with true nearest vertices of points a (V, 3) and b (W, 3): slow, the oracle.
+
+    Feature distances (V, W) must be finite. Memory: 8 * H * V * W bytes.
+    """
+    total = torch.zeros(len(b_from_a), dtype=a.dtype)
+    ways = ((b_from_a, a, b, distances, weights[0]), (invert(b_from_a), b, a, distances.T, weights[1]))
+    for matrix, source, target, table, weight in ways:
+        gap, nearest = torch.cdist(transform(matrix, source), target.expand(len(matrix), -1, -1)).min(2)
+        cost = (1 - alpha) * gap + alpha * table.gather(1, nearest.T).T
+        total += cost @ (weight / weight.sum()) / 2
+    return total
+
+
+def closeness(a: Tensor, b: Tensor, width: float) -> Tensor:
+    """How near rotations a (..., 3, 3) are to b (..., 3, 3): 1 where equal, 1/2 at `width` degrees, falling like a Cauchy kernel."""
+    sine = (3 - (a * b).sum((-2, -1))).clamp_min(0) / 4  # squared sine of half the angle
+    return 1 / (1 + sine / math.sin(math.radians(width) / 2) ** 2)
+
+
+def find_modes(b_from_a: Tensor, energy: Tensor, config: PairConfig) -> Modes:
+    """Modes of hypotheses (B, H, 4, 4) with energies (B, H): the best hypothesis and the weighted mean of those around it, then
+    the best of those farther than `mode_distance` from every mode so far, and so on."""
+    rotation, translation, scale = split_similarity(b_from_a.double())
+    energy = energy.double()
+    free = torch.ones_like(energy, dtype=torch.bool)
+    found, lowest = [], []
+    for _ in range(config.modes):
+        least, best = energy.masked_fill(~free, torch.inf).min(1)
+        weight = torch.exp((least[:, None] - energy) / config.temperature).clamp_max(1)
+        centre = torch.take_along_dim(rotation, best[:, None, None, None], 1)[:, 0]
+        for _ in range(5):
+            share = closeness(rotation, centre[:, None], config.mode_width) ** 2 * weight
+            share = share / share.sum(1, keepdim=True)
+            centre = nearest_rotation((share[..., None, None] * rotation).sum(1))
+        found.append(from_parts(centre, (share[..., None] * translation).sum(1), (share * scale.log()).sum(1).exp()))
+        lowest.append(least)
+        free = free & (closeness(rotation, centre[:, None], config.mode_distance) < 0.5)
+    return Modes(torch.stack(found, 1), torch.stack(lowest, 1))
+
+
+def align_pairs(shapes: Shapes, pairs: Tensor, config: PairConfig, seed: int = 0) -> Modes:
+    """Modes of the poses of pairs (B, 2) of shapes, b_from_a for each pair (a, b); results are on the CPU.
+
+    All pairs share the same random numbers, so the answer for a pair does not depend on its company.
+    """
+    device = shapes.points.device
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(config.hypotheses, 4, generator=generator, dtype=torch.float64).to(device)
+    parts = []
+    for chunk in pairs.to(device).split(1 if device.type == "cpu" else 16):
+        a, b = shapes.take(chunk[:, 0]), shapes.take(chunk[:, 1])
+        distances = feature_distances(a, b)
+        to_b, to_a, weight_a, weight_b = cycle_weights(distances, a.points, b.points, config.tau)
+        b_from_a = draw_hypotheses(a.points, b.points, to_b, to_a, weight_a, weight_b, uniform)
+        known = distances.isfinite()
+        mean = distances.masked_fill(~known, 0).sum((1, 2)) / known.sum((1, 2))
+        distances = torch.where(known, distances, mean[:, None, None])
+        rough = energies(b_from_a, a, b, distances, (weight_a, weight_b), config, config.screening)
+        best = rough.topk(min(config.kept, config.hypotheses), largest=False).indices
+        b_from_a = torch.take_along_dim(b_from_a, best[..., None, None], 1)
+        energy = energies(b_from_a, a, b, distances, (weight_a, weight_b), config)
+        modes = find_modes(b_from_a, energy, config)
+        parts.append((modes.b_from_a.cpu(), modes.energy.cpu()))
+    return Modes(*(torch.cat(column) for column in zip(*parts, strict=True)))
