@@ -1,0 +1,106 @@
+"""One version, one licence, every file installed: for pip, for colcon, for rosdep."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import xml.etree.ElementTree as ET
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import uns_pose_ros
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ET.parse(ROOT / "package.xml").getroot()
+DEPENDENCIES = {element.text for element in PACKAGE if element.tag.endswith("depend")}
+LOCKS = sorted((ROOT / "requirements").glob("bare-py*.txt"))
+
+
+def setup_arguments() -> dict[str, ast.expr]:
+    """Arguments of the call of setup() in setup.py."""
+    calls = [node for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())) if isinstance(node, ast.Call)]
+    [call] = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "setup"]
+    return {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    changelog = re.findall(r"^(\d+\.\d+\.\d+)\b.*\n-+$", (ROOT / "CHANGELOG.rst").read_text(), re.MULTILINE)
+    version = uns_pose_ros.__version__
+    assert PACKAGE.findtext("version") == version
+    assert ast.literal_eval(setup_arguments()["version"]) == version
+    assert metadata.version("uns_pose_ros") == version
+    assert changelog[0] == version
+
+
+def test_package_xml_is_format_3_with_a_licence_and_a_plain_maintainer() -> None:
+    assert PACKAGE.get("format") == "3"
+    assert PACKAGE.findtext("export/build_type") == "ament_python"
+    assert PACKAGE.findtext("license") == ast.literal_eval(setup_arguments()["license"]) == "Apache-2.0"
+    maintainer = PACKAGE.find("maintainer")
+    # catkin_pkg drops a maintainer with another form of address without a word
+    assert maintainer is not None and re.fullmatch(
+        r"[-a-zA-Z0-9_.+]+@[a-zA-Z0-9-]+\.[a-zA-Z0-9-.]+", maintainer.get("email", "")
+    )
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+
+
+def test_every_ros_package_that_the_nodes_import_is_declared() -> None:
+    known = {"rclpy", "cv_bridge", "tf2_ros", "tf_transformations", "launch", "launch_ros", "ament_index_python"}
+    files = [*(ROOT / "uns_pose_ros" / "nodes").glob("*.py"), *(ROOT / "launch").glob("*.py")]
+    imported = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            imported |= {name.split(".")[0] for name in names}
+    ros = {name for name in imported if name in known or re.search(r"_(msgs|srvs|interfaces)$", name)}
+    assert "rclpy" in ros and ros <= DEPENDENCIES, f"missing in package.xml: {ros - DEPENDENCIES}"
+
+
+def test_launch_and_config_files_and_the_index_entry_are_installed() -> None:
+    sources = ast.unparse(setup_arguments()["data_files"])
+    for pattern in ("launch/*.launch.py", "config/*", "package.xml", "resource/{NAME}"):
+        assert pattern in sources
+    assert (ROOT / "resource" / "uns_pose_ros").is_file()
+    launched = {path.name for path in (ROOT / "launch").iterdir() if path.suffix == ".py"}
+    assert {"estimate.launch.py", "record.launch.py", "replay.launch.py"} <= launched
+    assert all(name.endswith(".launch.py") for name in launched), "setup.py installs launch/*.launch.py only"
+
+
+def test_every_command_can_be_loaded() -> None:
+    commands = {
+        point.name: point for point in metadata.entry_points(group="console_scripts") if point.module.startswith("uns_pose_ros")
+    }
+    assert {"uns-pose", "uns-pose-bringup", "estimator"} <= commands.keys()
+    for point in commands.values():
+        if ".nodes." in point.module:
+            pytest.importorskip("rclpy")
+        assert callable(point.load())
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_locked_versions_are_exact_and_hold_no_torchvision(lock: Path) -> None:
+    pins = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
+    names = [re.fullmatch(r"([a-z0-9._-]+)==[\w.!]+", pin) for pin in pins]
+    assert all(names), [pin for pin, name in zip(pins, names, strict=True) if not name]
+    assert "torch==2.13.0" in pins
+    assert not {name[1] for name in names if name} & {"torchvision", "timm", "torchaudio"}
+
+
+def test_every_supported_python_has_its_lock() -> None:
+    assert [path.stem for path in LOCKS] == ["bare-py310", "bare-py311", "bare-py312"]
+
+
+def test_nothing_builds_the_message_packages_on_a_robot() -> None:
+    assert (ROOT / "tools" / "interfaces" / "COLCON_IGNORE").is_file()
+
+
+def test_the_installed_torch_is_the_locked_one() -> None:
+    if Path(sys.prefix) != ROOT / ".venv":
+        pytest.skip("not the environment of make setup")
+    assert metadata.version("torch").partition("+")[0] == "2.13.0"
+    with pytest.raises(metadata.PackageNotFoundError):
+        metadata.version("torchvision")
