@@ -2,11 +2,13 @@
 
 Five steps, each skipped while what it was made from is unchanged: the environment, the packages of requirements/ (ROS 2 among
 them), the message packages of tools/interfaces, this package itself, the pretrained weights. Their output: .venv/setup.log.
+Older Pythons must be able to read this file, to be told that they are too old.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -34,7 +36,6 @@ for name in sys.argv[1:]:
     print(weights.fetch(name, progress=lambda what, done, total: print(what, done, total)))
 """
 # rclpy finds its middleware through AMENT_PREFIX_PATH, which the wheels leave unset
-Step = tuple[str, str, Callable[[], str], Callable[[], None]]  # name, title, key, work
 AMENT_PTH = 'import os, sys; os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)\n'
 
 
@@ -48,10 +49,10 @@ def main() -> None:
     if read_stamps().get("environment") != environment() and VENV.exists():
         shutil.rmtree(VENV)  # made elsewhere, or by another Python
     started = time.monotonic()
-    steps: list[Step] = [
+    steps: list[tuple[str, str, Callable[[], str], Callable[[], None]]] = [  # name, title, key, work
         ("environment", "virtual environment", environment, make_environment),
-        ("packages", "Python packages and ROS 2 (2 minutes, 2 GB)", lambda: key_of([pins]), lambda: install_packages(pins)),
-        ("interfaces", "message packages (1 minute)", lambda: key_of([pins, *interfaces]), build_interfaces),
+        ("packages", "Python packages and ROS 2 (1-2 minutes, 1.7 GB)", lambda: key_of([pins]), lambda: install_packages(pins)),
+        ("interfaces", "message packages (half a minute)", lambda: key_of([pins, *interfaces]), build_interfaces),
         ("itself", "uns_pose_ros", lambda: key_of(itself), install_itself),
         ("weights", "pretrained weights (180 MB)", weights_key, fetch_weights),
     ]
@@ -80,6 +81,8 @@ def what_is_missing() -> str | None:
         return f"{', '.join(missing)} not found: sudo apt install gcc g++ cmake make"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         return f"the headers of Python are missing: sudo apt install python{version[0]}.{version[1]}-dev"
+    if importlib.util.find_spec("ensurepip") is None:
+        return f"the venv module of Python is incomplete: sudo apt install python{version[0]}.{version[1]}-venv"
     return None
 
 
@@ -124,10 +127,8 @@ def run(command: list[str]) -> None:
     """Run a command, its output into the log, on a terminal the newest line in view; a failure ends the set-up."""
     lines: list[str] = []
     VENV.mkdir(exist_ok=True)
-    with (
-        LOG.open("a") as log,
-        subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
-    ):
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with LOG.open("a") as log:
         for line in process.stdout or ():
             log.write(line)
             lines.append(line)
@@ -135,8 +136,9 @@ def run(command: list[str]) -> None:
                 print(f"\r\033[K  {line.strip()[: shutil.get_terminal_size().columns - 3]}", end="", flush=True)
     if sys.stdout.isatty():
         print("\r\033[K", end="", flush=True)
-    if process.returncode:
-        sys.exit("".join(lines[-20:]) + f"setup: failed ({' '.join(command)[:100]}); all of its output is in {LOG}")
+    if process.wait():
+        end = "\n".join(line.rstrip()[:200] for line in lines[-8:])
+        sys.exit(f"{end}\nsetup: failed ({' '.join(command)[:100]}); all of its output is in {LOG}")
 
 
 def read_stamps() -> dict[str, str]:
