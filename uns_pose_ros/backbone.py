@@ -145,7 +145,7 @@ def load_backbone(path: Path | None = None, device: str = "auto", precision: Pre
     """The pretrained backbone, frozen, in evaluation mode, from a safetensors file (default: the cache of `weights`).
 
     `precision` "bf16" takes 1/2 to 1/3 of the time on processors with AMX or AVX-512 BF16 and gives features with a cosine of
-    0.9997 to the float32 ones (worst patch 0.999); processors without are slower with it than without.
+    0.9997 to the float32 ones (worst patch 0.999); it was not measured on others.
 
     Raises InvalidInput where the weights are missing or are those of another network.
     """
