@@ -8,6 +8,7 @@ and the answer is not one winner but the modes of the good hypotheses.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -28,10 +29,12 @@ class PairConfig:
     hypotheses: int = 1000  # similarities from four correspondences each, half drawn in either direction
     screening: int = 128  # vertices on which all hypotheses are scored first
     kept: int = 200  # hypotheses that are scored on all vertices and form the modes
+    turned: int = 50  # of these that are tried again after a half turn about each principal axis
+    view_width: float = 30.0  # degrees between two views' directions at which they count as views of one side no more
     temperature: float = 0.01  # energy; a hypothesis this far above the best weighs 1/e in the mean of its mode
     mode_width: float = 15.0  # degrees, kernel of a mode
     mode_distance: float = 45.0  # degrees between two modes, at least
-    modes: int = 4  # a pair, at most
+    modes: int = 6  # a pair, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,8 @@ class Modes:
 
     b_from_a: Tensor  # (B, K, 4, 4) float64, similarities between the shape frames of each pair's meshes
     energy: Tensor  # (B, K) float64, of the mode's best hypothesis; inf: no such mode
+    likeness: Tensor  # (B, K) float64 in [-1, 1]: mean cosine of corresponding features seen from corresponding sides
+    overlap: Tensor  # (B, K) float64 in [0, 1]: how much of what is seen is seen from corresponding sides
 
 
 def feature_distances(a: Shapes, b: Shapes) -> Tensor:
@@ -108,7 +113,7 @@ def draw_hypotheses(
     return fit_similarity(source, target)
 
 
-def energies(b_from_a: Tensor, a: Shapes, b: Shapes, distances: Tensor, weights: tuple[Tensor, Tensor], config: PairConfig,
+def energies(b_from_a: Tensor, a: Shapes, b: Shapes, distances: Tensor, weights: Sequence[Tensor], config: PairConfig,
              vertices: int | None = None) -> Tensor:  # fmt: skip
     """Energy (B, H) of similarities (B, H, 4, 4) of B pairs, both directions averaged, through the nearest-vertex tables.
 
@@ -150,7 +155,7 @@ def _one_way(
 
 
 def exact_energies(
-    b_from_a: Tensor, a: Tensor, b: Tensor, distances: Tensor, weights: tuple[Tensor, Tensor], alpha: float
+    b_from_a: Tensor, a: Tensor, b: Tensor, distances: Tensor, weights: Sequence[Tensor], alpha: float
 ) -> Tensor:
     """The energy (H,) of similarities (H, 4, 4) with true nearest vertices of points a (V, 3) and b (W, 3): slow, the oracle.
 
@@ -171,9 +176,12 @@ def closeness(a: Tensor, b: Tensor, width: float) -> Tensor:
     return 1 / (1 + sine / math.sin(math.radians(width) / 2) ** 2)
 
 
-def find_modes(b_from_a: Tensor, energy: Tensor, config: PairConfig) -> Modes:
-    """Modes of hypotheses (B, H, 4, 4) with energies (B, H): the best hypothesis and the weighted mean of those around it, then
-    the best of those farther than `mode_distance` from every mode so far, and so on."""
+def find_modes(b_from_a: Tensor, energy: Tensor, config: PairConfig) -> tuple[Tensor, Tensor]:
+    """Modes (B, K, 4, 4) float64 of hypotheses (B, H, 4, 4) with energies (B, H), and their energies (B, K), inf for no mode.
+
+    The best hypothesis with the weighted mean of those around it, then the best of those farther than `mode_distance` from
+    every mode so far, and so on.
+    """
     rotation, translation, scale = split_similarity(b_from_a.double())
     energy = energy.double()
     free = torch.ones_like(energy, dtype=torch.bool)
@@ -189,7 +197,37 @@ def find_modes(b_from_a: Tensor, energy: Tensor, config: PairConfig) -> Modes:
         found.append(from_parts(centre, (share[..., None] * translation).sum(1), (share * scale.log()).sum(1).exp()))
         lowest.append(least)
         free = free & (closeness(rotation, centre[:, None], config.mode_distance) < 0.5)
-    return Modes(torch.stack(found, 1), torch.stack(lowest, 1))
+    return torch.stack(found, 1), torch.stack(lowest, 1)
+
+
+def view_likeness(b_from_a: Tensor, a: Shapes, b: Shapes, width: float) -> tuple[Tensor, Tensor]:
+    """How alike what both meshes show from the same side is under similarities (B, K, 4, 4), and how much that is; (B, K) each.
+
+    Each feature of a vertex is compared with those of the nearest vertex of the other mesh that were seen from about the same
+    direction, `width` degrees. Where the other has none, nothing is said: a pose is not better because unlike sides meet.
+    """
+    there = _one_way_likeness(b_from_a, a, b, width)
+    back = _one_way_likeness(invert(b_from_a), b, a, width)
+    return (there[0] + back[0]) / 2, (there[1] + back[1]) / 2
+
+
+def _one_way_likeness(b_from_a: Tensor, a: Shapes, b: Shapes, width: float) -> tuple[Tensor, Tensor]:
+    rotation = split_similarity(b_from_a)[0].float()
+    result = []
+    for k in range(b_from_a.shape[1]):
+        nearest = torch.cdist(transform(b_from_a[:, k].float(), a.points), b.points).argmin(2)
+        there = [
+            torch.take_along_dim(t, nearest.view(*nearest.shape, *(1,) * (t.ndim - 2)), 1)
+            for t in (b.features, b.direction, b.share)
+        ]
+        same = (a.direction @ rotation[:, None, k].mT) @ there[1].mT  # (B, V, K, K) cosine between directions
+        kernel = torch.exp((same - 1) / math.radians(width) ** 2) * (there[2] > 0)[:, :, None]
+        weighted = kernel * there[2][:, :, None]
+        likeness = (weighted * (a.features @ there[0].mT)).sum(3) / weighted.sum(3).clamp_min(1e-9)
+        said = kernel.amax(3) * a.share
+        total = said.sum((1, 2))
+        result.append(torch.stack([(said * likeness).sum((1, 2)) / total.clamp_min(1e-9), total / a.share.sum((1, 2))]))
+    return torch.stack(result, -1).double().unbind(0)
 
 
 def align_pairs(shapes: Shapes, pairs: Tensor, config: PairConfig, seed: int = 0) -> Modes:
@@ -200,19 +238,24 @@ def align_pairs(shapes: Shapes, pairs: Tensor, config: PairConfig, seed: int = 0
     device = shapes.points.device
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(config.hypotheses, 4, generator=generator, dtype=torch.float64).to(device)
-    parts = []
-    for chunk in pairs.to(device).split(1 if device.type == "cpu" else 16):
-        a, b = shapes.take(chunk[:, 0]), shapes.take(chunk[:, 1])
-        distances = feature_distances(a, b)
-        to_b, to_a, weight_a, weight_b = cycle_weights(distances, a.points, b.points, config.tau)
-        b_from_a = draw_hypotheses(a.points, b.points, to_b, to_a, weight_a, weight_b, uniform)
-        known = distances.isfinite()
-        mean = distances.masked_fill(~known, 0).sum((1, 2)) / known.sum((1, 2))
-        distances = torch.where(known, distances, mean[:, None, None])
-        rough = energies(b_from_a, a, b, distances, (weight_a, weight_b), config, config.screening)
-        best = rough.topk(min(config.kept, config.hypotheses), largest=False).indices
-        b_from_a = torch.take_along_dim(b_from_a, best[..., None, None], 1)
-        energy = energies(b_from_a, a, b, distances, (weight_a, weight_b), config)
-        modes = find_modes(b_from_a, energy, config)
-        parts.append((modes.b_from_a.cpu(), modes.energy.cpu()))
-    return Modes(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    chunks = pairs.to(device).split(1 if device.type == "cpu" else 16)
+    parts = [_align_chunk(shapes.take(chunk[:, 0]), shapes.take(chunk[:, 1]), uniform, config) for chunk in chunks]
+    return Modes(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+
+
+def _align_chunk(a: Shapes, b: Shapes, uniform: Tensor, config: PairConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    distances = feature_distances(a, b)
+    to_b, to_a, *weights = cycle_weights(distances, a.points, b.points, config.tau)
+    known = distances.isfinite()
+    mean = distances.masked_fill(~known, 0).sum((1, 2)) / known.sum((1, 2))
+    distances = torch.where(known, distances, mean[:, None, None])
+    drawn = draw_hypotheses(a.points, b.points, to_b, to_a, *weights, uniform)
+    rough = energies(drawn, a, b, distances, weights, config, config.screening)
+    best = rough.topk(min(config.kept, len(uniform)), largest=False).indices
+    drawn = torch.take_along_dim(drawn, best[..., None, None], 1)
+    turns = [drawn]
+    for signs in ((1.0, -1.0, -1.0, 1.0), (-1.0, 1.0, -1.0, 1.0), (-1.0, -1.0, 1.0, 1.0)):
+        turns.append(drawn[:, : config.turned] * torch.tensor(signs, device=drawn.device))
+    drawn = torch.cat(turns, 1)
+    modes, energy = find_modes(drawn, energies(drawn, a, b, distances, weights, config), config)
+    return modes, energy, *view_likeness(modes, a, b, config.view_width)

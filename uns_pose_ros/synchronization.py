@@ -1,7 +1,7 @@
-"""From pairs of videos to one canonical frame: robust synchronisation of rotations, then scales and translations.
+"""The videos of a category brought to one canonical frame, with a confidence each.
 
-A pair offers several modes; a mode is voted for, never averaged with another. Everything is computed in an order made from
-the videos' contents and in frames made from their meshes, so names, order and obj frames change nothing.
+Everything is computed in an order made from the videos' contents and in frames made from their meshes, so names, order and obj
+frames change nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uns_pose_ros.alignment import Modes, PairConfig, align_pairs, closeness
+from uns_pose_ros.alignment import Modes, PairConfig, align_pairs, view_likeness
+from uns_pose_ros.consensus import Consensus, ConsensusConfig, Edges, settle, synchronize
 from uns_pose_ros.datatypes import Alignment, FeatureMesh, InvalidInput, Progress
 from uns_pose_ros.device import choose_device
-from uns_pose_ros.geometry import angle_between, from_parts, nearest_rotation, split_similarity, transform
-from uns_pose_ros.shapes import Shapes, content_key, prepare
+from uns_pose_ros.geometry import angle_between, from_parts, invert, split_similarity, transform
+from uns_pose_ros.shapes import Shapes, content_key, mirrored, prepare
+from uns_pose_ros.turns import choose_turns, turn_matrices
 
 
 @dataclass(frozen=True)
@@ -25,207 +27,198 @@ class AlignConfig:
     """How the videos of a category come to one canonical frame."""
 
     pair: PairConfig = field(default_factory=PairConfig)
+    consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
     all_pairs_up_to: int = 24  # videos; more are aligned to references only
     references: int = 5  # where there are more videos
-    width: float = 12.0  # degrees, disagreement at which a vote counts half
-    temperature: float = 0.02  # energy; a mode this far above the pair's best weighs 1/e as a vote
-    starts: int = 16  # videos from which a consensus is grown, at most; the one with most agreement wins
-    sweeps: int = 20  # over all videos, at most
+    likeness_scale: float = 0.08  # cosine; a mode that shows this much less likeness weighs 1/e as a vote
     least_confidence: float = 0.25  # a video below is an outlier and left out
     device: str = "auto"
 
 
 @dataclass(frozen=True, eq=False)
-class Edges:
-    """What P pairs of N videos say: modes b_from_a of each pair (a, b), as rotations with weights."""
+class Pairs:
+    """P pairs of N videos with their modes; the second of a mirrored pair is the mirrored twin of video `b`."""
 
     count: int  # N
-    pairs: Tensor  # (P, 2) int64
-    b_from_a: Tensor  # (P, K, 3, 3) float64
-    weight: Tensor  # (P, K) float64, 0: no such mode
-
-
-@dataclass(frozen=True, eq=False)
-class Consensus:
-    """Rotations that most votes agree with."""
-
-    canon_from_video: Tensor  # (N, 3, 3) float64
-    agreement: Tensor  # (P,) float64 in [0, 1]: how near each pair's nearest mode is
-    mode: Tensor  # (P,) int64, each pair's nearest mode
-    confidence: Tensor  # (N,) float64 in [0, 1]: weighted fraction of a video's votes that agree
+    a: Tensor  # (P,) int64
+    b: Tensor  # (P,) int64
+    mirrored: Tensor  # (P,) bool
+    modes: Modes  # of the shapes, b (or its twin) from a
+    twin_from_shape: Tensor  # (N, 4, 4) float64, reflection from a video's shape frame to its twin's
 
 
 def align(
     meshes: Mapping[str, FeatureMesh], config: AlignConfig = AlignConfig(), seed: int = 0, progress: Progress | None = None
 ) -> Alignment:
-    """Bring all videos of a category to one canonical frame of diameter 1.
+    """Bring all videos of a category to one canonical frame: diameter 1, origin in the middle, y across the mirror plane.
 
-    The frame is fixed by the shapes: origin at the middle, principal axes. Raises InvalidInput for fewer than two videos.
+    Raises InvalidInput for fewer than two videos.
     """
     if len(meshes) < 2:
         raise InvalidInput(f"{len(meshes)} video given, at least 2 are needed to align a category")
     order = sorted(meshes, key=lambda name: content_key(meshes[name]))
-    shapes = prepare({name: meshes[name] for name in order}, config.pair.shapes)
-    pairs = choose_pairs(shapes, config)
-    working = shapes.to(choose_device(config.device))
-    parts = []
-    for start in range(0, len(pairs), 32):
-        parts.append(align_pairs(working, pairs[start : start + 32], config.pair, seed))
-        if progress is not None:
-            progress("pairs", min(start + 32, len(pairs)), len(pairs))
-    modes = Modes(torch.cat([p.b_from_a for p in parts]), torch.cat([p.energy for p in parts]))
-    consensus = synchronize(edges_of(len(shapes), pairs, modes, config.temperature), config)
-    canon_from_shape = similarities(consensus, pairs, modes)
-    canon_from_shape = centred(canon_from_shape, shapes, consensus.confidence) @ canon_from_shape
-    canon_from_obj = canon_from_shape @ shapes.shape_from_obj
+    shapes = prepare_twins({name: meshes[name] for name in order}, config)
+    pairs = align_all(shapes, len(order), config, seed, progress)
+    consensus = synchronize(edges_of(pairs, config), config.consensus)
+    canon_from_shape = similarities(consensus, pairs)
+    consensus, confidence = correct_turns(canon_from_shape, shapes, pairs, config)
+    canon_from_shape = similarities(consensus, pairs)
+    canon_from_shape = centred(canon_from_shape, shapes, confidence) @ canon_from_shape
     place = torch.tensor([order.index(name) for name in meshes])
-    confidence = consensus.confidence[place]
     return Alignment(
         videos=tuple(meshes),
-        canon_from_obj=canon_from_obj[place],
-        confidence=confidence,
-        kept=confidence >= min(config.least_confidence, float(confidence.max())),
-        residual=residuals(consensus, pairs, modes)[place],
+        canon_from_obj=(canon_from_shape @ shapes.shape_from_obj[: len(order)])[place],
+        confidence=confidence[place],
+        kept=confidence[place] >= min(config.least_confidence, float(confidence.max())),
+        residual=residuals(consensus, pairs)[place],
     )
 
 
-def choose_pairs(shapes: Shapes, config: AlignConfig) -> Tensor:
-    """Pairs (P, 2) of videos to align, a < b: all of a small set, else every video with the references.
+def prepare_twins(meshes: Mapping[str, FeatureMesh], config: AlignConfig) -> Shapes:
+    """Shapes of N meshes and, where all have features of the mirrored images, of their N mirrored twins after them."""
+    twins = {}
+    if all(mesh.mirrored is not None for mesh in meshes.values()):
+        twins = {f"{name} mirrored": mirrored(mesh) for name, mesh in meshes.items()}
+    return prepare({**meshes, **twins}, config.pair.shapes).to(choose_device(config.device))
+
+
+def choose_pairs(shapes: Shapes, count: int, config: AlignConfig) -> Tensor:
+    """Pairs (P, 2) of `count` videos to align, a < b: all of a small set, else every video with the references.
 
     References are the videos that best stand for all others by their mean feature (greedy facility location).
     """
-    count = len(shapes)
     if count <= config.all_pairs_up_to:
         return torch.combinations(torch.arange(count), 2)
-    mean = normalize((shapes.features * shapes.share[..., None]).sum((1, 2)), dim=-1)
+    mean = normalize((shapes.features[:count] * shapes.share[:count, ..., None]).sum((1, 2)), dim=-1).cpu()
     likeness = (mean - mean.mean(0)) @ (mean - mean.mean(0)).T
-    covered, chosen = torch.full((count,), float(likeness.min())), []
+    covered, chosen = likeness.new_full((count,), float(likeness.min())), list[int]()
     for _ in range(config.references):
         gain = (likeness - covered[:, None]).clamp_min(0).sum(0)
         gain[chosen] = -1
         chosen.append(int(gain.argmax()))
         covered = torch.maximum(covered, likeness[:, chosen[-1]])
-    pairs = {(min(i, j), max(i, j)) for i in range(count) for j in chosen if i != j}
-    return torch.tensor(sorted(pairs))
+    return torch.tensor(sorted({(min(i, j), max(i, j)) for i in range(count) for j in chosen if i != j}))
 
 
-def edges_of(count: int, pairs: Tensor, modes: Modes, temperature: float) -> Edges:
-    """Votes of modes, weighted by how little their energy exceeds that of the pair's best."""
-    weight = torch.exp((modes.energy[:, :1] - modes.energy) / temperature)
-    return Edges(count, pairs, split_similarity(modes.b_from_a)[0], weight)
+def align_all(shapes: Shapes, count: int, config: AlignConfig, seed: int, progress: Progress | None) -> Pairs:
+    """Modes of the chosen pairs of `count` videos, and of every first one with the mirrored twin of the second, and of every
+    video with its own twin, where the shapes hold twins."""
+    ab = choose_pairs(shapes, count, config)
+    twins = ab[:0]
+    if len(shapes) > count:
+        twins = torch.cat([ab, torch.arange(count)[:, None].expand(count, 2)])
+    wanted = torch.cat([ab, twins + torch.tensor([0, count])])
+    parts = []
+    for done in range(0, len(wanted), 32):
+        parts.append(align_pairs(shapes, wanted[done : done + 32], config.pair, seed))
+        if progress is not None:
+            progress("pairs", min(done + 32, len(wanted)), len(wanted))
+    modes = Modes(*(torch.cat(column) for column in zip(*(vars(part).values() for part in parts), strict=True)))
+    shape_from_obj = shapes.shape_from_obj.cpu()
+    flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
+    twin_from_shape = shape_from_obj[-count:] @ flip @ torch.linalg.inv(shape_from_obj[:count])
+    return Pairs(count, wanted[:, 0], wanted[:, 1] % count, wanted[:, 1] >= count, modes, twin_from_shape)
 
 
-def synchronize(edges: Edges, config: AlignConfig) -> Consensus:
-    """Rotations on which the votes agree best.
+def edges_of(pairs: Pairs, config: AlignConfig) -> Edges:
+    """The modes as votes, each with the weight of what it shows from the same side and of how alike that is."""
+    modes = pairs.modes
+    a_from_b = split_similarity(modes.b_from_a)[0].mT
+    reflected = a_from_b @ pairs.twin_from_shape[pairs.b, None, :3, :3]
+    exists = modes.energy.isfinite()
+    best = modes.likeness[exists].max()
+    weight = (modes.overlap + 1e-6) * torch.exp((modes.likeness - best) / config.likeness_scale) * exists
+    source_from_target = torch.where(pairs.mirrored[:, None, None, None], reflected, a_from_b)
+    return Edges(pairs.count, pairs.a, pairs.b, pairs.mirrored, source_from_target, weight)
 
-    From several videos a consensus is grown outwards, each new video taking the densest of its votes; then every video in
-    turn moves to the densest of its votes until none changes. The consensus with the greatest agreement wins.
+
+def similarities(consensus: Consensus, pairs: Pairs) -> Tensor:
+    """canon_from_shape (N, 4, 4): the consensus rotations with the scales and translations that fit the unmirrored pairs.
+
+    Least absolute residuals, weighted by how near each pair is to the consensus; the origin is the mean of the shapes' own.
     """
-    ballot = _Ballot(edges)
-    order = ballot.weight.sum((1, 2)).argsort(descending=True, stable=True)
-    roots = order[: config.starts]
-    rotation = torch.eye(3, dtype=torch.float64).repeat(len(roots), edges.count, 1, 1)
-    known = torch.zeros(len(roots), edges.count, dtype=torch.bool)
-    known[torch.arange(len(roots)), roots] = True
-    while True:
-        weight = ballot.weight * known[:, ballot.source][..., None]
-        start, video = ((weight.sum((-1, -2)) > 0) & ~known).nonzero(as_tuple=True)
-        if not len(start):
-            break
-        votes = ballot.votes(rotation)[start, video]
-        rotation[start, video] = densest(votes.flatten(1, 2), weight[start, video].flatten(1), config.width)
-        known[start, video] = True
-    agreement = ballot.agreement(rotation, config.width)
-    for _ in range(config.sweeps):
-        for video in order[ballot.weight.sum((1, 2))[order] > 0].tolist():
-            votes = rotation[:, ballot.source[video], None] @ ballot.rotation[video]
-            weight = ballot.weight[video].flatten().expand(len(roots), -1)
-            rotation[:, video] = densest(votes.flatten(1, 2), weight, config.width)
-        before, agreement = agreement, ballot.agreement(rotation, config.width)
-        if bool(((agreement - before).abs() < 1e-9 * agreement).all()):
-            break
-    best = rotation[agreement.argmax()]
-    near = closeness(best[edges.pairs[:, 1], None] @ edges.b_from_a, best[edges.pairs[:, 0], None], config.width)
-    near = near.masked_fill(edges.weight <= 0, -1)
-    return Consensus(best, near.amax(1).clamp_min(0), near.argmax(1), ballot.confidence(best, config.width))
-
-
-class _Ballot:
-    """Votes by receiver: (N, D, K), D the most partners that a video has; weight 0 pads."""
-
-    def __init__(self, edges: Edges) -> None:
-        source, target = torch.cat([edges.pairs, edges.pairs.flip(1)]).T
-        target_from_source = torch.cat([edges.b_from_a, edges.b_from_a.mT])
-        weight = torch.cat([edges.weight, edges.weight])
-        target, order = target.sort(stable=True)
-        partners = torch.bincount(target, minlength=edges.count)
-        slot = torch.arange(len(target)) - (partners.cumsum(0) - partners)[target]
-        shape = (edges.count, int(partners.max()), weight.shape[1])
-        self.source = torch.zeros(shape[:2], dtype=torch.int64)
-        self.rotation = torch.eye(3, dtype=torch.float64).repeat(*shape, 1, 1)  # source_from_target
-        self.weight = torch.zeros(shape, dtype=torch.float64)
-        self.source[target, slot] = source[order]
-        self.rotation[target, slot] = target_from_source[order].mT
-        self.weight[target, slot] = weight[order]
-
-    def votes(self, rotation: Tensor) -> Tensor:
-        """What each video's partners say (S, N, D, K, 3, 3) it should be, given rotations (S, N, 3, 3)."""
-        return rotation[:, self.source, None] @ self.rotation
-
-    def agreement(self, rotation: Tensor, width: float) -> Tensor:
-        """Sum (S,) of the votes' weights times their nearness."""
-        return (closeness(self.votes(rotation), rotation[:, :, None, None], width) * self.weight).amax(-1).sum((-1, -2))
-
-    def confidence(self, rotation: Tensor, width: float) -> Tensor:
-        """Weighted fraction (N,) of each video's votes that agree with its rotation (N, 3, 3); 0 without votes."""
-        near = closeness(self.votes(rotation[None])[0], rotation[:, None, None], width) * self.weight
-        return near.amax(-1).sum(-1) / self.weight.amax(-1).sum(-1).clamp_min(1e-9)
-
-
-def densest(votes: Tensor, weight: Tensor, width: float) -> Tensor:
-    """Where votes (B, M, 3, 3) with weights (B, M) are densest: the mean (B, 3, 3) of those around the best supported vote."""
-    near = closeness(votes[:, :, None], votes[:, None], width)
-    density = (near * weight[:, None]).sum(-1).masked_fill(weight <= 0, -1)
-    centre = torch.take_along_dim(votes, density.argmax(1)[:, None, None, None], 1)[:, 0]
-    for _ in range(4):
-        near = closeness(votes, centre[:, None], width) ** 2 * weight
-        centre = nearest_rotation((near[..., None, None] * votes).sum(1))
-    return centre
-
-
-def similarities(consensus: Consensus, pairs: Tensor, modes: Modes) -> Tensor:
-    """canon_from_video (N, 4, 4): the consensus rotations with the scales and translations that fit the pairs' agreeing modes.
-
-    Weighted least squares, reweighted for outliers; the first video has scale 1 and translation 0 for now.
-    """
-    rotation = consensus.canon_from_video
-    count = len(rotation)
-    b_from_a = modes.b_from_a[torch.arange(len(pairs)), consensus.mode]
-    _, translation, scale = split_similarity(b_from_a)
-    a, b = pairs.T
-    difference = torch.zeros(len(pairs), count, dtype=torch.float64)
-    difference[torch.arange(len(pairs)), a] = 1
-    difference[torch.arange(len(pairs)), b] = -1
-    log_scale = _robust_solve(difference, scale.log()[:, None], consensus.agreement)[:, 0]
+    rotation, plain = consensus.canon_from_video, ~pairs.mirrored
+    a, b = pairs.a[plain], pairs.b[plain]
+    weight = consensus.nearness[plain]
+    _, translation, scale = split_similarity(pairs.modes.b_from_a[plain, consensus.mode[plain]])
+    difference = torch.zeros(len(a), pairs.count, dtype=torch.float64)
+    difference[torch.arange(len(a)), a] = 1
+    difference[torch.arange(len(a)), b] = -1
+    log_scale = _solve_robustly(difference, scale.log()[:, None], weight)[:, 0]
     step = log_scale.exp()[b, None] * (rotation[b] @ translation[..., None])[..., 0]
-    return from_parts(rotation, _robust_solve(difference, step, consensus.agreement), log_scale.exp())
+    return from_parts(rotation, _solve_robustly(difference, step, weight), log_scale.exp())
 
 
-def _robust_solve(matrix: Tensor, value: Tensor, weight: Tensor, steps: int = 10) -> Tensor:
+def _solve_robustly(matrix: Tensor, value: Tensor, weight: Tensor, steps: int = 10) -> Tensor:
     """x (N, D) of least absolute, weighted residuals matrix @ x - value (P, D), by reweighting; smallest x where undetermined."""
     reweighted = weight
     solution = matrix.new_zeros(matrix.shape[1], value.shape[1])
     for _ in range(steps):
-        root = (reweighted + 1e-9).sqrt()[:, None]
+        root = (reweighted + 1e-6).sqrt()[:, None]
         solution = torch.linalg.lstsq(root * matrix, root * value, driver="gelsd").solution
         reweighted = weight / ((matrix @ solution - value).norm(dim=1) + 0.02)
     return solution
 
 
+def correct_turns(canon_from_shape: Tensor, shapes: Shapes, pairs: Pairs, config: AlignConfig) -> tuple[Consensus, Tensor]:
+    """The consensus with every video in the best of its half turns about the canonical axes, and confidences (N,).
+
+    All pairs are compared in their poses under the consensus, so what two videos saw counts wherever it meets, and nothing
+    counts where the two saw different sides.
+    """
+    frame = torch.eye(4, dtype=torch.float64)
+    frame[:3, :3] = across_mirror(canon_from_shape, shapes)
+    canon_from_shape = frame @ canon_from_shape
+    canon_from_twin = mirror_plane() @ canon_from_shape @ torch.linalg.inv(pairs.twin_from_shape)
+    second = torch.where(pairs.mirrored[:, None, None], canon_from_twin[pairs.b], canon_from_shape[pairs.b])
+    poses = invert(second)[:, None] @ turn_matrices() @ canon_from_shape[pairs.a, None]
+    other = pairs.b + pairs.mirrored * pairs.count
+    device = shapes.points.device
+    likeness, overlap = torch.empty(2, len(poses), 4, dtype=torch.float64)
+    for k in range(len(poses)):
+        a, b = shapes.take(pairs.a[k : k + 1].to(device)), shapes.take(other[k : k + 1].to(device))
+        likeness[k], overlap[k] = (x[0].cpu() for x in view_likeness(poses[k : k + 1].to(device), a, b, config.pair.view_width))
+    rival = likeness.topk(2).indices
+    usual = (likeness * overlap).gather(1, rival).sum() / overlap.gather(1, rival).sum()
+    turns = choose_turns(pairs.count, pairs.a, pairs.b, pairs.mirrored, overlap * (likeness - usual))
+    rotation = split_similarity(turn_matrices()[turns.video] @ canon_from_shape)[0]
+    rotation = torch.roll(rotation, {0: 0, 1: -1, 3: 1}[turns.mirror], dims=1)  # the mirror's normal becomes y again
+    consensus = settle(edges_of(pairs, config), rotation, config.consensus)
+    return consensus, confidences(consensus, pairs, turns.evidence, turns.video, config)
+
+
+def mirror_plane() -> Tensor:
+    """Reflection (4, 4) in the canonical frame's plane y = 0."""
+    return torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
+
+
+def confidences(consensus: Consensus, pairs: Pairs, evidence: Tensor, turn: Tensor, config: AlignConfig) -> Tensor:
+    """Confidence (N,) in [0, 1]: weighted fraction of a video's pairs that agree with the consensus."""
+    weight = edges_of(pairs, config).weight.amax(1)
+    agreeing = weight * consensus.nearness
+    total, good = torch.zeros(2, pairs.count, dtype=torch.float64)
+    for end in (pairs.a, pairs.b):
+        total.index_add_(0, end, weight)
+        good.index_add_(0, end, agreeing)
+    return good / total.clamp_min(1e-12)
+
+
+def across_mirror(canon_from_shape: Tensor, shapes: Shapes) -> Tensor:
+    """Rotation (3, 3) of the canonical frame that keeps y and makes x and z the principal axes across it."""
+    points = transform(canon_from_shape, shapes.points[: len(canon_from_shape)].cpu().double())
+    flat = points[shapes.valid[: len(canon_from_shape)].cpu()]
+    flat = flat - flat.mean(0)
+    flat[:, 1] = 0
+    long = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, 2]
+    y = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    return torch.stack([long, y, torch.linalg.cross(long, y)])
+
+
 def centred(canon_from_shape: Tensor, shapes: Shapes, confidence: Tensor) -> Tensor:
     """Similarity (4, 4) that brings the aligned shapes to origin, principal axes and diameter 1."""
-    points = transform(canon_from_shape, shapes.points.double())
-    weight = (shapes.valid * confidence[:, None]).flatten()
+    points = transform(canon_from_shape, shapes.points[: len(canon_from_shape)].cpu().double())
+    valid = shapes.valid[: len(canon_from_shape)].cpu()
+    weight = (valid * confidence[:, None]).flatten()
     weight = weight / weight.sum()
     flat = points.flatten(0, 1)
     mean = weight @ flat
@@ -233,15 +226,16 @@ def centred(canon_from_shape: Tensor, shapes: Shapes, confidence: Tensor) -> Ten
     axes = axes * torch.where(weight @ ((flat - mean) @ axes).pow(3) < 0, -1.0, 1.0)
     axes[:, 2] = torch.linalg.cross(axes[:, 0], axes[:, 1])
     turned = (points - mean) @ axes
-    real = shapes.valid[..., None]
-    low = turned.masked_fill(~real, torch.inf).amin(1).median(0).values
-    high = turned.masked_fill(~real, -torch.inf).amax(1).median(0).values
+    low = turned.masked_fill(~valid[..., None], torch.inf).amin(1).median(0).values
+    high = turned.masked_fill(~valid[..., None], -torch.inf).amax(1).median(0).values
     scale = 1 / (high - low).norm()
     return from_parts(axes.T, scale * (-(axes.T @ mean) - (low + high) / 2), scale)
 
 
-def residuals(consensus: Consensus, pairs: Tensor, modes: Modes) -> Tensor:
-    """Median angle (N,) in degrees between what each video's partners say and its rotation."""
-    chosen = split_similarity(modes.b_from_a[torch.arange(len(pairs)), consensus.mode])[0]
-    angle = angle_between(consensus.canon_from_video[pairs[:, 1]] @ chosen, consensus.canon_from_video[pairs[:, 0]])
-    return torch.stack([angle[(pairs == k).any(1)].median() for k in range(len(consensus.canon_from_video))])
+def residuals(consensus: Consensus, pairs: Pairs) -> Tensor:
+    """Median angle (N,) in degrees between what each video's unmirrored pairs say and its rotation."""
+    plain = ~pairs.mirrored
+    a, b = pairs.a[plain], pairs.b[plain]
+    b_from_a = split_similarity(pairs.modes.b_from_a[plain, consensus.mode[plain]])[0]
+    angle = angle_between(consensus.canon_from_video[b] @ b_from_a, consensus.canon_from_video[a])
+    return torch.stack([angle[(a == k) | (b == k)].median() for k in range(pairs.count)])

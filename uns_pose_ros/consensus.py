@@ -1,0 +1,178 @@
+"""Rotations of many videos from modes of many pairs: the consensus with most agreement, and how each vote stands to it.
+
+A pair offers several modes; one is voted for, and never averaged with another. A pair may also be one of a video with the
+mirrored twin of another (or of itself): it ties both through the canonical frame's mirror plane y = 0, and so carries what
+one video saw on the left to another that saw the right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from uns_pose_ros.alignment import closeness
+from uns_pose_ros.geometry import nearest_rotation
+
+
+@dataclass(frozen=True)
+class ConsensusConfig:
+    """How votes become rotations."""
+
+    width: float = 12.0  # degrees, disagreement at which a vote counts half
+    roots: int = 16  # videos from which a consensus is grown, at most
+    planes: int = 4  # mirror planes tried for each of them, at most
+    finalists: int = 8  # grown consensuses that are settled to the end
+    sweeps: int = 15  # over all videos, at most
+    mirrored_share: float = 0.01  # of a mirrored vote in the last average: it decides between modes, not between degrees
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """P pairs of N videos, each with K modes of source_from_target.
+
+    canon_from_target = canon_from_source @ source_from_target; where mirrored, source_from_target is a reflection, and the
+    right side is reflected in y = 0 once more.
+    """
+
+    count: int  # N
+    source: Tensor  # (P,) int64
+    target: Tensor  # (P,) int64; may equal the source where mirrored
+    mirrored: Tensor  # (P,) bool
+    source_from_target: Tensor  # (P, K, 3, 3) float64, orthogonal
+    weight: Tensor  # (P, K) float64, 0: no such mode
+
+
+@dataclass(frozen=True, eq=False)
+class Consensus:
+    """Rotations, and each pair's mode nearest to them."""
+
+    canon_from_video: Tensor  # (N, 3, 3) float64
+    nearness: Tensor  # (P,) float64 in [0, 1]: closeness of that mode; 0 where the pair has none
+    mode: Tensor  # (P,) int64
+
+
+def synchronize(edges: Edges, config: ConsensusConfig = ConsensusConfig()) -> Consensus:
+    """Grow consensuses from several videos and mirror planes, settle them, and refine the one with most agreement."""
+    ballot = Ballot(edges)
+    order = ballot.weight.sum((1, 2)).argsort(descending=True, stable=True)
+    rotation = _grow(ballot, *_starts(edges, order[: config.roots], config.planes), config.width)
+    agreement = ballot.agreement(rotation, config.width)
+    for sweep in range(config.sweeps):
+        for video in order.tolist():
+            weight = ballot.weight[video].flatten().expand(len(rotation), -1)
+            if bool(weight.any()):
+                rotation[:, video] = densest(ballot.votes(rotation, video).flatten(1, 2), weight, config.width)
+        before, agreement = agreement, ballot.agreement(rotation, config.width)
+        if bool(((agreement - before).abs() <= 1e-7 * agreement).all()):
+            break
+        if sweep == 2:
+            best = agreement.topk(min(config.finalists, len(agreement))).indices
+            rotation, agreement = rotation[best], agreement[best]
+    return settle(edges, rotation[agreement.argmax()], config)
+
+
+def settle(edges: Edges, canon_from_video: Tensor, config: ConsensusConfig = ConsensusConfig(), steps: int = 10) -> Consensus:
+    """Refine rotations (N, 3, 3) by the votes near them, none leaving its mode; mirrored votes count little."""
+    share = torch.where(edges.mirrored, config.mirrored_share, 1.0).double()[:, None]
+    ballot = Ballot(Edges(**{**vars(edges), "weight": edges.weight * share}))
+    rotation = canon_from_video[None].clone()
+    for _ in range(steps):
+        for video in range(edges.count):
+            votes = ballot.votes(rotation, video)
+            near = closeness(votes, rotation[:, video, None, None], config.width) ** 2 * ballot.weight[video]
+            if bool(near.any()):
+                rotation[:, video] = nearest_rotation((near[..., None, None] * votes).sum((1, 2)))
+    canon = rotation[0]
+    mirror = torch.where(edges.mirrored[:, None, None], _mirror(), torch.eye(3, dtype=torch.float64))
+    said = (mirror @ canon[edges.source])[:, None] @ edges.source_from_target
+    near = closeness(said, canon[edges.target, None], config.width).masked_fill(edges.weight <= 0, 0)
+    return Consensus(canon, near.amax(1), near.argmax(1))
+
+
+def _mirror() -> Tensor:
+    return torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
+
+
+class Ballot:
+    """Votes by receiver, padded: N videos, D votes a video, K modes a vote; weight 0 pads."""
+
+    def __init__(self, edges: Edges) -> None:
+        source, target = torch.cat([edges.source, edges.target]), torch.cat([edges.target, edges.source])
+        target, order = target.sort(stable=True)
+        votes = torch.bincount(target, minlength=edges.count)
+        slot = torch.arange(len(target)) - (votes.cumsum(0) - votes)[target]
+        shape = (edges.count, max(int(votes.max()), 1), edges.weight.shape[1])
+        self.source = torch.zeros(shape[:2], dtype=torch.int64)
+        self.mirrored = torch.zeros(shape[:2], dtype=torch.bool)
+        self.source_from_target = torch.eye(3, dtype=torch.float64).repeat(*shape, 1, 1)
+        self.weight = torch.zeros(shape, dtype=torch.float64)
+        self.source[target, slot] = source[order]
+        self.mirrored[target, slot] = torch.cat([edges.mirrored, edges.mirrored])[order]
+        self.source_from_target[target, slot] = torch.cat([edges.source_from_target, edges.source_from_target.mT])[order]
+        self.weight[target, slot] = torch.cat([edges.weight, edges.weight])[order]
+
+    def votes(self, rotation: Tensor, video: int | None = None) -> Tensor:
+        """What the partners with rotations (S, N, 3, 3) say: of every video (S, N, D, K, 3, 3), or of one (S, D, K, 3, 3)."""
+        chosen = slice(None) if video is None else video
+        partner = rotation[:, self.source[chosen]]
+        partner = torch.where(self.mirrored[chosen][..., None, None], _mirror() @ partner, partner)
+        return partner[..., None, :, :] @ self.source_from_target[chosen]
+
+    def agreement(self, rotation: Tensor, width: float) -> Tensor:
+        """Sum (S,) over all votes of their weight times their closeness to rotations (S, N, 3, 3)."""
+        return (closeness(self.votes(rotation), rotation[:, :, None, None], width) * self.weight).amax(-1).sum((-1, -2))
+
+
+def densest(votes: Tensor, weight: Tensor, width: float) -> Tensor:
+    """Where votes (B, M, 3, 3) with weights (B, M) are densest: the mean (B, 3, 3) of those around the best supported vote."""
+    near = closeness(votes[:, :, None], votes[:, None], width)
+    density = (near * weight[:, None]).sum(-1).masked_fill(weight <= 0, -1)
+    centre = torch.take_along_dim(votes, density.argmax(1)[:, None, None, None], 1)[:, 0]
+    for _ in range(4):
+        share = closeness(votes, centre[:, None], width) ** 2 * weight
+        centre = nearest_rotation((share[..., None, None] * votes).sum(1))
+    return centre
+
+
+def _starts(edges: Edges, roots: Tensor, planes: int) -> tuple[Tensor, Tensor]:
+    """Videos (S,) to start from and their rotations (S, 3, 3), which bring a likely mirror plane of the video to y = 0."""
+    videos, rotations = [], []
+    for root in roots.tolist():
+        own = (edges.mirrored & (edges.source == root) & (edges.target == root)).nonzero()[:1, 0]
+        reflections = [torch.eye(3, dtype=torch.float64)]
+        if len(own):
+            best = edges.weight[own[0]].argsort(descending=True, stable=True)[:planes]
+            best = best[edges.weight[own[0], best] > 0]
+            reflections = list(edges.source_from_target[own[0], best]) or reflections
+        for reflection in reflections:
+            normal = torch.linalg.eigh(reflection + reflection.T).eigenvectors[:, 0]
+            across = torch.eye(3, dtype=torch.float64)[normal.abs().argmin()]
+            across = normalize(across - (across @ normal) * normal, dim=0)
+            rotations.append(torch.stack([across, normal, torch.linalg.cross(across, normal)]))
+            videos.append(root)
+    return torch.tensor(videos), torch.stack(rotations)
+
+
+def _grow(ballot: Ballot, root: Tensor, root_rotation: Tensor, width: float) -> Tensor:
+    """Rotations (S, N, 3, 3) grown from videos (S,): each time the video whose votes agree most is added, with their densest."""
+    starts, count = torch.arange(len(root)), len(ballot.source)
+    rotation = torch.eye(3, dtype=torch.float64).repeat(len(root), count, 1, 1)
+    known = torch.zeros(len(root), count, dtype=torch.bool)
+    rotation[starts, root], known[starts, root] = root_rotation, True
+    while True:
+        weight = ballot.weight * known[:, ballot.source][..., None]
+        start, video = ((weight.sum((-1, -2)) > 0) & ~known).nonzero(as_tuple=True)
+        if not len(start):
+            return rotation
+        votes, weight = ballot.votes(rotation)[start, video].flatten(1, 2), weight[start, video].flatten(1)
+        centre = densest(votes, weight, width)
+        support = torch.full(known.shape, -1.0, dtype=torch.float64)
+        support[start, video] = (closeness(votes, centre[:, None], width) * weight).sum(1)
+        added = torch.zeros_like(known)
+        added[starts, support.argmax(1)] = support.amax(1) > 0
+        chosen = added[start, video]
+        rotation[start[chosen], video[chosen]] = centre[chosen]
+        known |= added
