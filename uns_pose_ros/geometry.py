@@ -12,7 +12,7 @@ def transform(b_from_a: Tensor, points: Tensor) -> Tensor:
 
 
 def from_parts(rotation: Tensor, translation: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """(..., 4, 4) matrix of x -> scale * rotation @ x + translation; rotation (..., 3, 3), translation (..., 3), scale (...)."""
+    """(..., 4, 4) matrix of x -> scale * rotation @ x + translation; rotation (..., 3, 3), translation (..., 3), scale (...)"""
     scale = torch.as_tensor(scale, dtype=rotation.dtype, device=rotation.device)
     batch = torch.broadcast_shapes(rotation.shape[:-2], translation.shape[:-1], scale.shape)
     matrix = torch.zeros(*batch, 4, 4, dtype=rotation.dtype, device=rotation.device)
