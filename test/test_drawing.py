@@ -43,10 +43,10 @@ def test_an_overlay_covers_the_object_and_leaves_the_given_image_alone() -> None
 
 def test_an_overlay_follows_the_lens() -> None:
     image = np.zeros((160, 200, 3), np.uint8)
-    straight = drawing.overlay(image, camera(), estimate(0.2, 0.15, 1, scale=0.1), model())
-    bent = drawing.overlay(image, camera(-0.5, 0, 0, 0), estimate(0.2, 0.15, 1, scale=0.1), model())
-    right, bottom = changed_box(image, straight)[2:]
-    assert changed_box(image, bent)[2] < right - 4 and changed_box(image, bent)[3] < bottom - 4
+    low = estimate(0, 0.3, 1, scale=0.1)
+    straight, bent = (drawing.overlay(image, camera(*k), low, model()) for k in ((), (-0.8, 0, 0, 0)))
+    assert changed_box(image, straight)[3] == pytest.approx(79.5 + 200 * 0.35 / 0.95, abs=4)
+    assert changed_box(image, bent)[3] < changed_box(image, straight)[3] - 5
 
 
 def test_an_object_behind_the_camera_or_around_it_draws_nothing_wild() -> None:
