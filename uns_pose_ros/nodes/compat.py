@@ -108,7 +108,9 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
     """(H, W, 3) uint8 RGB pixels of a JPEG or PNG image message; raises InvalidInput where it cannot be read."""
     pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
-        raise InvalidInput(f"compressed image '{message.format}' of {len(message.data)} bytes cannot be read: JPEG or PNG needed")
+        raise InvalidInput(
+            f"compressed image '{message.format}' of {len(message.data)} bytes cannot be read: JPEG or PNG needed"
+        )
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

@@ -30,7 +30,9 @@ def camera_from_info(info: CameraInfo, width: int, height: int, rectified: bool)
     Raises InvalidInput where the camera is uncalibrated, or its calibration does not describe such an image.
     """
     if info.k[0] == 0.0:
-        raise InvalidInput("the camera is uncalibrated (camera_info has K[0] = 0): calibrate it, nothing is published until then")
+        raise InvalidInput(
+            "the camera is uncalibrated (camera_info has K[0] = 0): calibrate it, nothing is published until then"
+        )
     if rectified and info.p[0] == 0.0:
         raise InvalidInput("camera_info has no P (P[0] = 0): publish one, or set rectified to false for raw images")
     matrix = np.array(info.p if rectified else info.k, dtype=np.float64).reshape(3, -1)[:, :3].copy()
@@ -153,13 +155,20 @@ def mesh_points(model: CategoryModel) -> list[Point]:
 
 
 def marker_array(
-    header: Header, estimates: Sequence[PoseEstimate], tracks: Sequence[int], meshes: dict[str, list[Point]], shown: dict[int, str]
+    header: Header,
+    estimates: Sequence[PoseEstimate],
+    tracks: Sequence[int],
+    meshes: dict[str, list[Point]],
+    shown: dict[int, str],
 ) -> MarkerArray:
     """Template and label of every object, ids stable by track; objects in `shown` (track -> category) not seen now are deleted."""
     message = MarkerArray()
     for track, category in shown.items():
         if track not in tracks:
-            message.markers += [_marker(header, category, track, Marker.DELETE), _marker(header, f"{category}/text", track, Marker.DELETE)]
+            message.markers += [
+                _marker(header, category, track, Marker.DELETE),
+                _marker(header, f"{category}/text", track, Marker.DELETE),
+            ]
     for estimate, track in zip(estimates, tracks, strict=True):
         mesh = _marker(header, estimate.category, track, Marker.ADD)
         mesh.type = Marker.TRIANGLE_LIST

@@ -33,7 +33,10 @@ class NodeParameters:
     transport: str = setting("raw", "topic of the pictures: image (raw) or image/compressed", choices=("raw", "compressed"))
     rectified: bool = setting(False, "true: images are rectified, P of camera_info holds; false: raw, K and D hold")
     object_diameter: float = setting(
-        0.0, "m, diagonal of the object's box, for models that do not know their size; 0: unknown, one diameter is sent as 1 m", 0.0, 100.0
+        0.0,
+        "m, diagonal of the object's box, for models that do not know their size; 0: unknown, one diameter is sent as 1 m",
+        0.0,
+        100.0,
     )
     frame_prefix: str = setting("", "put before every TF child frame: {prefix}{category}_{track id}")
     track_memory: float = setting(2.0, "s for which an object out of sight keeps its track id", 0.0, 3600.0)

@@ -1,0 +1,59 @@
+"""The estimator node as a process, with an estimator that answers by a script instead of by a network.
+
+A picture of grey value k holds k cars: car i is i diameters to the right of the optical axis, 3 diameters away. Its box of 40 px
+stands at 100 i px. Grey 255 is a picture that breaks the estimation. Folders named "size" give a model of 0.25 m.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate, Symmetry
+from uns_pose_ros.inference import EstimatorConfig
+from uns_pose_ros.nodes import estimator_node
+
+VERTICES = torch.tensor([[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]])
+TRIANGLES = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
+
+
+def car(diameter: float | None) -> CategoryModel:
+    unit = torch.nn.functional.normalize(torch.ones(4, 8), dim=1)
+    return CategoryModel("car", VERTICES, TRIANGLES, unit, unit[:1], {}, diameter=diameter)
+
+
+class ScriptedEstimator:
+    device = torch.device("cpu")
+
+    def __init__(self, diameter: float | None) -> None:
+        self.models = (car(diameter),)
+        self._warm = False
+
+    def __call__(self, image: np.ndarray, camera: Camera) -> list[PoseEstimate]:
+        count = int(image[0, 0, 0]) if self._warm else 0
+        self._warm = True
+        if count == 255:
+            raise RuntimeError("scripted fault")
+        unit = self.models[0].diameter
+        return [self._estimate(i, unit or 1.0, unit is not None) for i in range(count)]
+
+    def _estimate(self, i: int, unit: float, metric: bool) -> PoseEstimate:
+        pose = torch.eye(4, dtype=torch.float64)
+        pose[:3, 3] = unit * torch.tensor([float(i), 0.0, 3.0])
+        size = unit * torch.tensor([0.8, 0.4, 0.2], dtype=torch.float64)
+        box = torch.tensor([100.0 * i, 100, 100.0 * i + 40, 140], dtype=torch.float64)
+        return PoseEstimate("car", pose, unit, metric, size, 0.9, None, Symmetry(), 40, 1.0, box)
+
+
+def load(folders: Sequence[str], device: str, config: EstimatorConfig) -> ScriptedEstimator:
+    if not folders or not Path(folders[0]).name.startswith(("plain", "size")):
+        raise InvalidInput(f"{folders}: there is no model; plain or size are valid")
+    return ScriptedEstimator(0.25 if Path(folders[0]).name == "size" else None)
+
+
+if __name__ == "__main__":
+    sys.exit(estimator_node.run(load))  # type: ignore[arg-type]  # answers like an Estimator

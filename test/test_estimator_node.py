@@ -1,0 +1,268 @@
+"""The estimator node as a process of its own, over real DDS; the estimates come from a script (scripted_node.py)."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+import torch
+from lifecycle_msgs.msg import Transition
+from rclpy.parameter import Parameter
+from ros_robot import Robot
+from scripted_node import ScriptedEstimator
+from visualization_msgs.msg import Marker
+
+from uns_pose_ros.datatypes import Camera
+from uns_pose_ros.nodes.association import TrackIds
+from uns_pose_ros.nodes.worker import Worker
+
+PLAIN = ("-p", "models:=[plain]")
+
+
+def stream(robot: Robot, ready: Callable[[], Any]) -> None:
+    """Send one car and camera_info again and again until something has come."""
+    stamps = itertools.count(1000)
+
+    def send_and_look() -> Any:
+        robot.calibrate()
+        robot.show(1, seconds=next(stamps))
+        return ready()
+
+    robot.wait("an answer to a stream of pictures", send_and_look)
+
+
+def test_a_picture_gives_a_transform_with_its_stamp_and_frame(robot: Robot):
+    robot.start(*PLAIN, "-p", "frame_prefix:=robot1/")
+    robot.wait_until_listening()
+    robot.calibrate()
+    robot.show(2, seconds=7, frame="left_eye")
+    results = robot.results(7)
+    transform = robot.wait("the transform", lambda: robot.transforms().get((7, "robot1/car_1")))
+    assert transform.header.frame_id == "left_eye"
+    assert [transform.transform.translation.x, transform.transform.translation.z] == [1.0, 3.0]
+    assert len([message for message in robot.heard["tf"] if message.transforms]) == 1  # one list for both
+    (detections,) = results["detections"]
+    assert [(d.id, d.results[0].hypothesis.class_id, d.results[0].hypothesis.score) for d in detections.detections] == [
+        ("0", "car", 0.9), ("1", "car", 0.9),
+    ]  # fmt: skip
+    assert set(detections.detections[0].results[0].pose.covariance) == {-1.0}
+    poses = robot.wait("poses", lambda: robot.heard["poses"])[0]
+    assert (poses.header.frame_id, len(poses.poses)) == ("left_eye", 2)
+    overlay = robot.wait("the overlay", lambda: robot.heard["overlay"])[0]
+    assert (overlay.width, overlay.height, overlay.encoding, overlay.header.frame_id) == (640, 480, "rgb8", "left_eye")
+
+
+def test_a_best_effort_stream_is_heard_by_default(robot: Robot):
+    robot.start(*PLAIN, reliable=False)
+    robot.wait_until_listening()
+    stream(robot, lambda: robot.heard["detections"])
+
+
+def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(robot: Robot):
+    robot.start(*PLAIN)
+    robot.wait_until_listening()
+    robot.calibrate()
+
+    def markers(seconds: int) -> list[tuple[int, str, int]]:
+        got = robot.wait(
+            "markers", lambda: [m for m in robot.heard["markers"] if m.markers and m.markers[0].header.stamp.sec == seconds]
+        )
+        return [(marker.id, marker.ns, marker.action) for marker in got[0].markers]
+
+    robot.show(2, seconds=1)
+    assert markers(1) == [
+        (0, "car", Marker.ADD),
+        (0, "car/text", Marker.ADD),
+        (1, "car", Marker.ADD),
+        (1, "car/text", Marker.ADD),
+    ]
+    robot.show(1, seconds=2)
+    assert markers(2) == [
+        (1, "car", Marker.DELETE),
+        (1, "car/text", Marker.DELETE),
+        (0, "car", Marker.ADD),
+        (0, "car/text", Marker.ADD),
+    ]
+    robot.show(2, seconds=3)
+    assert [d.id for d in robot.results(3)["detections"][0].detections] == ["0", "1"]
+    robot.show(1, seconds=20)  # car 1 is out of sight for longer than the tracks' memory: coming back it is a new one
+    robot.results(20)
+    robot.show(2, seconds=22)
+    assert [d.id for d in robot.results(22)["detections"][0].detections] == ["2", "3"]
+    before = len(robot.heard["markers"])
+    assert robot.reset().success
+    robot.wait("deleted markers", lambda: len(robot.heard["markers"]) > before)
+    assert {marker.action for marker in robot.heard["markers"][-1].markers} == {Marker.DELETE}
+    robot.show(1, seconds=23)
+    assert [d.id for d in robot.results(23)["detections"][0].detections] == ["0"]
+
+
+def test_stamps_that_jump_back_reset_the_tracks_and_no_stamp_is_sent_twice(robot: Robot):
+    robot.start(*PLAIN)
+    robot.wait_until_listening()
+    robot.calibrate()
+    robot.show(1, seconds=100)
+    robot.results(100)
+    robot.show(3, seconds=100)
+    robot.diagnosis("dropped: stamp seen before")
+    robot.show(2, seconds=101)
+    assert [d.id for d in robot.results(101)["detections"][0].detections] == ["0", "1"]
+    robot.show(1, seconds=105)
+    assert [d.id for d in robot.results(105)["detections"][0].detections] == ["2"]
+    robot.show(1, seconds=50)
+    assert [d.id for d in robot.results(50)["detections"][0].detections] == ["0"]
+    assert len(robot.results(100)["detections"]) == 1
+
+
+def test_an_uncalibrated_camera_is_an_error_in_diagnostics_and_publishes_nothing_until_it_is_calibrated(robot: Robot):
+    node = robot.start(*PLAIN)
+    robot.wait_until_listening()
+    robot.calibrate(k=[0.0] * 9)
+    for seconds in (1, 2):
+        robot.show(1, seconds)
+        status = robot.diagnosis("uncalibrated")
+        assert status.level == b"\x02"
+    assert not robot.heard["detections"]
+    stream(robot, lambda: robot.heard["detections"])
+    code, log = robot.interrupt(node)
+    assert code == 0, log
+    assert log.count("uncalibrated") == 1
+
+
+def test_a_picture_waits_for_the_first_camera_info(robot: Robot):
+    robot.start(*PLAIN)
+    robot.wait_until_listening()
+    robot.show(1, seconds=4)
+    robot.diagnosis("images wait for the first camera_info on /camera_info (1 publishers)")
+    robot.calibrate()
+    assert len(robot.results(4)["detections"][0].detections) == 1
+
+
+def test_a_picture_that_breaks_the_estimation_does_not_end_the_node(robot: Robot):
+    robot.start(*PLAIN)
+    robot.wait_until_listening()
+    robot.calibrate()
+    robot.show(255, seconds=1)
+    status = robot.diagnosis("RuntimeError: scripted fault")
+    assert status.level == b"\x02"
+    assert ("dropped: estimation failed", "1") in [(value.key, value.value) for value in status.values]
+    robot.show(1, seconds=2)
+    robot.results(2)
+
+
+def test_a_model_that_cannot_be_loaded_is_a_failed_configure_with_one_line_and_may_be_tried_again(robot: Robot):
+    node = robot.start("-p", "models:=[nothing_there]")
+    robot.diagnosis("cannot configure: ['nothing_there']: there is no model; plain or size are valid")
+    assert robot.state() == "unconfigured"
+    assert not robot.transition(Transition.TRANSITION_CONFIGURE)
+    assert robot.set(Parameter("models", value=["plain"])).successful
+    assert robot.transition(Transition.TRANSITION_CONFIGURE)
+    assert robot.transition(Transition.TRANSITION_ACTIVATE)
+    robot.wait_until_listening()
+    code, log = robot.interrupt(node)
+    assert code == 0, log
+    assert log.count("nothing_there") == 2  # one line for each attempt
+    assert "Traceback" not in log
+
+
+def test_a_lifecycle_manager_starts_stops_and_restarts_it_where_autostart_is_off(robot: Robot):
+    node = robot.start(*PLAIN, "-p", "autostart:=false")
+    assert robot.state() == "unconfigured"
+    for _ in range(2):  # everything is made anew the second time
+        assert robot.transition(Transition.TRANSITION_CONFIGURE)
+        assert robot.images.get_subscription_count() == 0
+        refused = robot.set(Parameter("models", value=["size"]))
+        assert "models: read by configure only" in refused.reason
+        assert robot.set(Parameter("frame_prefix", value="a/")).successful
+        assert "no blanks" in robot.set(Parameter("frame_prefix", value="a b")).reason
+        assert robot.transition(Transition.TRANSITION_ACTIVATE)
+        robot.wait_until_listening()
+        robot.calibrate()
+        robot.heard["detections"].clear()
+        robot.show(1, seconds=5)
+        robot.results(5)
+        assert robot.transition(Transition.TRANSITION_DEACTIVATE)
+        robot.wait("silence", lambda: robot.images.get_subscription_count() == 0)
+        assert robot.transition(Transition.TRANSITION_CLEANUP)
+    assert robot.set(Parameter("models", value=["size"])).successful
+    assert robot.transition(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert robot.state() == "finalized"
+    assert robot.interrupt(node)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "diameter", "x", "warned"), [("plain", 0.0, 1.0, True), ("plain", 0.4, 0.4, False), ("size", 0.4, 0.25, False)]
+)
+def test_lengths_are_metres_of_the_model_else_of_the_parameter_else_diameters_with_a_warning(
+    robot: Robot, model, diameter, x, warned
+):
+    node = robot.start("-p", f"models:=[{model}]", "-p", f"object_diameter:={diameter}")
+    robot.wait_until_listening()
+    robot.calibrate()
+    robot.show(2, seconds=1)
+    detection = robot.results(1)["detections"][0].detections[1]
+    assert detection.results[0].pose.pose.position.x == pytest.approx(x)
+    assert detection.bbox.size.x == pytest.approx(0.8 * x)
+    status = robot.diagnosis("state")
+    assert ("its diameter is published as 1 m" in status.message) == warned
+    assert (status.level == b"\x01") == warned
+    assert robot.interrupt(node)[1].count("published as 1 m") == int(warned)
+
+
+def test_a_publisher_with_an_incompatible_qos_is_named_in_diagnostics(robot: Robot):
+    robot.start(*PLAIN, "-p", "qos_overrides./image.subscription.durability:=transient_local")
+    status = robot.diagnosis("a publisher of /image offers an incompatible QoS (DURABILITY)")
+    assert status.level == b"\x02"
+
+
+@pytest.mark.parametrize("argument", ["transport:=theora", "object_diameter:=-1.0", "models:=plain"])
+def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(robot: Robot, argument):
+    process = robot.start("-p", argument)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert len(log.splitlines()) == 1
+    assert argument.split(":=")[0] in log
+
+
+def test_the_worker_takes_the_newest_item_and_counts_those_replaced():
+    begun, go, done, seen, replaced = threading.Event(), threading.Event(), threading.Event(), [], []
+
+    def work(item: int) -> None:
+        seen.append(item)
+        begun.set()
+        go.wait(60)
+        if item == 5:
+            done.set()
+
+    worker: Worker[int] = Worker(work, lambda: replaced.append(1))
+    worker.put(1)
+    assert begun.wait(60)
+    for item in (2, 3, 4, 5):
+        worker.put(item)
+    go.set()
+    assert done.wait(60)
+    assert worker.stop(60)
+    assert (seen, len(replaced)) == ([1, 5], 3)
+
+
+def test_track_ids_follow_objects_that_swap_their_order_and_do_not_mix_categories():
+    camera = Camera(torch.eye(3, dtype=torch.float64), 640, 480)
+    estimator = ScriptedEstimator(None)
+    image = torch.full((4, 4, 3), 3, dtype=torch.uint8).numpy()
+    estimator(image, camera)
+    cars = estimator(image, camera)
+    tracks = TrackIds(memory=1.0)
+    assert tracks.assign(cars, 0) == [0, 1, 2]
+    assert tracks.assign(cars[::-1], 10**8) == [2, 1, 0]
+    assert tracks.assign(cars[1:2], 2 * 10**8) == [1]
+    assert tracks.assign(cars, 11 * 10**8) == [0, 1, 2]
+    assert tracks.assign(cars, 22 * 10**8) == [3, 4, 5]
+    object.__setattr__(cars[0], "category", "mug")
+    assert tracks.assign(cars, 23 * 10**8) == [6, 4, 5]
+    tracks.reset()
+    assert tracks.assign(cars[:1], 0) == [0]

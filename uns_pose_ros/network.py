@@ -1,0 +1,73 @@
+"""The dense-correspondence network: frozen backbone tokens to a distribution over template vertices at every place.
+
+tokens   (B, h, w, L * 384)   backbone patch tokens of one or more layers, 14 px apart
+head     (B, 2h, 2w, D)       unit features, 7 px apart
+bank     (V, D), clutter (K, D)   unit features of the template's vertices and of everything else
+logits   (B, 2h, 2w, V + K)   cosine / temperature
+
+Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3; there with 128 channels at stride 8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDE = 7  # px between features
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of the head."""
+
+    layers: tuple[int, ...] = (5, 8, 11)  # backbone blocks whose tokens the head reads
+    width: int = 192  # channels inside
+    blocks: int = 2
+    features: int = 64  # D
+    clutter: int = 8  # K features for what is not the object
+    temperature: float = 0.07
+
+
+class Block(nn.Module):
+    """Residual 3 x 3 convolution between two 1 x 1, with what the whole map says added to every place."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, width)
+        self.reduce = nn.Conv2d(width, width // 2, 1)
+        self.mix = nn.Conv2d(width // 2, width // 2, 3, padding=1)
+        self.whole = nn.Linear(width, width // 2)
+        self.expand = nn.Conv2d(width // 2, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.norm(x)
+        whole = self.whole(inner.mean((2, 3)))[..., None, None]
+        return x + self.expand(F.gelu(self.mix(F.gelu(self.reduce(inner))) + whole))
+
+
+class Head(nn.Module):
+    """Tokens (B, h, w, L * 384) to unit features (B, 2h, 2w, D); owns the bank and the clutter features."""
+
+    def __init__(self, config: NetworkConfig, vertices: int, token_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.norm = nn.LayerNorm(token_channels)
+        self.enter = nn.Linear(token_channels, config.width)
+        self.coarse = nn.Sequential(*(Block(config.width) for _ in range(config.blocks)))
+        self.fine = Block(config.width)
+        self.leave = nn.Conv2d(config.width, config.features, 1)
+        self.bank = nn.Parameter(torch.randn(vertices, config.features))
+        self.clutter = nn.Parameter(torch.randn(config.clutter, config.features))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.enter(self.norm(tokens)).permute(0, 3, 1, 2)
+        x = F.interpolate(self.coarse(x), scale_factor=2, mode="bilinear", align_corners=False)
+        return F.normalize(self.leave(self.fine(x)).float(), dim=1).permute(0, 2, 3, 1)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(..., D) -> (..., V + K), vertices first."""
+        prototypes = F.normalize(torch.cat([self.bank, self.clutter]).float(), dim=-1)
+        return features @ prototypes.T / self.config.temperature

@@ -1,0 +1,79 @@
+"""The estimator node's outputs: /tf, detections, poses, markers and the overlay picture of one image's estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from geometry_msgs.msg import PoseArray
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection3DArray
+from visualization_msgs.msg import MarkerArray
+
+from uns_pose_ros import drawing
+from uns_pose_ros.datatypes import Camera, CategoryModel, PoseEstimate
+from uns_pose_ros.nodes import conversions
+from uns_pose_ros.nodes.compat import TransformBroadcaster, array_to_image
+
+RESULTS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Results:
+    """Publishers of one node for the models that it has loaded. Pictures and markers are made only where somebody listens."""
+
+    def __init__(self, node: LifecycleNode, broadcaster: TransformBroadcaster, models: Sequence[CategoryModel]) -> None:
+        self._node = node
+        self._models: Mapping[str, CategoryModel] = {model.category: model for model in models}
+        self._centres = {model.category: (model.vertices.amin(0) + model.vertices.amax(0)) / 2 for model in models}
+        self._meshes = {model.category: conversions.mesh_points(model) for model in models}
+        self._shown: dict[int, str] = {}  # track -> category of the markers that viewers hold
+        self._header = Header()
+        self._broadcaster = broadcaster
+        override = QoSOverridingOptions.with_default_policies()
+        self._detections = node.create_lifecycle_publisher(Detection3DArray, "~/detections", RESULTS)
+        self._poses = node.create_lifecycle_publisher(PoseArray, "~/poses", RESULTS)
+        self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", RESULTS)
+        self._overlay = node.create_lifecycle_publisher(Image, "~/overlay", RESULTS, qos_overriding_options=override)
+
+    def publish(
+        self, header: Header, picture: np.ndarray, camera: Camera, seen: Sequence[PoseEstimate], sent: Sequence[PoseEstimate],
+        tracks: Sequence[int], prefix: str,
+    ) -> None:  # fmt: skip
+        """Send everything about one image under its own header.
+
+        picture: (H, W, 3) uint8 RGB; seen: the estimates in the units of the model; sent: the same in metres; tracks: their numbers.
+        """
+        if sent and header.frame_id:
+            self._broadcaster.sendTransform(
+                [
+                    conversions.transform_message(
+                        header, conversions.frame_name(prefix, estimate, track), estimate.cam_from_canon
+                    )
+                    for estimate, track in zip(sent, tracks, strict=True)
+                ]
+            )
+        centres = [self._centres[estimate.category] for estimate in sent]
+        self._detections.publish(conversions.detection_array(header, sent, tracks, centres))
+        self._poses.publish(conversions.pose_array(header, sent))
+        if self._markers.get_subscription_count() > 0 or self._shown:
+            self._markers.publish(conversions.marker_array(header, sent, tracks, self._meshes, self._shown))
+            self._shown, self._header = {track: e.category for e, track in zip(sent, tracks, strict=True)}, header
+        if self._overlay.get_subscription_count() > 0:
+            for estimate in seen:
+                picture = drawing.overlay(picture, camera, estimate, self._models[estimate.category])
+            self._overlay.publish(array_to_image(picture, "rgb8", header))
+
+    def clear(self) -> None:
+        """Take every marker off the viewers' screens."""
+        if self._shown:
+            self._markers.publish(conversions.marker_array(self._header, [], [], self._meshes, self._shown))
+            self._shown = {}
+
+    def close(self) -> None:
+        """Destroy the publishers; the transform broadcaster is the node's."""
+        for publisher in (self._detections, self._poses, self._markers, self._overlay):
+            self._node.destroy_lifecycle_publisher(publisher)
