@@ -39,9 +39,9 @@ def augment(
     backgrounds: Sequence[Image],
     config: AugmentConfig = AugmentConfig(),
 ) -> tuple[Image, NDArray[np.bool_], NDArray[np.float64]]:
-    """A random (size, size, 3) view of image (H, W, 3) RGB, the object's visible pixels in it (size, size), and crop_from_image (3, 3).
+    """A random (size, size, 3) view of image (H, W, 3) RGB, the object's visible pixels in it, and crop_from_image (3, 3).
 
-    mask (H, W) holds at least one true pixel.
+    mask (H, W) holds at least one true pixel; the visible pixels are (size, size) bool.
     """
     crop_from_image = _random_camera(mask, size, rng, config)
     warped = _warp(image, crop_from_image, size, rng)
@@ -80,16 +80,18 @@ def _random_camera(mask: NDArray[np.bool_], size: int, rng: np.random.Generator,
 def _warp(image: Image, crop_from_image: NDArray[np.float64], size: int, rng: np.random.Generator) -> Image:
     scale = float(np.sqrt(abs(np.linalg.det(crop_from_image[:2, :2]))))
     if scale < 0.7:  # average first what the warp would skip
-        image = cv2.GaussianBlur(image, (0, 0), 0.4 / scale)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.4 / scale), np.uint8)
     border = (cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE)[rng.integers(3)]
     grey = (127, 127, 127)
-    return cv2.warpPerspective(image, crop_from_image, (size, size), flags=cv2.INTER_LINEAR, borderMode=border, borderValue=grey)
+    shape, linear = (size, size), cv2.INTER_LINEAR
+    warped = cv2.warpPerspective(image, crop_from_image, shape, flags=linear, borderMode=border, borderValue=grey)
+    return np.asarray(warped, np.uint8)
 
 
 def _backdrop(size: int, rng: np.random.Generator, backgrounds: Sequence[Image]) -> NDArray[np.float32]:
     """A random piece of a photograph, or coloured noise of random smoothness."""
     if len(backgrounds) and rng.random() < 0.8:
-        photo = backgrounds[rng.integers(len(backgrounds))]
+        photo = backgrounds[int(rng.integers(len(backgrounds)))]
         side = int(min(photo.shape[:2]) * rng.uniform(0.3, 1.0))
         top, left = (rng.integers(0, n - side + 1) for n in photo.shape[:2])
         piece = cv2.resize(photo[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA)
@@ -136,10 +138,10 @@ def _colour(image: Image, rng: np.random.Generator, config: AugmentConfig) -> Im
 
 def _degrade(image: Image, rng: np.random.Generator, config: AugmentConfig) -> Image:
     if rng.random() < config.blur_probability:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.8))
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.8)), np.uint8)
     if rng.random() < 0.3:
         image = np.clip(image + rng.normal(0, rng.uniform(2, 10), image.shape), 0, 255).astype(np.uint8)
     if rng.random() < config.jpeg_probability:
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 95))])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     return image

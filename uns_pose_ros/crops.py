@@ -43,7 +43,7 @@ def crop(image: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
     aliases.
     """
     maps = crop_from_image(boxes, size)
-    channels, height, width = image.shape
+    channels = image.shape[0]
     grey = torch.full((), 127.0 if channels == 3 else 0.0, device=image.device)
     out = torch.empty(len(boxes), channels, size, size, device=image.device)
     for k, matrix in enumerate(maps):
