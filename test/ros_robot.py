@@ -1,4 +1,4 @@
-"""The other end of the node's topics, in the test's process: a camera to publish with and ears for everything that comes back."""
+"""The other end of the node's topics, in the test's process: a camera to publish with and ears for what comes back."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from uns_pose_ros.nodes.compat import array_to_image
 PATIENCE = 12.0  # s after which something that has to come will not come; only a failing test waits so long
 SCRIPTED = Path(__file__).with_name("scripted_node.py")
 TOPICS = {
-    "tf": (TFMessage, "/tf"), "detections": (Detection3DArray, "/estimator/detections"), "poses": (PoseArray, "/estimator/poses"),
-    "markers": (MarkerArray, "/estimator/markers"), "overlay": (Image, "/estimator/overlay"),
-    "diagnostics": (DiagnosticArray, "/diagnostics"),
+    "tf": (TFMessage, "/tf"), "detections": (Detection3DArray, "/estimator/detections"),
+    "poses": (PoseArray, "/estimator/poses"), "markers": (MarkerArray, "/estimator/markers"),
+    "overlay": (Image, "/estimator/overlay"), "diagnostics": (DiagnosticArray, "/diagnostics"),
 }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ class Robot:
     def start(self, *arguments: str, script: Path = SCRIPTED, reliable: bool = True) -> subprocess.Popen[str]:
         """Start a process of the node with ROS arguments.
 
-        reliable: ask for reliable pictures, since a single one sent best effort may be lost while the two ends discover each other.
+        reliable: ask for reliable pictures, since a single one sent best effort may be lost while the ends discover each other.
         """
         overrides = [f"qos_overrides./{topic}.subscription.reliability:=reliable" for topic in ("image", "camera_info")]
         given = [item for override in overrides if reliable for item in ("-p", override)]

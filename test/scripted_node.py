@@ -1,7 +1,7 @@
 """The estimator node as a process, with an estimator that answers by a script instead of by a network.
 
-A picture of grey value k holds k cars: car i is i diameters to the right of the optical axis, 3 diameters away. Its box of 40 px
-stands at 100 i px. Grey 255 is a picture that breaks the estimation. Folders named "size" give a model of 0.25 m.
+A picture of grey value k holds k cars: car i is i diameters to the right of the optical axis, 3 diameters away. Its box of
+40 px stands at 100 i px. Grey 255 is a picture that breaks the estimation. Folders named "size" give a model of 0.25 m.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from uns_pose_ros.inference import EstimatorConfig
 
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate, Symmetry
-from uns_pose_ros.inference import EstimatorConfig
 from uns_pose_ros.nodes import estimator_node
 
 VERTICES = torch.tensor([[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]])
@@ -56,4 +56,4 @@ def load(folders: Sequence[str], device: str, config: EstimatorConfig) -> Script
 
 
 if __name__ == "__main__":
-    sys.exit(estimator_node.run(load))  # type: ignore[arg-type]  # answers like an Estimator
+    sys.exit(estimator_node.run(load))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import array
 import math
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from uns_pose_ros.datatypes import CategoryModel, InvalidInput, PoseEstimate, Symmetry
+from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate, Symmetry
 
 pytest.importorskip("rclpy")
 from geometry_msgs.msg import Pose
@@ -45,27 +46,29 @@ PICTURE = np.array([[RED, GREEN, BLUE], [BLUE, RED, GREEN]], np.uint8)
         ("bgra8", np.dstack([PICTURE[..., ::-1], np.full((2, 3), 9, np.uint8)])),
     ],
 )
-def test_colour_images_become_the_same_rgb_whatever_their_encoding_and_padding(encoding, pixels, padding):
+def test_colour_images_become_the_same_rgb_whatever_their_encoding_and_padding(
+    encoding: str, pixels: np.ndarray, padding: int
+) -> None:
     assert np.array_equal(compat.image_to_rgb(image(encoding, pixels, padding)), PICTURE)
 
 
 @pytest.mark.parametrize("bigendian", [False, True])
 @pytest.mark.parametrize(("encoding", "kind"), [("mono16", "u2"), ("16UC1", "u2"), ("32FC1", "f4")])
-def test_sixteen_and_thirty_two_bits_survive_padding_and_byte_order(encoding, kind, bigendian):
+def test_sixteen_and_thirty_two_bits_survive_padding_and_byte_order(encoding: str, kind: str, bigendian: bool) -> None:
     pixels = np.array([[1, 258, 40000], [3, 4, 65535]]).astype(kind)
     decoded = compat.image_to_array(image(encoding, pixels, padding=6, bigendian=bigendian))
     assert decoded.dtype == np.dtype(kind)
     assert np.array_equal(decoded, pixels)
 
 
-def test_grey_images_become_rgb_and_sixteen_bits_keep_the_upper_eight():
+def test_grey_images_become_rgb_and_sixteen_bits_keep_the_upper_eight() -> None:
     grey = np.array([[0, 100], [200, 255]], np.uint8)
     assert np.array_equal(compat.image_to_rgb(image("mono8", grey)), np.dstack([grey] * 3))
     assert np.array_equal(compat.image_to_rgb(image("mono16", grey.astype(np.uint16) * 256 + 7)), np.dstack([grey] * 3))
 
 
 @pytest.mark.parametrize("order", ["rggb", "bggr", "gbrg", "grbg"])
-def test_a_bayer_mosaic_of_one_colour_becomes_that_colour(order):
+def test_a_bayer_mosaic_of_one_colour_becomes_that_colour(order: str) -> None:
     colour = dict(zip("rgb", RED, strict=True))
     tile = np.array([colour[c] for c in order], np.uint8).reshape(2, 2)
     picture = compat.image_to_rgb(image(f"bayer_{order}8", np.tile(tile, (4, 4))))
@@ -73,24 +76,24 @@ def test_a_bayer_mosaic_of_one_colour_becomes_that_colour(order):
 
 
 @pytest.mark.parametrize(("encoding", "luma_first"), [("yuv422", False), ("yuv422_yuy2", True)])
-def test_neutral_yuv_is_grey(encoding, luma_first):
+def test_neutral_yuv_is_grey(encoding: str, luma_first: bool) -> None:
     pixel = (126, 128) if luma_first else (128, 126)  # luma 126 of 16..235 is 128 of 0..255
     picture = compat.image_to_rgb(image(encoding, np.broadcast_to(np.array(pixel, np.uint8), (2, 4, 2))))
     assert np.abs(picture.astype(int) - 128).max() <= 1
 
 
-def test_an_unknown_encoding_is_refused_with_those_that_are_known():
+def test_an_unknown_encoding_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(InvalidInput, match="'yuv9'.*known are rgb8, bgr8"):
         compat.image_to_array(image("yuv9", PICTURE))
 
 
-def test_depth_is_no_picture():
+def test_depth_is_no_picture() -> None:
     with pytest.raises(InvalidInput, match="'16UC1' is no picture"):
         compat.image_to_rgb(image("16UC1", np.ones((2, 2), np.uint16)))
 
 
 @pytest.mark.parametrize("fault", ["short data", "short step", "empty"])
-def test_an_image_whose_data_do_not_fit_its_size_is_refused(fault):
+def test_an_image_whose_data_do_not_fit_its_size_is_refused(fault: str) -> None:
     message = image("rgb8", PICTURE)
     if fault == "short data":
         message.data = message.data[:-1]
@@ -102,7 +105,7 @@ def test_an_image_whose_data_do_not_fit_its_size_is_refused(fault):
         compat.image_to_array(message)
 
 
-def test_an_array_returns_unchanged_from_a_message():
+def test_an_array_returns_unchanged_from_a_message() -> None:
     message = compat.array_to_image(PICTURE, "rgb8", Header(frame_id="cam"))
     assert (message.step, message.header.frame_id) == (9, "cam")
     assert np.array_equal(compat.image_to_rgb(message), PICTURE)
@@ -110,7 +113,7 @@ def test_an_array_returns_unchanged_from_a_message():
         compat.array_to_image(PICTURE, "mono16", Header())
 
 
-def test_cv_bridge_and_the_stand_in_read_the_same():
+def test_cv_bridge_and_the_stand_in_read_the_same() -> None:
     bridge = pytest.importorskip("cv_bridge").CvBridge()
     for encoding, pixels in (("bgr8", PICTURE), ("16UC1", PICTURE[..., 0].astype(np.uint16) * 300), ("mono8", PICTURE[..., 1])):
         message = image(encoding, pixels, padding=4)
@@ -119,14 +122,14 @@ def test_cv_bridge_and_the_stand_in_read_the_same():
         assert np.array_equal(bridge.imgmsg_to_cv2(message, "passthrough"), ours)
 
 
-def test_a_compressed_picture_is_rgb_and_rubbish_is_refused():
+def test_a_compressed_picture_is_rgb_and_rubbish_is_refused() -> None:
     png = cv2.imencode(".png", PICTURE[..., ::-1])[1].tobytes()
     assert np.array_equal(compat.compressed_to_rgb(CompressedImage(format="png", data=array.array("B", png))), PICTURE)
     with pytest.raises(InvalidInput, match="JPEG or PNG"):
         compat.compressed_to_rgb(CompressedImage(format="h264", data=array.array("B", b"rubbish")))
 
 
-def info(width: int = 640, height: int = 480, **fields) -> CameraInfo:
+def info(width: int = 640, height: int = 480, **fields: Any) -> CameraInfo:
     message = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.1, -0.2, 0.001, 0.002, 0.05])
     message.k = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
     message.p = [450.0, 0.0, 310.0, -45.0, 0.0, 460.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -135,12 +138,12 @@ def info(width: int = 640, height: int = 480, **fields) -> CameraInfo:
     return message
 
 
-def intrinsics(camera) -> list[float]:
+def intrinsics(camera: Camera) -> list[float]:
     """fx fy cx cy"""
     return [float(camera.matrix[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2))]
 
 
-def test_a_raw_image_takes_k_and_distortion_a_rectified_one_p_alone():
+def test_a_raw_image_takes_k_and_distortion_a_rectified_one_p_alone() -> None:
     raw = conversions.camera_from_info(info(), 640, 480, rectified=False)
     assert intrinsics(raw) == [500, 510, 320, 240]
     assert raw.distortion.tolist() == pytest.approx([0.1, -0.2, 0.001, 0.002, 0.05])
@@ -149,7 +152,7 @@ def test_a_raw_image_takes_k_and_distortion_a_rectified_one_p_alone():
     assert len(rectified.distortion) == 0
 
 
-def test_binning_and_region_of_interest_move_and_scale_the_intrinsics():
+def test_binning_and_region_of_interest_move_and_scale_the_intrinsics() -> None:
     message = info(binning_x=2, binning_y=2)
     message.roi.x_offset, message.roi.y_offset, message.roi.width, message.roi.height = 100, 60, 400, 300
     camera = conversions.camera_from_info(message, 200, 150, rectified=False)
@@ -157,33 +160,33 @@ def test_binning_and_region_of_interest_move_and_scale_the_intrinsics():
     assert (camera.width, camera.height) == (200, 150)
 
 
-def test_a_driver_that_sends_the_whole_image_in_spite_of_a_region_keeps_the_full_intrinsics():
+def test_a_driver_that_sends_the_whole_image_in_spite_of_a_region_keeps_the_full_intrinsics() -> None:
     message = info()
     message.roi.x_offset, message.roi.width, message.roi.height = 100, 400, 300
     assert intrinsics(conversions.camera_from_info(message, 640, 480, rectified=False)) == [500, 510, 320, 240]
 
 
-def test_a_resized_image_scales_the_intrinsics():
+def test_a_resized_image_scales_the_intrinsics() -> None:
     assert intrinsics(conversions.camera_from_info(info(), 320, 240, rectified=False)) == [250, 255, 160, 120]
 
 
-def test_an_image_of_another_shape_than_camera_info_is_refused():
+def test_an_image_of_another_shape_than_camera_info_is_refused() -> None:
     with pytest.raises(InvalidInput, match="the image is 640 x 360 px, camera_info describes 640 x 480 px"):
         conversions.camera_from_info(info(), 640, 360, rectified=False)
 
 
 @pytest.mark.parametrize("rectified", [False, True])
-def test_an_uncalibrated_camera_is_refused(rectified):
+def test_an_uncalibrated_camera_is_refused(rectified: bool) -> None:
     with pytest.raises(InvalidInput, match=r"uncalibrated \(camera_info has K\[0\] = 0\)"):
         conversions.camera_from_info(CameraInfo(width=640, height=480), 640, 480, rectified)
 
 
-def test_a_rectified_image_without_p_is_refused():
+def test_a_rectified_image_without_p_is_refused() -> None:
     with pytest.raises(InvalidInput, match="no P"):
         conversions.camera_from_info(info(p=[0.0] * 12), 640, 480, rectified=True)
 
 
-def test_fisheye_is_refused_unless_rectified_and_zeros_are_no_distortion():
+def test_fisheye_is_refused_unless_rectified_and_zeros_are_no_distortion() -> None:
     fisheye = info(distortion_model="equidistant", d=[0.1, 0.0, 0.0, 0.0])
     with pytest.raises(InvalidInput, match="'equidistant' with 4 coefficients is not supported"):
         conversions.camera_from_info(fisheye, 640, 480, rectified=False)
@@ -196,7 +199,8 @@ def estimate(metric: bool = False, covariance: torch.Tensor | None = None) -> Po
     pose = torch.tensor([[0.0, -1, 0, 0.5], [1, 0, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1]], dtype=torch.float64)
     return PoseEstimate(
         category="car", cam_from_canon=pose, scale=1.0, metric=metric, size=torch.tensor([0.8, 0.4, 0.2]).double(), score=0.75,
-        covariance=covariance, symmetry=Symmetry(), inliers=50, reprojection_error=1.5, box=torch.tensor([10.0, 10, 50, 40]).double(),
+        covariance=covariance, symmetry=Symmetry(), inliers=50, reprojection_error=1.5,
+        box=torch.tensor([10.0, 10, 50, 40]).double(),
     )  # fmt: skip
 
 
@@ -211,14 +215,14 @@ def position(pose: Pose) -> list[float]:
     return [pose.position.x, pose.position.y, pose.position.z]
 
 
-def test_a_quarter_turn_is_the_quaternion_known_for_it():
+def test_a_quarter_turn_is_the_quaternion_known_for_it() -> None:
     pose = conversions.pose_message(estimate().cam_from_canon)
     half = math.sqrt(0.5)
     assert [pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w] == pytest.approx([0, 0, half, half])
     assert position(pose) == [0.5, 0, 2]
 
 
-def test_diameters_become_metres_and_metres_stay():
+def test_diameters_become_metres_and_metres_stay() -> None:
     covariance = torch.eye(6, dtype=torch.float64)
     covariance[0, 3] = covariance[3, 0] = 0.5
     scaled = conversions.in_metres(estimate(covariance=covariance), 0.25)
@@ -232,7 +236,7 @@ def test_diameters_become_metres_and_metres_stay():
     assert conversions.in_metres(metric, 0.25) is metric
 
 
-def test_a_detection_holds_class_score_track_box_and_covariance():
+def test_a_detection_holds_class_score_track_box_and_covariance() -> None:
     covariance = torch.diag(torch.arange(1.0, 7.0, dtype=torch.float64))
     template = model()
     centre = (template.vertices.amin(0) + template.vertices.amax(0)) / 2
@@ -246,12 +250,12 @@ def test_a_detection_holds_class_score_track_box_and_covariance():
     assert list(detection.results[0].pose.covariance[::7]) == [1, 2, 3, 4, 5, 6]
 
 
-def test_an_unknown_covariance_is_minus_one_never_zero():
+def test_an_unknown_covariance_is_minus_one_never_zero() -> None:
     message = conversions.detection_array(Header(), [estimate()], [0], [torch.zeros(3)])
     assert set(message.detections[0].results[0].pose.covariance) == {-1.0}
 
 
-def test_markers_keep_their_ids_and_a_lost_object_is_deleted():
+def test_markers_keep_their_ids_and_a_lost_object_is_deleted() -> None:
     meshes = {"car": conversions.mesh_points(model())}
     first = conversions.marker_array(Header(frame_id="cam"), [estimate(), estimate()], [3, 4], meshes, {})
     assert [(m.ns, m.id, m.action) for m in first.markers] == [

@@ -13,10 +13,10 @@ pytest.importorskip("rclpy")
 import torch
 from lifecycle_msgs.msg import Transition
 from rclpy.parameter import Parameter
-from ros_robot import Robot
-from scripted_node import ScriptedEstimator
 from visualization_msgs.msg import Marker
 
+from ros_robot import Robot
+from scripted_node import ScriptedEstimator
 from uns_pose_ros.datatypes import Camera
 from uns_pose_ros.nodes.association import TrackIds
 from uns_pose_ros.nodes.worker import Worker
@@ -36,7 +36,7 @@ def stream(robot: Robot, ready: Callable[[], Any]) -> None:
     robot.wait("an answer to a stream of pictures", send_and_look)
 
 
-def test_a_picture_gives_a_transform_with_its_stamp_and_frame(robot: Robot):
+def test_a_picture_gives_a_transform_with_its_stamp_and_frame(robot: Robot) -> None:
     robot.start(*PLAIN, "-p", "frame_prefix:=robot1/")
     robot.wait_until_listening()
     robot.calibrate()
@@ -57,13 +57,13 @@ def test_a_picture_gives_a_transform_with_its_stamp_and_frame(robot: Robot):
     assert (overlay.width, overlay.height, overlay.encoding, overlay.header.frame_id) == (640, 480, "rgb8", "left_eye")
 
 
-def test_a_best_effort_stream_is_heard_by_default(robot: Robot):
+def test_a_best_effort_stream_is_heard_by_default(robot: Robot) -> None:
     robot.start(*PLAIN, reliable=False)
     robot.wait_until_listening()
     stream(robot, lambda: robot.heard["detections"])
 
 
-def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(robot: Robot):
+def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(robot: Robot) -> None:
     robot.start(*PLAIN)
     robot.wait_until_listening()
     robot.calibrate()
@@ -102,7 +102,7 @@ def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(robo
     assert [d.id for d in robot.results(23)["detections"][0].detections] == ["0"]
 
 
-def test_stamps_that_jump_back_reset_the_tracks_and_no_stamp_is_sent_twice(robot: Robot):
+def test_stamps_that_jump_back_reset_the_tracks_and_no_stamp_is_sent_twice(robot: Robot) -> None:
     robot.start(*PLAIN)
     robot.wait_until_listening()
     robot.calibrate()
@@ -119,7 +119,7 @@ def test_stamps_that_jump_back_reset_the_tracks_and_no_stamp_is_sent_twice(robot
     assert len(robot.results(100)["detections"]) == 1
 
 
-def test_an_uncalibrated_camera_is_an_error_in_diagnostics_and_publishes_nothing_until_it_is_calibrated(robot: Robot):
+def test_an_uncalibrated_camera_is_an_error_in_diagnostics_and_publishes_nothing_until_it_is_calibrated(robot: Robot) -> None:
     node = robot.start(*PLAIN)
     robot.wait_until_listening()
     robot.calibrate(k=[0.0] * 9)
@@ -134,7 +134,7 @@ def test_an_uncalibrated_camera_is_an_error_in_diagnostics_and_publishes_nothing
     assert log.count("uncalibrated") == 1
 
 
-def test_a_picture_waits_for_the_first_camera_info(robot: Robot):
+def test_a_picture_waits_for_the_first_camera_info(robot: Robot) -> None:
     robot.start(*PLAIN)
     robot.wait_until_listening()
     robot.show(1, seconds=4)
@@ -143,7 +143,7 @@ def test_a_picture_waits_for_the_first_camera_info(robot: Robot):
     assert len(robot.results(4)["detections"][0].detections) == 1
 
 
-def test_a_picture_that_breaks_the_estimation_does_not_end_the_node(robot: Robot):
+def test_a_picture_that_breaks_the_estimation_does_not_end_the_node(robot: Robot) -> None:
     robot.start(*PLAIN)
     robot.wait_until_listening()
     robot.calibrate()
@@ -155,7 +155,7 @@ def test_a_picture_that_breaks_the_estimation_does_not_end_the_node(robot: Robot
     robot.results(2)
 
 
-def test_a_model_that_cannot_be_loaded_is_a_failed_configure_with_one_line_and_may_be_tried_again(robot: Robot):
+def test_a_model_that_cannot_be_loaded_is_a_failed_configure_with_one_line_and_may_be_tried_again(robot: Robot) -> None:
     node = robot.start("-p", "models:=[nothing_there]")
     robot.diagnosis("cannot configure: ['nothing_there']: there is no model; plain or size are valid")
     assert robot.state() == "unconfigured"
@@ -170,7 +170,7 @@ def test_a_model_that_cannot_be_loaded_is_a_failed_configure_with_one_line_and_m
     assert "Traceback" not in log
 
 
-def test_a_lifecycle_manager_starts_stops_and_restarts_it_where_autostart_is_off(robot: Robot):
+def test_a_lifecycle_manager_starts_stops_and_restarts_it_where_autostart_is_off(robot: Robot) -> None:
     node = robot.start(*PLAIN, "-p", "autostart:=false")
     assert robot.state() == "unconfigured"
     for _ in range(2):  # everything is made anew the second time
@@ -199,8 +199,8 @@ def test_a_lifecycle_manager_starts_stops_and_restarts_it_where_autostart_is_off
     ("model", "diameter", "x", "warned"), [("plain", 0.0, 1.0, True), ("plain", 0.4, 0.4, False), ("size", 0.4, 0.25, False)]
 )
 def test_lengths_are_metres_of_the_model_else_of_the_parameter_else_diameters_with_a_warning(
-    robot: Robot, model, diameter, x, warned
-):
+    robot: Robot, model: str, diameter: float, x: float, warned: bool
+) -> None:
     node = robot.start("-p", f"models:=[{model}]", "-p", f"object_diameter:={diameter}")
     robot.wait_until_listening()
     robot.calibrate()
@@ -214,14 +214,14 @@ def test_lengths_are_metres_of_the_model_else_of_the_parameter_else_diameters_wi
     assert robot.interrupt(node)[1].count("published as 1 m") == int(warned)
 
 
-def test_a_publisher_with_an_incompatible_qos_is_named_in_diagnostics(robot: Robot):
+def test_a_publisher_with_an_incompatible_qos_is_named_in_diagnostics(robot: Robot) -> None:
     robot.start(*PLAIN, "-p", "qos_overrides./image.subscription.durability:=transient_local")
     status = robot.diagnosis("a publisher of /image offers an incompatible QoS (DURABILITY)")
     assert status.level == b"\x02"
 
 
 @pytest.mark.parametrize("argument", ["transport:=theora", "object_diameter:=-1.0", "models:=plain"])
-def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(robot: Robot, argument):
+def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(robot: Robot, argument: str) -> None:
     process = robot.start("-p", argument)
     _, log = process.communicate(timeout=60)
     assert process.returncode == 2
@@ -229,7 +229,7 @@ def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(robot: Robot, a
     assert argument.split(":=")[0] in log
 
 
-def test_the_worker_takes_the_newest_item_and_counts_those_replaced():
+def test_the_worker_takes_the_newest_item_and_counts_those_replaced() -> None:
     begun, go, done, seen, replaced = threading.Event(), threading.Event(), threading.Event(), [], []
 
     def work(item: int) -> None:
@@ -250,7 +250,7 @@ def test_the_worker_takes_the_newest_item_and_counts_those_replaced():
     assert (seen, len(replaced)) == ([1, 5], 3)
 
 
-def test_track_ids_follow_objects_that_swap_their_order_and_do_not_mix_categories():
+def test_track_ids_follow_objects_that_swap_their_order_and_do_not_mix_categories() -> None:
     camera = Camera(torch.eye(3, dtype=torch.float64), 640, 480)
     estimator = ScriptedEstimator(None)
     image = torch.full((4, 4, 3), 3, dtype=torch.uint8).numpy()

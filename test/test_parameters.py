@@ -7,50 +7,51 @@ from dataclasses import dataclass
 
 import pytest
 
-from uns_pose_ros.datatypes import InvalidInput
-
-rclpy = pytest.importorskip("rclpy")
+pytest.importorskip("rclpy")
+import rclpy
+from rclpy.context import Context
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from uns_pose_ros.datatypes import InvalidInput
 from uns_pose_ros.nodes import parameters
 from uns_pose_ros.nodes.parameters import NodeParameters, setting
 
 
 @pytest.fixture
-def context(ros_domain: int) -> Iterator[rclpy.Context]:
-    context = rclpy.Context()
+def context(ros_domain: int) -> Iterator[Context]:
+    context = Context()
     rclpy.init(context=context, domain_id=ros_domain)
     yield context
     rclpy.shutdown(context=context)
 
 
-def node(context: rclpy.Context, *arguments: str) -> Node:
+def node(context: Context, *arguments: str) -> Node:
     given = [item for argument in arguments for item in ("-p", argument)]
     made = Node("estimator", context=context, cli_args=["--ros-args", *given] if given else None)
     parameters.declare(made, NodeParameters)
     return made
 
 
-def test_without_overrides_the_defaults_of_the_dataclass_hold(context):
+def test_without_overrides_the_defaults_of_the_dataclass_hold(context: Context) -> None:
     made = node(context)
     assert parameters.read(made, NodeParameters) == NodeParameters()
     assert parameters.read(made, NodeParameters).model_folders == []
 
 
-def test_overrides_arrive_in_the_dataclass(context):
+def test_overrides_arrive_in_the_dataclass(context: Context) -> None:
     made = node(context, "models:=[a/model, b/model]", "object_diameter:=0.2", "rectified:=true", "transport:=compressed")
     settings = parameters.read(made, NodeParameters)
     assert settings.model_folders == ["a/model", "b/model"]
     assert (settings.object_diameter, settings.rectified, settings.transport) == (0.2, True, "compressed")
 
 
-def test_an_empty_list_from_the_command_line_names_no_model(context):
+def test_an_empty_list_from_the_command_line_names_no_model(context: Context) -> None:
     assert parameters.read(node(context, "models:=[]"), NodeParameters).model_folders == []
 
 
-def test_every_parameter_is_described_and_numbers_have_a_range(context):
+def test_every_parameter_is_described_and_numbers_have_a_range(context: Context) -> None:
     made = node(context)
     for name in parameters.names(NodeParameters):
         assert len(made.describe_parameter(name).description) > 20, name
@@ -63,7 +64,7 @@ def test_every_parameter_is_described_and_numbers_have_a_range(context):
     ("argument", "reason"),
     [("object_diameter:=-1.0", "Min: 0.0, Max: 100.0"), ("object_diameter:=large", "DOUBLE"), ("models:=mug", "STRING_ARRAY")],
 )
-def test_an_override_out_of_range_or_of_another_type_is_refused_at_start(context, argument, reason):
+def test_an_override_out_of_range_or_of_another_type_is_refused_at_start(context: Context, argument: str, reason: str) -> None:
     with pytest.raises(ParameterException, match=reason):
         node(context, argument)
 
@@ -76,12 +77,12 @@ def test_an_override_out_of_range_or_of_another_type_is_refused_at_start(context
         ("frame_prefix:='my robot/'", "no blanks and no leading slash"),
     ],
 )
-def test_a_word_that_is_not_valid_is_refused_with_those_that_are(context, argument, reason):
+def test_a_word_that_is_not_valid_is_refused_with_those_that_are(context: Context, argument: str, reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason):
         parameters.read(node(context, argument), NodeParameters)
 
 
-def test_a_value_about_to_be_set_is_checked_in_place_of_the_present_one(context):
+def test_a_value_about_to_be_set_is_checked_in_place_of_the_present_one(context: Context) -> None:
     made = node(context)
     changed = [Parameter("transport", value="compressed")]
     assert parameters.read(made, NodeParameters, changed).transport == "compressed"
@@ -94,7 +95,7 @@ class Other:
     bounded: int = setting(5, "a number between one and nine", 1, 9)
 
 
-def test_any_dataclass_of_settings_becomes_parameters(context):
+def test_any_dataclass_of_settings_becomes_parameters(context: Context) -> None:
     made = Node("other", context=context, cli_args=["--ros-args", "-p", "bounded:=7"])
     parameters.declare(made, Other)
     assert parameters.read(made, Other) == Other(plain_number=3, bounded=7)

@@ -6,11 +6,12 @@ Needs `embreex` (pip). Every sample of a pixel has its own place in the pixel an
 from __future__ import annotations
 
 import numpy as np
-from demo_models import Array
-from demo_scene import Scene
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
+
+from demo_models import Array
+from demo_scene import Scene
 
 OCCLUSION_REACH = 0.6  # m; nearer surfaces hide the ambient light
 NUDGE = 1e-3  # m, off the surface before a second ray starts
@@ -55,7 +56,9 @@ class Renderer:
         return np.asarray(hit["tfar"] > length - 2e-3)
 
     def _cast(self, origins: Array, directions: Array) -> dict[str, NDArray]:
-        result = self._tree.run(np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32), output=1)
+        result = self._tree.run(
+            np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32), output=1
+        )
         return {key: np.asarray(value) for key, value in result.items()}
 
     def _free(self, origins: Array, directions: Array, reach: Array | float) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import skimage.data
+
 from demo_models import Array, Library, Material, Triangles, faceted, joined, linear
 
 # Photographs inside the scikit-image wheel whose documentation says CC0 or public domain.
@@ -132,5 +133,9 @@ def _garden(random: np.random.Generator) -> list[Triangles]:
     parts = [floor]
     for k in range(48):
         panel = _quad(ring[k], ring[k + 1] - ring[k], up, (1 / 16, 1), mirrored)
-        parts.append(Triangles(panel.corners, panel.normals, panel.uv + np.float32([k / 16, 0]), panel.material, panel.materials))
+        parts.append(
+            Triangles(
+                panel.corners, panel.normals, panel.uv + np.array([k / 16, 0], np.float32), panel.material, panel.materials
+            )
+        )
     return parts

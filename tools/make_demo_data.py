@@ -23,12 +23,12 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
+from PIL import Image  # noqa: E402
+
 from demo_camera import HandheldPath, PathConfig, Wander, handheld, random_rotation  # noqa: E402
 from demo_models import Array, Library  # noqa: E402
 from demo_render import Renderer  # noqa: E402
 from demo_scene import build  # noqa: E402
-from PIL import Image  # noqa: E402
-
 from uns_pose_ros.colmap import SparseImage, write_sparse  # noqa: E402
 from uns_pose_ros.datatypes import Camera  # noqa: E402
 
@@ -67,7 +67,8 @@ class Order:
 
 def main() -> None:
     args = _arguments()
-    config = FilmConfig(*args.size, args.frames, args.samples, args.shutter, args.drift)
+    width, height = args.size
+    config = FilmConfig(width, height, args.frames, args.samples, args.shutter, args.drift)
     config = replace(config, path=replace(config.path, sweep=tuple(args.sweep)))
     chairs = args.models.split(",") if args.models else CHAIRS
     orders = [
@@ -75,7 +76,9 @@ def main() -> None:
     ]  # fmt: skip
     if not args.models:
         walk = replace(config, frames=16, shutter=0.1, path=replace(config.path, sweep=(170.0, 220.0)))
-        orders += [Order(args.out / "live" / f"live_{k:02d}", model, (args.seed, 100 + k), walk) for k, model in enumerate(LIVE, 1)]
+        orders += [
+            Order(args.out / "live" / f"live_{k:02d}", model, (args.seed, 100 + k), walk) for k, model in enumerate(LIVE, 1)
+        ]
     labels: dict[Path, dict[str, object]] = {}
     with ProcessPoolExecutor(args.jobs) as pool:
         for order, rotation in zip(orders, pool.map(render_video, orders, [args.library] * len(orders)), strict=True):
@@ -94,9 +97,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, nargs=2, default=(288, 288), metavar=("WIDTH", "HEIGHT"), help="px")
     parser.add_argument("--frames", type=int, default=24, help="a video (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=3, help="rays across a pixel (default: %(default)s)")
-    parser.add_argument("--shutter", type=float, default=0.02, help="motion blur, part of a frame interval (default: %(default)s)")
+    parser.add_argument(
+        "--shutter", type=float, default=0.02, help="motion blur, part of a frame interval (default: %(default)s)"
+    )
     parser.add_argument("--drift", type=float, default=0.15, help="exposure drift, stops (default: %(default)s)")
-    parser.add_argument("--sweep", type=float, nargs=2, default=PathConfig().sweep, metavar=("LEAST", "MOST"), help="degrees walked")
+    parser.add_argument(
+        "--sweep", type=float, nargs=2, default=PathConfig().sweep, metavar=("LEAST", "MOST"), help="degrees walked"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="videos rendered at once (default: %(default)s)")
     return parser.parse_args()
 
@@ -119,7 +126,8 @@ def render_video(order: Order, library: Path) -> list[list[float]]:
     for folder in ("images", "masks", "sparse"):
         (order.folder / folder).mkdir(parents=True, exist_ok=True)
     for number, time in enumerate(path.times, 1):
-        moments = time + (np.arange(config.samples**2) + 0.5 - config.samples**2 / 2) / config.samples**2 * config.shutter / config.frames
+        part = (np.arange(config.samples**2) + 0.5) / config.samples**2 - 0.5  # of the exposure
+        moments = time + part * config.shutter / config.frames
         poses = path.poses(random.permutation(moments))
         image, mask = renderer.frame(matrix, poses, config.width, config.height, config.samples)
         _save(order.folder, f"{number:04d}.jpg", _develop(image * exposure[number - 1], config, random), mask, config)

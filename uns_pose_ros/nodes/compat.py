@@ -33,7 +33,7 @@ except ImportError:
             qos = QoSProfile(depth=100, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
             self._publisher = node.create_publisher(TFMessage, "/tf", qos)
 
-        def sendTransform(self, transform: TransformStamped | Sequence[TransformStamped]) -> None:  # noqa: N802
+        def sendTransform(self, transform: TransformStamped | Sequence[TransformStamped]) -> None:
             transforms = [transform] if isinstance(transform, TransformStamped) else list(transform)
             self._publisher.publish(TFMessage(transforms=transforms))
 
@@ -44,9 +44,11 @@ except ImportError:
     quaternion_from_matrix = None
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+    from rclpy.event_handler import SubscriptionEventCallbacks as SubscriptionEventCallbacks
+    from rclpy.event_handler import UnsupportedEventTypeError as UnsupportedEventTypeError
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+    from rclpy.qos_event import SubscriptionEventCallbacks as SubscriptionEventCallbacks
+    from rclpy.qos_event import UnsupportedEventTypeError as UnsupportedEventTypeError
 
 LAYOUT: dict[str, tuple[str, int]] = {  # encoding -> NumPy type without byte order, channels
     "rgb8": ("u1", 3), "bgr8": ("u1", 3), "rgba8": ("u1", 4), "bgra8": ("u1", 4), "mono8": ("u1", 1), "8UC1": ("u1", 1),

@@ -73,8 +73,8 @@ def _distortion(info: CameraInfo) -> list[float]:
     kept, rest = coefficients[:8], coefficients[8:]
     if info.distortion_model not in _MODELS or len(kept) not in (4, 5, 8) or any(rest):
         raise InvalidInput(
-            f"distortion model '{info.distortion_model}' with {len(coefficients)} coefficients is not supported: rectify the image "
-            "and set rectified to true, or give plumb_bob (4 or 5) or rational_polynomial (8)"
+            f"distortion model '{info.distortion_model}' with {len(coefficients)} coefficients is not supported: rectify the "
+            "image and set rectified to true, or give plumb_bob (4 or 5) or rational_polynomial (8)"
         )
     return kept
 
@@ -161,7 +161,7 @@ def marker_array(
     meshes: dict[str, list[Point]],
     shown: dict[int, str],
 ) -> MarkerArray:
-    """Template and label of every object, ids stable by track; objects in `shown` (track -> category) not seen now are deleted."""
+    """Template and label of every object, ids stable by track; those of `shown` (track -> category) not seen now go."""
     message = MarkerArray()
     for track, category in shown.items():
         if track not in tracks:

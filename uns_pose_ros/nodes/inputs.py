@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from uns_pose_ros.nodes.compat import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, Health
 
-Picture = Image | CompressedImage
+Picture: TypeAlias = Image | CompressedImage
 QUIET = 5.0  # s without a picture after which that is worth a warning
 _OVERRIDES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
@@ -56,7 +56,10 @@ class Inputs:
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # depth 1: a longer queue is only older pictures
         name = self._node.resolve_topic_name(topic)
-        events = {"incompatible_qos": lambda event: self._on_incompatible(name, event), "message_lost": self._on_lost}
+        events: dict[str, Any] = {
+            "incompatible_qos": lambda event: self._on_incompatible(name, event),
+            "message_lost": self._on_lost,
+        }
         while True:
             try:
                 return self._node.create_subscription(
@@ -84,7 +87,7 @@ class Inputs:
 
     def _on_incompatible(self, topic: str, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
-        text = f"a publisher of {topic} offers an incompatible QoS ({policy}): nothing is received from it; set qos_overrides.{topic}"
+        text = f"a publisher of {topic} offers an incompatible QoS ({policy}): nothing comes from it; set qos_overrides.{topic}"
         if self._health.condition(f"qos {topic}", ERROR, text):
             self._node.get_logger().error(text)
 

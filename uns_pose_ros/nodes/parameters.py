@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def setting(default: Any, text: str, low: float | None = None, high: float | None = None, choices: Sequence[str] = ()) -> Any:
-    """A dataclass field that knows what a ROS parameter needs: description with unit, range (both ends or none), valid words."""
+    """A dataclass field with what a ROS parameter needs: description with unit, range (both ends or none), valid words."""
     return field(default=default, metadata={"text": text, "low": low, "high": high, "choices": tuple(choices)})
 
 
@@ -64,9 +64,9 @@ def declare(node: Node, settings: type) -> None:
         low, high, choices = facts.get("low"), facts.get("high"), facts.get("choices", ())
         if choices:
             descriptor.additional_constraints = "one of " + ", ".join(choices)
-        if low is not None and kind is float:
+        if low is not None and high is not None and kind is float:
             descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
-        if low is not None and kind is int:
+        if low is not None and high is not None and kind is int:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
         default = list(item.default) if isinstance(item.default, tuple) else item.default
         node.declare_parameter(item.name, default, descriptor)

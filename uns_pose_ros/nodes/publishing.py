@@ -45,7 +45,7 @@ class Results:
     ) -> None:  # fmt: skip
         """Send everything about one image under its own header.
 
-        picture: (H, W, 3) uint8 RGB; seen: the estimates in the units of the model; sent: the same in metres; tracks: their numbers.
+        picture: (H, W, 3) uint8 RGB; seen: estimates in the model's units; sent: the same in metres; tracks: their numbers.
         """
         if sent and header.frame_id:
             self._broadcaster.sendTransform(
