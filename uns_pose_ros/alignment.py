@@ -171,7 +171,7 @@ def exact_energies(
 
 
 def closeness(a: Tensor, b: Tensor, width: float) -> Tensor:
-    """How near rotations a (..., 3, 3) are to b (..., 3, 3): 1 where equal, 1/2 at `width` degrees, falling like a Cauchy kernel."""
+    """How near rotations a (..., 3, 3) are to b (..., 3, 3): 1 where equal, 1/2 at `width` degrees (a Cauchy kernel)."""
     sine = (3 - (a * b).sum((-2, -1))).clamp_min(0) / 4  # squared sine of half the angle
     return 1 / (1 + sine / math.sin(math.radians(width) / 2) ** 2)
 
@@ -227,7 +227,8 @@ def _one_way_likeness(b_from_a: Tensor, a: Shapes, b: Shapes, width: float) -> t
         said = kernel.amax(3) * a.share
         total = said.sum((1, 2))
         result.append(torch.stack([(said * likeness).sum((1, 2)) / total.clamp_min(1e-9), total / a.share.sum((1, 2))]))
-    return torch.stack(result, -1).double().unbind(0)
+    likeness, overlap = torch.stack(result, -1).double()
+    return likeness, overlap
 
 
 def align_pairs(shapes: Shapes, pairs: Tensor, config: PairConfig, seed: int = 0) -> Modes:
@@ -245,11 +246,12 @@ def align_pairs(shapes: Shapes, pairs: Tensor, config: PairConfig, seed: int = 0
 
 def _align_chunk(a: Shapes, b: Shapes, uniform: Tensor, config: PairConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     distances = feature_distances(a, b)
-    to_b, to_a, *weights = cycle_weights(distances, a.points, b.points, config.tau)
+    to_b, to_a, weight_a, weight_b = cycle_weights(distances, a.points, b.points, config.tau)
+    weights = (weight_a, weight_b)
     known = distances.isfinite()
     mean = distances.masked_fill(~known, 0).sum((1, 2)) / known.sum((1, 2))
     distances = torch.where(known, distances, mean[:, None, None])
-    drawn = draw_hypotheses(a.points, b.points, to_b, to_a, *weights, uniform)
+    drawn = draw_hypotheses(a.points, b.points, to_b, to_a, weight_a, weight_b, uniform)
     rough = energies(drawn, a, b, distances, weights, config, config.screening)
     best = rough.topk(min(config.kept, len(uniform)), largest=False).indices
     drawn = torch.take_along_dim(drawn, best[..., None, None], 1)

@@ -157,7 +157,7 @@ def _starts(edges: Edges, roots: Tensor, planes: int) -> tuple[Tensor, Tensor]:
 
 
 def _grow(ballot: Ballot, root: Tensor, root_rotation: Tensor, width: float) -> Tensor:
-    """Rotations (S, N, 3, 3) grown from videos (S,): each time the video whose votes agree most is added, with their densest."""
+    """Rotations (S, N, 3, 3) grown from videos (S,): each time the video whose votes agree most joins, at their densest."""
     starts, count = torch.arange(len(root)), len(ballot.source)
     rotation = torch.eye(3, dtype=torch.float64).repeat(len(root), count, 1, 1)
     known = torch.zeros(len(root), count, dtype=torch.bool)

@@ -119,7 +119,7 @@ def _prepare_one(name: str, mesh: FeatureMesh, mean: Tensor, size: int, config: 
 
 
 def shape_frame(vertices: Tensor) -> Tensor:
-    """shape_from_obj (4, 4) float64 of vertices (V, 3): mean vertex at 0, diameter 1, principal axes, skewed to their positive side."""
+    """shape_from_obj (4, 4) float64 of vertices (V, 3): mean vertex at 0, diameter 1, principal axes skewed to their + side."""
     vertices = vertices.double()
     mean = vertices.mean(0)
     centred = (vertices - mean) / torch.cdist(vertices, vertices).max()
@@ -168,7 +168,7 @@ def cluster_views(
 
 
 def nearest_table(points: Tensor, config: ShapeConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Nearest vertex of each cell's centre (cells**3,) int32, with the table's corner (3,) and cell size (3,), of points (V, 3)."""
+    """The vertex of points (V, 3) nearest to each cell's centre (cells**3,) int32, the table's corner (3,) and cell size (3,)."""
     low = points.amin(0) - config.margin
     cell = (points.amax(0) + config.margin - low) / config.cells
     axes = [low[k] + (torch.arange(config.cells) + 0.5) * cell[k] for k in range(3)]

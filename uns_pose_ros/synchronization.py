@@ -150,7 +150,7 @@ def similarities(consensus: Consensus, pairs: Pairs) -> Tensor:
 
 
 def _solve_robustly(matrix: Tensor, value: Tensor, weight: Tensor, steps: int = 10) -> Tensor:
-    """x (N, D) of least absolute, weighted residuals matrix @ x - value (P, D), by reweighting; smallest x where undetermined."""
+    """x (N, D) of least absolute, weighted residuals matrix @ x - value (P, D), by reweighting; smallest x where it is open."""
     reweighted = weight
     solution = matrix.new_zeros(matrix.shape[1], value.shape[1])
     for _ in range(steps):
