@@ -1,0 +1,128 @@
+"""Launch files, parameter file and RViz file agree with the node; started for real wherever `ros2 launch` is installed."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+import rclpy
+from rclpy.node import Node
+
+from uns_pose_ros.inference import EstimatorConfig
+from uns_pose_ros.nodes import bringup, parameters
+from uns_pose_ros.nodes.parameters import NodeParameters
+
+if TYPE_CHECKING:
+    from ros_robot import Robot
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH = sorted((ROOT / "launch").glob("*.launch.py"))
+YAML = ROOT / "config" / "estimator.yaml"
+
+
+def declared_arguments(path: Path) -> dict[str, str]:
+    """Name and description of every argument that a launch file declares, without importing it."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    found = {}
+    for call in calls:
+        if isinstance(call.func, ast.Name) and call.func.id == "DeclareLaunchArgument":
+            name = ast.literal_eval(call.args[0])
+            found[name] = "".join(ast.literal_eval(k.value) for k in call.keywords if k.arg == "description")
+    return found
+
+
+@pytest.mark.parametrize("path", LAUNCH, ids=lambda path: path.name)
+def test_every_launch_argument_is_described_and_every_one_used_is_declared(path: Path) -> None:
+    arguments = declared_arguments(path)
+    assert arguments
+    assert [name for name, text in arguments.items() if len(text) < 15] == []
+    tree = ast.parse(path.read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    used = {
+        call.args[0].value
+        for call in calls
+        if isinstance(call.func, ast.Name) and call.func.id == "LaunchConfiguration" and isinstance(call.args[0], ast.Constant)
+    }
+    assert used <= arguments.keys()
+
+
+def test_the_parameter_file_holds_parameters_of_the_node_that_are_valid(ros_domain: int) -> None:
+    given = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
+    assert given.keys() <= parameters.names(NodeParameters, EstimatorConfig)
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    node = Node("estimator", context=context, cli_args=["--ros-args", "--params-file", str(YAML)])
+    parameters.declare(node, NodeParameters)
+    settings = parameters.read(node, NodeParameters)
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    assert settings.model_folders == []
+    assert settings.object_diameter == given["object_diameter"]
+
+
+def test_rviz_shows_topics_that_the_node_publishes() -> None:
+    displays = yaml.safe_load((ROOT / "config" / "uns_pose.rviz").read_text())["Visualization Manager"]["Displays"]
+    shown = {display["Topic"]["Value"] for display in displays if "Topic" in display}
+    published = (ROOT / "uns_pose_ros" / "nodes" / "publishing.py").read_text()
+    assert shown == {"/estimator/overlay", "/estimator/markers", "/estimator/detections"}
+    assert all(f'"~/{topic.rsplit("/", 1)[1]}"' in published for topic in shown)
+
+
+def test_bringup_makes_the_ros_arguments_that_the_node_needs(tmp_path: Path, ros_domain: int) -> None:
+    models = [tmp_path / "mug's model", tmp_path / "shoe"]
+    for folder in models:
+        folder.mkdir()
+    arguments = bringup.ros_arguments(
+        [*map(str, models), "--image", "/cam/image_raw", "--namespace", "left/", "--params-file", str(YAML), "--sim-time"]
+        + ["--ros-args", "-p", "object_diameter:=0.3"]
+    )
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    node = Node("estimator", context=context, cli_args=arguments)
+    parameters.declare(node, NodeParameters)
+    settings = parameters.read(node, NodeParameters)
+    topics = [node.resolve_topic_name(name) for name in ("image", "image/compressed", "camera_info", "~/overlay")]
+    sim_time = node.get_parameter("use_sim_time").value
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    assert settings.model_folders == [str(folder) for folder in models]
+    assert settings.object_diameter == 0.3
+    assert topics == ["/cam/image_raw", "/cam/image_raw/compressed", "/left/camera_info", "/left/estimator/overlay"]
+    assert sim_time is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["nothing_there"], "no such folder"), (["--params-file", "nothing.yaml"], "no such file")]
+)
+def test_bringup_refuses_files_that_are_not_there(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bringup.ros_arguments(arguments)
+    assert said in capsys.readouterr().err
+
+
+def test_estimate_starts_the_node_in_its_namespace_and_ends_clean(robot: Robot) -> None:
+    pytest.importorskip("launch_ros")
+    if shutil.which("ros2") is None:
+        pytest.skip("ros2 is not on the path")
+    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+    try:
+        get_package_share_directory("uns_pose_ros")
+    except PackageNotFoundError:
+        pytest.skip("uns_pose_ros is not in an ament prefix (colcon build)")
+    command = ["ros2", "launch", "uns_pose_ros", "estimate.launch.py", "autostart:=false", "namespace:=left"]
+    process = subprocess.Popen(command)
+    try:
+        robot.wait("the node", lambda: ("estimator", "/left") in robot.node.get_node_names_and_namespaces())
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(30)
+    assert code == 0

@@ -1,0 +1,59 @@
+"""`uns-pose-bringup`: the estimator node on a machine without `ros2 launch`, from the same parameter file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from uns_pose_ros.nodes import estimator_node
+
+EXAMPLE = "example: uns-pose-bringup mug/model --image /camera/image_raw --camera-info /camera/camera_info"
+
+
+def ros_arguments(given: Sequence[str]) -> list[str]:
+    """The node's ROS arguments for this command's; what follows --ros-args is handed on. Ends the program on bad usage."""
+    parser = argparse.ArgumentParser(prog="uns-pose-bringup", description=__doc__, epilog=EXAMPLE)
+    parser.add_argument("models", nargs="*", help="folders of trained models (default: those of the parameter file)")
+    parser.add_argument("--image", default="image", metavar="TOPIC", help="topic of the pictures (default: %(default)s)")
+    parser.add_argument("--camera-info", default="camera_info", metavar="TOPIC", help="of the camera (default: %(default)s)")
+    parser.add_argument("--namespace", default="", metavar="NAME", help="put before every relative topic (default: none)")
+    parser.add_argument("--params-file", type=Path, metavar="YAML", help="parameters, as for ros2 launch")
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: that of the parameter file, else auto)")
+    parser.add_argument("--sim-time", action="store_true", help="take the time from /clock")
+    ours, ros = list(given), []
+    if "--ros-args" in ours:
+        cut = ours.index("--ros-args")
+        ours, ros = ours[:cut], ours[cut + 1 :]
+    options = parser.parse_args(ours)
+    if options.params_file is not None and not options.params_file.is_file():
+        parser.error(f"--params-file {options.params_file}: there is no such file")
+    for folder in options.models:
+        if not Path(folder).is_dir():
+            parser.error(f"{folder}: there is no such folder; the folder that `uns-pose train` wrote is needed, e.g. mug/model")
+    arguments = [] if options.params_file is None else ["--params-file", str(options.params_file)]
+    for topic, target in (("image", options.image), ("camera_info", options.camera_info)):
+        if target != topic:
+            arguments += ["-r", f"{topic}:={target}"]
+    if options.image != "image":
+        arguments += ["-r", f"image/compressed:={options.image}/compressed"]
+    if options.namespace:
+        arguments += ["-r", f"__ns:=/{options.namespace.strip('/')}"]
+    if options.models:
+        quoted = ", ".join("'" + folder.replace("'", "''") + "'" for folder in options.models)
+        arguments += ["-p", f"models:=[{quoted}]"]
+    if options.device:
+        arguments += ["-p", f"device:={options.device}"]
+    if options.sim_time:
+        arguments += ["-p", "use_sim_time:=true"]
+    return ["--ros-args", *arguments, *ros]
+
+
+def main() -> int:
+    """Entry point of `uns-pose-bringup`; exit code 0, or 2 on bad usage."""
+    return estimator_node.run(args=[sys.argv[0], *ros_arguments(sys.argv[1:])])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
