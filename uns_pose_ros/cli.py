@@ -1,0 +1,91 @@
+"""The command line `uns-pose`: finds the command, runs it, turns bad input into one line and exit code 2.
+
+Nothing heavy is imported before a command is chosen, so that help and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import uns_pose_ros
+
+# command: module and function, what it does
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": ("cli_pipeline", "run", "reconstruct, align and train a category; goes on where it was stopped"),
+    "reconstruct": ("cli_pipeline", "reconstruct", "make a mesh with features of each video with poses and masks"),
+    "align": ("cli_pipeline", "align", "bring the videos of a category to one canonical frame"),
+    "train": ("cli_pipeline", "train", "train a model on the aligned videos of a category"),
+    "report": ("cli_pipeline", "report", "write one HTML page with meshes, confidences, estimates and accuracies"),
+    "estimate": ("cli_model", "estimate", "estimate the poses of a category's objects in images"),
+    "evaluate alignment": ("cli_model", "evaluate_alignment", "compare an alignment with labels"),
+    "evaluate pose": ("cli_model", "evaluate_pose", "compare the poses in the images of labelled videos with their labels"),
+    "weights": ("cli_model", "weights", "show the pretrained weights and fetch the missing ones"),
+    "doctor": ("cli_model", "doctor", "say what this machine has and lacks"),
+}
+DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_EXTRAS = 'python3 -m pip install "uns_pose_ros[pipeline]"'
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["--version"]:
+        print(uns_pose_ros.__version__)
+        return DONE
+    name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None)
+    if name is not None:
+        return _run(name, words[len(name.split()) :])
+    asked = [word for word in words if word not in ("-h", "--help")]
+    group = {n: c for n, c in COMMANDS.items() if asked and n.split()[0] == asked[0]}
+    wants_help = len(asked) < len(words)
+    if wants_help and (group or not asked):
+        print(usage(group or COMMANDS))
+        return DONE
+    what = f"{' '.join(asked[:2] if group else asked[:1])!r} is no command" if asked else "a command is needed"
+    print(f"uns-pose: {what}; {', '.join(group or COMMANDS)} are valid (uns-pose --help)", file=sys.stderr)
+    return BAD_INPUT
+
+
+def usage(commands: dict[str, tuple[str, str, str]]) -> str:
+    """The help that lists commands."""
+    width = max(len(name) for name in commands)
+    lines = [f"  {name.ljust(width)}  {summary}" for name, (_, _, summary) in commands.items()]
+    return "\n".join(
+        [
+            "usage: uns-pose COMMAND …",
+            "",
+            "Category-level 3D pose without labels, CAD models or depth.",
+            "",
+            *lines,
+            "",
+            "uns-pose COMMAND --help lists a command's settings with their units and defaults.",
+            "Exit codes: 0 done, 2 bad usage or bad input, 1 a fault of ours.",
+        ]
+    )
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    from uns_pose_ros.console import warn_on_stderr  # these import torch
+    from uns_pose_ros.datatypes import InvalidInput
+
+    module, function, _ = COMMANDS[name]
+    try:
+        import tyro
+
+        warn_on_stderr()
+        command = getattr(import_module(f"uns_pose_ros.{module}"), function)
+        tyro.cli(command, args=words, prog=f"uns-pose {name}")
+        return DONE
+    except InvalidInput as error:
+        print(f"uns-pose {name}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == uns_pose_ros.__name__:
+            raise
+        print(f"uns-pose {name}: the Python package {error.name} is missing: {_EXTRAS}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"uns-pose {name}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
+        return INTERRUPTED

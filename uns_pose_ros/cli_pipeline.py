@@ -1,0 +1,141 @@
+"""The commands that work on a category folder: load, stage, save, say what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from uns_pose_ros import stages
+from uns_pose_ros.console import emit, figure, progress_bar, table
+from uns_pose_ros.datatypes import Alignment, CategoryModel
+from uns_pose_ros.features import ReconstructConfig
+from uns_pose_ros.synchronization import AlignConfig
+from uns_pose_ros.training import TrainConfig
+
+Category = Annotated[Positional[Path], arg(metavar="CATEGORY", help="folder with one subfolder a video")]
+Videos = Annotated[str | None, arg(metavar="PATTERNS", help="only these videos: shell patterns, comma separated")]
+Json = Annotated[str | None, arg(metavar="FILE", help="write the result as JSON too; -: to stdout, and nothing else there")]
+Device = Annotated[str, arg(metavar="NAME", help="auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N")]
+Seed = Annotated[int, arg(help="of everything random")]
+
+
+def reconstruct(
+    category: Category,
+    videos: Videos = None,
+    device: Device = "auto",
+    json: Json = None,
+    reconstruct: ReconstructConfig = ReconstructConfig(),
+) -> None:
+    """Make mesh.ply and features.safetensors of each video that has masks and camera poses.
+
+    Videos that are done already are skipped.
+    """
+    with progress_bar() as progress:
+        made = stages.reconstruct(category, videos, reconstruct, device, progress)
+    emit({"videos": {name: {"made": new} for name, new in made.items()}}, _reconstructed_text(made), json)
+
+
+def align(
+    category: Category,
+    videos: Videos = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    json: Json = None,
+    align: AlignConfig = AlignConfig(),
+) -> None:
+    """Bring the videos of a category to one canonical frame: alignment.json, and a table of how sure it is of each.
+
+    Confidence: the part of a video's pairs that agree with the whole, 0 to 1. Residual: the median disagreement, degrees.
+    Videos that are not kept are left out of the training.
+    """
+    with progress_bar() as progress:
+        alignment, made = stages.align(category, videos, align, seed, device, progress)
+    emit(_alignment_record(alignment, made), _alignment_text(alignment), json)
+
+
+def train(
+    category: Category,
+    videos: Videos = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    json: Json = None,
+    train: TrainConfig = TrainConfig(),
+) -> None:
+    """Train the category's model on its aligned videos: model/."""
+    with progress_bar() as progress:
+        model, made = stages.train(category, videos, train, seed, device, progress)
+    emit(_model_record(category, model, made), _model_text(category, model), json)
+
+
+def run(
+    category: Category,
+    videos: Videos = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    json: Json = None,
+    reconstruct: ReconstructConfig = ReconstructConfig(),
+    align: AlignConfig = AlignConfig(),
+    train: TrainConfig = TrainConfig(),
+) -> None:
+    """Reconstruct, align and train. What is done already with the same settings and files is skipped."""
+    with progress_bar() as progress:
+        meshes = stages.reconstruct(category, videos, reconstruct, device, progress)
+        alignment, aligned = stages.align(category, videos, align, seed, device, progress)
+        model, trained = stages.train(category, videos, train, seed, device, progress)
+    record = {
+        "reconstruct": {"videos": {name: {"made": new} for name, new in meshes.items()}},
+        "align": _alignment_record(alignment, aligned),
+        "train": _model_record(category, model, trained),
+    }
+    parts = [_reconstructed_text(meshes), _alignment_text(alignment), _model_text(category, model)]
+    emit(record, "\n".join(parts), json)
+
+
+def _reconstructed_text(made: Mapping[str, bool]) -> str:
+    new = sum(made.values())
+    return f"{new} of {len(made)} videos reconstructed, {len(made) - new} were done already"
+
+
+def _alignment_record(alignment: Alignment, made: bool) -> dict[str, Any]:
+    rows = zip(
+        alignment.videos,
+        alignment.confidence.tolist(),
+        alignment.residual.tolist(),
+        alignment.kept.tolist(),
+        strict=True,
+    )
+    videos = {name: {"confidence": c, "residual_deg": r, "kept": kept} for name, c, r, kept in rows}
+    return {"made": made, "symmetry": alignment.symmetry.name, "videos": videos}
+
+
+def _alignment_text(alignment: Alignment) -> str:
+    videos = _alignment_record(alignment, True)["videos"]
+    rows = [
+        [name, figure(row["confidence"], 2), figure(row["residual_deg"]), "yes" if row["kept"] else "no"]
+        for name, row in videos.items()
+    ]
+    return table(["video", "confidence", "residual °", "kept"], rows) + f"\nsymmetry: {alignment.symmetry.name}"
+
+
+def _model_record(category: Path, model: CategoryModel, made: bool) -> dict[str, Any]:
+    trained = model.provenance.get("canon_from_obj")
+    return {
+        "made": made,
+        "model": str(category / stages.MODEL),
+        "category": model.category,
+        "vertices": len(model.vertices),
+        "videos": list(trained) if isinstance(trained, Mapping) else [],
+        "diameter_m": model.diameter,
+    }
+
+
+def _model_text(category: Path, model: CategoryModel) -> str:
+    size = "size unknown" if model.diameter is None else f"diameter {model.diameter:.3f} m"
+    return (
+        f"{category / stages.MODEL}: {model.category}, {len(model.vertices)} vertices, {size}\n"
+        f"next: uns-pose estimate {category / stages.MODEL} IMAGE… --camera K.json"
+    )

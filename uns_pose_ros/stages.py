@@ -1,0 +1,159 @@
+"""The stages on a category folder: what each reads and makes, and when it has nothing to do.
+
+A stage leaves its provenance in what it makes: config, hashes of every file it read, version and seed. It is skipped only where
+all of them are what they would be now. Artefacts appear whole or not at all, so a killed stage is run again; `reconstruct` goes
+on with the first video that it did not finish.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uns_pose_ros
+from uns_pose_ros import features, storage, synchronization, training, weights
+from uns_pose_ros.backbone import load_backbone
+from uns_pose_ros.datatypes import Alignment, CategoryModel, InvalidInput, Progress
+from uns_pose_ros.features import ReconstructConfig
+from uns_pose_ros.synchronization import AlignConfig
+from uns_pose_ros.training import TrainConfig
+from uns_pose_ros.video import list_videos, load_video, shorten
+
+ALIGNMENT, MODEL = "alignment.json", "model"
+_SOURCES = ("images", "masks", "sparse", "video.json")  # of a video: what people or other programs put there
+_BACKBONE = "dinov2_vits14"
+_NOT_OF_THE_RESULT = ("device",)  # settings that change where a stage runs, not what it makes
+
+
+def reconstruct(
+    category: Path,
+    patterns: str | None = None,
+    config: ReconstructConfig = ReconstructConfig(),
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, bool]:
+    """Give every video of a category (those that `patterns` name) its mesh.ply and features.safetensors.
+
+    Returns for each video whether they were made now (False: they were there already). All videos are checked before work on
+    the first begins. Raises InvalidInput naming the first that cannot be used.
+    """
+    folders = list_videos(category, patterns)
+    backbone_hash = storage.file_hash(weights.find(_BACKBONE))
+    wanted = {folder: _provenance("reconstruct", config, video_inputs(folder), None, backbone_hash) for folder in folders}
+    missing = [folder for folder in folders if not is_made(folder / storage.FEATURES, wanted[folder])]
+    videos = {folder: load_video(folder) for folder in missing}
+    if videos:
+        backbone = load_backbone(device=device)
+    for folder, video in videos.items():
+        mesh = features.reconstruct(video, backbone, config, _prefixed(progress, "reconstruct "))
+        storage.save_feature_mesh(mesh, folder, wanted[folder])
+    return {folder.name: folder in videos for folder in folders}
+
+
+def align(
+    category: Path,
+    patterns: str | None = None,
+    config: AlignConfig = AlignConfig(),
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[Alignment, bool]:
+    """Bring the videos to one canonical frame: alignment.json. Second: whether it was made now, or was there already."""
+    folders = list_videos(category, patterns)
+    if len(folders) < 2:
+        raise InvalidInput(f"{category}: one video ({folders[0].name}), at least 2 are needed to align a category")
+    path = category / ALIGNMENT
+    wanted = _provenance("align", config, {folder.name: _mesh_hash(folder) for folder in folders}, seed)
+    if is_made(path, wanted):
+        return storage.load_alignment(path), False
+    meshes = {folder.name: storage.load_feature_mesh(folder) for folder in folders}
+    start = time.perf_counter()
+    chosen = config if device == "auto" else replace(config, device=device)
+    alignment = synchronization.align(meshes, chosen, seed, _prefixed(progress, "align: "))
+    storage.save_alignment(alignment, path, {**wanted, "seconds": round(time.perf_counter() - start, 2)})
+    return alignment, True
+
+
+def train(
+    category: Path,
+    patterns: str | None = None,
+    config: TrainConfig = TrainConfig(),
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[CategoryModel, bool]:
+    """Train on the aligned videos: model/. Second: whether it was made now, or was there already."""
+    folders = list_videos(category, patterns)
+    alignment = storage.load_alignment(category / ALIGNMENT)
+    if patterns is None:  # a video added since is not an error: it is not part of the alignment
+        folders = [folder for folder in folders if folder.name in alignment.videos]
+    inputs = {ALIGNMENT: storage.file_hash(category / ALIGNMENT), **_aligned_meshes(category, folders, alignment)}
+    path = category / MODEL
+    wanted = _provenance("train", config, inputs, seed, storage.file_hash(weights.find(_BACKBONE)))
+    if is_made(path / storage.MODEL, wanted):
+        return storage.load_model(path), False
+    videos = {folder.name: load_video(folder) for folder in folders}
+    meshes = {folder.name: storage.load_feature_mesh(folder) for folder in folders}
+    backbone = load_backbone(device=device)
+    name = category.resolve().name
+    model = training.train(name, videos, meshes, alignment, backbone, config, seed, _prefixed(progress, "train: "))
+    model = replace(model, provenance={**model.provenance, **wanted})
+    storage.save_model(model, path)
+    return model, True
+
+
+def video_inputs(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file that a video consists of, by its path in the folder."""
+    files: list[Path] = []
+    for source in (folder / name for name in _SOURCES):
+        files += [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): storage.file_hash(path) for path in sorted(files)}
+
+
+def is_made(path: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether a whole artefact is there whose provenance has everything that is `wanted`."""
+    found = storage.provenance_of(path)
+    return found is not None and all(name in found and found[name] == value for name, value in wanted.items())
+
+
+def _provenance(stage: str, config: Any, inputs: Any, seed: int | None, backbone: str | None = None) -> dict[str, Any]:
+    """What a stage's artefact carries, as JSON types."""
+    settings = {name: value for name, value in storage.plain(config).items() if name not in _NOT_OF_THE_RESULT}
+    record = {"stage": stage, "version": uns_pose_ros.__version__, "seed": seed, "config": settings, "inputs": inputs}
+    return record if backbone is None else {**record, "backbone": backbone}
+
+
+def _mesh_hash(folder: Path) -> str:
+    """SHA-256 of a video's features; InvalidInput where they are missing or no longer belong to the video's files."""
+    path = folder / storage.FEATURES
+    again = f"`uns-pose reconstruct {folder.parent}` makes it"
+    if not path.exists():
+        raise InvalidInput(f"{path}: not there; {again}")
+    found = storage.provenance_of(path)
+    if found is None:
+        raise InvalidInput(f"{path}: broken, or not made for the {storage.MESH} beside it; {again} again")
+    if found.get("inputs") != video_inputs(folder):
+        raise InvalidInput(f"{folder}: images, masks or poses have changed since {path.name} was made; {again} again")
+    return storage.file_hash(path)
+
+
+def _aligned_meshes(category: Path, folders: Sequence[Path], alignment: Alignment) -> dict[str, str]:
+    """SHA-256 of each video's features; InvalidInput unless all are part of the alignment, with the meshes it was made from."""
+    path = category / ALIGNMENT
+    again = f"`uns-pose align {category}` aligns them"
+    if unknown := [folder.name for folder in folders if folder.name not in alignment.videos]:
+        raise InvalidInput(f"{path}: {shorten(unknown)} not aligned, only {shorten(alignment.videos)}; {again}")
+    hashes = {folder.name: _mesh_hash(folder) for folder in folders}
+    aligned = (storage.provenance_of(path) or {}).get("inputs", {})
+    if changed := [name for name in hashes if aligned.get(name) != hashes[name]]:
+        raise InvalidInput(f"{path}: the meshes of {shorten(changed)} have changed since they were aligned; {again} again")
+    return hashes
+
+
+def _prefixed(progress: Progress | None, prefix: str) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda what, done, total: progress(prefix + what, done, total)
