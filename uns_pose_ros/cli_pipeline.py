@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
-from tyro.conf import Positional, arg
+from typing import Any
 
 from uns_pose_ros import stages
+from uns_pose_ros.cli_arguments import Category, Device, Json, Seed, Videos
 from uns_pose_ros.console import emit, figure, progress_bar, table
 from uns_pose_ros.datatypes import Alignment, CategoryModel
 from uns_pose_ros.features import ReconstructConfig
 from uns_pose_ros.synchronization import AlignConfig
 from uns_pose_ros.training import TrainConfig
-
-Category = Annotated[Positional[Path], arg(metavar="CATEGORY", help="folder with one subfolder a video")]
-Videos = Annotated[str | None, arg(metavar="PATTERNS", help="only these videos: shell patterns, comma separated")]
-Json = Annotated[str | None, arg(metavar="FILE", help="write the result as JSON too; -: to stdout, and nothing else there")]
-Device = Annotated[str, arg(metavar="NAME", help="auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N")]
-Seed = Annotated[int, arg(help="of everything random")]
 
 
 def reconstruct(

