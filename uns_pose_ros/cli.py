@@ -17,7 +17,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reconstruct": ("cli_pipeline", "reconstruct", "make a mesh with features of each video with poses and masks"),
     "align": ("cli_pipeline", "align", "bring the videos of a category to one canonical frame"),
     "train": ("cli_pipeline", "train", "train a model on the aligned videos of a category"),
-    "report": ("cli_pipeline", "report", "write one HTML page with meshes, confidences, estimates and accuracies"),
+    "report": ("cli_report", "report", "write one HTML page with meshes, confidences, estimates and accuracies"),
     "estimate": ("cli_model", "estimate", "estimate the poses of a category's objects in images"),
     "evaluate alignment": ("cli_model", "evaluate_alignment", "compare an alignment with labels"),
     "evaluate pose": ("cli_model", "evaluate_pose", "compare the poses in the images of labelled videos with their labels"),

@@ -33,6 +33,7 @@ CameraFile = Annotated[
 ]
 Labels = Annotated[Path, arg(metavar="FILE", help='{"VIDEO": {"canon_from_obj": 3x3 rotation}, …}')]
 _CORE = ("torch", "numpy", "scipy", "cv2", "PIL", "safetensors", "tyro", "rich")
+_ROS = ("rclpy", "tf2_msgs", "vision_msgs")
 _PIPELINE = ("skimage", "fast_simplification", "trimesh", "matplotlib", "onnxruntime", "rosbags")
 
 
@@ -215,7 +216,7 @@ def doctor(json: Json = None) -> None:
     missing = {
         "estimate": _missing(_CORE),
         "pipeline": _missing(_PIPELINE),
-        "ROS": _missing(("rclpy", "tf2_ros", "vision_msgs")),
+        "ROS": _missing(_ROS),
     }
     cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
     absent = [name for name, one in _weights_record().items() if not one["intact"]]
