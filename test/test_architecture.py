@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "uns_pose_ros"
 LEVELS: dict[str, int] = {
     **dict.fromkeys(["datatypes", "device", "geometry"], 0),
     **dict.fromkeys(["storage", "ply", "colmap", "video", "onnx_reader", "weights", "masks", "sfm", "crops", "drawing"], 1),
-    **dict.fromkeys(["mesh", "backbone", "features"], 1),
-    **dict.fromkeys(["shapes", "alignment", "synchronization", "augmentation", "network"], 2),
+    **dict.fromkeys(["visibility", "mesh", "backbone", "features"], 1),
+    **dict.fromkeys(["shapes", "alignment", "synchronization", "consensus", "turns", "augmentation", "network", "template"], 2),
     **dict.fromkeys(["training", "inference", "tracking"], 3),
     **dict.fromkeys(["evaluation", "report"], 4),
     **dict.fromkeys(["cli", "nodes"], 5),

@@ -20,3 +20,11 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InvalidInput(f"device {name!r} is not here: this machine has {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def choose_precision(device: torch.device) -> str:
+    """What the backbone computes its matrix products in: bf16 where the processor has instructions for it, else fp32."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return "bf16" if supported is not None and supported() else "fp32"

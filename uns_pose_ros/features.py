@@ -12,8 +12,9 @@ from uns_pose_ros.backbone import DinoV2, normalise
 from uns_pose_ros.crops import crop, mask_box, square_around
 from uns_pose_ros.datatypes import FeatureMesh, InvalidInput, Progress, Video
 from uns_pose_ros.geometry import project, transform
-from uns_pose_ros.mesh import HullConfig, visible_vertices, visual_hull
+from uns_pose_ros.mesh import HullConfig, visual_hull
 from uns_pose_ros.video import read_frame
+from uns_pose_ros.visibility import visible_vertices
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ def reconstruct(
             seen = visible_vertices(vertices, triangles, cam_from_obj[k]).nonzero()[:, 0]
             pixels = project(crop_from_image @ matrix[k], transform(cam_from_obj[k], vertices[seen].double()))
             lists["features"].append(_sample(tokens, pixels, config.size))
-            lists["mirrored"].append(_sample(flipped, (config.size - 1) * torch.tensor([1.0, 0.0]) + pixels * torch.tensor([-1.0, 1.0]), config.size))
+            lists["mirrored"].append(
+                _sample(flipped, (config.size - 1) * torch.tensor([1.0, 0.0]) + pixels * torch.tensor([-1.0, 1.0]), config.size)
+            )
             lists["vertex"].append(seen)
             lists["view"].append(torch.full_like(seen, k))
         if progress is not None:

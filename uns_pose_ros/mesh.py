@@ -1,4 +1,4 @@
-"""Coarse closed meshes from poses and masks, and what a camera sees of them."""
+"""Coarse closed meshes from poses and masks."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def visual_hull(
 ) -> tuple[Tensor, Tensor]:
     """Vertices (V, 3) float32 in the obj frame and triangles (T, 3) int64 of the closed surface that the masks carve.
 
-    F masks (H, W) bool, of any sizes, matrices (F, 3, 3) px, cam_from_obj (F, 4, 4) rigid. A voxel's value is its signed distance from the
-    silhouettes in pixels, taken at the view of rank `outvoted`, so that few wrong masks carve nothing away. Raises InvalidInput
-    where no voxel is inside the masks.
+    F masks (H, W) bool, of any sizes, matrices (F, 3, 3) px, cam_from_obj (F, 4, 4) rigid. A voxel's value is its signed
+    distance from the silhouettes in pixels, taken at the view of rank `outvoted`, so that few wrong masks carve nothing away.
+    Raises InvalidInput where no voxel is inside the masks.
     """
     matrices, cam_from_obj = matrices.double(), cam_from_obj.double()
     centre, half = locate(masks, matrices, cam_from_obj)
@@ -69,11 +69,20 @@ def visual_hull(
             raise InvalidInput("no point in space lies inside all the masks: are masks and poses of the same object?")
         start = low
         low, high = start + (inside.amin(0) - 2) * step, start + (inside.amax(0) + 2) * step
-    volume = np.pad(field.numpy(), 1, constant_values=-1.0)
+    return extract_surface(field.numpy(), start.numpy(), step.numpy(), config.vertices)
+
+
+def extract_surface(field: np.ndarray, start: np.ndarray, step: np.ndarray, limit: int) -> tuple[Tensor, Tensor]:
+    """Vertices (V, 3) float32 and triangles (T, 3) int64 of the zero surface of field (X, Y, Z), positive inside.
+
+    Point (i, j, k) lies at start + (i, j, k) * step. The largest connected part is kept and decimated to `limit` vertices; it
+    is closed, whatever the field does at its border.
+    """
+    volume = np.pad(field, 1, constant_values=-1.0)
     vertices, triangles, _, _ = marching_cubes(volume, 0.0, gradient_direction="ascent")
-    points = start.numpy() + (vertices - 1) * step.numpy()
+    points = start + (vertices - 1) * step
     points, triangles = _largest_part(points.astype(np.float32), triangles.astype(np.int64))
-    points, triangles = _decimate(points, triangles, config.vertices)
+    points, triangles = _decimate(points, triangles, limit)
     return torch.from_numpy(points), torch.from_numpy(triangles)
 
 
@@ -120,43 +129,3 @@ def _decimate(vertices: np.ndarray, triangles: np.ndarray, limit: int) -> tuple[
         vertices, triangles = fast_simplification.simplify(vertices, triangles, target_count=min(target, len(triangles) - 1))
         target = int(target * 0.97)
     return vertices.astype(np.float32), triangles.astype(np.int64)
-
-
-def vertex_normals(vertices: Tensor, triangles: Tensor) -> Tensor:
-    """Outward unit normals (V, 3), weighted by area."""
-    a, b, c = vertices[triangles].unbind(1)
-    face = torch.linalg.cross(b - a, c - a)
-    normals = torch.zeros_like(vertices).index_add_(0, triangles.reshape(-1), face.repeat_interleave(3, 0))
-    return normals / normals.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-
-
-def cast_rays(origin: Tensor, directions: Tensor, vertices: Tensor, triangles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """First hit of rays from origin (3,) along directions (N, 3): distance in lengths of the direction (N,), inf for a miss;
-    triangle (N,) int64, and the hit's barycentric weights (N, 3).
-
-    Source: Moeller and Trumbore, 1997, with the origin's part computed once a triangle.
-    """
-    a, b, c = vertices[triangles].unbind(1)
-    edge1, edge2, s = b - a, c - a, origin - a
-    normal = torch.linalg.cross(edge1, edge2)
-    determinant = -(directions @ normal.T)  # (N, T)
-    inverse = torch.where(determinant.abs() < 1e-12, torch.zeros_like(determinant), 1 / determinant)
-    u = (directions @ torch.linalg.cross(edge2, s).T) * inverse
-    v = (directions @ torch.linalg.cross(s, edge1).T) * inverse
-    distance = (s * normal).sum(-1) * inverse
-    edge = 1e-6  # a ray through a shared edge hits one of its triangles at least
-    hit = (inverse != 0) & (u >= -edge) & (v >= -edge) & (u + v <= 1 + edge) & (distance > 0)
-    nearest, triangle = torch.where(hit, distance, torch.inf).min(1)
-    u, v = u.gather(1, triangle[:, None])[:, 0], v.gather(1, triangle[:, None])[:, 0]
-    return nearest, triangle, torch.stack([1 - u - v, u, v], -1)
-
-
-def visible_vertices(vertices: Tensor, triangles: Tensor, cam_from_obj: Tensor, grazing: float = 0.1) -> Tensor:
-    """(V,) bool: vertices that face the camera by more than `grazing` (cosine) and that no triangle hides."""
-    pose = cam_from_obj.to(vertices.dtype)
-    origin = -pose[:3, :3].T @ pose[:3, 3]
-    rays = vertices - origin
-    facing = -(rays * vertex_normals(vertices, triangles)).sum(-1) / rays.norm(dim=-1) > grazing
-    size = (vertices.amax(0) - vertices.amin(0)).norm()
-    distance, _, _ = cast_rays(origin, rays, vertices, triangles)
-    return facing & (distance > 1 - 0.01 * size / rays.norm(dim=-1))

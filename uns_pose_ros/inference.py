@@ -1,0 +1,313 @@
+"""One image to the poses of all instances that its models know: the same Estimator for command line, node and evaluation.
+
+    image -> whole image through backbone and head -> places that show a category -> boxes     (unless regions are given)
+    box -> crop through backbone and head -> probability of every template vertex at every place
+        -> poses of weak perspective from triples -> the distinct best, refined in full perspective -> the best explanation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from uns_pose_ros import pose_search
+from uns_pose_ros.backbone import PATCH, DinoV2, load_backbone, normalise
+from uns_pose_ros.crops import crop, square_around
+from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
+from uns_pose_ros.device import choose_device, choose_precision
+from uns_pose_ros.geometry import from_parts, project, transform
+from uns_pose_ros.network import STRIDE, Head, NetworkConfig
+from uns_pose_ros.pose_search import Places, Template
+from uns_pose_ros.video import undistort
+from uns_pose_ros.visibility import visible_vertices
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """How an image is searched and how poses are found."""
+
+    search_size: int = 280  # px, longer side of the image in which objects are looked for
+    crop_size: int = 224  # px, side of the crop in which a pose is found
+    margin: float = 0.15  # of the longer side, left around an object in its crop
+    max_instances: int = 5  # a category and image
+    presence: float = 0.5  # probability above which a place shows an object
+    least_places: int = 6  # connected places that make an object
+    score_threshold: float = 0.3  # estimates below are not returned
+    triples: int = 384  # hypotheses are twice as many
+    places: int = 400  # of the object that hypotheses are judged by, at most
+    vertices: int = 12  # likeliest ones kept a place
+    modes: int = 8  # distinct hypotheses that are refined
+    apart: float = 25.0  # degrees between two of them
+    floor: float = 0.05  # likelihood of a place that a pose does not explain
+    width: float = 1.5  # cells of the head's grid, standard deviation of a correspondence
+    coverage: float = 0.5  # weight of template parts that are seen where the object is not
+
+
+class Runtime:
+    """A category model ready on a device."""
+
+    def __init__(self, model: CategoryModel, device: torch.device) -> None:
+        """Raises InvalidInput where the model's head does not fit its description."""
+        self.model = model
+        try:
+            described: Mapping[str, Any] = model.provenance["network"]  # type: ignore[assignment]
+            known = {name.name for name in fields(NetworkConfig)}
+            config = NetworkConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in described.items() if k in known})
+            tokens = model.head["norm.weight"].shape[0]
+            head = Head(config, len(model.vertices), tokens)
+            head.load_state_dict({**model.head, "bank": model.bank, "clutter": model.clutter})
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InvalidInput(f"model of {model.category}: its head is of another version ({reason}); train it again") from None
+        self.layers = config.layers
+        self.head = head.eval().requires_grad_(False).to(device)
+        directions = _sphere(400)
+        far = from_parts(_looking(-directions), torch.tensor([0.0, 0.0, 10.0]).expand(len(directions), 3))
+        centred = model.vertices - model.vertices.mean(0)
+        visible = torch.stack([visible_vertices(centred, model.triangles, pose) for pose in far])
+        self.template = Template(model.vertices.to(device), directions.to(device), visible.to(device))
+
+    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (B, 2h, 2w, V) of all vertices and the presence (B, 2h, 2w) of the object, of tokens (B, h, w, L * C)."""
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.device.type == "cuda"):
+            features = self.head(tokens)
+        probability = self.head.logits(features).softmax(-1)[..., : len(self.template.vertices)]
+        return probability, probability.sum(-1)
+
+
+class Estimator:
+    """Finds the instances of its categories in an image."""
+
+    def __init__(
+        self,
+        models: CategoryModel | Sequence[CategoryModel],
+        backbone: DinoV2 | None = None,
+        device: str = "auto",
+        config: EstimatorConfig = EstimatorConfig(),
+    ) -> None:
+        """Several models share one backbone; without one given, the cached weights are loaded. Raises InvalidInput."""
+        self.models = (models,) if isinstance(models, CategoryModel) else tuple(models)
+        if not self.models:
+            raise InvalidInput("no model given: an estimator needs one at least")
+        self.config = config
+        self.device = choose_device(device)
+        self.backbone = load_backbone(device=device, precision=choose_precision(self.device)) if backbone is None else backbone
+        self._runtimes = [Runtime(model, self.device) for model in self.models]
+        if len({runtime.layers for runtime in self._runtimes}) > 1:
+            raise InvalidInput("the models read different layers of the backbone: train them with the same version")
+
+    @torch.inference_mode()
+    def __call__(
+        self, image: Tensor | NDArray[np.uint8], camera: Camera, regions: Tensor | None = None
+    ) -> list[PoseEstimate]:
+        """Poses of all instances in image (H, W, 3) uint8 RGB, best first.
+
+        regions: boxes (N, 4) x0 y0 x1 y1 in px around one object each; without them the objects are searched for.
+        """
+        picture = torch.as_tensor(image)
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != torch.uint8 or not picture.numel():
+            raise InvalidInput(f"image of shape {tuple(picture.shape)}, {picture.dtype}: (height, width, 3) uint8 RGB is valid")
+        if len(camera.distortion):
+            picture, _, camera = undistort(picture.cpu(), None, camera)
+        picture = picture.permute(2, 0, 1).to(self.device)
+        found: list[PoseEstimate] = []
+        boxes = [regions] * len(self._runtimes) if regions is not None else self._search(picture)
+        for runtime, box in zip(self._runtimes, boxes, strict=True):
+            if box is not None and len(box):
+                found += self._estimate(runtime, picture, camera, box)
+        return sorted(found, key=lambda estimate: -estimate.score)
+
+    def _tokens(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) of 0..255 to (B, h, w, L * C)."""
+        return self.backbone(normalise(pictures), layers=self._runtimes[0].layers).permute(1, 2, 3, 0, 4).flatten(3)
+
+    def _search(self, picture: Tensor) -> list[Tensor]:
+        """Boxes (N, 4), px, of each runtime's objects in picture (3, H, W), those with the most places first."""
+        height, width = picture.shape[1:]
+        scale = self.config.search_size / max(height, width)
+        rows, columns = (max(1, round(side * scale / PATCH)) for side in (height, width))
+        size = (rows * PATCH, columns * PATCH)
+        small = F.interpolate(picture[None].float(), size, mode="bilinear", antialias=True, align_corners=False)
+        tokens = self._tokens(small)
+        unit = torch.tensor([width / (2 * columns), height / (2 * rows)] * 2, dtype=torch.float64)  # px a place
+        return [
+            self._blobs(runtime.read(tokens)[1][0].float().cpu().numpy()) * unit for runtime in self._runtimes
+        ]  # fmt: skip
+
+    def _blobs(self, presence: NDArray[np.float32]) -> Tensor:
+        """Boxes (N, 4) float64 in places of the connected parts of a presence map (h, w)."""
+        smooth = ndimage.uniform_filter(presence, 3, mode="nearest")
+        label, count = ndimage.label(smooth > self.config.presence)
+        if not count:
+            return torch.zeros(0, 4, dtype=torch.float64)
+        mass = ndimage.sum_labels(presence, label, range(1, count + 1))
+        order = [k for k in np.argsort(-mass) if mass[k] >= self.config.least_places][: self.config.max_instances]
+        slices = ndimage.find_objects(label)
+        boxes = [(slices[k][1].start, slices[k][0].start, slices[k][1].stop, slices[k][0].stop) for k in order]
+        return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
+
+    def _estimate(self, runtime: Runtime, picture: Tensor, camera: Camera, boxes: Tensor) -> list[PoseEstimate]:
+        """The best pose in each box (N, 4), where there is one."""
+        squares = square_around(boxes.double().cpu(), self.config.margin)
+        crops, maps = crop(picture, squares, self.config.crop_size)
+        probability, presence = runtime.read(self._tokens(crops))
+        estimates = [
+            self._solve(runtime, probability[k], presence[k], maps[k], camera) for k in range(len(crops))
+        ]  # fmt: skip
+        return [estimate for estimate in estimates if estimate is not None and estimate.score >= self.config.score_threshold]
+
+    def _solve(
+        self, runtime: Runtime, probability: Tensor, presence: Tensor, crop_from_image: Tensor, camera: Camera
+    ) -> PoseEstimate | None:
+        """The pose that explains probabilities (h, w, V) and presence (h, w) of a crop best."""
+        config, device = self.config, probability.device
+        view, places, crop_from_view = self._places(probability, presence, crop_from_image, camera)
+        if len(places.tangents) < config.least_places:
+            return None
+        generator = torch.Generator().manual_seed(0)
+        place, vertex = pose_search.draw_triples(places, config.triples, generator)
+        rotation, translation = pose_search.poses_from_triples(places.tangents[place], runtime.template.vertices[vertex])
+        sound = rotation.isfinite().all(-1).all(-1) & translation.isfinite().all(-1) & (translation[:, 2] > 0.6)
+        rotation, translation = rotation[sound], translation[sound]
+        if not len(rotation):
+            return None
+        some = torch.linspace(0, len(places.tangents) - 1, min(128, len(places.tangents)), device=device).round().long()
+        few = Places(places.tangents[some], places.probability[some, :8], places.vertex[some, :8], places.cell)
+        fit = pose_search.kernel(few, runtime.template, rotation, translation, 2 * config.width)
+        best = pose_search.distinct(rotation, pose_search.agreement(fit, few, config.floor), config.apart, config.modes)
+        widths = tuple(config.width * factor for factor in (2.0, 2.0, 1.5, 1.0, 1.0))
+        rotation, translation, information = pose_search.refine(
+            places, runtime.template, rotation[best], translation[best], widths, config.floor
+        )
+        fit = pose_search.kernel(places, runtime.template, rotation, translation, config.width)
+        score = pose_search.agreement(fit, places, config.floor)
+        covered = self._coverage(runtime.template, rotation, translation, presence, crop_from_view)
+        total = score + config.coverage * covered
+        left = pose_search.distinct(rotation, total, config.apart / 2, config.modes)  # some have met
+        rotation, translation, information, fit, total = (t[left] for t in (rotation, translation, information, fit, total))
+        winner = 0
+        return self._answer(
+            runtime, view, places, fit[winner], rotation[winner], translation[winner], information[winner],
+            total, crop_from_view, camera,
+        )  # fmt: skip
+
+    def _places(
+        self, probability: Tensor, presence: Tensor, crop_from_image: Tensor, camera: Camera
+    ) -> tuple[Tensor, Places, Tensor]:
+        """The rotation view_from_cam (3, 3) of a camera that looks at the crop's centre, the places, and crop_from_view (3, 3).
+
+        crop_from_view maps homogeneous tangents of that camera to pixels of the crop.
+        """
+        config = self.config
+        side = (config.crop_size - 1) / 2
+        cam_from_crop = torch.linalg.inv(crop_from_image.cpu() @ camera.matrix)
+        axis = cam_from_crop @ torch.tensor([side, side, 1.0], dtype=torch.float64)
+        view_from_cam = _looking((axis / axis.norm())[None])[0]
+        view_from_crop = view_from_cam @ cam_from_crop
+        strongest = presence.flatten().topk(min(config.places, presence.numel()))
+        index = strongest.indices[strongest.values > min(config.presence, 0.5)].sort().values
+        columns = presence.shape[1]
+        pixel = torch.stack([index % columns, index // columns, torch.ones_like(index)], -1).double().cpu()
+        pixel[:, :2] = pixel[:, :2] * STRIDE + (STRIDE - 1) / 2
+        ray = pixel @ view_from_crop.T
+        likeliest = probability.flatten(0, 1)[index].topk(min(config.vertices, probability.shape[-1]))
+        middle = torch.tensor([[side, side, 1.0], [side + STRIDE, side, 1.0]], dtype=torch.float64) @ view_from_crop.T
+        middle = middle[:, :2] / middle[:, 2:]
+        tangents = (ray[:, :2] / ray[:, 2:]).float().to(probability.device)
+        places = Places(tangents, likeliest.values, likeliest.indices, float((middle[1] - middle[0]).norm()))
+        return view_from_cam, places, torch.linalg.inv(view_from_crop)
+
+    def _coverage(
+        self, template: Template, rotation: Tensor, translation: Tensor, presence: Tensor, crop_from_view: Tensor
+    ) -> Tensor:
+        """Mean log presence (H,) where the visible part of the template projects; outside the crop nothing is said."""
+        tangents, _ = pose_search.project_template(template, rotation, translation)
+        seen = template.seen_from(rotation, translation)
+        pixels = transform_homography(crop_from_view.float().to(tangents), tangents)
+        where = (pixels + 0.5) / self.config.crop_size * 2 - 1
+        seen = seen & (where.abs() < 1).all(-1)
+        sampled = F.grid_sample(presence[None, None], where[None], align_corners=False, padding_mode="border")[0, 0]
+        value = (sampled + 0.1).clamp_max(1).log() * seen
+        return value.sum(-1) / seen.sum(-1).clamp_min(1)
+
+    def _answer(
+        self,
+        runtime: Runtime,
+        view_from_cam: Tensor,
+        places: Places,
+        fit: Tensor,
+        rotation: Tensor,
+        translation: Tensor,
+        information: Tensor,
+        total: Tensor,
+        crop_from_view: Tensor,
+        camera: Camera,
+    ) -> PoseEstimate:
+        """The estimate in the image's camera, with score, inliers and covariance."""
+        model, config = runtime.model, self.config
+        view_from_canon = from_parts(rotation.double().cpu(), translation.double().cpu())
+        turn = torch.eye(4, dtype=torch.float64)
+        turn[:3, :3] = view_from_cam.T
+        pose = turn @ view_from_canon
+        scale = model.diameter or 1.0
+        share = (fit.sum(-1) / places.presence.clamp_min(1e-6)).cpu()
+        inlier = share > 0.3
+        tangents, _ = pose_search.project_template(runtime.template, rotation[None], translation[None])
+        gap = (tangents[0][places.vertex] - places.tangents[:, None]).norm(dim=-1).cpu()
+        weight = fit.cpu() / fit.cpu().sum(-1, keepdim=True).clamp_min(1e-9)
+        pixels = float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
+        error = float(((gap * weight).sum(-1)[inlier] * pixels).median()) if bool(inlier.any()) else 0.0
+        # neighbouring places err together: as if one in ten were independent
+        sigma = config.width * places.cell
+        covariance = torch.linalg.pinv(information.double().cpu() / sigma**2, hermitian=True) * 10
+        lift = torch.zeros(6, 6, dtype=torch.float64)
+        lift[:3, :3], lift[3:, 3:] = view_from_cam.T * scale, view_from_cam.T
+        rigid = pose.clone()
+        rigid[:3, 3] *= scale
+        shown = project(camera.matrix, transform(pose, model.vertices.double()))
+        certainty = float(torch.softmax(total.cpu() * 12, 0).max())
+        score = float(share.mean()) ** 0.5 * certainty
+        return PoseEstimate(
+            category=model.category,
+            cam_from_canon=rigid,
+            scale=scale,
+            metric=model.diameter is not None,
+            size=model.extents.double() * scale,
+            score=min(max(score, 0.0), 1.0),
+            covariance=lift @ covariance @ lift.T,
+            symmetry=model.symmetry,
+            inliers=int(inlier.sum()),
+            reprojection_error=error,
+            box=torch.cat([shown.amin(0), shown.amax(0)]),
+        )
+
+
+def transform_homography(matrix: Tensor, points: Tensor) -> Tensor:
+    """Points (..., 2) mapped by a homography (3, 3)."""
+    mapped = points @ matrix[:, :2].T + matrix[:, 2]
+    return mapped[..., :2] / mapped[..., 2:].clamp_min(1e-9)
+
+
+def _looking(directions: Tensor) -> Tensor:
+    """Rotations (N, 3, 3) that turn unit directions (N, 3) onto z, by the shortest way to within a turn about z."""
+    z = directions / directions.norm(dim=-1, keepdim=True)
+    aside = torch.where((z[:, 1:2].abs() > 0.9).expand_as(z), z.new_tensor([0.0, 0.0, -1.0]), z.new_tensor([0.0, 1.0, 0.0]))
+    x = torch.linalg.cross(aside, z)
+    x = x / x.norm(dim=-1, keepdim=True)
+    return torch.stack([x, torch.linalg.cross(z, x), z], -2)
+
+
+def _sphere(count: int) -> Tensor:
+    """Unit vectors (count, 3) spread evenly over the sphere (golden spiral)."""
+    k = torch.arange(count, dtype=torch.float32) + 0.5
+    z, turn = 1 - 2 * k / count, k * (torch.pi * (3 - 5**0.5))
+    r = (1 - z * z).sqrt()
+    return torch.stack([r * turn.cos(), r * turn.sin(), z], -1)

@@ -1,0 +1,188 @@
+"""From dense correspondences to poses: hypotheses from triples, their agreement with all places, refinement, uncertainty.
+
+All of it is batched tensor arithmetic on one device. A place i of the picture has a ray, given by its tangents (2,) in a camera
+that looks at the object, and for its M likeliest template vertices their probabilities. A pose maps canonical units into that
+camera, in object diameters: x = R X + T.
+
+Source of the triples: Alter, "3-D pose from 3 points using weak-perspective", PAMI 1994. The rest is expectation maximisation:
+each place belongs to its likely vertices where they project close to it, or to nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from uns_pose_ros.geometry import rotation_from_vector
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """P places of one picture that may show the object."""
+
+    tangents: Tensor  # (P, 2) float32
+    probability: Tensor  # (P, M) float32, of being the vertex, among all vertices and clutter
+    vertex: Tensor  # (P, M) int64
+    cell: float  # distance between neighbouring places, tangents
+
+    @property
+    def presence(self) -> Tensor:
+        """(P,) probability that the place shows the object."""
+        return self.probability.sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """A template mesh with a table of what is visible from where."""
+
+    vertices: Tensor  # (V, 3) float32, canonical units
+    directions: Tensor  # (D, 3) float32, unit, from the object to the camera
+    visible: Tensor  # (D, V) bool
+
+    def seen_from(self, rotation: Tensor, translation: Tensor) -> Tensor:
+        """(H, V) bool: what poses (H, 3, 3), (H, 3) show of the template, by the nearest of the table's directions."""
+        centre = self.vertices.mean(0)
+        towards = -(rotation.mT @ (rotation @ centre + translation)[..., None])[..., 0]
+        return self.visible[(towards @ self.directions.T).argmax(-1)]
+
+
+def draw_triples(places: Places, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Places (count, 3) and vertices (count, 3), drawn by presence and probability."""
+    device = places.tangents.device
+    uniform = torch.rand(2, count * 3, generator=generator).to(device)
+    ladder = places.presence.cumsum(0)
+    place = torch.searchsorted(ladder, uniform[0] * ladder[-1]).clamp_(max=len(ladder) - 1)
+    steps = places.probability[place].cumsum(1)
+    choice = (steps < uniform[1, :, None] * steps[:, -1:]).sum(1).clamp_(max=steps.shape[1] - 1)
+    vertex = places.vertex[place, choice]
+    return place.view(count, 3), vertex.view(count, 3)
+
+
+def poses_from_triples(image: Tensor, model: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotations (2 N, 3, 3) and translations (2 N, 3) of weak perspective through triples: tangents (N, 3, 2), points (N, 3, 3).
+
+    Two solutions each, mirror images in depth. Degenerate triples give poses that are not finite.
+    """
+    d, r = image[:, 1:] - image[:, :1], model[:, 1:] - model[:, :1]  # (N, 2, 2), (N, 2, 3)
+    d_square, r_square = (d * d).sum(-1), (r * r).sum(-1)
+    d_dot, r_dot = (d[:, 0] * d[:, 1]).sum(-1), (r[:, 0] * r[:, 1]).sum(-1)
+    # heights h over the image plane: h0^2 = s r00 - d00, h1^2 = s r11 - d11, h0 h1 = s r01 - d01 with s the squared scale
+    a = r_square.prod(-1) - r_dot**2
+    b = r_square[:, 0] * d_square[:, 1] + r_square[:, 1] * d_square[:, 0] - 2 * r_dot * d_dot
+    c = d_square.prod(-1) - d_dot**2
+    s = (b + (b * b - 4 * a * c).clamp_min(0).sqrt()) / (2 * a)
+    height = (s[:, None] * r_square - d_square).clamp_min(0).sqrt()
+    height[:, 1] = torch.where(s * r_dot - d_dot < 0, -height[:, 1], height[:, 1])
+    scale = s.sqrt()
+    rotations, translations = [], []
+    frame = torch.linalg.inv_ex(_frame(r[:, 0], r[:, 1]))[0]
+    for sign in (1.0, -1.0):
+        edge = torch.cat([d, sign * height[..., None]], -1) / scale[:, None, None]
+        rotation = _orthonormal(_frame(edge[:, 0], edge[:, 1]) @ frame)
+        centre = (rotation @ model.mean(1)[..., None])[..., 0]
+        at = image.mean(1)
+        translations.append(torch.cat([at - scale[:, None] * centre[:, :2], torch.ones_like(at[:, :1])], 1) / scale[:, None])
+        rotations.append(rotation)
+    rotation, translation = torch.cat(rotations), torch.cat(translations)
+    # weak perspective measures depth at the points, not at the origin of the canonical frame
+    depth = (rotation @ model.mean(1).repeat(2, 1)[..., None])[:, 2, 0]
+    translation = torch.cat([translation[:, :2], translation[:, 2:] - depth[:, None]], 1)
+    return rotation, translation
+
+
+def _frame(a: Tensor, b: Tensor) -> Tensor:
+    return torch.stack([a, b, torch.linalg.cross(a, b)], -1)
+
+
+def _orthonormal(matrix: Tensor) -> Tensor:
+    """Gram-Schmidt on the columns of nearly orthonormal matrices (N, 3, 3)."""
+    x, y, _ = matrix.unbind(-1)
+    x = x / x.norm(dim=-1, keepdim=True)
+    y = y - (x * y).sum(-1, keepdim=True) * x
+    y = y / y.norm(dim=-1, keepdim=True)
+    return torch.stack([x, y, torch.linalg.cross(x, y)], -1)
+
+
+def project_template(template: Template, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
+    """Tangents (H, V, 2) of all vertices, and in the camera (H, V, 3), under poses (H, 3, 3), (H, 3)."""
+    points = template.vertices @ rotation.mT + translation[:, None]
+    return points[..., :2] / points[..., 2:].clamp_min(1e-3), points
+
+
+def kernel(places: Places, template: Template, rotation: Tensor, translation: Tensor, width: float) -> Tensor:
+    """How well each place's vertices fit H poses, (H, P, M): probability times a Gaussian of `width` cells around the place.
+
+    Vertices on the far side count nothing.
+    """
+    tangents, _ = project_template(template, rotation, translation)
+    tangents = torch.where(template.seen_from(rotation, translation)[..., None], tangents, 1e6)
+    flat = places.vertex.reshape(-1)
+    x = tangents[..., 0].index_select(1, flat).view(-1, *places.vertex.shape)
+    y = tangents[..., 1].index_select(1, flat).view(-1, *places.vertex.shape)
+    square = (x - places.tangents[:, :1]).square_() + (y - places.tangents[:, 1:]).square_()
+    return square.mul_(-0.5 / (width * places.cell) ** 2).exp_().mul_(places.probability)
+
+
+def agreement(fit: Tensor, places: Places, floor: float) -> Tensor:
+    """Mean log likelihood (H,) in nats, over places by presence, of `kernel`'s values; places that nothing explains cost log(floor)."""
+    likely = (fit.sum(-1) / places.presence.clamp_min(1e-6)).clamp_max(1)
+    return ((likely + floor).log() * places.presence).sum(-1) / places.presence.sum().clamp_min(1e-6)
+
+
+def refine(
+    places: Places, template: Template, rotation: Tensor, translation: Tensor, widths: tuple[float, ...], floor: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Poses after one Gauss-Newton step for each width (cells), full perspective, and the last information matrix (H, 6, 6).
+
+    Its order is translation (diameters), rotation about the camera's axes (rad).
+    """
+    information = torch.eye(6).expand(len(rotation), 6, 6)
+    for width in widths:
+        fit = kernel(places, template, rotation, translation, width)
+        weight = fit / (fit.sum(-1, keepdim=True) + floor * places.presence[:, None])  # share of the place that is a vertex
+        weight = weight * places.presence[:, None]
+        # gather each vertex's total weight and weighted mean place: sums over places are linear in the residual
+        count = len(template.vertices)
+        flat = places.vertex.reshape(-1)
+        sums = torch.zeros(len(rotation), 3, count, device=rotation.device)
+        values = torch.stack([weight, weight * places.tangents[:, :1], weight * places.tangents[:, 1:]], 1).flatten(2)
+        sums.index_add_(2, flat, values)
+        total, mean = sums[:, 0], sums[:, 1:] / sums[:, :1].clamp_min(1e-9)
+        tangents, points = project_template(template, rotation, translation)
+        residual = mean.mT - tangents  # (H, V, 2)
+        inverse = 1 / points[..., 2].clamp_min(1e-3)
+        zero = torch.zeros_like(inverse)
+        u, v = tangents.unbind(-1)
+        lever = points - translation[:, None]
+        down = torch.stack([torch.stack([inverse, zero, -u * inverse], -1), torch.stack([zero, inverse, -v * inverse], -1)], -2)
+        turn = torch.linalg.cross(lever[..., None, :].expand_as(down), down)  # d . (w x lever) = w . (lever x d)
+        jacobian = torch.cat([down, turn], -1)  # (H, V, 2, 6)
+        weighted = (jacobian * total[..., None, None]).flatten(1, 2)
+        plain = jacobian.flatten(1, 2)
+        information = weighted.mT @ plain
+        gradient = (weighted.mT @ residual.flatten(1)[..., None])[..., 0]
+        damping = 1e-4 * torch.diagonal(information, dim1=-2, dim2=-1).clamp_min(1e-9)
+        step = torch.linalg.solve_ex(information + torch.diag_embed(damping), gradient)[0]
+        step = torch.nan_to_num(step)
+        step = step * (0.5 / step[:, 3:].norm(dim=-1, keepdim=True).clamp_min(0.5))  # at most half a radian
+        rotation = rotation_from_vector(step[:, 3:]) @ rotation
+        translation = translation + step[:, :3]
+        translation = torch.cat([translation[:, :2], translation[:, 2:].clamp_min(0.6)], 1)  # outside the object
+    return rotation, translation, information
+
+
+def distinct(rotation: Tensor, score: Tensor, apart: float, most: int) -> Tensor:
+    """Indices of the best-scored rotations (H, 3, 3), each `apart` degrees from the better ones, at most `most`."""
+    free = score.clone()
+    chosen: list[Tensor] = []
+    limit = 1 + 2 * torch.cos(torch.deg2rad(torch.tensor(apart)))
+    limit = limit.to(rotation)
+    for _ in range(most):
+        best = free.argmax()
+        if chosen and not bool(free[best].isfinite()):
+            break
+        chosen.append(best)
+        free = torch.where((rotation * rotation[best]).sum((-2, -1)) > limit, -torch.inf, free)
+    return torch.stack(chosen)

@@ -1,0 +1,70 @@
+"""The category's mean shape: the template whose vertices the network tells apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from torch import Tensor
+
+from uns_pose_ros.geometry import transform
+from uns_pose_ros.mesh import extract_surface
+
+
+@dataclass(frozen=True)
+class TemplateConfig:
+    """How the template is made."""
+
+    resolution: int = 48  # voxels along the longest side of the canonical box
+    vertices: int = 300  # at most, after decimation
+
+
+def mean_shape(
+    meshes: Sequence[tuple[Tensor, Tensor]], canon_from_obj: Tensor, weight: Tensor, config: TemplateConfig = TemplateConfig()
+) -> tuple[Tensor, Tensor]:
+    """Vertices (V, 3) float32 and triangles (T, 3) int64, canon frame, of the weighted mean of N closed meshes.
+
+    Meshes are vertices (V_i, 3) and triangles (T_i, 3) in their obj frames, canon_from_obj (N, 4, 4), weight (N,). Signed
+    distances are averaged, not positions, so the shapes need no correspondences.
+    """
+    placed = zip(meshes, canon_from_obj, strict=True)
+    moved = [(transform(pose, vertices.double()), triangles) for (vertices, triangles), pose in placed]
+    everything = torch.cat([vertices for vertices, _ in moved])
+    low, high = everything.amin(0), everything.amax(0)
+    step = float((high - low).max()) / (config.resolution - 1)
+    low = low - 2 * step
+    counts = ((high - low) / step).ceil().int().tolist()
+    axes = [low[k] + step * torch.arange(count + 3) for k, count in enumerate(counts)]
+    share = (weight / weight.sum()).tolist()
+    mean = np.zeros([len(axis) for axis in axes])
+    for (vertices, triangles), part in zip(moved, share, strict=True):
+        solid = inside(vertices.float(), triangles, axes)
+        mean += part * (distance_transform_edt(solid) - distance_transform_edt(~solid))
+    mean = gaussian_filter(mean, 0.7)  # voxel distances are whole numbers; where they cancel, surfaces get slivers
+    return extract_surface(mean, low.numpy(), np.full(3, step), config.vertices)
+
+
+def inside(vertices: Tensor, triangles: Tensor, axes: Sequence[Tensor]) -> np.ndarray:
+    """Which points of a grid with the given axes lie inside a closed mesh (V, 3), (T, 3): bool, (len(x), len(y), len(z)).
+
+    Crossings of the surface are counted along lines parallel to z.
+    """
+    a, b, c = vertices[triangles].unbind(1)
+    x, y = torch.meshgrid(axes[0].float() + 1e-6, axes[1].float() + 1e-6, indexing="ij")  # off the vertices of a grid-made mesh
+    points = torch.stack([x, y], -1).reshape(-1, 1, 2)
+    e1, e2, p = (b - a)[:, :2], (c - a)[:, :2], points - a[:, :2]
+    area = e1[:, 0] * e2[:, 1] - e1[:, 1] * e2[:, 0]
+    inverse = torch.where(area.abs() < 1e-12, torch.zeros_like(area), 1 / area)
+    u = (p[..., 0] * e2[:, 1] - p[..., 1] * e2[:, 0]) * inverse
+    v = (p[..., 1] * e1[:, 0] - p[..., 0] * e1[:, 1]) * inverse
+    hit = (inverse != 0) & (u >= 0) & (v >= 0) & (u + v < 1)
+    line, triangle = hit.nonzero(as_tuple=True)
+    height = a[triangle, 2] + u[line, triangle] * (b - a)[triangle, 2] + v[line, triangle] * (c - a)[triangle, 2]
+    slot = torch.searchsorted(axes[2].float().contiguous(), height.contiguous())
+    flips = torch.zeros(len(points), len(axes[2]) + 1, dtype=torch.int64)
+    flips.index_put_((line, slot), torch.ones_like(slot), accumulate=True)
+    solid = flips[:, :-1].cumsum(1) % 2 == 1
+    return solid.reshape(len(axes[0]), len(axes[1]), -1).numpy()
