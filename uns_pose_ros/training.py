@@ -186,7 +186,7 @@ def _views_of_frame(
         shown = torch.from_numpy(visible)[places[:, 1].long(), places[:, 0].long()]
         index = shown.nonzero()[:, 0]
         canon = torch.full((len(places), 3), torch.nan)
-        pixels = transform(torch.from_numpy(np.linalg.inv(crop_from_image)), _homogeneous(places[index]))
+        pixels = _homogeneous(places[index]) @ torch.from_numpy(np.linalg.inv(crop_from_image)).T
         rays = (pixels @ rays_from_places.T).float()
         distance, _, _ = cast_rays(origin.float(), rays, *mesh)
         hit = distance.isfinite()
