@@ -1,11 +1,16 @@
-"""Fixtures for the tests that talk over ROS: every test has its own domain and leaves no process behind."""
+"""Fixtures of several test files.
+
+A test that talks over ROS has a domain of its own and leaves no process behind.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,3 +40,17 @@ def robot(ros_domain: int) -> Iterator[Robot]:
     robot = Robot(ros_domain)
     yield robot
     robot.close()
+
+
+@pytest.fixture(scope="session")
+def aligned_trucks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three rendered videos with labels.json, reconstructed and aligned, for reading only."""
+    from small_category import write_aligned_trucks
+
+    return write_aligned_trucks(tmp_path_factory.mktemp("category") / "truck")
+
+
+@pytest.fixture
+def trucks(aligned_trucks: Path, tmp_path: Path) -> Path:
+    """A copy of `aligned_trucks` of the test's own."""
+    return Path(shutil.copytree(aligned_trucks, tmp_path / "truck"))

@@ -43,11 +43,13 @@ def report(
     if len(set(known) & set(alignment.videos)) > 1:
         accuracies["alignment"] = evaluation.evaluate_alignment(alignment, known)
     chosen, results = list[Video](), list[ImageResult]()
+    labelled = False
     if model is not None:
-        chosen = [thinned(load_video(folder, need_masks=False), images) for folder in _unseen(category, videos, model)]
+        unseen = _unseen(category, videos, model)
+        labelled = bool(known) and all(folder.name in known for folder in unseen)
+        chosen = [thinned(load_video(folder, need_masks=False, need_poses=labelled), images) for folder in unseen]
         with progress_bar() as progress:
-            results = _results(chosen, model, known, device, progress)
-    labelled = bool(known)
+            results = _results(chosen, model, known if labelled else {}, device, progress)
     if results and labelled:
         accuracies["estimates in unseen videos"] = evaluation.summarise(results)
     contents = Contents(
