@@ -18,9 +18,9 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["storage", "ply", "colmap", "video", "onnx_reader", "weights", "masks", "sfm", "crops", "drawing"], 1),
     **dict.fromkeys(["visibility", "mesh", "backbone", "features"], 1),
     **dict.fromkeys(["shapes", "alignment", "synchronization", "consensus", "turns", "augmentation", "network", "template"], 2),
-    **dict.fromkeys(["training", "inference", "tracking"], 3),
-    **dict.fromkeys(["evaluation", "report"], 4),
-    **dict.fromkeys(["cli", "nodes"], 5),
+    **dict.fromkeys(["training", "pose_search", "inference", "tracking"], 3),
+    **dict.fromkeys(["evaluation", "report", "stages"], 4),
+    **dict.fromkeys(["cli", "cli_arguments", "cli_model", "cli_pipeline", "cli_report", "console", "nodes"], 5),
 }
 ROS = ("rclpy", "rcl_interfaces", "builtin_interfaces", "tf2_ros", "tf_transformations", "cv_bridge", "launch", "launch_ros")
 # what the offline pipeline needs and the estimator does not (extras of setup.py)
@@ -92,7 +92,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("module", ["inference", "nodes.estimator_node"])
+@pytest.mark.parametrize("module", ["inference", "cli_model", "nodes.estimator_node"])
 def test_the_estimator_needs_nothing_of_the_offline_pipeline(module: str) -> None:
     if module.startswith("nodes"):
         pytest.importorskip("rclpy")
