@@ -168,7 +168,7 @@ def cluster_views(
 
 
 def nearest_table(points: Tensor, config: ShapeConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """The vertex of points (V, 3) nearest to each cell's centre (cells**3,) int32, the table's corner (3,) and cell size (3,)."""
+    """The vertex of (V, 3) nearest to each cell's centre (cells**3,), int32; the table's corner (3,) and cell size (3,)."""
     low = points.amin(0) - config.margin
     cell = (points.amax(0) + config.margin - low) / config.cells
     axes = [low[k] + (torch.arange(config.cells) + 0.5) * cell[k] for k in range(3)]

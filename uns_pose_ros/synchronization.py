@@ -178,9 +178,9 @@ def correct_turns(canon_from_shape: Tensor, shapes: Shapes, pairs: Pairs, config
     for k in range(len(poses)):
         a, b = shapes.take(pairs.a[k : k + 1].to(device)), shapes.take(other[k : k + 1].to(device))
         likeness[k], overlap[k] = (x[0].cpu() for x in view_likeness(poses[k : k + 1].to(device), a, b, config.pair.view_width))
-    rival = likeness.topk(2).indices
-    usual = (likeness * overlap).gather(1, rival).sum() / overlap.gather(1, rival).sum()
-    turns = choose_turns(pairs.count, pairs.a, pairs.b, pairs.mirrored, overlap * (likeness - usual))
+    rival = likeness.topk(2).indices  # what is usual for this pair: odd videos are unlike all others in any turn
+    usual = (likeness * overlap).gather(1, rival).sum(1) / overlap.gather(1, rival).sum(1).clamp_min(1e-9)
+    turns = choose_turns(pairs.count, pairs.a, pairs.b, pairs.mirrored, overlap * (likeness - usual[:, None]))
     rotation = split_similarity(turn_matrices()[turns.video] @ canon_from_shape)[0]
     rotation = torch.roll(rotation, {0: 0, 1: -1, 3: 1}[turns.mirror], dims=1)  # the mirror's normal becomes y again
     consensus = settle(edges_of(pairs, config), rotation, config.consensus)
@@ -194,8 +194,8 @@ def mirror_plane() -> Tensor:
 
 def confidences(consensus: Consensus, pairs: Pairs, evidence: Tensor, turn: Tensor, config: AlignConfig) -> Tensor:
     """Confidence (N,) in [0, 1]: weighted fraction of a video's pairs that agree with the consensus."""
-    weight = edges_of(pairs, config).weight.amax(1)
-    agreeing = weight * consensus.nearness
+    edges = edges_of(pairs, config).weight
+    weight, agreeing = edges.amax(1), edges.gather(1, consensus.mode[:, None])[:, 0] * consensus.nearness
     total, good = torch.zeros(2, pairs.count, dtype=torch.float64)
     for end in (pairs.a, pairs.b):
         total.index_add_(0, end, weight)
