@@ -183,15 +183,18 @@ class Estimator:
         few = Places(places.tangents[some], places.probability[some, :8], places.vertex[some, :8], places.cell)
         fit = pose_search.kernel(few, runtime.template, rotation, translation, 2 * config.width)
         best = pose_search.distinct(rotation, pose_search.agreement(fit, few, config.floor), config.apart, config.modes)
-        widths = tuple(config.width * factor for factor in (2.0, 2.0, 1.5, 1.0, 1.0))
+        rotation, translation = rotation[best], translation[best]
+        rough, fine = (tuple(config.width * factor for factor in factors) for factors in ((2.0, 2.0), (1.5, 1.0, 1.0)))
+        rotation, translation, _ = pose_search.refine(places, runtime.template, rotation, translation, rough, config.floor)
+        turned = pose_search.half_turns(runtime.template, rotation[:1], translation[:1])  # what a network takes for each other
+        rotation, translation = torch.cat([rotation, turned[0]]), torch.cat([translation, turned[1]])
         rotation, translation, information = pose_search.refine(
-            places, runtime.template, rotation[best], translation[best], widths, config.floor
+            places, runtime.template, rotation, translation, fine, config.floor
         )
         fit = pose_search.kernel(places, runtime.template, rotation, translation, config.width)
-        score = pose_search.agreement(fit, places, config.floor)
         covered = self._coverage(runtime.template, rotation, translation, presence, crop_from_view)
-        total = score + config.coverage * covered
-        left = pose_search.distinct(rotation, total, config.apart / 2, config.modes)  # some have met
+        total = pose_search.agreement(fit, places, config.floor) + config.coverage * covered
+        left = pose_search.distinct(rotation, total, config.apart, len(total))  # some have met
         rotation, translation, information, fit, total = (t[left] for t in (rotation, translation, information, fit, total))
         winner = 0
         return self._answer(

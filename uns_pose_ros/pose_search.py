@@ -173,6 +173,17 @@ def refine(
     return rotation, translation, information
 
 
+def half_turns(template: Template, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
+    """Poses (3 H, 3, 3), (3 H, 3): each given one after half a turn about each principal axis of the template."""
+    centre = template.vertices.mean(0)
+    centred = template.vertices - centre
+    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.T  # (3, 3), a row an axis
+    turns = 2 * axes[:, :, None] * axes[:, None] - torch.eye(3, device=axes.device)
+    turned = rotation[:, None] @ turns
+    moved = translation[:, None] + ((rotation[:, None] - turned) @ centre)
+    return turned.flatten(0, 1), moved.flatten(0, 1)
+
+
 def distinct(rotation: Tensor, score: Tensor, apart: float, most: int) -> Tensor:
     """Indices of the best-scored rotations (H, 3, 3), each `apart` degrees from the better ones, at most `most`."""
     free = score.clone()

@@ -120,8 +120,13 @@ def random_views(
     config: TrainConfig,
     seed: int = 0,
     progress: Progress | None = None,
+    mirror: Tensor | None = None,
 ) -> Views:
-    """Random views of all frames that have a mask and a pose, read by the backbone. Each view depends on the seed and its frame alone."""
+    """Random views of all frames that have a mask and a pose, read by the backbone; each depends on the seed and its frame alone.
+
+    mirror: unit normal (3,) of the category's mirror plane through the canonical origin; half of the views are then flipped left
+    to right.
+    """
     jobs = [(v, frame) for v, video in enumerate(videos) for frame in video.frames if frame.mask and frame.cam_from_obj is not None]
     if not jobs:
         raise InvalidInput("no frame of the training videos has both a mask and a pose")
@@ -133,7 +138,10 @@ def random_views(
     def draw(job: tuple[int, tuple[int, Frame]]) -> tuple[int, list[tuple[Picture, Tensor, Tensor]]]:
         number, (video, frame) = job
         rng = np.random.default_rng([seed, number])
-        return video, _views_of_frame(frame, *shapes[video], canon_from_obj[video], count, rng, backgrounds, config)
+        views = _views_of_frame(frame, *shapes[video], canon_from_obj[video], count, rng, backgrounds, config)
+        if mirror is not None:
+            views = [_flipped(*view, mirror.float()) if rng.random() < 0.5 else view for view in views]
+        return video, views
 
     with ThreadPoolExecutor(2) as pool:
         for done, (video, views) in enumerate(_ahead(pool, draw, list(enumerate(jobs)))):
@@ -194,6 +202,14 @@ def _views_of_frame(
         canon[index[hit]] = transform(canon_from_obj, points).float()
         views.append((picture, canon, ~shown))
     return views
+
+
+def _flipped(picture: Picture, canon: Tensor, background: Tensor, mirror: Tensor) -> tuple[Picture, Tensor, Tensor]:
+    """What the picture's mirror image shows, given the normal (3,) of the category's mirror plane."""
+    side = round(len(canon) ** 0.5)
+    reflected = canon - 2 * (canon @ mirror)[:, None] * mirror
+    maps = [tensor.unflatten(0, (side, side)).flip(1).flatten(0, 1) for tensor in (reflected, background)]
+    return np.ascontiguousarray(picture[:, ::-1]), maps[0], maps[1]
 
 
 def _homogeneous(pixels: Tensor) -> Tensor:
