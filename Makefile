@@ -31,5 +31,5 @@ demo: setup
 	.venv/bin/python demo/run_demo.py
 
 clean:
-	rm -rf build install log demo/out *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build install log demo/out demo/report.html *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

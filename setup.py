@@ -46,7 +46,7 @@ setup(
         "console_scripts": [
             "uns-pose = uns_pose_ros.cli:main",
             "uns-pose-bringup = uns_pose_ros.nodes.bringup:main",
-            "estimator = uns_pose_ros.nodes.estimator_node:main",
+            "estimator = uns_pose_ros.nodes.bringup:estimator",
         ],
     },
     zip_safe=True,

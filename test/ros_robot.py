@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
+from uns_pose_ros.datatypes import Camera
 from uns_pose_ros.nodes.compat import array_to_image
 
-PATIENCE = 12.0  # s after which something that has to come will not come; only a failing test waits so long
-SCRIPTED = Path(__file__).with_name("scripted_node.py")
+PATIENCE = 40.0  # s after which something that has to come will not come; only a failing test waits so long
+SCRIPTED = str(Path(__file__).with_name("scripted_node.py"))
 TOPICS = {
     "tf": (TFMessage, "/tf"), "detections": (Detection3DArray, "/estimator/detections"),
     "poses": (PoseArray, "/estimator/poses"), "markers": (MarkerArray, "/estimator/markers"),
@@ -49,19 +50,29 @@ class Robot:
         self.heard: dict[str, list[Any]] = {name: [] for name in TOPICS}
         for name, (kind, topic) in TOPICS.items():
             self.node.create_subscription(kind, topic, self.heard[name].append, QoSProfile(depth=50))
+        self._start_camera()
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def _start_camera(self) -> None:
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
         self.images = self.node.create_publisher(Image, "/image", qos)
         self.infos = self.node.create_publisher(CameraInfo, "/camera_info", qos)
-        self._processes: list[subprocess.Popen[str]] = []
 
-    def start(self, *arguments: str, script: Path = SCRIPTED, reliable: bool = True) -> subprocess.Popen[str]:
+    def restart_camera(self) -> None:
+        """Other publishers in place of the present ones."""
+        self.node.destroy_publisher(self.images)
+        self.node.destroy_publisher(self.infos)
+        self._start_camera()
+
+    def start(self, *arguments: str, program: Sequence[str] = (SCRIPTED,), reliable: bool = True) -> subprocess.Popen[str]:
         """Start a process of the node with ROS arguments.
 
+        program: Python's arguments before them.
         reliable: ask for reliable pictures, since a single one sent best effort may be lost while the ends discover each other.
         """
         overrides = [f"qos_overrides./{topic}.subscription.reliability:=reliable" for topic in ("image", "camera_info")]
         given = [item for override in overrides if reliable for item in ("-p", override)]
-        command = [sys.executable, str(script), "--ros-args", *arguments, *given]
+        command = [sys.executable, *program, "--ros-args", *arguments, *given]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._processes.append(process)
         return process
@@ -96,6 +107,15 @@ class Robot:
         header = Header(frame_id=frame)
         header.stamp.sec = seconds
         self.images.publish(array_to_image(np.full((480, 640, 3), cars, np.uint8), "rgb8", header))
+
+    def photograph(self, pixels: np.ndarray, camera: Camera, seconds: int, frame: str = "camera") -> None:
+        """Send camera_info and a picture (H, W, 3) uint8 RGB, both stamped with `seconds`."""
+        header = Header(frame_id=frame)
+        header.stamp.sec = seconds
+        k = [float(value) for value in camera.matrix.flatten()]
+        d = [float(value) for value in camera.distortion]
+        self.calibrate(header=header, width=camera.width, height=camera.height, k=k, d=d)
+        self.images.publish(array_to_image(pixels, "rgb8", header))
 
     def results(self, seconds: int) -> dict[str, Any]:
         """The messages about the picture stamped with `seconds`, by topic; waits for its detections."""

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import array
 import itertools
+import math
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 pytest.importorskip("rclpy")
+import numpy as np
 import torch
+from builtin_interfaces.msg import Time
 from lifecycle_msgs.msg import Transition
 from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
 from ros_robot import Robot
 from scripted_node import ScriptedEstimator
 from uns_pose_ros.datatypes import Camera
 from uns_pose_ros.nodes.association import TrackIds
+from uns_pose_ros.nodes.compat import array_to_image
 from uns_pose_ros.nodes.worker import Worker
 
 PLAIN = ("-p", "models:=[plain]")
@@ -218,6 +227,79 @@ def test_a_publisher_with_an_incompatible_qos_is_named_in_diagnostics(robot: Rob
     robot.start(*PLAIN, "-p", "qos_overrides./image.subscription.durability:=transient_local")
     status = robot.diagnosis("a publisher of /image offers an incompatible QoS (DURABILITY)")
     assert status.level == b"\x02"
+
+
+def test_unusable_pictures_and_cameras_are_told_and_do_not_end_the_node(robot: Robot) -> None:
+    robot.start(*PLAIN)
+    robot.wait_until_listening()
+    robot.calibrate()
+    ordinary = np.full((480, 640, 3), 1, np.uint8)
+    faults: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("image encoding 'yuv9' is not known", {"encoding": "yuv9"}, {}),
+        ("image of 0 x 0 px", {"width": 0, "height": 0, "step": 0, "data": array.array("B")}, {}),
+        ("a row needs 1920 bytes", {"step": 7}, {}),
+        ("a camera matrix that is not finite", {}, {"k": [math.nan, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]}),
+        ("distortion coefficients that are not finite", {}, {"d": [math.inf, 0.0, 0.0, 0.0, 0.0]}),
+        ("focal lengths -600, 600 px", {}, {"k": [-600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]}),
+        ("camera_info describes 320 x 100 px", {}, {"width": 320, "height": 100}),
+    ]
+    stamps = itertools.count(1)
+
+    def send_and_look(told: str, picture: dict[str, Any], camera: dict[str, Any]) -> bool:
+        """Again and again: camera_info and picture may overtake each other."""
+        robot.calibrate(**camera)
+        message = array_to_image(ordinary, "rgb8", Header(frame_id="camera"))
+        message.header.stamp.sec = next(stamps)
+        for name, value in picture.items():
+            setattr(message, name, value)
+        robot.images.publish(message)
+        return any(told in status.message for array in robot.heard["diagnostics"] for status in array.status)
+
+    for fault in faults:
+        robot.wait(f"diagnostics with {fault[0]!r}", partial(send_and_look, *fault))
+    robot.heard["detections"].clear()
+    stream(robot, lambda: robot.heard["detections"])
+
+
+def test_a_camera_that_is_started_again_is_heard_again(robot: Robot) -> None:
+    robot.start(*PLAIN)
+    robot.wait_until_listening()
+    robot.calibrate()
+    robot.show(1, seconds=1)
+    robot.results(1)
+    robot.restart_camera()
+    robot.wait_until_listening()
+    robot.show(1, seconds=2)  # the camera's calibration is still known
+    robot.results(2)
+
+
+def test_time_that_jumps_back_forgets_the_objects(robot: Robot) -> None:
+    robot.start(*PLAIN, "-p", "use_sim_time:=true")
+    robot.wait_until_listening()
+    clock = robot.node.create_publisher(Clock, "/clock", 10)
+    robot.wait("the node on /clock", clock.get_subscription_count)
+    clock.publish(Clock(clock=Time(sec=100)))
+    robot.calibrate()
+    robot.show(2, seconds=100)
+    assert [d.id for d in robot.results(100)["detections"][0].detections] == ["0", "1"]
+    robot.show(1, seconds=110)
+    assert [d.id for d in robot.results(110)["detections"][0].detections] == ["2"]
+    clock.publish(Clock(clock=Time(sec=20)))
+    robot.wait("deleted markers", lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE})
+    robot.show(1, seconds=111)
+    assert [d.id for d in robot.results(111)["detections"][0].detections] == ["0"]
+
+
+def test_ctrl_c_at_any_moment_ends_clean(robot: Robot) -> None:
+    """While modules are imported, while the node is made and configured, while it runs."""
+    program = ["-m", "uns_pose_ros.nodes.bringup"]
+    processes = [robot.start("-p", "models:=[nothing_there]", program=program) for _ in range(5)]
+    ends = []
+    for process in processes:
+        time.sleep(0.9)  # the first began that much earlier than it is interrupted, the last five times as much
+        ends.append(robot.interrupt(process))
+    assert [code for code, _ in ends] == [0] * len(ends), ends
+    assert not [log for _, log in ends if "Traceback" in log]
 
 
 @pytest.mark.parametrize("argument", ["transport:=theora", "object_diameter:=-1.0", "models:=plain"])

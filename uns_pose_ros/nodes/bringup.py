@@ -1,20 +1,24 @@
-"""`uns-pose-bringup`: the estimator node on a machine without `ros2 launch`, from the same parameter file."""
+"""Entry points: the estimator node for `ros2 run` and launch, and `uns-pose-bringup` for machines without `ros2 launch`.
+
+The node's module imports for seconds. Nothing is there to be cleaned up until then, so Ctrl-C ends these at once, with code 0.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from uns_pose_ros.nodes import estimator_node
-
+DESCRIPTION = "Start the estimator node, from the same parameter file as ros2 launch does."
 EXAMPLE = "example: uns-pose-bringup mug/model --image /camera/image_raw --camera-info /camera/camera_info"
 
 
 def ros_arguments(given: Sequence[str]) -> list[str]:
     """The node's ROS arguments for this command's; what follows --ros-args is handed on. Ends the program on bad usage."""
-    parser = argparse.ArgumentParser(prog="uns-pose-bringup", description=__doc__, epilog=EXAMPLE)
+    parser = argparse.ArgumentParser(prog="uns-pose-bringup", description=DESCRIPTION, epilog=EXAMPLE)
     parser.add_argument("models", nargs="*", help="folders of trained models (default: those of the parameter file)")
     parser.add_argument("--image", default="image", metavar="TOPIC", help="topic of the pictures (default: %(default)s)")
     parser.add_argument("--camera-info", default="camera_info", metavar="TOPIC", help="of the camera (default: %(default)s)")
@@ -50,9 +54,19 @@ def ros_arguments(given: Sequence[str]) -> list[str]:
     return ["--ros-args", *arguments, *ros]
 
 
+def estimator(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `ros2 run uns_pose_ros estimator`; arguments: those of ROS, by default the command line's."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
+    from uns_pose_ros.nodes import estimator_node
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # rclpy's from here on
+    return estimator_node.run(args=None if arguments is None else [sys.argv[0], *arguments])
+
+
 def main() -> int:
     """Entry point of `uns-pose-bringup`; exit code 0, or 2 on bad usage."""
-    return estimator_node.run(args=[sys.argv[0], *ros_arguments(sys.argv[1:])])
+    return estimator(ros_arguments(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ def _window(info: CameraInfo, width: int, height: int) -> tuple[float, float, fl
 def _distortion(info: CameraInfo) -> list[float]:
     """OpenCV's coefficients, none where all are zero."""
     coefficients = [float(value) for value in info.d]
+    if not np.isfinite(coefficients).all():
+        raise InvalidInput("camera_info holds distortion coefficients that are not finite")
     if not any(coefficients):
         return []
     kept, rest = coefficients[:8], coefficients[8:]

@@ -263,7 +263,8 @@ def _one_line(error: Exception) -> str:
 def run(load: Load = load_estimator, args: list[str] | None = None) -> int:
     """Spin the node until a signal; exit code 0, or 2 where a parameter is not valid."""
     # rclpy's handler ends the spinning; Python's KeyboardInterrupt on top of it may strike inside C++ and surface as anything
-    signal.signal(signal.SIGINT, lambda number, frame: None)
+    interrupted = threading.Event()
+    signal.signal(signal.SIGINT, lambda number, frame: interrupted.set())
     node = None
     try:
         rclpy.init(args=args)
@@ -271,6 +272,8 @@ def run(load: Load = load_estimator, args: list[str] | None = None) -> int:
         print(f"estimator: {_one_line(error)}", file=sys.stderr)
         return 2
     try:
+        if interrupted.is_set():  # before rclpy's handler was there
+            return 0
         node = EstimatorNode(load)
         if node.autostart:
             node.start()
@@ -287,12 +290,3 @@ def run(load: Load = load_estimator, args: list[str] | None = None) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
-
-
-def main() -> int:
-    """Entry point of `ros2 run uns_pose_ros estimator`."""
-    return run()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,150 @@
+"""The robot's side of the demo: a camera that publishes a video's frames over DDS, and ears for what the node answers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rclpy
+import torch
+from numpy.typing import NDArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+from torch import Tensor
+from vision_msgs.msg import Detection3D, Detection3DArray
+
+from uns_pose_ros.datatypes import Frame
+from uns_pose_ros.nodes.compat import array_to_image, image_to_rgb
+from uns_pose_ros.video import read_image
+
+FRAME = "demo_camera"
+PATIENCE = 90.0  # s for the node to load its models on a busy machine
+LAST = 10.0  # s to wait for the answer to the last picture
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What came back for one picture."""
+
+    child: str  # TF frame of the object
+    cam_from_canon: Tensor  # (4, 4) float64, from /tf
+    score: float
+    size: Tensor  # (3,) float64, m
+    latency: float  # s from the picture's stamp to its transform here
+    overlay: NDArray[np.uint8] | None  # (H, W, 3) RGB as the node drew it
+
+
+class LiveCamera:
+    """A node of its own in this process; use it with `with`."""
+
+    def __init__(self) -> None:
+        rclpy.init()
+        self._node = Node("demo_robot")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        self._images = self._node.create_publisher(Image, "image", sensor)
+        self._infos = self._node.create_publisher(CameraInfo, "camera_info", sensor)
+        self._transforms: dict[int, list[tuple[Any, float]]] = {}  # stamp (ns) -> transforms and when they came
+        self._detections: dict[int, Detection3D | None] = {}
+        self._overlays: dict[int, Image] = {}
+        listening = QoSProfile(depth=20)
+        self._node.create_subscription(TFMessage, "/tf", self._on_tf, listening)
+        self._node.create_subscription(Detection3DArray, "/estimator/detections", self._on_detections, listening)
+        self._node.create_subscription(Image, "/estimator/overlay", self._on_overlay, listening)
+
+    def __enter__(self) -> LiveCamera:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+
+    def wait_for_node(self) -> None:
+        """Until the estimator hears the camera and this end hears the estimator; RuntimeError where it does not come up."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            heard = all(self._node.count_publishers(f"/estimator/{name}") for name in ("detections", "overlay"))
+            if heard and self._images.get_subscription_count() and self._infos.get_subscription_count():
+                self._spin(0.5)  # the other end discovers at its own pace
+                return
+            self._spin(0.1)
+        raise RuntimeError(f"the estimator node did not listen within {PATIENCE:.0f} s")
+
+    def film(self, frames: Sequence[Frame], period: float) -> list[Answer | None]:
+        """Publish a picture every `period` s, stamped with the present; the frames' answers in order, None where none came."""
+        stamps = []
+        for frame in frames:
+            due = time.monotonic() + period
+            stamps.append(self._publish(frame))
+            self._spin(due - time.monotonic())
+        end = time.monotonic() + LAST
+        while stamps[-1] not in self._overlays and time.monotonic() < end:
+            self._spin(0.1)
+        return [self._answer(stamp) for stamp in stamps]
+
+    def _publish(self, frame: Frame) -> int:
+        now, camera = self._node.get_clock().now(), frame.camera
+        header = Header(stamp=now.to_msg(), frame_id=FRAME)
+        info = CameraInfo(header=header, width=camera.width, height=camera.height, distortion_model="plumb_bob")
+        info.k = [float(value) for value in camera.matrix.flatten()]
+        info.d = [float(value) for value in camera.distortion]
+        self._infos.publish(info)
+        self._images.publish(array_to_image(read_image(frame.image).numpy(), "rgb8", header))
+        return int(now.nanoseconds)
+
+    def _answer(self, stamp: int) -> Answer | None:
+        best, transforms = self._detections.get(stamp), self._transforms.get(stamp, [])
+        if best is None or not transforms:
+            return None
+        hypothesis = best.results[0].hypothesis
+        child = f"{hypothesis.class_id}_{best.id}"
+        transform, arrived = next((t, when) for t, when in transforms if t.child_frame_id == child)
+        matrix = torch.eye(4, dtype=torch.float64)
+        turn, shift = transform.transform.rotation, transform.transform.translation
+        matrix[:3, :3] = torch.from_numpy(Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix())
+        matrix[:3, 3] = torch.tensor([shift.x, shift.y, shift.z], dtype=torch.float64)
+        size = torch.tensor([best.bbox.size.x, best.bbox.size.y, best.bbox.size.z], dtype=torch.float64)
+        picture = self._overlays.get(stamp)
+        overlay = None if picture is None else image_to_rgb(picture)
+        return Answer(child, matrix, float(hypothesis.score), size, arrived - stamp / 1e9, overlay)
+
+    def _on_tf(self, message: TFMessage) -> None:
+        now = self._node.get_clock().now().nanoseconds / 1e9
+        for transform in message.transforms:
+            if transform.header.frame_id == FRAME:
+                self._transforms.setdefault(_nanoseconds(transform.header), []).append((transform, now))
+
+    def _on_detections(self, message: Detection3DArray) -> None:
+        best = max(message.detections, key=lambda d: float(d.results[0].hypothesis.score), default=None)
+        self._detections[_nanoseconds(message.header)] = best
+
+    def _on_overlay(self, message: Image) -> None:
+        self._overlays[_nanoseconds(message.header)] = message
+
+    def _spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+
+def node_command(model: Path) -> list[str]:
+    """The estimator node as a process of its own on the topics above."""
+    return [sys.executable, "-m", "uns_pose_ros.nodes.bringup", str(model)]
+
+
+def _nanoseconds(header: Header) -> int:
+    return int(Time.from_msg(header.stamp).nanoseconds)
