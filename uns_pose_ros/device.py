@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from uns_pose_ros.datatypes import InvalidInput
@@ -22,7 +24,7 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def choose_precision(device: torch.device) -> str:
+def choose_precision(device: torch.device) -> Literal["fp32", "bf16"]:
     """What the backbone computes its matrix products in: bf16 where the processor has instructions for it, else fp32."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

@@ -15,8 +15,9 @@ from typing import Any
 
 import uns_pose_ros
 from uns_pose_ros import features, storage, synchronization, training, weights
-from uns_pose_ros.backbone import load_backbone
+from uns_pose_ros.backbone import DinoV2, load_backbone
 from uns_pose_ros.datatypes import Alignment, CategoryModel, InvalidInput, Progress
+from uns_pose_ros.device import choose_device, choose_precision
 from uns_pose_ros.features import ReconstructConfig
 from uns_pose_ros.synchronization import AlignConfig
 from uns_pose_ros.training import TrainConfig
@@ -46,7 +47,7 @@ def reconstruct(
     missing = [folder for folder in folders if not is_made(folder / storage.FEATURES, wanted[folder])]
     videos = {folder: load_video(folder) for folder in missing}
     if videos:
-        backbone = load_backbone(device=device)
+        backbone = _load_backbone(device)
     for folder, video in videos.items():
         mesh = features.reconstruct(video, backbone, config, _prefixed(progress, "reconstruct "))
         storage.save_feature_mesh(mesh, folder, wanted[folder])
@@ -97,7 +98,7 @@ def train(
         return storage.load_model(path), False
     videos = {folder.name: load_video(folder) for folder in folders}
     meshes = {folder.name: storage.load_feature_mesh(folder) for folder in folders}
-    backbone = load_backbone(device=device)
+    backbone = _load_backbone(device)
     name = category.resolve().name
     model = training.train(name, videos, meshes, alignment, backbone, config, seed, _prefixed(progress, "train: "))
     model = replace(model, provenance={**model.provenance, **wanted})
@@ -151,6 +152,11 @@ def _aligned_meshes(category: Path, folders: Sequence[Path], alignment: Alignmen
     if changed := [name for name in hashes if aligned.get(name) != hashes[name]]:
         raise InvalidInput(f"{path}: the meshes of {shorten(changed)} have changed since they were aligned; {again} again")
     return hashes
+
+
+def _load_backbone(device: str) -> DinoV2:
+    """The backbone in the precision in which the estimator will run it on this machine."""
+    return load_backbone(device=device, precision=choose_precision(choose_device(device)))
 
 
 def _prefixed(progress: Progress | None, prefix: str) -> Progress | None:
