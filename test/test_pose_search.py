@@ -39,7 +39,9 @@ def search(places: Places, template: Template, generator: torch.Generator) -> tu
     rotation, translation = rotation[sound], translation[sound]
     fit = pose_search.kernel(places, template, rotation, translation, 3.0)
     best = pose_search.distinct(rotation, pose_search.agreement(fit, places, 0.05), 25.0, 6)
-    rotation, translation, _ = pose_search.refine(places, template, rotation[best], translation[best], (3.0, 2.0, 1.5, 1.5), 0.05)
+    rotation, translation, _ = pose_search.refine(
+        places, template, rotation[best], translation[best], (3.0, 2.0, 1.5, 1.5), 0.05
+    )
     fit = pose_search.kernel(places, template, rotation, translation, 1.5)
     winner = int(pose_search.agreement(fit, places, 0.05).argmax())
     return rotation[winner], translation[winner]

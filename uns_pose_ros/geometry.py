@@ -125,3 +125,11 @@ def symmetry_rotations(order: int, axis: Tensor, steps: int = 36) -> Tensor:
     count = steps if order == 0 else max(order, 1)
     turns = torch.arange(count, dtype=axis.dtype, device=axis.device) * (2 * torch.pi / count)
     return rotation_from_vector(turns[:, None] * (axis / axis.norm()))
+
+
+def sphere(count: int) -> Tensor:
+    """Unit vectors (count, 3) spread evenly over the sphere (golden spiral)."""
+    k = torch.arange(count, dtype=torch.float32) + 0.5
+    z, turn = 1 - 2 * k / count, k * (torch.pi * (3 - 5**0.5))
+    r = (1 - z * z).sqrt()
+    return torch.stack([r * turn.cos(), r * turn.sin(), z], -1)

@@ -1,8 +1,8 @@
 """One image to the poses of all instances that its models know: the same Estimator for command line, node and evaluation.
 
-    image -> whole image through backbone and head -> places that show a category -> boxes     (unless regions are given)
-    box -> crop through backbone and head -> probability of every template vertex at every place
-        -> poses of weak perspective from triples -> the distinct best, refined in full perspective -> the best explanation
+image -> whole image through backbone and head -> places that show a category -> boxes     (unless regions are given)
+box -> crop through backbone and head -> probability of every template vertex at every place
+    -> poses of weak perspective from triples -> the distinct best, refined in full perspective -> the best explanation
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from uns_pose_ros.backbone import PATCH, DinoV2, load_backbone, normalise
 from uns_pose_ros.crops import crop, square_around
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
 from uns_pose_ros.device import choose_device, choose_precision
-from uns_pose_ros.geometry import from_parts, project, transform
+from uns_pose_ros.geometry import from_parts, project, sphere, transform
 from uns_pose_ros.network import STRIDE, Head, NetworkConfig
 from uns_pose_ros.pose_search import Places, Template
 from uns_pose_ros.video import undistort
@@ -66,10 +66,12 @@ class Runtime:
             head.load_state_dict({**model.head, "bank": model.bank, "clutter": model.clutter})
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise InvalidInput(f"model of {model.category}: its head is of another version ({reason}); train it again") from None
+            raise InvalidInput(
+                f"model of {model.category}: its head is of another version ({reason}); train it again"
+            ) from None
         self.layers = config.layers
         self.head = head.eval().requires_grad_(False).to(device)
-        directions = _sphere(400)
+        directions = sphere(400)
         far = from_parts(_looking(-directions), torch.tensor([0.0, 0.0, 10.0]).expand(len(directions), 3))
         centred = model.vertices - model.vertices.mean(0)
         visible = torch.stack([visible_vertices(centred, model.triangles, pose) for pose in far])
@@ -105,9 +107,7 @@ class Estimator:
             raise InvalidInput("the models read different layers of the backbone: train them with the same version")
 
     @torch.inference_mode()
-    def __call__(
-        self, image: Tensor | NDArray[np.uint8], camera: Camera, regions: Tensor | None = None
-    ) -> list[PoseEstimate]:
+    def __call__(self, image: Tensor | NDArray[np.uint8], camera: Camera, regions: Tensor | None = None) -> list[PoseEstimate]:
         """Poses of all instances in image (H, W, 3) uint8 RGB, best first.
 
         regions: boxes (N, 4) x0 y0 x1 y1 in px around one object each; without them the objects are searched for.
@@ -306,11 +306,3 @@ def _looking(directions: Tensor) -> Tensor:
     x = torch.linalg.cross(aside, z)
     x = x / x.norm(dim=-1, keepdim=True)
     return torch.stack([x, torch.linalg.cross(z, x), z], -2)
-
-
-def _sphere(count: int) -> Tensor:
-    """Unit vectors (count, 3) spread evenly over the sphere (golden spiral)."""
-    k = torch.arange(count, dtype=torch.float32) + 0.5
-    z, turn = 1 - 2 * k / count, k * (torch.pi * (3 - 5**0.5))
-    r = (1 - z * z).sqrt()
-    return torch.stack([r * turn.cos(), r * turn.sin(), z], -1)

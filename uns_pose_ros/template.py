@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from uns_pose_ros.geometry import transform
+from uns_pose_ros.datatypes import FeatureMesh
+from uns_pose_ros.geometry import from_parts, sphere, transform
 from uns_pose_ros.mesh import extract_surface
 
 
@@ -68,3 +70,50 @@ def inside(vertices: Tensor, triangles: Tensor, axes: Sequence[Tensor]) -> np.nd
     flips.index_put_((line, slot), torch.ones_like(slot), accumulate=True)
     solid = flips[:, :-1].cumsum(1) % 2 == 1
     return solid.reshape(len(axes[0]), len(axes[1]), -1).numpy()
+
+
+def mirror_plane(
+    vertices: Tensor, meshes: Sequence[FeatureMesh], canon_from_obj: Tensor, tolerance: float = 0.05, alpha: float = 0.5
+) -> Tensor | None:
+    """Reflection (4, 4) float64 of the canonical frame that leaves the category unchanged, or None where there is none.
+
+    Template vertices (V, 3), N feature meshes with canon_from_obj (N, 4, 4). Of all planes through the template's middle, the one
+    for which reflected shape and shape coincide best, and the features of the mirrored images with those of the images, weighted
+    by `alpha`. None where the shapes are more than `tolerance` (canonical units, mean) apart, the features are unlike, or a mesh
+    has no mirrored features.
+    """
+    if any(mesh.mirrored is None for mesh in meshes):
+        return None
+    totals = torch.zeros(2, len(vertices), meshes[0].features.shape[1])
+    for mesh, pose in zip(meshes, canon_from_obj, strict=True):
+        nearest = torch.cdist(transform(pose, mesh.vertices.double()).float(), vertices).argmin(1)[mesh.vertex_index]
+        assert mesh.mirrored is not None
+        totals[0].index_add_(0, nearest, mesh.features.float())
+        totals[1].index_add_(0, nearest, mesh.mirrored.float())
+    known = totals[0].abs().sum(1) > 0
+    plain, flipped = (normalize(total - total[known].mean(0), dim=-1) for total in totals)
+    likeness = flipped @ plain.T
+    centre = (vertices.amin(0) + vertices.amax(0)) / 2
+    points = vertices - centre
+
+    def rate(normals: Tensor) -> tuple[Tensor, Tensor]:
+        """How far shape (canonical units) and features (1 - cosine) are from their reflections, (N,) each."""
+        reflected = points - 2 * (points @ normals.T).T[..., None] * normals[:, None]
+        gap, nearest = torch.cdist(reflected, points.expand(len(normals), -1, -1)).min(2)
+        apart = 1 - likeness.expand(len(normals), -1, -1).gather(2, nearest[..., None])[..., 0]
+        return gap[:, known].mean(1), apart[:, known].mean(1)
+
+    def cost(normals: Tensor) -> Tensor:
+        gap, apart = rate(normals)
+        return (1 - alpha) * gap / tolerance + alpha * apart
+
+    normals = sphere(600)
+    best = normals[cost(normals).argmin()]
+    for width in (0.1, 0.03, 0.01):
+        near = normalize(torch.cat([best[None], best + width * sphere(60)]), dim=-1)
+        best = near[cost(near).argmin()]
+    gap, apart = rate(best[None])
+    if float(gap) > tolerance or float(apart) > 0.5:  # 1: no more alike than any two places of the object
+        return None
+    normal = best.double()
+    return from_parts(torch.eye(3, dtype=torch.float64) - 2 * normal[:, None] * normal, 2 * (centre.double() @ normal) * normal)

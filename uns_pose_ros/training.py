@@ -27,7 +27,7 @@ from uns_pose_ros.backbone import CHANNELS, DinoV2, normalise
 from uns_pose_ros.datatypes import Alignment, CategoryModel, FeatureMesh, Frame, InvalidInput, Progress, Symmetry, Video
 from uns_pose_ros.geometry import split_similarity, symmetry_rotations, transform
 from uns_pose_ros.network import STRIDE, Head, NetworkConfig
-from uns_pose_ros.template import TemplateConfig, mean_shape
+from uns_pose_ros.template import TemplateConfig, mean_shape, mirror_plane
 from uns_pose_ros.video import read_frame
 from uns_pose_ros.visibility import cast_rays
 
@@ -88,9 +88,9 @@ def train(
     poses, confidence = alignment.canon_from_obj[index], alignment.confidence[index].clamp_min(0.05)
     shapes = [(meshes[name].vertices, meshes[name].triangles) for name in rows]
     vertices, triangles = mean_shape(shapes, poses, confidence, config.template)
-    views = random_views(
-        [videos[name] for name in rows], shapes, poses, confidence, backbone, config, seed, progress
-    )  # fmt: skip
+    chosen = [videos[name] for name in rows]
+    mirror = mirror_plane(vertices, [meshes[name] for name in rows], poses)
+    views = random_views(chosen, shapes, poses, confidence, backbone, config, seed, progress, mirror)
     head, curve = fit_head(views, vertices, alignment.symmetry, config, seed, progress, next(backbone.parameters()).device)
     weights = {name: tensor.detach().cpu() for name, tensor in head.state_dict().items() if name not in ("bank", "clutter")}
     metric = [float(1 / split_similarity(pose)[2]) for name, pose in zip(rows, poses, strict=True) if videos[name].metric]
@@ -105,6 +105,7 @@ def train(
         diameter=float(np.median(metric)) if metric else None,
         provenance={
             "network": asdict(config.network),
+            "mirror": None if mirror is None else mirror.tolist(),
             "canon_from_obj": {name: pose.tolist() for name, pose in zip(rows, poses, strict=True)},
             "training": curve,
         },
@@ -124,10 +125,12 @@ def random_views(
 ) -> Views:
     """Random views of all frames that have a mask and a pose, read by the backbone; each depends on the seed and its frame alone.
 
-    mirror: unit normal (3,) of the category's mirror plane through the canonical origin; half of the views are then flipped left
-    to right.
+    mirror: reflection (4, 4) of the canonical frame in the category's mirror plane; half of the views are then flipped left to
+    right.
     """
-    jobs = [(v, frame) for v, video in enumerate(videos) for frame in video.frames if frame.mask and frame.cam_from_obj is not None]
+    jobs = [
+        (v, frame) for v, video in enumerate(videos) for frame in video.frames if frame.mask and frame.cam_from_obj is not None
+    ]
     if not jobs:
         raise InvalidInput("no frame of the training videos has both a mask and a pose")
     count = max(1, min(config.views, config.most_views // len(jobs)))
@@ -205,10 +208,9 @@ def _views_of_frame(
 
 
 def _flipped(picture: Picture, canon: Tensor, background: Tensor, mirror: Tensor) -> tuple[Picture, Tensor, Tensor]:
-    """What the picture's mirror image shows, given the normal (3,) of the category's mirror plane."""
+    """What the picture's mirror image shows, given the reflection (4, 4) in the category's mirror plane."""
     side = round(len(canon) ** 0.5)
-    reflected = canon - 2 * (canon @ mirror)[:, None] * mirror
-    maps = [tensor.unflatten(0, (side, side)).flip(1).flatten(0, 1) for tensor in (reflected, background)]
+    maps = [tensor.unflatten(0, (side, side)).flip(1).flatten(0, 1) for tensor in (transform(mirror, canon), background)]
     return np.ascontiguousarray(picture[:, ::-1]), maps[0], maps[1]
 
 
@@ -247,7 +249,9 @@ def fit_head(
         head = Head(config.network, len(vertices), len(config.network.layers) * CHANNELS).to(device)
     optimiser = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps, pct_start=0.1)
-    turned = vertices.to(device) @ symmetry_rotations(symmetry.order, symmetry.axis, steps=12).float().to(device).mT  # (G, V, 3)
+    turned = (
+        vertices.to(device) @ symmetry_rotations(symmetry.order, symmetry.axis, steps=12).float().to(device).mT
+    )  # (G, V, 3)
     losses = partial(_losses, head, turned, config)
     curve: dict[str, list[float]] = {"step": [], "object": [], "background": []}
     for step in range(config.steps):
