@@ -60,7 +60,8 @@ class Runtime:
         try:
             described: Mapping[str, Any] = model.provenance["network"]  # type: ignore[assignment]
             known = {name.name for name in fields(NetworkConfig)}
-            config = NetworkConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in described.items() if k in known})
+            chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items() if k in known}
+            config = NetworkConfig(**chosen)
             tokens = model.head["norm.weight"].shape[0]
             head = Head(config, len(model.vertices), tokens)
             head.load_state_dict({**model.head, "bank": model.bank, "clutter": model.clutter})
@@ -78,7 +79,7 @@ class Runtime:
         self.template = Template(model.vertices.to(device), directions.to(device), visible.to(device))
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (B, 2h, 2w, V) of all vertices and the presence (B, 2h, 2w) of the object, of tokens (B, h, w, L * C)."""
+        """Probabilities (B, 2h, 2w, V) of the vertices and the object's presence (B, 2h, 2w), of tokens (B, h, w, L * C)."""
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.device.type == "cuda"):
             features = self.head(tokens)
         probability = self.head.logits(features).softmax(-1)[..., : len(self.template.vertices)]

@@ -61,7 +61,7 @@ def draw_triples(places: Places, count: int, generator: torch.Generator) -> tupl
 
 
 def poses_from_triples(image: Tensor, model: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotations (2 N, 3, 3) and translations (2 N, 3) of weak perspective through triples: tangents (N, 3, 2), points (N, 3, 3).
+    """Rotations (2 N, 3, 3) and translations (2 N, 3) of weak perspective through tangents (N, 3, 2) of points (N, 3, 3).
 
     Two solutions each, mirror images in depth. Degenerate triples give poses that are not finite.
     """
@@ -126,7 +126,7 @@ def kernel(places: Places, template: Template, rotation: Tensor, translation: Te
 
 
 def agreement(fit: Tensor, places: Places, floor: float) -> Tensor:
-    """Mean log likelihood (H,) in nats, over places by presence, of `kernel`'s values; places that nothing explains cost log(floor)."""
+    """Mean log likelihood (H,), nats, over places by presence, of `kernel`'s values; what nothing explains costs log(floor)."""
     likely = (fit.sum(-1) / places.presence.clamp_min(1e-6)).clamp_max(1)
     return ((likely + floor).log() * places.presence).sum(-1) / places.presence.sum().clamp_min(1e-6)
 

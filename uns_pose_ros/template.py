@@ -77,10 +77,10 @@ def mirror_plane(
 ) -> Tensor | None:
     """Reflection (4, 4) float64 of the canonical frame that leaves the category unchanged, or None where there is none.
 
-    Template vertices (V, 3), N feature meshes with canon_from_obj (N, 4, 4). Of all planes through the template's middle, the one
-    for which reflected shape and shape coincide best, and the features of the mirrored images with those of the images, weighted
-    by `alpha`. None where the shapes are more than `tolerance` (canonical units, mean) apart, the features are unlike, or a mesh
-    has no mirrored features.
+    Template vertices (V, 3), N feature meshes with canon_from_obj (N, 4, 4). Of all planes through the template's middle, the
+    one for which reflected shape and shape coincide best, and the features of the mirrored images with those of the images,
+    weighted by `alpha`. None where the shapes are more than `tolerance` (canonical units, mean) apart, the features are unlike,
+    or a mesh has no mirrored features.
     """
     if any(mesh.mirrored is None for mesh in meshes):
         return None

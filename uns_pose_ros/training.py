@@ -123,7 +123,7 @@ def random_views(
     progress: Progress | None = None,
     mirror: Tensor | None = None,
 ) -> Views:
-    """Random views of all frames that have a mask and a pose, read by the backbone; each depends on the seed and its frame alone.
+    """Random views, read by the backbone, of all frames with mask and pose; each depends on the seed and its frame alone.
 
     mirror: reflection (4, 4) of the canonical frame in the category's mirror plane; half of the views are then flipped left to
     right.
@@ -162,7 +162,7 @@ def random_views(
     return Views(*(torch.cat(column).to(device) for column in zip(*parts, strict=True)))
 
 
-def _ahead(pool: ThreadPoolExecutor, function, jobs: Sequence, depth: int = 6) -> Iterator:  # type: ignore[no-untyped-def, type-arg]
+def _ahead(pool: ThreadPoolExecutor, function, jobs: Sequence, depth: int = 6) -> Iterator:  # type: ignore[no-untyped-def]
     """Results in order, at most `depth` of them computed before they are asked for."""
     waiting = [pool.submit(function, job) for job in jobs[:depth]]
     for k in range(len(jobs)):
@@ -275,7 +275,7 @@ def fit_head(
 def _losses(
     head: Head, turned: Tensor, config: TrainConfig, tokens: Tensor, canon: Tensor, background: Tensor, order: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy (nats) of places that show the object and of places that do not, some of each, by random order (B, P)."""
+    """Mean cross-entropy, nats, of places that show the object and of places that do not; some of each, by random order (B, P)."""
     group, count, _ = turned.shape
     with torch.autocast(tokens.device.type, torch.bfloat16):
         features = head(tokens).flatten(0, 2)
