@@ -92,6 +92,19 @@ def settle(edges: Edges, canon_from_video: Tensor, config: ConsensusConfig = Con
     return Consensus(canon, near.amax(1), near.argmax(1))
 
 
+def agreement_shares(edges: Edges, consensus: Consensus) -> Tensor:
+    """For each video the weighted fraction (N,) of its pairs whose votes agree with the consensus; 0 for a video without any.
+
+    A pair's say is its best mode's weight; it agrees with the weight of the mode nearest to the consensus.
+    """
+    agreeing = edges.weight.gather(1, consensus.mode[:, None])[:, 0] * consensus.nearness
+    total, good = torch.zeros(2, edges.count, dtype=torch.float64)
+    for end in (edges.source, edges.target):
+        total.index_add_(0, end, edges.weight.amax(1))
+        good.index_add_(0, end, agreeing)
+    return good / total.clamp_min(1e-12)
+
+
 def _mirror() -> Tensor:
     return torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from uns_pose_ros.alignment import Modes, PairConfig, align_pairs, view_likeness
-from uns_pose_ros.consensus import Consensus, ConsensusConfig, Edges, settle, synchronize
+from uns_pose_ros.consensus import Consensus, ConsensusConfig, Edges, agreement_shares, settle, synchronize
 from uns_pose_ros.datatypes import Alignment, FeatureMesh, InvalidInput, Progress
 from uns_pose_ros.device import choose_device
 from uns_pose_ros.geometry import angle_between, from_parts, invert, split_similarity, transform
 from uns_pose_ros.shapes import Shapes, content_key, mirrored, prepare
+from uns_pose_ros.symmetry import SymmetryConfig, find_symmetry
 from uns_pose_ros.turns import choose_turns, turn_matrices
 
 
@@ -28,10 +29,11 @@ class AlignConfig:
 
     pair: PairConfig = field(default_factory=PairConfig)
     consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
+    symmetry: SymmetryConfig = field(default_factory=SymmetryConfig)
     all_pairs_up_to: int = 24  # videos; more are aligned to references only
     references: int = 5  # where there are more videos
     likeness_scale: float = 0.08  # cosine; a mode that shows this much less likeness weighs 1/e as a vote
-    least_confidence: float = 0.25  # a video below is an outlier and left out
+    least_confidence: float = 0.15  # a video below is an outlier and left out
     device: str = "auto"
 
 
@@ -64,6 +66,7 @@ def align(
     consensus, confidence = correct_turns(canon_from_shape, shapes, pairs, config)
     canon_from_shape = similarities(consensus, pairs)
     canon_from_shape = centred(canon_from_shape, shapes, confidence) @ canon_from_shape
+    symmetry = find_symmetry(shapes, canon_from_shape, config.pair.view_width, config.symmetry)
     place = torch.tensor([order.index(name) for name in meshes])
     return Alignment(
         videos=tuple(meshes),
@@ -71,6 +74,7 @@ def align(
         confidence=confidence[place],
         kept=confidence[place] >= min(config.least_confidence, float(confidence.max())),
         residual=residuals(consensus, pairs)[place],
+        symmetry=symmetry,
     )
 
 
@@ -122,14 +126,17 @@ def align_all(shapes: Shapes, count: int, config: AlignConfig, seed: int, progre
 
 def edges_of(pairs: Pairs, config: AlignConfig) -> Edges:
     """The modes as votes, each with the weight of what it shows from the same side and of how alike that is."""
-    modes = pairs.modes
-    a_from_b = split_similarity(modes.b_from_a)[0].mT
+    a_from_b = split_similarity(pairs.modes.b_from_a)[0].mT
     reflected = a_from_b @ pairs.twin_from_shape[pairs.b, None, :3, :3]
+    source_from_target = torch.where(pairs.mirrored[:, None, None, None], reflected, a_from_b)
+    return Edges(pairs.count, pairs.a, pairs.b, pairs.mirrored, source_from_target, mode_weights(pairs.modes, config))
+
+
+def mode_weights(modes: Modes, config: AlignConfig) -> Tensor:
+    """What each mode counts (B, K) as a vote, at most 1; 0 where there is no mode."""
     exists = modes.energy.isfinite()
     best = modes.likeness[exists].max()
-    weight = (modes.overlap + 1e-6) * torch.exp((modes.likeness - best) / config.likeness_scale) * exists
-    source_from_target = torch.where(pairs.mirrored[:, None, None, None], reflected, a_from_b)
-    return Edges(pairs.count, pairs.a, pairs.b, pairs.mirrored, source_from_target, weight)
+    return (modes.overlap + 1e-6) * torch.exp((modes.likeness - best) / config.likeness_scale) * exists
 
 
 def similarities(consensus: Consensus, pairs: Pairs) -> Tensor:
@@ -183,24 +190,14 @@ def correct_turns(canon_from_shape: Tensor, shapes: Shapes, pairs: Pairs, config
     turns = choose_turns(pairs.count, pairs.a, pairs.b, pairs.mirrored, overlap * (likeness - usual[:, None]))
     rotation = split_similarity(turn_matrices()[turns.video] @ canon_from_shape)[0]
     rotation = torch.roll(rotation, {0: 0, 1: -1, 3: 1}[turns.mirror], dims=1)  # the mirror's normal becomes y again
-    consensus = settle(edges_of(pairs, config), rotation, config.consensus)
-    return consensus, confidences(consensus, pairs, turns.evidence, turns.video, config)
+    edges = edges_of(pairs, config)
+    consensus = settle(edges, rotation, config.consensus)
+    return consensus, agreement_shares(edges, consensus)
 
 
 def mirror_plane() -> Tensor:
     """Reflection (4, 4) in the canonical frame's plane y = 0."""
     return torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
-
-
-def confidences(consensus: Consensus, pairs: Pairs, evidence: Tensor, turn: Tensor, config: AlignConfig) -> Tensor:
-    """Confidence (N,) in [0, 1]: weighted fraction of a video's pairs that agree with the consensus."""
-    edges = edges_of(pairs, config).weight
-    weight, agreeing = edges.amax(1), edges.gather(1, consensus.mode[:, None])[:, 0] * consensus.nearness
-    total, good = torch.zeros(2, pairs.count, dtype=torch.float64)
-    for end in (pairs.a, pairs.b):
-        total.index_add_(0, end, weight)
-        good.index_add_(0, end, agreeing)
-    return good / total.clamp_min(1e-12)
 
 
 def across_mirror(canon_from_shape: Tensor, shapes: Shapes) -> Tensor:
