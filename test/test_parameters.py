@@ -15,6 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from uns_pose_ros.datatypes import InvalidInput
+from uns_pose_ros.inference import EstimatorConfig
 from uns_pose_ros.nodes import parameters
 from uns_pose_ros.nodes.parameters import NodeParameters, setting
 
@@ -100,3 +101,12 @@ def test_any_dataclass_of_settings_becomes_parameters(context: Context) -> None:
     parameters.declare(made, Other)
     assert parameters.read(made, Other) == Other(plain_number=3, bounded=7)
     assert not made.set_parameters([Parameter("bounded", value=10)])[0].successful
+
+
+def test_settings_of_the_estimation_are_described_by_their_comments(context: Context) -> None:
+    made = node(context)
+    parameters.declare(made, EstimatorConfig)
+    assert parameters.read(made, EstimatorConfig) == EstimatorConfig()
+    described = {name: made.describe_parameter(name).description for name in parameters.names(EstimatorConfig)}
+    assert described["score_threshold"] == "estimates below are not returned"
+    assert [name for name, text in described.items() if text == name.replace("_", " ")] == []

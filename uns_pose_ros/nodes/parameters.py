@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -57,10 +59,11 @@ LIVE = ("object_diameter", "frame_prefix")  # may change while the node is confi
 
 def declare(node: Node, settings: type) -> None:
     """Declare every field of a dataclass of settings; raises rclpy's ParameterException where an override does not fit."""
-    kinds = typing.get_type_hints(settings)
+    kinds, comments = typing.get_type_hints(settings), _comments(settings)
     for item in dataclasses.fields(settings):
         kind, facts = kinds[item.name], item.metadata
-        descriptor = ParameterDescriptor(description=facts.get("text", item.name.replace("_", " ")))
+        text = facts.get("text") or comments.get(item.name) or item.name.replace("_", " ")
+        descriptor = ParameterDescriptor(description=text)
         low, high, choices = facts.get("low"), facts.get("high"), facts.get("choices", ())
         if choices:
             descriptor.additional_constraints = "one of " + ", ".join(choices)
@@ -70,6 +73,15 @@ def declare(node: Node, settings: type) -> None:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
         default = list(item.default) if isinstance(item.default, tuple) else item.default
         node.declare_parameter(item.name, default, descriptor)
+
+
+def _comments(settings: type) -> dict[str, str]:
+    """The comment beside each field of a dataclass, which the command line's help shows too; none without its source."""
+    try:
+        source = inspect.getsource(settings)
+    except OSError:
+        return {}
+    return dict(re.findall(r"^    (\w+): .*?  # (.+)$", source, re.MULTILINE))
 
 
 def names(*settings: type) -> set[str]:
