@@ -1,7 +1,7 @@
 """A tiny ray caster: videos of a toy truck with exact masks and poses, in the folder layout of the pipeline.
 
-The truck (canon frame: x forward, y left, z up) is asymmetric on purpose: a cab in front, a load area behind, a crane on its
-left. Each instance has its own proportions, colours, object frame and scale.
+The truck (canon frame: x forward, y left, z up) is asymmetric on purpose: a narrow cab in front on its right, a load area
+behind, a crane with a long arm on its left. Each instance has its own proportions, colours, object frame and scale.
 """
 
 from __future__ import annotations
@@ -36,17 +36,19 @@ def truck(rng: np.random.Generator) -> list[Box]:
     cab, roof = rng.uniform(0.26, 0.3) * length, rng.uniform(0.2, 0.24)
     paint, load = rng.uniform(90, 235, 3), rng.uniform(90, 235, 3)
     front, back, half = length / 2, -length / 2, width / 2
+    seat = -0.1 * width  # inner side of the cab
     boxes = [
         ((back, -half, 0.08), (front, half, 0.08 + 0.5 * height), (70, 70, 75)),  # frame
-        ((front - cab, -half, 0.1), (front - 0.02, half, 0.1 + height + roof), paint),  # cab
-        ((front - cab + 0.08, -half - 0.004, 0.12 + height), (front - 0.06, half + 0.004, 0.06 + height + roof), (35, 45, 60)),
-        ((front - 0.03, -half + 0.04, 0.12 + height), (front - 0.01, half - 0.04, 0.06 + height + roof), (35, 45, 60)),
+        ((front - cab, -half, 0.1), (front - 0.02, half, 0.1 + height), paint),  # bonnet
+        ((front - cab, -half, 0.1 + height), (front - 0.02, seat, 0.1 + height + roof), paint),  # cab
+        ((front - cab + 0.08, -half - 0.004, 0.12 + height), (front - 0.06, seat + 0.004, 0.06 + height + roof), (35, 45, 60)),
+        ((front - 0.03, -half + 0.03, 0.12 + height), (front - 0.01, seat - 0.03, 0.06 + height + roof), (35, 45, 60)),
         ((front - 0.03, -half + 0.02, 0.14), (front, -half + 0.1, 0.2), (250, 245, 190)),  # head lamps
         ((front - 0.03, half - 0.1, 0.14), (front, half - 0.02, 0.2), (250, 245, 190)),
         ((back, -half, 0.15), (front - cab - 0.04, half, 0.08 + height), load),
         ((back - 0.01, -half, 0.15), (back, half, 0.2 + height), (200, 40, 35)),  # tail board
-        ((-0.12, half - 0.12, 0.1 + height), (0.0, half - 0.02, 0.32 + height + roof), (240, 200, 40)),  # crane
-        ((-0.42, half - 0.1, 0.25 + height + roof), (0.0, half - 0.04, 0.32 + height + roof), (240, 200, 40)),
+        ((-0.14, half - 0.14, 0.1 + height), (0.0, half, 0.36 + height + roof), (240, 200, 40)),  # crane
+        ((-0.14, half - 0.12, 0.28 + height + roof), (front, half - 0.02, 0.36 + height + roof), (240, 200, 40)),
     ]
     for x in (front - 0.7 * cab, back + 0.12, back + 0.3):
         for y in (-half, half):
