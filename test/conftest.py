@@ -54,3 +54,13 @@ def aligned_trucks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trucks(aligned_trucks: Path, tmp_path: Path) -> Path:
     """A copy of `aligned_trucks` of the test's own."""
     return Path(shutil.copytree(aligned_trucks, tmp_path / "truck"))
+
+
+@pytest.fixture(scope="session")
+def chair_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a model that knows one chair of the demo's data."""
+    from small_model import train_small_model
+
+    folder = tmp_path_factory.mktemp("chair") / "model"
+    train_small_model(folder)
+    return folder

@@ -45,11 +45,12 @@ class TrainConfig:
     size: int = 224  # px, side of the views; a multiple of 14
     views: int = 10  # random views an image
     most_views: int = 4000  # of all images together; 0.6 MB each
-    steps: int = 600
+    steps: int = 800
     batch: int = 24  # views a step
     places: int = 128  # of a view that a step learns from, at most, and half as many that show no object
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
+    dropout: float = 0.3  # fraction of a view's token channels that the head does not see in a step
     spread: float = 0.06  # canonical units, how far a pixel's target reaches over neighbouring vertices
     background: float = 0.5  # weight of the loss on what is not the object
 
@@ -257,7 +258,9 @@ def fit_head(
     for step in range(config.steps):
         pick = torch.multinomial(views.weight.cpu(), config.batch, replacement=True, generator=generator).to(device)
         order = torch.rand(config.batch, views.canon.shape[1], generator=generator).to(device)
-        on_object, on_background = losses(views.tokens[pick], views.canon[pick].float(), views.background[pick], order)
+        kept = (torch.rand(config.batch, views.tokens.shape[-1], generator=generator) >= config.dropout) / (1 - config.dropout)
+        tokens = views.tokens[pick] * kept.to(views.tokens)[:, None, None]
+        on_object, on_background = losses(tokens, views.canon[pick].float(), views.background[pick], order)
         loss = on_object + config.background * on_background
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -275,7 +278,7 @@ def fit_head(
 def _losses(
     head: Head, turned: Tensor, config: TrainConfig, tokens: Tensor, canon: Tensor, background: Tensor, order: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy, nats, of places that show the object and of places that do not; some of each, by random order (B, P)."""
+    """Mean cross-entropy, nats, of places that show the object and of others; some of each view, by random order (B, P)."""
     group, count, _ = turned.shape
     with torch.autocast(tokens.device.type, torch.bfloat16):
         features = head(tokens).flatten(0, 2)

@@ -1,0 +1,98 @@
+"""The Estimator finds what is there, where it is, and nothing where nothing is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from small_model import CLIP
+from uns_pose_ros import storage
+from uns_pose_ros.backbone import load_backbone
+from uns_pose_ros.datatypes import Camera, Frame, InvalidInput
+from uns_pose_ros.geometry import angle_between
+from uns_pose_ros.inference import Estimator, EstimatorConfig
+from uns_pose_ros.training import photographs
+from uns_pose_ros.video import load_video, read_image
+
+
+@pytest.fixture(scope="module")
+def estimator(chair_model: Path) -> Estimator:
+    return Estimator(storage.load_model(chair_model), device="cpu", config=EstimatorConfig(score_threshold=0.0))
+
+
+@pytest.fixture(scope="module")
+def frame() -> Frame:
+    return load_video(CLIP).frames[4]
+
+
+def test_the_same_image_gives_the_same_answer(estimator: Estimator, frame: Frame) -> None:
+    image = read_image(frame.image)
+    first, second = estimator(image, frame.camera), estimator(image.numpy(), frame.camera)
+    assert len(first) == len(second) >= 1
+    assert torch.equal(first[0].cam_from_canon, second[0].cam_from_canon)
+
+
+def test_a_given_region_is_looked_at_and_the_rest_is_not(estimator: Estimator, frame: Frame) -> None:
+    image = read_image(frame.image)
+    whole = estimator(image, frame.camera)[0]
+    regions = torch.stack([whole.box, whole.box])
+    answers = estimator(image, frame.camera, regions)
+    assert len(answers) == 2
+    assert float(angle_between(answers[0].cam_from_canon[:3, :3], whole.cam_from_canon[:3, :3])) < 20
+    assert estimator(image, frame.camera, torch.zeros(0, 4)) == []
+
+
+def test_moving_the_picture_inside_a_larger_one_moves_the_pose_with_it(estimator: Estimator, frame: Frame) -> None:
+    image = read_image(frame.image)
+    height, width = image.shape[:2]
+    wide = torch.full((height + 90, width + 160, 3), 127, dtype=torch.uint8)
+    wide[40 : 40 + height, 130 : 130 + width] = image
+    matrix = frame.camera.matrix.clone()
+    matrix[:2, 2] += torch.tensor([130.0, 40.0])
+    camera = Camera(matrix, width + 160, height + 90)
+    box = estimator(image, frame.camera)[0].box
+    before = estimator(image, frame.camera, box[None])[0]
+    after = estimator(wide, camera, (box + torch.tensor([130.0, 40, 130, 40]))[None])[0]
+    assert float(angle_between(before.cam_from_canon[:3, :3], after.cam_from_canon[:3, :3])) < 3
+    assert torch.allclose(before.cam_from_canon[:3, 3], after.cam_from_canon[:3, 3], rtol=0.05, atol=0.02)
+
+
+def test_nothing_is_found_where_nothing_is(chair_model: Path, frame: Frame) -> None:
+    estimator = Estimator(storage.load_model(chair_model), device="cpu")
+    camera = Camera(torch.tensor([[500.0, 0, 150], [0, 500, 100], [0, 0, 1]], dtype=torch.float64), 300, 200)
+    assert estimator(torch.full((200, 300, 3), 128, dtype=torch.uint8), camera) == []
+
+
+def test_the_covariance_is_one_and_grows_when_the_picture_is_covered(estimator: Estimator, frame: Frame) -> None:
+    image = read_image(frame.image)
+    seen = estimator(image, frame.camera)[0]
+    assert seen.covariance is not None
+    assert torch.allclose(seen.covariance, seen.covariance.T, atol=1e-9)
+    assert bool((torch.linalg.eigvalsh(seen.covariance) > 0).all())
+    hidden = image.clone()
+    _, y0, _, y1 = seen.box.round().long().tolist()
+    hidden[y0 : (y0 + y1) // 2] = torch.tensor(photographs()[0])[: (y0 + y1) // 2 - y0, : image.shape[1]]
+    half = estimator(hidden, frame.camera, seen.box[None])[0]
+    assert half.inliers < seen.inliers
+    assert half.covariance is not None
+    assert half.covariance.diagonal()[3:].sum() > seen.covariance.diagonal()[3:].sum()
+
+
+@pytest.mark.parametrize("shape", [(0, 0, 3), (10, 10), (10, 10, 4)])
+def test_what_is_not_a_picture_is_refused(estimator: Estimator, frame: Frame, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInput, match="uint8 RGB"):
+        estimator(torch.zeros(shape, dtype=torch.uint8), frame.camera)
+
+
+def test_a_model_of_another_version_is_refused(chair_model: Path) -> None:
+    model = storage.load_model(chair_model)
+    backbone = load_backbone(device="cpu")
+    strange = replace(model, provenance={**model.provenance, "network": {"width": 7}})
+    for broken in (strange, replace(model, head={}), replace(model, provenance={})):
+        with pytest.raises(InvalidInput, match="another version"):
+            Estimator(broken, backbone, "cpu")
+    with pytest.raises(InvalidInput, match="no model"):
+        Estimator([], backbone, "cpu")
