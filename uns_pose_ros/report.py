@@ -25,7 +25,7 @@ from uns_pose_ros.geometry import transform
 from uns_pose_ros.storage import atomic_write
 from uns_pose_ros.video import read_image
 
-VIEWS = {"front": (0.0, 10.0), "left": (90.0, 10.0), "above": (0.0, 89.0)}  # azimuth, elevation, degrees
+VIEWS = {"+x": (0.0, 10.0), "+y": (90.0, 10.0), "+z": (0.0, 89.0)}  # azimuth, elevation, degrees
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
 h1, h2 { font-weight: 600; } h2 { margin-top: 2.5rem; } .note { color: #666; }
