@@ -103,6 +103,17 @@ def test_a_fault_of_ours_is_not_disguised_as_bad_input(trucks: Path, monkeypatch
         run("evaluate", "alignment", trucks, "--labels", trucks / "labels.json")
 
 
+def test_ctrl_c_ends_with_one_line(trucks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "load_alignment", interrupted)
+    assert run("evaluate", "alignment", trucks, "--labels", trucks / "labels.json") == cli.INTERRUPTED
+    assert capsys.readouterr().err.splitlines() == [
+        "uns-pose evaluate alignment: stopped; what was finished is kept, the same command goes on"
+    ]
+
+
 def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delitem(sys.modules, "uns_pose_ros.report", raising=False)
     monkeypatch.delitem(sys.modules, "uns_pose_ros.cli_report", raising=False)

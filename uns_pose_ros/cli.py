@@ -36,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None)
     if name is not None:
-        return _run(name, words[len(name.split()) :])
+        try:
+            return _run(name, words[len(name.split()) :])
+        except KeyboardInterrupt:
+            print(f"uns-pose {name}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
+            return INTERRUPTED
     asked = [word for word in words if word not in ("-h", "--help")]
     group = {n: c for n, c in COMMANDS.items() if asked and n.split()[0] == asked[0]}
     wants_help = len(asked) < len(words)
@@ -86,6 +90,3 @@ def _run(name: str, words: Sequence[str]) -> int:
             raise
         print(f"uns-pose {name}: the Python package {error.name} is missing: {_EXTRAS}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print(f"uns-pose {name}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
-        return INTERRUPTED
