@@ -14,10 +14,12 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseArray
+from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -156,13 +158,25 @@ class Robot:
         request.transition.id = number
         return bool(self.call(ChangeState, "/estimator/change_state", request).success)
 
+    def renew(self, **parameters: Any) -> None:
+        """Deactivate, clean up, set parameters, configure and activate the node: as if it had been started anew."""
+        assert self.transition(Transition.TRANSITION_DEACTIVATE)
+        assert self.transition(Transition.TRANSITION_CLEANUP)
+        for name, value in parameters.items():
+            assert self.set(Parameter(name, value=value)).successful
+        assert self.transition(Transition.TRANSITION_CONFIGURE)
+        assert self.transition(Transition.TRANSITION_ACTIVATE)
+        self.wait_until_listening()
+        for heard in self.heard.values():
+            heard.clear()
+
     def state(self) -> str:
         return str(self.call(GetState, "/estimator/get_state", GetState.Request()).current_state.label)
 
     def reset(self) -> Any:
         return self.call(Trigger, "/estimator/reset", Trigger.Request())
 
-    def set(self, parameter: rclpy.parameter.Parameter) -> Any:
+    def set(self, parameter: Parameter) -> Any:
         """Set a parameter of the node; the result says whether and why not."""
         request = SetParameters.Request(parameters=[parameter.to_parameter_msg()])
         return self.call(SetParameters, "/estimator/set_parameters", request).results[0]
