@@ -41,7 +41,6 @@ def warn_on_stderr() -> None:
     handler.setFormatter(logging.Formatter("uns-pose: %(levelname)s: %(message)s"))
     logger = logging.getLogger("uns_pose_ros")
     logger.handlers = [handler]
-    logger.propagate = False
 
 
 def emit(record: Any, text: str, to: str | None) -> None:
