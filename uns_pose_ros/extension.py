@@ -70,11 +70,12 @@ def _place(
     start = from_parts(
         centre, weighted_median(translation.flatten(0, 1), share), weighted_median(scale.flatten()[:, None], share)[0]
     )
-    canon_from_shape = _best_turn(start, canon_from_reference, shapes, config)
+    canon_from_shape, likeness = _best_turn(start, canon_from_reference, shapes, config)
     centre = split_similarity(canon_from_shape)[0]
     agreeing = (closeness(rotation, centre, config.consensus.width) * weight).amax(1)
     residual = angle_between(rotation, centre).masked_fill(weight <= 0, 180).amin(1).median()
-    confidence = agreeing.sum() / weight.amax(1).sum().clamp_min(1e-12)
+    fit = (likeness / _usual(canon_from_reference, shapes, config).clamp_min(1e-6)).clamp(0, 1) if count > 1 else 1.0
+    confidence = agreeing.sum() / weight.amax(1).sum().clamp_min(1e-12) * fit
     return canon_from_shape @ shapes.shape_from_obj[count], confidence, residual
 
 
@@ -86,8 +87,10 @@ def weighted_median(values: Tensor, weight: Tensor) -> Tensor:
     return ordered.gather(0, place)[0]
 
 
-def _best_turn(canon_from_shape: Tensor, canon_from_reference: Tensor, shapes: Shapes, config: AlignConfig) -> Tensor:
-    """The pose (4, 4) of the last shape, or half a turn about a principal axis of the references away."""
+def _best_turn(
+    canon_from_shape: Tensor, canon_from_reference: Tensor, shapes: Shapes, config: AlignConfig
+) -> tuple[Tensor, Tensor]:
+    """The pose (4, 4) of the last shape, or half a turn about a principal axis of the references away, and its likeness ()."""
     count = len(canon_from_reference)
     points = [transform(canon_from_reference[k], shapes.points[k, shapes.valid[k]].double()) for k in range(count)]
     cloud = torch.cat(points)
@@ -96,7 +99,7 @@ def _best_turn(canon_from_shape: Tensor, canon_from_reference: Tensor, shapes: S
     axes = axes * torch.sign(torch.linalg.det(axes))
     frame = from_parts(axes.T, -(axes.T @ middle))
     poses = invert(frame) @ turn_matrices() @ frame @ canon_from_shape
-    total = torch.zeros(4, dtype=torch.float64)
+    total, likenesses, overlaps = torch.zeros(3, 4, dtype=torch.float64)
     for k in range(count):
         reference_from_shape = (invert(canon_from_reference[k]) @ poses)[None]
         likeness, overlap = view_likeness(
@@ -108,4 +111,18 @@ def _best_turn(canon_from_shape: Tensor, canon_from_reference: Tensor, shapes: S
         best = likeness[0].topk(2).indices
         usual = (likeness[0] * overlap[0])[best].sum() / overlap[0][best].sum().clamp_min(1e-9)
         total += overlap[0] * (likeness[0] - usual)
-    return poses[int(total.argmax())]
+        likenesses += overlap[0] * likeness[0]
+        overlaps += overlap[0]
+    best_turn = int(total.argmax())
+    return poses[best_turn], (likenesses / overlaps.clamp_min(1e-9))[best_turn]
+
+
+def _usual(canon_from_reference: Tensor, shapes: Shapes, config: AlignConfig) -> Tensor:
+    """How alike () the references are to each other."""
+    total, weight = torch.zeros(2, dtype=torch.float64)
+    for pair in torch.combinations(torch.arange(len(canon_from_reference))):
+        a, b = pair.tolist()
+        b_from_a = (invert(canon_from_reference[b]) @ canon_from_reference[a])[None, None]
+        likeness, overlap = view_likeness(b_from_a, shapes.take(pair[:1]), shapes.take(pair[1:]), config.pair.view_width)
+        total, weight = total + likeness[0, 0] * overlap[0, 0], weight + overlap[0, 0]
+    return total / weight.clamp_min(1e-9)

@@ -25,8 +25,7 @@ class SymmetryConfig:
 
     orders: tuple[int, ...] = (6, 5, 4, 3, 2)  # tried, the first that holds is taken
     likeness: float = 0.92  # of the videos' likeness without a turn that a symmetry keeps, at least
-    gap: float = 1.15  # times the distance between the videos' surfaces without a turn, at most
-    slack: float = 0.003  # diameters by which the distance may grow in any case
+    gap: float = 1.25  # times the distance between the videos' surfaces without a turn, at most
     pairs: int = 12  # of videos that are compared, at most
     axes: int = 40  # directions over the half sphere that are tried as an axis of continuous symmetry besides x, y, z
     turns: tuple[float, ...] = (25.0, 50.0, 77.0, 103.0, 130.0, 155.0, 180.0)  # degrees about an axis of continuous symmetry
@@ -87,12 +86,12 @@ class _Scorer:
         self.shapes = [(shapes.take(a.to(device)), shapes.take(b.to(device))) for a, b in pairs[:, :, None]]
         self.poses = [(canon_from_shape[a], canon_from_shape[b]) for a, b in pairs.tolist()]
         still = torch.eye(3, dtype=torch.float64)[None]
-        self.gap = float(self.gaps(still))
+        self.gap = max(float(self.gaps(still)), self._sampling())
         self.likeness = self._likeness(still)
 
     def fits(self, turns: Tensor) -> bool:
         """Whether all turns (T, 3, 3) lay surface on surface."""
-        return bool((self.gaps(turns) <= self.gap * self.config.gap + self.config.slack).all())
+        return bool((self.gaps(turns) <= self.gap * self.config.gap).all())
 
     def gaps(self, turns: Tensor) -> Tensor:
         """Mean distance (T,) in diameters between the surfaces, both ways, for each turn."""
@@ -103,6 +102,14 @@ class _Scorer:
             distance = torch.cdist((first @ turns.mT).float(), second.expand(len(turns), -1, -1))
             total += (distance.amin(2).mean(1) + distance.amin(1).mean(1)) / 2
         return total / len(self.shapes)
+
+    def _sampling(self) -> float:
+        """Distance in diameters of two meshes of one surface because their vertices differ: half of that to a neighbour."""
+        distances = []
+        for (a, _), (canon_from_a, _) in zip(self.shapes, self.poses, strict=True):
+            points = transform(canon_from_a, a.points[0, a.valid[0]].double().cpu())
+            distances.append(torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1).mean())
+        return float(torch.stack(distances).mean()) / 2
 
     def kept_likeness(self, turns: Tensor) -> float:
         """The least part of the likeness that any of the turns (T, 3, 3) keeps."""

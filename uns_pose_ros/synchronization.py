@@ -168,7 +168,8 @@ def _solve_robustly(matrix: Tensor, value: Tensor, weight: Tensor, steps: int = 
 
 
 def correct_turns(canon_from_shape: Tensor, shapes: Shapes, pairs: Pairs, config: AlignConfig) -> tuple[Consensus, Tensor]:
-    """The consensus with every video in the best of its half turns about the canonical axes, and confidences (N,).
+    """The consensus with every video in the best of its half turns about the canonical axes, and confidences (N,): the share of
+    a video's votes that agree, times how alike it is to the others where that is less than usual.
 
     All pairs are compared in their poses under the consensus, so what two videos saw counts wherever it meets, and nothing
     counts where the two saw different sides.
@@ -192,7 +193,19 @@ def correct_turns(canon_from_shape: Tensor, shapes: Shapes, pairs: Pairs, config
     rotation = torch.roll(rotation, {0: 0, 1: -1, 3: 1}[turns.mirror], dims=1)  # the mirror's normal becomes y again
     edges = edges_of(pairs, config)
     consensus = settle(edges, rotation, config.consensus)
-    return consensus, agreement_shares(edges, consensus)
+    relative = turns.video[pairs.a] ^ turns.video[pairs.b]  # turn after turn: the numbers of turns combine by exclusive or
+    stands = ~pairs.mirrored
+    fit = usual_likeness(pairs, stands, *(x.gather(1, relative[:, None])[:, 0] for x in (likeness, overlap)))
+    return consensus, agreement_shares(edges, consensus) * (fit / fit.median().clamp_min(1e-6)).clamp(0, 1)
+
+
+def usual_likeness(pairs: Pairs, chosen: Tensor, likeness: Tensor, overlap: Tensor) -> Tensor:
+    """How alike (N,) each video is to the others in its chosen pairs (P,), by how much of each pair is seen."""
+    total, weight = torch.zeros(2, pairs.count, dtype=torch.float64)
+    for end in (pairs.a[chosen], pairs.b[chosen]):
+        total.index_add_(0, end, (likeness * overlap)[chosen])
+        weight.index_add_(0, end, overlap[chosen])
+    return total / weight.clamp_min(1e-9)
 
 
 def mirror_plane() -> Tensor:
