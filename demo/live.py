@@ -31,7 +31,7 @@ from uns_pose_ros.video import read_image
 
 FRAME = "demo_camera"
 PATIENCE = 90.0  # s for the node to load its models on a busy machine
-LAST = 10.0  # s to wait for the answer to the last picture
+LONGEST = 5.0  # s that the camera waits for an answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +85,17 @@ class LiveCamera:
         raise RuntimeError(f"the estimator node did not listen within {PATIENCE:.0f} s")
 
     def film(self, frames: Sequence[Frame], period: float) -> list[Answer | None]:
-        """Publish a picture every `period` s, stamped with the present; the frames' answers in order, None where none came."""
+        """Publish a picture every `period` s, stamped with the present; the frames' answers in order, None where none came.
+
+        Where the node needs longer, the camera waits for it, LONGEST at most: no picture is to be replaced by the next.
+        """
         stamps = []
         for frame in frames:
-            due = time.monotonic() + period
-            stamps.append(self._publish(frame))
-            self._spin(due - time.monotonic())
-        end = time.monotonic() + LAST
-        while stamps[-1] not in self._overlays and time.monotonic() < end:
-            self._spin(0.1)
+            began, stamp = time.monotonic(), self._publish(frame)
+            stamps.append(stamp)
+            self._spin(period)
+            while stamp not in self._overlays and time.monotonic() < began + LONGEST:
+                self._spin(0.05)
         return [self._answer(stamp) for stamp in stamps]
 
     def _publish(self, frame: Frame) -> int:
