@@ -1,0 +1,68 @@
+"""What the README says is what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from uns_pose_ros import cli
+from uns_pose_ros.inference import EstimatorConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def table(title: str) -> dict[str, list[str]]:
+    """The rows of the table under a heading: first cell without its quotes, then the others."""
+    section = TEXT.split(f"# {title}\n", 1)[1].split("\n#", 1)[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| `")]
+    return {row[0].split("`")[1]: row[1:] for row in rows}
+
+
+def test_every_parameter_is_listed_with_its_default() -> None:
+    pytest.importorskip("rclpy")
+    from uns_pose_ros.nodes.parameters import NodeParameters
+
+    fields = [*dataclasses.fields(NodeParameters), *dataclasses.fields(EstimatorConfig)]
+    listed = table("Parameters")
+    assert list(listed) == [field.name for field in fields]
+    for field in fields:
+        default = '[""]' if field.default == ("",) else str(field.default)
+        assert listed[field.name][0].strip("`") == (default.lower() if isinstance(field.default, bool) else default), field.name
+
+
+def test_every_topic_of_the_node_is_listed() -> None:
+    folder = ROOT / "uns_pose_ros" / "nodes"
+    source = "".join((folder / name).read_text() for name in ("publishing.py", "inputs.py", "estimator_node.py", "compat.py"))
+    used = set(re.findall(r'"(~/\w+|/tf|/diagnostics|image/compressed|camera_info)"', source))
+    listed = " ".join(line for line in TEXT.splitlines() if line.startswith("|") or line.startswith("Services"))
+    assert used >= {"~/detections", "~/poses", "~/markers", "~/overlay", "~/reset", "/diagnostics", "camera_info"}
+    assert not [topic for topic in used if f"`{topic}`" not in listed]
+
+
+def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r"uns-pose ((?:evaluate )?[a-z]+)([^`\n]*)", TEXT)
+    assert {name for name, _ in commands} >= {"run", "report", "estimate", "align", "weights", "evaluate alignment", "evaluate pose"}
+    for name, rest in set(commands):
+        assert cli.main([*name.split(), "--help"]) == cli.DONE
+        text = capsys.readouterr().out
+        for option in re.findall(r"--[\w.-]+", rest):
+            assert option in text, f"uns-pose {name} {option}"
+
+
+def test_every_make_target_and_every_file_of_the_readme_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)  ", TEXT):
+        assert f"\n{target}:" in makefile
+    for path in re.findall(r"\]\(([\w/.]+)\)", TEXT):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_launch_argument_of_the_readme_is_declared() -> None:
+    used = {name for line in re.findall(r"ros2 launch ([^`]*)", TEXT) for name in re.findall(r"(\w+):=", line)}
+    source = (ROOT / "launch" / "estimate.launch.py").read_text()
+    assert used >= {"models", "image", "camera_info"}
+    assert not [name for name in used if f'"{name}"' not in source]
