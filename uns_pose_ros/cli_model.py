@@ -18,13 +18,13 @@ from uns_pose_ros import drawing, evaluation, storage
 from uns_pose_ros import weights as pretrained
 from uns_pose_ros.cli_arguments import Category, Device, Json, Videos
 from uns_pose_ros.console import emit, figure, progress_bar, table
-from uns_pose_ros.datatypes import Camera, InvalidInput, PoseEstimate
+from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
 from uns_pose_ros.evaluation import ANGLES
 from uns_pose_ros.inference import Estimator, EstimatorConfig
 from uns_pose_ros.video import assumed_camera, list_videos, load_video, read_camera, read_image, shorten
 
 Model = Annotated[Positional[Path], arg(metavar="MODEL", help="folder that `uns-pose train` wrote")]
-Images = Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE", help="photographs")]
+Images = Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE …]", help="photographs")]
 CameraFile = Annotated[
     Path | None,
     arg(
@@ -46,7 +46,7 @@ def estimate(
     ] = None,
     device: Device = "auto",
     json: Json = None,
-    config: EstimatorConfig = EstimatorConfig(),
+    estimator: EstimatorConfig = EstimatorConfig(),
 ) -> None:
     """Estimate the poses of all instances of the model's category in images.
 
@@ -54,7 +54,7 @@ def estimate(
     """
     if not images:
         raise InvalidInput("no image given; at least one photograph is needed")
-    estimator = Estimator(storage.load_model(model), device=device, config=config)
+    find = Estimator(storage.load_model(model), device=device, config=estimator)
     known = None if camera is None else read_camera(camera)
     records, lines = [], []
     with progress_bar() as progress:
@@ -64,21 +64,21 @@ def estimate(
             used = known or assumed_camera(width, height)
             if (used.width, used.height) != (width, height):
                 raise InvalidInput(f"{path}: {width} x {height} px, the camera in {camera} has {used.width} x {used.height}")
-            found = estimator(image, used)
+            found = find(image, used)
             records.append({"image": str(path), "estimates": [_estimate_record(e) for e in found]})
             lines += [_estimate_text(path, e) for e in found] or [f"{path}: nothing found"]
             if overlay is not None:
-                _draw(overlay / f"{path.stem}.png", image, used, found, estimator)
+                _draw(overlay / f"{path.stem}.png", image, used, found, find.models[0])
             progress("estimate", done, len(images))
     if known is None:
         lines.append("no --camera: a view of 60° was assumed, distances and angles are as wrong as that")
     emit({"camera": "given" if known else "assumed", "images": records}, "\n".join(lines), json)
 
 
-def _draw(path: Path, image: torch.Tensor, camera: Camera, found: Sequence[PoseEstimate], estimator: Estimator) -> None:
+def _draw(path: Path, image: torch.Tensor, camera: Camera, found: Sequence[PoseEstimate], model: CategoryModel) -> None:
     picture = image.numpy()
     for one in reversed(found):  # the best on top
-        picture = drawing.overlay(picture, camera, one, estimator.models[0])
+        picture = drawing.overlay(picture, camera, one, model)
     with storage.atomic_write(path) as temporary:
         temporary.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
 
@@ -131,7 +131,7 @@ def evaluate_pose(
     videos: Videos = None,
     device: Device = "auto",
     json: Json = None,
-    config: EstimatorConfig = EstimatorConfig(),
+    estimator: EstimatorConfig = EstimatorConfig(),
 ) -> None:
     """Estimate every image of labelled videos and compare; the estimator gets no mask and no box.
 
@@ -151,9 +151,9 @@ def evaluate_pose(
                 f"{category}: the model was trained on all labelled videos; name some by --videos: {shorten(names)}"
             )
     loaded = [load_video(folder, need_masks=False) for folder in folders]
-    estimator = Estimator(trained_model, device=device, config=config)
+    find = Estimator(trained_model, device=device, config=estimator)
     with progress_bar() as progress:
-        results = evaluation.evaluate_poses(estimator, trained_model, loaded, known, progress)
+        results = evaluation.evaluate_poses(find, trained_model, loaded, known, progress)
     result = evaluation.summarise(results)
     text = f"{result['images']} images of {len(loaded)} videos, {result['estimated']} estimated, "
     text += f"{figure(result['seconds_per_image'], 2)} s an image, auroc {figure(result['auroc'], 2)}\n"
