@@ -36,6 +36,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        temporary.chmod(0o644)  # safetensors lets nobody else read its files
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
