@@ -56,4 +56,4 @@ def load(folders: Sequence[str], device: str, config: EstimatorConfig) -> Script
 
 
 if __name__ == "__main__":
-    sys.exit(estimator_node.run(load))
+    sys.exit(estimator_node.run(load))  # type: ignore[arg-type]  # answers like an Estimator

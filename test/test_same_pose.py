@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from small_model import CLIP, train_small_model
+from small_model import CLIP
 from uns_pose_ros import storage
 from uns_pose_ros.datatypes import Camera, PoseEstimate
 from uns_pose_ros.geometry import angle_between
@@ -37,13 +37,11 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    model = tmp_path_factory.mktemp("chair") / "model"
-    train_small_model(model)
+def case(chair_model: Path) -> Case:
     frame = load_video(CLIP).frames[2]
     assert frame.cam_from_obj is not None
-    found = Estimator(storage.load_model(model), device="cpu")(read_image(frame.image), frame.camera)
-    return Case(model, frame.image, frame.camera, frame.cam_from_obj, found[0])
+    found = Estimator(storage.load_model(chair_model), device="cpu")(read_image(frame.image), frame.camera)
+    return Case(chair_model, frame.image, frame.camera, frame.cam_from_obj, found[0])
 
 
 def test_the_estimator_knows_the_picture_that_it_was_trained_on(case: Case) -> None:
