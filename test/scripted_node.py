@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from uns_pose_ros.inference import EstimatorConfig
 
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate, Symmetry
+from uns_pose_ros.inference import EstimatorConfig
 from uns_pose_ros.nodes import estimator_node
 
 VERTICES = torch.tensor([[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]])
