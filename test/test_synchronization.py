@@ -28,8 +28,8 @@ def worst(rotation: torch.Tensor, truth: torch.Tensor) -> float:
     return float(angle_between(offset[:, None], offset[None]).max())
 
 
-def noisy_edges(truth: torch.Tensor, flipped: float, outlier: int, mirrored: bool = False) -> Edges:
-    """All pairs of videos (N, 3, 3) with 2 degrees of noise about each axis; a part of the pairs half a turn off, the right mode second.
+def noisy_edges(truth: torch.Tensor, flipped: float, outlier: int) -> Edges:
+    """All pairs of videos (N, 3, 3) with 2 degrees of noise about each axis; a part half a turn off, the right mode second.
 
     The outlier's pairs say anything.
     """
