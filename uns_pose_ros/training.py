@@ -16,9 +16,9 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from uns_pose_ros.augmentation import AugmentConfig, augment
@@ -230,8 +230,8 @@ def photographs() -> list[Picture]:
     spec = find_spec("skimage")
     assert spec is not None and spec.origin is not None  # the offline pipeline's extra
     folder = Path(spec.origin).parent / "data"
-    found = [cv2.imread(str(path)) for path in sorted(folder.iterdir()) if path.stem in PHOTOS]
-    return [np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8) for picture in found if picture is not None]
+    found = [path for path in sorted(folder.iterdir()) if path.stem in PHOTOS]
+    return [np.asarray(Image.open(path).convert("RGB")) for path in found]
 
 
 def fit_head(
