@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from random import Random
 
 import pytest
 
@@ -110,3 +112,45 @@ def test_settings_of_the_estimation_are_described_by_their_comments(context: Con
     described = {name: made.describe_parameter(name).description for name in parameters.names(EstimatorConfig)}
     assert described["score_threshold"] == "estimates below are not returned"
     assert [name for name, text in described.items() if text == name.replace("_", " ")] == []
+
+
+def test_random_values_are_taken_or_refused_with_a_reason_and_a_configured_node_stays_usable(context: Context) -> None:
+    from scripted_node import load
+    from uns_pose_ros.nodes.estimator_node import EstimatorNode
+
+    made = EstimatorNode(load, context=context)  # type: ignore[arg-type]  # answers like an Estimator
+    known = sorted(parameters.names(NodeParameters, EstimatorConfig))
+    values = [
+        0,
+        -1,
+        7,
+        0.0,
+        0.5,
+        -2.5,
+        math.nan,
+        math.inf,
+        1e300,
+        True,
+        "",
+        "cpu",
+        "cuda:99",
+        "a b",
+        "/x",
+        "raw",
+        ["plain"],
+        [1, 2],
+    ]
+    random, refused, taken = Random(0), 0, 0
+    for _ in range(500):
+        chosen = random.sample(known, random.randint(1, 3))
+        for result in made.set_parameters([Parameter(name, value=random.choice(values)) for name in chosen]):
+            assert result.successful or len(result.reason) > 10
+            taken, refused = taken + result.successful, refused + (not result.successful)
+    assert taken > 50
+    assert refused > 50
+    (result,) = made.set_parameters([Parameter("score_threshold", value=math.nan)])
+    assert result.reason == "score_threshold nan: a finite number is valid"
+    made.set_parameters([Parameter("models", value=["plain"]), Parameter("device", value="cpu")])
+    assert made.start()
+    made.close()
+    made.destroy_node()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import re
 import typing
 from collections.abc import Sequence
@@ -103,5 +104,7 @@ def read(node: Node, settings: type[T], changed: Sequence[Parameter] = ()) -> T:
         choices = item.metadata.get("choices", ())
         if choices and value not in choices:
             raise InvalidInput(f"{item.name} '{value}': one of {', '.join(choices)} is valid")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidInput(f"{item.name} {value}: a finite number is valid")
         values[item.name] = tuple(value) if isinstance(value, (list, tuple)) else value
     return settings(**values)
