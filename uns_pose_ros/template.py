@@ -22,6 +22,7 @@ class TemplateConfig:
 
     resolution: int = 48  # voxels along the longest side of the canonical box
     vertices: int = 300  # at most, after decimation
+    reach: float = 3.0  # voxels; farther from a surface, all places are alike inside or outside
 
 
 def mean_shape(
@@ -41,12 +42,15 @@ def mean_shape(
     counts = ((high - low) / step).ceil().int().tolist()
     axes = [low[k] + step * torch.arange(count + 3) for k, count in enumerate(counts)]
     share = (weight / weight.sum()).tolist()
-    mean = np.zeros([len(axis) for axis in axes])
+    mean, filled = np.zeros([len(axis) for axis in axes]), 0.0
     for (vertices, triangles), part in zip(moved, share, strict=True):
         solid = inside(vertices.float(), triangles, axes)
-        mean += part * (distance_transform_edt(solid) - distance_transform_edt(~solid))
+        distance = distance_transform_edt(solid) - distance_transform_edt(~solid)
+        mean += part * distance.clip(-config.reach, config.reach)
+        filled += part * solid.mean()
     mean = gaussian_filter(mean, 0.7)  # voxel distances are whole numbers; where they cancel, surfaces get slivers
-    return extract_surface(mean, low.numpy(), np.full(3, step), config.vertices)
+    level = np.quantile(mean, 1 - filled)  # the mean volume: parts that differ among the instances would shrink else
+    return extract_surface(mean - level, low.numpy(), np.full(3, step), config.vertices)
 
 
 def inside(vertices: Tensor, triangles: Tensor, axes: Sequence[Tensor]) -> np.ndarray:
