@@ -46,7 +46,7 @@ from uns_pose_ros.video import list_videos, load_video  # noqa: E402
 
 # small, so that two cores are done in a few minutes; a robot's category deserves the defaults
 TRAIN = TrainConfig(
-    network=NetworkConfig(width=128), template=TemplateConfig(vertices=150), views=4, steps=400, batch=16, learning_rate=4e-3
+    network=NetworkConfig(width=128), template=TemplateConfig(vertices=150), views=4, steps=600, batch=16, learning_rate=4e-3
 )
 
 
