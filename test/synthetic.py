@@ -1,7 +1,7 @@
 """A tiny ray caster: videos of a toy truck with exact masks and poses, in the folder layout of the pipeline.
 
 The truck (canon frame: x forward, y left, z up) is asymmetric on purpose: a narrow cab in front on its right, a load area
-behind, a crane with a long arm on its left. Each instance has its own proportions, colours, object frame and scale.
+behind and a crane with a long arm on its left. Each instance has its own proportions, colours, object frame and scale.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def truck(rng: np.random.Generator) -> list[Box]:
         ((front - 0.03, -half + 0.03, 0.12 + height), (front - 0.01, seat - 0.03, 0.06 + height + roof), (35, 45, 60)),
         ((front - 0.03, -half + 0.02, 0.14), (front, -half + 0.1, 0.2), (250, 245, 190)),  # head lamps
         ((front - 0.03, half - 0.1, 0.14), (front, half - 0.02, 0.2), (250, 245, 190)),
-        ((back, -half, 0.15), (front - cab - 0.04, half, 0.08 + height), load),
-        ((back - 0.01, -half, 0.15), (back, half, 0.2 + height), (200, 40, 35)),  # tail board
+        ((back, seat, 0.15), (front - cab - 0.04, half, 0.12 + 1.5 * height), load),
+        ((back - 0.01, seat, 0.15), (back, half, 0.2 + 1.5 * height), (200, 40, 35)),  # tail board
         ((-0.14, half - 0.14, 0.1 + height), (0.0, half, 0.36 + height + roof), (240, 200, 40)),  # crane
         ((-0.14, half - 0.12, 0.28 + height + roof), (front, half - 0.02, 0.36 + height + roof), (240, 200, 40)),
     ]
