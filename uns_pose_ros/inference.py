@@ -46,8 +46,8 @@ class EstimatorConfig:
     vertices: int = 12  # likeliest ones kept a place
     modes: int = 8  # distinct hypotheses that are refined
     apart: float = 25.0  # degrees between two of them
-    floor: float = 0.05  # likelihood of a place that a pose does not explain
-    width: float = 1.5  # cells of the head's grid, standard deviation of a correspondence
+    floor: float = 0.1  # likelihood of a place that a pose does not explain
+    width: float = 0.7  # cells of the head's grid, standard deviation of a correspondence
     coverage: float = 0.5  # weight of template parts that are seen where the object is not
 
 
