@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +13,34 @@ from uns_pose_ros.datatypes import Alignment, FeatureMesh, InvalidInput, Symmetr
 from uns_pose_ros.geometry import from_parts, split_similarity
 
 AXES = ("x", "-x", "y", "-y", "z", "-z")
+AUTO = "auto"  # up as the cameras were held
 _LEAST_ACROSS = 0.05  # part of the front direction that must lie across up
+
+
+@dataclass(frozen=True)
+class AxisNames:
+    """Which axes of the frame that was computed are up and front (None: not said); InvalidInput where they make no frame."""
+
+    up: str | None = None  # of AXES, or AUTO
+    front: str | None = None  # of AXES
+
+    def __post_init__(self) -> None:
+        if self.up not in (None, *AXES, AUTO):
+            raise InvalidInput(f"--up {self.up!r}: {', '.join(AXES)} and {AUTO} are valid")
+        if self.front not in (None, *AXES):
+            raise InvalidInput(f"--front {self.front!r}: {', '.join(AXES)} are valid")
+        if self.front is not None and self.up in AXES and self.up[-1] == self.front[-1]:
+            raise InvalidInput(f"--up {self.up} --front {self.front}: they must be two directions across each other")
+
+    def rotation(self, meshes: Mapping[str, FeatureMesh], computed: Alignment) -> Tensor:
+        """Rotation (3, 3) to the named frame, whose z is up and x front, from the one that was computed.
+
+        Where only one is said, the other is z or x if that is possible. `meshes` of the kept videos are needed for AUTO only.
+        """
+        lying = self.front is not None and self.front[-1] == "z"
+        up = propose_up(meshes, computed) if self.up == AUTO else named_axis(self.up or ("x" if lying else "z"))
+        front = named_axis(self.front or ("x" if abs(float(up[0])) < 0.7 else "y"))
+        return frame_of(up, front)
 
 
 def named_axis(name: str) -> Tensor:
@@ -49,11 +77,10 @@ def propose_up(meshes: Mapping[str, FeatureMesh], alignment: Alignment) -> Tenso
     return up * (-1.0 if float(up @ down) > 0 else 1.0)
 
 
-def reorient(alignment: Alignment, up: Tensor, front: Tensor) -> Alignment:
-    """The same alignment in a canonical frame whose z is `up` and whose x is as near to `front` as that allows.
+def frame_of(up: Tensor, front: Tensor) -> Tensor:
+    """Rotation (3, 3) to the frame whose z is `up` and whose x is as near to `front` as that allows.
 
-    Directions (3,) in the present canonical frame, of any length. Nothing is computed again. Raises InvalidInput where they are
-    parallel or zero.
+    Directions (3,) of any length. Raises InvalidInput where they are parallel or zero.
     """
     up, front = (direction.double() for direction in (up, front))
     z = normalize(up, dim=0)
@@ -61,7 +88,11 @@ def reorient(alignment: Alignment, up: Tensor, front: Tensor) -> Alignment:
     if float(up.norm()) == 0 or float(across.norm()) <= _LEAST_ACROSS * float(front.norm()):
         raise InvalidInput(f"up {up.tolist()} and front {front.tolist()} must be two directions across each other")
     x = normalize(across, dim=0)
-    new_from_old = torch.stack([x, torch.linalg.cross(z, x), z])
+    return torch.stack([x, torch.linalg.cross(z, x), z])
+
+
+def reorient(alignment: Alignment, new_from_old: Tensor) -> Alignment:
+    """The same alignment in a canonical frame that is turned by a rotation (3, 3). Nothing is computed again."""
     return Alignment(
         videos=alignment.videos,
         canon_from_obj=from_parts(new_from_old, torch.zeros(3, dtype=torch.float64)) @ alignment.canon_from_obj,

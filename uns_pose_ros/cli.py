@@ -80,7 +80,7 @@ def _run(name: str, words: Sequence[str]) -> int:
 
         warn_on_stderr()
         command = getattr(import_module(f"uns_pose_ros.{module}"), function)
-        tyro.cli(command, args=words, prog=f"uns-pose {name}")
+        tyro.cli(command, args=_joined(words), prog=f"uns-pose {name}")
         return DONE
     except InvalidInput as error:
         print(f"uns-pose {name}: {error}", file=sys.stderr)
@@ -90,3 +90,14 @@ def _run(name: str, words: Sequence[str]) -> int:
             raise
         print(f"uns-pose {name}: the Python package {error.name} is missing: {_EXTRAS}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """The words with `--up -y` as `--up=-y`, else -y would be taken for an option."""
+    joined = list[str]()
+    for word in words:
+        if word in ("-x", "-y", "-z") and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined

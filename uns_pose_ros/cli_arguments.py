@@ -12,3 +12,8 @@ Videos = Annotated[str | None, arg(metavar="PATTERNS", help="only these videos: 
 Json = Annotated[str | None, arg(metavar="FILE", help="write the result as JSON too; -: to stdout, and nothing else there")]
 Device = Annotated[str, arg(metavar="NAME", help="auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N")]
 Seed = Annotated[int, arg(metavar="N", help="of everything random")]
+Up = Annotated[
+    str | None,
+    arg(metavar="AXIS", help="x, -x, y, -y, z or -z of the frame as computed: z from now on; auto: as the cameras were held"),
+]
+Front = Annotated[str | None, arg(metavar="AXIS", help="x, -x, y, -y, z or -z of the frame as computed: x from now on")]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from uns_pose_ros import stages
-from uns_pose_ros.cli_arguments import Category, Device, Json, Seed, Videos
+from uns_pose_ros.axes import AxisNames
+from uns_pose_ros.cli_arguments import Category, Device, Front, Json, Seed, Up, Videos
 from uns_pose_ros.console import emit, figure, progress_bar, table
 from uns_pose_ros.datatypes import Alignment, CategoryModel
 from uns_pose_ros.features import ReconstructConfig
@@ -36,17 +37,22 @@ def align(
     videos: Videos = None,
     device: Device = "auto",
     seed: Seed = 0,
+    up: Up = None,
+    front: Front = None,
     json: Json = None,
     align: AlignConfig = AlignConfig(),
 ) -> None:
     """Bring the videos of a category to one canonical frame: alignment.json, and a table of how sure it is of each.
 
     Confidence: the part of a video's pairs that agree with the whole, 0 to 1. Residual: the median disagreement, degrees.
-    Videos that are not kept are left out of the training.
+    Videos that are not kept are left out of the training. Axes are arbitrary until --up and --front name them, afterwards and
+    without aligning again; what is not said stays. A model trained before has the old axes until it is trained again.
     """
+    names = AxisNames(up, front)
     with progress_bar() as progress:
         alignment, made = stages.align(category, videos, align, seed, device, progress)
-    emit(_alignment_record(alignment, made), _alignment_text(alignment), json)
+    alignment, named = stages.name_axes(category, names)
+    emit(_alignment_record(category, alignment, made, named), _alignment_text(category, alignment), json)
 
 
 def train(
@@ -68,22 +74,26 @@ def run(
     videos: Videos = None,
     device: Device = "auto",
     seed: Seed = 0,
+    up: Up = None,
+    front: Front = None,
     json: Json = None,
     reconstruct: ReconstructConfig = ReconstructConfig(),
     align: AlignConfig = AlignConfig(),
     train: TrainConfig = TrainConfig(),
 ) -> None:
     """Reconstruct, align and train. What is done already with the same settings and files is skipped."""
+    names = AxisNames(up, front)
     with progress_bar() as progress:
         meshes = stages.reconstruct(category, videos, reconstruct, device, progress)
         alignment, aligned = stages.align(category, videos, align, seed, device, progress)
+        alignment, named = stages.name_axes(category, names)
         model, trained = stages.train(category, videos, train, seed, device, progress)
     record = {
         "reconstruct": {"videos": {name: {"made": new} for name, new in meshes.items()}},
-        "align": _alignment_record(alignment, aligned),
+        "align": _alignment_record(category, alignment, aligned, named),
         "train": _model_record(category, model, trained),
     }
-    parts = [_reconstructed_text(meshes), _alignment_text(alignment), _model_text(category, model)]
+    parts = [_reconstructed_text(meshes), _alignment_text(category, alignment), _model_text(category, model)]
     emit(record, "\n".join(parts), json)
 
 
@@ -92,25 +102,33 @@ def _reconstructed_text(made: Mapping[str, bool]) -> str:
     return f"{new} of {len(made)} videos reconstructed, {len(made) - new} were done already"
 
 
-def _alignment_record(alignment: Alignment, made: bool) -> dict[str, Any]:
-    rows = zip(
-        alignment.videos,
-        alignment.confidence.tolist(),
-        alignment.residual.tolist(),
-        alignment.kept.tolist(),
-        strict=True,
-    )
-    videos = {name: {"confidence": c, "residual_deg": r, "kept": kept} for name, c, r, kept in rows}
-    return {"made": made, "symmetry": alignment.symmetry.name, "videos": videos}
+def _alignment_record(category: Path, alignment: Alignment, made: bool, named: bool) -> dict[str, Any]:
+    return {
+        "made": made,
+        "named": named,
+        "axes": stages.axes_of(category),
+        "symmetry": alignment.symmetry.name,
+        "videos": _video_records(alignment),
+    }
 
 
-def _alignment_text(alignment: Alignment) -> str:
-    videos = _alignment_record(alignment, True)["videos"]
+def _video_records(alignment: Alignment) -> dict[str, dict[str, Any]]:
+    columns = (alignment.confidence.tolist(), alignment.residual.tolist(), alignment.kept.tolist())
+    rows = zip(alignment.videos, *columns, strict=True)
+    return {name: {"confidence": c, "residual_deg": r, "kept": kept} for name, c, r, kept in rows}
+
+
+def _alignment_text(category: Path, alignment: Alignment) -> str:
     rows = [
         [name, figure(row["confidence"], 2), figure(row["residual_deg"]), "yes" if row["kept"] else "no"]
-        for name, row in videos.items()
+        for name, row in _video_records(alignment).items()
     ]
-    return table(["video", "confidence", "residual °", "kept"], rows) + f"\nsymmetry: {alignment.symmetry.name}"
+    axes = stages.axes_of(category)
+    named = "arbitrary; --up and --front name them"
+    if axes is not None:
+        named = f"z (up) was {axes['z']}, x (front) was {axes['x']} of the frame as computed"
+    lines = [table(["video", "confidence", "residual °", "kept"], rows), f"symmetry: {alignment.symmetry.name}"]
+    return "\n".join([*lines, f"axes: {named}"])
 
 
 def _model_record(category: Path, model: CategoryModel, made: bool) -> dict[str, Any]:

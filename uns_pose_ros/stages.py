@@ -7,14 +7,18 @@ on with the first video that it did not finish.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import uns_pose_ros
 from uns_pose_ros import features, storage, synchronization, training, weights
+from uns_pose_ros.axes import AUTO, AxisNames, nearest_axis, reorient
 from uns_pose_ros.backbone import DinoV2, load_backbone
 from uns_pose_ros.datatypes import Alignment, CategoryModel, InvalidInput, Progress
 from uns_pose_ros.device import choose_device, choose_precision
@@ -23,6 +27,7 @@ from uns_pose_ros.synchronization import AlignConfig
 from uns_pose_ros.training import TrainConfig
 from uns_pose_ros.video import list_videos, load_video, shorten
 
+_LOG = logging.getLogger(__name__)
 ALIGNMENT, MODEL = "alignment.json", "model"
 _SOURCES = ("images", "masks", "sparse", "video.json")  # of a video: what people or other programs put there
 _BACKBONE = "dinov2_vits14"
@@ -74,8 +79,40 @@ def align(
     start = time.perf_counter()
     chosen = config if device == "auto" else replace(config, device=device)
     alignment = synchronization.align(meshes, chosen, seed, _prefixed(progress, "align: "))
+    if axes_of(category) is not None:
+        _LOG.warning("%s: aligned anew, so its axes have no names any more; give --up and --front again", path)
     storage.save_alignment(alignment, path, {**wanted, "seconds": round(time.perf_counter() - start, 2)})
     return alignment, True
+
+
+def name_axes(category: Path, names: AxisNames) -> tuple[Alignment, bool]:
+    """Re-express alignment.json in the frame that is named; what is not said stays. Second: whether that changed anything.
+
+    Names are of the frame as it was computed, so the same names give the same frame however often they are said. The file's
+    provenance stays: it is not aligned again, but it has changed, and a model trained before is not current any more.
+    """
+    path = category / ALIGNMENT
+    alignment, provenance = storage.load_alignment(path), storage.provenance_of(path) or {}
+    before = provenance.get("axes", {"up": None, "front": None, "named_from_computed": torch.eye(3).tolist()})
+    names = AxisNames(names.up or before["up"], names.front or before["front"])
+    if names == AxisNames(before["up"], before["front"]):
+        return alignment, False
+    computed = reorient(alignment, torch.tensor(before["named_from_computed"], dtype=torch.float64).T)
+    folders = [category / name for name, kept in zip(alignment.videos, alignment.kept, strict=True) if kept]
+    meshes = {folder.name: storage.load_feature_mesh(folder) for folder in folders} if names.up == AUTO else {}
+    named_from_computed = names.rotation(meshes, computed)
+    axes = {"up": names.up, "front": names.front, "named_from_computed": named_from_computed.tolist()}
+    named = reorient(computed, named_from_computed)
+    storage.save_alignment(named, path, {**provenance, "axes": axes})
+    return named, True
+
+
+def axes_of(category: Path) -> dict[str, str] | None:
+    """The axes of the computed frame that are nearest to those of alignment.json ("x": "-y", …); None: nobody named any."""
+    axes = (storage.provenance_of(category / ALIGNMENT) or {}).get("axes")
+    if axes is None:
+        return None
+    return {axis: nearest_axis(torch.tensor(row)) for axis, row in zip("xyz", axes["named_from_computed"], strict=True)}
 
 
 def train(
