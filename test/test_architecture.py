@@ -20,7 +20,7 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["shapes", "alignment", "consensus", "turns", "symmetry", "synchronization", "extension", "axes"], 2),
     **dict.fromkeys(["augmentation", "network", "template"], 2),
     **dict.fromkeys(["training", "pose_search", "inference", "tracking"], 3),
-    **dict.fromkeys(["evaluation", "report", "stages"], 4),
+    **dict.fromkeys(["evaluation", "alignment_picture", "report", "stages"], 4),
     **dict.fromkeys(["cli", "cli_arguments", "cli_model", "cli_pipeline", "cli_report", "console", "nodes"], 5),
 }
 ROS = ("rclpy", "rcl_interfaces", "builtin_interfaces", "tf2_ros", "tf_transformations", "cv_bridge", "launch", "launch_ros")

@@ -42,7 +42,7 @@ def align(
     json: Json = None,
     align: AlignConfig = AlignConfig(),
 ) -> None:
-    """Bring the videos of a category to one canonical frame: alignment.json, and a table of how sure it is of each.
+    """Bring the videos of a category to one canonical frame: alignment.json, a picture, and a table of how sure it is of each.
 
     Confidence: the part of a video's pairs that agree with the whole, 0 to 1. Residual: the median disagreement, degrees.
     Videos that are not kept are left out of the training. Axes are arbitrary until --up and --front name them, afterwards and
@@ -52,6 +52,7 @@ def align(
     with progress_bar() as progress:
         alignment, made = stages.align(category, videos, align, seed, device, progress)
     alignment, named = stages.name_axes(category, names)
+    stages.draw_alignment(category)
     emit(_alignment_record(category, alignment, made, named), _alignment_text(category, alignment), json)
 
 
@@ -87,6 +88,7 @@ def run(
         meshes = stages.reconstruct(category, videos, reconstruct, device, progress)
         alignment, aligned = stages.align(category, videos, align, seed, device, progress)
         alignment, named = stages.name_axes(category, names)
+        stages.draw_alignment(category)
         model, trained = stages.train(category, videos, train, seed, device, progress)
     record = {
         "reconstruct": {"videos": {name: {"made": new} for name, new in meshes.items()}},
@@ -107,6 +109,7 @@ def _alignment_record(category: Path, alignment: Alignment, made: bool, named: b
         "made": made,
         "named": named,
         "axes": stages.axes_of(category),
+        "picture": str(category / stages.PICTURE),
         "symmetry": alignment.symmetry.name,
         "videos": _video_records(alignment),
     }
@@ -128,7 +131,7 @@ def _alignment_text(category: Path, alignment: Alignment) -> str:
     if axes is not None:
         named = f"z (up) was {axes['z']}, x (front) was {axes['x']} of the frame as computed"
     lines = [table(["video", "confidence", "residual °", "kept"], rows), f"symmetry: {alignment.symmetry.name}"]
-    return "\n".join([*lines, f"axes: {named}"])
+    return "\n".join([*lines, f"axes: {named}", f"picture: {category / stages.PICTURE}"])
 
 
 def _model_record(category: Path, model: CategoryModel, made: bool) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from torch import Tensor
 
 import uns_pose_ros
 from uns_pose_ros import drawing
+from uns_pose_ros.alignment_picture import VIEWS, mesh_strip
 from uns_pose_ros.datatypes import Alignment, CategoryModel, PoseEstimate, Video
-from uns_pose_ros.drawing import Picture
+from uns_pose_ros.drawing import Floats, Picture
 from uns_pose_ros.evaluation import ANGLES, ImageResult
 from uns_pose_ros.geometry import transform
 from uns_pose_ros.storage import atomic_write
 from uns_pose_ros.video import read_image
 
-VIEWS = {"+x": (0.0, 10.0), "+y": (90.0, 10.0), "+z": (0.0, 89.0)}  # azimuth, elevation, degrees
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
 h1, h2 { font-weight: 600; } h2 { margin-top: 2.5rem; } .note { color: #666; }
@@ -150,7 +150,7 @@ def _alignment_section(contents: Contents) -> str:
             vertices, triangles = contents.meshes[name]
             canonical = transform(alignment.canon_from_obj[k], vertices.double())
             caption = f"{name}, confidence {confidence:.2f}"
-            pictures.append(_figure(_mesh_strip(canonical, triangles), caption, 420, bad=not kept))
+            pictures.append(_figure(mesh_strip(canonical, triangles, _position_colours(canonical)), caption, 420, bad=not kept))
     out = [not bool(kept) for kept in alignment.kept]
     note = (
         f"<p class='note'>Confidence: the part of a video's pairs that agree with the whole. Residual: median disagreement. "
@@ -168,15 +168,14 @@ def _training_section(model: CategoryModel | None) -> str:
     names = ", ".join(map(html.escape, trained)) if isinstance(trained, Mapping) else "videos that it does not name"
     size = "unknown size" if model.diameter is None else f"{model.diameter:.3f} m across"
     text = f"<p>Template of {len(model.vertices)} vertices, {size}, trained on {names}.</p>"
-    strip = _figure(_mesh_strip(model.vertices.double(), model.triangles), "the template", 420)
+    vertices = model.vertices.double()
+    strip = _figure(mesh_strip(vertices, model.triangles, _position_colours(vertices)), "the template", 420)
     return f"<h2>Training</h2>{text}<div class='grid'>{strip}{_training_plot(model.provenance.get('training'))}</div>"
 
 
-def _mesh_strip(vertices: Tensor, triangles: Tensor) -> Picture:
-    """A mesh (V, 3) in the canonical frame from every one of `VIEWS`, side by side."""
-    colours = np.clip(255 * (vertices.numpy() + 0.5), 0, 255)
-    views = [drawing.mesh_picture(vertices, triangles, colours, *view, size=140, span=1.1) for view in VIEWS.values()]
-    return np.concatenate(views, 1)
+def _position_colours(vertices: Tensor) -> Floats:
+    """Colours (V, 3) RGB 0..255 of canonical positions."""
+    return np.clip(255 * (vertices.numpy() + 0.5), 0, 255)
 
 
 def _training_plot(curve: Any) -> str:

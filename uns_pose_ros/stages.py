@@ -14,10 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 
 import uns_pose_ros
 from uns_pose_ros import features, storage, synchronization, training, weights
+from uns_pose_ros.alignment_picture import alignment_picture, skin_of
 from uns_pose_ros.axes import AUTO, AxisNames, nearest_axis, reorient
 from uns_pose_ros.backbone import DinoV2, load_backbone
 from uns_pose_ros.datatypes import Alignment, CategoryModel, InvalidInput, Progress
@@ -28,7 +30,7 @@ from uns_pose_ros.training import TrainConfig
 from uns_pose_ros.video import list_videos, load_video, shorten
 
 _LOG = logging.getLogger(__name__)
-ALIGNMENT, MODEL = "alignment.json", "model"
+ALIGNMENT, PICTURE, MODEL = "alignment.json", "alignment.png", "model"
 _SOURCES = ("images", "masks", "sparse", "video.json")  # of a video: what people or other programs put there
 _BACKBONE = "dinov2_vits14"
 _NOT_OF_THE_RESULT = ("device",)  # settings that change where a stage runs, not what it makes
@@ -113,6 +115,20 @@ def axes_of(category: Path) -> dict[str, str] | None:
     if axes is None:
         return None
     return {axis: nearest_axis(torch.tensor(row)) for axis, row in zip("xyz", axes["named_from_computed"], strict=True)}
+
+
+def draw_alignment(category: Path) -> Path:
+    """Make alignment.png, all aligned meshes in the canonical frame, unless it is newer than alignment.json; its path."""
+    path, picture = category / ALIGNMENT, category / PICTURE
+    if picture.exists() and picture.stat().st_mtime_ns > path.stat().st_mtime_ns:
+        return picture
+    alignment, axes = storage.load_alignment(path), axes_of(category)
+    skins = [skin_of(storage.load_feature_mesh(category / name)) for name in alignment.videos]
+    note = "axes as computed" + ("" if axes is None else ": " + ", ".join(f"{new} was {old}" for new, old in axes.items()))
+    pixels = alignment_picture(alignment, skins, note)
+    with storage.atomic_write(picture) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
+    return picture
 
 
 def train(
