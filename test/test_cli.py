@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,16 @@ def test_ctrl_c_ends_with_one_line(trucks: Path, monkeypatch: pytest.MonkeyPatch
     assert capsys.readouterr().err.splitlines() == [
         "uns-pose evaluate alignment: stopped; what was finished is kept, the same command goes on"
     ]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["align", "--help"], ["doctor"]])
+def test_a_reader_that_has_read_enough_is_no_fault(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "import sys; from uns_pose_ros.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, *words], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (cli.DONE, "")
 
 
 def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
