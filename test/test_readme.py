@@ -45,7 +45,15 @@ def test_every_topic_of_the_node_is_listed() -> None:
 
 def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"uns-pose ((?:evaluate )?[a-z]+)([^`\n]*)", TEXT)
-    assert {name for name, _ in commands} >= {"run", "report", "estimate", "align", "weights", "evaluate alignment", "evaluate pose"}
+    assert {name for name, _ in commands} >= {
+        "run",
+        "report",
+        "estimate",
+        "align",
+        "weights",
+        "evaluate alignment",
+        "evaluate pose",
+    }
     for name, rest in set(commands):
         assert cli.main([*name.split(), "--help"]) == cli.DONE
         text = capsys.readouterr().out

@@ -77,14 +77,14 @@ def inside(vertices: Tensor, triangles: Tensor, axes: Sequence[Tensor]) -> np.nd
 
 
 def mirror_plane(
-    vertices: Tensor, meshes: Sequence[FeatureMesh], canon_from_obj: Tensor, tolerance: float = 0.05, alpha: float = 0.5
+    vertices: Tensor, meshes: Sequence[FeatureMesh], canon_from_obj: Tensor, tolerance: float = 0.8, alpha: float = 0.5
 ) -> Tensor | None:
     """Reflection (4, 4) float64 of the canonical frame that leaves the category unchanged, or None where there is none.
 
     Template vertices (V, 3), N feature meshes with canon_from_obj (N, 4, 4). Of all planes through the template's middle, the
     one for which reflected shape and shape coincide best, and the features of the mirrored images with those of the images,
-    weighted by `alpha`. None where the shapes are more than `tolerance` (canonical units, mean) apart, the features are unlike,
-    or a mesh has no mirrored features.
+    weighted by `alpha`. None where the shapes are more than `tolerance` apart (mean, in distances of neighbouring vertices:
+    nearer than about 0.6 no sampled shape comes), the features are unlike, or a mesh has no mirrored features.
     """
     if any(mesh.mirrored is None for mesh in meshes):
         return None
@@ -99,6 +99,7 @@ def mirror_plane(
     likeness = flipped @ plain.T
     centre = (vertices.amin(0) + vertices.amax(0)) / 2
     points = vertices - centre
+    spacing = float(torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1).mean())
 
     def rate(normals: Tensor) -> tuple[Tensor, Tensor]:
         """How far shape (canonical units) and features (1 - cosine) are from their reflections, (N,) each."""
@@ -109,7 +110,7 @@ def mirror_plane(
 
     def cost(normals: Tensor) -> Tensor:
         gap, apart = rate(normals)
-        return (1 - alpha) * gap / tolerance + alpha * apart
+        return (1 - alpha) * gap / spacing + alpha * apart
 
     normals = sphere(600)
     best = normals[cost(normals).argmin()]
@@ -117,7 +118,7 @@ def mirror_plane(
         near = normalize(torch.cat([best[None], best + width * sphere(60)]), dim=-1)
         best = near[cost(near).argmin()]
     gap, apart = rate(best[None])
-    if float(gap) > tolerance or float(apart) > 0.5:  # 1: no more alike than any two places of the object
+    if float(gap) > tolerance * spacing or float(apart) > 0.5:  # 1: no more alike than any two places of the object
         return None
     normal = best.double()
     return from_parts(torch.eye(3, dtype=torch.float64) - 2 * normal[:, None] * normal, 2 * (centre.double() @ normal) * normal)
