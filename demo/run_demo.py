@@ -25,12 +25,15 @@ DEMO = Path(__file__).resolve().parent
 OUT = DEMO / "out"
 CATEGORY = OUT / "chair"
 REPORT = DEMO / "report.html"
+PICTURE = OUT / "picture.jpg"
 TRAINING = "clip_0[1-8]"  # clip_09 and clip_10 show the chairs of the live walks
 PERIOD = 0.5  # s between the live camera's pictures: two cores answer in less
 DOMAIN = "87"  # away from the robots of this network
 os.environ.setdefault("ROS_DOMAIN_ID", DOMAIN)
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from live import Answer, LiveCamera, node_command  # noqa: E402
@@ -124,6 +127,11 @@ def page(
     shapes = {name: (mesh.vertices, mesh.triangles) for name, mesh in meshes.items()}
     errors = [result.error for result in results]
     write_report(REPORT, Contents(model.category, alignment, shapes, model, shots, errors, accuracies))
+    drawn = [answer.overlay for answer in answers if answer is not None and answer.overlay is not None]
+    some = drawn[:: max(1, len(drawn) // 8)][:8]  # evenly over the walks, not the best
+    if len(some) == 8:
+        rows = [np.concatenate(some[k : k + 4], 1) for k in (0, 4)]
+        cv2.imwrite(str(PICTURE), np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
 
 
 def copy_videos(source: Path, target: Path) -> None:
