@@ -161,7 +161,7 @@ def benchmark(folders: list[Path], labels_file: Path | None, most: int, all_vide
         preparations.append(preparation)
         if all_videos:
             start = time.process_time()
-            alignment = align(meshes, AlignConfig(device="cpu"), seed)
+            alignment = align(meshes, AlignConfig(), seed, device="cpu")
             seconds = time.process_time() - start
             categories[folder.name]["align"] = {
                 **evaluate_alignment(alignment, labels),

@@ -18,7 +18,7 @@ from uns_pose_ros.shapes import prepare
 from uns_pose_ros.synchronization import AlignConfig, align, choose_pairs
 from uns_pose_ros.turns import choose_turns, turn_matrices
 
-CONFIG = AlignConfig(device="cpu")
+CONFIG = AlignConfig()
 HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
 
 
@@ -115,7 +115,7 @@ def test_the_turns_are_a_group() -> None:
 @pytest.fixture(scope="module")
 def whole() -> tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment]:
     meshes, labels = category_of(range(5))
-    return meshes, labels, align(meshes, CONFIG)
+    return meshes, labels, align(meshes, CONFIG, device="cpu")
 
 
 def test_videos_of_full_orbits_align(whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment]) -> None:
@@ -139,7 +139,7 @@ def test_order_names_and_obj_frames_change_nothing(
         for k, (name, rotation) in enumerate(zip(meshes, random_rotations(len(meshes), generator), strict=True))
     }
     shuffled = {f"renamed_{name}": moved(meshes[name], new_from_obj[name]) for name in reversed(list(meshes))}
-    again = align(shuffled, CONFIG)
+    again = align(shuffled, CONFIG, device="cpu")
     for k, name in enumerate(alignment.videos):
         other = again.videos.index(f"renamed_{name}")
         canon_from_obj = again.canon_from_obj[other] @ new_from_obj[name]
@@ -173,7 +173,7 @@ def test_nothing_to_add_changes_nothing(whole: tuple[dict[str, FeatureMesh], dic
 def test_a_video_of_something_else_is_left_out() -> None:
     meshes, labels = category_of(range(4))
     meshes["stranger"] = feature_mesh(20, category=9)[0]
-    alignment = align(meshes, CONFIG)
+    alignment = align(meshes, CONFIG, device="cpu")
     assert alignment.kept.tolist() == [True] * 4 + [False], alignment.confidence
     assert evaluate_alignment(alignment, labels)["acc10"] == 100
 
@@ -185,24 +185,24 @@ def test_videos_of_half_orbits_align() -> None:
         more = category_of([seed], azimuths=(start, start + 180.0))
         meshes |= more[0]
         labels |= more[1]
-    alignment = align(meshes, CONFIG)
+    alignment = align(meshes, CONFIG, device="cpu")
     assert evaluate_alignment(alignment, labels)["acc15"] == 100
 
 
 def test_two_videos_align() -> None:
     meshes, labels = category_of([0, 1])
-    assert evaluate_alignment(align(meshes, CONFIG), labels)["acc10"] == 100
+    assert evaluate_alignment(align(meshes, CONFIG, device="cpu"), labels)["acc10"] == 100
 
 
 def test_one_video_is_refused() -> None:
     with pytest.raises(InvalidInput, match="1 video given, at least 2"):
-        align({"alone": feature_mesh(0)[0]}, CONFIG)
+        align({"alone": feature_mesh(0)[0]}, CONFIG, device="cpu")
 
 
 @pytest.mark.parametrize(("order", "name"), [(2, "C2"), (4, "C4"), (0, "continuous")])
 def test_the_symmetry_of_a_category_is_found(order: int, name: str) -> None:
     meshes, labels = category_of(range(4), order=order)
-    alignment = align(meshes, CONFIG)
+    alignment = align(meshes, CONFIG, device="cpu")
     assert alignment.symmetry.name == name
     rotations = split_similarity(alignment.canon_from_obj)[0]
     for rotation, video in zip(rotations, alignment.videos, strict=True):

@@ -60,7 +60,7 @@ def _place(
     """canon_from_obj (4, 4), confidence () and residual () of one mesh by k references with canon_from_obj (k, 4, 4)."""
     count = len(references)
     everything = {**{f"reference {name}": m for name, m in references.items()}, "new": mesh}
-    shapes = prepare_twins(everything, config).to(torch.device("cpu"))  # a few pairs: not worth the way to the GPU
+    shapes = prepare_twins(everything, config)  # stays on the CPU: a few pairs are not worth the way to the GPU
     pairs = torch.stack([torch.full((count,), count), torch.arange(count)], 1)
     modes = align_pairs(shapes, pairs, config.pair, seed)
     canon_from_reference = canon_from_obj @ torch.linalg.inv(shapes.shape_from_obj[:count])

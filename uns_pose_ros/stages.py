@@ -33,7 +33,6 @@ _LOG = logging.getLogger(__name__)
 ALIGNMENT, PICTURE, MODEL = "alignment.json", "alignment.png", "model"
 _SOURCES = ("images", "masks", "sparse", "video.json")  # of a video: what people or other programs put there
 _BACKBONE = "dinov2_vits14"
-_NOT_OF_THE_RESULT = ("device",)  # settings that change where a stage runs, not what it makes
 
 
 def reconstruct(
@@ -79,8 +78,7 @@ def align(
         return storage.load_alignment(path), False
     meshes = {folder.name: storage.load_feature_mesh(folder) for folder in folders}
     start = time.perf_counter()
-    chosen = config if device == "auto" else replace(config, device=device)
-    alignment = synchronization.align(meshes, chosen, seed, _prefixed(progress, "align: "))
+    alignment = synchronization.align(meshes, config, seed, _prefixed(progress, "align: "), device)
     if axes_of(category) is not None:
         _LOG.warning("%s: aligned anew, so its axes have no names any more; give --up and --front again", path)
     storage.save_alignment(alignment, path, {**wanted, "seconds": round(time.perf_counter() - start, 2)})
@@ -175,8 +173,8 @@ def is_made(path: Path, wanted: Mapping[str, Any]) -> bool:
 
 def _provenance(stage: str, config: Any, inputs: Any, seed: int | None, backbone: str | None = None) -> dict[str, Any]:
     """What a stage's artefact carries, as JSON types."""
-    settings = {name: value for name, value in storage.plain(config).items() if name not in _NOT_OF_THE_RESULT}
-    record = {"stage": stage, "version": uns_pose_ros.__version__, "seed": seed, "config": settings, "inputs": inputs}
+    version, settings = uns_pose_ros.__version__, storage.plain(config)
+    record = {"stage": stage, "version": version, "seed": seed, "config": settings, "inputs": inputs}
     return record if backbone is None else {**record, "backbone": backbone}
 
 

@@ -34,7 +34,6 @@ class AlignConfig:
     references: int = 5  # where there are more videos
     likeness_scale: float = 0.08  # cosine; a mode that shows this much less likeness weighs 1/e as a vote
     least_confidence: float = 0.15  # a video below is an outlier and left out
-    device: str = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +49,11 @@ class Pairs:
 
 
 def align(
-    meshes: Mapping[str, FeatureMesh], config: AlignConfig = AlignConfig(), seed: int = 0, progress: Progress | None = None
+    meshes: Mapping[str, FeatureMesh],
+    config: AlignConfig = AlignConfig(),
+    seed: int = 0,
+    progress: Progress | None = None,
+    device: str = "auto",
 ) -> Alignment:
     """Bring all videos of a category to one canonical frame: diameter 1, origin in the middle, y across the mirror plane.
 
@@ -59,7 +62,7 @@ def align(
     if len(meshes) < 2:
         raise InvalidInput(f"{len(meshes)} video given, at least 2 are needed to align a category")
     order = sorted(meshes, key=lambda name: content_key(meshes[name]))
-    shapes = prepare_twins({name: meshes[name] for name in order}, config)
+    shapes = prepare_twins({name: meshes[name] for name in order}, config).to(choose_device(device))
     pairs = align_all(shapes, len(order), config, seed, progress)
     consensus = synchronize(edges_of(pairs, config), config.consensus)
     canon_from_shape = similarities(consensus, pairs)
@@ -83,7 +86,7 @@ def prepare_twins(meshes: Mapping[str, FeatureMesh], config: AlignConfig) -> Sha
     twins = {}
     if all(mesh.mirrored is not None for mesh in meshes.values()):
         twins = {f"{name} mirrored": mirrored(mesh) for name, mesh in meshes.items()}
-    return prepare({**meshes, **twins}, config.pair.shapes).to(choose_device(config.device))
+    return prepare({**meshes, **twins}, config.pair.shapes)
 
 
 def choose_pairs(shapes: Shapes, count: int, config: AlignConfig) -> Tensor:
