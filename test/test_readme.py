@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from pathlib import Path
@@ -55,7 +56,8 @@ def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) 
         "evaluate pose",
     }
     for name, rest in set(commands):
-        assert cli.main([*name.split(), "--help"]) == cli.DONE
+        with contextlib.suppress(SystemExit):
+            cli.main([*name.split(), "--help"])
         text = capsys.readouterr().out
         for option in re.findall(r"--[\w.-]+", rest):
             assert option in text, f"uns-pose {name} {option}"
