@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from small_category import ALIGN_WORDS
+from small_category import ALIGN_WORDS, RECONSTRUCT_WORDS
 from uns_pose_ros import cli, stages, storage, synchronization, training
 from uns_pose_ros.axes import frame_of, propose_up
-from uns_pose_ros.datatypes import CategoryModel
+from uns_pose_ros.datatypes import Alignment, CategoryModel
 from uns_pose_ros.geometry import split_similarity
 
 Align = Callable[..., dict[str, Any]]
@@ -119,6 +119,22 @@ def test_a_model_with_the_old_axes_is_trained_again(trucks: Path, align: Align, 
     assert stages.train(trucks)[1]
     align("--up", "y", "--front", "x")
     assert not stages.train(trucks)[1]
+
+
+def test_run_names_the_axes_before_it_trains(trucks: Path, align: Align, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def train(category: str, videos: Any, meshes: Any, alignment: Alignment, *_: Any) -> CategoryModel:
+        trained.append(alignment.canon_from_obj)
+        return CategoryModel(category, torch.eye(3), torch.tensor([[0, 1, 2]]), torch.eye(3), torch.eye(3), {})
+
+    monkeypatch.setattr(training, "train", train)
+    computed = poses(trucks)
+    words = ["run", str(trucks), *RECONSTRUCT_WORDS, *ALIGN_WORDS, "--up", "-y", "--front", "x"]
+    assert [cli.main(words), cli.main(words)] == [cli.DONE, cli.DONE]
+    (used,) = trained  # the second time nothing is to be done
+    torch.testing.assert_close(used[:, 2], -computed[:, 1])
+    torch.testing.assert_close(used[:, 0], computed[:, 0])
 
 
 def test_the_table_says_what_the_axes_were(trucks: Path, align: Align, capsys: pytest.CaptureFixture[str]) -> None:
