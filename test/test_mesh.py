@@ -9,7 +9,7 @@ import torch
 from uns_pose_ros.datatypes import InvalidInput
 from uns_pose_ros.geometry import from_parts, project, random_rotations, sphere
 from uns_pose_ros.mesh import HullConfig, extract_surface, locate, visual_hull
-from uns_pose_ros.visibility import cast_rays, vertex_normals, visible_vertices
+from uns_pose_ros.visibility import cast_rays, vertex_normals, visible_from, visible_vertices
 
 MATRIX = torch.tensor([[300.0, 0, 100], [0, 300, 100], [0, 0, 1]], dtype=torch.float64)
 
@@ -95,3 +95,23 @@ def test_directions_are_spread_evenly() -> None:
     assert torch.allclose(directions.norm(dim=-1), torch.ones(400), atol=1e-5)
     assert float(nearest.min()) > 6
     assert float(nearest.max()) < 14
+
+
+def test_many_far_views_agree_with_rays_also_where_parts_hide_each_other() -> None:
+    steps = np.linspace(-1.3, 1.3, 30)
+    x, y, z = np.meshgrid(steps, steps, steps, indexing="ij")
+    bent = np.maximum(0.35 - np.hypot(np.abs(x) - 0.7, y), -np.inf) + 0 * z  # two columns
+    bar = 0.35 - np.hypot(z + 0.8, y)  # joined below
+    field = np.minimum(np.maximum(bent, bar), 1.1 - np.maximum(np.abs(z), np.abs(x)))
+    vertices, triangles = extract_surface(field, np.full(3, -1.3), np.full(3, steps[1] - steps[0]), 300)
+    directions = sphere(60)
+    found, agree = visible_from(vertices, triangles, directions), []
+    for direction, row in zip(directions, found, strict=True):
+        aside = torch.linalg.cross(direction, torch.tensor([0.31, 0.53, 0.79]))
+        across = aside / aside.norm()
+        pose = torch.eye(4)
+        pose[:3, :3] = torch.stack([across, torch.linalg.cross(-direction, across), -direction])
+        pose[2, 3] = 30.0
+        agree.append(float((row == visible_vertices(vertices, triangles, pose)).float().mean()))
+    assert min(agree) > 0.8
+    assert sum(agree) / len(agree) > 0.9

@@ -27,7 +27,7 @@ from uns_pose_ros.geometry import from_parts, project, sphere, transform
 from uns_pose_ros.network import STRIDE, Head, NetworkConfig
 from uns_pose_ros.pose_search import Places, Template
 from uns_pose_ros.video import undistort
-from uns_pose_ros.visibility import visible_vertices
+from uns_pose_ros.visibility import visible_from
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,18 @@ class EstimatorConfig:
     floor: float = 0.1  # likelihood of a place that a pose does not explain
     width: float = 0.7  # cells of the head's grid, standard deviation of a correspondence
     coverage: float = 0.5  # weight of template parts that are seen where the object is not
+    overlap: float = 0.4  # of two boxes, intersection over union, above which they are one object
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """K distinct poses that explain one crop, best first."""
+
+    rotation: Tensor  # (K, 3, 3)
+    translation: Tensor  # (K, 3) diameters
+    information: Tensor  # (K, 6, 6), see `pose_search.refine`
+    fit: Tensor  # (K, P, M), see `pose_search.kernel`
+    total: Tensor  # (K,) log likelihood and coverage
 
 
 class Runtime:
@@ -73,9 +85,7 @@ class Runtime:
         self.layers = config.layers
         self.head = head.eval().requires_grad_(False).to(device)
         directions = sphere(400)
-        far = from_parts(_looking(-directions), torch.tensor([0.0, 0.0, 10.0]).expand(len(directions), 3))
-        centred = model.vertices - model.vertices.mean(0)
-        visible = torch.stack([visible_vertices(centred, model.triangles, pose) for pose in far])
+        visible = visible_from(model.vertices, model.triangles, directions)
         self.template = Template(model.vertices.to(device), directions.to(device), visible.to(device))
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,8 +133,17 @@ class Estimator:
         boxes = [regions] * len(self._runtimes) if regions is not None else self._search(picture)
         for runtime, box in zip(self._runtimes, boxes, strict=True):
             if box is not None and len(box):
-                found += self._estimate(runtime, picture, camera, box)
+                estimates = sorted(self._estimate(runtime, picture, camera, box), key=lambda estimate: -estimate.score)
+                found += estimates if regions is not None else self._apart(estimates)
         return sorted(found, key=lambda estimate: -estimate.score)
+
+    def _apart(self, estimates: list[PoseEstimate]) -> list[PoseEstimate]:
+        """Of estimates, best first, those that do not lie on a better one: an object may be found in two parts."""
+        kept: list[PoseEstimate] = []
+        for estimate in estimates:
+            if all(overlap(estimate.box, better.box) < self.config.overlap for better in kept):
+                kept.append(estimate)
+        return kept
 
     def _tokens(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) of 0..255 to (B, h, w, L * C)."""
@@ -139,9 +158,7 @@ class Estimator:
         small = F.interpolate(picture[None].float(), size, mode="bilinear", antialias=True, align_corners=False)
         tokens = self._tokens(small)
         unit = torch.tensor([width / (2 * columns), height / (2 * rows)] * 2, dtype=torch.float64)  # px a place
-        return [
-            self._blobs(runtime.read(tokens)[1][0].float().cpu().numpy()) * unit for runtime in self._runtimes
-        ]  # fmt: skip
+        return [self._blobs(runtime.read(tokens)[1][0].float().cpu().numpy()) * unit for runtime in self._runtimes]
 
     def _blobs(self, presence: NDArray[np.float32]) -> Tensor:
         """Boxes (N, 4) float64 in places of the connected parts of a presence map (h, w)."""
@@ -160,48 +177,58 @@ class Estimator:
         squares = square_around(boxes.double().cpu(), self.config.margin)
         crops, maps = crop(picture, squares, self.config.crop_size)
         probability, presence = runtime.read(self._tokens(crops))
-        estimates = [
-            self._solve(runtime, probability[k], presence[k], maps[k], camera) for k in range(len(crops))
-        ]  # fmt: skip
-        return [estimate for estimate in estimates if estimate is not None and estimate.score >= self.config.score_threshold]
+        solved = [self._solve(runtime, probability[k], presence[k], maps[k], camera) for k in range(len(crops))]
+        return [estimate for estimate in solved if estimate is not None and estimate.score >= self.config.score_threshold]
 
     def _solve(
         self, runtime: Runtime, probability: Tensor, presence: Tensor, crop_from_image: Tensor, camera: Camera
     ) -> PoseEstimate | None:
         """The pose that explains probabilities (h, w, V) and presence (h, w) of a crop best."""
-        config, device = self.config, probability.device
         view, places, crop_from_view = self._places(probability, presence, crop_from_image, camera)
-        if len(places.tangents) < config.least_places:
+        if len(places.tangents) < self.config.least_places:
             return None
-        generator = torch.Generator().manual_seed(0)
-        place, vertex = pose_search.draw_triples(places, config.triples, generator)
-        rotation, translation = pose_search.poses_from_triples(places.tangents[place], runtime.template.vertices[vertex])
-        sound = rotation.isfinite().all(-1).all(-1) & translation.isfinite().all(-1) & (translation[:, 2] > 0.6)
+        start = self._hypotheses(places, runtime.template)
+        if start is None:
+            return None
+        modes = self._modes(places, runtime.template, *start, presence, crop_from_view)
+        return self._answer(runtime, view, places, modes, camera)
+
+    def _hypotheses(self, places: Places, template: Template) -> tuple[Tensor, Tensor] | None:
+        """Rotations (H, 3, 3) and translations (H, 3) of the distinct best of many triples, best first; None without any."""
+        config, count = self.config, len(places.tangents)
+        place, vertex = pose_search.draw_triples(places, config.triples, torch.Generator().manual_seed(0))
+        rotation, translation = pose_search.poses_from_triples(places.tangents[place], template.vertices[vertex])
+        sound = rotation.isfinite().all(-1).all(-1) & translation.isfinite().all(-1) & (translation[:, 2] > pose_search.NEAREST)
         rotation, translation = rotation[sound], translation[sound]
         if not len(rotation):
             return None
-        some = torch.linspace(0, len(places.tangents) - 1, min(128, len(places.tangents)), device=device).round().long()
+        some = torch.linspace(0, count - 1, min(128, count), device=rotation.device).round().long()
         few = Places(places.tangents[some], places.probability[some, :8], places.vertex[some, :8], places.cell)
-        fit = pose_search.kernel(few, runtime.template, rotation, translation, 2 * config.width)
+        fit = pose_search.kernel(few, template, rotation, translation, 2 * config.width)
         best = pose_search.distinct(rotation, pose_search.agreement(fit, few, config.floor), config.apart, config.modes)
-        rotation, translation = rotation[best], translation[best]
+        return rotation[best], translation[best]
+
+    def _modes(
+        self,
+        places: Places,
+        template: Template,
+        rotation: Tensor,
+        translation: Tensor,
+        presence: Tensor,
+        crop_from_view: Tensor,
+    ) -> Modes:
+        """Hypotheses (H, 3, 3), (H, 3) and half turns of the first, refined and rated; those that met are one."""
+        config = self.config
         rough, fine = (tuple(config.width * factor for factor in factors) for factors in ((2.0, 2.0), (1.5, 1.0, 1.0)))
-        rotation, translation, _ = pose_search.refine(places, runtime.template, rotation, translation, rough, config.floor)
-        turned = pose_search.half_turns(runtime.template, rotation[:1], translation[:1])  # what a network takes for each other
+        rotation, translation, _ = pose_search.refine(places, template, rotation, translation, rough, config.floor)
+        turned = pose_search.half_turns(template, rotation[:1], translation[:1])  # what a network takes for each other
         rotation, translation = torch.cat([rotation, turned[0]]), torch.cat([translation, turned[1]])
-        rotation, translation, information = pose_search.refine(
-            places, runtime.template, rotation, translation, fine, config.floor
-        )
-        fit = pose_search.kernel(places, runtime.template, rotation, translation, config.width)
-        covered = self._coverage(runtime.template, rotation, translation, presence, crop_from_view)
+        rotation, translation, information = pose_search.refine(places, template, rotation, translation, fine, config.floor)
+        fit = pose_search.kernel(places, template, rotation, translation, config.width)
+        covered = self._coverage(template, rotation, translation, presence, crop_from_view)
         total = pose_search.agreement(fit, places, config.floor) + config.coverage * covered
-        left = pose_search.distinct(rotation, total, config.apart, len(total))  # some have met
-        rotation, translation, information, fit, total = (t[left] for t in (rotation, translation, information, fit, total))
-        winner = 0
-        return self._answer(
-            runtime, view, places, fit[winner], rotation[winner], translation[winner], information[winner],
-            total, crop_from_view, camera,
-        )  # fmt: skip
+        left = pose_search.distinct(rotation, total, config.apart, len(total))
+        return Modes(*(tensor[left] for tensor in (rotation, translation, information, fit, total)))
 
     def _places(
         self, probability: Tensor, presence: Tensor, crop_from_image: Tensor, camera: Camera
@@ -242,28 +269,17 @@ class Estimator:
         value = (sampled + 0.1).clamp_max(1).log() * seen
         return value.sum(-1) / seen.sum(-1).clamp_min(1)
 
-    def _answer(
-        self,
-        runtime: Runtime,
-        view_from_cam: Tensor,
-        places: Places,
-        fit: Tensor,
-        rotation: Tensor,
-        translation: Tensor,
-        information: Tensor,
-        total: Tensor,
-        crop_from_view: Tensor,
-        camera: Camera,
-    ) -> PoseEstimate:
-        """The estimate in the image's camera, with score, inliers and covariance."""
+    def _answer(self, runtime: Runtime, view_from_cam: Tensor, places: Places, modes: Modes, camera: Camera) -> PoseEstimate:
+        """The estimate in the image's camera, with score, inliers and covariance, of the first mode."""
         model, config = runtime.model, self.config
+        rotation, translation, fit = modes.rotation[0], modes.translation[0], modes.fit[0]
         view_from_canon = from_parts(rotation.double().cpu(), translation.double().cpu())
         turn = torch.eye(4, dtype=torch.float64)
         turn[:3, :3] = view_from_cam.T
         pose = turn @ view_from_canon
         scale = model.diameter or 1.0
         share = (fit.sum(-1) / places.presence.clamp_min(1e-6)).cpu()
-        inlier = share > 0.3
+        inlier = share > 0.1  # even a sure answer is spread over neighbouring vertices
         tangents, _ = pose_search.project_template(runtime.template, rotation[None], translation[None])
         gap = (tangents[0][places.vertex] - places.tangents[:, None]).norm(dim=-1).cpu()
         weight = fit.cpu() / fit.cpu().sum(-1, keepdim=True).clamp_min(1e-9)
@@ -271,13 +287,13 @@ class Estimator:
         error = float(((gap * weight).sum(-1)[inlier] * pixels).median()) if bool(inlier.any()) else 0.0
         # neighbouring places err together: as if one in ten were independent
         sigma = config.width * places.cell
-        covariance = torch.linalg.pinv(information.double().cpu() / sigma**2, hermitian=True) * 10
+        covariance = torch.linalg.pinv(modes.information[0].double().cpu() / sigma**2, hermitian=True) * 10
         lift = torch.zeros(6, 6, dtype=torch.float64)
         lift[:3, :3], lift[3:, 3:] = view_from_cam.T * scale, view_from_cam.T
         rigid = pose.clone()
         rigid[:3, 3] *= scale
         shown = project(camera.matrix, transform(pose, model.vertices.double()))
-        certainty = float(torch.softmax(total.cpu() * 12, 0).max())
+        certainty = float(torch.softmax(modes.total.cpu() * 12, 0)[0])
         score = float(share.mean()) ** 0.5 * certainty
         return PoseEstimate(
             category=model.category,
@@ -292,6 +308,13 @@ class Estimator:
             reprojection_error=error,
             box=torch.cat([shown.amin(0), shown.amax(0)]),
         )
+
+
+def overlap(a: Tensor, b: Tensor) -> float:
+    """Intersection over union of boxes (4,) x0 y0 x1 y1."""
+    low, high = torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])
+    shared = (high - low).clamp_min(0).prod()
+    return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared).clamp_min(1e-9))
 
 
 def transform_homography(matrix: Tensor, points: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from uns_pose_ros.geometry import rotation_from_vector
 
+NEAREST = 0.6  # diameters from the camera to the origin: farther, so that the camera is outside the object
+
 
 @dataclass(frozen=True, eq=False)
 class Places:
@@ -169,7 +171,7 @@ def refine(
         step = step * (0.5 / step[:, 3:].norm(dim=-1, keepdim=True).clamp_min(0.5))  # at most half a radian
         rotation = rotation_from_vector(step[:, 3:]) @ rotation
         translation = translation + step[:, :3]
-        translation = torch.cat([translation[:, :2], translation[:, 2:].clamp_min(0.6)], 1)  # outside the object
+        translation = torch.cat([translation[:, :2], translation[:, 2:].clamp_min(NEAREST)], 1)
     return rotation, translation, information
 
 

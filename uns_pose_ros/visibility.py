@@ -44,3 +44,29 @@ def visible_vertices(vertices: Tensor, triangles: Tensor, cam_from_obj: Tensor, 
     size = (vertices.amax(0) - vertices.amin(0)).norm()
     distance, _, _ = cast_rays(origin, rays, vertices, triangles)
     return facing & (distance > 1 - 0.01 * size / rays.norm(dim=-1))
+
+
+def visible_from(vertices: Tensor, triangles: Tensor, directions: Tensor, cells: int = 40, grazing: float = 0.1) -> Tensor:
+    """(D, V) bool: vertices (V, 3) that far cameras in unit directions (D, 3) see; `visible_vertices` for many views at once.
+
+    Approximate: points all over the surface go into depth buffers of cells * cells, and a vertex is hidden where the buffer is
+    nearer by more than two cells.
+    """
+    size = float((vertices.amax(0) - vertices.amin(0)).norm())
+    middle = (vertices.amax(0) + vertices.amin(0)) / 2
+    steps = torch.tensor([[i, j, 5 - i - j] for i in range(6) for j in range(6 - i)], dtype=vertices.dtype) / 5
+    points = ((steps @ vertices[triangles]).reshape(-1, 3) - middle) / size  # 21 a triangle, within a ball of diameter 1
+    corners, normals = (vertices - middle) / size, vertex_normals(vertices, triangles)
+    parts = []
+    for towards in directions.split(32):
+        aside = torch.where(towards[:, 2:].abs() < 0.9, torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0]))
+        across = torch.nn.functional.normalize(torch.linalg.cross(aside, towards), dim=-1)
+        frame = torch.stack([across, torch.linalg.cross(towards, across), -towards], 1)  # rows: two across, depth
+        seen, vertex = points @ frame.mT, corners @ frame.mT
+        cell, own = (
+            ((x[..., :2] + 0.5) * cells).long().clamp_(0, cells - 1) @ torch.tensor([cells, 1]) for x in (seen, vertex)
+        )
+        buffer = torch.full((len(towards), cells * cells), torch.inf, dtype=vertices.dtype)
+        buffer.scatter_reduce_(1, cell, seen[..., 2], "amin")
+        parts.append((vertex[..., 2] <= buffer.gather(1, own) + 2 / cells) & (towards @ normals.T > grazing))
+    return torch.cat(parts)
