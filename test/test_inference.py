@@ -91,7 +91,8 @@ def test_a_model_of_another_version_is_refused(chair_model: Path) -> None:
     model = storage.load_model(chair_model)
     backbone = load_backbone(device="cpu")
     strange = replace(model, provenance={**model.provenance, "network": {"width": 7}})
-    for broken in (strange, replace(model, head={}), replace(model, provenance={})):
+    odd = replace(model, provenance={**model.provenance, "crop_size": 225})
+    for broken in (strange, odd, replace(model, head={}), replace(model, provenance={})):
         with pytest.raises(InvalidInput, match="another version"):
             Estimator(broken, backbone, "cpu")
     with pytest.raises(InvalidInput, match="no model"):

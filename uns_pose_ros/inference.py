@@ -35,7 +35,6 @@ class EstimatorConfig:
     """How an image is searched and how poses are found."""
 
     search_size: int = 280  # px, longer side of the image in which objects are looked for
-    crop_size: int = 224  # px, side of the crop in which a pose is found
     margin: float = 0.15  # of the longer side, left around an object in its crop
     max_instances: int = 5  # a category and image
     presence: float = 0.5  # probability above which a place shows an object
@@ -71,6 +70,9 @@ class Runtime:
         self.model = model
         try:
             described: Mapping[str, Any] = model.provenance["network"]  # type: ignore[assignment]
+            size = int(model.provenance["crop_size"])  # type: ignore[call-overload]
+            if size % PATCH or not PATCH <= size <= 1400:
+                raise ValueError(f"crops of {size} px")
             known = {name.name for name in fields(NetworkConfig)}
             chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items() if k in known}
             config = NetworkConfig(**chosen)
@@ -83,6 +85,7 @@ class Runtime:
                 f"model of {model.category}: its head is of another version ({reason}); train it again"
             ) from None
         self.layers = config.layers
+        self.crop_size = size
         self.head = head.eval().requires_grad_(False).to(device)
         directions = sphere(400)
         visible = visible_from(model.vertices, model.triangles, directions)
@@ -175,7 +178,7 @@ class Estimator:
     def _estimate(self, runtime: Runtime, picture: Tensor, camera: Camera, boxes: Tensor) -> list[PoseEstimate]:
         """The best pose in each box (N, 4), where there is one."""
         squares = square_around(boxes.double().cpu(), self.config.margin)
-        crops, maps = crop(picture, squares, self.config.crop_size)
+        crops, maps = crop(picture, squares, runtime.crop_size)
         probability, presence = runtime.read(self._tokens(crops))
         solved = [self._solve(runtime, probability[k], presence[k], maps[k], camera) for k in range(len(crops))]
         return [estimate for estimate in solved if estimate is not None and estimate.score >= self.config.score_threshold]
@@ -184,13 +187,14 @@ class Estimator:
         self, runtime: Runtime, probability: Tensor, presence: Tensor, crop_from_image: Tensor, camera: Camera
     ) -> PoseEstimate | None:
         """The pose that explains probabilities (h, w, V) and presence (h, w) of a crop best."""
-        view, places, crop_from_view = self._places(probability, presence, crop_from_image, camera)
+        size = runtime.crop_size
+        view, places, crop_from_view = self._places(probability, presence, size, crop_from_image, camera)
         if len(places.tangents) < self.config.least_places:
             return None
         start = self._hypotheses(places, runtime.template)
         if start is None:
             return None
-        modes = self._modes(places, runtime.template, *start, presence, crop_from_view)
+        modes = self._modes(places, runtime.template, *start, presence, size, crop_from_view)
         return self._answer(runtime, view, places, modes, camera)
 
     def _hypotheses(self, places: Places, template: Template) -> tuple[Tensor, Tensor] | None:
@@ -215,6 +219,7 @@ class Estimator:
         rotation: Tensor,
         translation: Tensor,
         presence: Tensor,
+        size: int,
         crop_from_view: Tensor,
     ) -> Modes:
         """Hypotheses (H, 3, 3), (H, 3) and half turns of the first, refined and rated; those that met are one."""
@@ -225,20 +230,20 @@ class Estimator:
         rotation, translation = torch.cat([rotation, turned[0]]), torch.cat([translation, turned[1]])
         rotation, translation, information = pose_search.refine(places, template, rotation, translation, fine, config.floor)
         fit = pose_search.kernel(places, template, rotation, translation, config.width)
-        covered = self._coverage(template, rotation, translation, presence, crop_from_view)
+        covered = self._coverage(template, rotation, translation, presence, size, crop_from_view)
         total = pose_search.agreement(fit, places, config.floor) + config.coverage * covered
         left = pose_search.distinct(rotation, total, config.apart, len(total))
         return Modes(*(tensor[left] for tensor in (rotation, translation, information, fit, total)))
 
     def _places(
-        self, probability: Tensor, presence: Tensor, crop_from_image: Tensor, camera: Camera
+        self, probability: Tensor, presence: Tensor, size: int, crop_from_image: Tensor, camera: Camera
     ) -> tuple[Tensor, Places, Tensor]:
-        """The rotation view_from_cam (3, 3) of a camera that looks at the crop's centre, the places, and crop_from_view (3, 3).
+        """Of a crop of `size` px: view_from_cam (3, 3) of a camera that looks at its centre, places, crop_from_view.
 
-        crop_from_view maps homogeneous tangents of that camera to pixels of the crop.
+        crop_from_view (3, 3) maps homogeneous tangents of that camera to pixels of the crop.
         """
         config = self.config
-        side = (config.crop_size - 1) / 2
+        side = (size - 1) / 2
         cam_from_crop = torch.linalg.inv(crop_from_image.cpu() @ camera.matrix)
         axis = cam_from_crop @ torch.tensor([side, side, 1.0], dtype=torch.float64)
         view_from_cam = _looking((axis / axis.norm())[None])[0]
@@ -257,13 +262,13 @@ class Estimator:
         return view_from_cam, places, torch.linalg.inv(view_from_crop)
 
     def _coverage(
-        self, template: Template, rotation: Tensor, translation: Tensor, presence: Tensor, crop_from_view: Tensor
+        self, template: Template, rotation: Tensor, translation: Tensor, presence: Tensor, size: int, crop_from_view: Tensor
     ) -> Tensor:
         """Mean log presence (H,) where the visible part of the template projects; outside the crop nothing is said."""
         tangents, _ = pose_search.project_template(template, rotation, translation)
         seen = template.seen_from(rotation, translation)
         pixels = transform_homography(crop_from_view.float().to(tangents), tangents)
-        where = (pixels + 0.5) / self.config.crop_size * 2 - 1
+        where = (pixels + 0.5) / size * 2 - 1
         seen = seen & (where.abs() < 1).all(-1)
         sampled = F.grid_sample(presence[None, None], where[None], align_corners=False, padding_mode="border")[0, 0]
         value = (sampled + 0.1).clamp_max(1).log() * seen

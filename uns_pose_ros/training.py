@@ -42,7 +42,7 @@ class TrainConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     template: TemplateConfig = field(default_factory=TemplateConfig)
-    size: int = 224  # px, side of the views; a multiple of 14
+    size: int = 224  # px, side of the views and of the crops that the model will be given; a multiple of 14
     views: int = 10  # random views an image
     most_views: int = 4000  # of all images together; 0.6 MB each
     steps: int = 800
@@ -106,6 +106,7 @@ def train(
         diameter=float(np.median(metric)) if metric else None,
         provenance={
             "network": asdict(config.network),
+            "crop_size": config.size,
             "mirror": None if mirror is None else mirror.tolist(),
             "canon_from_obj": {name: pose.tolist() for name, pose in zip(rows, poses, strict=True)},
             "training": curve,
