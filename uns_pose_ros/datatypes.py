@@ -7,6 +7,7 @@ scale * rotation. Pixel (0, 0) is the centre of the top left pixel, as in OpenCV
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,6 +181,22 @@ class CategoryModel:
 
 
 @dataclass(frozen=True, eq=False)
+class PoseMode:
+    """Another pose that explains the same picture of an instance, such as the flipped one; units as in its PoseEstimate."""
+
+    cam_from_canon: Tensor  # (4, 4) float64, rigid
+    log_weight: float  # natural log of its probability over that of the estimate's own pose; 0: as likely
+    covariance: Tensor | None = None  # (6, 6) float64, as in PoseEstimate
+
+    def __post_init__(self) -> None:
+        _check(self.cam_from_canon, "cam_from_canon", (4, 4), torch.float64)
+        if self.covariance is not None:
+            _check(self.covariance, "covariance", (6, 6), torch.float64)
+        if not math.isfinite(self.log_weight):
+            raise ValueError(f"log weight {self.log_weight} of a pose is not finite")
+
+
+@dataclass(frozen=True, eq=False)
 class PoseEstimate:
     """One instance seen in one image: x_cam = R (scale * x_canon) + t with R, t the rotation and translation given."""
 
@@ -194,6 +211,7 @@ class PoseEstimate:
     inliers: int  # correspondences that agree with the pose
     reprojection_error: float  # px, median over the inliers
     box: Tensor  # (4,) float64: x0 y0 x1 y1 px of the projected template
+    alternatives: tuple[PoseMode, ...] = ()  # distinct other poses, likeliest first
 
     def __post_init__(self) -> None:
         _check(self.cam_from_canon, "cam_from_canon", (4, 4), torch.float64)
