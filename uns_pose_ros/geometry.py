@@ -63,6 +63,13 @@ def rotation_from_vector(vector: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(cross)
 
 
+def vector_from_rotation(rotation: Tensor) -> Tensor:
+    """Rotation vectors (..., 3), radians, at most half a turn long, of rotations (..., 3, 3) (logarithm)."""
+    w, axis = matrix_to_quaternion(rotation).split([1, 3], -1)
+    sine = axis.norm(dim=-1, keepdim=True)
+    return axis * torch.where(sine > 1e-9, 2 * torch.atan2(sine, w) / sine.clamp_min(1e-9), 2 / w)
+
+
 def fit_similarity(source: Tensor, target: Tensor, weight: Tensor | None = None, with_scale: bool = True) -> Tensor:
     """Similarity target_from_source (..., 4, 4) of least squares over points (..., N, 3) with weights (..., N).
 
@@ -125,6 +132,26 @@ def symmetry_rotations(order: int, axis: Tensor, steps: int = 36) -> Tensor:
     count = steps if order == 0 else max(order, 1)
     turns = torch.arange(count, dtype=axis.dtype, device=axis.device) * (2 * torch.pi / count)
     return rotation_from_vector(turns[:, None] * (axis / axis.norm()))
+
+
+def nearest_equivalent(rotation: Tensor, wanted: Tensor, order: int, axis: Tensor) -> Tensor:
+    """Of the rotations (..., 3, 3) from the canonical frame that symmetry makes equal, those nearest to `wanted` (..., 3, 3).
+
+    order, axis: those of the symmetry. For a continuous one the turn about the axis that maximises the trace is exact.
+    """
+    if order == 1:
+        return rotation.expand(torch.broadcast_shapes(rotation.shape, wanted.shape))
+    if order == 0:
+        unit = axis / axis.norm()
+        between = rotation.transpose(-1, -2) @ wanted
+        skew = between - between.transpose(-1, -2)
+        sine = torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1) @ unit
+        cosine = between.diagonal(dim1=-2, dim2=-1).sum(-1) - (between @ unit) @ unit
+        return rotation @ rotation_from_vector(torch.atan2(sine, cosine)[..., None] * unit)
+    turned = rotation[..., None, :, :] @ symmetry_rotations(order, axis)
+    best = angle_between(turned, wanted[..., None, :, :]).argmin(-1)
+    turned = turned.expand(*best.shape, *turned.shape[-3:])
+    return torch.take_along_dim(turned, best[..., None, None, None], -3)[..., 0, :, :]
 
 
 def sphere(count: int) -> Tensor:
