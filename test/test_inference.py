@@ -45,6 +45,17 @@ def test_a_given_region_is_looked_at_and_the_rest_is_not(estimator: Estimator, f
     assert estimator(image, frame.camera, torch.zeros(0, 4)) == []
 
 
+def test_the_other_poses_that_explain_the_picture_are_told_with_their_odds(estimator: Estimator, frame: Frame) -> None:
+    (best, *_) = estimator(read_image(frame.image), frame.camera)
+    assert best.alternatives  # a chair of a few hundred pixels is never that certain
+    weights = [mode.log_weight for mode in best.alternatives]
+    assert weights == sorted(weights, reverse=True)
+    assert -8 < weights[-1] <= weights[0] <= 0
+    poses = torch.stack([best.cam_from_canon, *(mode.cam_from_canon for mode in best.alternatives)])[:, :3, :3]
+    apart = angle_between(poses[:, None], poses[None]) + 180 * torch.eye(len(poses))
+    assert float(apart.min()) > 20
+
+
 def test_moving_the_picture_inside_a_larger_one_moves_the_pose_with_it(estimator: Estimator, frame: Frame) -> None:
     image = read_image(frame.image)
     height, width = image.shape[:2]

@@ -21,13 +21,16 @@ from torch import Tensor
 from uns_pose_ros import pose_search
 from uns_pose_ros.backbone import PATCH, DinoV2, load_backbone, normalise
 from uns_pose_ros.crops import crop, square_around
-from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
+from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate, PoseMode
 from uns_pose_ros.device import choose_device, choose_precision
 from uns_pose_ros.geometry import from_parts, project, sphere, transform
 from uns_pose_ros.network import STRIDE, Head, NetworkConfig
 from uns_pose_ros.pose_search import Places, Template
 from uns_pose_ros.video import undistort
 from uns_pose_ros.visibility import visible_from
+
+_CERTAINTY = 12.0  # independent places that a picture is worth when modes are weighed against each other
+_UNLIKELY = -8.0  # log weight of modes that are not worth telling
 
 
 @dataclass(frozen=True)
@@ -275,43 +278,48 @@ class Estimator:
         return value.sum(-1) / seen.sum(-1).clamp_min(1)
 
     def _answer(self, runtime: Runtime, view_from_cam: Tensor, places: Places, modes: Modes, camera: Camera) -> PoseEstimate:
-        """The estimate in the image's camera, with score, inliers and covariance, of the first mode."""
+        """The estimate in the image's camera: the first mode, with score, inliers and covariance, and the others beside it."""
         model, config = runtime.model, self.config
-        rotation, translation, fit = modes.rotation[0], modes.translation[0], modes.fit[0]
-        view_from_canon = from_parts(rotation.double().cpu(), translation.double().cpu())
+        scale = model.diameter or 1.0
         turn = torch.eye(4, dtype=torch.float64)
         turn[:3, :3] = view_from_cam.T
-        pose = turn @ view_from_canon
-        scale = model.diameter or 1.0
+        poses = turn @ from_parts(modes.rotation.double().cpu(), modes.translation.double().cpu())  # diameters
+        rigid = poses.clone()
+        rigid[:, :3, 3] *= scale
+        lift = torch.zeros(6, 6, dtype=torch.float64)
+        lift[:3, :3], lift[3:, 3:] = turn[:3, :3] * scale, turn[:3, :3]
+        # neighbouring places err together: as if one in ten were independent
+        information = modes.information.double().cpu() / (10 * (config.width * places.cell) ** 2)
+        covariance = lift @ torch.linalg.pinv(information, hermitian=True) @ lift.T
+
+        fit = modes.fit[0]
         share = (fit.sum(-1) / places.presence.clamp_min(1e-6)).cpu()
         inlier = share > 0.1  # even a sure answer is spread over neighbouring vertices
-        tangents, _ = pose_search.project_template(runtime.template, rotation[None], translation[None])
+        tangents, _ = pose_search.project_template(runtime.template, modes.rotation[:1], modes.translation[:1])
         gap = (tangents[0][places.vertex] - places.tangents[:, None]).norm(dim=-1).cpu()
         weight = fit.cpu() / fit.cpu().sum(-1, keepdim=True).clamp_min(1e-9)
         pixels = float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
         error = float(((gap * weight).sum(-1)[inlier] * pixels).median()) if bool(inlier.any()) else 0.0
-        # neighbouring places err together: as if one in ten were independent
-        sigma = config.width * places.cell
-        covariance = torch.linalg.pinv(modes.information[0].double().cpu() / sigma**2, hermitian=True) * 10
-        lift = torch.zeros(6, 6, dtype=torch.float64)
-        lift[:3, :3], lift[3:, 3:] = view_from_cam.T * scale, view_from_cam.T
-        rigid = pose.clone()
-        rigid[:3, 3] *= scale
-        shown = project(camera.matrix, transform(pose, model.vertices.double()))
-        certainty = float(torch.softmax(modes.total.cpu() * 12, 0)[0])
-        score = float(share.mean()) ** 0.5 * certainty
+        shown = project(camera.matrix, transform(poses[0], model.vertices.double()))
+        log_weights = (_CERTAINTY * (modes.total - modes.total[0])).double().cpu()
+        score = float(share.mean()) ** 0.5 / float(log_weights.exp().sum())
         return PoseEstimate(
             category=model.category,
-            cam_from_canon=rigid,
+            cam_from_canon=rigid[0],
             scale=scale,
             metric=model.diameter is not None,
             size=model.extents.double() * scale,
             score=min(max(score, 0.0), 1.0),
-            covariance=lift @ covariance @ lift.T,
+            covariance=covariance[0],
             symmetry=model.symmetry,
             inliers=int(inlier.sum()),
             reprojection_error=error,
             box=torch.cat([shown.amin(0), shown.amax(0)]),
+            alternatives=tuple(
+                PoseMode(rigid[k], float(log_weights[k]), covariance[k])
+                for k in range(1, len(poses))
+                if float(log_weights[k]) > _UNLIKELY
+            ),
         )
 
 
