@@ -17,6 +17,7 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["datatypes", "device", "geometry"], 0),
     **dict.fromkeys(["storage", "ply", "colmap", "video", "onnx_reader", "weights", "masks", "sfm", "crops", "drawing"], 1),
     **dict.fromkeys(["visibility", "mesh", "backbone", "features"], 1),
+    **dict.fromkeys(["photo", "orbit", "keyframes", "guidance", "recording", "transform_tree"], 1),
     **dict.fromkeys(["draft", "importing", "import_movie", "import_pictures", "import_co3d", "import_bag", "bag_messages"], 1),
     **dict.fromkeys(["shapes", "alignment", "consensus", "turns", "symmetry", "synchronization", "extension", "axes"], 2),
     **dict.fromkeys(["augmentation", "network", "template"], 2),

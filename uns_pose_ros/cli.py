@@ -15,6 +15,7 @@ import uns_pose_ros
 # command: module and function, what it does
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("cli_pipeline", "run", "reconstruct, align and train a category; goes on where it was stopped"),
+    "import": ("cli_videos", "import_", "make a video folder of a film, a bag, photographs, a COLMAP dataset, a CO3D sequence"),
     "reconstruct": ("cli_pipeline", "reconstruct", "make a mesh with features of each video with poses and masks"),
     "align": ("cli_pipeline", "align", "bring the videos of a category to one canonical frame"),
     "train": ("cli_pipeline", "train", "train a model on the aligned videos of a category"),

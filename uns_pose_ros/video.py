@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ from uns_pose_ros.storage import read_json
 MIN_FRAMES = 3
 MAX_PIXELS = 80_000_000  # of one image
 ASSUMED_FOV_DEG = 60.0  # along the longer side, where nobody calibrated the camera
-_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 _log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def shorten(names: Iterable[str], most: int = 8) -> str:
 def load_video(folder: Path, need_masks: bool = True, need_poses: bool = True) -> Video:
     """The usable frames of a video folder, by name: readable, of the camera's size, with the masks and poses asked for.
 
-    Without poses, a frame that no sparse model knows gets an assumed camera (`assumed_camera`).
+    Without poses, a frame that no sparse model knows gets the camera in video.json, else an assumed one (`assumed_camera`).
     Errors: InvalidInput where fewer than three frames are usable, with the first reason.
     """
     images = folder / "images"
@@ -80,14 +81,17 @@ def load_video(folder: Path, need_masks: bool = True, need_poses: bool = True) -
     if need_masks and not (folder / "masks").is_dir():
         raise InvalidInput(f"{folder}: no object masks; masks/<image name>.png, white on the object, is needed for every image")
     registered = {image.name: image for image in sparse.images} if sparse is not None else {}
-    present = {p.relative_to(images).as_posix(): p for p in images.rglob("*") if p.suffix.lower() in _ENDINGS and p.is_file()}
+    present = {p.relative_to(images).as_posix(): p for p in images.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file()}
     names = sorted(registered if need_poses else present)
+    known = recorded_camera(folder)
     frames, dropped = [], []
     for name in names:
         try:
             if name not in present:
                 raise InvalidInput(f"{images / name}: named in sparse/ but not there")
             frame = _usable_frame(folder, name, need_masks)
+            if known is not None and (known.width, known.height) == (frame.camera.width, frame.camera.height):
+                frame = replace(frame, camera=known)
             frames.append(_with_pose(frame, registered[name], sparse.cameras) if sparse and name in registered else frame)
         except InvalidInput as error:
             dropped.append(str(error))
@@ -132,6 +136,14 @@ def _is_metric(folder: Path) -> bool:
     return metric
 
 
+def recorded_camera(folder: Path) -> Camera | None:
+    """The camera that an import left in video.json, None where there is none."""
+    path = folder / "video.json"
+    record = read_json(path) if path.exists() else {}
+    camera = record.get("camera") if isinstance(record, dict) else None
+    return None if camera is None else camera_of(camera, path)
+
+
 def assumed_camera(width: int, height: int, fov_deg: float = ASSUMED_FOV_DEG) -> Camera:
     """A pinhole camera whose longer side sees `fov_deg` degrees, with its principal point in the middle."""
     focal = max(width, height) / 2 / np.tan(np.radians(fov_deg) / 2)
@@ -144,7 +156,11 @@ def read_camera(path: Path) -> Camera:
 
     InvalidInput where a field is missing or the camera is not calibrated.
     """
-    record = read_json(path)
+    return camera_of(read_json(path), path)
+
+
+def camera_of(record: Any, path: Path) -> Camera:
+    """The camera in such a JSON value; `path` is where errors say that it stands."""
     try:
         fields = {str(key).lower(): value for key, value in record.items()}
         matrix = torch.tensor(fields["k"], dtype=torch.float64).reshape(3, 3)
@@ -160,12 +176,12 @@ def read_camera(path: Path) -> Camera:
 
 def read_image(path: Path) -> Tensor:
     """(H, W, 3) uint8 RGB as the file stores it: an EXIF orientation is ignored, as COLMAP does."""
-    return torch.from_numpy(np.array(_decode(path, "image").convert("RGB")))
+    return torch.from_numpy(np.array(decode(path, "image").convert("RGB")))
 
 
 def read_mask(path: Path) -> Tensor:
     """(H, W) bool, True on the object: above half of the mask's brightest value, so 0/1, 0/255 and soft masks all work."""
-    gray = np.array(_decode(path, "mask").convert("L"))
+    gray = np.array(decode(path, "mask").convert("L"))
     return torch.from_numpy(gray > gray.max() / 2)
 
 
@@ -208,7 +224,8 @@ def _valid() -> str:
     return f"JPEG, PNG, BMP, WebP or TIFF of 8 bits and at most {MAX_PIXELS // 10**6} megapixels is valid"
 
 
-def _decode(path: Path, what: str, draft: bool = False) -> Image.Image:
+def decode(path: Path, what: str, draft: bool = False) -> Image.Image:
+    """The picture in a file with its metadata; `draft`: an eighth of its size where possible. InvalidInput names it."""
     file = _open(path, what)
     try:
         if draft:
@@ -223,5 +240,5 @@ def _check_image(path: Path) -> tuple[int, int]:
     """Width and height, px, of an image whose pixels can be decoded."""
     file = _open(path, "image")
     size = file.size
-    _decode(path, "image", draft=True)
+    decode(path, "image", draft=True)
     return size

@@ -1,0 +1,45 @@
+"""The commands that make videos ready for the pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from uns_pose_ros.cli_arguments import Json
+from uns_pose_ros.console import emit, progress_bar
+from uns_pose_ros.draft import RECORD, ImportConfig
+from uns_pose_ros.importing import import_video
+from uns_pose_ros.storage import read_json
+from uns_pose_ros.video import read_camera
+
+Source = Annotated[
+    Positional[Path], arg(metavar="SOURCE", help="film, rosbag2, folder of photographs, COLMAP dataset or CO3D sequence")
+]
+
+
+def import_(
+    source: Source,
+    into: Annotated[Path, arg(metavar="CATEGORY/NAME", help="the video folder to make")],
+    camera: Annotated[
+        Path | None, arg(metavar="K.json", help='{"K": 9 numbers or 3x3, "D": [k1 k2 p1 p2 …], "width": px, "height": px}')
+    ] = None,
+    json: Json = None,
+    config: Annotated[ImportConfig, arg(name="")] = ImportConfig(),
+) -> None:
+    """Make a video folder of a film, a bag, photographs, a COLMAP dataset or a CO3D sequence.
+
+    Pictures are turned upright; of a longer source the sharpest of each of --frames windows is kept. Poses come with COLMAP and
+    CO3D, and with a bag whose --fixed-frame the transforms on /tf connect with the camera; they are then in metres.
+    """
+    given = None if camera is None else read_camera(camera)
+    with progress_bar() as progress:
+        made = import_video(source, into, config, given, progress)
+    record = read_json(into / RECORD)
+    posed = (into / "sparse").is_dir()
+    camera_from = record.get("camera", {}).get("from", "one a frame")
+    kind = record["import"]["kind"]
+    text = f"{into}: {record['frames']} frames of {record['pictures_read']} pictures ({kind}), camera: {camera_from}, "
+    text += ("poses in metres" if record["metric"] else "poses") if posed else "no poses yet"
+    emit({"video": str(into), "made": made, "poses": posed, **record}, text if made else f"{text}; done already", json)
