@@ -40,7 +40,6 @@ from live import Answer, LiveCamera, node_command  # noqa: E402
 from uns_pose_ros import evaluation, stages, storage  # noqa: E402
 from uns_pose_ros.datatypes import Alignment, CategoryModel, PoseEstimate, Video  # noqa: E402
 from uns_pose_ros.evaluation import ImageResult  # noqa: E402
-from uns_pose_ros.geometry import angle_between  # noqa: E402
 from uns_pose_ros.network import NetworkConfig  # noqa: E402
 from uns_pose_ros.report import Contents, Shot, write_report  # noqa: E402
 from uns_pose_ros.template import TemplateConfig  # noqa: E402
@@ -168,14 +167,9 @@ def compare(
         for frame, answer in zip(walk.frames, answers[walk.name], strict=True):
             assert frame.cam_from_obj is not None
             truth = frame.cam_from_obj[:3, :3] @ live[walk.name].T @ label_from_canon
-            errors, seconds = (evaluation.MISSING, evaluation.MISSING), math.nan
-            if answer is not None:
-                canon_from_cam, seconds = answer.cam_from_canon[:3, :3].T, answer.latency
-                errors = (
-                    float(angle_between(truth.T, canon_from_cam)),
-                    float(evaluation.symmetric_angle(truth.T, canon_from_cam, model.symmetry)),
-                )
-            results.append(ImageResult(walk.name, frame.name, received(model, answer), *errors, seconds))
+            found = received(model, answer)
+            seconds = math.nan if answer is None else answer.latency
+            results.append(evaluation.judge([] if found is None else [found], model, truth, walk.name, frame.name, seconds))
     return results
 
 

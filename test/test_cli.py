@@ -170,7 +170,7 @@ def test_evaluate_pose_writes_exactly_the_promised_keys_for_the_videos_not_train
     words = ["evaluate", "pose", model, model.parent, "--labels", model.parent / "labels.json", "--json", "-"]
     assert run(*words) == cli.DONE
     result = json.loads(capsys.readouterr().out)
-    assert set(result) == ACCURACIES | {"images", "estimated", "symmetry_aware", "auroc", "seconds_per_image"}
+    assert set(result) == ACCURACIES | {"images", "estimated", "symmetry_aware", "auroc", "coverage95", "seconds_per_image"}
     assert (result["images"], result["estimated"]) == (8, 8)  # clip_03
     assert run(*words, "--videos", "clip_0[13]") == cli.DONE
     assert json.loads(capsys.readouterr().out)["images"] == 16

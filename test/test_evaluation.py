@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,22 @@ def test_poses_are_compared_in_the_labels_frame_and_the_best_score_counts(clip: 
     assert (figures["images"], figures["estimated"]) == (4, 3)
     assert [figures[k] for k in ("acc30", "acc15", "acc10")] == [50, 25, 25] and figures["median_deg"] == pytest.approx(100)
     assert figures["symmetry_aware"]["acc30"] == 75 and figures["auroc"] == 1.0
+
+
+def test_a_true_rotation_is_inside_the_region_that_the_covariance_gives_it_and_no_farther() -> None:
+    true = rotations(1, seed=3)[0]
+    covariance = torch.diag(torch.tensor([1.0, 1, 1, 0.04, 0.01, 0.01], dtype=torch.float64))  # x may be off twice as far
+    reach = math.degrees(math.sqrt(7.815) * 0.1)  # 16 degrees about y
+
+    def inside(off: Tensor, symmetry: Symmetry = Symmetry()) -> bool | None:
+        return evaluation.in_region(replace(estimate_of(off @ true), covariance=covariance, symmetry=symmetry), true)
+
+    y = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    assert inside(turn(y, reach * 0.99)) and not inside(turn(y, reach * 1.01))
+    assert inside(turn(X, reach * 1.99)) and not inside(turn(X, reach * 2.01))
+    assert not inside(true @ turn(Z, 180) @ true.T)
+    assert inside(true @ turn(Z, 180) @ true.T, Symmetry(2, Z))
+    assert evaluation.in_region(estimate_of(true), true) is None
 
 
 def test_a_video_without_a_label_cannot_be_evaluated(clip: Path) -> None:

@@ -156,7 +156,8 @@ def evaluate_pose(
         results = evaluation.evaluate_poses(find, trained_model, loaded, known, progress)
     result = evaluation.summarise(results)
     text = f"{result['images']} images of {len(loaded)} videos, {result['estimated']} estimated, "
-    text += f"{figure(result['seconds_per_image'], 2)} s an image, auroc {figure(result['auroc'], 2)}\n"
+    text += f"{figure(result['seconds_per_image'], 2)} s an image, auroc {figure(result['auroc'], 2)}, "
+    text += f"{figure(result['coverage95'])} % in their 95 % region\n"
     emit(result, text + accuracy_table(result), json)
 
 

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.datatypes import Alignment, Camera, CategoryModel, InvalidInput, PoseEstimate, Progress, Symmetry, Video
-from uns_pose_ros.geometry import angle_between, nearest_rotation, split_similarity, symmetry_rotations
+from uns_pose_ros.geometry import (
+    angle_between,
+    nearest_equivalent,
+    nearest_rotation,
+    split_similarity,
+    symmetry_rotations,
+    vector_from_rotation,
+)
 from uns_pose_ros.storage import read_json
 from uns_pose_ros.video import read_image, shorten
 
@@ -20,6 +27,7 @@ ANGLES = (30, 15, 10)  # degrees, of the accuracies
 WRONG = 30.0  # degrees: an estimate further off is one that a good score should tell
 MISSING = 180.0  # degrees, the error of an image without an estimate
 _CONSENSUS = 30.0  # degrees within which training videos agree on the labels' frame
+_REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
 _NOT_A_ROTATION = 0.01  # largest entry of R R^T - 1 that rounding explains
 
 EstimateImage = Callable[[Tensor, Camera], Sequence[PoseEstimate]]
@@ -35,6 +43,7 @@ class ImageResult:
     error: float  # degrees
     symmetric_error: float  # degrees, to the nearest equivalent pose
     seconds: float
+    inside: bool | None = None  # the true rotation lies in the 95 % region that the estimate gives; None: it gives none
 
 
 def load_labels(path: Path, known: Sequence[str]) -> dict[str, Tensor]:
@@ -136,31 +145,54 @@ def evaluate_poses(
     for done, (video, frame) in enumerate(jobs, 1):
         image = read_image(frame.image)
         start = time.perf_counter()
-        found = [e for e in estimate(image, frame.camera) if e.category == model.category]
+        found = estimate(image, frame.camera)
         seconds = time.perf_counter() - start
-        best = max(found, key=lambda e: e.score, default=None)
-        errors = (MISSING, MISSING)
-        if best is not None and frame.cam_from_obj is not None:
-            canon_from_cam = (frame.cam_from_obj[:3, :3] @ labels[video.name].T @ label_from_canon).T
-            estimated = best.cam_from_canon[:3, :3].T
-            errors = (
-                float(angle_between(canon_from_cam, estimated)),
-                float(symmetric_angle(canon_from_cam, estimated, model.symmetry)),
-            )
-        results.append(ImageResult(video.name, frame.name, best, *errors, seconds))
+        assert frame.cam_from_obj is not None
+        cam_from_canon = frame.cam_from_obj[:3, :3] @ labels[video.name].T @ label_from_canon
+        results.append(judge(found, model, cam_from_canon, video.name, frame.name, seconds))
         if progress is not None:
             progress("evaluate", done, len(jobs))
     return results
 
 
+def judge(
+    found: Sequence[PoseEstimate], model: CategoryModel, cam_from_canon: Tensor, video: str, frame: str, seconds: float
+) -> ImageResult:
+    """The best of an image's estimates of the model's category against the true rotation (3, 3)."""
+    best = max((e for e in found if e.category == model.category), key=lambda e: e.score, default=None)
+    if best is None:
+        return ImageResult(video, frame, None, MISSING, MISSING, seconds)
+    true, estimated = cam_from_canon.T, best.cam_from_canon[:3, :3].T
+    errors = float(angle_between(true, estimated)), float(symmetric_angle(true, estimated, model.symmetry))
+    return ImageResult(video, frame, best, *errors, seconds, in_region(best, cam_from_canon))
+
+
+def in_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
+    """Whether a rotation (3, 3), or one equivalent by symmetry, lies in the estimate's 95 % region; None without covariance.
+
+    A turn about the axis of a continuous symmetry has no right value and does not count.
+    """
+    if estimate.covariance is None:
+        return None
+    symmetry, rotation = estimate.symmetry, estimate.cam_from_canon[:3, :3]
+    true = nearest_equivalent(cam_from_canon, rotation, symmetry.order, symmetry.axis)
+    off = vector_from_rotation(true @ rotation.T)
+    return float(off @ torch.linalg.pinv(estimate.covariance[3:, 3:], hermitian=True) @ off) <= _REGION
+
+
 def summarise(results: Sequence[ImageResult]) -> dict[str, Any]:
-    """The figures of `evaluate pose`. A missing estimate is wrong in every accuracy and has no say in the auroc."""
+    """The figures of `evaluate pose`. A missing estimate is wrong in every accuracy and has no say in the others.
+
+    coverage95: percent of the estimates whose 95 % region of rotations holds the true one.
+    """
     error = torch.tensor([r.error for r in results], dtype=torch.float64)
     symmetric = torch.tensor([r.symmetric_error for r in results], dtype=torch.float64)
     scored = [(r.estimate.score, r.error) for r in results if r.estimate is not None]
-    counts = {"images": len(results), "estimated": len(scored)}
-    last = {"auroc": auroc(scored), "seconds_per_image": float(torch.tensor([r.seconds for r in results]).double().mean())}
-    return counts | accuracies(error) | {"symmetry_aware": accuracies(symmetric)} | last
+    inside = [r.inside for r in results if r.inside is not None]
+    trust = {"auroc": auroc(scored), "coverage95": 100 * sum(inside) / len(inside) if inside else None}
+    seconds = float(torch.tensor([r.seconds for r in results]).double().mean())
+    figures = {"images": len(results), "estimated": len(scored)} | accuracies(error)
+    return figures | {"symmetry_aware": accuracies(symmetric)} | trust | {"seconds_per_image": seconds}
 
 
 def auroc(scored: Sequence[tuple[float, float]]) -> float | None:
