@@ -7,6 +7,7 @@ box -> crop through backbone and head -> probability of every template vertex at
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -50,6 +51,7 @@ class EstimatorConfig:
     apart: float = 25.0  # degrees between two of them
     floor: float = 0.1  # likelihood of a place that a pose does not explain
     width: float = 0.7  # cells of the head's grid, standard deviation of a correspondence
+    variety: float = 3.0  # degrees about each axis, standard deviation by which instances differ from the template
     coverage: float = 0.5  # weight of template parts that are seen where the object is not
     overlap: float = 0.4  # of two boxes, intersection over union, above which they are one object
 
@@ -291,6 +293,7 @@ class Estimator:
         # neighbouring places err together: as if one in ten were independent
         information = modes.information.double().cpu() / (10 * (config.width * places.cell) ** 2)
         covariance = lift @ torch.linalg.pinv(information, hermitian=True) @ lift.T
+        covariance[:, range(3, 6), range(3, 6)] += math.radians(config.variety) ** 2
 
         fit = modes.fit[0]
         share = (fit.sum(-1) / places.presence.clamp_min(1e-6)).cpu()
