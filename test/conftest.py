@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"  # else an int in a float64 field goes out as rubbish, unnoticed
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)  # the wheels do not set it
+_SHARED_DOMAIN = 1 + (os.getpid() - 1) % 101
 _DOMAINS = itertools.count(os.getpid())
+_DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
+    "models": ["plain"], "object_diameter": 0.0, "tracking.fuse": True, "tracking.fixed_frame": "",
+    "tracking.tentative": True, "tracking.confirm": 2,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -40,6 +45,27 @@ def robot(ros_domain: int) -> Iterator[Robot]:
     robot = Robot(ros_domain)
     yield robot
     robot.close()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Robot]:
+    """One node for all tests that do not need a start of their own, which takes seconds."""
+    from ros_robot import Robot
+
+    robot = Robot(_SHARED_DOMAIN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(_SHARED_DOMAIN))
+        robot.start("-p", "models:=[plain]")
+    robot.wait_until_listening()
+    yield robot
+    robot.close()
+
+
+@pytest.fixture
+def plain(shared: Robot) -> Robot:
+    """A node with the plain model, as if just started."""
+    shared.renew(**_DEFAULTS)
+    return shared
 
 
 @pytest.fixture(scope="session")

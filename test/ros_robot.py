@@ -28,6 +28,7 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
+from scripted_node import FLIPPED
 from uns_pose_ros.datatypes import Camera
 from uns_pose_ros.nodes.compat import array_to_image
 
@@ -104,11 +105,14 @@ class Robot:
             setattr(info, name, value)
         self.infos.publish(info)
 
-    def show(self, cars: int, seconds: int, frame: str = "camera") -> None:
-        """Send a picture with so many cars, stamped with `seconds`."""
+    def show(self, cars: int, seconds: int, frame: str = "camera", flipped: bool = False, roll: int = 0) -> None:
+        """Send a picture with so many cars, flipped or rolled by degrees as scripted_node says, stamped with `seconds`."""
         header = Header(frame_id=frame)
         header.stamp.sec = seconds
-        self.images.publish(array_to_image(np.full((480, 640, 3), cars, np.uint8), "rgb8", header))
+        picture = np.full((480, 640, 3), cars, np.uint8)
+        picture[..., 1] = FLIPPED if flipped else 0
+        picture[..., 2] = roll
+        self.images.publish(array_to_image(picture, "rgb8", header))
 
     def photograph(self, pixels: np.ndarray, camera: Camera, seconds: int, frame: str = "camera") -> None:
         """Send camera_info and a picture (H, W, 3) uint8 RGB, both stamped with `seconds`."""

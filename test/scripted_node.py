@@ -1,11 +1,14 @@
 """The estimator node as a process, with an estimator that answers by a script instead of by a network.
 
-A picture of grey value k holds k cars: car i is i diameters to the right of the optical axis, 3 diameters away. Its box of
-40 px stands at 100 i px. Grey 255 is a picture that breaks the estimation. Folders named "size" give a model of 0.25 m.
+A picture whose red is k holds k cars: car i is i diameters to the right of the optical axis, 3 diameters away. Its box of
+40 px stands at 100 i px. Red 255 is a picture that breaks the estimation. Where green is FLIPPED, the cars are turned by half
+a turn about their y; blue is their roll about the optical axis in degrees (up to ROLLED). In regions, one car stands in each.
+Folders named "size" give a model of 0.25 m.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +17,11 @@ import numpy as np
 import torch
 
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate, Symmetry
+from uns_pose_ros.geometry import rotation_from_vector
 from uns_pose_ros.inference import EstimatorConfig
 from uns_pose_ros.nodes import estimator_node
 
+FLIPPED, ROLLED = 200, 180
 VERTICES = torch.tensor([[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]])
 TRIANGLES = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 
@@ -33,16 +38,26 @@ class ScriptedEstimator:
         self.models = (car(diameter),)
         self._warm = False
 
-    def __call__(self, image: np.ndarray, camera: Camera) -> list[PoseEstimate]:
-        count = int(image[0, 0, 0]) if self._warm else 0
+    def __call__(self, image: np.ndarray, camera: Camera, regions: torch.Tensor | None = None) -> list[PoseEstimate]:
+        red, green, blue = (int(value) for value in image[0, 0])
+        count = red if self._warm else 0
         self._warm = True
         if count == 255:
             raise RuntimeError("scripted fault")
         unit = self.models[0].diameter
-        return [self._estimate(i, unit or 1.0, unit is not None) for i in range(count)]
+        turn = torch.eye(3, dtype=torch.float64)
+        if green == FLIPPED:
+            turn = torch.diag(torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64))
+        if blue <= ROLLED and blue != red:  # a grey picture rolls nothing
+            turn = rotation_from_vector(torch.tensor([0.0, 0.0, np.radians(blue)], dtype=torch.float64)) @ turn
+        if regions is not None:
+            found = [self._estimate(i, turn, unit or 1.0, unit is not None) for i in range(len(regions))]
+            return [dataclasses.replace(one, box=box) for one, box in zip(found, regions, strict=True)]
+        return [self._estimate(i, turn, unit or 1.0, unit is not None) for i in range(count)]
 
-    def _estimate(self, i: int, unit: float, metric: bool) -> PoseEstimate:
+    def _estimate(self, i: int, turn: torch.Tensor, unit: float, metric: bool) -> PoseEstimate:
         pose = torch.eye(4, dtype=torch.float64)
+        pose[:3, :3] = turn
         pose[:3, 3] = unit * torch.tensor([float(i), 0.0, 3.0])
         size = unit * torch.tensor([0.8, 0.4, 0.2], dtype=torch.float64)
         box = torch.tensor([100.0 * i, 100, 100.0 * i + 40, 140], dtype=torch.float64)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import array
 import itertools
 import math
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,6 @@ import pytest
 
 pytest.importorskip("rclpy")
 import numpy as np
-import torch
 from builtin_interfaces.msg import Time
 from lifecycle_msgs.msg import Transition
 from rclpy.parameter import Parameter
@@ -25,33 +23,10 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
 from ros_robot import Robot
-from scripted_node import ScriptedEstimator
-from uns_pose_ros.datatypes import Camera
-from uns_pose_ros.nodes.association import TrackIds
 from uns_pose_ros.nodes.compat import array_to_image
 from uns_pose_ros.nodes.worker import Worker
 
 PLAIN = ("-p", "models:=[plain]")
-SHARED_DOMAIN = 1 + (os.getpid() - 1) % 101  # the other tests' domains count upwards from the next
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Robot]:
-    """One node for all tests that do not need a start of their own, which takes seconds."""
-    robot = Robot(SHARED_DOMAIN)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(SHARED_DOMAIN))
-        robot.start(*PLAIN)
-    robot.wait_until_listening()
-    yield robot
-    robot.close()
-
-
-@pytest.fixture
-def plain(shared: Robot) -> Robot:
-    """A node with the plain model, as if just started."""
-    shared.renew(models=["plain"], object_diameter=0.0)
-    return shared
 
 
 def stream(robot: Robot, ready: Callable[[], Any]) -> None:
@@ -103,6 +78,8 @@ def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(plai
         )
         return [(marker.id, marker.ns, marker.action) for marker in got[0].markers]
 
+    stream(robot, lambda: robot.heard["markers"])  # the node makes markers once it knows of a listener
+    assert robot.reset().success
     robot.show(2, seconds=1)
     assert markers(1) == [
         (0, "car", Marker.ADD),
@@ -350,21 +327,3 @@ def test_the_worker_takes_the_newest_item_and_counts_those_replaced() -> None:
     assert done.wait(60)
     assert worker.stop(60)
     assert (seen, len(replaced)) == ([1, 5], 3)
-
-
-def test_track_ids_follow_objects_that_swap_their_order_and_do_not_mix_categories() -> None:
-    camera = Camera(torch.eye(3, dtype=torch.float64), 640, 480)
-    estimator = ScriptedEstimator(None)
-    image = torch.full((4, 4, 3), 3, dtype=torch.uint8).numpy()
-    estimator(image, camera)
-    cars = estimator(image, camera)
-    tracks = TrackIds(memory=1.0)
-    assert tracks.assign(cars, 0) == [0, 1, 2]
-    assert tracks.assign(cars[::-1], 10**8) == [2, 1, 0]
-    assert tracks.assign(cars[1:2], 2 * 10**8) == [1]
-    assert tracks.assign(cars, 11 * 10**8) == [0, 1, 2]
-    assert tracks.assign(cars, 22 * 10**8) == [3, 4, 5]
-    object.__setattr__(cars[0], "category", "mug")
-    assert tracks.assign(cars, 23 * 10**8) == [6, 4, 5]
-    tracks.reset()
-    assert tracks.assign(cars[:1], 0) == [0]

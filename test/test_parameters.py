@@ -119,7 +119,7 @@ def test_random_values_are_taken_or_refused_with_a_reason_and_a_configured_node_
     from uns_pose_ros.nodes.estimator_node import EstimatorNode
 
     made = EstimatorNode(load, context=context)  # type: ignore[arg-type]  # answers like an Estimator
-    known = sorted(parameters.names(NodeParameters, EstimatorConfig))
+    known = sorted(parameters.names(*parameters.SETTINGS))
     values = [
         0,
         -1,

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from uns_pose_ros import cli
-from uns_pose_ros.inference import EstimatorConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -25,14 +24,14 @@ def table(title: str) -> dict[str, list[str]]:
 
 def test_every_parameter_is_listed_with_its_default() -> None:
     pytest.importorskip("rclpy")
-    from uns_pose_ros.nodes.parameters import NodeParameters
+    from uns_pose_ros.nodes.parameters import PREFIXES, SETTINGS
 
-    fields = [*dataclasses.fields(NodeParameters), *dataclasses.fields(EstimatorConfig)]
+    fields = {PREFIXES.get(kind, "") + field.name: field for kind in SETTINGS for field in dataclasses.fields(kind)}
     listed = table("Parameters")
-    assert list(listed) == [field.name for field in fields]
-    for field in fields:
+    assert list(listed) == list(fields)
+    for name, field in fields.items():
         default = '[""]' if field.default == ("",) else str(field.default)
-        assert listed[field.name][0].strip("`") == (default.lower() if isinstance(field.default, bool) else default), field.name
+        assert listed[name][0].strip("`") == (default.lower() if isinstance(field.default, bool) else default), name
 
 
 def test_every_topic_of_the_node_is_listed() -> None:

@@ -16,7 +16,7 @@ from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithP
 from visualization_msgs.msg import Marker, MarkerArray
 
 from uns_pose_ros import geometry
-from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
+from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate, PoseMode
 from uns_pose_ros.nodes.compat import matrix_to_quaternion
 
 _MODELS = ("", "plumb_bob", "rational_polynomial")  # distortion models that OpenCV's eight coefficients hold
@@ -85,16 +85,28 @@ def in_metres(estimate: PoseEstimate, object_diameter: float) -> PoseEstimate:
     """The estimate with lengths in metres; where the scale is unknown one diameter is `object_diameter` m."""
     if estimate.metric:
         return estimate
-    pose = estimate.cam_from_canon.clone()
-    pose[:3, 3] *= object_diameter
-    covariance = estimate.covariance
-    if covariance is not None:
-        unit = torch.tensor([object_diameter] * 3 + [1.0] * 3, dtype=covariance.dtype)
-        covariance = covariance * unit[:, None] * unit[None, :]
+    unit = object_diameter
+    others = [
+        PoseMode(_stretched(mode.cam_from_canon, unit), mode.log_weight, _in_metres(mode.covariance, unit))
+        for mode in estimate.alternatives
+    ]
     return dataclasses.replace(
-        estimate, cam_from_canon=pose, scale=estimate.scale * object_diameter, size=estimate.size * object_diameter,
-        covariance=covariance, metric=True,
+        estimate, cam_from_canon=_stretched(estimate.cam_from_canon, unit), scale=estimate.scale * unit,
+        size=estimate.size * unit, covariance=_in_metres(estimate.covariance, unit), metric=True, alternatives=tuple(others),
     )  # fmt: skip
+
+
+def _stretched(pose: Tensor, factor: float) -> Tensor:
+    stretched = pose.clone()
+    stretched[:3, 3] *= factor
+    return stretched
+
+
+def _in_metres(covariance: Tensor | None, diameter: float) -> Tensor | None:
+    if covariance is None:
+        return None
+    unit = torch.tensor([diameter] * 3 + [1.0] * 3, dtype=covariance.dtype)
+    return covariance * unit[:, None] * unit[None, :]
 
 
 def frame_name(prefix: str, estimate: PoseEstimate, track: int) -> str:

@@ -28,17 +28,20 @@ from rclpy.parameter import Parameter
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_srvs.srv import Trigger
+from torch import Tensor
 
 from uns_pose_ros import storage
 from uns_pose_ros.datatypes import Camera, InvalidInput
+from uns_pose_ros.fusion import FusionConfig
 from uns_pose_ros.inference import Estimator, EstimatorConfig
 from uns_pose_ros.nodes import compat, conversions, parameters
-from uns_pose_ros.nodes.association import TrackIds
 from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, Health
 from uns_pose_ros.nodes.inputs import Inputs, Picture
-from uns_pose_ros.nodes.parameters import NodeParameters
+from uns_pose_ros.nodes.parameters import SETTINGS, NodeParameters, TrackingParameters
 from uns_pose_ros.nodes.publishing import Results
+from uns_pose_ros.nodes.transforms import CameraMotion
 from uns_pose_ros.nodes.worker import Worker
+from uns_pose_ros.tracking import Tracker, TrackerConfig, TrackState
 
 JOIN = 10.0  # s that deactivation waits for the picture being worked on
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -59,9 +62,9 @@ class EstimatorNode(LifecycleNode):
         """load: makes the estimator in `configure`; options: those of rclpy's Node. Raises where a parameter is not valid."""
         super().__init__("estimator", **options)
         self._load = load
-        parameters.declare(self, NodeParameters)
-        parameters.declare(self, EstimatorConfig)
-        parameters.read(self, EstimatorConfig)
+        for settings in SETTINGS:
+            parameters.declare(self, settings)
+            parameters.read(self, settings)
         self._settings = parameters.read(self, NodeParameters)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._health = Health()
@@ -75,8 +78,10 @@ class EstimatorNode(LifecycleNode):
         self._results: Results | None = None
         self._inputs: Inputs | None = None
         self._worker: Worker[tuple[Picture, CameraInfo]] | None = None
-        self._lock = threading.Lock()  # guards what the worker and a reset both touch: tracks, last stamp, markers
-        self._tracks = TrackIds(self._settings.track_memory)
+        self._lock = threading.Lock()  # guards what the worker and a reset both touch: tracker, last stamp, markers
+        self._tracking = parameters.read(self, TrackingParameters)
+        self._tracker = Tracker()
+        self._motion: CameraMotion | None = None
         self._last_stamp = -1  # ns
         self._epoch = 0  # counts resets
 
@@ -103,7 +108,7 @@ class EstimatorNode(LifecycleNode):
             if self.context.ok():
                 self._complain("configure", f"cannot configure: {_one_line(error)}")
             return FAILURE
-        self._tracks = TrackIds(self._settings.track_memory)
+        self._tracker = Tracker(parameters.read(self, TrackerConfig), parameters.read(self, FusionConfig))
         self._results = Results(self, self._broadcaster, self._estimator.models)
         names = ", ".join(model.category for model in self._estimator.models)
         self.get_logger().info(f"ready on {self._estimator.device}: {names}")
@@ -113,6 +118,7 @@ class EstimatorNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         self.reset("activated")
+        self._motion = CameraMotion(self, self._tracking.fixed_frame) if self._tracking.fixed_frame else None
         self._worker = Worker(self._work, lambda: self._health.dropped("replaced by a newer image"))
         self._inputs = Inputs(self, self._settings.transport, self._health, self._worker.put)
         return result
@@ -143,6 +149,9 @@ class EstimatorNode(LifecycleNode):
             if not self._worker.stop(JOIN):
                 self.get_logger().warning(f"an estimation still runs after {JOIN:.0f} s")
             self._worker = None
+        if self._motion is not None:
+            self._motion.close()
+            self._motion = None
 
     def _release(self) -> None:
         if self._results is not None:
@@ -181,16 +190,37 @@ class EstimatorNode(LifecycleNode):
         camera = conversions.camera_from_info(info, width, height, self._settings.rectified)
         self._check_headers(message, info)
         assert self._estimator is not None and self._results is not None  # the worker lives between activate and deactivate
+        diameter = self._settings.object_diameter
         seen = self._estimator(picture, camera)
-        sent = [conversions.in_metres(estimate, self._settings.object_diameter or 1.0) for estimate in seen]
+        if diameter:
+            seen = [conversions.in_metres(estimate, diameter) for estimate in seen]
+        motion = None if self._motion is None else self._motion_since_last(header.frame_id, stamp)
         with self._lock:
             if epoch != self._epoch:
                 self._health.dropped("reset meanwhile")
                 return
-            tracks = self._tracks.assign(sent, stamp)
-            self._results.publish(header, picture, camera, seen, sent, tracks, self._settings.frame_prefix)
+            tracks = self._tracker.update(seen, stamp, motion)
+            if not self._tracking.tentative:
+                tracks = [track for track in tracks if track.state == TrackState.TRACKED]
+            known = [track.estimate for track in tracks]
+            sent = [conversions.in_metres(estimate, 1.0) for estimate in known]
+            numbers = [track.number for track in tracks]
+            self._results.publish(header, picture, camera, known, sent, numbers, self._settings.frame_prefix)
         latency = (self.get_clock().now().nanoseconds - stamp) / 1e9
         self._health.published(latency, time.monotonic() - began)
+
+    def _motion_since_last(self, frame: str, stamp: int) -> Tensor | None:
+        """cam_now_from_cam_before (4, 4), None where TF does not tell, which diagnostics say then."""
+        assert self._motion is not None
+        try:
+            motion = self._motion.since_last(frame, stamp)
+        except InvalidInput as error:
+            text = f"the camera's motion is not known: {_one_line(error)}"
+            if self._health.condition("motion", WARN, text):
+                self.get_logger().warning(text)
+            return None
+        self._health.condition("motion", OK, "")
+        return motion
 
     def _check_headers(self, message: Picture, info: CameraInfo) -> None:
         image_frame, info_frame = message.header.frame_id, info.header.frame_id
@@ -205,7 +235,9 @@ class EstimatorNode(LifecycleNode):
     def reset(self, reason: str) -> None:
         """Forget the objects seen so far and take their markers away; an estimation under way is dropped."""
         with self._lock:
-            self._tracks.reset()
+            self._tracker.reset()
+            if self._motion is not None:
+                self._motion.forget()
             self._last_stamp = -1
             self._epoch += 1
             if self._results is not None:
@@ -218,14 +250,16 @@ class EstimatorNode(LifecycleNode):
         return response
 
     def _on_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        ours = [parameter for parameter in changed if parameter.name in parameters.names(NodeParameters, EstimatorConfig)]
+        ours = [parameter for parameter in changed if parameter.name in parameters.names(*SETTINGS)]
         fixed = [parameter.name for parameter in ours if parameter.name not in parameters.LIVE]
         if fixed and self._estimator is not None:
             reason = f"{', '.join(fixed)}: read by configure only; deactivate and clean up the node first"
             return SetParametersResult(successful=False, reason=f"{reason} (at any time: {', '.join(parameters.LIVE)})")
         try:
-            parameters.read(self, EstimatorConfig, ours)
+            for settings in SETTINGS:
+                parameters.read(self, settings, ours)
             self._settings = parameters.read(self, NodeParameters, ours)
+            self._tracking = parameters.read(self, TrackingParameters, ours)
         except (InvalidInput, ValueError) as error:
             return SetParametersResult(successful=False, reason=_one_line(error))
         self._warn_of_scale()
@@ -248,6 +282,9 @@ class EstimatorNode(LifecycleNode):
         if self._inputs is not None:
             self._inputs.check()
         facts = {"state": self._state_machine.current_state[1], "models": ", ".join(self._settings.model_folders)}
+        with self._lock:
+            states = [track.state for track in self._tracker.tracks]
+        facts["objects"] = ", ".join(f"{states.count(state)} {state.value}" for state in TrackState)
         device = "none" if self._estimator is None else str(self._estimator.device)
         name = self.get_fully_qualified_name().lstrip("/")
         message = DiagnosticArray(status=[self._health.status(f"{name}: pose estimation", device, facts)])

@@ -17,6 +17,9 @@ from rclpy.parameter import Parameter
 
 from uns_pose_ros.datatypes import InvalidInput
 from uns_pose_ros.device import choose_device
+from uns_pose_ros.fusion import FusionConfig
+from uns_pose_ros.inference import EstimatorConfig
+from uns_pose_ros.tracking import TrackerConfig
 
 T = TypeVar("T")
 
@@ -42,7 +45,6 @@ class NodeParameters:
         100.0,
     )
     frame_prefix: str = setting("", "put before every TF child frame: {prefix}{category}_{track id}")
-    track_memory: float = setting(2.0, "s for which an object out of sight keeps its track id", 0.0, 3600.0)
 
     def __post_init__(self) -> None:
         choose_device(self.device)
@@ -54,6 +56,19 @@ class NodeParameters:
         """The models named; a blank entry (the default: a ROS list cannot be empty) names none."""
         return [model for model in self.models if model.strip()]
 
+
+@dataclass(frozen=True)
+class TrackingParameters:
+    """What the node adds to tracking.TrackerConfig and fusion.FusionConfig."""
+
+    fixed_frame: str = setting(
+        "", "TF frame that does not move with the camera, e.g. odom; empty: the camera's motion is not known"
+    )
+    tentative: bool = setting(True, "publish objects too that were not yet seen in tracking.confirm images")
+
+
+PREFIXES: dict[type, str] = dict.fromkeys([TrackingParameters, TrackerConfig, FusionConfig], "tracking.")
+SETTINGS = (NodeParameters, TrackingParameters, TrackerConfig, FusionConfig, EstimatorConfig)  # all of the estimator node's
 
 LIVE = ("object_diameter", "frame_prefix")  # may change while the node is configured; all others are read by configure
 
@@ -73,7 +88,7 @@ def declare(node: Node, settings: type) -> None:
         if low is not None and high is not None and kind is int:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
         default = list(item.default) if isinstance(item.default, tuple) else item.default
-        node.declare_parameter(item.name, default, descriptor)
+        node.declare_parameter(PREFIXES.get(settings, "") + item.name, default, descriptor)
 
 
 def _comments(settings: type) -> dict[str, str]:
@@ -87,7 +102,7 @@ def _comments(settings: type) -> dict[str, str]:
 
 def names(*settings: type) -> set[str]:
     """The parameters that these dataclasses declare."""
-    return {item.name for kind in settings for item in dataclasses.fields(kind)}
+    return {PREFIXES.get(kind, "") + item.name for kind in settings for item in dataclasses.fields(kind)}
 
 
 def read(node: Node, settings: type[T], changed: Sequence[Parameter] = ()) -> T:
@@ -98,13 +113,14 @@ def read(node: Node, settings: type[T], changed: Sequence[Parameter] = ()) -> T:
     new = {parameter.name: parameter.value for parameter in changed}
     values = {}
     for item in dataclasses.fields(settings):  # type: ignore[arg-type]  # T is one of our dataclasses
-        value = new[item.name] if item.name in new else node.get_parameter_or(item.name).value
+        name = PREFIXES.get(settings, "") + item.name
+        value = new[name] if name in new else node.get_parameter_or(name).value
         if value is None:  # an empty list from the command line has no type in ROS and leaves the parameter unset
             value = item.default
         choices = item.metadata.get("choices", ())
         if choices and value not in choices:
-            raise InvalidInput(f"{item.name} '{value}': one of {', '.join(choices)} is valid")
+            raise InvalidInput(f"{name} '{value}': one of {', '.join(choices)} is valid")
         if isinstance(value, float) and not math.isfinite(value):
-            raise InvalidInput(f"{item.name} {value}: a finite number is valid")
+            raise InvalidInput(f"{name} {value}: a finite number is valid")
         values[item.name] = tuple(value) if isinstance(value, (list, tuple)) else value
     return settings(**values)
