@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -159,6 +161,19 @@ def test_a_model_is_trained_once_and_says_what_it_was_made_of(trucks: Path, trai
     assert again.provenance == storage.plain(model.provenance)
     assert len(trainings.calls) == 1
     assert stages.train(trucks, seed=4)[1] and stages.train(trucks, config=TrainConfig(steps=3), seed=4)[1]
+
+
+def test_pictures_without_the_object_are_read_small_and_another_one_trains_anew(trucks: Path, trainings: Counted) -> None:
+    rooms = trucks.parent / "rooms"
+    (rooms / "kitchen" / "masks").mkdir(parents=True)
+    for path, shape in (("hall.jpg", (30, 40, 3)), ("kitchen/1.png", (1024, 600, 3)), ("kitchen/masks/1.png", (9, 9, 3))):
+        cv2.imwrite(str(rooms / path), np.full(shape, 90, np.uint8))
+    assert stages.train(trucks, backgrounds=rooms)[1] and not stages.train(trucks, backgrounds=rooms)[1]
+    assert sorted(picture.shape for picture in trainings.calls[0][-1]) == [(30, 40, 3), (512, 300, 3)]
+    cv2.imwrite(str(rooms / "stairs.jpg"), np.zeros((20, 20, 3), np.uint8))
+    assert stages.train(trucks, backgrounds=rooms)[1]
+    with pytest.raises(InvalidInput, match=r"masks: no picture \(.jpg, .jpeg, .png\)"):
+        stages.train(trucks, backgrounds=rooms / "kitchen" / "masks")
 
 
 def test_a_video_that_is_not_aligned_is_trained_on_only_by_mistake(trucks: Path, trainings: Counted) -> None:

@@ -17,3 +17,7 @@ Up = Annotated[
     arg(metavar="AXIS", help="x, -x, y, -y, z or -z of the frame as computed: z from now on; auto: as the cameras were held"),
 ]
 Front = Annotated[str | None, arg(metavar="AXIS", help="x, -x, y, -y, z or -z of the frame as computed: x from now on")]
+Backgrounds = Annotated[
+    Path | None,
+    arg(metavar="DIR", help="pictures without the object, such as the robot's rooms and videos of other categories"),
+]

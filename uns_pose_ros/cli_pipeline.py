@@ -8,7 +8,7 @@ from typing import Any
 
 from uns_pose_ros import stages
 from uns_pose_ros.axes import AxisNames
-from uns_pose_ros.cli_arguments import Category, Device, Front, Json, Seed, Up, Videos
+from uns_pose_ros.cli_arguments import Backgrounds, Category, Device, Front, Json, Seed, Up, Videos
 from uns_pose_ros.console import emit, figure, progress_bar, table
 from uns_pose_ros.datatypes import Alignment, CategoryModel
 from uns_pose_ros.features import ReconstructConfig
@@ -61,12 +61,13 @@ def train(
     videos: Videos = None,
     device: Device = "auto",
     seed: Seed = 0,
+    backgrounds: Backgrounds = None,
     json: Json = None,
     train: TrainConfig = TrainConfig(),
 ) -> None:
     """Train the category's model on its aligned videos: model/."""
     with progress_bar() as progress:
-        model, made = stages.train(category, videos, train, seed, device, progress)
+        model, made = stages.train(category, videos, train, seed, device, progress, backgrounds)
     emit(_model_record(category, model, made), _model_text(category, model), json)
 
 
@@ -77,6 +78,7 @@ def run(
     seed: Seed = 0,
     up: Up = None,
     front: Front = None,
+    backgrounds: Backgrounds = None,
     json: Json = None,
     reconstruct: ReconstructConfig = ReconstructConfig(),
     align: AlignConfig = AlignConfig(),
@@ -89,7 +91,7 @@ def run(
         alignment, aligned = stages.align(category, videos, align, seed, device, progress)
         alignment, named = stages.name_axes(category, names)
         stages.draw_alignment(category)
-        model, trained = stages.train(category, videos, train, seed, device, progress)
+        model, trained = stages.train(category, videos, train, seed, device, progress, backgrounds)
     record = {
         "reconstruct": {"videos": {name: {"made": new} for name, new in meshes.items()}},
         "align": _alignment_record(category, alignment, aligned, named),

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import uns_pose_ros
 from uns_pose_ros import features, storage, synchronization, training, weights
@@ -27,11 +29,12 @@ from uns_pose_ros.device import choose_device, choose_precision
 from uns_pose_ros.features import ReconstructConfig
 from uns_pose_ros.synchronization import AlignConfig
 from uns_pose_ros.training import TrainConfig
-from uns_pose_ros.video import list_videos, load_video, shorten
+from uns_pose_ros.video import list_videos, load_video, read_image, shorten
 
 _LOG = logging.getLogger(__name__)
 ALIGNMENT, PICTURE, MODEL = "alignment.json", "alignment.png", "model"
 _SOURCES = ("images", "masks", "sparse", "video.json")  # of a video: what people or other programs put there
+_PICTURES, _MOST = (".jpg", ".jpeg", ".png"), 300  # of backgrounds
 _BACKBONE = "dinov2_vits14"
 
 
@@ -136,13 +139,19 @@ def train(
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
+    backgrounds: Path | None = None,
 ) -> tuple[CategoryModel, bool]:
-    """Train on the aligned videos: model/. Second: whether it was made now, or was there already."""
+    """Train on the aligned videos: model/. Second: whether it was made now, or was there already.
+
+    backgrounds: folder of pictures without the object, searched with its subfolders.
+    """
     folders = list_videos(category, patterns)
     alignment = storage.load_alignment(category / ALIGNMENT)
     if patterns is None:  # a video added since is not an error: it is not part of the alignment
         folders = [folder for folder in folders if folder.name in alignment.videos]
     inputs = {ALIGNMENT: storage.file_hash(category / ALIGNMENT), **_aligned_meshes(category, folders, alignment)}
+    empty = [] if backgrounds is None else _pictures(backgrounds)
+    inputs |= {str(path): storage.file_hash(path) for path in empty}
     path = category / MODEL
     wanted = _provenance("train", config, inputs, seed, storage.file_hash(weights.find(_BACKBONE)))
     if is_made(path / storage.MODEL, wanted):
@@ -150,11 +159,27 @@ def train(
     videos = {folder.name: load_video(folder) for folder in folders}
     meshes = {folder.name: storage.load_feature_mesh(folder) for folder in folders}
     backbone = _load_backbone(device)
-    name = category.resolve().name
-    model = training.train(name, videos, meshes, alignment, backbone, config, seed, _prefixed(progress, "train: "))
+    pictures = [_small(path) for path in empty]
+    told = _prefixed(progress, "train: ")
+    model = training.train(category.resolve().name, videos, meshes, alignment, backbone, config, seed, told, pictures)
     model = replace(model, provenance={**model.provenance, **wanted})
     storage.save_model(model, path)
     return model, True
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, masks aside, at most _MOST of them, evenly chosen; InvalidInput where there are none."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _PICTURES and path.parent.name != "masks"]
+    if not paths:
+        raise InvalidInput(f"{folder}: no picture ({', '.join(_PICTURES)}) in it or its subfolders")
+    return paths[:: -(-len(paths) // _MOST)]
+
+
+def _small(path: Path) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) RGB with a longer side of 512 px at most."""
+    image = read_image(path).numpy()
+    factor = min(1.0, 512 / max(image.shape[:2]))
+    return np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def video_inputs(folder: Path) -> dict[str, str]:

@@ -77,10 +77,12 @@ def train(
     config: TrainConfig = TrainConfig(),
     seed: int = 0,
     progress: Progress | None = None,
+    backgrounds: Sequence[Picture] = (),
 ) -> CategoryModel:
     """Train a category model on those of the videos that the alignment kept; on the backbone's device.
 
-    Needs masks and poses on the videos' frames. Raises InvalidInput where no kept video is among them.
+    backgrounds: pictures (H, W, 3) RGB without the object, beside the `photographs` that are always there. Needs masks and
+    poses on the videos' frames. Raises InvalidInput where no kept video is among them.
     """
     rows = {name: i for i, name in enumerate(alignment.videos) if bool(alignment.kept[i]) and name in videos and name in meshes}
     if not rows:
@@ -91,7 +93,7 @@ def train(
     vertices, triangles = mean_shape(shapes, poses, confidence, config.template)
     chosen = [videos[name] for name in rows]
     mirror = mirror_plane(vertices, [meshes[name] for name in rows], poses)
-    views = random_views(chosen, shapes, poses, confidence, backbone, config, seed, progress, mirror)
+    views = random_views(chosen, shapes, poses, confidence, backbone, config, seed, progress, mirror, backgrounds)
     head, curve = fit_head(views, vertices, alignment.symmetry, config, seed, progress, next(backbone.parameters()).device)
     weights = {name: tensor.detach().cpu() for name, tensor in head.state_dict().items() if name not in ("bank", "clutter")}
     metric = [float(1 / split_similarity(pose)[2]) for name, pose in zip(rows, poses, strict=True) if videos[name].metric]
@@ -124,6 +126,7 @@ def random_views(
     seed: int = 0,
     progress: Progress | None = None,
     mirror: Tensor | None = None,
+    backgrounds: Sequence[Picture] = (),
 ) -> Views:
     """Random views, read by the backbone, of all frames with mask and pose; each depends on the seed and its frame alone.
 
@@ -136,7 +139,7 @@ def random_views(
     if not jobs:
         raise InvalidInput("no frame of the training videos has both a mask and a pose")
     count = max(1, min(config.views, config.most_views // len(jobs)))
-    backgrounds = photographs()
+    backgrounds = [*photographs(), *backgrounds]
     device = next(backbone.parameters()).device
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
