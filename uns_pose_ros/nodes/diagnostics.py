@@ -1,4 +1,4 @@
-"""What /diagnostics says of the estimator: rate, latency, drops by reason, conditions that need attention, the last error."""
+"""What /diagnostics says of a node: rate, latency, drops by reason, conditions that need attention, the last error."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ KEPT = 200  # latencies from which the percentiles are taken
 class Health:
     """Counters and conditions, filled by callbacks and the worker from their threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, result: str = "results published", work: str = "estimation") -> None:
+        """result, work: what it is called when a picture has been dealt with, and dealing with it."""
+        self._result, self._work = result, work
         self._lock = threading.Lock()
+        self._pictures = 0
         self._received: deque[float] = deque(maxlen=1000)
         self._published: deque[float] = deque(maxlen=1000)
         self._latency: deque[float] = deque(maxlen=KEPT)
@@ -33,6 +36,7 @@ class Health:
     def received(self) -> None:
         with self._lock:
             self._received.append(time.monotonic())
+            self._pictures += 1
 
     def published(self, latency: float, seconds: float) -> None:
         """An image's results went out `latency` s after its stamp; working on it took `seconds`."""
@@ -66,8 +70,23 @@ class Health:
             self._conditions.clear()
             self._last_error, self._error_time = "", -WINDOW
 
+    @property
+    def pictures(self) -> int:
+        """Received so far."""
+        with self._lock:
+            return self._pictures
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Pictures dropped so far, by reason."""
+        with self._lock:
+            return dict(sorted(self._drops.items()))
+
     def status(self, name: str, device: str, facts: dict[str, str]) -> DiagnosticStatus:
-        """The message: the worst condition's level, all conditions as text, every figure as a value."""
+        """The message: the worst condition's level, all conditions as text, every figure as a value.
+
+        device: where it runs, cpu or a CUDA device; facts: what the node itself has to say.
+        """
         now = time.monotonic()
         with self._lock:
             conditions = list(self._conditions.values())
@@ -75,13 +94,13 @@ class Health:
                 conditions.append((WARN, self._last_error))
             values = {
                 **facts,
-                "device": device,
+                "images received": str(self._pictures),
                 "images received (1/s)": f"{_rate(self._received, now):.2f}",
-                "results published (1/s)": f"{_rate(self._published, now):.2f}",
-                "latency p50, stamp to results (s)": _percentile(self._latency, 50),
-                "latency p95, stamp to results (s)": _percentile(self._latency, 95),
-                "estimation p50 (s)": _percentile(self._seconds, 50),
-                "estimation p95 (s)": _percentile(self._seconds, 95),
+                f"{self._result} (1/s)": f"{_rate(self._published, now):.2f}",
+                f"latency p50, stamp to {self._result} (s)": _percentile(self._latency, 50),
+                f"latency p95, stamp to {self._result} (s)": _percentile(self._latency, 95),
+                f"{self._work} p50 (s)": _percentile(self._seconds, 50),
+                f"{self._work} p95 (s)": _percentile(self._seconds, 95),
                 **{f"dropped: {reason}": str(count) for reason, count in sorted(self._drops.items())},
                 **_memory(device),
                 "last error": self._last_error or "none",

@@ -1,4 +1,4 @@
-"""The estimator node's inputs: pictures with the newest camera_info, and what the middleware says of them."""
+"""A node's inputs: pictures with the newest camera_info, and what the middleware says of them."""
 
 from __future__ import annotations
 
@@ -21,23 +21,39 @@ _OVERRIDES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABIL
 
 
 class Inputs:
-    """Subscriptions of one node from activation to deactivation; callbacks cost the same however slow the estimation is.
+    """Subscriptions of one node from activation to deactivation; callbacks cost the same however slow the work is.
 
     Intrinsics change rarely, so a picture is paired with the newest camera_info rather than with the one of its own stamp:
     drivers that stamp the two differently work. A picture that comes before any camera_info waits for the first.
     """
 
     def __init__(
-        self, node: LifecycleNode, transport: str, health: Health, put: Callable[[tuple[Picture, CameraInfo]], None]
+        self,
+        node: LifecycleNode,
+        transport: str,
+        health: Health,
+        put: Callable[[tuple[Picture, CameraInfo]], None],
+        depth: int = 1,
     ) -> None:
-        """transport: raw or compressed; put: where a picture and its camera_info go."""
-        self._node, self._health, self._put = node, health, put
+        """transport: raw or compressed; put: where a picture and its camera_info go.
+
+        depth: messages that wait in the middleware; 1 where the newest picture is wanted, for a longer queue is older pictures.
+        """
+        self._node, self._health, self._put, self._depth = node, health, put, depth
         self._info: CameraInfo | None = None
         self._waiting: Picture | None = None
         self._newest = time.monotonic()
         kind, topic = (CompressedImage, "image/compressed") if transport == "compressed" else (Image, "image")
         self._image = self._subscribe(kind, topic, self._on_image)
         self._camera = self._subscribe(CameraInfo, "camera_info", self._on_info)
+
+    @property
+    def image_topic(self) -> str:
+        return str(self._image.topic_name)
+
+    @property
+    def camera_topic(self) -> str:
+        return str(self._camera.topic_name)
 
     def close(self) -> None:
         self._node.destroy_subscription(self._image)
@@ -46,15 +62,15 @@ class Inputs:
     def check(self) -> None:
         """Tell the health what does not arrive; called now and then."""
         silent = time.monotonic() - self._newest > QUIET
-        topic = self._image.topic_name
+        topic = self.image_topic
         text = f"no image for {QUIET:.0f} s on {topic} ({self._node.count_publishers(topic)} publishers)"
         self._health.condition("silence", WARN if silent else OK, text)
-        topic = self._camera.topic_name
+        topic = self.camera_topic
         text = f"images wait for the first camera_info on {topic} ({self._node.count_publishers(topic)} publishers)"
         self._health.condition("no camera_info", ERROR if self._waiting is not None else OK, text)
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # depth 1: a longer queue is only older pictures
+        qos = QoSProfile(depth=self._depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         name = self._node.resolve_topic_name(topic)
         events: dict[str, Any] = {
             "incompatible_qos": lambda event: self._on_incompatible(name, event),
