@@ -25,6 +25,11 @@ ARGUMENTS = [
         description="topic of the pictures; with transport compressed the one without /compressed",
     ),
     DeclareLaunchArgument("camera_info", default_value="camera_info", description="topic of the camera's calibration"),
+    DeclareLaunchArgument(
+        "regions", default_value="", description="where objects are: search, detections_2d or mask; empty: as in params_file"
+    ),
+    DeclareLaunchArgument("detections_2d", default_value="detections_2d", description="topic of a detector's boxes"),
+    DeclareLaunchArgument("mask", default_value="mask", description="topic of the objects' masks"),
     DeclareLaunchArgument("namespace", default_value="", description="put before the node's name and every relative topic"),
     DeclareLaunchArgument("name", default_value="estimator", description="the node's name, part of its topics"),
     DeclareLaunchArgument(
@@ -55,6 +60,8 @@ def nodes(context: LaunchContext) -> list[Node]:
         parameters["models"] = models
     if given["device"]:
         parameters["device"] = given["device"]
+    if given["regions"]:
+        parameters["regions"] = given["regions"]
     own = "/".join(["", *given["namespace"].strip("/").split("/"), given["name"]]).replace("//", "/")
     frame = ["-f", given["fixed_frame"]] if given["fixed_frame"] else []
     return [
@@ -63,7 +70,7 @@ def nodes(context: LaunchContext) -> list[Node]:
             parameters=[ParameterFile(given["params_file"]), parameters],
             remappings=[
                 ("image", given["image"]), ("image/compressed", given["image"] + "/compressed"),
-                ("camera_info", given["camera_info"]),
+                ("camera_info", given["camera_info"]), ("detections_2d", given["detections_2d"]), ("mask", given["mask"]),
             ],
             arguments=["--ros-args", "--log-level", given["log_level"]], output="screen",
         ),

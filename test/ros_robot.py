@@ -73,7 +73,10 @@ class Robot:
         program: Python's arguments before them.
         reliable: ask for reliable pictures, since a single one sent best effort may be lost while the ends discover each other.
         """
-        overrides = [f"qos_overrides./{topic}.subscription.reliability:=reliable" for topic in ("image", "camera_info")]
+        overrides = [
+            f"qos_overrides./{topic}.subscription.reliability:=reliable"
+            for topic in ("image", "camera_info", "detections_2d", "mask")
+        ]
         given = [item for override in overrides if reliable for item in ("-p", override)]
         command = [sys.executable, *program, "--ros-args", *arguments, *given]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

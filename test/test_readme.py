@@ -36,10 +36,11 @@ def test_every_parameter_is_listed_with_its_default() -> None:
 
 def test_every_topic_of_the_node_is_listed() -> None:
     folder = ROOT / "uns_pose_ros" / "nodes"
-    source = "".join((folder / name).read_text() for name in ("publishing.py", "inputs.py", "estimator_node.py", "compat.py"))
-    used = set(re.findall(r'"(~/\w+|/tf|/diagnostics|image/compressed|camera_info)"', source))
+    files = ("publishing.py", "inputs.py", "regions.py", "estimator_node.py", "compat.py")
+    source = "".join((folder / name).read_text() for name in files)
+    used = set(re.findall(r'"(~/\w+|/tf|/diagnostics|image/compressed|camera_info|detections_2d|mask)"', source))
     listed = " ".join(line for line in TEXT.splitlines() if line.startswith("|") or line.startswith("Services"))
-    assert used >= {"~/detections", "~/poses", "~/markers", "~/overlay", "~/reset", "/diagnostics", "camera_info"}
+    assert used >= {"~/detections", "~/poses", "~/markers", "~/overlay", "~/reset", "/diagnostics", "camera_info", "mask"}
     assert not [topic for topic in used if f"`{topic}`" not in listed]
 
 

@@ -6,8 +6,6 @@ a slot; one worker thread estimates and publishes, so that what is published bel
 
 from __future__ import annotations
 
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,14 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.time import Time
@@ -34,11 +29,13 @@ from uns_pose_ros import storage
 from uns_pose_ros.datatypes import Camera, InvalidInput
 from uns_pose_ros.fusion import FusionConfig
 from uns_pose_ros.inference import Estimator, EstimatorConfig
-from uns_pose_ros.nodes import compat, conversions, parameters
+from uns_pose_ros.nodes import compat, conversions, parameters, regions, running
 from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, Health
 from uns_pose_ros.nodes.inputs import Inputs, Picture
 from uns_pose_ros.nodes.parameters import SETTINGS, NodeParameters, TrackingParameters
 from uns_pose_ros.nodes.publishing import Results
+from uns_pose_ros.nodes.regions import SEARCH, Item, RegionPairing, Where
+from uns_pose_ros.nodes.running import one_line
 from uns_pose_ros.nodes.transforms import CameraMotion
 from uns_pose_ros.nodes.worker import Worker
 from uns_pose_ros.tracking import Tracker, TrackerConfig, TrackState
@@ -77,9 +74,11 @@ class EstimatorNode(LifecycleNode):
         self._estimator: Estimator | None = None
         self._results: Results | None = None
         self._inputs: Inputs | None = None
-        self._worker: Worker[tuple[Picture, CameraInfo]] | None = None
+        self._pairing: RegionPairing | None = None
+        self._worker: Worker[Item] | None = None
         self._lock = threading.Lock()  # guards what the worker and a reset both touch: tracker, last stamp, markers
         self._tracking = parameters.read(self, TrackingParameters)
+        self._most = EstimatorConfig().max_instances  # regions that are looked at in a picture
         self._tracker = Tracker()
         self._motion: CameraMotion | None = None
         self._last_stamp = -1  # ns
@@ -99,6 +98,7 @@ class EstimatorNode(LifecycleNode):
         self._health.clear()
         try:
             config = parameters.read(self, EstimatorConfig)
+            self._most = config.max_instances
             self._estimator = self._load(self._settings.model_folders, self._settings.device, config)
             grey = np.full((480, 640, 3), 128, np.uint8)
             focal = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64)
@@ -106,7 +106,7 @@ class EstimatorNode(LifecycleNode):
         except Exception as error:  # a fault at this border must become FAILURE, not the end of the process
             self._estimator = None
             if self.context.ok():
-                self._complain("configure", f"cannot configure: {_one_line(error)}")
+                self._complain("configure", f"cannot configure: {one_line(error)}")
             return FAILURE
         self._tracker = Tracker(parameters.read(self, TrackerConfig), parameters.read(self, FusionConfig))
         self._results = Results(self, self._broadcaster, self._estimator.models)
@@ -120,7 +120,12 @@ class EstimatorNode(LifecycleNode):
         self.reset("activated")
         self._motion = CameraMotion(self, self._tracking.fixed_frame) if self._tracking.fixed_frame else None
         self._worker = Worker(self._work, lambda: self._health.dropped("replaced by a newer image"))
-        self._inputs = Inputs(self, self._settings.transport, self._health, self._worker.put)
+        if self._settings.regions == SEARCH:
+            put = self._put_alone
+        else:
+            self._pairing = RegionPairing(self, self._settings.regions, self._health, self._worker.put)
+            put = self._pairing.picture
+        self._inputs = Inputs(self, self._settings.transport, self._health, put)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -145,6 +150,9 @@ class EstimatorNode(LifecycleNode):
         if self._inputs is not None:
             self._inputs.close()
             self._inputs = None
+        if self._pairing is not None:
+            self._pairing.close()
+            self._pairing = None
         if self._worker is not None:
             if not self._worker.stop(JOIN):
                 self.get_logger().warning(f"an estimation still runs after {JOIN:.0f} s")
@@ -161,21 +169,25 @@ class EstimatorNode(LifecycleNode):
 
     # Pictures
 
-    def _work(self, item: tuple[Picture, CameraInfo]) -> None:
+    def _put_alone(self, item: tuple[Picture, CameraInfo]) -> None:
+        if self._worker is not None:
+            self._worker.put((*item, None))
+
+    def _work(self, item: Item) -> None:
         """In the worker's thread: everything from a message to the published results; never raises."""
         try:
             self._process(*item)
         except InvalidInput as error:
             self._health.dropped("unusable image or camera_info")
-            self._complain("input", _one_line(error))
+            self._complain("input", one_line(error))
         except Exception as error:  # one picture that breaks the estimation must not end the node
             if self.context.ok():
                 self._health.dropped("estimation failed")
-                self._complain("input", f"estimation failed: {_one_line(error)}")
+                self._complain("input", f"estimation failed: {one_line(error)}")
         else:
             self._health.condition("input", OK, "")
 
-    def _process(self, message: Picture, info: CameraInfo) -> None:
+    def _process(self, message: Picture, info: CameraInfo, where: Where | None) -> None:
         began, header = time.monotonic(), message.header
         stamp = Time.from_msg(header.stamp).nanoseconds
         if stamp == self._last_stamp:
@@ -191,7 +203,8 @@ class EstimatorNode(LifecycleNode):
         self._check_headers(message, info)
         assert self._estimator is not None and self._results is not None  # the worker lives between activate and deactivate
         diameter = self._settings.object_diameter
-        seen = self._estimator(picture, camera)
+        boxes = None if where is None else regions.boxes_of(where, camera, self._settings.classes, self._most)
+        seen = self._estimator(picture, camera, boxes)
         if diameter:
             seen = [conversions.in_metres(estimate, diameter) for estimate in seen]
         motion = None if self._motion is None else self._motion_since_last(header.frame_id, stamp)
@@ -215,7 +228,7 @@ class EstimatorNode(LifecycleNode):
         try:
             motion = self._motion.since_last(frame, stamp)
         except InvalidInput as error:
-            text = f"the camera's motion is not known: {_one_line(error)}"
+            text = f"the camera's motion is not known: {one_line(error)}"
             if self._health.condition("motion", WARN, text):
                 self.get_logger().warning(text)
             return None
@@ -261,7 +274,7 @@ class EstimatorNode(LifecycleNode):
             self._settings = parameters.read(self, NodeParameters, ours)
             self._tracking = parameters.read(self, TrackingParameters, ours)
         except (InvalidInput, ValueError) as error:
-            return SetParametersResult(successful=False, reason=_one_line(error))
+            return SetParametersResult(successful=False, reason=one_line(error))
         self._warn_of_scale()
         return SetParametersResult(successful=True)
 
@@ -281,6 +294,8 @@ class EstimatorNode(LifecycleNode):
     def _diagnose(self) -> None:
         if self._inputs is not None:
             self._inputs.check()
+        if self._pairing is not None:
+            self._pairing.check()
         facts = {"state": self._state_machine.current_state[1], "models": ", ".join(self._settings.model_folders)}
         with self._lock:
             states = [track.state for track in self._tracker.tracks]
@@ -292,38 +307,6 @@ class EstimatorNode(LifecycleNode):
         self._diagnostics.publish(message)
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, InvalidInput) else f"{type(error).__name__}: {text}"
-
-
 def run(load: Load = load_estimator, args: list[str] | None = None) -> int:
     """Spin the node until a signal; exit code 0, or 2 where a parameter is not valid."""
-    # rclpy's handler ends the spinning; Python's KeyboardInterrupt on top of it may strike inside C++ and surface as anything
-    interrupted = threading.Event()
-    signal.signal(signal.SIGINT, lambda number, frame: interrupted.set())
-    node = None
-    try:
-        rclpy.init(args=args)
-    except RuntimeError as error:  # of rcl: arguments or a parameter file that cannot be read
-        print(f"estimator: {_one_line(error)}", file=sys.stderr)
-        return 2
-    try:
-        if interrupted.is_set():  # before rclpy's handler was there
-            return 0
-        node = EstimatorNode(load)
-        if node.autostart:
-            node.start()
-        rclpy.spin(node)
-    except (ParameterException, InvalidInput) as error:
-        print(f"estimator: {error}", file=sys.stderr)
-        return 2
-    except (ExternalShutdownException, RuntimeError):
-        if rclpy.ok():  # else a signal, the ordinary end of a node, came while the node was being made or published
-            raise
-    finally:
-        if node is not None:
-            node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return running.run("estimator", lambda: EstimatorNode(load), args)

@@ -38,6 +38,12 @@ class NodeParameters:
     autostart: bool = setting(True, "configure and activate at start; false: wait for a lifecycle manager")
     transport: str = setting("raw", "topic of the pictures: image (raw) or image/compressed", choices=("raw", "compressed"))
     rectified: bool = setting(False, "true: images are rectified, P of camera_info holds; false: raw, K and D hold")
+    regions: str = setting(
+        "search",
+        "where objects are: search (the node looks itself), or what the topic detections_2d or mask says of each picture",
+        choices=("search", "detections_2d", "mask"),
+    )
+    detection_classes: tuple[str, ...] = setting(("",), "class ids of detections_2d to be taken; blank: all of them")
     object_diameter: float = setting(
         0.0,
         "m, diagonal of the object's box, for models that do not know their size; 0: unknown, one diameter is sent as 1 m",
@@ -56,6 +62,11 @@ class NodeParameters:
         """The models named; a blank entry (the default: a ROS list cannot be empty) names none."""
         return [model for model in self.models if model.strip()]
 
+    @property
+    def classes(self) -> list[str]:
+        """The class ids named, none: all."""
+        return [name for name in self.detection_classes if name.strip()]
+
 
 @dataclass(frozen=True)
 class TrackingParameters:
@@ -70,7 +81,8 @@ class TrackingParameters:
 PREFIXES: dict[type, str] = dict.fromkeys([TrackingParameters, TrackerConfig, FusionConfig], "tracking.")
 SETTINGS = (NodeParameters, TrackingParameters, TrackerConfig, FusionConfig, EstimatorConfig)  # all of the estimator node's
 
-LIVE = ("object_diameter", "frame_prefix")  # may change while the node is configured; all others are read by configure
+# may change while the node is configured; all others are read by configure
+LIVE = ("object_diameter", "frame_prefix", "detection_classes")
 
 
 def declare(node: Node, settings: type) -> None:

@@ -1,0 +1,136 @@
+"""Boxes and masks of other nodes: read from messages, paired with pictures by their stamp, over DDS."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+pytest.importorskip("rclpy")
+import numpy as np
+import torch
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+from ros_robot import Robot
+from uns_pose_ros.datatypes import Camera, InvalidInput
+from uns_pose_ros.nodes.compat import array_to_image
+from uns_pose_ros.nodes.regions import boxes_of
+
+K = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64)
+CAMERA = Camera(K, 640, 480)
+RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)  # a best-effort reader takes it too
+
+
+def header(seconds: int) -> Header:
+    made = Header(frame_id="camera")
+    made.stamp.sec = seconds
+    return made
+
+
+def detections(seconds: int, *boxes: tuple[str, float, tuple[float, float, float, float]]) -> Detection2DArray:
+    """Of class, score and x0 y0 x1 y1."""
+    message = Detection2DArray(header=header(seconds))
+    for name, score, (x0, y0, x1, y1) in boxes:
+        one = Detection2D(header=message.header)
+        one.bbox.center.position.x, one.bbox.center.position.y = (x0 + x1) / 2, (y0 + y1) / 2
+        one.bbox.size_x, one.bbox.size_y = x1 - x0, y1 - y0
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id, result.hypothesis.score = name, score
+        one.results = [result]
+        message.detections.append(one)
+    return message
+
+
+CAR, CUP, LEFT = (
+    ("car", 0.5, (10.0, 20.0, 110.0, 90.0)),
+    ("cup", 0.9, (300.0, 30.0, 360.0, 90.0)),
+    ("car", 0.8, (-50.0, 0.0, 60.0, 40.0)),
+)
+
+
+def test_boxes_come_by_score_filtered_by_class_and_cut_at_the_pictures_edge() -> None:
+    message = detections(1, CAR, CUP, LEFT)
+    assert boxes_of(message, CAMERA, [], 5).tolist() == [[300, 30, 360, 90], [0, 0, 60, 40], [10, 20, 110, 90]]
+    assert boxes_of(message, CAMERA, ["car"], 5).tolist() == [[0, 0, 60, 40], [10, 20, 110, 90]]
+    assert boxes_of(message, CAMERA, [], 1).tolist() == [[300, 30, 360, 90]]
+    assert boxes_of(message, CAMERA, ["bus"], 5).shape == (0, 4)
+
+
+def test_boxes_that_are_empty_outside_or_not_finite_are_left_out() -> None:
+    bad = [("car", 1.0, box) for box in ((700.0, 10.0, 800.0, 90.0), (10.0, 10.0, 11.0, 90.0), (math.nan, 0.0, 50.0, 50.0))]
+    assert boxes_of(detections(1, *bad, CAR), CAMERA, [], 5).tolist() == [[10, 20, 110, 90]]
+
+
+def test_boxes_in_a_distorted_picture_are_those_of_the_picture_without_distortion() -> None:
+    lens = Camera(K, 640, 480, torch.tensor([-0.3, 0.1, 0.0, 0.0], dtype=torch.float64))
+    (box,) = boxes_of(detections(1, ("car", 1.0, (10.0, 10.0, 110.0, 110.0))), lens, [], 5).tolist()
+    assert box[0] < 0 and box[1] < 0  # barrel distortion had pulled the corner in
+    (centre,) = boxes_of(detections(1, ("car", 1.0, (315.0, 235.0, 325.0, 245.0))), lens, [], 5).tolist()
+    assert centre == pytest.approx([315, 235, 325, 245], abs=0.01)
+
+
+def test_every_connected_part_of_a_mask_is_a_region_and_specks_are_not() -> None:
+    mask = np.zeros((480, 640), np.uint8)
+    mask[100:150, 200:230], mask[300:400, 20:140], mask[5:7, 5:7] = 255, 1, 255
+    boxes = boxes_of(array_to_image(mask, "mono8", header(1)), CAMERA, [], 5)
+    assert boxes.tolist() == [[20, 300, 140, 400], [200, 100, 230, 150]]
+    assert len(boxes_of(array_to_image(0 * mask, "mono8", header(1)), CAMERA, [], 5)) == 0
+
+
+def test_masks_of_another_size_or_encoding_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="the mask is 64 x 48 px, the image 640 x 480 px"):
+        boxes_of(array_to_image(np.zeros((48, 64), np.uint8), "mono8", header(1)), CAMERA, [], 5)
+    with pytest.raises(InvalidInput, match="'rgb8': mono8 is valid"):
+        boxes_of(array_to_image(np.zeros((48, 64, 3), np.uint8), "rgb8", header(1)), CAMERA, [], 5)
+
+
+def test_a_picture_waits_for_the_boxes_of_its_stamp_and_may_come_after_them(plain: Robot) -> None:
+    robot = plain
+    robot.renew(regions="detections_2d", detection_classes=["car"])
+    boxes = robot.node.create_publisher(Detection2DArray, "/detections_2d", RELIABLE)
+    robot.wait("the node on /detections_2d", boxes.get_subscription_count)
+    robot.calibrate()
+
+    def count(seconds: int) -> int:
+        return len(robot.results(seconds)["detections"][0].detections)
+
+    robot.show(5, seconds=1)
+    robot.show(5, seconds=2)
+    boxes.publish(detections(2, CAR, CUP))
+    assert count(2) == 1  # not five, as without regions
+    assert not [message for message in robot.heard["detections"] if message.header.stamp.sec == 1]
+    robot.diagnosis("dropped: no detections_2d of its stamp")
+    boxes.publish(detections(3, CAR, CUP, LEFT))
+    robot.show(5, seconds=3)
+    assert count(3) == 2
+    boxes.publish(detections(4))
+    robot.show(5, seconds=4)
+    assert count(4) == 0
+    told = "images wait for detections_2d of their stamp on /detections_2d (1 publishers)"
+    stamps = itertools.count(10)
+
+    def show_and_look() -> bool:
+        robot.show(5, next(stamps))
+        return any(told in status.message for array in robot.heard["diagnostics"] for status in array.status)
+
+    robot.wait("the warning", show_and_look)
+
+
+def test_masks_say_where_the_objects_are(plain: Robot) -> None:
+    robot = plain
+    robot.renew(regions="mask")
+    masks = robot.node.create_publisher(Image, "/mask", RELIABLE)
+    robot.wait("the node on /mask", masks.get_subscription_count)
+    robot.calibrate()
+    mask = np.zeros((480, 640), np.uint8)
+    mask[100:200, 100:200], mask[100:200, 300:400] = 255, 255
+    masks.publish(array_to_image(mask, "mono8", header(1)))
+    robot.show(5, seconds=1)
+    assert len(robot.results(1)["detections"][0].detections) == 2
+    masks.publish(array_to_image(mask[:48, :64].copy(), "mono8", header(2)))
+    robot.show(5, seconds=2)
+    robot.diagnosis("the mask is 64 x 48 px")
