@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -141,30 +141,46 @@ def random_views(
     count = max(1, min(config.views, config.most_views // len(jobs)))
     backgrounds = [*photographs(), *backgrounds]
     device = next(backbone.parameters()).device
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    views: Views | None = None  # filled in place: together they are most of the memory that training takes
+    filled = 0
 
     def draw(job: tuple[int, tuple[int, Frame]]) -> tuple[int, list[tuple[Picture, Tensor, Tensor]]]:
         number, (video, frame) = job
         rng = np.random.default_rng([seed, number])
-        views = _views_of_frame(frame, *shapes[video], canon_from_obj[video], count, rng, backgrounds, config)
+        drawn = _views_of_frame(frame, *shapes[video], canon_from_obj[video], count, rng, backgrounds, config)
         if mirror is not None:
-            views = [_flipped(*view, mirror.float()) if rng.random() < 0.5 else view for view in views]
-        return video, views
+            drawn = [_flipped(*view, mirror.float()) if rng.random() < 0.5 else view for view in drawn]
+        return video, drawn
 
     with ThreadPoolExecutor(2) as pool:
-        for done, (video, views) in enumerate(_ahead(pool, draw, list(enumerate(jobs)))):
-            if views:
-                pictures, canon, background = zip(*views, strict=True)
+        for done, (video, drawn) in enumerate(_ahead(pool, draw, list(enumerate(jobs)))):
+            if drawn:
+                pictures, canon, background = zip(*drawn, strict=True)
                 batch = normalise(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(device))
                 with torch.inference_mode():
                     tokens = backbone(batch, layers=config.network.layers).permute(1, 2, 3, 0, 4).flatten(3)
-                weight = confidence[video].float().expand(len(views))
-                parts.append((tokens.to(torch.bfloat16), torch.stack(canon).half(), torch.stack(background), weight))
+                if views is None:
+                    views = _room(len(jobs) * count, tokens, device)
+                rows = slice(filled, filled := filled + len(drawn))
+                views.tokens[rows], views.weight[rows] = tokens, float(confidence[video])
+                views.canon[rows], views.background[rows] = torch.stack(canon), torch.stack(background)
             if progress is not None:
                 progress("random views", done + 1, len(jobs))
-    if not parts:
+    if views is None:
         raise InvalidInput("no mask of the training videos shows an object")
-    return Views(*(torch.cat(column).to(device) for column in zip(*parts, strict=True)))
+    return Views(*(getattr(views, column.name)[:filled] for column in fields(Views)))
+
+
+def _room(count: int, tokens: Tensor, device: torch.device) -> Views:
+    """`count` views of the tokens' size, to be filled."""
+    _, rows, columns, channels = tokens.shape
+    places = 4 * rows * columns
+    return Views(
+        torch.empty(count, rows, columns, channels, dtype=torch.bfloat16, device=device),
+        torch.empty(count, places, 3, dtype=torch.float16, device=device),
+        torch.empty(count, places, dtype=torch.bool, device=device),
+        torch.empty(count, device=device),
+    )
 
 
 def _ahead(pool: ThreadPoolExecutor, function, jobs: Sequence, depth: int = 6) -> Iterator:  # type: ignore[no-untyped-def]
