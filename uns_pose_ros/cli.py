@@ -27,7 +27,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("cli_model", "doctor", "say what this machine has and lacks"),
 }
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-_EXTRAS = 'python3 -m pip install "uns_pose_ros[pipeline]"'
+_INSTALL = 'python3 -m pip install "uns_pose_ros[{extra}]"'
+_EXTRAS = {"pycolmap": "sfm"}  # the others are of the extra "pipeline"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,7 +102,8 @@ def _run(name: str, words: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == uns_pose_ros.__name__:
             raise
-        print(f"uns-pose {name}: the Python package {error.name} is missing: {_EXTRAS}", file=sys.stderr)
+        fix = _INSTALL.format(extra=_EXTRAS.get(error.name or "", "pipeline"))
+        print(f"uns-pose {name}: the Python package {error.name} is missing: {fix}", file=sys.stderr)
         return BAD_INPUT
 
 
