@@ -57,28 +57,27 @@ class RegionPairing:
 
     def picture(self, item: tuple[Picture, CameraInfo]) -> None:
         """A picture with its camera_info has come."""
-        stamp = _stamp(item[0])
-        if stamp in self._regions:
-            self._put((*item, self._regions.pop(stamp)))
-            return
-        self._pictures[stamp] = item
+        self._pictures[_stamp(item[0])] = item
         if len(self._pictures) > _KEPT:
             self._pictures.popitem(last=False)
             self._health.dropped(f"no {self._source} of its stamp")
+        self._pair(_stamp(item[0]))
 
     def _on_regions(self, message: Where) -> None:
-        stamp = _stamp(message)
-        if stamp not in self._pictures:
-            self._regions[stamp] = message
-            if len(self._regions) > _KEPT:
-                self._regions.popitem(last=False)
+        self._regions[_stamp(message)] = message
+        if len(self._regions) > _KEPT:
+            self._regions.popitem(last=False)
+        self._pair(_stamp(message))
+
+    def _pair(self, stamp: int) -> None:
+        """Hand over the picture of that stamp if its regions are there; older ones that still wait are given up."""
+        if stamp not in self._pictures or stamp not in self._regions:
             return
-        item = self._pictures.pop(stamp)
-        older = [other for other in self._pictures if other < stamp]
-        for other in older:  # detectors answer in order: nothing will come for these
+        item, where = self._pictures.pop(stamp), self._regions.pop(stamp)
+        for other in [other for other in self._pictures if other < stamp]:  # detectors answer in order: nothing will come
             del self._pictures[other]
             self._health.dropped(f"no {self._source} of its stamp")
-        self._put((*item, message))
+        self._put((*item, where))
 
 
 def _stamp(message: Any) -> int:
