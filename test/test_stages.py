@@ -14,7 +14,7 @@ import torch
 
 import uns_pose_ros
 from small_category import ALIGN, RECONSTRUCT
-from uns_pose_ros import features, stages, storage, synchronization, training
+from uns_pose_ros import evaluation, features, stages, storage, synchronization, training
 from uns_pose_ros.datatypes import CategoryModel, FeatureMesh, InvalidInput
 from uns_pose_ros.training import TrainConfig
 
@@ -143,6 +143,18 @@ def test_another_seed_or_choice_of_videos_aligns_anew(trucks: Path) -> None:
     alignment, made = stages.align(trucks, "clip_0[12]", ALIGN, seed=1)
     assert made
     assert alignment.videos == ("clip_01", "clip_02")
+
+
+def test_a_video_is_added_and_what_was_aligned_stays(trucks: Path, trainings: Counted) -> None:
+    before, _ = stages.align(trucks, "clip_0[12]", ALIGN)
+    after, added = stages.add_to_alignment(trucks, config=ALIGN)
+    assert added and after.videos == ("clip_01", "clip_02", "clip_03")
+    assert torch.equal(after.canon_from_obj[:2], before.canon_from_obj)
+    labels = evaluation.load_labels(trucks / "labels.json", after.videos)
+    assert evaluation.evaluate_alignment(after, labels)["acc15"] == 100
+    assert not stages.add_to_alignment(trucks, config=ALIGN)[1]
+    assert not stages.align(trucks, config=ALIGN)[1]  # all are in it
+    assert stages.train(trucks)[1]
 
 
 def test_meshes_of_files_that_have_changed_are_not_aligned(trucks: Path) -> None:

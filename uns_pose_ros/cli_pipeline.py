@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.conf import arg
 
 from uns_pose_ros import stages
 from uns_pose_ros.axes import AxisNames
@@ -39,6 +41,7 @@ def align(
     seed: Seed = 0,
     up: Up = None,
     front: Front = None,
+    add: Annotated[bool, arg(help="place videos that were not aligned yet by a few pairs each; what is aligned stays")] = False,
     json: Json = None,
     align: AlignConfig = AlignConfig(),
 ) -> None:
@@ -50,7 +53,10 @@ def align(
     """
     names = AxisNames(up, front)
     with progress_bar() as progress:
-        alignment, made = stages.align(category, videos, align, seed, device, progress)
+        if add:
+            alignment, made = stages.add_to_alignment(category, videos, align, seed, progress)
+        else:
+            alignment, made = stages.align(category, videos, align, seed, device, progress)
     alignment, named = stages.name_axes(category, names)
     stages.draw_alignment(category)
     emit(_alignment_record(category, alignment, made, named), _alignment_text(category, alignment), json)

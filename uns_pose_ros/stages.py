@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 import uns_pose_ros
-from uns_pose_ros import features, storage, synchronization, training, weights
+from uns_pose_ros import extension, features, storage, synchronization, training, weights
 from uns_pose_ros.alignment_picture import alignment_picture, skin_of
 from uns_pose_ros.axes import AUTO, AxisNames, nearest_axis, reorient
 from uns_pose_ros.backbone import DinoV2, load_backbone
@@ -85,6 +85,27 @@ def align(
     if axes_of(category) is not None:
         _LOG.warning("%s: aligned anew, so its axes have no names any more; give --up and --front again", path)
     storage.save_alignment(alignment, path, {**wanted, "seconds": round(time.perf_counter() - start, 2)})
+    return alignment, True
+
+
+def add_to_alignment(
+    category: Path,
+    patterns: str | None = None,
+    config: AlignConfig = AlignConfig(),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Alignment, bool]:
+    """Place videos that alignment.json lacks by a few pairs each; what it holds stays. Second: whether there were any."""
+    path = category / ALIGNMENT
+    alignment, provenance = storage.load_alignment(path), storage.provenance_of(path) or {}
+    new = [folder for folder in list_videos(category, patterns) if folder.name not in alignment.videos]
+    if not new:
+        return alignment, False
+    hashes = _aligned_meshes(category, [category / name for name in alignment.videos], alignment)
+    inputs = {**hashes, **{folder.name: _mesh_hash(folder) for folder in new}}
+    meshes = {name: storage.load_feature_mesh(category / name) for name in inputs}
+    alignment = extension.extend(alignment, meshes, config, seed, _prefixed(progress, "align: "))
+    storage.save_alignment(alignment, path, {**provenance, "inputs": inputs})
     return alignment, True
 
 
