@@ -18,12 +18,15 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["storage", "ply", "colmap", "video", "onnx_reader", "weights", "masks", "sfm", "crops", "drawing"], 1),
     **dict.fromkeys(["visibility", "mesh", "backbone", "features"], 1),
     **dict.fromkeys(["photo", "orbit", "keyframes", "guidance", "recording", "transform_tree"], 1),
-    **dict.fromkeys(["draft", "importing", "import_movie", "import_pictures", "import_co3d", "import_bag", "bag_messages"], 1),
+    **dict.fromkeys(["draft", "importing", "import_movie", "import_pictures", "import_co3d", "import_bag"], 1),
+    **dict.fromkeys(["bag_messages", "bags"], 1),
     **dict.fromkeys(["shapes", "alignment", "consensus", "turns", "symmetry", "synchronization", "extension", "axes"], 2),
     **dict.fromkeys(["augmentation", "network", "template"], 2),
     **dict.fromkeys(["training", "pose_search", "inference", "fusion", "tracking"], 3),
-    **dict.fromkeys(["evaluation", "alignment_picture", "report", "stages"], 4),
-    **dict.fromkeys(["cli", "cli_arguments", "cli_model", "cli_pipeline", "cli_report", "cli_videos", "console", "nodes"], 5),
+    **dict.fromkeys(["evaluation", "bag_evaluation", "bag_results", "alignment_picture", "report", "stages"], 4),
+    **dict.fromkeys(
+        ["cli", "cli_arguments", "cli_bag", "cli_model", "cli_pipeline", "cli_report", "cli_videos", "console", "nodes"], 5
+    ),
 }
 ROS = ("rclpy", "rcl_interfaces", "builtin_interfaces", "tf2_ros", "tf_transformations", "cv_bridge", "launch", "launch_ros")
 # what the offline pipeline needs and the estimator does not (extras of setup.py)

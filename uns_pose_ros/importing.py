@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import uns_pose_ros
-from uns_pose_ros import import_bag, import_co3d, import_movie, import_pictures, storage
+from uns_pose_ros import bags, import_bag, import_co3d, import_movie, import_pictures, storage
 from uns_pose_ros.datatypes import Camera, InvalidInput, Progress
 from uns_pose_ros.draft import RECORD, Draft, ImportConfig, camera_record, finished
 
@@ -56,7 +56,7 @@ def kind_of(source: Path) -> str:
     """What a source is: film, bag, photographs, colmap or co3d."""
     if not source.exists():
         raise InvalidInput(f"{source}: not there; {_VALID}")
-    if import_bag.is_bag(source):
+    if bags.is_bag(source):
         return "bag"
     if source.is_file() and source.suffix.lower() in import_movie.ENDINGS:
         return "film"
