@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "estimate": ("cli_model", "estimate", "estimate the poses of a category's objects in images"),
     "evaluate alignment": ("cli_model", "evaluate_alignment", "compare an alignment with labels"),
     "evaluate pose": ("cli_model", "evaluate_pose", "compare the poses in the images of labelled videos with their labels"),
+    "evaluate bag": ("cli_bag", "evaluate_bag", "estimate every picture of a recorded bag; accuracy, time, jitter, losses"),
     "weights": ("cli_model", "weights", "show the pretrained weights and fetch the missing ones"),
     "doctor": ("cli_model", "doctor", "say what this machine has and lacks"),
 }

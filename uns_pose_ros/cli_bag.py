@@ -1,0 +1,76 @@
+"""The command that evaluates a model on a recorded bag."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from uns_pose_ros import bag_evaluation, bag_results, storage
+from uns_pose_ros.bag_evaluation import BagConfig
+from uns_pose_ros.cli_arguments import Device, Json
+from uns_pose_ros.cli_model import Model, accuracy_table
+from uns_pose_ros.console import emit, figure, progress_bar, table
+from uns_pose_ros.datatypes import InvalidInput
+from uns_pose_ros.inference import Estimator, EstimatorConfig
+
+Bag = Annotated[Positional[Path], arg(metavar="BAG", help="rosbag2 recording: its folder, or its .mcap or .db3 file")]
+
+
+def evaluate_bag(
+    model: Model,
+    bag: Bag,
+    config: OmitArgPrefixes[BagConfig] = BagConfig(),
+    results: Annotated[
+        Path | None, arg(metavar="BAG", help="write a bag with /tf and detections: NAME.mcap, or a folder (sqlite3)")
+    ] = None,
+    bop: Annotated[Path | None, arg(metavar="FILE", help="write all estimates as a CSV of the BOP benchmark")] = None,
+    device: Device = "auto",
+    json: Json = None,
+    estimator: EstimatorConfig = EstimatorConfig(),
+) -> None:
+    """Estimate every picture of a recorded bag, which is not played, and tell accuracy, time, jitter and losses.
+
+    The best estimate of each picture is compared with the truth: a TF frame, a topic with poses, or an object at rest. Without
+    any, only time, jitter and losses are told. The truth's frame is taken to be the model's, or fitted with --fit.
+    """
+    if results is not None and results.exists():
+        raise InvalidInput(f"{results}: is there already; another name, or delete it")
+    trained = storage.load_model(model)
+    find = Estimator(trained, device=device, config=estimator)
+    with progress_bar() as progress:
+        answers = bag_evaluation.read_answers(bag, find, config, progress)
+    truth_from_canon = torch.eye(4, dtype=torch.float64)
+    if config.fit:
+        truth_from_canon = bag_evaluation.fit_truth_from_canon(answers, trained)
+    record = bag_evaluation.summarise(answers, trained, truth_from_canon)
+    if results is not None:
+        bag_results.write_bag(results, answers, trained)
+    if bop is not None:
+        bag_results.write_bop(bop, answers)
+    extra = {"truth_from_canon": truth_from_canon.tolist(), "frames": bag_results.records(answers, truth_from_canon)}
+    emit(record | extra, _text(record), json)
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    lines = [f"{record['images']} pictures, {record['estimated']} with an estimate, {record['with_truth']} with a known pose"]
+    if record["with_truth"]:
+        lines += [accuracy_table(record), f"auroc of the score: {figure(record['auroc'], 2)}"]
+    jitter, tracks = record["jitter"], record["tracks"]
+    rows = [["time a picture, s", *_cells(record["seconds"], 3)], ["translation error, m", *_cells(record["translation_m"], 3)]]
+    rows += [["jitter, °", *_cells(jitter["deg"], 1)], ["jitter, m", *_cells(jitter["m"], 3)]]
+    lines.append(table(["", "p50", "p95", "max"], rows))
+    if jitter["against"]:
+        lines.append(f"jitter against {jitter['against']}, over {jitter['steps']} steps")
+    lines.append(
+        f"{tracks['ids']} track ids; lost {tracks['gaps']} times, the longest for {tracks['longest_gap_images']} pictures "
+        f"({tracks['longest_gap_s']:.1f} s)"
+    )
+    return "\n".join(lines)
+
+
+def _cells(spread: Mapping[str, float] | None, digits: int) -> list[str]:
+    return [figure(None if spread is None else spread[key], digits) for key in ("p50", "p95", "max")]
