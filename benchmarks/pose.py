@@ -107,7 +107,7 @@ def main() -> None:
 def folds(names: Sequence[str], size: int) -> list[list[str]]:
     """Groups of `size` videos in order; what remains joins the last ones, so that each video is in one group."""
     count = max(1, len(names) // size)
-    return [list(group) for group in np.array_split(np.array(names), count)]
+    return [[str(name) for name in group] for group in np.array_split(np.array(names), count)]
 
 
 def train(work: Path, category: str, source: Path, names: Sequence[str], device: str) -> CategoryModel:
