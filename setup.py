@@ -47,6 +47,7 @@ setup(
             "uns-pose = uns_pose_ros.cli:main",
             "uns-pose-bringup = uns_pose_ros.nodes.bringup:main",
             "estimator = uns_pose_ros.nodes.bringup:estimator",
+            "recorder = uns_pose_ros.nodes.bringup:recorder",
         ],
     },
     zip_safe=True,

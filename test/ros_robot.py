@@ -44,6 +44,8 @@ TOPICS = {
 class Robot:
     """Publishes pictures and camera_info, hears the node's results, starts and stops its process."""
 
+    target = "/estimator"  # the node
+
     def __init__(self, domain: int) -> None:
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
@@ -163,7 +165,7 @@ class Robot:
     def transition(self, number: int) -> bool:
         request = ChangeState.Request()
         request.transition.id = number
-        return bool(self.call(ChangeState, "/estimator/change_state", request).success)
+        return bool(self.call(ChangeState, f"{self.target}/change_state", request).success)
 
     def renew(self, **parameters: Any) -> None:
         """Deactivate, clean up, set parameters, configure and activate the node: as if it had been started anew."""
@@ -178,15 +180,15 @@ class Robot:
             heard.clear()
 
     def state(self) -> str:
-        return str(self.call(GetState, "/estimator/get_state", GetState.Request()).current_state.label)
+        return str(self.call(GetState, f"{self.target}/get_state", GetState.Request()).current_state.label)
 
     def reset(self) -> Any:
-        return self.call(Trigger, "/estimator/reset", Trigger.Request())
+        return self.call(Trigger, f"{self.target}/reset", Trigger.Request())
 
     def set(self, parameter: Parameter) -> Any:
         """Set a parameter of the node; the result says whether and why not."""
         request = SetParameters.Request(parameters=[parameter.to_parameter_msg()])
-        return self.call(SetParameters, "/estimator/set_parameters", request).results[0]
+        return self.call(SetParameters, f"{self.target}/set_parameters", request).results[0]
 
     def interrupt(self, process: subprocess.Popen[str]) -> tuple[int, str]:
         """SIGINT the node; its exit code and what it wrote to stderr."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +80,17 @@ def _distortion(info: CameraInfo) -> list[float]:
             "image and set rectified to true, or give plumb_bob (4 or 5) or rational_polynomial (8)"
         )
     return kept
+
+
+def info_record(info: CameraInfo) -> dict[str, Any]:
+    """What a camera_info message says, as JSON types, without its stamp."""
+    roi = {name: int(getattr(info.roi, name)) for name in ("x_offset", "y_offset", "width", "height")}
+    matrices = {name: [float(value) for value in getattr(info, name)] for name in ("d", "k", "r", "p")}
+    return {
+        "frame_id": info.header.frame_id, "width": info.width, "height": info.height,
+        "distortion_model": info.distortion_model, **matrices,
+        "binning_x": info.binning_x, "binning_y": info.binning_y, "roi": {**roi, "do_rectify": bool(info.roi.do_rectify)},
+    }  # fmt: skip
 
 
 def in_metres(estimate: PoseEstimate, object_diameter: float) -> PoseEstimate:

@@ -24,7 +24,7 @@ class Health:
         """result, work: what it is called when a picture has been dealt with, and dealing with it."""
         self._result, self._work = result, work
         self._lock = threading.Lock()
-        self._pictures = 0
+        self._pictures = self._results = 0
         self._received: deque[float] = deque(maxlen=1000)
         self._published: deque[float] = deque(maxlen=1000)
         self._latency: deque[float] = deque(maxlen=KEPT)
@@ -42,6 +42,7 @@ class Health:
         """An image's results went out `latency` s after its stamp; working on it took `seconds`."""
         with self._lock:
             self._published.append(time.monotonic())
+            self._results += 1
             self._latency.append(latency)
             self._seconds.append(seconds)
 
@@ -96,6 +97,7 @@ class Health:
                 **facts,
                 "images received": str(self._pictures),
                 "images received (1/s)": f"{_rate(self._received, now):.2f}",
+                self._result: str(self._results),
                 f"{self._result} (1/s)": f"{_rate(self._published, now):.2f}",
                 f"latency p50, stamp to {self._result} (s)": _percentile(self._latency, 50),
                 f"latency p95, stamp to {self._result} (s)": _percentile(self._latency, 95),

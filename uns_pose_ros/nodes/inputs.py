@@ -76,6 +76,8 @@ class Inputs:
             "incompatible_qos": lambda event: self._on_incompatible(name, event),
             "message_lost": self._on_lost,
         }
+        if kind is CameraInfo:  # which is sent again and again
+            del events["message_lost"]
         while True:
             try:
                 return self._node.create_subscription(
@@ -83,7 +85,8 @@ class Inputs:
                     qos_overriding_options=QoSOverridingOptions(_OVERRIDES),
                 )  # fmt: skip
             except UnsupportedEventTypeError:  # a middleware that does not count what it loses
-                del events["message_lost"]
+                if events.pop("message_lost", None) is None:
+                    raise
 
     def _on_image(self, message: Picture) -> None:
         self._health.received()

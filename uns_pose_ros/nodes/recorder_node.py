@@ -1,0 +1,328 @@
+"""The recorder node: pictures and camera_info in, a video folder out, with poses from TF where a fixed frame is named.
+
+A lifecycle node. Callbacks only put pictures into a bounded queue; one thread judges them in their order, another writes those
+that are kept. ~/status and ~/overlay tell what was kept, what was not and why, and from where the object is still to be filmed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import Trigger
+
+from uns_pose_ros.datatypes import Camera, InvalidInput
+from uns_pose_ros.guidance import Coverage, guide
+from uns_pose_ros.keyframes import KeyframeConfig
+from uns_pose_ros.nodes import compat, conversions, parameters
+from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, Health
+from uns_pose_ros.nodes.inputs import Inputs, Picture
+from uns_pose_ros.nodes.recorder_parameters import AT_ACTIVATION, RecorderParameters
+from uns_pose_ros.nodes.running import one_line, run
+from uns_pose_ros.nodes.session import Session
+from uns_pose_ros.nodes.transforms import TransformListener
+from uns_pose_ros.nodes.worker import Worker
+from uns_pose_ros.orbit import Orbit
+from uns_pose_ros.photo import Photo
+from uns_pose_ros.recording import Recording, Shot, recover
+from uns_pose_ros.transform_tree import TransformTree
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+SETTINGS: tuple[type, ...] = (RecorderParameters, KeyframeConfig)
+NO_TRANSFORM = "no transform at the picture's stamp"
+_DEPTH = 10  # messages that wait in the middleware: none is to be lost while a callback is late
+_POLL = 0.005  # s between two looks for a transform
+_OVERLAY_PERIOD = 0.1  # s at least between two overlays
+_OVERLAY_LONGEST = 640  # px
+_TOLD = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class RecorderNode(LifecycleNode):
+    """Records the pictures of a camera that are worth it, from ~/start to ~/stop."""
+
+    def __init__(self, **options: Any) -> None:
+        """options: those of rclpy's Node. Raises where a parameter is not valid."""
+        super().__init__("recorder", **options)
+        for settings in SETTINGS:
+            parameters.declare(self, settings)
+        self._config = parameters.read(self, KeyframeConfig)
+        self._settings = parameters.read(self, RecorderParameters)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._health = Health("pictures kept", "writing")
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._timer = self.create_timer(1.0, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._start_service = self.create_service(Trigger, "~/start", self._on_start)
+        self._stop_service = self.create_service(Trigger, "~/stop", self._on_stop)
+        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
+        self._jump = self.get_clock().create_jump_callback(backward, post_callback=lambda jump: self._forget_time())
+        self._tree = TransformTree()
+        self._listener: TransformListener | None = None
+        self._inputs: Inputs | None = None
+        self._judge: Worker[tuple[Picture, CameraInfo]] | None = None
+        self._session: Session | None = None
+        self._halt = threading.Event()  # ends the waiting for transforms
+        self._last_stamp = -1  # ns
+        self._told = 0.0  # s, monotonic, when the last overlay went out
+        self._outcome = ""  # of the last picture
+
+    def start(self) -> bool:
+        """Configure and activate, as a lifecycle manager would; False where it cannot."""
+        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
+
+    @property
+    def autostart(self) -> bool:
+        return self._settings.autostart
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._health.clear()
+        override = QoSOverridingOptions.with_default_policies()
+        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        self._status = self.create_lifecycle_publisher(DiagnosticStatus, "~/status", _TOLD)
+        self._overlay = self.create_lifecycle_publisher(Image, "~/overlay", qos, qos_overriding_options=override)
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        self._halt.clear()
+        self._forget_time()
+        self._listener = TransformListener(self, self._tree) if self._settings.frame else None
+        self._judge = Worker(self._work, lambda: self._health.dropped("replaced by a newer image"), self._settings.queue)
+        self._inputs = Inputs(self, self._settings.transport, self._health, self._judge.put, _DEPTH)
+        if self._settings.record:
+            self._begin()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        if state.label != "unconfigured":
+            self._release()
+        return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """Hear no more pictures and finish the recording, if there is one; the folder is whole afterwards."""
+        self._halt.set()
+        for part in (self._inputs, self._listener):
+            if part is not None:
+                part.close()
+        self._inputs = self._listener = None
+        if self._judge is not None:
+            self._judge.stop(10.0)
+            self._judge = None
+        if self._session is not None:
+            self._end()
+
+    def _release(self) -> None:
+        for publisher in (self._status, self._overlay):
+            self.destroy_lifecycle_publisher(publisher)
+        self._health.clear()
+
+    # From start to stop
+
+    def _begin(self) -> tuple[bool, str]:
+        """Start recording; whether it has begun, and one line."""
+        if self._inputs is None:
+            return False, "the node is not active: configure and activate it first"
+        if self._session is not None:
+            return False, f"already recording into {self._session.recording.folder}: call ~/stop first"
+        try:
+            for name in recover(self._settings.category_folder()):
+                self.get_logger().info(f"{name}: finished what a recorder that was killed had left")
+            topics = {"image": self._inputs.image_topic, "camera_info": self._inputs.camera_topic}
+            settings = self._settings
+            recording = Recording(settings.folder(), topics, settings.frame, settings.keep_free)
+        except (InvalidInput, OSError) as error:
+            text = f"cannot record: {one_line(error)}"
+            self._complain("recording", text)
+            return False, text
+        self._health.condition("recording", OK, "")
+        self._session = Session(recording, settings, self._config, self._health, lambda text: self._complain("recording", text))
+        text = f"recording into {recording.folder}"
+        self.get_logger().info(text + (f", which has {len(recording)} pictures" if len(recording) else ""))
+        return True, text
+
+    def _end(self) -> tuple[bool, str]:
+        """Stop recording and finish the folder; whether all is well, and one line."""
+        session, self._session = self._session, None
+        if session is None:
+            return False, "not recording"
+        try:
+            text = session.finish()
+        except InvalidInput as error:
+            self._complain("recording", str(error))
+            return False, str(error)
+        if self.context.ok():
+            self.get_logger().info(text)
+        return True, text
+
+    def _on_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._begin()
+        self._tick()
+        return response
+
+    def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._end()
+        self._tick()
+        return response
+
+    # Pictures
+
+    def _work(self, item: tuple[Picture, CameraInfo]) -> None:
+        """In the judging thread: everything from a message to a picture kept or not; never raises."""
+        try:
+            self._process(*item)
+        except InvalidInput as error:
+            self._health.dropped("unusable image or camera_info")
+            self._complain("input", one_line(error))
+        except Exception as error:  # one picture must not end the recording
+            if self.context.ok():
+                self._health.dropped("failed")
+                self._complain("input", f"a picture failed: {one_line(error)}")
+        else:
+            self._health.condition("input", OK, "")
+
+    def _process(self, message: Picture, info: CameraInfo) -> None:
+        session = self._session
+        if session is None:
+            self._health.dropped("not recording")
+            if self._overlay.get_subscription_count() == 0:
+                return
+        stamp = Time.from_msg(message.header.stamp).nanoseconds
+        if stamp == self._last_stamp:
+            self._health.dropped("stamp seen before")
+            return
+        if stamp < self._last_stamp:
+            self.get_logger().info("the images' stamps jumped back")
+            self._forget_time()
+        self._last_stamp = stamp
+        compressed = isinstance(message, CompressedImage)
+        photo = Photo.of_file(bytes(message.data)) if compressed else Photo.of_pixels(compat.image_to_rgb(message))
+        pose = self._pose(message.header.frame_id, stamp) if self._settings.frame else None
+        if session is not None:
+            self._outcome = self._judged(session, photo, stamp, info, pose)
+        self._show(message, photo, session, pose if isinstance(pose, np.ndarray) else None)
+
+    def _judged(self, session: Session, photo: Photo, stamp: int, info: CameraInfo, pose: np.ndarray | str | None) -> str:
+        """Keep the picture or count why not; what became of it, in words."""
+        camera = self._camera(info, photo.width, photo.height)
+        if isinstance(pose, str):
+            reason: str | None = NO_TRANSFORM
+        else:
+            known = None if pose is None else torch.from_numpy(pose)
+            shot = Shot(stamp, camera, conversions.info_record(info), known)
+            reason = session.take(photo, shot, lambda: (self.get_clock().now().nanoseconds - stamp) / 1e9)
+        if reason is not None:
+            self._health.dropped(reason)
+        return reason or "kept"
+
+    def _camera(self, info: CameraInfo, width: int, height: int) -> Camera | None:
+        """The picture's camera; None for an uncalibrated one, where its calibration may still be found from the pictures."""
+        uncalibrated = info.k[0] == 0.0 and not self._settings.rectified
+        if uncalibrated and self._settings.frame:
+            raise InvalidInput("the camera is uncalibrated (camera_info has K[0] = 0): poses without calibration are of no use")
+        text = "the camera is uncalibrated (camera_info has K[0] = 0): recorded without calibration"
+        if self._health.condition("calibration", WARN if uncalibrated else OK, text):
+            self.get_logger().warning(text)
+        return None if uncalibrated else conversions.camera_from_info(info, width, height, self._settings.rectified)
+
+    def _pose(self, frame: str, stamp: int) -> np.ndarray | str:
+        """cam_from_obj (4, 4) with the fixed frame as obj, m; else why there is none, after waiting for it."""
+        fixed, end = self._settings.frame, time.monotonic() + self._settings.tf_wait
+        found: np.ndarray | str = "the images have no frame_id"
+        while frame:
+            found = self._tree.lookup(frame.lstrip("/"), fixed, stamp)
+            if isinstance(found, np.ndarray) or time.monotonic() > end or self._halt.wait(_POLL):
+                break
+        text = f"no pose of the camera: {found}" if isinstance(found, str) else ""
+        if self._health.condition("transform", WARN if text else OK, text) and not self._halt.is_set():
+            self.get_logger().warning(text, throttle_duration_sec=10.0)
+        return found
+
+    def _show(self, message: Picture, photo: Photo, session: Session | None, pose: np.ndarray | None) -> None:
+        """The overlay, where somebody looks at it, but not more often than anybody needs."""
+        if self._overlay.get_subscription_count() == 0 or time.monotonic() - self._told < _OVERLAY_PERIOD:
+            return
+        self._told = time.monotonic()
+        if session is None:
+            coverage, lines = Coverage.of(Orbit(), 0, None), ["not recording: call ~/start"]
+        else:
+            coverage = session.coverage(pose)
+            advice = coverage.advice() if self._settings.frame else "coverage unknown without fixed_frame"
+            lines = [f"REC {session.name}: {session.kept} kept", advice, self._outcome]
+        picture = guide(photo.preview(_OVERLAY_LONGEST), coverage, lines)
+        self._overlay.publish(compat.array_to_image(picture, "rgb8", message.header))
+
+    # Everything else
+
+    def _forget_time(self) -> None:
+        """What is known of a time that has been left."""
+        self._last_stamp = -1
+        self._tree.clear()
+
+    def _on_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
+        ours = [parameter for parameter in changed if parameter.name in parameters.names(*SETTINGS)]
+        fixed = ", ".join(parameter.name for parameter in ours if parameter.name in AT_ACTIVATION)
+        if ours and self._session is not None:
+            return SetParametersResult(successful=False, reason="recording: call ~/stop before parameters are changed")
+        if fixed and self._inputs is not None:
+            return SetParametersResult(successful=False, reason=f"{fixed}: read by activate only; deactivate the node first")
+        try:
+            config = parameters.read(self, KeyframeConfig, ours)
+            self._settings = parameters.read(self, RecorderParameters, ours)
+        except (InvalidInput, ValueError) as error:
+            return SetParametersResult(successful=False, reason=one_line(error))
+        self._config = config
+        return SetParametersResult(successful=True)
+
+    def _complain(self, key: str, text: str) -> None:
+        """An error that lasts until the next success: to the log once, to diagnostics as long as it lasts."""
+        self._health.failed(text)
+        if self._health.condition(key, ERROR, text) and self.context.ok():
+            self.get_logger().error(text)
+
+    def _tick(self) -> None:
+        """Once a second, and at start and stop: diagnostics and status, and the end of a session that failed."""
+        if self._session is not None and self._session.error:
+            self._end()
+        if self._inputs is not None:
+            self._inputs.check()
+        session = self._session
+        facts = {"state": self._state_machine.current_state[1], "recording": "no" if session is None else "yes"}
+        if session is not None:
+            facts |= {"folder": str(session.recording.folder), "pictures in the folder": str(session.kept)}
+            facts |= session.coverage().facts()
+        name = self.get_fully_qualified_name().lstrip("/")
+        status = self._health.status(f"{name}: recording", "cpu", facts)
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+        if facts["state"] == "active":
+            self._status.publish(status)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Spin the node until a signal; exit code 0, or 2 where a parameter is not valid."""
+    return run("recorder", RecorderNode, args)

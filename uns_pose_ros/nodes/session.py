@@ -1,0 +1,116 @@
+"""One recording from start to stop: pictures are judged in the caller's thread, those kept are written in another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from uns_pose_ros.datatypes import InvalidInput
+from uns_pose_ros.guidance import Coverage
+from uns_pose_ros.keyframes import SEEN, KeyframeChooser, KeyframeConfig, measure
+from uns_pose_ros.nodes.diagnostics import Health
+from uns_pose_ros.nodes.recorder_parameters import RecorderParameters
+from uns_pose_ros.nodes.worker import Worker
+from uns_pose_ros.photo import Photo
+from uns_pose_ros.recording import Recording, Shot
+
+JOIN = 30.0  # s that the end of a recording waits for the pictures not yet written
+SLOW, ENDED = "the disk is too slow", "recording has ended"  # reasons to leave a picture out
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    photo: Photo
+    shot: Shot
+    age: Callable[[], float]  # s since its stamp
+
+
+class Session:
+    """Chooses pictures and writes them; a disk that takes no more ends it, with everything written before kept."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        settings: RecorderParameters,
+        config: KeyframeConfig,
+        health: Health,
+        on_failure: Callable[[str], None],
+    ) -> None:
+        """on_failure: called once with one line, from the writing thread, when nothing can be written any more."""
+        self.recording, self.error = recording, ""
+        self._settings, self._health, self._on_failure = settings, health, on_failure
+        poses = [shot.cam_from_obj.numpy() for shot in recording.shots.values() if shot.cam_from_obj is not None]
+        self._chooser = KeyframeChooser(config, poses)
+        self._resumed = len(recording)
+        self._writer: Worker[_Kept] = Worker(self._write, lambda: None, settings.queue)
+
+    @property
+    def name(self) -> str:
+        return self.recording.folder.name
+
+    @property
+    def kept(self) -> int:
+        """Pictures in the folder."""
+        return len(self.recording)
+
+    def take(self, photo: Photo, shot: Shot, age: Callable[[], float]) -> str | None:
+        """Keep a picture if it is worth it; None, or why not. `age`: s since its stamp, asked when it has been written."""
+        look = measure(photo)
+        pose = None if shot.cam_from_obj is None else shot.cam_from_obj.numpy()
+        reason = self._chooser.fault(look) or (None if self._chooser.is_new(look, pose) else SEEN)
+        if reason is not None:
+            return reason
+        if not self._writer.offer(_Kept(photo, shot, age)):
+            return ENDED if self.error else SLOW
+        self._chooser.keep(look, pose)
+        return None
+
+    def coverage(self, cam_from_obj: np.ndarray | None = None) -> Coverage:
+        """What has been seen of the object, with the camera's present pose where it is known."""
+        return Coverage.of(self._chooser.orbit, self.kept, cam_from_obj)
+
+    def finish(self) -> str:
+        """Write what is kept and not yet written, finish the folder and say what came of it. Raises InvalidInput on failure."""
+        done = self._writer.stop(JOIN, finish=True)
+        if not done:
+            raise InvalidInput(f"{self.recording.folder}: the disk does not answer; {self._summary()}")
+        if not self.error:
+            self._close()
+        if self.error:
+            raise InvalidInput(self.error)
+        return f"{self.recording.folder}: {self._summary()}"
+
+    def _summary(self) -> str:
+        before = f", {self._resumed} of them before" if self._resumed else ""
+        return f"{self.kept} pictures kept{before}"
+
+    def _write(self, item: _Kept) -> None:
+        """In the writing thread; never raises."""
+        if self.error:
+            self._health.dropped(ENDED)
+            return
+        began = time.monotonic()
+        try:
+            data, ending = item.photo.encoded(f".{self._settings.format}", self._settings.jpeg_quality)
+            self.recording.add(data, ending, item.shot)
+        except Exception as error:  # a full disk as a rule; whatever it is, the folder is to be finished
+            self._health.dropped("could not be written")
+            self.error = f"recording stopped: {_reason(error)}; {self._summary()} in {self.recording.folder}"
+            self._close()
+            self._on_failure(self.error)
+        else:
+            self._health.published(item.age(), time.monotonic() - began)
+
+    def _close(self) -> None:
+        try:
+            self.recording.close()
+        except OSError as error:
+            told = f"video.json and sparse/ could not be finished ({_reason(error)}), the next ~/start does it"
+            self.error = f"{self.error}; {told}" if self.error else f"recording stopped, {self._summary()}, but {told}"
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else " ".join(f"{type(error).__name__}: {error}".split())
