@@ -17,8 +17,10 @@ import rclpy
 from rclpy.node import Node
 
 from uns_pose_ros.inference import EstimatorConfig
+from uns_pose_ros.keyframes import KeyframeConfig
 from uns_pose_ros.nodes import bringup, parameters
 from uns_pose_ros.nodes.parameters import NodeParameters
+from uns_pose_ros.nodes.recorder_parameters import RecorderParameters
 
 if TYPE_CHECKING:
     from ros_robot import Robot
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = sorted((ROOT / "launch").glob("*.launch.py"))
 YAML = ROOT / "config" / "estimator.yaml"
+RECORDER_YAML = ROOT / "config" / "recorder.yaml"
 
 
 def declared_arguments(path: Path) -> dict[str, str]:
@@ -68,6 +71,19 @@ def test_the_parameter_file_holds_parameters_of_the_node_that_are_valid(ros_doma
     assert settings.object_diameter == given["object_diameter"]
 
 
+def test_the_recorders_parameter_file_holds_its_parameters_and_none_is_other_than_the_default(ros_domain: int) -> None:
+    given = yaml.safe_load(RECORDER_YAML.read_text())["/**"]["ros__parameters"]
+    assert given.keys() <= parameters.names(RecorderParameters, KeyframeConfig)
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    node = Node("recorder", context=context, cli_args=["--ros-args", "--params-file", str(RECORDER_YAML)])
+    parameters.declare(node, RecorderParameters)
+    settings = parameters.read(node, RecorderParameters)
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    assert settings == RecorderParameters()
+
+
 def test_rviz_shows_topics_that_the_node_publishes() -> None:
     displays = yaml.safe_load((ROOT / "config" / "uns_pose.rviz").read_text())["Visualization Manager"]["Displays"]
     shown = {display["Topic"]["Value"] for display in displays if "Topic" in display}
@@ -97,6 +113,23 @@ def test_bringup_makes_the_ros_arguments_that_the_node_needs(tmp_path: Path, ros
     assert settings.object_diameter == 0.3
     assert topics == ["/cam/image_raw", "/cam/image_raw/compressed", "/left/camera_info", "/left/estimator/overlay"]
     assert sim_time is True
+
+
+def test_bringup_makes_the_ros_arguments_that_the_recorder_needs(ros_domain: int) -> None:
+    arguments = bringup.recorder_arguments(
+        ["mug's videos", "--clip", "7", "--fixed-frame", "odom", "--record", "--image", "/cam/image_raw", "--namespace", "left"]
+        + ["--params-file", str(RECORDER_YAML), "--ros-args", "-p", "queue:=3"]
+    )
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    node = Node("recorder", context=context, cli_args=arguments)
+    parameters.declare(node, RecorderParameters)
+    settings = parameters.read(node, RecorderParameters)
+    topics = [node.resolve_topic_name(name) for name in ("image", "image/compressed", "camera_info", "~/start")]
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    assert settings == RecorderParameters("mug's videos", "7", "odom", record=True, queue=3)
+    assert topics == ["/cam/image_raw", "/cam/image_raw/compressed", "/left/camera_info", "/left/recorder/start"]
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_launch_and_config_files_and_the_index_entry_are_installed() -> None:
         assert pattern in sources
     assert (ROOT / "resource" / "uns_pose_ros").is_file()
     launched = {path.name for path in (ROOT / "launch").iterdir() if path.suffix == ".py"}
-    assert {"estimate.launch.py", "replay.launch.py"} <= launched
+    assert {"estimate.launch.py", "record.launch.py", "replay.launch.py"} <= launched
     assert all(name.endswith(".launch.py") for name in launched), "setup.py installs launch/*.launch.py only"
 
 

@@ -34,6 +34,27 @@ def test_every_parameter_is_listed_with_its_default() -> None:
         assert listed[name][0].strip("`") == (default.lower() if isinstance(field.default, bool) else default), name
 
 
+def test_every_parameter_of_the_recorder_is_listed_with_its_default() -> None:
+    pytest.importorskip("rclpy")
+    from uns_pose_ros.nodes.recorder_node import SETTINGS
+
+    fields = {field.name: field for kind in SETTINGS for field in dataclasses.fields(kind)}
+    listed = table("Parameters of the recorder")
+    assert list(listed) == list(fields)
+    for name, field in fields.items():
+        default = str(field.default)
+        assert listed[name][0].strip("`") == (default.lower() if isinstance(field.default, bool) else default), name
+
+
+def test_every_topic_of_the_recorder_is_listed() -> None:
+    folder = ROOT / "uns_pose_ros" / "nodes"
+    source = "".join((folder / name).read_text() for name in ("inputs.py", "recorder_node.py", "transforms.py"))
+    used = set(re.findall(r'"(~/\w+|/tf|/tf_static|/diagnostics|image/compressed|camera_info)"', source))
+    section = TEXT.split("\n## Filming", 1)[1].split("\n## ", 1)[0]
+    assert used >= {"~/start", "~/stop", "~/status", "~/overlay", "/tf", "/tf_static", "camera_info"}
+    assert not [topic for topic in used if f"`{topic}`" not in section]
+
+
 def test_every_topic_of_the_node_is_listed() -> None:
     folder = ROOT / "uns_pose_ros" / "nodes"
     files = ("publishing.py", "inputs.py", "regions.py", "estimator_node.py", "compat.py")
@@ -72,7 +93,10 @@ def test_every_make_target_and_every_file_of_the_readme_exists() -> None:
 
 
 def test_every_launch_argument_of_the_readme_is_declared() -> None:
-    used = {name for line in re.findall(r"ros2 launch ([^`]*)", TEXT) for name in re.findall(r"(\w+):=", line)}
-    source = (ROOT / "launch" / "estimate.launch.py").read_text()
-    assert used >= {"models", "image", "camera_info"}
-    assert not [name for name in used if f'"{name}"' not in source]
+    lines = re.findall(r"ros2 launch uns_pose_ros (\w+\.launch\.py)([^`\n]*(?:\n   [^`\n]*)*)", TEXT)
+    assert {name for name, _ in lines} == {"estimate.launch.py", "record.launch.py"}
+    for name, rest in lines:
+        source = (ROOT / "launch" / name).read_text()
+        used = set(re.findall(r"(\w+):=", rest))
+        assert used >= {"image", "camera_info"}
+        assert not [argument for argument in used if f'"{argument}"' not in source], name
