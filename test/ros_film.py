@@ -87,7 +87,7 @@ class Film(Robot):
     def calibrate(self, **fields: Any) -> None:
         """Send camera_info of the pictures' pinhole."""
         k = [150.0, 0.0, 79.0, 0.0, 151.0, 61.0, 0.0, 0.0, 1.0]
-        self._first = True
+        self.expect_first()
         super().calibrate(**{"width": WIDTH, "height": HEIGHT, "k": k, "header": Header(frame_id="eye"), **fields})
 
     def place(self, stamp: int, cam_from_obj: np.ndarray) -> None:
@@ -109,12 +109,24 @@ class Film(Robot):
         for name, value in fields.items():
             setattr(message, name, value)
         (self.files if compressed else self.images).publish(message)
+        self.turn()
+        self.wait_for_first()
+        return data
+
+    def turn(self) -> None:
+        """Give this end's executor, and the other one, a moment."""
         self._executor.spin_once(timeout_sec=0.01)
-        if self._first:  # it may overtake camera_info, and pictures that wait for that replace each other
+
+    def expect_first(self) -> None:
+        """The next picture is the first after camera_info, which it may overtake."""
+        self._first = True
+
+    def wait_for_first(self) -> None:
+        """Wait for what becomes of the first picture, since pictures that wait for camera_info replace each other."""
+        if self._first:
             before = self.counts().get("images received", "0")
             self.wait("the first picture's fate", lambda: self._dealt_with_more_than(int(before)))
             self._first = False
-        return data
 
     def _dealt_with_more_than(self, before: int) -> bool:
         """Whether more pictures have been received, and each has been kept or dropped."""

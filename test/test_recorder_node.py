@@ -61,6 +61,8 @@ def film(node: Film, tmp_path: Path) -> Film:
     """A recorder as if just started, whose category is tmp_path/mug."""
     node.stop()
     defaults = {"fixed_frame": "", "transport": "raw", "format": "jpg", "clip": "", "record": False, "tf_wait": 5.0}
+    config = KeyframeConfig()
+    defaults |= {name: getattr(config, name) for name in ("sharpness", "darkest", "clipped", "view_angle")}
     node.renew(**{**defaults, "category": str(tmp_path / "mug")})
     node.told.clear()
     node.overlays.clear()
@@ -143,6 +145,51 @@ def test_poses_between_transforms_are_interpolated_through_a_chain_of_frames(fil
         ends = [np.linalg.inv(view(20.0 * k)) for k in (number, number + 1)]
         assert np.abs(middle[:3, 3] - (ends[0][:3, 3] + ends[1][:3, 3]) / 2).max() < 1e-6
         assert np.abs(middle[:3, 1] - view(20.0 * number + 10)[1, :3]).max() < 1e-6
+
+
+@pytest.mark.parametrize(("plugin", "kind"), [("MCAP", "raw"), ("SQLITE3", "compressed")])
+def test_a_recorder_that_hears_a_bag_gives_the_same_folder_as_its_import(
+    film: Film, tmp_path: Path, plugin: str, kind: str
+) -> None:
+    rosbag2 = pytest.importorskip("rosbags.rosbag2")
+    from bag_writer import KINDS, write_bag
+    from uns_pose_ros.draft import ImportConfig
+    from uns_pose_ros.importing import import_video
+
+    pictures = {"raw": "/cam/image_raw", "compressed": "/cam/image_raw/compressed"}
+    topics = set(KINDS) - set(pictures.values()) | {pictures[kind]}
+    write_bag(tmp_path / "bag", rosbag2.StoragePlugin[plugin], topics)
+    assert import_video(tmp_path / "bag", tmp_path / "imported", ImportConfig(fixed_frame="odom"))
+    anew(film, fixed_frame="odom", transport=kind, sharpness=0.0, darkest=0, clipped=1.0, view_angle=1.0)
+    assert film.begin().success
+    publishers = {
+        "/tf_static": film.static_out, "/tf": film.transforms_out, "/cam/camera_info": film.infos,
+        "/cam/image_raw": film.images, "/cam/image_raw/compressed": film.files,
+    }  # fmt: skip
+    with rosbag2.Reader(tmp_path / "bag") as reader:
+        messages = [(connection.topic, bytes(data)) for connection, _, data in reader.messages()]
+    for topic in publishers:  # pictures last: what they are waiting for comes in any case
+        for _, data in (message for message in messages if message[0] == topic):
+            publishers[topic].publish(data)
+            film.turn()
+            if topic == "/cam/camera_info":
+                film.expect_first()
+            elif topic == pictures[kind]:
+                film.wait_for_first()
+    film.wait_for(kept=8)
+    assert film.stop().success
+    recorded = tmp_path / "mug" / "clip_01"
+    assert files(recorded) == files(tmp_path / "imported")
+    mine, theirs = (read_json(folder / "video.json") for folder in (recorded, tmp_path / "imported"))
+    assert mine["metric"] is theirs["metric"] is True
+    for key in ("frames", "stamps", "camera", "fixed_frame"):
+        assert mine[key] == theirs[key]
+    videos = [load_video(folder, need_masks=False).frames for folder in (recorded, tmp_path / "imported")]
+    for own, imported in zip(*videos, strict=True):
+        assert own.cam_from_obj is not None and imported.cam_from_obj is not None
+        assert own.name == imported.name
+        assert torch.allclose(own.cam_from_obj, imported.cam_from_obj, atol=1e-6)
+        assert torch.equal(own.camera.matrix, imported.camera.matrix)
 
 
 @pytest.mark.parametrize("posed", [True, False])

@@ -244,7 +244,7 @@ def test_a_disk_so_full_that_the_end_cannot_be_written_loses_nothing(tmp_path: P
 
 def test_some_room_on_the_disk_is_left_free(tmp_path: Path) -> None:
     opened = record(tmp_path / "clip", range(0), keep_free=1e9)
-    with pytest.raises(OSError, match=r"MB would stay free, 1000000000 MB are to be kept"):
+    with pytest.raises(OSError, match=r"MB would stay free, keep_free is 1000000000 MB"):
         opened.add(picture(0), ".png", shot(0))
     opened.close()
     assert not (tmp_path / "clip").exists()

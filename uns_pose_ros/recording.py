@@ -65,15 +65,14 @@ class Recording:
             raise InvalidInput(f"{folder}: another recorder is writing to it; choose another folder") from None
         try:
             self.shots = _kept(folder, self._journal)
+            for place in (folder, folder / "images", folder / "sparse"):
+                for rest in place.glob(".*.tmp"):  # of a process that was killed
+                    rest.unlink()
+            self._next = 1 + max((_number(path) for path in (folder / "images").iterdir()), default=0)
+            self.save()
         except Exception:
             self._journal.close()
             raise
-        for place in (folder, folder / "images", folder / "sparse"):
-            for rest in place.glob(".*.tmp"):  # of a process that was killed
-                rest.unlink()
-        self._next = 1 + max((_number(path) for path in (folder / "images").iterdir()), default=0)
-        self._pause = _LAZY
-        self.save()
 
     def _check(self, folder: Path) -> None:
         if not (folder / "video.json").exists() and not (folder / JOURNAL).exists():
@@ -95,10 +94,9 @@ class Recording:
 
     def add(self, data: bytes, ending: str, shot: Shot) -> str:
         """Write a picture file and what is known of it; returns its name. OSError where that fails: nothing of it stays."""
-        free = shutil.disk_usage(self.folder).free - len(data)
-        if free < self._keep_free * 1e6:
-            reason = f"only {free / 1e6:.0f} MB would stay free, {self._keep_free:.0f} MB are to be kept"
-            raise OSError(errno.ENOSPC, reason, str(self.folder))
+        free = (shutil.disk_usage(self.folder).free - len(data)) / 1e6
+        if self._keep_free > max(free, 0):
+            raise OSError(errno.ENOSPC, f"only {free:.0f} MB would stay free, keep_free is {self._keep_free:.0f} MB")
         name = f"{self._next:06d}{ending}"
         end = self._journal.seek(0, os.SEEK_END)
         try:

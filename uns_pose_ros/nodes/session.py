@@ -41,6 +41,7 @@ class Session:
     ) -> None:
         """on_failure: called once with one line, from the writing thread, when nothing can be written any more."""
         self.recording, self.error = recording, ""
+        self._over = False
         self._settings, self._health, self._on_failure = settings, health, on_failure
         poses = [shot.cam_from_obj.numpy() for shot in recording.shots.values() if shot.cam_from_obj is not None]
         self._chooser = KeyframeChooser(config, poses)
@@ -64,7 +65,7 @@ class Session:
         if reason is not None:
             return reason
         if not self._writer.offer(_Kept(photo, shot, age)):
-            return ENDED if self.error else SLOW
+            return ENDED if self.error or self._over else SLOW
         self._chooser.keep(look, pose)
         return None
 
@@ -74,8 +75,8 @@ class Session:
 
     def finish(self) -> str:
         """Write what is kept and not yet written, finish the folder and say what came of it. Raises InvalidInput on failure."""
-        done = self._writer.stop(JOIN, finish=True)
-        if not done:
+        self._over = True
+        if not self._writer.stop(JOIN, finish=True):
             raise InvalidInput(f"{self.recording.folder}: the disk does not answer; {self._summary()}")
         if not self.error:
             self._close()
