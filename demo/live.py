@@ -21,6 +21,7 @@ from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
+from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from torch import Tensor
 from vision_msgs.msg import Detection3D, Detection3DArray
@@ -87,8 +88,10 @@ class LiveCamera:
     def film(self, frames: Sequence[Frame], period: float) -> list[Answer | None]:
         """Publish a picture every `period` s, stamped with the present; the frames' answers in order, None where none came.
 
+        What the node knows of objects seen before is reset: another film shows another object in the same place.
         Where the node needs longer, the camera waits for it, LONGEST at most: no picture is to be replaced by the next.
         """
+        self._forget()
         stamps = []
         for frame in frames:
             began, stamp = time.monotonic(), self._publish(frame)
@@ -97,6 +100,17 @@ class LiveCamera:
             while stamp not in self._overlays and time.monotonic() < began + LONGEST:
                 self._spin(0.05)
         return [self._answer(stamp) for stamp in stamps]
+
+    def _forget(self) -> None:
+        """Reset the node's tracks; RuntimeError where it does not answer."""
+        client = self._node.create_client(Trigger, "/estimator/reset")
+        if not client.wait_for_service(PATIENCE):
+            raise RuntimeError(f"the estimator node offers no reset within {PATIENCE:.0f} s")
+        answer = client.call_async(Trigger.Request())
+        self._executor.spin_until_future_complete(answer, PATIENCE)
+        if not answer.done():
+            raise RuntimeError(f"the estimator node did not reset its tracks within {PATIENCE:.0f} s")
+        self._node.destroy_client(client)
 
     def _publish(self, frame: Frame) -> int:
         now, camera = self._node.get_clock().now(), frame.camera

@@ -148,6 +148,26 @@ def test_a_flipped_image_still_says_where_the_object_is() -> None:
     assert float((fused.cam_from_canon - there)[:3, 3].norm()) < 0.03
 
 
+def test_a_camera_that_walks_unknown_ways_is_followed_and_a_flip_on_the_way_is_still_outvoted() -> None:
+    cameras = orbit(8, 25.0)  # in steps of half a second
+    truths = [camera @ OBJECT for camera in cameras]
+    for flipped in (None, 7):
+        seen = [estimate(truth @ HALF_TURN if k == flipped else truth) for k, truth in enumerate(truths)]
+        assert error(fuse(seen, seconds=0.5), truths[-1]) < (10 if flipped is None else 30)
+
+
+def test_covariances_of_any_size_and_sign_do_no_harm() -> None:
+    """A fit that leaves a direction open has them."""
+    wild = torch.diag(torch.tensor([1e36, -1e34, 1e-30, 0.0, 1e20, -1.0], dtype=torch.float64))
+    bad = PoseEstimate(
+        **{**vars(estimate(OBJECT)), "covariance": wild, "alternatives": (PoseMode(OBJECT @ HALF_TURN, -1.0, wild),)}
+    )
+    fused = fuse([estimate(OBJECT), bad, bad, estimate(OBJECT)], [torch.eye(4, dtype=torch.float64)] * 3, seconds=0.1)
+    assert fused is not None and fused.covariance is not None
+    assert error(fused, OBJECT) < 1
+    assert bool((torch.linalg.eigvalsh(fused.covariance) > 0).all())
+
+
 def test_a_wrong_number_of_motions_and_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="3 motions between 2 images"):
         fuse([None, None], [None] * 3)

@@ -18,12 +18,14 @@ from torch import Tensor
 from uns_pose_ros.datatypes import InvalidInput, PoseEstimate, PoseMode, Symmetry
 from uns_pose_ros.geometry import angle_between, from_parts, nearest_equivalent, rotation_from_vector, vector_from_rotation
 
-_TINY = 1e-12  # variance added so that every covariance can be inverted, m^2 and rad^2
+_TINY = 1e-12  # rad^2, or squared distances: least variance of an image's pose in any direction
 _NOTHING = 1e6  # variance of what an image says nothing about
+_REACH = 1.5  # standard deviations of a mode's rotation by which the distance of one mode grows
 _SURPRISE = 22.5  # squared Mahalanobis distance that one in a thousand innovations of six dimensions exceeds
 
 _BOUNDS = {
-    "floor": (1e-6, 1.0), "forget": (0.0, 1.0), "agree": (1.0, 180.0), "same": (1.0, 180.0), "kept": (1, 100),
+    "floor": (1e-6, 1.0), "forget": (0.0, 1.0), "unknown_forget": (0.0, 1.0), "agree": (1.0, 180.0), "same": (1.0, 180.0),
+    "kept": (1, 100),
     "common": (0.0, 0.99), "turn_noise": (0.0, 1e4), "shift_noise": (0.0, 1e4), "unknown_turn": (0.0, 1e4),
     "unknown_shift": (0.0, 1e4),
 }  # fmt: skip
@@ -35,6 +37,7 @@ class FusionConfig:
 
     floor: float = 0.1  # probability that an image shows a right pose among none of its modes
     forget: float = 0.9  # share of the evidence that is left an image later: how soon an object that was turned is believed
+    unknown_forget: float = 0.7  # likewise where the camera's motion is not known
     agree: float = 20.0  # degrees, standard deviation of the difference of two right estimates
     same: float = 30.0  # degrees within which two poses are one mode
     kept: int = 8  # modes of an object, at most
@@ -59,6 +62,7 @@ class Modes:
     common: Tensor  # (K, 6, 6) float64, the images' common error
     log_weight: Tensor  # (K,) float64, what all images say of the mode
     unseen: float  # log weight of a pose that no image has shown
+    forget: float = 1.0  # share of the log weights that is left when the next image is taken in
 
     def probability(self) -> Tensor:
         """(K,) of being the right one, without the share that each would have if no image had shown it."""
@@ -70,9 +74,8 @@ def observe(estimate: PoseEstimate, config: FusionConfig) -> Modes:
     """What one image says: its pose and alternatives."""
     poses = torch.stack([estimate.cam_from_canon, *(mode.cam_from_canon for mode in estimate.alternatives)])
     known = [estimate.covariance, *(mode.covariance for mode in estimate.alternatives)]
-    covariance = torch.stack(
-        [_assumed(pose) if one is None else one for pose, one in zip(poses, known, strict=True)]
-    ) + _TINY * torch.eye(6, dtype=torch.float64)
+    covariance = torch.stack([_assumed(pose) if one is None else one for pose, one in zip(poses, known, strict=True)])
+    covariance = _bounded(covariance, poses[:, :3, 3].norm(dim=-1))
     logs = torch.tensor([0.0, *(mode.log_weight for mode in estimate.alternatives)], dtype=torch.float64)
     log_weight = (config.floor + logs.softmax(0)).log()
     order = log_weight.argsort(descending=True, stable=True)
@@ -80,6 +83,19 @@ def observe(estimate: PoseEstimate, config: FusionConfig) -> Modes:
     covariance = covariance[order]
     modes = Modes(poses[order], (1 - share) * covariance, share * covariance, log_weight[order], math.log(config.floor))
     return _distinct(modes, estimate.symmetry, config)
+
+
+def _bounded(covariance: Tensor, distance: Tensor) -> Tensor:
+    """Covariances (J, 6, 6) that can be inverted: a fit that leaves a direction open has one of any size and sign there.
+
+    No standard deviation is above half a turn, or that many distances (J,); none is 0.
+    """
+    unit = torch.cat([distance.clamp_min(1e-6)[:, None].expand(-1, 3), torch.ones(len(distance), 3, dtype=torch.float64)], 1)
+    both = unit[:, :, None] * unit[:, None, :]
+    scaled = covariance / both
+    values, vectors = torch.linalg.eigh((scaled + scaled.transpose(1, 2)) / 2)
+    values = torch.where(values < 0, math.pi**2, values.clamp(_TINY, math.pi**2))
+    return vectors @ (values[:, :, None] * vectors.transpose(1, 2)) * both
 
 
 def _assumed(pose: Tensor) -> Tensor:
@@ -105,9 +121,10 @@ def predict(modes: Modes, motion: Tensor | None, seconds: float, metric: bool, c
         covariance = lift @ covariance @ lift.T
         if metric:
             pose[:, :3, 3] = pose[:, :3, 3] @ motion[:3, :3].T + motion[:3, 3]
+    forget = config.unknown_forget if motion is None else config.forget
     distance = pose[:, :3, 3].norm(dim=-1, keepdim=True)
     sigma = torch.cat([shift * distance.expand(-1, 3), torch.full_like(pose[:, :3, 3], math.radians(turn))], -1)
-    return replace(modes, pose=pose, covariance=covariance + torch.diag_embed(sigma**2 * seconds))
+    return replace(modes, pose=pose, covariance=covariance + torch.diag_embed(sigma**2 * seconds), forget=forget)
 
 
 def update(modes: Modes, seen: Modes, symmetry: Symmetry, config: FusionConfig) -> Modes:
@@ -115,15 +132,18 @@ def update(modes: Modes, seen: Modes, symmetry: Symmetry, config: FusionConfig) 
     before, image = modes.pose[:, None, :3, :3], seen.pose[None, :, :3, :3]
     turned = nearest_equivalent(image, before, symmetry.order, symmetry.axis)  # (K, J, 3, 3)
     angle = angle_between(before, turned)
+    # what may have turned meanwhile, for all that is known, may show itself further from where it was
+    doubt = torch.rad2deg(modes.covariance.diagonal(dim1=1, dim2=2)[:, 3:].mean(1).sqrt())[:, None]
+    same = config.same + _REACH * doubt
     likely = (seen.log_weight.exp() - config.floor).clamp_min(0)
-    support = likely * torch.exp(-0.5 * (angle / config.agree) ** 2)
-    best = torch.where(angle < config.same, support, -1.0).argmax(1)
+    support = likely * torch.exp(-0.5 * angle**2 / (config.agree**2 + doubt**2))
+    best = torch.where(angle < same, support, -1.0).argmax(1)
     row = torch.arange(len(best))
-    matched = angle[row, best] < config.same
+    matched = angle[row, best] < same[:, 0]
     filtered = _filter(modes, seen, turned[row, best], best, matched)
-    weight = config.forget * modes.log_weight + (config.floor + support.sum(1)).log()
-    new = (angle >= config.same).all(0)
-    unseen = config.forget * modes.unseen
+    weight = modes.forget * modes.log_weight + (config.floor + support.sum(1)).log()
+    new = (angle >= same).all(0)
+    unseen = modes.forget * modes.unseen
     together = Modes(
         torch.cat([filtered.pose, seen.pose[new]]),
         torch.cat([filtered.covariance, seen.covariance[new]]),
