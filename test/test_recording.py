@@ -124,6 +124,21 @@ def test_an_uncalibrated_camera_is_recorded_with_what_it_said(tmp_path: Path) ->
     assert [again.camera for again in Recording(tmp_path / "clip", SOURCE).shots.values()] == [None] * 3
 
 
+def test_the_last_pictures_are_listed_also_when_no_more_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = record(tmp_path / "clip", range(3))
+    assert read_json(tmp_path / "clip" / "video.json")["frames"] == 0
+    opened.settle()  # too soon
+    assert read_json(tmp_path / "clip" / "video.json")["frames"] == 0
+    monkeypatch.setattr(opened, "_pause", 0.0)
+    opened.settle()
+    assert read_json(tmp_path / "clip" / "video.json")["frames"] == 3
+    assert len(load_video(tmp_path / "clip", need_masks=False).frames) == 3
+    before = (tmp_path / "clip" / "video.json").stat().st_mtime_ns
+    opened.settle()  # nothing new
+    assert (tmp_path / "clip" / "video.json").stat().st_mtime_ns == before
+    opened.close()
+
+
 def test_a_recording_without_a_picture_leaves_nothing(tmp_path: Path) -> None:
     Recording(tmp_path / "mug" / "clip", SOURCE).close()
     assert not (tmp_path / "mug" / "clip").exists()

@@ -114,9 +114,14 @@ class Recording:
             raise
         self._next += 1
         self.shots[name] = shot
-        if time.monotonic() - self._saved > self._pause:
-            self.save()
+        self._listed = False
+        self.settle()
         return name
+
+    def settle(self) -> None:
+        """Make sparse/ and video.json if they are behind and it is not too soon after the last time; called now and then."""
+        if not self._listed and time.monotonic() - self._saved > self._pause:
+            self.save()
 
     def save(self) -> None:
         """Make sparse/ and video.json from everything kept."""
@@ -139,7 +144,7 @@ class Recording:
         record["stamps"] = {name: shot.stamp / 1e9 for name, shot in self.shots.items()}
         record["stamps_ns"] = {name: shot.stamp for name, shot in self.shots.items()}
         write_json(self.folder / "video.json", record)
-        self._saved = time.monotonic()
+        self._saved, self._listed = time.monotonic(), True
         self._pause = max(_LAZY, (self._saved - began) / _SHARE)
 
     def close(self) -> None:

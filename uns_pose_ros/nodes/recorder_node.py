@@ -312,6 +312,7 @@ class RecorderNode(LifecycleNode):
         session = self._session
         facts = {"state": self._state_machine.current_state[1], "recording": "no" if session is None else "yes"}
         if session is not None:
+            session.settle()
             facts |= {"folder": str(session.recording.folder), "pictures in the folder": str(session.kept)}
             facts |= session.coverage().facts()
         name = self.get_fully_qualified_name().lstrip("/")

@@ -46,7 +46,7 @@ class Session:
         poses = [shot.cam_from_obj.numpy() for shot in recording.shots.values() if shot.cam_from_obj is not None]
         self._chooser = KeyframeChooser(config, poses)
         self._resumed = len(recording)
-        self._writer: Worker[_Kept] = Worker(self._write, lambda: None, settings.queue)
+        self._writer: Worker[_Kept | None] = Worker(self._write, lambda: None, settings.queue)
 
     @property
     def name(self) -> str:
@@ -69,6 +69,10 @@ class Session:
         self._chooser.keep(look, pose)
         return None
 
+    def settle(self) -> None:
+        """To be called now and then: video.json and sparse/ follow the pictures also when no more come."""
+        self._writer.offer(None)
+
     def coverage(self, cam_from_obj: np.ndarray | None = None) -> Coverage:
         """What has been seen of the object, with the camera's present pose where it is known."""
         return Coverage.of(self._chooser.orbit, self.kept, cam_from_obj)
@@ -88,17 +92,22 @@ class Session:
         before = f", {self._resumed} of them before" if self._resumed else ""
         return f"{self.kept} pictures kept{before}"
 
-    def _write(self, item: _Kept) -> None:
-        """In the writing thread; never raises."""
+    def _write(self, item: _Kept | None) -> None:
+        """In the writing thread: a picture, or None for what describes all of them; never raises."""
         if self.error:
-            self._health.dropped(ENDED)
+            if item is not None:
+                self._health.dropped(ENDED)
             return
         began = time.monotonic()
         try:
+            if item is None:
+                self.recording.settle()
+                return
             data, ending = item.photo.encoded(f".{self._settings.format}", self._settings.jpeg_quality)
             self.recording.add(data, ending, item.shot)
         except Exception as error:  # a full disk as a rule; whatever it is, the folder is to be finished
-            self._health.dropped("could not be written")
+            if item is not None:
+                self._health.dropped("could not be written")
             self.error = f"recording stopped: {_reason(error)}; {self._summary()} in {self.recording.folder}"
             self._close()
             self._on_failure(self.error)
