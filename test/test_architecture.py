@@ -23,7 +23,7 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["shapes", "alignment", "consensus", "turns", "symmetry", "synchronization", "extension", "axes"], 2),
     **dict.fromkeys(["augmentation", "network", "template"], 2),
     **dict.fromkeys(["training", "pose_search", "inference", "fusion", "tracking"], 3),
-    **dict.fromkeys(["evaluation", "bag_evaluation", "bag_results", "alignment_picture", "report", "stages"], 4),
+    **dict.fromkeys(["evaluation", "bag_evaluation", "bag_results", "alignment_picture", "report", "preparation", "stages"], 4),
     **dict.fromkeys(
         ["cli", "cli_arguments", "cli_bag", "cli_model", "cli_pipeline", "cli_report", "cli_videos", "console", "nodes"], 5
     ),

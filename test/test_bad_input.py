@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,10 +48,13 @@ def spoil(path: Path) -> Path:
     return path
 
 
-def test_missing_masks(trucks: Path, refused: Refused) -> None:
+def test_missing_masks_without_the_network_that_finds_them(
+    trucks: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (trucks / "clip_02" / "masks").rename(trucks / "clip_02" / "mask")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     line = refused("reconstruct", trucks, *RECONSTRUCT_WORDS)
-    assert f"{trucks}/clip_02" in line and "masks" in line
+    assert "weights u2netp are not in" in line and "`uns-pose weights` fetches them" in line
 
 
 def test_a_video_with_two_frames(trucks: Path, refused: Refused) -> None:
@@ -127,7 +131,16 @@ def test_a_video_whose_camera_is_not_calibrated(trucks: Path, refused: Refused) 
 def test_a_video_without_camera_poses(trucks: Path, refused: Refused) -> None:
     (trucks / "clip_01" / "sparse").rename(trucks / "clip_01" / "dense")
     line = refused("reconstruct", trucks, *RECONSTRUCT_WORDS)
-    assert f"{trucks}/clip_01: no camera poses" in line
+    assert f"{trucks}/clip_01: 0 of 8 frames got a pose" in line and "pattern" in line
+
+
+def test_a_video_without_camera_poses_and_no_structure_from_motion(
+    trucks: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trucks / "clip_01" / "sparse").rename(trucks / "clip_01" / "dense")
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    line = refused("reconstruct", trucks, *RECONSTRUCT_WORDS)
+    assert "the Python package pycolmap is missing" in line and "uns_pose_ros[sfm]" in line
 
 
 def test_a_category_that_is_not_there_or_empty(tmp_path: Path, refused: Refused) -> None:

@@ -79,7 +79,7 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(("words", "said"), [
     ([], "a command is needed"),
     (["algin", "mug"], "'algin' is no command"),
-    (["evaluate", "poses"], "'evaluate poses' is no command; evaluate alignment, evaluate pose are valid"),
+    (["evaluate", "poses"], "'evaluate poses' is no command; evaluate alignment, evaluate pose, evaluate bag are valid"),
 ])  # fmt: skip
 def test_an_unknown_command_gives_the_valid_ones(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*words) == cli.BAD_INPUT

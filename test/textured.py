@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ def camera_of(size: int) -> Camera:
     return Camera(torch.tensor(matrix, dtype=torch.float64), size, size * 3 // 4)
 
 
+@cache
 def _pattern(seed: int, side: int) -> np.ndarray:
     """Blotches of all sizes (side, side, 3) uint8."""
     rng = np.random.default_rng(seed)

@@ -14,9 +14,10 @@ import uns_pose_ros
 
 # command: module and function, what it does
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "run": ("cli_pipeline", "run", "reconstruct, align and train a category; goes on where it was stopped"),
+    "run": ("cli_pipeline", "run", "find poses and masks, reconstruct, align and train; goes on where it was stopped"),
     "import": ("cli_videos", "import_", "make a video folder of a film, a bag, photographs, a COLMAP dataset, a CO3D sequence"),
-    "reconstruct": ("cli_pipeline", "reconstruct", "make a mesh with features of each video with poses and masks"),
+    "mask": ("cli_videos", "mask", "make masks of the videos that have none"),
+    "reconstruct": ("cli_pipeline", "reconstruct", "make a mesh with features of each video, poses and masks first if need be"),
     "align": ("cli_pipeline", "align", "bring the videos of a category to one canonical frame"),
     "train": ("cli_pipeline", "train", "train a model on the aligned videos of a category"),
     "report": ("cli_report", "report", "write one HTML page with meshes, confidences, estimates and accuracies"),

@@ -34,6 +34,7 @@ CameraFile = Annotated[
 Labels = Annotated[Path, arg(metavar="FILE", help='{"VIDEO": {"canon_from_obj": 3x3 rotation}, …}')]
 _CORE = ("torch", "numpy", "scipy", "cv2", "PIL", "safetensors", "tyro", "rich")
 _ROS = ("rclpy", "tf2_msgs", "vision_msgs")
+_SFM = ("pycolmap",)
 _PIPELINE = ("skimage", "fast_simplification", "trimesh", "matplotlib", "onnxruntime", "rosbags")
 
 
@@ -217,6 +218,7 @@ def doctor(json: Json = None) -> None:
     missing = {
         "estimate": _missing(_CORE),
         "pipeline": _missing(_PIPELINE),
+        "poses from pictures": _missing(_SFM),
         "ROS": _missing(_ROS),
     }
     cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
@@ -231,7 +233,11 @@ def doctor(json: Json = None) -> None:
         "missing_packages": missing,
         "missing_weights": absent,
     }
-    remedy = {"estimate": "pip install uns_pose_ros", "pipeline": 'pip install "uns_pose_ros[pipeline]"'}
+    remedy = {
+        "estimate": "pip install uns_pose_ros",
+        "pipeline": 'pip install "uns_pose_ros[pipeline]"',
+        "poses from pictures": 'pip install "uns_pose_ros[sfm]"',
+    }
     lines = [
         f"Python {record['python']}, torch {record['torch']}, {cores} cores, {record['system']}",
         f"CUDA: {', '.join(cuda) or 'no device, the CPU is used'}",

@@ -14,6 +14,8 @@ from uns_pose_ros.cli_arguments import Backgrounds, Category, Device, Front, Jso
 from uns_pose_ros.console import emit, figure, progress_bar, table
 from uns_pose_ros.datatypes import Alignment, CategoryModel
 from uns_pose_ros.features import ReconstructConfig
+from uns_pose_ros.masks import MaskConfig
+from uns_pose_ros.sfm import SfmConfig
 from uns_pose_ros.synchronization import AlignConfig
 from uns_pose_ros.training import TrainConfig
 
@@ -24,13 +26,15 @@ def reconstruct(
     device: Device = "auto",
     json: Json = None,
     reconstruct: ReconstructConfig = ReconstructConfig(),
+    sfm: SfmConfig = SfmConfig(),
+    mask: MaskConfig = MaskConfig(),
 ) -> None:
-    """Make mesh.ply and features.safetensors of each video that has masks and camera poses.
+    """Make mesh.ply and features.safetensors of each video.
 
-    Videos that are done already are skipped.
+    Camera poses are found where a video has no sparse/, masks where it has no masks/. What is done already is skipped.
     """
     with progress_bar() as progress:
-        made = stages.reconstruct(category, videos, reconstruct, device, progress)
+        made = stages.reconstruct(category, videos, reconstruct, device, progress, sfm, mask)
     emit({"videos": {name: {"made": new} for name, new in made.items()}}, _reconstructed_text(made), json)
 
 
@@ -89,11 +93,16 @@ def run(
     reconstruct: ReconstructConfig = ReconstructConfig(),
     align: AlignConfig = AlignConfig(),
     train: TrainConfig = TrainConfig(),
+    sfm: SfmConfig = SfmConfig(),
+    mask: MaskConfig = MaskConfig(),
 ) -> None:
-    """Reconstruct, align and train. What is done already with the same settings and files is skipped."""
+    """Find poses and masks where videos have none, reconstruct, align and train.
+
+    What is done already with the same settings and files is skipped.
+    """
     names = AxisNames(up, front)
     with progress_bar() as progress:
-        meshes = stages.reconstruct(category, videos, reconstruct, device, progress)
+        meshes = stages.reconstruct(category, videos, reconstruct, device, progress, sfm, mask)
         alignment, aligned = stages.align(category, videos, align, seed, device, progress)
         alignment, named = stages.name_axes(category, names)
         stages.draw_alignment(category)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from uns_pose_ros.cli_arguments import Json
+from uns_pose_ros import preparation
+from uns_pose_ros.cli_arguments import Category, Json, Videos
 from uns_pose_ros.console import emit, progress_bar
 from uns_pose_ros.draft import RECORD, ImportConfig
 from uns_pose_ros.importing import import_video
+from uns_pose_ros.masks import MaskConfig, load_salience
 from uns_pose_ros.storage import read_json
-from uns_pose_ros.video import read_camera
+from uns_pose_ros.video import list_videos, read_camera
 
 Source = Annotated[
     Positional[Path], arg(metavar="SOURCE", help="film, rosbag2, folder of photographs, COLMAP dataset or CO3D sequence")
@@ -43,3 +46,24 @@ def import_(
     text = f"{into}: {record['frames']} frames of {record['pictures_read']} pictures ({kind}), camera: {camera_from}, "
     text += ("poses in metres" if record["metric"] else "poses") if posed else "no poses yet"
     emit({"video": str(into), "made": made, "poses": posed, **record}, text if made else f"{text}; done already", json)
+
+
+def mask(
+    category: Category,
+    videos: Videos = None,
+    json: Json = None,
+    mask: MaskConfig = MaskConfig(),
+) -> None:
+    """Make masks/ of each video that was given none: the salient object, fused over the video where it has camera poses.
+
+    `reconstruct` and `run` do this by themselves, after the poses. Masks made here before poses are known are made again then.
+    """
+    load, made = cache(load_salience), dict[str, bool]()
+    folders = list_videos(category, videos)
+    with progress_bar() as progress:
+        for folder in folders:
+            made[folder.name] = preparation.ensure_masks(folder, load, mask, progress)
+    new = sum(made.values())
+    given = sum(preparation.is_given(folder / "masks") for folder in folders)
+    text = f"masks of {new} of {len(made)} videos made, {given} were given, {len(made) - new - given} were done already"
+    emit({"videos": {name: {"made": done} for name, done in made.items()}}, text, json)

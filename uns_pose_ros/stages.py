@@ -20,13 +20,15 @@ import torch
 from numpy.typing import NDArray
 
 import uns_pose_ros
-from uns_pose_ros import extension, features, storage, synchronization, training, weights
+from uns_pose_ros import extension, features, preparation, storage, synchronization, training, weights
 from uns_pose_ros.alignment_picture import alignment_picture, skin_of
 from uns_pose_ros.axes import AUTO, AxisNames, nearest_axis, reorient
 from uns_pose_ros.backbone import DinoV2, load_backbone
 from uns_pose_ros.datatypes import Alignment, CategoryModel, InvalidInput, Progress
 from uns_pose_ros.device import choose_device, choose_precision
 from uns_pose_ros.features import ReconstructConfig
+from uns_pose_ros.masks import MaskConfig
+from uns_pose_ros.sfm import SfmConfig
 from uns_pose_ros.synchronization import AlignConfig
 from uns_pose_ros.training import TrainConfig
 from uns_pose_ros.video import list_videos, load_video, read_image, shorten
@@ -44,13 +46,17 @@ def reconstruct(
     config: ReconstructConfig = ReconstructConfig(),
     device: str = "auto",
     progress: Progress | None = None,
+    sfm: SfmConfig = SfmConfig(),
+    masks: MaskConfig = MaskConfig(),
 ) -> dict[str, bool]:
     """Give every video of a category (those that `patterns` name) its mesh.ply and features.safetensors.
 
-    Returns for each video whether they were made now (False: they were there already). All videos are checked before work on
-    the first begins. Raises InvalidInput naming the first that cannot be used.
+    Camera poses and masks that a video lacks are found first. Returns for each video whether its mesh was made now (False: it
+    was there already). All videos are checked before the first mesh is made. Raises InvalidInput naming the first that
+    cannot be used.
     """
     folders = list_videos(category, patterns)
+    preparation.prepare(folders, sfm, masks, progress)
     backbone_hash = storage.file_hash(weights.find(_BACKBONE))
     wanted = {folder: _provenance("reconstruct", config, video_inputs(folder), None, backbone_hash) for folder in folders}
     missing = [folder for folder in folders if not is_made(folder / storage.FEATURES, wanted[folder])]
@@ -58,6 +64,7 @@ def reconstruct(
     if videos:
         backbone = _load_backbone(device)
     for folder, video in videos.items():
+        preparation.check_masks(video, masks)
         mesh = features.reconstruct(video, backbone, config, _prefixed(progress, "reconstruct "))
         storage.save_feature_mesh(mesh, folder, wanted[folder])
     return {folder.name: folder in videos for folder in folders}

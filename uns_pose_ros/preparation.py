@@ -1,0 +1,215 @@
+"""What a video lacks before it can be reconstructed: camera poses and masks, found where nobody gave them.
+
+Only what this module made, marked by made.json beside it, is ever made again, and only where its inputs or settings changed.
+Given masks and poses are never touched. Each folder appears whole, by a rename.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+import uns_pose_ros
+from uns_pose_ros import masks as masking
+from uns_pose_ros import sfm, storage, weights
+from uns_pose_ros.colmap import has_sparse, write_sparse
+from uns_pose_ros.datatypes import InvalidInput, Progress, Video
+from uns_pose_ros.masks import MaskConfig, Salience
+from uns_pose_ros.sfm import SfmConfig
+from uns_pose_ros.video import load_video, read_frame, read_image, shorten
+
+MADE, RECORD = "made.json", "video.json"
+_EDGE = 3  # px, by which masks shrink where they say what may be matched: features reach beyond their middle
+
+_log = logging.getLogger(__name__)
+
+
+def is_given(folder: Path) -> bool:
+    """Whether a folder masks/ or sparse/ holds what somebody gave."""
+    return folder.is_dir() and any(folder.iterdir()) and not (folder / MADE).exists()
+
+
+def ensure_poses(folder: Path, config: SfmConfig = SfmConfig(), progress: Progress | None = None) -> bool:
+    """Give a video without camera poses its sparse/. Returns whether it was made now. Raises InvalidInput where that fails."""
+    sparse = folder / "sparse"
+    if is_given(sparse):
+        if not has_sparse(sparse):
+            raise InvalidInput(f"{sparse}: no COLMAP model in it; cameras, images and points3D as .txt or .bin are needed")
+        return False
+    record = _record(folder)
+    calibration = str((record.get("camera") or {}).get("from", "guessed"))
+    inputs = {**_hashes(folder, "images"), "camera": record.get("camera")}
+    wanted = _provenance("sfm", config, inputs)
+    if _is_made(sparse, wanted):
+        return _note(folder, "poses", sparse)
+    video = load_video(folder, need_masks=False, need_poses=False)
+    turntable = sfm.stands_still([_grey(read_image(frame.image).numpy()) for frame in video.frames])
+    with tempfile.TemporaryDirectory(prefix="uns_pose_masks_") as temporary:
+        allowed = _matchable(folder, Path(temporary), progress) if turntable else None
+        found = sfm.find_poses(video, calibration, allowed, config, progress)
+    report = {**found.report, "turntable": turntable, "calibration": calibration}
+    if found.report["registered"] < config.wanted * len(video.frames):
+        _log.warning(
+            "%s: %d of %d frames got a pose; walk slower, with the surroundings in the picture",
+            folder, found.report["registered"], len(video.frames),
+        )  # fmt: skip
+    _replace(sparse, wanted, report, lambda new: write_sparse(new, {1: found.camera}, found.images, found.points))
+    _note(folder, "poses", sparse)
+    return True
+
+
+def ensure_masks(
+    folder: Path, load: Callable[[], Salience], config: MaskConfig = MaskConfig(), progress: Progress | None = None
+) -> bool:
+    """Give a video without masks its masks/, fused where it has poses. Returns whether they were made now.
+
+    load: gives the network, called only where it is needed.
+    """
+    target = folder / "masks"
+    if is_given(target):
+        return False
+    inputs = {**_hashes(folder, "images"), **_hashes(folder, "sparse")}
+    wanted = {**_provenance("mask", config, inputs), "network": storage.file_hash(weights.find("u2netp"))}
+    if _is_made(target, wanted):
+        return _note(folder, "masks", target)
+    video = load_video(folder, need_masks=False, need_poses=has_sparse(folder / "sparse"))
+    found = masking.find_masks(video, load(), config, progress)
+    report = masking.summary(found, config)
+    if not found.agreement:
+        _log.warning("%s: without camera poses the masks of single pictures stay as they are", folder)
+
+    def write(new: Path) -> None:
+        for frame in video.frames:
+            path = new / f"{frame.name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = masking.as_stored(found.masks[frame.name], frame.camera).astype(np.uint8) * 255
+            path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+
+    _replace(target, wanted, report, write)
+    _note(folder, "masks", target)
+    return True
+
+
+def prepare(
+    folders: list[Path],
+    poses: SfmConfig = SfmConfig(),
+    masks: MaskConfig = MaskConfig(),
+    progress: Progress | None = None,
+) -> dict[str, list[str]]:
+    """Poses, then masks, of every video that lacks them; what was made now, by video.
+
+    A video that fails does not keep the others from being prepared; InvalidInput names it afterwards.
+    """
+    load = cache(masking.load_salience)  # once, and only where it is needed
+    made, failures = dict[str, list[str]](), list[str]()
+    for folder in folders:
+        made[folder.name] = []
+        try:
+            if ensure_poses(folder, poses, progress):
+                made[folder.name].append("poses")
+            if ensure_masks(folder, load, masks, progress):
+                made[folder.name].append("masks")
+        except InvalidInput as error:
+            failures.append(str(error))
+    if failures:
+        rest = f" (and {len(failures) - 1} more videos)" if len(failures) > 1 else ""
+        raise InvalidInput(f"{failures[0]}{rest}")
+    return made
+
+
+def check_masks(video: Video, config: MaskConfig = MaskConfig()) -> list[str]:
+    """Names of the frames whose masks, given or found, do not fit the hull of all; one warning names them."""
+    masks, matrices, poses = dict[str, np.ndarray](), [], []
+    for frame in video.frames:
+        _, mask, camera = read_frame(frame)
+        if mask is not None and frame.cam_from_obj is not None:
+            masks[frame.name] = mask.numpy()
+            matrices.append(camera.matrix)
+            poses.append(frame.cam_from_obj)
+    if len(masks) < 3:
+        return []
+    agreement = masking.hull_agreement(masks, torch.stack(matrices), torch.stack(poses))
+    bad = masking.Masks(masks, agreement).bad(config)
+    if bad:
+        lowest = min(agreement.values())
+        _log.warning(
+            "%s: %d of %d masks do not fit the others (overlap with their hull down to %.2f): %s",
+            video.folder, len(bad), len(masks), lowest, shorten(bad),
+        )  # fmt: skip
+    return bad
+
+
+def _matchable(folder: Path, temporary: Path, progress: Progress | None) -> Path:
+    """Masks of what turns on a turntable, a little smaller than the object: the given ones, else those of single pictures."""
+    video = load_video(folder, need_masks=is_given(folder / "masks"), need_poses=False)
+    given = [frame.mask for frame in video.frames if frame.mask is not None]
+    if is_given(folder / "masks") and len(given) == len(video.frames):
+        found = {f.name: cv2.imread(str(f.mask), cv2.IMREAD_GRAYSCALE) for f in video.frames}
+        pixels = {name: np.asarray(mask) > np.asarray(mask).max() / 2 for name, mask in found.items()}
+    else:
+        pixels = masking.find_masks(video, masking.load_salience(), progress=progress).masks
+    kernel = np.ones((2 * _EDGE + 1, 2 * _EDGE + 1), np.uint8)
+    for name, mask in pixels.items():
+        path = temporary / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), cv2.erode(mask.astype(np.uint8) * 255, kernel))
+    return temporary
+
+
+def _replace(target: Path, provenance: Mapping[str, Any], report: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+    """Fill a folder beside `target`, made.json last, and rename it there; an older one of ours makes way."""
+    new = target.with_name(f".{target.name}.making")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        write(new)
+        storage.write_json(new / MADE, {"provenance": storage.plain(provenance), "report": storage.plain(report)})
+        if (target / MADE).exists():
+            shutil.rmtree(target)
+        os.rename(new, target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _is_made(target: Path, wanted: Mapping[str, Any]) -> bool:
+    return (target / MADE).exists() and storage.provenance_of(target / MADE) == storage.plain(wanted)
+
+
+def _note(folder: Path, key: str, target: Path) -> bool:
+    """Copy the report of what was made into video.json. Returns False, for callers that made nothing now."""
+    report = storage.read_json(target / MADE)["report"]
+    record = _record(folder)
+    if record.get(key) != report:
+        storage.write_json(folder / RECORD, {"metric": False, **record, key: report})
+    return False
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    record = storage.read_json(path) if path.exists() else {}
+    if not isinstance(record, dict):
+        raise InvalidInput(f"{path}: an object is needed")
+    return record
+
+
+def _hashes(folder: Path, part: str) -> dict[str, str]:
+    files = sorted(path for path in (folder / part).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): storage.file_hash(path) for path in files}
+
+
+def _provenance(stage: str, config: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {"stage": stage, "version": uns_pose_ros.__version__, "config": storage.plain(config), "inputs": dict(inputs)}
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
