@@ -16,7 +16,6 @@ pytest.importorskip("rclpy")
 import rclpy
 from rclpy.node import Node
 
-from uns_pose_ros.inference import EstimatorConfig
 from uns_pose_ros.keyframes import KeyframeConfig
 from uns_pose_ros.nodes import bringup, parameters
 from uns_pose_ros.nodes.parameters import NodeParameters
@@ -59,11 +58,13 @@ def test_every_launch_argument_is_described_and_every_one_used_is_declared(path:
 
 def test_the_parameter_file_holds_parameters_of_the_node_that_are_valid(ros_domain: int) -> None:
     given = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
-    assert given.keys() <= parameters.names(NodeParameters, EstimatorConfig)
+    assert given.keys() <= parameters.names(*parameters.SETTINGS)
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=ros_domain)
     node = Node("estimator", context=context, cli_args=["--ros-args", "--params-file", str(YAML)])
-    parameters.declare(node, NodeParameters)
+    for kind in parameters.SETTINGS:
+        parameters.declare(node, kind)
+        parameters.read(node, kind)
     settings = parameters.read(node, NodeParameters)
     node.destroy_node()
     rclpy.shutdown(context=context)
