@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""How well videos are reconstructed from their pictures alone: poses, masks and hulls found by us, against the given ones.
+
+    python benchmarks/reconstruction.py demo/data/chair --videos 'clip_0[12]' --json out.json
+
+Of each video with masks and poses only the pictures are taken (and, unless --guess, the camera's matrix). A video costs a
+minute or two of one core. Rotations are compared after the best similarity between the cameras' places; the hull with that of
+the given masks and poses: mean distance to the nearest of 50000 points on the other, both ways, in percent of its diagonal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import trimesh
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from uns_pose_ros import masks as masking
+from uns_pose_ros import storage
+from uns_pose_ros.datatypes import InvalidInput, Video
+from uns_pose_ros.draft import camera_record
+from uns_pose_ros.geometry import angle_between, fit_similarity, split_similarity, transform
+from uns_pose_ros.mesh import visual_hull
+from uns_pose_ros.preparation import ensure_masks, ensure_poses
+from uns_pose_ros.sfm import SfmConfig
+from uns_pose_ros.video import list_videos, load_video, read_frame, read_mask
+
+POINTS = 50_000  # so many that their own spacing is 0.2 % of the diagonal
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("category", type=Path, help="folder of videos with masks and camera poses")
+    parser.add_argument("--videos", help="shell patterns, comma separated")
+    parser.add_argument("--guess", action="store_true", help="find the focal length too")
+    parser.add_argument("--threads", type=int, default=1, help="of structure from motion and masks (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rows = {}
+    for folder in list_videos(args.category, args.videos):
+        rows[folder.name] = measure(load_video(folder), args.guess, args.threads)
+        print(folder.name, json.dumps(rows[folder.name]), flush=True)
+    result = {"videos": rows, "summary": summarise(list(rows.values()))}
+    print(json.dumps(result["summary"], indent=1))
+    if args.json is not None:
+        storage.write_json(args.json, result)
+
+
+def measure(true: Video, guess: bool, threads: int) -> dict[str, Any]:
+    """Figures of one video; registered is 0 and the others missing where it failed."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="uns_pose_benchmark_") as temporary:
+        folder = Path(temporary) / true.name
+        for frame in true.frames:
+            path = folder / "images" / frame.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(frame.image, path)
+        if not guess:
+            camera = {**camera_record(true.frames[0].camera), "from": "given"}
+            storage.write_json(folder / "video.json", {"metric": False, "camera": camera})
+        try:
+            ensure_poses(folder, SfmConfig(threads=threads))
+            ensure_masks(folder, lambda: masking.load_salience(threads=threads))
+        except InvalidInput as error:
+            return {"registered": 0.0, "error": str(error), "seconds": round(time.perf_counter() - start, 1)}
+        seconds = round(time.perf_counter() - start, 1)
+        return {**compare(load_video(folder), true), "seconds": seconds}
+
+
+def compare(found: Video, true: Video) -> dict[str, Any]:
+    """Poses, masks and hull of what was found with those of the truth."""
+    known = {frame.name: frame for frame in true.frames}
+    pairs = [(poses_of(frame), poses_of(known[frame.name])) for frame in found.frames]
+    ours, theirs = torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
+    true_from_obj = fit_similarity(places(ours), places(theirs))
+    _, rotation, _ = split_similarity(true_from_obj)
+    turns = angle_between(ours[:, :3, :3] @ rotation.T, theirs[:, :3, :3])
+    overlaps = []
+    for frame in found.frames:
+        mask, wanted = frame.mask, known[frame.name].mask
+        if mask is not None and wanted is not None:
+            overlaps.append(masking.overlap(read_mask(mask).numpy(), read_mask(wanted).numpy()))
+    return {
+        "frames": len(true.frames),
+        "registered": len(found.frames) / len(true.frames),
+        "rotation_deg_median": float(turns.median()),
+        "rotation_deg_max": float(turns.max()),
+        "focal_error_percent": 100 * abs(float(found.frames[0].camera.matrix[0, 0] / true.frames[0].camera.matrix[0, 0]) - 1),
+        "mask_iou": statistics.mean(overlaps),
+        "hull_chamfer_percent": chamfer(found, true, true_from_obj),
+    }
+
+
+def poses_of(frame: Any) -> Tensor:
+    if frame.cam_from_obj is None:
+        raise ValueError(f"{frame.name} has no pose")
+    return torch.as_tensor(frame.cam_from_obj)
+
+
+def places(cam_from_obj: Tensor) -> Tensor:
+    """(F, 3) where the cameras stand."""
+    return -(cam_from_obj[:, :3, :3].transpose(1, 2) @ cam_from_obj[:, :3, 3:])[..., 0]
+
+
+def hull(video: Video) -> tuple[Tensor, Tensor]:
+    frames = [(*read_frame(frame), poses_of(frame)) for frame in video.frames]
+    chosen = [(mask, camera.matrix, pose) for _, mask, camera, pose in frames if mask is not None and bool(mask.any())]
+    masks, matrices, poses = zip(*chosen, strict=True)
+    return visual_hull(masks, torch.stack(matrices), torch.stack(poses))
+
+
+def chamfer(found: Video, true: Video, true_from_obj: Tensor) -> float | None:
+    """Percent of the true hull's diagonal; None where there is no hull."""
+    try:
+        vertices, triangles = hull(found)
+        wanted, faces = hull(true)
+    except InvalidInput:
+        return None
+    moved = trimesh.Trimesh(transform(true_from_obj, vertices.double()).numpy(), triangles.numpy(), process=False)
+    target = trimesh.Trimesh(wanted.double().numpy(), faces.numpy(), process=False)
+    there = trimesh.sample.sample_surface(target, POINTS, seed=0)[0]
+    here = trimesh.sample.sample_surface(moved, POINTS, seed=0)[0]
+    mean = (cKDTree(here).query(there)[0].mean() + cKDTree(there).query(here)[0].mean()) / 2
+    return 100 * float(mean) / float((wanted.amax(0) - wanted.amin(0)).norm())
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the videos; videos without a figure are left out of its mean, but count as not registered."""
+    result: dict[str, Any] = {"videos": len(rows), "registered_90": sum(row["registered"] >= 0.9 for row in rows)}
+    for key in ("registered", "rotation_deg_median", "mask_iou", "hull_chamfer_percent", "seconds"):
+        values = [row[key] for row in rows if row.get(key) is not None]
+        result[key] = round(statistics.mean(values), 3) if values else None
+    return result
+
+
+if __name__ == "__main__":
+    main()
