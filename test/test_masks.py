@@ -74,6 +74,20 @@ def test_right_masks_stay_as_they_are(video: Video) -> None:
     assert summary(found, MaskConfig())["bad"] == []
 
 
+def test_large_pictures_are_looked_at_small_and_get_masks_of_their_size(video: Video) -> None:
+    shapes = set()
+
+    def salience(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        shapes.add(max(image.shape[:2]))
+        bright = np.abs(image.astype(float) - image[:3].mean((0, 1))).max(-1) > 45
+        return bright.astype(np.float32)
+
+    found = find_masks(video, salience, MaskConfig(size=64, resolution=32, side=64))
+    assert max(shapes) == 64
+    assert {mask.shape for mask in found.masks.values()} == {(96, 96)}
+    assert np.mean([overlap(found.masks[name], mask) for name, mask in truth(video).items()]) > 0.7
+
+
 def test_a_mask_that_does_not_fit_the_others_is_noticed(video: Video) -> None:
     masks = truth(video)
     wrong = video.frames[4].name

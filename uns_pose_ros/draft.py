@@ -26,7 +26,6 @@ from uns_pose_ros.storage import write_json
 from uns_pose_ros.video import MIN_FRAMES, assumed_camera
 
 RECORD = "video.json"
-TRUSTED = ("given", "camera_info", "colmap", "co3d")  # calibrated cameras; "exif" and "guessed" are starting points
 
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from uns_pose_ros import weights
-from uns_pose_ros.datatypes import Camera, InvalidInput, Progress, Video
+from uns_pose_ros.datatypes import Camera, Frame, InvalidInput, Progress, Video
+from uns_pose_ros.draft import fitted
 from uns_pose_ros.geometry import project, transform
 from uns_pose_ros.mesh import visual_hull
 from uns_pose_ros.orbit import Orbit
@@ -38,6 +39,7 @@ class MaskConfig:
 
     resolution: int = 64  # places along each side of the cube in which the pictures vote
     needed: float = -1.0  # mean log-odds over the pictures below which a place is not part of the object
+    size: int = 640  # px, longer side at which pictures are looked at
     side: int = 192  # px, longer side at which silhouettes are drawn
     margin: float = 0.08  # of the object's box, left around it for the second look
     vote: float = 0.5  # weight of all pictures' log-odds against those of the picture itself
@@ -85,12 +87,12 @@ def find_masks(video: Video, salience: Salience, config: MaskConfig = MaskConfig
     posed = [frame for frame in video.frames if frame.cam_from_obj is not None]
     first, matrices = [], []
     for done, frame in enumerate(video.frames, 1):
-        image, _, camera = read_frame(frame)
-        first.append(salience(image.numpy()))
+        image, camera = _picture(frame, config)
+        first.append(salience(image))
         matrices.append(camera.matrix)
         show(f"{video.name}: masks", done, len(video.frames))
     if len(posed) < len(video.frames) or len(posed) < 3:
-        return Masks({f.name: central(p > 0.5) for f, p in zip(video.frames, first, strict=True)}, {})
+        return Masks({f.name: _enlarged(central(p > 0.5), f) for f, p in zip(video.frames, first, strict=True)}, {})
     poses = torch.stack([frame.cam_from_obj for frame in posed if frame.cam_from_obj is not None])
     matrix = torch.stack(matrices)
     field = vote(first, matrix, poses, config)
@@ -101,13 +103,33 @@ def find_masks(video: Video, salience: Salience, config: MaskConfig = MaskConfig
     second = []
     seen = _silhouettes(field, first, matrix, poses, config)
     for done, (frame, one, vote_) in enumerate(zip(video.frames, first, seen, strict=True), 1):
-        image, _, _ = read_frame(frame)
-        second.append(_second_look(image.numpy(), one, vote_ > config.needed, salience, config))
+        image, _ = _picture(frame, config)
+        second.append(_second_look(image, one, vote_ > config.needed, salience, config))
         show(f"{video.name}: masks, second look", done, len(video.frames))
     field = vote(second, matrix, poses, config) or field
     seen = _silhouettes(field, second, matrix, poses, config)
     found = {f.name: _outline(own, vote_, config) for f, own, vote_ in zip(video.frames, second, seen, strict=True)}
-    return Masks(found, hull_agreement(found, matrix, poses))
+    agreement = hull_agreement(found, matrix, poses)
+    return Masks({frame.name: _enlarged(found[frame.name], frame) for frame in video.frames}, agreement)
+
+
+def _picture(frame: Frame, config: MaskConfig) -> tuple[NDArray[np.uint8], Camera]:
+    """The undistorted picture (h, w, 3) of a frame, shrunk where it is larger than `size`, and its camera."""
+    image, _, camera = read_frame(frame)
+    scale = min(1.0, config.size / max(camera.width, camera.height))
+    if scale == 1:
+        return image.numpy(), camera
+    width, height = max(1, round(scale * camera.width)), max(1, round(scale * camera.height))
+    small = cv2.resize(image.numpy(), (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8), fitted(camera, width, height)
+
+
+def _enlarged(mask: NDArray[np.bool_], frame: Frame) -> NDArray[np.bool_]:
+    """A mask at the size of its frame's picture."""
+    size = (frame.camera.width, frame.camera.height)
+    if mask.shape == size[::-1]:
+        return mask
+    return np.asarray(cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR) > 127)
 
 
 def hull_agreement(masks: Mapping[str, NDArray[np.bool_]], matrices: Tensor, poses: Tensor) -> dict[str, float]:

@@ -25,6 +25,7 @@ from uns_pose_ros.datatypes import Camera, InvalidInput, Progress, Video
 from uns_pose_ros.geometry import from_parts
 from uns_pose_ros.orbit import Orbit
 
+UNSURE = ("guessed", "exif")  # where a focal length is from that is only a start
 _SEED = 0
 _STILL = 0.004  # of the longer side: what moves less between two pictures stands still
 _FOCAL = (0.5, 4.0)  # longer sides of the picture: between 90 and 14 degrees of view
@@ -173,7 +174,7 @@ def _attempt(
 
     names = [frame.name for frame in video.frames]
     images, database = video.folder / "images", work / "database.db"
-    refine = calibration in ("guessed", "exif")
+    refine = calibration in UNSURE
     steps = 3
     with _quiet(pycolmap):
         show(f"{video.name}: features ({attempt.name})", 0, steps)
@@ -264,7 +265,7 @@ def _reader(pycolmap: Any, camera: Camera, calibration: str, masks: Path | None)
     (fx, _, cx), (_, fy, cy), _ = camera.matrix.tolist()
     cx, cy = cx + 0.5, cy + 0.5
     k = camera.distortion.tolist()
-    if calibration in ("guessed", "exif"):
+    if calibration in UNSURE:
         options.camera_model = "SIMPLE_RADIAL"
         options.default_focal_length_factor = fx / max(camera.width, camera.height)
         values = [fx, cx, cy, 0.0] if calibration == "exif" else []
