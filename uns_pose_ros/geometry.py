@@ -14,7 +14,7 @@ def transform(b_from_a: Tensor, points: Tensor) -> Tensor:
 def from_parts(rotation: Tensor, translation: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """(..., 4, 4) matrix of x -> scale * rotation @ x + translation; rotation (..., 3, 3), translation (..., 3), scale (...)"""
     scale = torch.as_tensor(scale, dtype=rotation.dtype, device=rotation.device)
-    batch = torch.broadcast_shapes(rotation.shape[:-2], translation.shape[:-1], scale.shape)
+    batch = (rotation[..., 0, 0] + translation[..., 0] + scale).shape  # torch.broadcast_shapes imports sympy, for seconds
     matrix = torch.zeros(*batch, 4, 4, dtype=rotation.dtype, device=rotation.device)
     matrix[..., :3, :3] = rotation * scale[..., None, None]
     matrix[..., :3, 3] = translation
@@ -140,7 +140,7 @@ def nearest_equivalent(rotation: Tensor, wanted: Tensor, order: int, axis: Tenso
     order, axis: those of the symmetry. For a continuous one the turn about the axis that maximises the trace is exact.
     """
     if order == 1:
-        return rotation.expand(torch.broadcast_shapes(rotation.shape, wanted.shape))
+        return rotation.expand((rotation + wanted).shape)
     if order == 0:
         unit = axis / axis.norm()
         between = rotation.transpose(-1, -2) @ wanted
