@@ -83,7 +83,7 @@ def compare(found: Video, true: Video) -> dict[str, Any]:
     pairs = [(poses_of(frame), poses_of(known[frame.name])) for frame in found.frames]
     ours, theirs = torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
     true_from_obj = fit_similarity(places(ours), places(theirs))
-    _, rotation, _ = split_similarity(true_from_obj)
+    rotation, _, _ = split_similarity(true_from_obj)
     turns = angle_between(ours[:, :3, :3] @ rotation.T, theirs[:, :3, :3])
     overlaps = []
     for frame in found.frames:
