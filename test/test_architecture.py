@@ -112,3 +112,10 @@ def test_the_command_line_imports_neither_ros_nor_the_offline_pipeline() -> None
     done = run_python(f"import sys, uns_pose_ros.cli\nprint(*(name for name in {OFFLINE + ROS} if name in sys.modules))")
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.split() == []
+
+
+def test_the_first_transform_is_made_at_once() -> None:
+    """torch imports sympy, for seconds, where some functions are called first."""
+    make = "import sys, torch\nfrom uns_pose_ros import geometry\ngeometry.from_parts(torch.eye(3), torch.zeros(3))"
+    done = run_python(f"{make}\nprint('sympy' in sys.modules)")
+    assert done.stdout.split() == ["False"], done.stderr[-500:]

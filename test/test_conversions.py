@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import json
 import math
 from typing import Any
 
@@ -111,6 +112,19 @@ def test_an_array_returns_unchanged_from_a_message() -> None:
     assert np.array_equal(compat.image_to_rgb(message), PICTURE)
     with pytest.raises(ValueError, match="are not mono16"):
         compat.array_to_image(PICTURE, "mono16", Header())
+
+
+def test_camera_info_as_json_holds_everything_but_its_stamp() -> None:
+    k = [500.0, 0.0, 320.0, 0.0, 501.0, 240.0, 0.0, 0.0, 1.0]
+    info = CameraInfo(width=640, height=480, distortion_model="plumb_bob", d=[0.1, 0.0, 0.0, 0.0, 0.0], k=k, binning_x=2)
+    info.header.frame_id = "eye"
+    info.header.stamp.sec = 7
+    info.roi.x_offset = 3
+    said = conversions.info_record(info)
+    assert json.loads(json.dumps(said)) == said
+    assert (said["frame_id"], said["width"], said["height"], said["k"], said["binning_x"]) == ("eye", 640, 480, k, 2)
+    assert (said["roi"]["x_offset"], said["d"][0], len(said["p"]), len(said["r"])) == (3, 0.1, 12, 9)
+    assert "7" not in json.dumps(said)
 
 
 def test_cv_bridge_and_the_stand_in_read_the_same() -> None:

@@ -75,7 +75,11 @@ def test_every_command_can_be_loaded() -> None:
         point.name: point for point in metadata.entry_points(group="console_scripts") if point.module.startswith("uns_pose_ros")
     }
     assert {"uns-pose", "uns-pose-bringup", "estimator"} <= commands.keys()
-    for point in commands.values():
+    declared = ast.literal_eval(setup_arguments()["entry_points"])["console_scripts"]
+    named = [line.split(" = ") for line in declared]
+    points = [metadata.EntryPoint(name, value, "console_scripts") for name, value in named]
+    assert {point.name for point in points} >= {"uns-pose", "uns-pose-bringup", "estimator", "recorder"}
+    for point in points:
         if ".nodes." in point.module:
             pytest.importorskip("rclpy")
         assert callable(point.load())

@@ -34,6 +34,7 @@ from uns_pose_ros.nodes.diagnostics import Health
 from uns_pose_ros.nodes.recorder_node import SETTINGS, RecorderNode
 from uns_pose_ros.nodes.recorder_parameters import RecorderParameters
 from uns_pose_ros.nodes.session import Session
+from uns_pose_ros.nodes.worker import Worker
 from uns_pose_ros.photo import Photo
 from uns_pose_ros.recording import Recording, Shot, recover
 from uns_pose_ros.storage import read_json
@@ -475,6 +476,26 @@ def test_every_parameter_is_described_and_every_number_has_a_range(own: Film) ->
             assert len(said.description) > 10
             assert len(said.floating_point_range) + len(said.integer_range) == (type(item.default) in (int, float)), item.name
     made.destroy_node()
+
+
+def test_a_worker_with_slots_keeps_the_order_drops_the_oldest_and_finishes_what_waits() -> None:
+    go, begun, seen, replaced = threading.Event(), threading.Event(), list[int](), list[int]()
+
+    def work(item: int) -> None:
+        begun.set()
+        go.wait(60)
+        seen.append(item)
+
+    worker: Worker[int] = Worker(work, lambda: replaced.append(1), slots=2)
+    worker.put(0)
+    assert begun.wait(60)
+    for item in (1, 2, 3):
+        worker.put(item)
+    assert not worker.offer(4)
+    go.set()
+    assert worker.stop(60, finish=True)
+    assert (seen, len(replaced)) == ([0, 2, 3], 1)
+    assert not worker.offer(5)
 
 
 def taken(scene: int) -> tuple[Photo, Shot]:
