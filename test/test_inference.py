@@ -54,6 +54,10 @@ def test_the_other_poses_that_explain_the_picture_are_told_with_their_odds(estim
     poses = torch.stack([best.cam_from_canon, *(mode.cam_from_canon for mode in best.alternatives)])[:, :3, :3]
     apart = angle_between(poses[:, None], poses[None]) + 180 * torch.eye(len(poses))
     assert float(apart.min()) > 20
+    for mode in best.alternatives:  # however badly it fits
+        assert mode.covariance is not None
+        spread = torch.linalg.eigvalsh(mode.covariance)
+        assert float(spread[0]) > 0 and float(spread[-1]) < 200
 
 
 def test_moving_the_picture_inside_a_larger_one_moves_the_pose_with_it(estimator: Estimator, frame: Frame) -> None:

@@ -31,6 +31,7 @@ from uns_pose_ros.video import undistort
 from uns_pose_ros.visibility import visible_from
 
 _CERTAINTY = 12.0  # independent places that a picture is worth when modes are weighed against each other
+_NOTHING_KNOWN = 0.01  # inverse variance: a standard deviation of 10 diameters or radians
 _UNLIKELY = -8.0  # log weight of modes that are not worth telling
 
 
@@ -292,7 +293,9 @@ class Estimator:
         lift[:3, :3], lift[3:, 3:] = turn[:3, :3] * scale, turn[:3, :3]
         # neighbouring places err together: as if one in ten were independent
         information = modes.information.double().cpu() / (10 * (config.width * places.cell) ** 2)
-        covariance = lift @ torch.linalg.pinv(information, hermitian=True) @ lift.T
+        known, axes = torch.linalg.eigh((information + information.mT) / 2)
+        spread = 1 / known.clamp_min(_NOTHING_KNOWN)
+        covariance = lift @ (axes * spread[:, None]) @ axes.mT @ lift.T
         covariance[:, range(3, 6), range(3, 6)] += math.radians(config.variety) ** 2
 
         fit = modes.fit[0]
