@@ -32,14 +32,10 @@ setup(
         "safetensors",
         "tyro",
         "rich",
-        'poselib; platform_machine == "x86_64"',
     ],
     extras_require={
         "pipeline": PIPELINE,
         "sfm": ['pycolmap; platform_machine == "x86_64"'],
-        "view": ["viser"],
-        "cluster": ["ray[default]"],
-        "export": ["onnx", "onnxruntime", "openvino"],
         "test": ["pytest", "pytest-timeout", "ruff", "mypy", *PIPELINE],
     },
     entry_points={
