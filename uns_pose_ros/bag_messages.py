@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import io
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from uns_pose_ros.datatypes import Camera, InvalidInput
 from uns_pose_ros.draft import fitted
 from uns_pose_ros.geometry import from_parts, invert, quaternion_to_matrix, rotation_from_vector, vector_from_rotation
+from uns_pose_ros.video import MAX_PIXELS
 
 IMAGE, COMPRESSED, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 TF = "tf2_msgs/msg/TFMessage"
@@ -44,10 +47,15 @@ def picture(message: Any, kind: str) -> tuple[np.ndarray, bytes | None]:
     """RGB (H, W, 3) uint8 of an Image or CompressedImage, and its JPEG file where it is one. Errors: InvalidInput."""
     if kind == COMPRESSED:
         data = bytes(message.data)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
-        if image is None:
-            raise InvalidInput(f"a compressed picture of {len(data)} bytes ({message.format!r}) cannot be decoded")
-        return np.ascontiguousarray(image[..., ::-1]), data if data[:2] == b"\xff\xd8" else None
+        try:
+            file = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+            if file.width * file.height > MAX_PIXELS:
+                raise ValueError(f"{file.width} x {file.height} px")
+            image = np.array(file.convert("RGB"))  # unlike OpenCV, this notices that the end is missing
+        except (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0].partition(" <")[0]
+            raise InvalidInput(f"a compressed picture of {len(data)} bytes cannot be decoded ({reason})") from None
+        return image, data if file.format == "JPEG" else None
     if message.encoding not in _ENCODINGS:
         raise InvalidInput(f"image encoding {message.encoding!r} is no picture of 8 bits; valid are {', '.join(_ENCODINGS)}")
     channels, conversion = _ENCODINGS[message.encoding]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def import_pictures(folder: Path, draft: Draft, progress: Progress) -> None:
     """Photographs in the order of their names, turned upright by EXIF, all of one size; the focal length is EXIF's median."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # broken EXIF is as none
+        _import_pictures(folder, draft, progress)
+
+
+def _import_pictures(folder: Path, draft: Draft, progress: Progress) -> None:
     paths = pictures_in(folder)[: draft.config.most]
     scores, sizes, focals, reasons = dict[Path, float](), dict[Path, tuple[int, int]](), list[float](), list[str]()
     for done, path in enumerate(paths, 1):
