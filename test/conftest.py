@@ -37,6 +37,12 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch) -> int:
     return domain
 
 
+@pytest.fixture(scope="module")
+def module_domain() -> int:
+    """A ROS domain for what all tests of a module share."""
+    return 1 + next(_DOMAINS) % 101
+
+
 @pytest.fixture
 def robot(ros_domain: int) -> Iterator[Robot]:
     """The other end of the estimator node's topics."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import signal
 import subprocess
 import threading
@@ -41,16 +40,15 @@ from uns_pose_ros.storage import read_json
 from uns_pose_ros.video import load_video, read_image
 
 NOW = 1_700_000_000 * SECOND + 123_456_789  # ns, stamp of the first picture
-DOMAIN = 1 + (os.getpid() + 50) % 101
 STAMPS = itertools.count(NOW, SECOND // 30)
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[Film]:
+def node(module_domain: int) -> Iterator[Film]:
     """One recorder for all tests that do not need a start of their own."""
-    film = Film(DOMAIN)
+    film = Film(module_domain)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+        patch.setenv("ROS_DOMAIN_ID", str(module_domain))
         film.record()
     film.wait_until_listening()
     yield film
@@ -411,6 +409,41 @@ def test_ctrl_c_at_any_moment_ends_clean(own: Film, tmp_path: Path) -> None:
     assert [code for code, _ in ends] == [0] * len(ends), ends
     assert not [log for _, log in ends if "Traceback" in log]
     assert not list(tmp_path.rglob("video.json"))
+
+
+def test_time_that_jumps_back_is_another_time_and_the_recording_goes_on(film: Film, tmp_path: Path) -> None:
+    anew(film, fixed_frame="odom")
+    assert film.begin().success
+    film.calibrate()
+    film.place(NOW, view(0.0))
+
+    def kept(number: int, stamp: int) -> bool:
+        """Tell where the camera is again and again: what came before the first picture of another time is forgotten."""
+        film.place(stamp, view(20.0 * number))
+        return film.counts().get("pictures in the folder") == str(number + 1)
+
+    for number, stamp in enumerate((NOW, NOW + SECOND, NOW - SECOND, NOW)):
+        film.film(pixels(number), stamp)
+        film.wait("the picture in the folder", partial(kept, number, stamp))
+    assert film.stop().success
+    video = load_video(tmp_path / "mug" / "clip_01", need_masks=False)
+    for number, frame in enumerate(video.frames):
+        assert frame.cam_from_obj is not None
+        assert np.abs(frame.cam_from_obj.numpy() - view(20.0 * number)).max() < 1e-6
+
+
+def test_sigterm_while_recording_finishes_the_folder(own: Film, tmp_path: Path) -> None:
+    process = own.record(f"category:={tmp_path}/mug", "record:=true")
+    own.wait_until_listening()
+    own.calibrate()
+    for number in range(3):
+        own.film(pixels(number), next(STAMPS))
+    own.wait("pictures on the disk", partial(_at_least, tmp_path / "mug" / "clip_01" / "images", 3))
+    process.terminate()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    assert sorted(path.name for path in (tmp_path / "mug" / "clip_01").iterdir()) == ["images", "video.json"]
+    assert read_json(tmp_path / "mug" / "clip_01" / "video.json")["frames"] == 3
 
 
 FULL = """
