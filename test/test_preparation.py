@@ -52,11 +52,11 @@ def write_walk(folder: Path, views: int = 14, table: bool = False) -> dict[str, 
 def test_pictures_alone_become_a_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pycolmap")
     folder = tmp_path / "truck" / "clip_01"
-    truth = write_walk(folder)
+    truth = write_walk(folder, views=10)
     monkeypatch.setattr(masks, "load_salience", lambda: Oracle(folder))
     assert stages.reconstruct(tmp_path / "truck", config=RECONSTRUCT, sfm=CONFIG, masks=MASKS) == {"clip_01": True}
     sparse = read_sparse(folder / "sparse")
-    assert len(sparse.images) == 14 and errors(sparse.images, truth)[0] < 0.3
+    assert len(sparse.images) == 10 and errors(sparse.images, truth)[0] < 1.0
     paths = [[folder / kind / f"{name}.png" for kind in ("masks", "truth")] for name in truth]
     found = [overlap(read_mask(ours).numpy(), read_mask(true).numpy()) for ours, true in paths]
     assert np.mean(found) > 0.9
