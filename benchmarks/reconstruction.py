@@ -3,8 +3,8 @@
 
     python benchmarks/reconstruction.py demo/data/chair --videos 'clip_0[12]' --json out.json
 
-Of each video with masks and poses only the pictures are taken (and, unless --guess, the camera's matrix). A video costs a
-minute or two of one core. Rotations are compared after the best similarity between the cameras' places; the hull with that of
+Of each video with masks and poses only the pictures are taken (and, unless --guess, the camera's matrix). A video costs
+minutes of one core. Rotations are compared after the best similarity between the cameras' places; the hull with that of
 the given masks and poses: mean distance to the nearest of 50000 points on the other, both ways, in percent of its diagonal.
 """
 
