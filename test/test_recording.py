@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import itertools
 import json
@@ -267,6 +268,7 @@ def test_some_room_on_the_disk_is_left_free(tmp_path: Path) -> None:
 
 def _record_on(folder: Path, count: int) -> None:
     """Record pictures from number `count` on until killed."""
+    gc.disable()  # a fork must not clean up the ROS nodes that other tests left: their threads are not here
     recording._LAZY, recording._SHARE = 0.0, 1.0  # many chances to be killed while everything is made anew
     opened = Recording(folder, SOURCE, "odom")
     if len(opened) != count:
