@@ -38,6 +38,7 @@ import torch  # noqa: E402
 
 from live import Answer, LiveCamera, node_command  # noqa: E402
 from uns_pose_ros import evaluation, stages, storage  # noqa: E402
+from uns_pose_ros.axes import AUTO, AxisNames  # noqa: E402
 from uns_pose_ros.datatypes import Alignment, CategoryModel, PoseEstimate, Video  # noqa: E402
 from uns_pose_ros.evaluation import ImageResult  # noqa: E402
 from uns_pose_ros.network import NetworkConfig  # noqa: E402
@@ -75,7 +76,8 @@ def main() -> int:
     log.say("reconstruct: a mesh with features of each of 8 chair videos")
     stages.reconstruct(CATEGORY, progress=log.progress)
     log.say("align: one canonical frame for all, without labels")
-    alignment, _ = stages.align(CATEGORY, progress=log.progress)
+    stages.align(CATEGORY, progress=log.progress)
+    alignment, _ = stages.name_axes(CATEGORY, AxisNames(AUTO, None))  # z is up, as the cameras were held
     log.say("train: what a pixel of a chair looks like")
     model, _ = stages.train(CATEGORY, config=TRAIN, progress=log.progress)
 
