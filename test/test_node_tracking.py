@@ -51,7 +51,7 @@ def test_a_flip_is_outvoted_by_earlier_images_and_sent_as_seen_where_fusion_is_o
 
 def test_a_flip_is_outvoted_while_the_camera_turns_by_what_tf_says_of_its_motion(plain: Robot) -> None:
     robot = plain
-    robot.renew(**{"tracking.fixed_frame": "odom"})
+    robot.renew(**{"tracking.fixed_frame": "odom", "tracking.transform_timeout": 10.0})  # they may come after the image
     transforms = robot.node.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
     robot.wait("the node on /tf", lambda: transforms.get_subscription_count() == 2)  # this end hears it too
 

@@ -118,7 +118,8 @@ class EstimatorNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         self.reset("activated")
-        self._motion = CameraMotion(self, self._tracking.fixed_frame) if self._tracking.fixed_frame else None
+        fixed, timeout = self._tracking.fixed_frame, self._tracking.transform_timeout
+        self._motion = CameraMotion(self, fixed, timeout) if fixed else None
         self._worker = Worker(self._work, lambda: self._health.dropped("replaced by a newer image"))
         if self._settings.regions == SEARCH:
             put = self._put_alone

@@ -75,6 +75,7 @@ class TrackingParameters:
     fixed_frame: str = setting(
         "", "TF frame that does not move with the camera, e.g. odom; empty: the camera's motion is not known"
     )
+    transform_timeout: float = setting(0.1, "s that an image waits for the transforms of its time", 0.0, 10.0)
     tentative: bool = setting(True, "publish objects too that were not yet seen in tracking.confirm images")
 
 

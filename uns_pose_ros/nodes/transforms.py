@@ -16,7 +16,6 @@ from torch import Tensor
 from uns_pose_ros.datatypes import InvalidInput
 from uns_pose_ros.transform_tree import TransformTree
 
-PATIENCE = 0.1  # s that a lookup waits for transforms that come later than the image
 _POLL = 0.01  # s
 
 
@@ -51,7 +50,9 @@ class TransformListener:
 class CameraMotion:
     """How a camera moved since the last image, by a frame that does not move with it."""
 
-    def __init__(self, node: Node, fixed_frame: str) -> None:
+    def __init__(self, node: Node, fixed_frame: str, timeout: float) -> None:
+        """timeout: s that a lookup waits for transforms that come later than the image."""
+        self._timeout = timeout
         self._fixed = fixed_frame.lstrip("/")
         self._tree = TransformTree()
         self._listener = TransformListener(node, self._tree)
@@ -68,10 +69,10 @@ class CameraMotion:
     def since_last(self, frame: str, stamp: int) -> Tensor | None:
         """cam_now_from_cam_before (4, 4) float64, m, of the image in `frame` at `stamp` (ns); None for the first one.
 
-        Waits up to PATIENCE for transforms of that time. Raises InvalidInput where none come: the next image is then the first.
+        Waits up to the timeout for transforms of that time. Raises InvalidInput where none come: the next image is then the first.
         """
         last, self._last = self._last, None
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + self._timeout
         found = self._tree.lookup(self._fixed, frame.lstrip("/"), stamp)
         while isinstance(found, str):
             if time.monotonic() > end:
