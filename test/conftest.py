@@ -24,7 +24,8 @@ os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)  # the wheels do not set 
 _SHARED_DOMAIN = 1 + (os.getpid() - 1) % 101
 _DOMAINS = itertools.count(os.getpid())
 _DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
-    "models": ["plain"], "object_diameter": 0.0, "tracking.fuse": True, "tracking.fixed_frame": "", "tracking.transform_timeout": 0.1,
+    "models": ["plain"], "object_diameter": 0.0, "tracking.fuse": True, "tracking.fixed_frame": "",
+    "tracking.transform_timeout": 0.1,
     "tracking.tentative": True, "tracking.confirm": 2, "regions": "search", "detection_classes": [""],
 }  # fmt: skip
 

@@ -69,7 +69,8 @@ class CameraMotion:
     def since_last(self, frame: str, stamp: int) -> Tensor | None:
         """cam_now_from_cam_before (4, 4) float64, m, of the image in `frame` at `stamp` (ns); None for the first one.
 
-        Waits up to the timeout for transforms of that time. Raises InvalidInput where none come: the next image is then the first.
+        Waits up to the timeout for transforms of that time. Raises InvalidInput where none come; the next image is then the
+        first.
         """
         last, self._last = self._last, None
         end = time.monotonic() + self._timeout
