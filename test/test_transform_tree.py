@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation, Slerp
@@ -70,8 +73,10 @@ def test_nothing_is_extrapolated_and_only_the_way_needed_must_be_known(tree: Tra
 
 
 def test_frames_without_connection_are_named(tree: TransformTree) -> None:
-    assert tree.lookup("world", "camera", 3 * SECOND) == "'world' and 'camera' are not connected by transforms"
-    assert tree.lookup("map", "lidar", 3 * SECOND) == "'map' and 'lidar' are not connected by transforms"
+    there = "are not connected by transforms; there are base, camera, map, odom"
+    assert tree.lookup("world", "camera", 3 * SECOND) == f"'world' and 'camera' {there}"
+    assert tree.lookup("map", "lidar", 3 * SECOND) == f"'map' and 'lidar' {there}"
+    assert str(TransformTree().lookup("a", "b", 0)).endswith("there are none")
 
 
 def test_a_circle_ends() -> None:
@@ -97,6 +102,27 @@ def test_old_poses_are_forgotten_and_useless_ones_not_taken(tree: TransformTree)
     assert not tree.add("odom", "base", 12 * SECOND, np.array([np.nan, 0, 0]), STILL)
     assert not tree.add("odom", "base", 12 * SECOND, np.zeros(3), np.zeros(4))
     assert not tree.add("odom", "odom", 12 * SECOND, np.zeros(3), STILL)
+
+
+def test_a_recording_is_kept_whole_and_not_bridged_over_a_long_gap() -> None:
+    tree = TransformTree(math.inf, gap=0.5)
+    for second in (0, 100, 102):
+        tree.add("odom", "camera", second * SECOND, np.array([second, 0.0, 0.0]), STILL)
+    assert found(tree.lookup("odom", "camera", 0))[0, 3] == 0
+    assert found(tree.lookup("odom", "camera", 102 * SECOND))[0, 3] == 102
+    told = "'camera' is known in 'odom' not for 2.0 s about the picture; 0.5 s are bridged"
+    assert tree.lookup("odom", "camera", 101 * SECOND) == told
+
+
+def test_messages_are_taken_with_their_stamps_and_without_leading_slashes() -> None:
+    tree = TransformTree()
+    point, turn = SimpleNamespace(x=1.0, y=2.0, z=3.0), SimpleNamespace(x=0.0, y=0.0, z=0.0, w=2.0)
+    header = SimpleNamespace(frame_id="/odom", stamp=SimpleNamespace(sec=7, nanosec=5))
+    one = SimpleNamespace(header=header, child_frame_id="/camera", transform=SimpleNamespace(translation=point, rotation=turn))
+    tree.take(SimpleNamespace(transforms=[one]), static=False)
+    assert np.allclose(found(tree.lookup("odom", "camera", 7 * SECOND + 5)), matrix([1, 2, 3]))
+    assert isinstance(tree.lookup("odom", "camera", 7 * SECOND), str)
+    assert tree.frames == ["camera", "odom"]
 
 
 def test_after_time_has_jumped_back_only_static_transforms_are_known(tree: TransformTree) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros import bags
-from uns_pose_ros.bag_messages import TF, Transforms, camera_of, picture
+from uns_pose_ros.bag_messages import TF, camera_of, nanoseconds, picture
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate, Progress
 from uns_pose_ros.evaluation import accuracies, auroc, symmetric_angle
 from uns_pose_ros.geometry import angle_between, invert, matrix_to_quaternion, nearest_rotation, project
 from uns_pose_ros.inference import Estimator
 from uns_pose_ros.storage import read_json
 from uns_pose_ros.tracking import Tracker, TrackerConfig
+from uns_pose_ros.transform_tree import TransformTree
 from uns_pose_ros.video import shorten
 
 POSE, DETECTIONS = "geometry_msgs/msg/PoseStamped", "vision_msgs/msg/Detection3DArray"
@@ -83,7 +84,7 @@ def read_answers(path: Path, estimator: Estimator, config: BagConfig, progress: 
         info = bags.camera_info(path, reader, kinds, topic, config.camera_info_topic)
         tree = _tree(path, reader, kinds, config, model.category)
         total = int(reader.topics[topic].msgcount)
-        last: tuple[str, float] | None = None
+        last: tuple[str, int] | None = None
         for number, message in enumerate(bags.messages(path, reader, topic, _MOST)):
             progress(f"estimating {path.name}", number + 1, total)
             if number % config.every:
@@ -94,15 +95,15 @@ def read_answers(path: Path, estimator: Estimator, config: BagConfig, progress: 
             except InvalidInput as error:
                 reasons.append(str(error))
                 continue
-            stamp = int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
+            stamp = nanoseconds(message.header.stamp)
             frame = message.header.frame_id.lstrip("/")
             begun = time.perf_counter()
             found = estimator(image, camera)
             seconds = time.perf_counter() - begun
-            motion = _motion(tree, config.fixed_frame, last, (frame, stamp / 1e9))
-            last = (frame, stamp / 1e9)
+            motion = _motion(tree, config.fixed_frame, last, (frame, stamp))
+            last = (frame, stamp)
             tracks = sorted(tracker.update(found, stamp, motion), key=lambda track: -track.estimate.score)
-            truth = _visible(_lookup(tree, frame, _TRUTH, stamp / 1e9), camera)
+            truth = _visible(_lookup(tree, frame, _TRUTH, stamp), camera)
             estimates, ids = tuple(track.estimate for track in tracks), tuple(track.number for track in tracks)
             answers.append(Answer(stamp, frame, estimates, ids, seconds, truth, motion))
     if not answers:
@@ -118,15 +119,15 @@ def _truth_of(config: BagConfig) -> str:
     return str(config.truth_frame or config.truth_topic or config.truth_pose or "")
 
 
-def _tree(path: Path, reader: Any, kinds: dict[str, str], config: BagConfig, category: str) -> Transforms:
+def _tree(path: Path, reader: Any, kinds: dict[str, str], config: BagConfig, category: str) -> TransformTree:
     """The bag's transforms with the object's true pose as one frame more."""
     needed = [frame for frame in (config.fixed_frame, config.truth_frame) if frame is not None]
     has_tf = any(kind == TF for kind in kinds.values())
-    tree = bags.transforms(path, reader, kinds, *needed) if needed or has_tf else Transforms()
+    tree = bags.transforms(path, reader, kinds, *needed) if needed or has_tf else TransformTree(math.inf)
     if config.truth_frame is not None:
-        _add(tree, config.truth_frame, np.eye(4), None)
+        _add(tree, config.truth_frame, np.eye(4))
     elif config.truth_pose is not None:
-        _add(tree, *_resting(config.truth_pose), None)
+        _add(tree, *_resting(config.truth_pose))
     elif config.truth_topic is not None:
         kind = kinds.get(config.truth_topic)
         if kind not in (POSE, DETECTIONS):
@@ -135,8 +136,9 @@ def _tree(path: Path, reader: Any, kinds: dict[str, str], config: BagConfig, cat
         for message in bags.messages(path, reader, config.truth_topic, _MOST):
             pose = message.pose if kind == POSE else _first(message, category)
             if pose is not None:
-                _add(tree, message.header.frame_id, pose, message.header.stamp)
-    tree.sort()
+                shift, turn = pose.position, pose.orientation
+                place, quaternion = np.array([shift.x, shift.y, shift.z]), np.array([turn.x, turn.y, turn.z, turn.w])
+                tree.add(message.header.frame_id.lstrip("/"), _TRUTH, nanoseconds(message.header.stamp), place, quaternion)
     return tree
 
 
@@ -162,31 +164,20 @@ def _resting(path: Path) -> tuple[str, np.ndarray]:
     raise InvalidInput(f'{path}: {{"frame": TF frame, "pose": 4x4 rigid frame_from_object, m}} is needed')
 
 
-def _add(tree: Transforms, parent: str, pose: Any, stamp: Any | None) -> None:
-    """Take the object's pose (a matrix (4, 4) or a message) in a frame at a stamp; without one it holds always."""
-    if isinstance(pose, np.ndarray):
-        w, x, y, z = matrix_to_quaternion(torch.from_numpy(pose[:3, :3])).tolist()
-        rotation = SimpleNamespace(w=w, x=x, y=y, z=z)
-        position = SimpleNamespace(**dict(zip("xyz", pose[:3, 3].tolist(), strict=True)))
-    else:
-        rotation, position = pose.orientation, pose.position
-    one = SimpleNamespace(
-        header=SimpleNamespace(frame_id=parent, stamp=stamp), child_frame_id=_TRUTH,
-        transform=SimpleNamespace(rotation=rotation, translation=position),
-    )  # fmt: skip
-    tree.add(SimpleNamespace(transforms=[one]), static=stamp is None)
+def _add(tree: TransformTree, parent: str, pose: np.ndarray) -> None:
+    """Take the object's pose (4, 4) in a frame, which holds always."""
+    w, x, y, z = matrix_to_quaternion(torch.from_numpy(pose[:3, :3])).tolist()
+    tree.add(parent.lstrip("/"), _TRUTH, 0, pose[:3, 3], np.array([x, y, z, w]), static=True)
 
 
-def _lookup(tree: Transforms, target: str, source: str, at: float) -> Tensor | None:
-    """target_from_source (4, 4) at a time in s, None where it is not known."""
-    try:
-        return tree.lookup(target, source, at)
-    except InvalidInput:
-        return None
+def _lookup(tree: TransformTree, target: str, source: str, stamp: int) -> Tensor | None:
+    """target_from_source (4, 4) at a stamp in ns, None where it is not known."""
+    found = tree.lookup(target.lstrip("/"), source.lstrip("/"), stamp)
+    return None if isinstance(found, str) else torch.from_numpy(found)
 
 
-def _motion(tree: Transforms, fixed: str | None, before: tuple[str, float] | None, now: tuple[str, float]) -> Tensor | None:
-    """cam_now_from_cam_before (4, 4) of two pictures, each by its frame and time in s."""
+def _motion(tree: TransformTree, fixed: str | None, before: tuple[str, int] | None, now: tuple[str, int]) -> Tensor | None:
+    """cam_now_from_cam_before (4, 4) of two pictures, each by its frame and stamp in ns."""
     if fixed is None or before is None or before[0] != now[0]:
         return None
     fixed_from_before, now_from_fixed = _lookup(tree, fixed, *before), _lookup(tree, now[0], fixed, now[1])

@@ -1,22 +1,17 @@
-"""Messages of bags, read without ROS: pictures, cameras and transforms. Nothing here trusts what a message says of itself."""
+"""Messages of bags, read without ROS: pictures and cameras. Nothing here trusts what a message says of itself."""
 
 from __future__ import annotations
 
-import bisect
 import io
-from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from uns_pose_ros.datatypes import Camera, InvalidInput
 from uns_pose_ros.draft import fitted
-from uns_pose_ros.geometry import from_parts, invert, quaternion_to_matrix, rotation_from_vector, vector_from_rotation
 from uns_pose_ros.video import MAX_PIXELS
 
 IMAGE, COMPRESSED, CAMERA_INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
@@ -104,81 +99,5 @@ def camera_of(info: Any, width: int, height: int, rectified: bool) -> Camera:
     return fitted(Camera(torch.from_numpy(values), seen_width, seen_height, distortion), width, height)
 
 
-def seconds(stamp: Any) -> float:
-    return int(stamp.sec) + 1e-9 * int(stamp.nanosec)
-
-
-@dataclass
-class Transforms:
-    """The tree of frames over time, from /tf and /tf_static."""
-
-    gap: float = 0.5  # s, longest time between two transforms that is bridged
-    _parents: dict[str, str] = field(default_factory=dict)
-    _moving: dict[str, list[tuple[float, Tensor]]] = field(default_factory=lambda: defaultdict(list))
-    _static: dict[str, Tensor] = field(default_factory=dict)
-
-    def add(self, message: Any, static: bool) -> None:
-        """Take the transforms of a TFMessage; those that are no rigid transforms are ignored, as tf2 does."""
-        for one in message.transforms:
-            r, t = one.transform.rotation, one.transform.translation
-            quaternion = torch.tensor([r.w, r.x, r.y, r.z], dtype=torch.float64)
-            translation = torch.tensor([t.x, t.y, t.z], dtype=torch.float64)
-            good = (
-                bool(torch.isfinite(quaternion).all() and torch.isfinite(translation).all()) and float(quaternion.norm()) > 0.5
-            )
-            child = one.child_frame_id.lstrip("/")
-            if not good or not child:
-                continue
-            parent_from_child = from_parts(quaternion_to_matrix(quaternion), translation)
-            self._parents[child] = one.header.frame_id.lstrip("/")
-            if static:
-                self._static[child] = parent_from_child
-            else:
-                self._moving[child].append((seconds(one.header.stamp), parent_from_child))
-
-    def sort(self) -> None:
-        """To be called once all messages are in."""
-        for samples in self._moving.values():
-            samples.sort(key=lambda sample: sample[0])
-
-    @property
-    def frames(self) -> list[str]:
-        return sorted({*self._parents, *self._parents.values()})
-
-    def lookup(self, target: str, source: str, time: float) -> Tensor:
-        """target_from_source (4, 4) at a time in s. InvalidInput says what is missing."""
-        up, down = self._chain(target.lstrip("/"), time), self._chain(source.lstrip("/"), time)
-        common = next((frame for frame in down if frame in up), None)
-        if common is None:
-            raise InvalidInput(
-                f"no transforms connect {source!r} with {target!r}; there are {', '.join(self.frames) or 'none'}"
-            )
-        return invert(up[common]) @ down[common]
-
-    def _chain(self, frame: str, time: float) -> dict[str, Tensor]:
-        """ancestor_from_frame of the frame itself and all its ancestors, nearest first."""
-        chain = {frame: torch.eye(4, dtype=torch.float64)}
-        here = frame
-        while here in self._parents and self._parents[here] not in chain:
-            chain[self._parents[here]] = self._at(here, time) @ chain[here]
-            here = self._parents[here]
-        return chain
-
-    def _at(self, child: str, time: float) -> Tensor:
-        """parent_from_child (4, 4) at a time, between the two samples around it."""
-        if child not in self._moving:
-            return self._static[child]
-        samples = self._moving[child]
-        after = bisect.bisect_left(samples, time, key=lambda sample: sample[0])
-        if after < len(samples) and samples[after][0] == time:
-            return samples[after][1]
-        if after in (0, len(samples)):
-            raise InvalidInput(
-                f"{child!r} has no transform at {time:.3f} s, only from {samples[0][0]:.3f} to {samples[-1][0]:.3f}"
-            )
-        (t0, a), (t1, b) = samples[after - 1], samples[after]
-        if t1 - t0 > self.gap:
-            raise InvalidInput(f"{child!r} has no transform for {t1 - t0:.1f} s around {time:.3f} s; {self.gap} s are bridged")
-        part = (time - t0) / (t1 - t0)
-        turn = a[:3, :3] @ rotation_from_vector(part * vector_from_rotation(a[:3, :3].T @ b[:3, :3]))
-        return from_parts(turn, (1 - part) * a[:3, 3] + part * b[:3, 3])
+def nanoseconds(stamp: Any) -> int:
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

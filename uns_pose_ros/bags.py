@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from uns_pose_ros.bag_messages import CAMERA_INFO, COMPRESSED, IMAGE, TF, Transforms
+from uns_pose_ros.bag_messages import CAMERA_INFO, COMPRESSED, IMAGE, TF
 from uns_pose_ros.datatypes import InvalidInput
+from uns_pose_ros.transform_tree import TransformTree
 from uns_pose_ros.video import shorten
 
 ENDINGS = (".mcap", ".db3", ".bag")
+_GAP = 0.5  # s, longest time between two transforms that is bridged
 
 
 def is_bag(path: Path) -> bool:
@@ -65,16 +68,15 @@ def camera_info(
     raise InvalidInput(f"{path}: {topic} is empty; name another by --camera-info-topic{otherwise}")
 
 
-def transforms(path: Path, reader: Any, kinds: dict[str, str], *frames: str) -> Transforms:
+def transforms(path: Path, reader: Any, kinds: dict[str, str], *frames: str) -> TransformTree:
     """All transforms of the bag; InvalidInput where it does not know one of the frames."""
-    tree = Transforms()
+    tree = TransformTree(math.inf, _GAP)
     topics = [topic for topic, kind in kinds.items() if kind == TF]
     if not topics:
         raise InvalidInput(f"{path}: no transforms (tf2_msgs/TFMessage on /tf), so frame {frames[0]} gives no poses")
     for topic in topics:
         for message in messages(path, reader, topic, 10_000_000):
-            tree.add(message, static=topic.rpartition("/")[2] == "tf_static")
-    tree.sort()
+            tree.take(message, static=topic.rpartition("/")[2] == "tf_static")
     for frame in frames:
         if frame.lstrip("/") not in tree.frames:
             raise InvalidInput(f"{path}: /tf has no frame {frame!r}; its frames: {shorten(tree.frames, 20)}")

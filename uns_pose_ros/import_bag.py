@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import torch
 from torch import Tensor
 
 from uns_pose_ros import bags
-from uns_pose_ros.bag_messages import Transforms, camera_of, picture, seconds
+from uns_pose_ros.bag_messages import camera_of, nanoseconds, picture
 from uns_pose_ros.datatypes import Camera, InvalidInput, Progress
 from uns_pose_ros.draft import Draft, numbered, sharpest, sharpness
-from uns_pose_ros.geometry import invert
+from uns_pose_ros.transform_tree import TransformTree
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def import_bag(path: Path, draft: Draft, progress: Progress) -> None:
         kinds = bags.kinds_of(reader)
         topic = bags.image_topic(path, kinds, config.image_topic)
         info = _camera_info(path, reader, kinds, topic, draft)
-        transforms = Transforms() if config.fixed_frame is None else bags.transforms(path, reader, kinds, config.fixed_frame)
+        transforms = TransformTree() if config.fixed_frame is None else bags.transforms(path, reader, kinds, config.fixed_frame)
         candidates, reasons, camera = list[_Candidate](), list[str](), None
         camera_from, size, total = "", (0, 0), int(reader.topics[topic].msgcount)
         for number, message in enumerate(bags.messages(path, reader, topic, config.most)):
@@ -52,15 +53,18 @@ def import_bag(path: Path, draft: Draft, progress: Progress) -> None:
                     (camera, camera_from), size = _camera(path, draft, info, topic, width, height), (width, height)
                 if (width, height) != size:
                     raise InvalidInput(f"a picture has {width} x {height} px, the first {size[0]} x {size[1]}")
-                stamp, pose = seconds(message.header.stamp), None
+                stamp, pose = nanoseconds(message.header.stamp), None
                 if config.fixed_frame is not None:
-                    pose = invert(transforms.lookup(config.fixed_frame, message.header.frame_id, stamp))
+                    found = transforms.lookup(message.header.frame_id.lstrip("/"), config.fixed_frame.lstrip("/"), stamp)
+                    if isinstance(found, str):
+                        raise InvalidInput(found)
+                    pose = torch.from_numpy(found)
             except _Unusable:
                 raise
             except InvalidInput as error:
                 reasons.append(str(error))
                 continue
-            candidates.append(_Candidate(number, sharpness(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)), stamp, pose))
+            candidates.append(_Candidate(number, sharpness(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)), stamp / 1e9, pose))
         _report_losses(path, topic, candidates, reasons)
         names = numbered(sharpest([one.score for one in candidates], config.frames))
         wanted = {candidates[index].number: (name, candidates[index]) for index, name in names.items()}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import bisect
+import math
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from uns_pose_ros.video import shorten
 
 Floats = NDArray[np.float64]
 
@@ -25,13 +29,31 @@ class _Link:
 
 
 class TransformTree:
-    """Filled by one thread, asked by others."""
+    """Filled by one thread, asked by others. Messages are those of ROS or of `rosbags`, which have the same fields."""
 
-    def __init__(self, memory: float = MEMORY) -> None:
-        """memory: s before the newest pose of a frame that its poses are kept."""
-        self._memory = int(memory * 1e9)
+    def __init__(self, memory: float = MEMORY, gap: float = math.inf) -> None:
+        """memory: s before the newest pose of a frame that its poses are kept, inf: all.
+
+        gap: s, most that may lie between two poses to be interpolated.
+        """
+        self._memory, self._gap = memory * 1e9, gap * 1e9
         self._links: dict[str, _Link] = {}
         self._lock = threading.Lock()
+
+    @property
+    def frames(self) -> list[str]:
+        """Every frame heard of."""
+        with self._lock:
+            return sorted({*self._links, *(link.parent for link in self._links.values())})
+
+    def take(self, message: Any, static: bool) -> None:
+        """Add the transforms of a TFMessage of /tf or, static, of /tf_static."""
+        for one in message.transforms:
+            shift, turn, stamp = one.transform.translation, one.transform.rotation, one.header.stamp
+            self.add(
+                one.header.frame_id.lstrip("/"), one.child_frame_id.lstrip("/"), int(stamp.sec) * 10**9 + int(stamp.nanosec),
+                np.array([shift.x, shift.y, shift.z]), np.array([turn.x, turn.y, turn.z, turn.w]), static,
+            )  # fmt: skip
 
     def add(self, parent: str, child: str, stamp: int, translation: Floats, quaternion: Floats, static: bool = False) -> bool:
         """Take the pose of a frame in its parent at a stamp (ns): translation (3,), quaternion (4,) x y z w.
@@ -71,7 +93,8 @@ class TransformTree:
             down, no_further_down = self._chain(target, stamp)
         common = next((frame for frame in up if frame in down), None)
         if common is None:
-            return no_further_up or no_further_down or f"'{target}' and '{source}' are not connected by transforms"
+            apart = f"'{target}' and '{source}' are not connected by transforms; there are {shorten(self.frames, 20) or 'none'}"
+            return no_further_up or no_further_down or apart
         pose: Floats = np.linalg.inv(down[common]) @ up[common]
         return pose
 
@@ -81,25 +104,27 @@ class TransformTree:
         matrix = np.eye(4)
         while frame in self._links and self._links[frame].parent not in chain:  # else a circle
             link = self._links[frame]
-            pose = _at(link, stamp)
-            if pose is None:
-                first, last = ((at - stamp) / 1e9 for at in (link.stamps[0], link.stamps[-1]))
-                return chain, f"'{frame}' is known in '{link.parent}' from {first:+.3f} to {last:+.3f} s about the picture only"
+            pose = _at(link, stamp, self._gap)
+            if isinstance(pose, str):
+                return chain, f"'{frame}' is known in '{link.parent}' {pose}"
             matrix = pose @ matrix
             frame = link.parent
             chain[frame] = matrix
         return chain, ""
 
 
-def _at(link: _Link, stamp: int) -> Floats | None:
-    """parent_from_frame (4, 4) at a stamp; None outside of what is known, for nothing is extrapolated."""
+def _at(link: _Link, stamp: int, gap: float) -> Floats | str:
+    """parent_from_frame (4, 4) at a stamp; nothing is extrapolated nor bridged over more than `gap` ns: else what is known."""
     if link.static:
         return _matrix(*link.poses[0])
     after = bisect.bisect_left(link.stamps, stamp)
     if after < len(link.stamps) and link.stamps[after] == stamp:
         return _matrix(*link.poses[after])
     if after in (0, len(link.stamps)):
-        return None
+        first, last = ((at - stamp) / 1e9 for at in (link.stamps[0], link.stamps[-1]))
+        return f"from {first:+.3f} to {last:+.3f} s about the picture only"
+    if (apart := link.stamps[after] - link.stamps[after - 1]) > gap:
+        return f"not for {apart / 1e9:.1f} s about the picture; {gap / 1e9:g} s are bridged"
     part = (stamp - link.stamps[after - 1]) / (link.stamps[after] - link.stamps[after - 1])
     (t0, q0), (t1, q1) = link.poses[after - 1 : after + 1]
     return _matrix(t0 + part * (t1 - t0), _slerp(q0, q1, part))

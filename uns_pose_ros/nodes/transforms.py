@@ -6,10 +6,8 @@ import time
 
 import numpy as np
 import torch
-from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 from torch import Tensor
 
@@ -23,28 +21,17 @@ class TransformListener:
     """Fills a tree from the topics, as tf2_ros does."""
 
     def __init__(self, node: Node, tree: TransformTree) -> None:
-        self._node, self._tree = node, tree
+        self._node = node
         moving = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
         lasting = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._subscriptions = [
-            node.create_subscription(TFMessage, "/tf", lambda message: self._take(message, False), moving),
-            node.create_subscription(TFMessage, "/tf_static", lambda message: self._take(message, True), lasting),
+            node.create_subscription(TFMessage, "/tf", lambda message: tree.take(message, static=False), moving),
+            node.create_subscription(TFMessage, "/tf_static", lambda message: tree.take(message, static=True), lasting),
         ]
 
     def close(self) -> None:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
-
-    def _take(self, message: TFMessage, static: bool) -> None:
-        for transform in message.transforms:
-            self._add(transform, static)
-
-    def _add(self, one: TransformStamped, static: bool) -> None:
-        shift, turn = one.transform.translation, one.transform.rotation
-        self._tree.add(
-            one.header.frame_id.lstrip("/"), one.child_frame_id.lstrip("/"), Time.from_msg(one.header.stamp).nanoseconds,
-            np.array([shift.x, shift.y, shift.z]), np.array([turn.x, turn.y, turn.z, turn.w]), static,
-        )  # fmt: skip
 
 
 class CameraMotion:
