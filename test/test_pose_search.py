@@ -29,7 +29,7 @@ def observe(
     probability = torch.tensor([[0.8, 0.1]]).repeat(count, 1)
     probability[wrong] = torch.tensor([0.05, 0.85])
     cell = CELL / float(translation[2])
-    return Places(tangents[0] + 0.5 * cell * torch.randn(count, 2, generator=generator), probability, vertex, cell)
+    return Places(tangents[0].T + 0.5 * cell * torch.randn(count, 2, generator=generator), probability, vertex, cell)
 
 
 def search(places: Places, template: Template, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,7 +80,7 @@ def test_refinement_converges_to_the_truth_and_its_information_is_that_of_the_pr
     translation = torch.tensor([0.0, 0.1, 2.5])
     tangents, _ = pose_search.project_template(template, truth[None], translation[None])
     count = len(template.vertices)
-    places = Places(tangents[0], torch.full((count, 1), 0.95), torch.arange(count)[:, None], CELL / 2.5)
+    places = Places(tangents[0].T, torch.full((count, 1), 0.95), torch.arange(count)[:, None], CELL / 2.5)
     start = rotation_from_vector(torch.tensor([[0.1, -0.1, 0.15]])) @ truth
     rotation, moved, information = pose_search.refine(
         places, template, start, translation[None] + 0.05, (6.0, 6.0, 3.0, 2.0, 1.0, 1.0), 0.01

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -60,7 +62,9 @@ def rotation_from_vector(vector: Tensor) -> Tensor:
     zero = torch.zeros_like(vector[..., 0])
     x, y, z = vector.unbind(-1)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    return torch.linalg.matrix_exp(cross)
+    angle = vector.norm(dim=-1)[..., None, None]
+    first, second = torch.sinc(angle / math.pi), torch.sinc(angle / (2 * math.pi)).square() / 2  # Rodrigues, exact at 0 too
+    return torch.eye(3, dtype=vector.dtype, device=vector.device) + first * cross + second * (cross @ cross)
 
 
 def vector_from_rotation(rotation: Tensor) -> Tensor:

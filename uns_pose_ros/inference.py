@@ -273,7 +273,7 @@ class Estimator:
         """Mean log presence (H,) where the visible part of the template projects; outside the crop nothing is said."""
         tangents, _ = pose_search.project_template(template, rotation, translation)
         seen = template.seen_from(rotation, translation)
-        pixels = transform_homography(crop_from_view.float().to(tangents), tangents)
+        pixels = transform_homography(crop_from_view.float().to(tangents), tangents.mT)
         where = (pixels + 0.5) / size * 2 - 1
         seen = seen & (where.abs() < 1).all(-1)
         sampled = F.grid_sample(presence[None, None], where[None], align_corners=False, padding_mode="border")[0, 0]
@@ -302,7 +302,7 @@ class Estimator:
         share = (fit.sum(-1) / places.presence.clamp_min(1e-6)).cpu()
         inlier = share > 0.1  # even a sure answer is spread over neighbouring vertices
         tangents, _ = pose_search.project_template(runtime.template, modes.rotation[:1], modes.translation[:1])
-        gap = (tangents[0][places.vertex] - places.tangents[:, None]).norm(dim=-1).cpu()
+        gap = (tangents[0].T[places.vertex] - places.tangents[:, None]).norm(dim=-1).cpu()
         weight = fit.cpu() / fit.cpu().sum(-1, keepdim=True).clamp_min(1e-9)
         pixels = float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
         error = float(((gap * weight).sum(-1)[inlier] * pixels).median()) if bool(inlier.any()) else 0.0

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from uns_pose_ros.geometry import rotation_from_vector
 
+_NOTHING = -40.0  # logarithm of what counts nothing beside 1
 NEAREST = 0.6  # diameters from the camera to the origin: farther, so that the camera is outside the object
 
 
@@ -108,9 +109,9 @@ def _orthonormal(matrix: Tensor) -> Tensor:
 
 
 def project_template(template: Template, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
-    """Tangents (H, V, 2) of all vertices, and in the camera (H, V, 3), under poses (H, 3, 3), (H, 3)."""
-    points = template.vertices @ rotation.mT + translation[:, None]
-    return points[..., :2] / points[..., 2:].clamp_min(1e-3), points
+    """Tangents (H, 2, V) of all vertices, and in the camera (H, 3, V), under poses (H, 3, 3), (H, 3)."""
+    points = torch.addmm(translation.reshape(-1, 1), rotation.reshape(-1, 3), template.vertices.T).view(len(rotation), 3, -1)
+    return points[:, :2] / points[:, 2:].clamp_min(1e-3), points
 
 
 def kernel(places: Places, template: Template, rotation: Tensor, translation: Tensor, width: float) -> Tensor:
@@ -119,12 +120,13 @@ def kernel(places: Places, template: Template, rotation: Tensor, translation: Te
     Vertices on the far side count nothing.
     """
     tangents, _ = project_template(template, rotation, translation)
-    tangents = torch.where(template.seen_from(rotation, translation)[..., None], tangents, 1e6)
+    tangents = torch.where(template.seen_from(rotation, translation)[:, None], tangents, 1e6)
     flat = places.vertex.reshape(-1)
-    x = tangents[..., 0].index_select(1, flat).view(-1, *places.vertex.shape)
-    y = tangents[..., 1].index_select(1, flat).view(-1, *places.vertex.shape)
-    square = (x - places.tangents[:, :1]).square_() + (y - places.tangents[:, 1:]).square_()
-    return square.mul_(-0.5 / (width * places.cell) ** 2).exp_().mul_(places.probability)
+    x, y = (plane.index_select(1, flat).unflatten(1, places.vertex.shape) for plane in tangents.unbind(1))
+    square = (x - places.tangents[:, :1]).square_().add_((y - places.tangents[:, 1:]).square_())
+    # exp of what is below the least normal number takes a hundred times as long
+    exponent = square.mul_(-0.5 / (width * places.cell) ** 2).clamp_min_(_NOTHING)
+    return exponent.exp_().mul_(places.probability)
 
 
 def agreement(fit: Tensor, places: Places, floor: float) -> Tensor:
@@ -146,25 +148,16 @@ def refine(
         weight = fit / (fit.sum(-1, keepdim=True) + floor * places.presence[:, None])  # share of the place that is a vertex
         weight = weight * places.presence[:, None]
         # gather each vertex's total weight and weighted mean place: sums over places are linear in the residual
-        count = len(template.vertices)
-        flat = places.vertex.reshape(-1)
-        sums = torch.zeros(len(rotation), 3, count, device=rotation.device)
         values = torch.stack([weight, weight * places.tangents[:, :1], weight * places.tangents[:, 1:]], 1).flatten(2)
-        sums.index_add_(2, flat, values)
-        total, mean = sums[:, 0], sums[:, 1:] / sums[:, :1].clamp_min(1e-9)
+        sums = torch.zeros(len(rotation), 3, len(template.vertices), device=rotation.device)
+        sums.index_add_(2, places.vertex.reshape(-1), values)
+        total = sums[:, :1]
         tangents, points = project_template(template, rotation, translation)
-        residual = mean.mT - tangents  # (H, V, 2)
-        inverse = 1 / points[..., 2].clamp_min(1e-3)
-        zero = torch.zeros_like(inverse)
-        u, v = tangents.unbind(-1)
-        lever = points - translation[:, None]
-        down = torch.stack([torch.stack([inverse, zero, -u * inverse], -1), torch.stack([zero, inverse, -v * inverse], -1)], -2)
-        turn = torch.linalg.cross(lever[..., None, :].expand_as(down), down)  # d . (w x lever) = w . (lever x d)
-        jacobian = torch.cat([down, turn], -1)  # (H, V, 2, 6)
-        weighted = (jacobian * total[..., None, None]).flatten(1, 2)
-        plain = jacobian.flatten(1, 2)
-        information = weighted.mT @ plain
-        gradient = (weighted.mT @ residual.flatten(1)[..., None])[..., 0]
+        residual = sums[:, 1:] / total.clamp_min(1e-9) - tangents  # (H, 2, V)
+        plain = _jacobian(tangents, points, translation)
+        weighted = (plain * total[:, None]).flatten(2)
+        information = weighted @ plain.flatten(2).mT
+        gradient = (weighted @ residual.flatten(1)[..., None])[..., 0]
         damping = 1e-4 * torch.diagonal(information, dim1=-2, dim2=-1).clamp_min(1e-9)
         step = torch.linalg.solve_ex(information + torch.diag_embed(damping), gradient)[0]
         step = torch.nan_to_num(step)
@@ -173,6 +166,17 @@ def refine(
         translation = translation + step[:, :3]
         translation = torch.cat([translation[:, :2], translation[:, 2:].clamp_min(NEAREST)], 1)
     return rotation, translation, information
+
+
+def _jacobian(tangents: Tensor, points: Tensor, translation: Tensor) -> Tensor:
+    """(H, 6, 2, V): how tangents (H, 2, V) of points (H, 3, V) change with translation, and rotation about its end."""
+    inverse = 1 / points[:, 2].clamp_min(1e-3)
+    u, v = (tangents * inverse[:, None]).unbind(1)  # the motion along z
+    x, y, z = (points - translation[..., None]).unbind(1)
+    zero = torch.zeros_like(inverse)
+    of_u = [inverse, zero, -u, -y * u, z * inverse + x * u, -y * inverse]
+    of_v = [zero, inverse, -v, -z * inverse - y * v, x * v, x * inverse]
+    return torch.stack([row for pair in zip(of_u, of_v, strict=True) for row in pair], 1).unflatten(1, (6, 2))
 
 
 def half_turns(template: Template, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
