@@ -22,11 +22,13 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["bag_messages", "bags"], 1),
     **dict.fromkeys(["shapes", "alignment", "consensus", "turns", "symmetry", "synchronization", "extension", "axes"], 2),
     **dict.fromkeys(["augmentation", "network", "template"], 2),
-    **dict.fromkeys(["training", "pose_search", "inference", "fusion", "tracking"], 3),
-    **dict.fromkeys(["evaluation", "bag_evaluation", "bag_results", "alignment_picture", "report", "preparation", "stages"], 4),
+    **dict.fromkeys(["training", "pose_search", "scale", "inference", "fusion", "tracking"], 3),
+    **dict.fromkeys(["evaluation", "bag_evaluation", "bag_results", "alignment_picture", "report"], 4),
+    **dict.fromkeys(["preparation", "stages", "doctor"], 4),
     **dict.fromkeys(
-        ["cli", "cli_arguments", "cli_bag", "cli_model", "cli_pipeline", "cli_report", "cli_videos", "console", "nodes"], 5
+        ["cli", "cli_arguments", "cli_bag", "cli_doctor", "cli_model", "cli_pipeline", "cli_report", "cli_videos", "console"], 5
     ),
+    "nodes": 5,
 }
 ROS = ("rclpy", "rcl_interfaces", "builtin_interfaces", "tf2_ros", "tf_transformations", "cv_bridge", "launch", "launch_ros")
 # what the offline pipeline needs and the estimator does not (extras of setup.py)

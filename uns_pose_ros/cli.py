@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate pose": ("cli_model", "evaluate_pose", "compare the poses in the images of labelled videos with their labels"),
     "evaluate bag": ("cli_bag", "evaluate_bag", "estimate every picture of a recorded bag; accuracy, time, jitter, losses"),
     "weights": ("cli_model", "weights", "show the pretrained weights and fetch the missing ones"),
-    "doctor": ("cli_model", "doctor", "say what this machine has and lacks"),
+    "doctor": ("cli_doctor", "doctor", "say what is wrong with a category's videos, or what this machine lacks"),
 }
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _INSTALL = 'python3 -m pip install "uns_pose_ros[{extra}]"'
@@ -81,7 +81,7 @@ def usage(commands: dict[str, tuple[str, str, str]]) -> str:
             *lines,
             "",
             "uns-pose COMMAND --help lists a command's settings with their units and defaults.",
-            "Exit codes: 0 done, 2 bad usage or bad input, 1 a fault of ours.",
+            "Exit codes: 0 done, 2 bad usage or bad input, 1 a fault of ours, or `doctor` found what must be mended.",
         ]
     )
 
@@ -96,8 +96,7 @@ def _run(name: str, words: Sequence[str]) -> int:
 
         warn_on_stderr()
         command = getattr(import_module(f"uns_pose_ros.{module}"), function)
-        tyro.cli(command, args=_joined(words), prog=f"uns-pose {name}")
-        return DONE
+        return tyro.cli(command, args=_joined(words), prog=f"uns-pose {name}") or DONE
     except InvalidInput as error:
         print(f"uns-pose {name}: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -1,11 +1,7 @@
-"""The commands that use what the pipeline made: estimates, evaluations, weights, and what this machine has."""
+"""The commands that use what the pipeline made: estimates, evaluations, weights."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,10 +28,6 @@ CameraFile = Annotated[
     ),
 ]
 Labels = Annotated[Path, arg(metavar="FILE", help='{"VIDEO": {"canon_from_obj": 3x3 rotation}, …}')]
-_CORE = ("torch", "numpy", "scipy", "cv2", "PIL", "safetensors", "tyro", "rich")
-_ROS = ("rclpy", "tf2_msgs", "vision_msgs")
-_SFM = ("pycolmap",)
-_PIPELINE = ("skimage", "fast_simplification", "trimesh", "matplotlib", "onnxruntime", "rosbags")
 
 
 def estimate(
@@ -185,7 +177,7 @@ def weights(
         with progress_bar() as progress:
             for name in wanted:
                 pretrained.fetch(name, progress=progress)
-    emit(_weights_record(), _weights_text(), json)
+    emit(weights_record(), _weights_text(), json)
 
 
 def _take(source: Path, names: Sequence[str]) -> None:
@@ -200,7 +192,7 @@ def _take(source: Path, names: Sequence[str]) -> None:
         raise InvalidInput("; ".join(failures))
 
 
-def _weights_record() -> dict[str, Any]:
+def weights_record() -> dict[str, Any]:
     return {
         status.weight.name: {"path": str(status.path), "cached": status.cached, "intact": status.intact}
         for status in pretrained.status()
@@ -211,43 +203,3 @@ def _weights_text() -> str:
     state = {(True, True): "here", (True, False): "damaged", (False, False): "missing"}
     rows = [[s.weight.name, state[s.cached, s.intact], s.weight.licence, s.weight.use] for s in pretrained.status()]
     return table(["weights", "state", "licence", "use"], rows) + f"\nin {pretrained.cache_folder()}"
-
-
-def doctor(json: Json = None) -> None:
-    """Say what this machine has and lacks for each job. Nothing is changed or fetched."""
-    missing = {
-        "estimate": _missing(_CORE),
-        "pipeline": _missing(_PIPELINE),
-        "poses from pictures": _missing(_SFM),
-        "ROS": _missing(_ROS),
-    }
-    cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
-    absent = [name for name, one in _weights_record().items() if not one["intact"]]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    record = {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "cores": cores,
-        "torch": importlib.metadata.version("torch"),
-        "cuda_devices": cuda,
-        "missing_packages": missing,
-        "missing_weights": absent,
-    }
-    remedy = {
-        "estimate": "pip install uns_pose_ros",
-        "pipeline": 'pip install "uns_pose_ros[pipeline]"',
-        "poses from pictures": 'pip install "uns_pose_ros[sfm]"',
-    }
-    lines = [
-        f"Python {record['python']}, torch {record['torch']}, {cores} cores, {record['system']}",
-        f"CUDA: {', '.join(cuda) or 'no device, the CPU is used'}",
-    ]
-    for job, lacks in missing.items():
-        fix = remedy.get(job, "source a ROS 2 installation, or see the README")
-        lines.append(f"{job}: " + (f"lacks {', '.join(lacks)} ({fix})" if lacks else "all packages are here"))
-    lines.append(f"weights: {', '.join(absent)} missing: uns-pose weights" if absent else "weights: all are here")
-    emit(record, "\n".join(lines), json)
-
-
-def _missing(modules: Sequence[str]) -> list[str]:
-    return [name for name in modules if importlib.util.find_spec(name) is None]

@@ -189,14 +189,6 @@ def camera_record(camera: Camera) -> dict[str, Any]:
     }
 
 
-def sharpness(gray: np.ndarray) -> float:
-    """How sharp a picture (H, W) is: variance of the Laplacian at about 480 px. To compare pictures of one source only."""
-    scale = 480 / max(gray.shape)
-    if scale < 1:
-        gray = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return float(cv2.Laplacian(gray, cv2.CV_32F).var())
-
-
 def sharpest(scores: Sequence[float], count: int) -> list[int]:
     """Indices, ascending, of the highest score in each of `count` windows of equal length; all where there are no more."""
     windows = np.array_split(np.arange(len(scores)), min(count, len(scores))) if scores else []

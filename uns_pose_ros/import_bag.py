@@ -14,7 +14,8 @@ from torch import Tensor
 from uns_pose_ros import bags
 from uns_pose_ros.bag_messages import camera_of, nanoseconds, picture
 from uns_pose_ros.datatypes import Camera, InvalidInput, Progress
-from uns_pose_ros.draft import Draft, numbered, sharpest, sharpness
+from uns_pose_ros.draft import Draft, numbered, sharpest
+from uns_pose_ros.photo import sharpness
 from uns_pose_ros.transform_tree import TransformTree
 
 _log = logging.getLogger(__name__)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,16 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.datatypes import Camera, InvalidInput, Progress
-from uns_pose_ros.draft import Draft, numbered, sharpest, sharpness
+from uns_pose_ros.draft import Draft, numbered, sharpest
 from uns_pose_ros.geometry import from_parts
+from uns_pose_ros.photo import sharpness
 from uns_pose_ros.video import decode
 
 _ANNOTATIONS = "frame_annotations.jgz"
-_MAX_BYTES = 4 * 2**30  # of the annotations of one category, unpacked
+_CHUNK = 2**20  # characters that are unpacked at a time
+_LONGEST = 4 * 2**20  # characters of one annotation
+_MOST = 4 * 2**30  # characters of the annotations of one category
+_SEPARATORS = re.compile(r"[\s,]*")
 
 
 def is_co3d(folder: Path) -> bool:
@@ -36,12 +42,11 @@ def import_co3d(folder: Path, draft: Draft, progress: Progress) -> None:
     """The sharpest annotated frames of one sequence with masks and poses; every frame has a camera of its own."""
     annotations = folder.parent / _ANNOTATIONS
     progress(f"reading {annotations.name}", 0, 1)
-    mine = [a for a in _read(annotations) if isinstance(a, dict) and a.get("sequence_name") == folder.name]
-    mine = [a for a in mine if a.get("viewpoint") is not None]
+    all_of_it = (a for a in _annotations(annotations) if isinstance(a, dict) and a.get("sequence_name") == folder.name)
+    mine = list(islice((a for a in all_of_it if isinstance(a.get("viewpoint"), dict)), draft.config.most))
     if not mine:
         raise InvalidInput(f"{annotations}: no frame of the sequence {folder.name} has a viewpoint")
-    mine.sort(key=lambda annotation: annotation.get("frame_number", 0))
-    mine = mine[: draft.config.most]
+    mine.sort(key=lambda annotation: number if isinstance(number := annotation.get("frame_number"), int) else 0)
     root = folder.parent.parent  # paths in the annotations start with the category
     scores = []
     for done, annotation in enumerate(mine, 1):
@@ -87,15 +92,27 @@ def _path(root: Path, annotation: Mapping[str, Any], what: str, where: Path) -> 
     return root / name
 
 
-def _read(path: Path) -> list[Any]:
+def _annotations(path: Path) -> Iterator[Any]:
+    """The items of a gzipped JSON list one by one, so that neither a large file nor a bomb fills the memory."""
+    decode_next = json.JSONDecoder().raw_decode
     try:
-        with gzip.open(path, "rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise ValueError(f"more than {_MAX_BYTES} bytes")
-        value = json.loads(data)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise InvalidInput(f"{path}: not a gzipped JSON list of annotations ({str(error).splitlines()[0]})") from None
-    if not isinstance(value, list):
-        raise InvalidInput(f"{path}: a list of annotations is needed")
-    return value
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            text, at, total = file.read(_CHUNK).lstrip(), 1, 0
+            if text[:1] != "[":
+                raise ValueError("a list of annotations is needed")
+            while True:
+                at = _SEPARATORS.match(text, at).end()  # type: ignore[union-attr]
+                if text[at : at + 1] == "]":
+                    return
+                try:
+                    item, at = decode_next(text, at)
+                except ValueError:  # it may go on
+                    more, total = file.read(_CHUNK), total + _CHUNK
+                    if not more or len(text) - at > _LONGEST or total > _MOST:
+                        raise
+                    text, at = text[at:] + more, 0
+                    continue
+                yield item
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidInput(f"{path}: not a gzipped JSON list of annotations ({reason})") from None

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from uns_pose_ros.datatypes import InvalidInput, Progress
-from uns_pose_ros.draft import Draft, numbered, sharpest, sharpness
+from uns_pose_ros.draft import Draft, numbered, sharpest
+from uns_pose_ros.photo import sharpness
 
 ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 _MAX_SIDE = 8192  # px

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 
 from uns_pose_ros.colmap import has_sparse, read_sparse
 from uns_pose_ros.datatypes import InvalidInput, Progress
-from uns_pose_ros.draft import Draft, numbered, sharpest, sharpness
+from uns_pose_ros.draft import Draft, numbered, sharpest
+from uns_pose_ros.photo import sharpness
 from uns_pose_ros.video import ENDINGS, decode, shorten
 
 _EXIF, _ORIENTATION, _FOCAL, _FOCAL_35, _PER_UNIT, _UNIT = 0x8769, 0x0112, 0x920A, 0xA405, 0xA20E, 0xA210

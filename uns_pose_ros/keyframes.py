@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uns_pose_ros.orbit import Orbit
-from uns_pose_ros.photo import Photo, Pixels
+from uns_pose_ros.photo import LONGEST, Photo, Pixels, sharpness
 
 DARK, OVEREXPOSED, BLURRED, SEEN = "too dark", "overexposed", "blurred", "same view as before"  # reasons to leave one out
-_LONGEST = 640  # px, longer side of the picture whose sharpness is measured: finer blur does no harm
 _FLOW_LONGEST = 160  # px, of the picture whose motion is measured
 _ALIKE = 0.5  # correlation of two pictures, one moved by the flow onto the other, below which the flow is a guess
 _FLAT = 2.0  # grey values, standard deviation of a picture that shows nothing
@@ -54,7 +53,7 @@ class Look:
 
 def measure(photo: Photo) -> Look:
     """Measure a picture; InvalidInput where it cannot be decoded."""
-    grey = photo.grey(_LONGEST)
+    grey = photo.grey(LONGEST)
     height, width = grey.shape
     factor = min(1.0, _FLOW_LONGEST / max(height, width))
     # optical flow needs some pixels in either direction
@@ -62,8 +61,7 @@ def measure(photo: Photo) -> Look:
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     counts = np.bincount(small.ravel(), minlength=256)
     bright = float(np.searchsorted(np.cumsum(counts), _BRIGHT_PART / 100 * small.size))
-    sharpness = float(cv2.Laplacian(grey, cv2.CV_32F).var())
-    return Look(small, sharpness, bright, float(counts[_WHITE:].sum() / small.size))
+    return Look(small, sharpness(grey), bright, float(counts[_WHITE:].sum() / small.size))
 
 
 def shift(before: Look, now: Look) -> float:

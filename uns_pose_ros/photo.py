@@ -15,6 +15,7 @@ from uns_pose_ros.video import MAX_PIXELS
 
 Pixels = NDArray[np.uint8]
 
+LONGEST = 640  # px, longer side at which sharpness is measured: finer blur does no harm
 _ENDINGS = {"JPEG": ".jpg", "PNG": ".png"}
 
 
@@ -43,11 +44,11 @@ class Photo:
         """(h, w) uint8 grey, its longer side scaled down to `longest` px; InvalidInput where a file is broken."""
         if self.pixels is not None:
             return cv2.cvtColor(self.preview(longest), cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
-        return _shrunk(self._decoded("L", longest), longest)
+        return shrunk(self._decoded("L", longest), longest)
 
     def preview(self, longest: int) -> Pixels:
         """(h, w, 3) uint8 RGB, scaled down likewise; a picture that is small enough is copied."""
-        return _shrunk(self._decoded("RGB", longest) if self.pixels is None else self.pixels, longest)
+        return shrunk(self._decoded("RGB", longest) if self.pixels is None else self.pixels, longest)
 
     def encoded(self, ending: str, quality: int) -> tuple[bytes, str]:
         """The bytes of a file and its ending: a file as it came, pixels as `ending` says; quality 1..100 of a JPEG."""
@@ -69,6 +70,11 @@ class Photo:
             raise InvalidInput(f"compressed image is broken ({str(error).splitlines()[0]})") from None
 
 
+def sharpness(grey: np.ndarray) -> float:
+    """How sharp a grey picture (H, W) is: variance of the Laplacian at `LONGEST` px. To compare pictures of one source only."""
+    return float(cv2.Laplacian(shrunk(grey, LONGEST), cv2.CV_32F).var())
+
+
 def _opened(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=list(_ENDINGS))
@@ -82,7 +88,8 @@ def _opened(data: bytes) -> Image.Image:
     return image
 
 
-def _shrunk(pixels: Pixels, longest: int) -> Pixels:
+def shrunk(pixels: np.ndarray, longest: int) -> Pixels:
+    """The picture (H, W) or (H, W, 3) with a longer side of `longest` px at most; one that is small enough is copied."""
     height, width = pixels.shape[:2]
     factor = longest / max(height, width)
     if factor >= 1:

@@ -129,24 +129,28 @@ def prepare(
 
 def check_masks(video: Video, config: MaskConfig = MaskConfig()) -> list[str]:
     """Names of the frames whose masks, given or found, do not fit the hull of all; one warning names them."""
+    agreement = mask_agreement(video)
+    bad = [name for name, value in agreement.items() if value < config.bad]
+    if bad:
+        _log.warning(
+            "%s: %d of %d masks do not fit the others (overlap with their hull down to %.2f): %s",
+            video.folder, len(bad), len(agreement), min(agreement.values()), shorten(bad),
+        )  # fmt: skip
+    return bad
+
+
+def mask_agreement(video: Video) -> dict[str, float]:
+    """Overlap of each mask, given or found, with the silhouette of the hull of all; empty where there is no hull."""
     masks, matrices, poses = dict[str, np.ndarray](), [], []
     for frame in video.frames:
+        if frame.mask is None or frame.cam_from_obj is None:
+            continue
         _, mask, camera = read_frame(frame)
-        if mask is not None and frame.cam_from_obj is not None:
+        if mask is not None:
             masks[frame.name] = mask.numpy()
             matrices.append(camera.matrix)
             poses.append(frame.cam_from_obj)
-    if len(masks) < 3:
-        return []
-    agreement = masking.hull_agreement(masks, torch.stack(matrices), torch.stack(poses))
-    bad = masking.Masks(masks, agreement).bad(config)
-    if bad:
-        lowest = min(agreement.values())
-        _log.warning(
-            "%s: %d of %d masks do not fit the others (overlap with their hull down to %.2f): %s",
-            video.folder, len(bad), len(masks), lowest, shorten(bad),
-        )  # fmt: skip
-    return bad
+    return masking.hull_agreement(masks, torch.stack(matrices), torch.stack(poses)) if len(masks) >= 3 else {}
 
 
 def _matchable(folder: Path, temporary: Path, progress: Progress | None) -> Path:

@@ -30,7 +30,7 @@ _SEED = 0
 _STILL = 0.004  # of the longer side: what moves less between two pictures stands still
 _FOCAL = (0.5, 4.0)  # longer sides of the picture: between 90 and 14 degrees of view
 _LINKED = 15  # matches that agree make a pair
-_FEW_FEATURES = 250  # a picture, median: below, there is too little to hold on to
+FEW_FEATURES = 250  # a picture, median: below, there is too little to hold on to
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,12 @@ def stands_still(pictures: Sequence[np.ndarray]) -> bool:
         still = int((np.linalg.norm(way, axis=1) < limit).sum()) if way else 0
         votes.append(still >= 15 and still > 0.5 * len(matches))
     return bool(votes) and sum(votes) > len(votes) / 2
+
+
+def features_in(pictures: Sequence[np.ndarray]) -> float:
+    """Median number of features in grey pictures (H, W) uint8, about as many as `find_poses` will find there."""
+    detector = cv2.SIFT.create(contrastThreshold=3 * ATTEMPTS[0].peak)  # OpenCV divides by the layers of an octave
+    return float(np.median([len(detector.detect(picture, None)) for picture in pictures]))
 
 
 def coverage(poses: Sequence[Tensor]) -> dict[str, float] | None:
@@ -304,9 +310,9 @@ def _refined(found: Any, camera: Camera) -> Camera:
 
 def _advice(video: Video, facts: dict[str, Any]) -> str:
     """Why too few frames are connected, and what to film differently."""
-    if facts["features"] < _FEW_FEATURES:
+    if facts["features"] < FEW_FEATURES:
         return (
-            f"a picture has {facts['features']:.0f} features, {_FEW_FEATURES} are needed: put the object on something with a "
+            f"a picture has {facts['features']:.0f} features, {FEW_FEATURES} are needed: put the object on something with a "
             "pattern (newspaper, a rug), in more light, and hold the camera still enough for sharp pictures"
         )
     if facts["pairs"] < len(video.frames):

@@ -27,6 +27,7 @@ from uns_pose_ros.storage import read_json
 MIN_FRAMES = 3
 MAX_PIXELS = 80_000_000  # of one image
 ASSUMED_FOV_DEG = 60.0  # along the longer side, where nobody calibrated the camera
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # by content; of others some would start programs, as EPS does
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
@@ -70,6 +71,21 @@ def load_video(folder: Path, need_masks: bool = True, need_poses: bool = True) -
     Without poses, a frame that no sparse model knows gets the camera in video.json, else an assumed one (`assumed_camera`).
     Errors: InvalidInput where fewer than three frames are usable, with the first reason.
     """
+    frames, dropped, points = frames_of(folder, need_masks, need_poses)
+    if len(frames) < MIN_FRAMES:
+        reason = f"; the first left out: {dropped[0]}" if dropped else ""
+        total = len(frames) + len(dropped)
+        raise InvalidInput(f"{folder}: {len(frames)} of {total} frames are usable, {MIN_FRAMES} needed{reason}")
+    for reason in dropped:
+        _log.warning("frame left out: %s", reason)
+    return Video(folder, tuple(frames), points, metric=_is_metric(folder))
+
+
+def frames_of(folder: Path, need_masks: bool, need_poses: bool) -> tuple[list[Frame], list[str], Tensor | None]:
+    """The usable frames of a video folder, why each of the others is left out, and the sparse model's points where it has one.
+
+    InvalidInput where the folder as a whole lacks what is needed.
+    """
     images = folder / "images"
     if not images.is_dir():
         raise InvalidInput(f"{folder}: no video there; a video is a folder with images/ (and masks/, sparse/) in it")
@@ -81,11 +97,10 @@ def load_video(folder: Path, need_masks: bool = True, need_poses: bool = True) -
     if need_masks and not (folder / "masks").is_dir():
         raise InvalidInput(f"{folder}: no object masks; masks/<image name>.png, white on the object, is needed for every image")
     registered = {image.name: image for image in sparse.images} if sparse is not None else {}
-    present = {p.relative_to(images).as_posix(): p for p in images.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file()}
-    names = sorted(registered if need_poses else present)
+    present = set(pictures_of(folder))
     known = recorded_camera(folder)
     frames, dropped = [], []
-    for name in names:
+    for name in sorted(registered if need_poses else present):
         try:
             if name not in present:
                 raise InvalidInput(f"{images / name}: named in sparse/ but not there")
@@ -95,13 +110,14 @@ def load_video(folder: Path, need_masks: bool = True, need_poses: bool = True) -
             frames.append(_with_pose(frame, registered[name], sparse.cameras) if sparse and name in registered else frame)
         except InvalidInput as error:
             dropped.append(str(error))
-    if len(frames) < MIN_FRAMES:
-        reason = f"; the first left out: {dropped[0]}" if dropped else ""
-        raise InvalidInput(f"{folder}: {len(frames)} of {len(names)} frames are usable, {MIN_FRAMES} needed{reason}")
-    for reason in dropped:
-        _log.warning("frame left out: %s", reason)
-    points = sparse.points if sparse is not None else None
-    return Video(folder, tuple(frames), points, metric=_is_metric(folder))
+    return frames, dropped, sparse.points if sparse is not None else None
+
+
+def pictures_of(folder: Path) -> list[str]:
+    """Names of the pictures in a video folder, usable or not."""
+    images = folder / "images"
+    files = (path for path in images.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    return sorted(path.relative_to(images).as_posix() for path in files)
 
 
 def _usable_frame(folder: Path, name: str, need_masks: bool) -> Frame:
@@ -168,7 +184,7 @@ def camera_of(record: Any, path: Path) -> Camera:
         return Camera(matrix, int(fields["width"]), int(fields["height"]), distortion)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         example = '{"K": [fx, 0, cx, 0, fy, cy, 0, 0, 1], "D": [], "width": 640, "height": 480}'
         raise InvalidInput(f"{path}: not a camera ({reason}); valid is {example}") from None
@@ -207,7 +223,7 @@ def undistort(image: Tensor, mask: Tensor | None, camera: Camera) -> tuple[Tenso
 def _open(path: Path, what: str) -> ImageFile.ImageFile:
     """Open an image file and bound its size by its header; no pixel is decoded yet."""
     try:
-        file = Image.open(path)
+        file = Image.open(path, formats=_FORMATS)
     except FileNotFoundError:
         raise InvalidInput(f"{path}: the {what} is not there") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
