@@ -26,7 +26,7 @@ _DOMAINS = itertools.count(os.getpid())
 _DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
     "models": ["plain"], "object_diameter": 0.0, "tracking.fuse": True, "tracking.fixed_frame": "",
     "tracking.transform_timeout": 0.1,
-    "tracking.tentative": True, "tracking.confirm": 2, "regions": "search", "detection_classes": [""],
+    "tracking.tentative": True, "tracking.confirm": 2, "regions": "search", "detection_classes": [""], "use_depth": False,
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 A picture whose red is k holds k cars: car i is i diameters to the right of the optical axis, 3 diameters away. Its box of
 40 px stands at 100 i px. Red 255 is a picture that breaks the estimation. Where green is FLIPPED, the cars are turned by half
 a turn about their y; blue is their roll about the optical axis in degrees (up to ROLLED). In regions, one car stands in each.
+Depth is that of the cars' origins: its median gives their size. Folders with "truck" in their name are of that category.
 Folders named "size" give a model of 0.25 m.
 """
 
@@ -20,54 +21,65 @@ from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEsti
 from uns_pose_ros.geometry import rotation_from_vector
 from uns_pose_ros.inference import EstimatorConfig
 from uns_pose_ros.nodes import estimator_node
+from uns_pose_ros.scale import in_metres
 
 FLIPPED, ROLLED = 200, 180
 VERTICES = torch.tensor([[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]])
 TRIANGLES = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 
 
-def car(diameter: float | None) -> CategoryModel:
+def car(diameter: float | None, category: str = "car") -> CategoryModel:
     unit = torch.nn.functional.normalize(torch.ones(4, 8), dim=1)
-    return CategoryModel("car", VERTICES, TRIANGLES, unit, unit[:1], {}, diameter=diameter)
+    return CategoryModel(category, VERTICES, TRIANGLES, unit, unit[:1], {}, diameter=diameter)
 
 
 class ScriptedEstimator:
     device = torch.device("cpu")
 
-    def __init__(self, diameter: float | None) -> None:
-        self.models = (car(diameter),)
+    def __init__(self, models: Sequence[CategoryModel]) -> None:
+        self.models = tuple(models)
         self._warm = False
 
-    def __call__(self, image: np.ndarray, camera: Camera, regions: torch.Tensor | None = None) -> list[PoseEstimate]:
+    def __call__(
+        self, image: np.ndarray, camera: Camera, regions: torch.Tensor | None = None, depth: np.ndarray | None = None
+    ) -> list[PoseEstimate]:
         red, green, blue = (int(value) for value in image[0, 0])
         count = red if self._warm else 0
         self._warm = True
         if count == 255:
             raise RuntimeError("scripted fault")
-        unit = self.models[0].diameter
         turn = torch.eye(3, dtype=torch.float64)
         if green == FLIPPED:
             turn = torch.diag(torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64))
         if blue <= ROLLED and blue != red:  # a grey picture rolls nothing
             turn = rotation_from_vector(torch.tensor([0.0, 0.0, np.radians(blue)], dtype=torch.float64)) @ turn
+        found = [
+            self._estimate(model, i, turn) for model in self.models for i in range(count if regions is None else len(regions))
+        ]
         if regions is not None:
-            found = [self._estimate(i, turn, unit or 1.0, unit is not None) for i in range(len(regions))]
-            return [dataclasses.replace(one, box=box) for one, box in zip(found, regions, strict=True)]
-        return [self._estimate(i, turn, unit or 1.0, unit is not None) for i in range(count)]
+            found = [dataclasses.replace(one, box=box) for one, box in zip(found, regions, strict=True)]
+        if depth is not None and np.isfinite(depth).any():
+            found = [in_metres(one, float(np.nanmedian(depth)) / 3) for one in found]
+        return found
 
-    def _estimate(self, i: int, turn: torch.Tensor, unit: float, metric: bool) -> PoseEstimate:
+    def _estimate(self, model: CategoryModel, i: int, turn: torch.Tensor) -> PoseEstimate:
+        unit = model.diameter or 1.0
         pose = torch.eye(4, dtype=torch.float64)
         pose[:3, :3] = turn
         pose[:3, 3] = unit * torch.tensor([float(i), 0.0, 3.0])
         size = unit * torch.tensor([0.8, 0.4, 0.2], dtype=torch.float64)
         box = torch.tensor([100.0 * i, 100, 100.0 * i + 40, 140], dtype=torch.float64)
-        return PoseEstimate("car", pose, unit, metric, size, 0.9, None, Symmetry(), 40, 1.0, box)
+        metric = model.diameter is not None
+        return PoseEstimate(model.category, pose, unit, metric, size, 0.9, None, Symmetry(), 40, 1.0, box)
 
 
 def load(folders: Sequence[str], device: str, config: EstimatorConfig) -> ScriptedEstimator:
-    if not folders or not Path(folders[0]).name.startswith(("plain", "size")):
+    names = [Path(folder).name for folder in folders]
+    if not names or not all(name.startswith(("plain", "size")) for name in names):
         raise InvalidInput(f"{folders}: there is no model; plain or size are valid")
-    return ScriptedEstimator(0.25 if Path(folders[0]).name == "size" else None)
+    return ScriptedEstimator(
+        [car(0.25 if name.startswith("size") else None, "truck" if "truck" in name else "car") for name in names]
+    )
 
 
 if __name__ == "__main__":

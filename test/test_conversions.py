@@ -236,18 +236,16 @@ def test_a_quarter_turn_is_the_quaternion_known_for_it() -> None:
     assert position(pose) == [0.5, 0, 2]
 
 
-def test_diameters_become_metres_and_metres_stay() -> None:
-    covariance = torch.eye(6, dtype=torch.float64)
-    covariance[0, 3] = covariance[3, 0] = 0.5
-    scaled = conversions.in_metres(estimate(covariance=covariance), 0.25)
-    assert scaled.cam_from_canon[:3, 3].tolist() == [0.125, 0, 0.5]
-    assert scaled.size.tolist() == pytest.approx([0.2, 0.1, 0.05])
-    assert scaled.scale == 0.25
-    assert scaled.covariance is not None
-    assert scaled.covariance.diagonal().tolist() == [0.0625] * 3 + [1.0] * 3
-    assert float(scaled.covariance[0, 3]) == 0.125
-    metric = estimate(metric=True)
-    assert conversions.in_metres(metric, 0.25) is metric
+def test_depth_becomes_metres_and_nan_where_there_is_none() -> None:
+    camera = Camera(torch.eye(3, dtype=torch.float64), 3, 1)
+    millimetres = compat.array_to_image(np.array([[0, 1, 65535]], np.uint16), "16UC1", Header())
+    known = conversions.depth_from_message(millimetres, camera)
+    assert np.isnan(known[0, 0]) and known[0, 1:].tolist() == pytest.approx([0.001, 65.535])
+    metres = compat.array_to_image(np.array([[np.inf, 0.25, -1]], np.float32), "32FC1", Header())
+    known = conversions.depth_from_message(metres, camera)
+    assert np.isnan(known[0, ::2]).all() and known[0, 1] == 0.25
+    with pytest.raises(InvalidInput, match="the depth's encoding is 'mono8': 16UC1"):
+        conversions.depth_from_message(compat.array_to_image(np.ones((1, 3), np.uint8), "mono8", Header()), camera)
 
 
 def test_a_detection_holds_class_score_track_box_and_covariance() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import signal
 import subprocess
@@ -26,14 +27,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = sorted((ROOT / "launch").glob("*.launch.py"))
+COMMON = ROOT / "uns_pose_ros" / "nodes" / "launching.py"
 YAML = ROOT / "config" / "estimator.yaml"
 RECORDER_YAML = ROOT / "config" / "recorder.yaml"
 
 
 def declared_arguments(path: Path) -> dict[str, str]:
-    """Name and description of every argument that a launch file declares, without importing it."""
-    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    found = {}
+    """Name and description of every argument that a launch file declares, those in common too, without importing it."""
+    text = path.read_text()
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    found = declared_arguments(COMMON) if "launching.common_arguments(" in text else {}
     for call in calls:
         if isinstance(call.func, ast.Name) and call.func.id == "DeclareLaunchArgument":
             name = ast.literal_eval(call.args[0])
@@ -46,13 +49,8 @@ def test_every_launch_argument_is_described_and_every_one_used_is_declared(path:
     arguments = declared_arguments(path)
     assert arguments
     assert [name for name, text in arguments.items() if len(text) < 15] == []
-    tree = ast.parse(path.read_text())
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    used = {
-        call.args[0].value
-        for call in calls
-        if isinstance(call.func, ast.Name) and call.func.id == "LaunchConfiguration" and isinstance(call.args[0], ast.Constant)
-    }
+    used = set(re.findall(r'(?:given\[|LaunchConfiguration\(|flag\()"(\w+)"', path.read_text()))
+    assert used
     assert used <= arguments.keys()
 
 

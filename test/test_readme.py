@@ -48,7 +48,7 @@ def test_every_parameter_of_the_recorder_is_listed_with_its_default() -> None:
 
 def test_every_topic_of_the_recorder_is_listed() -> None:
     folder = ROOT / "uns_pose_ros" / "nodes"
-    source = "".join((folder / name).read_text() for name in ("inputs.py", "recorder_node.py", "transforms.py"))
+    source = "".join((folder / name).read_text() for name in ("inputs.py", "recorder_node.py", "running.py", "transforms.py"))
     used = set(re.findall(r'"(~/\w+|/tf|/tf_static|/diagnostics|image/compressed|camera_info)"', source))
     section = TEXT.split("\n## Filming", 1)[1].split("\n## ", 1)[0]
     assert used >= {"~/start", "~/stop", "~/status", "~/overlay", "/tf", "/tf_static", "camera_info"}
@@ -57,9 +57,9 @@ def test_every_topic_of_the_recorder_is_listed() -> None:
 
 def test_every_topic_of_the_node_is_listed() -> None:
     folder = ROOT / "uns_pose_ros" / "nodes"
-    files = ("publishing.py", "inputs.py", "regions.py", "estimator_node.py", "compat.py")
+    files = ("publishing.py", "inputs.py", "regions.py", "estimator_node.py", "compat.py", "running.py")
     source = "".join((folder / name).read_text() for name in files)
-    used = set(re.findall(r'"(~/\w+|/tf|/diagnostics|image/compressed|camera_info|detections_2d|mask)"', source))
+    used = set(re.findall(r'"(~/\w+|/tf|/diagnostics|image/compressed|camera_info|detections_2d|mask|depth)"', source))
     listed = " ".join(line for line in TEXT.splitlines() if line.startswith("|") or line.startswith("Services"))
     assert used >= {"~/detections", "~/poses", "~/markers", "~/overlay", "~/reset", "/diagnostics", "camera_info", "mask"}
     assert not [topic for topic in used if f"`{topic}`" not in listed]
@@ -96,7 +96,7 @@ def test_every_launch_argument_of_the_readme_is_declared() -> None:
     lines = re.findall(r"ros2 launch uns_pose_ros (\w+\.launch\.py)([^`\n]*(?:\n   [^`\n]*)*)", TEXT)
     assert {name for name, _ in lines} == {"estimate.launch.py", "record.launch.py"}
     for name, rest in lines:
-        source = (ROOT / "launch" / name).read_text()
+        source = (ROOT / "launch" / name).read_text() + (ROOT / "uns_pose_ros" / "nodes" / "launching.py").read_text()
         used = set(re.findall(r"(\w+):=", rest))
         assert used >= {"image", "camera_info"}
         assert not [argument for argument in used if f'"{argument}"' not in source], name

@@ -1,4 +1,4 @@
-"""Boxes and masks of other nodes: read from messages, paired with pictures by their stamp, over DDS."""
+"""Boxes, masks and depth of other nodes: read from messages, paired with pictures by their stamp, over DDS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from vision_msgs.msg import Detection2D, Detection2DArray, Detection3D, ObjectHypothesisWithPose
 
 from ros_robot import Robot
 from uns_pose_ros.datatypes import Camera, InvalidInput
@@ -133,3 +133,37 @@ def test_masks_say_where_the_objects_are(plain: Robot) -> None:
     masks.publish(array_to_image(mask[:48, :64].copy(), "mono8", header(2)))
     robot.show(5, seconds=2)
     robot.diagnosis("the mask is 64 x 48 px")
+
+
+def test_depth_gives_metres_with_a_mask_or_without_and_what_it_does_not_show_is_told(plain: Robot) -> None:
+    robot, stamps = plain, itertools.count(1)
+    masks, depths = (robot.node.create_publisher(Image, topic, RELIABLE) for topic in ("/mask", "/depth"))
+    mask, shown = np.zeros((480, 640), np.uint8), np.full((480, 640), 750, np.uint16)
+    mask[100:200, 100:200], shown[:, :300] = 1, 0
+
+    def send(depth: np.ndarray, encoding: str) -> None:
+        """A picture with all that belongs to it, again and again: the other end may not yet listen."""
+        stamp = next(stamps)
+        robot.calibrate()
+        depths.publish(array_to_image(depth, encoding, header(stamp)))
+        masks.publish(array_to_image(mask, "mono8", header(stamp)))
+        robot.show(1, stamp)
+
+    def found(depth: np.ndarray, encoding: str) -> list[Detection3D]:
+        send(depth, encoding)
+        return [detection for message in robot.heard["detections"] for detection in message.detections]
+
+    def told(part: str, depth: np.ndarray) -> bool:
+        send(depth, "32FC1")
+        return any(part in status.message for array in robot.heard["diagnostics"] for status in array.status)
+
+    robot.renew(use_depth=True, regions="mask")
+    (detection, *_) = robot.wait("an object in metres", lambda: found(shown, "16UC1"))
+    assert detection.results[0].pose.pose.position.z == pytest.approx(0.75)  # three diameters of 0.25 m
+    assert detection.bbox.size.x == pytest.approx(0.2)
+    robot.renew(use_depth=True, regions="search")
+    metres = np.where(shown > 0, np.float32(1.5), np.float32(np.nan))
+    (detection, *_) = robot.wait("an object in metres", lambda: found(metres, "32FC1"))
+    assert detection.bbox.size.x == pytest.approx(0.4)
+    robot.wait("the warning", lambda: told("depth says nothing of 1 of 1 objects", np.zeros((480, 640), np.float32)))
+    robot.wait("the refusal", lambda: told("the depth is 64 x 48 px, the image 640 x 480 px", np.ones((48, 64), np.float32)))

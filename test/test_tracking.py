@@ -55,6 +55,17 @@ def test_an_object_is_tentative_then_tracked_then_lost_and_comes_back_with_its_n
     assert len(tracker.tracks) == 1
 
 
+def test_a_size_that_depth_has_shown_once_is_kept_where_an_image_does_not_show_it() -> None:
+    tracker = Tracker()
+    unknown = estimate(pose((0.0, 0.0, 0.0), (0.0, 0.0, 5.0)), size=1.0, metric=False)  # five diameters away
+    measured = estimate(pose((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)), size=0.2)
+    found = [tracker.update([seen], k * TENTH)[0] for k, seen in enumerate([unknown, measured, unknown, unknown])]
+    assert [track.number for track in found] == [0, 0, 0, 0]
+    assert [track.estimate.metric for track in found] == [False, True, True, True]
+    assert [float(track.estimate.cam_from_canon[2, 3]) for track in found] == pytest.approx([5, 1, 1, 1], rel=1e-6)
+    assert [float(track.estimate.size.norm()) for track in found] == pytest.approx([1, 0.2, 0.2, 0.2])
+
+
 def test_a_lost_object_is_expected_where_the_cameras_motion_brings_it() -> None:
     cameras = [pose((0.0, 5.0 * k, 0.0), (0.0, 0.0, 0.0)) for k in range(6)]  # turning on the spot
     left, right = pose((0.0, 0.0, 0.0), (-0.45, 0.0, 1.0)), pose((0.0, 0.0, 0.0), (0.0, 0.0, 1.0))

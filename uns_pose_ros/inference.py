@@ -27,6 +27,7 @@ from uns_pose_ros.device import choose_device, choose_precision
 from uns_pose_ros.geometry import from_parts, project, sphere, transform
 from uns_pose_ros.network import STRIDE, Head, NetworkConfig
 from uns_pose_ros.pose_search import Places, Template
+from uns_pose_ros.scale import measured
 from uns_pose_ros.video import undistort
 from uns_pose_ros.visibility import visible_from
 
@@ -127,14 +128,24 @@ class Estimator:
             raise InvalidInput("the models read different layers of the backbone: train them with the same version")
 
     @torch.inference_mode()
-    def __call__(self, image: Tensor | NDArray[np.uint8], camera: Camera, regions: Tensor | None = None) -> list[PoseEstimate]:
+    def __call__(
+        self,
+        image: Tensor | NDArray[np.uint8],
+        camera: Camera,
+        regions: Tensor | None = None,
+        depth: Tensor | NDArray[np.float32] | None = None,
+    ) -> list[PoseEstimate]:
         """Poses of all instances in image (H, W, 3) uint8 RGB, best first.
 
         regions: boxes (N, 4) x0 y0 x1 y1 in px around one object each; without them the objects are searched for.
+        depth: (H, W) m of the same pixels, NaN where there is none: scales the poses of models that know no size (`measured`).
         """
         picture = torch.as_tensor(image)
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != torch.uint8 or not picture.numel():
             raise InvalidInput(f"image of shape {tuple(picture.shape)}, {picture.dtype}: (height, width, 3) uint8 RGB is valid")
+        if depth is not None and depth.shape != picture.shape[:2]:
+            raise InvalidInput(f"depth of shape {tuple(depth.shape)}: that of the image, {tuple(picture.shape[:2])}, is valid")
+        lens = camera
         if len(camera.distortion):
             picture, _, camera = undistort(picture.cpu(), None, camera)
         picture = picture.permute(2, 0, 1).to(self.device)
@@ -143,7 +154,10 @@ class Estimator:
         for runtime, box in zip(self._runtimes, boxes, strict=True):
             if box is not None and len(box):
                 estimates = sorted(self._estimate(runtime, picture, camera, box), key=lambda estimate: -estimate.score)
-                found += estimates if regions is not None else self._apart(estimates)
+                estimates = estimates if regions is not None else self._apart(estimates)
+                if depth is not None:
+                    estimates = [measured(one, runtime.model, lens, np.asarray(depth)) for one in estimates]
+                found += estimates
         return sorted(found, key=lambda estimate: -estimate.score)
 
     def _apart(self, estimates: list[PoseEstimate]) -> list[PoseEstimate]:

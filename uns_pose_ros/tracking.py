@@ -15,6 +15,7 @@ from torch import Tensor
 from uns_pose_ros import fusion
 from uns_pose_ros.datatypes import InvalidInput, PoseEstimate
 from uns_pose_ros.fusion import FusionConfig, Modes
+from uns_pose_ros.scale import in_metres
 
 _IMPOSSIBLE = 1e6  # cost of a pair that may not be matched
 
@@ -57,7 +58,8 @@ class Tracker:
     """Follows the objects that an Estimator finds in a stream of images of one camera.
 
     An object is found again by where it stands in the picture, in apparent diameters, which a wrong monocular depth does not
-    upset; the known motion of the camera says where to look.
+    upset; the known motion of the camera says where to look. An object whose size has once been measured keeps it where an
+    image does not show it; what was known of its pose in units of its size is dropped when its size becomes known.
     """
 
     def __init__(self, config: TrackerConfig = TrackerConfig(), filtering: FusionConfig = FusionConfig()) -> None:
@@ -112,8 +114,11 @@ class Tracker:
 
     def _continue(self, one: _Followed, estimate: PoseEstimate) -> _Followed:
         assert self._stamp is not None
+        if one.newest.metric and not estimate.metric:
+            estimate = in_metres(estimate, one.newest.scale / estimate.scale)
         seen = fusion.observe(estimate, self._fusion)
-        one.modes = fusion.update(one.modes, seen, estimate.symmetry, self._fusion) if self._config.fuse else seen
+        together = self._config.fuse and estimate.metric == one.newest.metric
+        one.modes = fusion.update(one.modes, seen, estimate.symmetry, self._fusion) if together else seen
         one.newest, one.sightings, one.seen = estimate, one.sightings + 1, self._stamp
         one.answer = fusion.conclude(one.modes, estimate) if self._config.fuse else estimate
         return one

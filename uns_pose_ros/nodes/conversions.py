@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import colorsys
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from geometry_msgs.msg import Point, Pose, PoseArray, Quaternion, TransformStamped, Vector3
-from sensor_msgs.msg import CameraInfo
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import ColorRGBA, Header
 from torch import Tensor
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 from visualization_msgs.msg import Marker, MarkerArray
 
 from uns_pose_ros import geometry
-from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate, PoseMode
-from uns_pose_ros.nodes.compat import matrix_to_quaternion
+from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
+from uns_pose_ros.nodes.compat import image_to_array, matrix_to_quaternion
 
 _MODELS = ("", "plumb_bob", "rational_polynomial")  # distortion models that OpenCV's eight coefficients hold
 _GOLDEN = 0.618034  # turns of hue between neighbouring track ids: no two of the first dozen look alike
@@ -82,6 +82,20 @@ def _distortion(info: CameraInfo) -> list[float]:
     return kept
 
 
+def depth_from_message(message: Image, camera: Camera) -> NDArray[np.float32]:
+    """Depth (H, W) m of the camera's picture, NaN where there is none (REP-118); raises InvalidInput where it is none of it."""
+    if message.encoding not in ("16UC1", "32FC1"):
+        raise InvalidInput(f"the depth's encoding is '{message.encoding}': 16UC1 (mm) and 32FC1 (m) are valid")
+    depth = image_to_array(message)
+    if depth.shape != (camera.height, camera.width):
+        height, width = depth.shape
+        raise InvalidInput(
+            f"the depth is {width} x {height} px, the image {camera.width} x {camera.height} px: one aligned to it is needed"
+        )
+    metres = depth.astype(np.float32) * (1e-3 if message.encoding == "16UC1" else 1)
+    return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(np.nan))
+
+
 def info_record(info: CameraInfo) -> dict[str, Any]:
     """What a camera_info message says, as JSON types, without its stamp."""
     roi = {name: int(getattr(info.roi, name)) for name in ("x_offset", "y_offset", "width", "height")}
@@ -91,34 +105,6 @@ def info_record(info: CameraInfo) -> dict[str, Any]:
         "distortion_model": info.distortion_model, **matrices,
         "binning_x": info.binning_x, "binning_y": info.binning_y, "roi": {**roi, "do_rectify": bool(info.roi.do_rectify)},
     }  # fmt: skip
-
-
-def in_metres(estimate: PoseEstimate, object_diameter: float) -> PoseEstimate:
-    """The estimate with lengths in metres; where the scale is unknown one diameter is `object_diameter` m."""
-    if estimate.metric:
-        return estimate
-    unit = object_diameter
-    others = [
-        PoseMode(_stretched(mode.cam_from_canon, unit), mode.log_weight, _in_metres(mode.covariance, unit))
-        for mode in estimate.alternatives
-    ]
-    return dataclasses.replace(
-        estimate, cam_from_canon=_stretched(estimate.cam_from_canon, unit), scale=estimate.scale * unit,
-        size=estimate.size * unit, covariance=_in_metres(estimate.covariance, unit), metric=True, alternatives=tuple(others),
-    )  # fmt: skip
-
-
-def _stretched(pose: Tensor, factor: float) -> Tensor:
-    stretched = pose.clone()
-    stretched[:3, 3] *= factor
-    return stretched
-
-
-def _in_metres(covariance: Tensor | None, diameter: float) -> Tensor | None:
-    if covariance is None:
-        return None
-    unit = torch.tensor([diameter] * 3 + [1.0] * 3, dtype=covariance.dtype)
-    return covariance * unit[:, None] * unit[None, :]
 
 
 def frame_name(prefix: str, estimate: PoseEstimate, track: int) -> str:

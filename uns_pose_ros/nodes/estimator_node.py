@@ -14,34 +14,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType, JumpThreshold
-from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, CompressedImage
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 from torch import Tensor
 
 from uns_pose_ros import storage
-from uns_pose_ros.datatypes import Camera, InvalidInput
+from uns_pose_ros.datatypes import Camera, InvalidInput, PoseEstimate
 from uns_pose_ros.fusion import FusionConfig
 from uns_pose_ros.inference import Estimator, EstimatorConfig
 from uns_pose_ros.nodes import compat, conversions, parameters, regions, running
-from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, Health
+from uns_pose_ros.nodes.diagnostics import OK, WARN, Health
 from uns_pose_ros.nodes.inputs import Inputs, Picture
+from uns_pose_ros.nodes.pairing import Item, Pairing
 from uns_pose_ros.nodes.parameters import SETTINGS, NodeParameters, TrackingParameters
 from uns_pose_ros.nodes.publishing import Results
-from uns_pose_ros.nodes.regions import SEARCH, Item, RegionPairing, Where
-from uns_pose_ros.nodes.running import one_line
+from uns_pose_ros.nodes.regions import SEARCH, SOURCES
+from uns_pose_ros.nodes.running import FAILURE, ManagedNode, one_line
 from uns_pose_ros.nodes.transforms import CameraMotion
 from uns_pose_ros.nodes.worker import Worker
+from uns_pose_ros.scale import in_metres
 from uns_pose_ros.tracking import Tracker, TrackerConfig, TrackState
 
+DEPTH = "depth"  # topic
 JOIN = 10.0  # s that deactivation waits for the picture being worked on
-SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 Load = Callable[[Sequence[str], str, EstimatorConfig], Estimator]
 
 
@@ -52,41 +50,26 @@ def load_estimator(folders: Sequence[str], device: str, config: EstimatorConfig)
     return Estimator([storage.load_model(Path(folder)) for folder in folders], device=device, config=config)
 
 
-class EstimatorNode(LifecycleNode):
+class EstimatorNode(ManagedNode):
     """Publishes the poses of every instance that its models find in the newest picture."""
 
     def __init__(self, load: Load = load_estimator, **options: Any) -> None:
         """load: makes the estimator in `configure`; options: those of rclpy's Node. Raises where a parameter is not valid."""
-        super().__init__("estimator", **options)
-        self._load = load
-        for settings in SETTINGS:
-            parameters.declare(self, settings)
-            parameters.read(self, settings)
-        self._settings = parameters.read(self, NodeParameters)
-        self.add_on_set_parameters_callback(self._on_parameters)
-        self._health = Health()
-        self._broadcaster = compat.TransformBroadcaster(self)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = self.create_timer(1.0, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
-        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
-        self._jump = self.get_clock().create_jump_callback(backward, post_callback=lambda jump: self.reset("time jumped back"))
         self._estimator: Estimator | None = None
+        super().__init__("estimator", SETTINGS, Health(), **options)
+        self._load = load
+        self._broadcaster = compat.TransformBroadcaster(self)
+        self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self._results: Results | None = None
         self._inputs: Inputs | None = None
-        self._pairing: RegionPairing | None = None
+        self._pairing: Pairing | None = None
         self._worker: Worker[Item] | None = None
         self._lock = threading.Lock()  # guards what the worker and a reset both touch: tracker, last stamp, markers
-        self._tracking = parameters.read(self, TrackingParameters)
         self._most = EstimatorConfig().max_instances  # regions that are looked at in a picture
         self._tracker = Tracker()
         self._motion: CameraMotion | None = None
         self._last_stamp = -1  # ns
         self._epoch = 0  # counts resets
-
-    def start(self) -> bool:
-        """Configure and activate, as a lifecycle manager would; False where it cannot."""
-        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
     @property
     def autostart(self) -> bool:
@@ -121,33 +104,19 @@ class EstimatorNode(LifecycleNode):
         fixed, timeout = self._tracking.fixed_frame, self._tracking.transform_timeout
         self._motion = CameraMotion(self, fixed, timeout) if fixed else None
         self._worker = Worker(self._work, lambda: self._health.dropped("replaced by a newer image"))
-        if self._settings.regions == SEARCH:
-            put = self._put_alone
-        else:
-            self._pairing = RegionPairing(self, self._settings.regions, self._health, self._worker.put)
-            put = self._pairing.picture
-        self._inputs = Inputs(self, self._settings.transport, self._health, put)
+        kinds = {} if self._settings.regions == SEARCH else {self._settings.regions: SOURCES[self._settings.regions]}
+        if self._settings.use_depth:
+            kinds[DEPTH] = Image
+        self._pairing = Pairing(self, kinds, self._health, self._worker.put)
+        self._inputs = Inputs(self, self._settings.transport, self._health, self._pairing.picture)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._stop()
+        self.close()
         self.reset("deactivated")
         return super().on_deactivate(state)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
-        return super().on_cleanup(state)
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._stop()
-        self._release()
-        return super().on_shutdown(state)
-
     def close(self) -> None:
-        """Stop the worker before the node is destroyed."""
-        self._stop()
-
-    def _stop(self) -> None:
         if self._inputs is not None:
             self._inputs.close()
             self._inputs = None
@@ -166,29 +135,15 @@ class EstimatorNode(LifecycleNode):
         if self._results is not None:
             self._results.close()
         self._results = self._estimator = None
-        self._health.clear()
 
     # Pictures
 
-    def _put_alone(self, item: tuple[Picture, CameraInfo]) -> None:
-        if self._worker is not None:
-            self._worker.put((*item, None))
-
     def _work(self, item: Item) -> None:
         """In the worker's thread: everything from a message to the published results; never raises."""
-        try:
-            self._process(*item)
-        except InvalidInput as error:
-            self._health.dropped("unusable image or camera_info")
-            self._complain("input", one_line(error))
-        except Exception as error:  # one picture that breaks the estimation must not end the node
-            if self.context.ok():
-                self._health.dropped("estimation failed")
-                self._complain("input", f"estimation failed: {one_line(error)}")
-        else:
-            self._health.condition("input", OK, "")
+        self._attempt(lambda: self._process(item), "estimation failed")
 
-    def _process(self, message: Picture, info: CameraInfo, where: Where | None) -> None:
+    def _process(self, item: Item) -> None:
+        message, _, _ = item
         began, header = time.monotonic(), message.header
         stamp = Time.from_msg(header.stamp).nanoseconds
         if stamp == self._last_stamp:
@@ -199,15 +154,8 @@ class EstimatorNode(LifecycleNode):
         with self._lock:
             self._last_stamp, epoch = stamp, self._epoch
         picture = compat.compressed_to_rgb(message) if isinstance(message, CompressedImage) else compat.image_to_rgb(message)
-        height, width = picture.shape[:2]
-        camera = conversions.camera_from_info(info, width, height, self._settings.rectified)
-        self._check_headers(message, info)
-        assert self._estimator is not None and self._results is not None  # the worker lives between activate and deactivate
-        diameter = self._settings.object_diameter
-        boxes = None if where is None else regions.boxes_of(where, camera, self._settings.classes, self._most)
-        seen = self._estimator(picture, camera, boxes)
-        if diameter:
-            seen = [conversions.in_metres(estimate, diameter) for estimate in seen]
+        camera, seen = self._estimate(picture, item)
+        assert self._results is not None
         motion = None if self._motion is None else self._motion_since_last(header.frame_id, stamp)
         with self._lock:
             if epoch != self._epoch:
@@ -217,11 +165,29 @@ class EstimatorNode(LifecycleNode):
             if not self._tracking.tentative:
                 tracks = [track for track in tracks if track.state == TrackState.TRACKED]
             known = [track.estimate for track in tracks]
-            sent = [conversions.in_metres(estimate, 1.0) for estimate in known]
+            sent = [in_metres(estimate, 1.0) for estimate in known]
             numbers = [track.number for track in tracks]
             self._results.publish(header, picture, camera, known, sent, numbers, self._settings.frame_prefix)
         latency = (self.get_clock().now().nanoseconds - stamp) / 1e9
         self._health.published(latency, time.monotonic() - began)
+
+    def _estimate(self, picture: np.ndarray, item: Item) -> tuple[Camera, list[PoseEstimate]]:
+        """The camera, and what is seen in the picture (H, W, 3) RGB, with what other nodes say of it; in metres where known."""
+        message, info, others = item
+        height, width = picture.shape[:2]
+        camera = conversions.camera_from_info(info, width, height, self._settings.rectified)
+        self._check_headers(message, info)
+        assert self._estimator is not None  # the worker lives between activate and deactivate
+        where, depth = others.get(self._settings.regions), others.get(DEPTH)
+        boxes = None if where is None else regions.boxes_of(where, camera, self._settings.classes, self._most)
+        distances = None if depth is None else conversions.depth_from_message(depth, camera)
+        seen = self._estimator(picture, camera, boxes, distances)
+        if depth is not None:
+            blind = sum(not estimate.metric for estimate in seen)
+            text = f"depth says nothing of {blind} of {len(seen)} objects: their size is not known"
+            self._health.condition("depth", WARN if blind else OK, text)
+        diameter = self._settings.object_diameter
+        return camera, [in_metres(estimate, diameter) for estimate in seen] if diameter else seen
 
     def _motion_since_last(self, frame: str, stamp: int) -> Tensor | None:
         """cam_now_from_cam_before (4, 4), None where TF does not tell, which diagnostics say then."""
@@ -263,49 +229,43 @@ class EstimatorNode(LifecycleNode):
         response.success, response.message = True, "objects forgotten, track ids start at 0"
         return response
 
-    def _on_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        ours = [parameter for parameter in changed if parameter.name in parameters.names(*SETTINGS)]
-        fixed = [parameter.name for parameter in ours if parameter.name not in parameters.LIVE]
-        if fixed and self._estimator is not None:
-            reason = f"{', '.join(fixed)}: read by configure only; deactivate and clean up the node first"
-            return SetParametersResult(successful=False, reason=f"{reason} (at any time: {', '.join(parameters.LIVE)})")
-        try:
-            for settings in SETTINGS:
-                parameters.read(self, settings, ours)
-            self._settings = parameters.read(self, NodeParameters, ours)
-            self._tracking = parameters.read(self, TrackingParameters, ours)
-        except (InvalidInput, ValueError) as error:
-            return SetParametersResult(successful=False, reason=one_line(error))
+    def _on_jump(self) -> None:
+        self.reset("time jumped back")
+
+    def _refusal(self, names: Sequence[str]) -> str:
+        fixed = ", ".join(name for name in names if name not in parameters.LIVE)
+        if not fixed or self._estimator is None:
+            return ""
+        reason = f"{fixed}: read by configure only; deactivate and clean up the node first"
+        return f"{reason} (at any time: {', '.join(parameters.LIVE)})"
+
+    def _settle(self, changed: Sequence[Parameter]) -> None:
+        for kind in SETTINGS:
+            parameters.read(self, kind, changed)
+        self._settings = parameters.read(self, NodeParameters, changed)
+        self._tracking = parameters.read(self, TrackingParameters, changed)
         self._warn_of_scale()
-        return SetParametersResult(successful=True)
 
     def _warn_of_scale(self) -> None:
         models = [] if self._estimator is None else self._estimator.models
         unknown = [model.category for model in models if model.diameter is None]
-        text = f"size of {', '.join(unknown)} unknown: its diameter is published as 1 m; set object_diameter"
-        if self._health.condition("scale", WARN if unknown and not self._settings.object_diameter else OK, text):
+        text = f"size of {', '.join(unknown)} unknown: its diameter is published as 1 m; set object_diameter or use_depth"
+        if self._health.condition(
+            "scale", WARN if unknown and not (self._settings.object_diameter or self._settings.use_depth) else OK, text
+        ):
             self.get_logger().warning(text)
 
-    def _complain(self, key: str, text: str) -> None:
-        """An error that lasts until the next success: to the log once, to diagnostics as long as it lasts."""
-        self._health.failed(text)
-        if self._health.condition(key, ERROR, text):
-            self.get_logger().error(text)
-
-    def _diagnose(self) -> None:
+    def _tick(self) -> None:
         if self._inputs is not None:
             self._inputs.check()
         if self._pairing is not None:
             self._pairing.check()
-        facts = {"state": self._state_machine.current_state[1], "models": ", ".join(self._settings.model_folders)}
+        facts = {"models": ", ".join(self._settings.model_folders)}
         with self._lock:
             states = [track.state for track in self._tracker.tracks]
         facts["objects"] = ", ".join(f"{states.count(state)} {state.value}" for state in TrackState)
         device = "none" if self._estimator is None else str(self._estimator.device)
-        name = self.get_fully_qualified_name().lstrip("/")
-        message = DiagnosticArray(status=[self._health.status(f"{name}: pose estimation", device, facts)])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        self._diagnose("pose estimation", device, facts)
 
 
 def run(load: Load = load_estimator, args: list[str] | None = None) -> int:

@@ -44,6 +44,9 @@ class NodeParameters:
         choices=("search", "detections_2d", "mask"),
     )
     detection_classes: tuple[str, ...] = setting(("",), "class ids of detections_2d to be taken; blank: all of them")
+    use_depth: bool = setting(
+        False, "true: pictures wait for the depth image of their stamp, which gives metres where a model does not know its size"
+    )
     object_diameter: float = setting(
         0.0,
         "m, diagonal of the object's box, for models that do not know their size; 0: unknown, one diameter is sent as 1 m",

@@ -13,11 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType, JumpThreshold
-from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -29,10 +26,10 @@ from uns_pose_ros.datatypes import Camera, InvalidInput
 from uns_pose_ros.guidance import Coverage, guide
 from uns_pose_ros.keyframes import KeyframeConfig
 from uns_pose_ros.nodes import compat, conversions, parameters
-from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, Health
+from uns_pose_ros.nodes.diagnostics import OK, WARN, Health
 from uns_pose_ros.nodes.inputs import Inputs, Picture
 from uns_pose_ros.nodes.recorder_parameters import AT_ACTIVATION, RecorderParameters
-from uns_pose_ros.nodes.running import one_line, run
+from uns_pose_ros.nodes.running import ManagedNode, one_line, run
 from uns_pose_ros.nodes.session import Session
 from uns_pose_ros.nodes.transforms import TransformListener
 from uns_pose_ros.nodes.worker import Worker
@@ -41,7 +38,6 @@ from uns_pose_ros.photo import Photo
 from uns_pose_ros.recording import Recording, Shot, recover
 from uns_pose_ros.transform_tree import TransformTree
 
-SUCCESS = TransitionCallbackReturn.SUCCESS
 SETTINGS: tuple[type, ...] = (RecorderParameters, KeyframeConfig)
 NO_TRANSFORM = "no transform at the picture's stamp"
 _DEPTH = 10  # messages that wait in the middleware: none is to be lost while a callback is late
@@ -51,24 +47,14 @@ _OVERLAY_LONGEST = 640  # px
 _TOLD = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-class RecorderNode(LifecycleNode):
+class RecorderNode(ManagedNode):
     """Records the pictures of a camera that are worth it, from ~/start to ~/stop."""
 
     def __init__(self, **options: Any) -> None:
         """options: those of rclpy's Node. Raises where a parameter is not valid."""
-        super().__init__("recorder", **options)
-        for settings in SETTINGS:
-            parameters.declare(self, settings)
-        self._config = parameters.read(self, KeyframeConfig)
-        self._settings = parameters.read(self, RecorderParameters)
-        self.add_on_set_parameters_callback(self._on_parameters)
-        self._health = Health("pictures kept", "writing")
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = self.create_timer(1.0, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        super().__init__("recorder", SETTINGS, Health("pictures kept", "writing"), **options)
         self._start_service = self.create_service(Trigger, "~/start", self._on_start)
         self._stop_service = self.create_service(Trigger, "~/stop", self._on_stop)
-        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
-        self._jump = self.get_clock().create_jump_callback(backward, post_callback=lambda jump: self._forget_time())
         self._tree = TransformTree()
         self._listener: TransformListener | None = None
         self._inputs: Inputs | None = None
@@ -78,10 +64,6 @@ class RecorderNode(LifecycleNode):
         self._last_stamp = -1  # ns
         self._told = 0.0  # s, monotonic, when the last overlay went out
         self._outcome = ""  # of the last picture
-
-    def start(self) -> bool:
-        """Configure and activate, as a lifecycle manager would; False where it cannot."""
-        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
     @property
     def autostart(self) -> bool:
@@ -100,27 +82,13 @@ class RecorderNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         self._halt.clear()
-        self._forget_time()
+        self._on_jump()
         self._listener = TransformListener(self, self._tree) if self._settings.frame else None
         self._judge = Worker(self._work, lambda: self._health.dropped("replaced by a newer image"), self._settings.queue)
         self._inputs = Inputs(self, self._settings.transport, self._health, self._judge.put, _DEPTH)
         if self._settings.record:
             self._begin()
         return result
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.close()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
-        return super().on_cleanup(state)
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.close()
-        if state.label != "unconfigured":
-            self._release()
-        return super().on_shutdown(state)
 
     def close(self) -> None:
         """Hear no more pictures and finish the recording, if there is one; the folder is whole afterwards."""
@@ -138,7 +106,6 @@ class RecorderNode(LifecycleNode):
     def _release(self) -> None:
         for publisher in (self._status, self._overlay):
             self.destroy_lifecycle_publisher(publisher)
-        self._health.clear()
 
     # From start to stop
 
@@ -192,17 +159,7 @@ class RecorderNode(LifecycleNode):
 
     def _work(self, item: tuple[Picture, CameraInfo]) -> None:
         """In the judging thread: everything from a message to a picture kept or not; never raises."""
-        try:
-            self._process(*item)
-        except InvalidInput as error:
-            self._health.dropped("unusable image or camera_info")
-            self._complain("input", one_line(error))
-        except Exception as error:  # one picture must not end the recording
-            if self.context.ok():
-                self._health.dropped("failed")
-                self._complain("input", f"a picture failed: {one_line(error)}")
-        else:
-            self._health.condition("input", OK, "")
+        self._attempt(lambda: self._process(*item), "recording a picture failed")
 
     def _process(self, message: Picture, info: CameraInfo) -> None:
         session = self._session
@@ -216,7 +173,7 @@ class RecorderNode(LifecycleNode):
             return
         if stamp < self._last_stamp:
             self.get_logger().info("the images' stamps jumped back")
-            self._forget_time()
+            self._on_jump()
         self._last_stamp = stamp
         compressed = isinstance(message, CompressedImage)
         photo = Photo.of_file(bytes(message.data)) if compressed else Photo.of_pixels(compat.image_to_rgb(message))
@@ -277,31 +234,21 @@ class RecorderNode(LifecycleNode):
 
     # Everything else
 
-    def _forget_time(self) -> None:
-        """What is known of a time that has been left."""
+    def _on_jump(self) -> None:
+        """Forget what is known of a time that has been left."""
         self._last_stamp = -1
         self._tree.clear()
 
-    def _on_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
-        ours = [parameter for parameter in changed if parameter.name in parameters.names(*SETTINGS)]
-        fixed = ", ".join(parameter.name for parameter in ours if parameter.name in AT_ACTIVATION)
-        if ours and self._session is not None:
-            return SetParametersResult(successful=False, reason="recording: call ~/stop before parameters are changed")
-        if fixed and self._inputs is not None:
-            return SetParametersResult(successful=False, reason=f"{fixed}: read by activate only; deactivate the node first")
-        try:
-            config = parameters.read(self, KeyframeConfig, ours)
-            self._settings = parameters.read(self, RecorderParameters, ours)
-        except (InvalidInput, ValueError) as error:
-            return SetParametersResult(successful=False, reason=one_line(error))
-        self._config = config
-        return SetParametersResult(successful=True)
+    def _refusal(self, names: Sequence[str]) -> str:
+        if self._session is not None:
+            return "recording: call ~/stop before parameters are changed"
+        fixed = ", ".join(name for name in names if name in AT_ACTIVATION)
+        return f"{fixed}: read by activate only; deactivate the node first" if fixed and self._inputs is not None else ""
 
-    def _complain(self, key: str, text: str) -> None:
-        """An error that lasts until the next success: to the log once, to diagnostics as long as it lasts."""
-        self._health.failed(text)
-        if self._health.condition(key, ERROR, text) and self.context.ok():
-            self.get_logger().error(text)
+    def _settle(self, changed: Sequence[Parameter]) -> None:
+        config = parameters.read(self, KeyframeConfig, changed)
+        self._settings = parameters.read(self, RecorderParameters, changed)
+        self._config = config
 
     def _tick(self) -> None:
         """Once a second, and at start and stop: diagnostics and status, and the end of a session that failed."""
@@ -310,17 +257,13 @@ class RecorderNode(LifecycleNode):
         if self._inputs is not None:
             self._inputs.check()
         session = self._session
-        facts = {"state": self._state_machine.current_state[1], "recording": "no" if session is None else "yes"}
+        facts = {"recording": "no" if session is None else "yes"}
         if session is not None:
             session.settle()
             facts |= {"folder": str(session.recording.folder), "pictures in the folder": str(session.kept)}
             facts |= session.coverage().facts()
-        name = self.get_fully_qualified_name().lstrip("/")
-        status = self._health.status(f"{name}: recording", "cpu", facts)
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
-        if facts["state"] == "active":
+        status = self._diagnose("recording", "cpu", facts)
+        if self._state_machine.current_state[1] == "active":
             self._status.publish(status)
 
 

@@ -1,87 +1,26 @@
-"""Where to look in a picture, as another node says: boxes of a detector or a mask, paired with the picture by its stamp."""
+"""Where to look in a picture, as another node says: boxes of a detector or a mask."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 import torch
-from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import Image
 from torch import Tensor
 from vision_msgs.msg import Detection2DArray
 
 from uns_pose_ros.datatypes import Camera, InvalidInput
 from uns_pose_ros.nodes import compat
-from uns_pose_ros.nodes.diagnostics import OK, WARN, Health
-from uns_pose_ros.nodes.inputs import Picture
 
 SEARCH = "search"  # the estimator looks for the objects itself
 SOURCES: dict[str, type] = {"detections_2d": Detection2DArray, "mask": Image}
 Where: TypeAlias = Detection2DArray | Image
-Item: TypeAlias = tuple[Picture, CameraInfo, Where | None]
 
-_KEPT = 8  # pictures that wait for their regions, and regions that wait for their picture
 _LEAST = 4.0  # px, sides of a region that can show anything
 _LEAST_AREA = 0.0005  # of the picture, for a part of a mask to be an object
-
-
-class RegionPairing:
-    """Holds pictures back until the regions with the same stamp are there; either may come first. One thread calls all."""
-
-    def __init__(self, node: LifecycleNode, source: str, health: Health, put: Callable[[Item], None]) -> None:
-        """source: a topic of SOURCES; put: where a picture, its camera_info and its regions go."""
-        self._node, self._source, self._health, self._put = node, source, health, put
-        self._pictures: OrderedDict[int, tuple[Picture, CameraInfo]] = OrderedDict()
-        self._regions: OrderedDict[int, Where] = OrderedDict()
-        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._subscription = node.create_subscription(
-            SOURCES[source], source, self._on_regions, qos,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )  # fmt: skip
-
-    def close(self) -> None:
-        self._node.destroy_subscription(self._subscription)
-
-    def check(self) -> None:
-        """Tell the health where nothing is paired; called now and then."""
-        topic = self._subscription.topic_name
-        text = f"images wait for {self._source} of their stamp on {topic} ({self._node.count_publishers(topic)} publishers)"
-        self._health.condition("no regions", WARN if len(self._pictures) == _KEPT else OK, text)
-
-    def picture(self, item: tuple[Picture, CameraInfo]) -> None:
-        """A picture with its camera_info has come."""
-        self._pictures[_stamp(item[0])] = item
-        if len(self._pictures) > _KEPT:
-            self._pictures.popitem(last=False)
-            self._health.dropped(f"no {self._source} of its stamp")
-        self._pair(_stamp(item[0]))
-
-    def _on_regions(self, message: Where) -> None:
-        self._regions[_stamp(message)] = message
-        if len(self._regions) > _KEPT:
-            self._regions.popitem(last=False)
-        self._pair(_stamp(message))
-
-    def _pair(self, stamp: int) -> None:
-        """Hand over the picture of that stamp if its regions are there; older ones that still wait are given up."""
-        if stamp not in self._pictures or stamp not in self._regions:
-            return
-        item, where = self._pictures.pop(stamp), self._regions.pop(stamp)
-        for other in [other for other in self._pictures if other < stamp]:  # detectors answer in order: nothing will come
-            del self._pictures[other]
-            self._health.dropped(f"no {self._source} of its stamp")
-        self._put((*item, where))
-
-
-def _stamp(message: Any) -> int:
-    return int(Time.from_msg(message.header.stamp).nanoseconds)
 
 
 def boxes_of(where: Where, camera: Camera, classes: Sequence[str], most: int) -> Tensor:

@@ -1,0 +1,86 @@
+"""What the launch files have in common: arguments, the node's process, the window with its overlay. They alone import this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import DeclareLaunchArgument
+from launch.conditions import IfCondition
+from launch.launch_context import LaunchContext
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+
+PACKAGE = "uns_pose_ros"
+
+
+def share(folder: str, file: str) -> str:
+    """Path of one of the package's installed files."""
+    return f"{get_package_share_directory(PACKAGE)}/{folder}/{file}"
+
+
+def common_arguments(name: str) -> list[DeclareLaunchArgument]:
+    """Of the node called `name` by default, whose parameter file has its name."""
+    return [
+        DeclareLaunchArgument(
+            "image",
+            default_value="image",
+            description="topic of the pictures; with transport compressed the one without /compressed",
+        ),
+        DeclareLaunchArgument("camera_info", default_value="camera_info", description="topic of the camera's calibration"),
+        DeclareLaunchArgument("namespace", default_value="", description="put before the node's name and every relative topic"),
+        DeclareLaunchArgument("name", default_value=name, description="the node's name, part of its topics"),
+        DeclareLaunchArgument(
+            "params_file", default_value=share("config", f"{name}.yaml"), description="parameter file of the node, YAML"
+        ),
+        DeclareLaunchArgument(
+            "autostart", default_value="true", description="false: stay unconfigured and wait for a lifecycle manager"
+        ),
+        DeclareLaunchArgument("use_sim_time", default_value="false", description="true: take the time from /clock"),
+        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
+        DeclareLaunchArgument(
+            "overlay", default_value="false", description="true: open a window with the overlay (rqt_image_view)"
+        ),
+    ]
+
+
+def values(context: LaunchContext, arguments: Sequence[DeclareLaunchArgument]) -> dict[str, str]:
+    """What the arguments are set to."""
+    return {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in arguments}
+
+
+def flag(name: str) -> ParameterValue:
+    """An argument as a parameter that is true or false."""
+    return ParameterValue(LaunchConfiguration(name), value_type=bool)
+
+
+def own_name(given: Mapping[str, str]) -> str:
+    """The node's name with its namespace."""
+    return "/".join(["", *given["namespace"].strip("/").split("/"), given["name"]]).replace("//", "/")
+
+
+def node(
+    given: Mapping[str, str],
+    executable: str,
+    parameters: Mapping[str, Any],
+    remappings: Sequence[tuple[str, str]] = (),
+    **options: Any,
+) -> Node:
+    """The process of one of our nodes; parameters and remappings: those it has besides the common ones."""
+    both = {"autostart": flag("autostart"), "use_sim_time": flag("use_sim_time")}
+    image = given["image"]
+    topics = [("image", image), ("image/compressed", f"{image}/compressed"), ("camera_info", given["camera_info"])]
+    return Node(
+        package=PACKAGE, executable=executable, name=given["name"], namespace=given["namespace"],
+        parameters=[ParameterFile(given["params_file"]), {**both, **parameters}], remappings=[*topics, *remappings],
+        arguments=["--ros-args", "--log-level", given["log_level"]], output="screen", **options,
+    )  # fmt: skip
+
+
+def overlay_window(given: Mapping[str, str]) -> Node:
+    return Node(
+        package="rqt_image_view", executable="rqt_image_view", name="overlay_view", namespace=given["namespace"],
+        arguments=[f"{own_name(given)}/overlay"], condition=IfCondition(given["overlay"]),
+    )  # fmt: skip
