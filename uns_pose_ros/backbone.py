@@ -23,6 +23,7 @@ CHANNELS = 384
 DEPTH = 12  # blocks
 HEADS = 6
 GRID = 37  # patches along a side of the 518 px images of the training: size of the position embedding
+_MOST_GRIDS = 16  # whose positions are kept
 Precision = Literal["fp32", "bf16"]
 
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
@@ -105,6 +106,7 @@ class DinoV2(nn.Module):
         self.patch_embed = PatchEmbedding()
         self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
         self.norm = nn.LayerNorm(CHANNELS, eps=1e-6)
+        self._resized: dict[tuple[int, int, torch.device], Tensor] = {}  # positions of a frozen network, by grid
 
     def forward(self, images: Tensor, layers: Sequence[int] | None = None) -> Tensor:
         """Patch features of images (B, 3, H, W), `normalise`d; H and W multiples of 14.
@@ -135,10 +137,22 @@ class DinoV2(nn.Module):
         """
         if (rows, columns) == (GRID, GRID):
             return self.pos_embed
+        key = (rows, columns, self.pos_embed.device)
+        if key in self._resized:
+            return self._resized[key]
         grid = self.pos_embed[:, 1:].unflatten(1, (GRID, GRID)).permute(0, 3, 1, 2)
         factors = ((rows + 0.1) / GRID, (columns + 0.1) / GRID)
         grid = F.interpolate(grid.float(), scale_factor=factors, mode="bicubic", antialias=False)
-        return torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], 1)
+        positions = torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], 1)
+        if not self.pos_embed.requires_grad and len(self._resized) < _MOST_GRIDS:
+            self._resized[key] = positions
+        return positions
+
+    def halve(self) -> None:
+        """Keep the matrices in bfloat16, as products in bfloat16 read them: else they are converted for every image."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.to(torch.bfloat16)
 
 
 def load_backbone(path: Path | None = None, device: str = "auto", precision: Precision = "fp32") -> DinoV2:
@@ -156,4 +170,6 @@ def load_backbone(path: Path | None = None, device: str = "auto", precision: Pre
         backbone.load_state_dict(safetensors.torch.load_file(path), assign=True)
     except (RuntimeError, OSError, safetensors.SafetensorError) as error:
         raise InvalidInput(f"{path} does not hold the weights of DINOv2 ViT-S/14: {str(error).splitlines()[0]}") from error
+    if precision == "bf16":
+        backbone.halve()
     return backbone.requires_grad_(False).eval().to(choose_device(device))
