@@ -4,8 +4,8 @@
     python benchmarks/soak.py demo/out/chair/model --minutes 10 --json soak.json
 
 The camera sends the same object in pictures of 1280 x 720 px at 30 Hz, reliably, whatever the node can take; the newest is
-answered. Every ten seconds the camera's frame is another, and a picture's stamp tells which, in its last three digits: an answer
-whose frame is not its stamp's, or whose stamp goes back or comes twice, is counted as wrong. Linux only.
+answered. Every ten seconds the camera's frame is another, and a picture's stamp tells which, in its last three digits: an
+answer whose frame is not its stamp's, or whose stamp goes back or comes twice, is counted as wrong. Linux only.
 """
 
 from __future__ import annotations
