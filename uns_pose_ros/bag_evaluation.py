@@ -159,7 +159,7 @@ def _resting(path: Path) -> tuple[str, np.ndarray]:
         rotation = pose[:3, :3]
         if pose.shape == (4, 4) and float((nearest_rotation(rotation) - rotation).abs().max()) < 0.01:
             return str(record["frame"]), pose.numpy()
-    except (TypeError, KeyError, ValueError, RuntimeError):
+    except (TypeError, LookupError, ValueError, ArithmeticError, RuntimeError):
         pass
     raise InvalidInput(f'{path}: {{"frame": TF frame, "pose": 4x4 rigid frame_from_object, m}} is needed')
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from uns_pose_ros.datatypes import Camera, InvalidInput
 from uns_pose_ros.geometry import from_parts, matrix_to_quaternion, quaternion_to_matrix
-from uns_pose_ros.storage import atomic_write
+from uns_pose_ros.storage import atomic_write, stays_inside
 
 # Name, COLMAP's number, focal lengths, distortion coefficients, and how those become OpenCV's k1 k2 p1 p2 k3 k4 k5 k6.
 _MODELS: dict[str, tuple[int, int, int]] = {
@@ -115,7 +115,7 @@ def _camera(model: str, width: int, height: int, values: Sequence[float]) -> Cam
 
 def _image(name: str, camera_id: int, pose: Sequence[float]) -> SparseImage:
     """Image of a pose qw qx qy qz tx ty tz, cam from obj."""
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+    if not stays_inside(name):
         raise ValueError(f"image name {name!r}: a path below images/ is valid")
     values = torch.tensor(pose, dtype=torch.float64)
     if not bool(torch.isfinite(values).all()) or float(values[:4].norm()) < 1e-6:

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+MAX_ORDER = 3600  # of a symmetry; its rotations are enumerated
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
 
@@ -31,6 +32,12 @@ def _check(tensor: Tensor, name: str, shape: tuple[int | None, ...], dtype: torc
         raise ValueError(f"{name} is {tensor.dtype}, {dtype} needed")
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{name} holds values that are not finite")
+
+
+def _check_indices(indices: Tensor, who: str, what: str, count: int) -> None:
+    for index in (int(indices.min()), int(indices.max())) if indices.numel() else ():
+        if not 0 <= index < count:
+            raise ValueError(f"{'an' if who[0] in 'aeiou' else 'a'} {who} names {what} {index} of {count}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +114,9 @@ class FeatureMesh:
         _check(self.cameras_in_obj, "cameras_in_obj", (None, 4, 4), torch.float32)
         if self.mirrored is not None:
             _check(self.mirrored, "mirrored features", tuple(self.features.shape), torch.float16)
-        if len(self.triangles) and int(self.triangles.max()) >= len(self.vertices):
-            raise ValueError(f"a triangle names vertex {int(self.triangles.max())} of {len(self.vertices)}")
-        if len(self.vertex_index) and int(self.vertex_index.max()) >= len(self.vertices):
-            raise ValueError(f"an observation names vertex {int(self.vertex_index.max())} of {len(self.vertices)}")
+        _check_indices(self.triangles, "triangle", "vertex", len(self.vertices))
+        _check_indices(self.vertex_index, "observation", "vertex", len(self.vertices))
+        _check_indices(self.view_index, "observation", "view", len(self.cameras_in_obj))
 
     @property
     def diameter(self) -> float:
@@ -127,8 +133,10 @@ class Symmetry:
 
     def __post_init__(self) -> None:
         _check(self.axis, "symmetry axis", (3,), torch.float64)
-        if self.order < 0:
-            raise ValueError(f"symmetry order {self.order}: 0 (continuous), 1 (none) or n are valid")
+        if not 0 <= self.order <= MAX_ORDER:
+            raise ValueError(f"symmetry order {self.order}: 0 (continuous), 1 (none) or n up to {MAX_ORDER} are valid")
+        if not float(self.axis.norm()) > 0:
+            raise ValueError("the symmetry axis is zero")
 
     @property
     def name(self) -> str:
@@ -173,6 +181,10 @@ class CategoryModel:
         _check(self.triangles, "template triangles", (None, 3), torch.int64)
         _check(self.bank, "bank", (len(self.vertices), None), torch.float32)
         _check(self.clutter, "clutter", (None, self.bank.shape[1]), torch.float32)
+        for name, tensor in self.head.items():
+            _check(tensor, f"head's {name}", tuple(tensor.shape))
+        if self.diameter is not None and not 0 < self.diameter < math.inf:
+            raise ValueError(f"diameter {self.diameter} m: a positive length, or None where it is unknown, is valid")
 
     @property
     def extents(self) -> Tensor:

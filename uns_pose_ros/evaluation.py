@@ -63,7 +63,7 @@ def _rotation(path: Path, name: str, label: Any) -> Tensor:
         off = (matrix @ matrix.T - torch.eye(3, dtype=torch.float64)).abs().max()
         if matrix.shape == (3, 3) and float(off) < _NOT_A_ROTATION and float(torch.linalg.det(matrix)) > 0:
             return nearest_rotation(matrix)
-    except (TypeError, KeyError, ValueError, RuntimeError):
+    except (TypeError, LookupError, ValueError, ArithmeticError, RuntimeError):
         pass
     raise InvalidInput(f"{path}: the label of {name} has no 3x3 rotation under canon_from_obj")
 

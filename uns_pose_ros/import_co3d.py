@@ -24,6 +24,7 @@ from uns_pose_ros.datatypes import Camera, InvalidInput, Progress
 from uns_pose_ros.draft import Draft, numbered, sharpest
 from uns_pose_ros.geometry import from_parts
 from uns_pose_ros.photo import sharpness
+from uns_pose_ros.storage import stays_inside
 from uns_pose_ros.video import decode
 
 _ANNOTATIONS = "frame_annotations.jgz"
@@ -87,7 +88,7 @@ def viewpoint(annotation: Mapping[str, Any], width: int, height: int) -> tuple[C
 def _path(root: Path, annotation: Mapping[str, Any], what: str, where: Path) -> Path:
     entry = annotation.get(what)
     name = entry.get("path") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+    if not isinstance(name, str) or not stays_inside(name):
         raise InvalidInput(f"{where}: a frame has no valid path under {what!r}")
     return root / name
 

@@ -84,9 +84,13 @@ class Runtime:
             chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items() if k in known}
             config = NetworkConfig(**chosen)
             tokens = model.head["norm.weight"].shape[0]
+            claimed = (config.width, config.features, config.clutter)
+            there = (model.head["enter.bias"].shape[0], model.bank.shape[1], len(model.clutter))
+            if claimed != there or not 0 <= config.blocks <= len(model.head):  # before anything is allocated
+                raise ValueError(f"a head of {claimed} and {config.blocks} blocks is described, {there} is there")
             head = Head(config, len(model.vertices), tokens)
             head.load_state_dict({**model.head, "bank": model.bank, "clutter": model.clutter})
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        except (LookupError, TypeError, ArithmeticError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InvalidInput(
                 f"model of {model.category}: its head is of another version ({reason}); train it again"

@@ -17,6 +17,8 @@ from torch import Tensor
 from uns_pose_ros.datatypes import InvalidInput
 
 _FLOAT = 1  # TensorProto.DataType
+_MAX_FILE = 2**30  # bytes
+_MAX_SHIFT = 63  # bits, of the last byte of a number
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -26,8 +28,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     the module's name: `/blocks.0/attn/qkv/MatMul` gives `blocks.0.attn.qkv.weight`, (out, in) as in PyTorch.
     Raises InvalidInput where the file is no ONNX file.
     """
-    content = memoryview(path.read_bytes())
     try:
+        if path.stat().st_size > _MAX_FILE:
+            raise ValueError(f"{path.stat().st_size} bytes, at most {_MAX_FILE} are read")
+        content = memoryview(path.read_bytes())
         graph = _fields(_fields(content)[7][0])
         initialisers = dict(_tensor(message) for message in graph[5])
         for message in graph[1]:
@@ -36,7 +40,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             if _text(node[4][0]) == "MatMul" and inputs[1] in initialisers:
                 module = name.strip("/").removesuffix("/MatMul").replace("/", ".")
                 initialisers[f"{module}.weight"] = initialisers.pop(inputs[1]).T.contiguous()
-    except (KeyError, IndexError, ValueError) as error:
+    except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
         raise InvalidInput(f"{path} is not an ONNX file with float32 weights ({error})") from error
     return initialisers
 
@@ -74,6 +78,8 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
     while True:
         byte = message[position]
         value, shift, position = value | (byte & 127) << shift, shift + 7, position + 1
+        if shift > _MAX_SHIFT + 7:
+            raise ValueError(f"a number of more than 64 bits at byte {position}")
         if byte < 128:
             return value, position
 
@@ -86,4 +92,6 @@ def _varints(message: memoryview) -> Iterator[int]:
 
 
 def _text(value: memoryview | bytes) -> str:
+    if isinstance(value, int):  # bytes(N) would be N zeros
+        raise TypeError("a number where a name is needed")
     return bytes(value).decode()

@@ -23,6 +23,7 @@ property list uchar int vertex_indices
 end_header
 """
 _MAX_HEADER = 4096  # bytes
+_MAX_FILE = 2**30  # bytes, far more than a mesh of ours takes
 
 
 def write_ply(path: Path, vertices: Tensor, triangles: Tensor) -> None:
@@ -37,6 +38,8 @@ def write_ply(path: Path, vertices: Tensor, triangles: Tensor) -> None:
 def read_ply(path: Path) -> tuple[Tensor, Tensor]:
     """Vertices (V, 3) float32 and triangles (T, 3) int64 of a file in the layout of `write_ply`; no other layout is read."""
     try:
+        if path.stat().st_size > _MAX_FILE:
+            raise InvalidInput(f"{path}: {path.stat().st_size} bytes, meshes of at most {_MAX_FILE} are read")
         data = path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"{path}: the mesh cannot be read ({error.strerror})") from None
@@ -53,4 +56,6 @@ def read_ply(path: Path) -> tuple[Tensor, Tensor]:
     faces = np.frombuffer(data[split:], _FACE)
     if t and not ((faces["count"] == 3).all() and faces["corner"].min() >= 0 and faces["corner"].max() < v):
         raise InvalidInput(f"{path}: a face is no triangle of the {v} vertices")
+    if not np.isfinite(vertices).all():
+        raise InvalidInput(f"{path}: a vertex is not finite")
     return torch.from_numpy(vertices.astype(np.float32)), torch.from_numpy(faces["corner"].astype(np.int64))

@@ -26,7 +26,17 @@ from uns_pose_ros.ply import read_ply, write_ply
 MESH, FEATURES = "mesh.ply", "features.safetensors"
 TEMPLATE, WEIGHTS, MODEL = "template.ply", "model.safetensors", "model.json"
 _MESH_TENSORS = tuple(f.name for f in fields(FeatureMesh) if f.name not in ("vertices", "triangles"))  # those in mesh.ply
+_MAX_VERTICES = 20_000  # of a template; who uses it takes memory by the vertex
 _MAX_JSON = 256 * 2**20  # bytes
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a name that a file gives is a plain path below the folder it is meant for."""
+    path = Path(name)
+    return (
+        bool(name) and name.isprintable() and len(name.encode()) < 1000 and all(len(part.encode()) < 256 for part in path.parts)
+        and not path.is_absolute() and ".." not in path.parts
+    )  # fmt: skip
 
 
 @contextmanager
@@ -51,7 +61,9 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise InvalidInput(f"{path}: {what} is not there") from None
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError, SafetensorError
+    ) as error:  # fmt: skip
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise InvalidInput(f"{path}: not a valid {what} ({reason})") from None
 
@@ -195,6 +207,8 @@ def load_model(folder: Path) -> CategoryModel:
     with _reading(path, "model"):
         if provenance_of(path) is None:
             raise ValueError(f"{TEMPLATE} or {WEIGHTS} is not the file that it was saved with")
+        if not 0 < len(vertices) <= _MAX_VERTICES:
+            raise ValueError(f"a template of {len(vertices)} vertices, 1 to {_MAX_VERTICES} are valid")
         tensors = load_file(folder / WEIGHTS)
         return CategoryModel(
             category=str(record["category"]),

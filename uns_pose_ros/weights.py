@@ -242,7 +242,10 @@ def _read_tensors(path: Path, weight: Weight) -> dict[str, Tensor]:
         # the exporter split the position embedding; its first row equals the class token and was merged with it
         grids = [name for name, tensor in tensors.items() if name.startswith("onnx::Reshape") and tensor.ndim == 3]
         if len(grids) == 1 and "cls_token" in tensors:
-            tensors["pos_embed"] = torch.cat([tensors["cls_token"], tensors.pop(grids[0])], 1)
+            try:
+                tensors["pos_embed"] = torch.cat([tensors["cls_token"], tensors.pop(grids[0])], 1)
+            except (IndexError, RuntimeError):
+                raise InvalidInput(f"{path.name} is not the graph of {weight.name}: its tensors do not fit together") from None
     elif path.suffix == ".safetensors":
         try:
             tensors = safetensors.torch.load_file(path)
