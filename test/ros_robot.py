@@ -32,7 +32,7 @@ from scripted_node import FLIPPED
 from uns_pose_ros.datatypes import Camera
 from uns_pose_ros.nodes.compat import array_to_image
 
-PATIENCE = 90.0  # s after which something that has to come will not come; only a failing test waits so long
+PATIENCE = 200.0  # s after which something that has to come will not come; only a failing test waits so long
 SCRIPTED = str(Path(__file__).with_name("scripted_node.py"))
 TOPICS = {
     "tf": (TFMessage, "/tf"), "detections": (Detection3DArray, "/estimator/detections"),

@@ -22,7 +22,7 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from ros_robot import Robot
+from ros_robot import PATIENCE, Robot
 from uns_pose_ros.nodes.compat import array_to_image
 from uns_pose_ros.nodes.worker import Worker
 
@@ -301,7 +301,7 @@ def test_ctrl_c_at_any_moment_ends_clean(robot: Robot) -> None:
 @pytest.mark.parametrize("argument", ["transport:=theora", "object_diameter:=-1.0", "models:=plain"])
 def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(robot: Robot, argument: str) -> None:
     process = robot.start("-p", argument)
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert len(log.splitlines()) == 1
     assert argument.split(":=")[0] in log
@@ -313,16 +313,16 @@ def test_the_worker_takes_the_newest_item_and_counts_those_replaced() -> None:
     def work(item: int) -> None:
         seen.append(item)
         begun.set()
-        go.wait(60)
+        go.wait(PATIENCE)
         if item == 5:
             done.set()
 
     worker: Worker[int] = Worker(work, lambda: replaced.append(1))
     worker.put(1)
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE)
     for item in (2, 3, 4, 5):
         worker.put(item)
     go.set()
-    assert done.wait(60)
-    assert worker.stop(60)
+    assert done.wait(PATIENCE)
+    assert worker.stop(PATIENCE)
     assert (seen, len(replaced)) == ([1, 5], 3)

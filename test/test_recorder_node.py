@@ -23,6 +23,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.parameter import Parameter
 
 from ros_film import SECOND, Film, files, pixels
+from ros_robot import PATIENCE
 from test_orbit import view
 from test_recording import INFO, camera
 from uns_pose_ros.datatypes import InvalidInput
@@ -440,7 +441,7 @@ def test_sigterm_while_recording_finishes_the_folder(own: Film, tmp_path: Path) 
         own.film(pixels(number), next(STAMPS))
     own.wait("pictures on the disk", partial(_at_least, tmp_path / "mug" / "clip_01" / "images", 3))
     process.terminate()
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, log
     assert sorted(path.name for path in (tmp_path / "mug" / "clip_01").iterdir()) == ["images", "video.json"]
     assert read_json(tmp_path / "mug" / "clip_01" / "video.json")["frames"] == 3
@@ -481,7 +482,7 @@ def test_a_full_disk_ends_the_recording_with_one_error_and_everything_before_kep
 
 def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(own: Film) -> None:
     process: subprocess.Popen[str] = own.record("transport:=theora")
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert log == "recorder: transport 'theora': one of raw, compressed is valid\n"
 
@@ -516,12 +517,12 @@ def test_a_worker_with_slots_keeps_the_order_drops_the_oldest_and_finishes_what_
 
     def work(item: int) -> None:
         begun.set()
-        go.wait(60)
+        go.wait(PATIENCE)
         seen.append(item)
 
     worker: Worker[int] = Worker(work, lambda: replaced.append(1), slots=2)
     worker.put(0)
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE)
     for item in (1, 2, 3):
         worker.put(item)
     assert not worker.offer(4)
@@ -540,7 +541,7 @@ def test_pictures_that_a_slow_disk_cannot_take_are_left_out_and_the_next_is_trie
 
     class Slow(Recording):
         def add(self, *given: Any) -> str:
-            go.wait(60)
+            go.wait(PATIENCE)
             return super().add(*given)
 
     health = Health()
@@ -565,7 +566,7 @@ def test_after_a_failure_nothing_is_taken_and_the_reason_stays(tmp_path: Path) -
     health = Health()
     opened = Session(Broken(tmp_path / "clip", {}), RecorderParameters(), KeyframeConfig(), health, lambda text: done.set())
     assert opened.take(*taken(0), lambda: 0.0) is None
-    assert done.wait(60)
+    assert done.wait(PATIENCE)
     opened.take(*taken(1), lambda: 0.0)
     with pytest.raises(InvalidInput, match="recording stopped: Input/output error; 0 pictures kept"):
         opened.finish()
