@@ -6,7 +6,7 @@ Two cameras: include it twice, with different namespaces. `ros2 launch uns_pose_
 """
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument
 from launch.conditions import IfCondition
 from launch_ros.actions import Node
 
@@ -61,4 +61,4 @@ def nodes(context: LaunchContext) -> list[Node]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=nodes)])
+    return launching.description(ARGUMENTS, nodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from synthetic import look_at, render, truck
-from uns_pose_ros.datatypes import Camera
+from uns_pose_ros.datatypes import Camera, Frame
 from uns_pose_ros.geometry import matrix_to_quaternion
+from uns_pose_ros.video import read_image
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 KINDS = {
@@ -102,3 +104,18 @@ def write_bag(
                 data = STORE.serialize_cdr(message, KINDS[topic])
                 writer.write(connections[topic], round(time * 1e9), data)
     return poses
+
+
+def write_photographs(path: Path, frames: Sequence[Frame], plugin: StoragePlugin = StoragePlugin.SQLITE3) -> None:
+    """A bag with pictures of a video as /eye/image_raw, one a second from 1 s on, and with their /eye/camera_info at 0 s."""
+    camera = frames[0].camera
+    known = {"k": camera.matrix.flatten().numpy(), "d": camera.distortion.numpy()}
+    info = camera_info(0.0)
+    info = make(info.__msgtype__, **{**vars(info), "height": camera.height, "width": camera.width, **known})
+    with Writer(path, version=9, storage_plugin=plugin) as writer:
+        kinds = {name: KINDS[f"/cam/{name}"] for name in ("image_raw", "camera_info")}
+        connections = {name: writer.add_connection(f"/eye/{name}", kind, typestore=STORE) for name, kind in kinds.items()}
+        writer.write(connections["camera_info"], 0, STORE.serialize_cdr(info, kinds["camera_info"]))
+        for number, frame in enumerate(frames, 1):
+            message = raw(float(number), read_image(frame.image).numpy())
+            writer.write(connections["image_raw"], number * 10**9, STORE.serialize_cdr(message, kinds["image_raw"]))

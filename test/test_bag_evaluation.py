@@ -15,10 +15,10 @@ from torch import Tensor
 
 pytest.importorskip("rosbags")
 from rosbags.highlevel import AnyReader
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin
 
 import bag_writer
-from bag_writer import camera_info, header, make, raw, transform, write_bag
+from bag_writer import camera_info, header, make, raw, transform, write_bag, write_photographs
 from small_model import CLIP
 from streams import HALF_TURN, estimate, pose
 from uns_pose_ros import bag_evaluation, bag_results, cli, storage
@@ -202,18 +202,7 @@ def test_a_bag_of_photographs_gives_the_estimators_poses(
     chair_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frames = load_video(CLIP).frames[:3]
-    camera = frames[0].camera
-    k, size = camera.matrix.flatten().numpy(), {"height": camera.height, "width": camera.width}
-    info = camera_info(0.0)
-    info = make(info.__msgtype__, **{**vars(info), **size, "k": k, "d": camera.distortion.numpy()})
-    store = bag_writer.STORE
-    with Writer(tmp_path / "photos", version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
-        topics = {name: bag_writer.KINDS[f"/cam/{name}"] for name in ("image_raw", "camera_info")}
-        connections = {name: writer.add_connection(f"/eye/{name}", kind, typestore=store) for name, kind in topics.items()}
-        writer.write(connections["camera_info"], 0, store.serialize_cdr(info, topics["camera_info"]))
-        for number, frame in enumerate(frames, 1):
-            message = raw(float(number), read_image(frame.image).numpy())
-            writer.write(connections["image_raw"], number * 10**9, store.serialize_cdr(message, topics["image_raw"]))
+    write_photographs(tmp_path / "photos", frames)
     words = ["evaluate", "bag", str(chair_model), str(tmp_path / "photos"), "--device", "cpu", "--json", "-"]
     assert cli.main([*words, "--results", str(tmp_path / "out.mcap"), "--bop", str(tmp_path / "bop.csv")]) == 0
     result = json.loads(capsys.readouterr().out)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.launch_context import LaunchContext
+from launch.launch_description import LaunchDescription
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
@@ -44,6 +45,14 @@ def common_arguments(name: str) -> list[DeclareLaunchArgument]:
             "overlay", default_value="false", description="true: open a window with the overlay (rqt_image_view)"
         ),
     ]
+
+
+def description(arguments: Sequence[DeclareLaunchArgument], nodes: Callable[[LaunchContext], list[Node]]) -> LaunchDescription:
+    """The arguments, and the processes once they have their values.
+
+    In a scope of their own: else the defaults set here, such as the node's name, would hold for what is included afterwards.
+    """
+    return LaunchDescription([GroupAction([*arguments, OpaqueFunction(function=nodes)])])
 
 
 def values(context: LaunchContext, arguments: Sequence[DeclareLaunchArgument]) -> dict[str, str]:
