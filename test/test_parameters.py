@@ -20,6 +20,7 @@ from uns_pose_ros.datatypes import InvalidInput
 from uns_pose_ros.inference import EstimatorConfig
 from uns_pose_ros.nodes import parameters
 from uns_pose_ros.nodes.parameters import NodeParameters, setting
+from uns_pose_ros.nodes.running import SUCCESS, ManagedNode
 
 
 @pytest.fixture
@@ -114,43 +115,58 @@ def test_settings_of_the_estimation_are_described_by_their_comments(context: Con
     assert [name for name, text in described.items() if text == name.replace("_", " ")] == []
 
 
-def test_random_values_are_taken_or_refused_with_a_reason_and_a_configured_node_stays_usable(context: Context) -> None:
-    from scripted_node import load
-    from uns_pose_ros.nodes.estimator_node import EstimatorNode
+VALUES = (
+    0, -1, 7, 0.0, 0.5, -2.5, math.nan, math.inf, 1e300, 2**40, True, "", "cpu", "cuda:99", "a b", "/x", "raw", "mask", "..",
+    ["plain"], ["", " "], [1, 2], [math.nan], [True], [b"1"],
+)  # fmt: skip
 
-    made = EstimatorNode(load, context=context)  # type: ignore[arg-type]  # answers like an Estimator
-    known = sorted(parameters.names(*parameters.SETTINGS))
-    values = [
-        0,
-        -1,
-        7,
-        0.0,
-        0.5,
-        -2.5,
-        math.nan,
-        math.inf,
-        1e300,
-        True,
-        "",
-        "cpu",
-        "cuda:99",
-        "a b",
-        "/x",
-        "raw",
-        ["plain"],
-        [1, 2],
-    ]
-    random, refused, taken = Random(0), 0, 0
-    for _ in range(500):
-        chosen = random.sample(known, random.randint(1, 3))
-        for result in made.set_parameters([Parameter(name, value=random.choice(values)) for name in chosen]):
+
+@pytest.mark.parametrize("kind", ["estimator", "recorder"])
+def test_a_thousand_random_sets_are_taken_or_refused_with_a_reason_and_the_node_stays_usable(
+    context: Context, kind: str
+) -> None:
+    """One by one and all at once, before it is configured and while it is active."""
+    made = _node(kind, context)
+    known = sorted(made.get_parameters_by_prefix(""))
+    random, taken, refused = Random(0), 0, 0
+    for round in range(1000):
+        if round == 800:
+            made.set_parameters(_USABLE[kind])
+            assert made.start()
+        chosen = [Parameter(name, value=random.choice(VALUES)) for name in random.sample(known, random.randint(1, 3))]
+        chosen = [one for one in chosen if one.name != "use_sim_time"]  # is rclpy's own
+        together = random.random() < 0.3
+        results = [made.set_parameters_atomically(chosen)] if together else made.set_parameters(chosen)
+        for result in results:
             assert result.successful or len(result.reason) > 10
             taken, refused = taken + result.successful, refused + (not result.successful)
     assert taken > 50
-    assert refused > 50
-    (result,) = made.set_parameters([Parameter("score_threshold", value=math.nan)])
-    assert result.reason == "score_threshold nan: a finite number is valid"
-    made.set_parameters([Parameter("models", value=["plain"]), Parameter("device", value="cpu")])
+    assert refused > 500
+    assert made.trigger_deactivate() == made.trigger_cleanup() == SUCCESS
+    assert made.set_parameters(_USABLE[kind])[0].successful
     assert made.start()
     made.close()
+    made.destroy_node()
+
+
+_USABLE = {
+    "estimator": [Parameter("models", value=["plain"]), Parameter("device", value="cpu")],
+    "recorder": [Parameter("record", value=False), Parameter("transport", value="raw")],
+}
+
+
+def _node(kind: str, context: Context) -> ManagedNode:
+    from scripted_node import load
+    from uns_pose_ros.nodes.estimator_node import EstimatorNode
+    from uns_pose_ros.nodes.recorder_node import RecorderNode
+
+    if kind == "recorder":
+        return RecorderNode(context=context)
+    return EstimatorNode(load, context=context)  # type: ignore[arg-type]  # answers like an Estimator
+
+
+def test_a_refused_value_is_named_with_what_is_valid(context: Context) -> None:
+    made = _node("estimator", context)
+    (result,) = made.set_parameters([Parameter("score_threshold", value=math.nan)])
+    assert result.reason == "score_threshold nan: a finite number is valid"
     made.destroy_node()
