@@ -22,7 +22,7 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["bag_messages", "bags"], 1),
     **dict.fromkeys(["shapes", "alignment", "consensus", "turns", "symmetry", "synchronization", "extension", "axes"], 2),
     **dict.fromkeys(["augmentation", "network", "template"], 2),
-    **dict.fromkeys(["training", "pose_search", "scale", "inference", "fusion", "tracking"], 3),
+    **dict.fromkeys(["training", "pose_search", "solver", "scale", "inference", "fusion", "tracking"], 3),
     **dict.fromkeys(["evaluation", "bag_evaluation", "bag_results", "alignment_picture", "report"], 4),
     **dict.fromkeys(["preparation", "stages", "doctor"], 4),
     **dict.fromkeys(

@@ -15,7 +15,7 @@ CELL = 0.03  # object diameters between neighbouring places
 def cloud(generator: torch.Generator) -> Template:
     """120 points without symmetry, all of them always visible."""
     points = (torch.rand(120, 3, generator=generator) - 0.5) * torch.tensor([1.0, 0.5, 0.4])
-    return Template(points, torch.tensor([[0.0, 0.0, 1.0]]), torch.ones(1, 120, dtype=torch.bool))
+    return Template(points, torch.tensor([[0.0, 0.0, 1.0]]), torch.ones(1, 120, dtype=torch.bool), points.mean(0))
 
 
 def observe(

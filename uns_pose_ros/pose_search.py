@@ -35,6 +35,12 @@ class Places:
         """(P,) probability that the place shows the object."""
         return self.probability.sum(1)
 
+    def some(self, places: int, vertices: int) -> Places:
+        """At most so many of the places, evenly chosen, with so many of the likeliest vertices each."""
+        count = len(self.tangents)
+        chosen = torch.linspace(0, count - 1, min(places, count), device=self.tangents.device).round().long()
+        return Places(self.tangents[chosen], self.probability[chosen, :vertices], self.vertex[chosen, :vertices], self.cell)
+
 
 @dataclass(frozen=True, eq=False)
 class Template:
@@ -43,11 +49,15 @@ class Template:
     vertices: Tensor  # (V, 3) float32, canonical units
     directions: Tensor  # (D, 3) float32, unit, from the object to the camera
     visible: Tensor  # (D, V) bool
+    centre: Tensor  # (3,) of the whole object
+
+    def part(self, vertices: Tensor) -> Template:
+        """The template with only the vertices of these numbers (N,)."""
+        return Template(self.vertices[vertices], self.directions, self.visible[:, vertices], self.centre)
 
     def seen_from(self, rotation: Tensor, translation: Tensor) -> Tensor:
         """(H, V) bool: what poses (H, 3, 3), (H, 3) show of the template, by the nearest of the table's directions."""
-        centre = self.vertices.mean(0)
-        towards = -(rotation.mT @ (rotation @ centre + translation)[..., None])[..., 0]
+        towards = -(rotation.mT @ (rotation @ self.centre + translation)[..., None])[..., 0]
         return self.visible[(towards @ self.directions.T).argmax(-1)]
 
 
@@ -123,7 +133,7 @@ def kernel(places: Places, template: Template, rotation: Tensor, translation: Te
     tangents = torch.where(template.seen_from(rotation, translation)[:, None], tangents, 1e6)
     flat = places.vertex.reshape(-1)
     x, y = (plane.index_select(1, flat).unflatten(1, places.vertex.shape) for plane in tangents.unbind(1))
-    square = (x - places.tangents[:, :1]).square_().add_((y - places.tangents[:, 1:]).square_())
+    square = x.sub_(places.tangents[:, :1]).square_().add_(y.sub_(places.tangents[:, 1:]).square_())
     # exp of what is below the least normal number takes a hundred times as long
     exponent = square.mul_(-0.5 / (width * places.cell) ** 2).clamp_min_(_NOTHING)
     return exponent.exp_().mul_(places.probability)
@@ -181,7 +191,7 @@ def _jacobian(tangents: Tensor, points: Tensor, translation: Tensor) -> Tensor:
 
 def half_turns(template: Template, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
     """Poses (3 H, 3, 3), (3 H, 3): each given one after half a turn about each principal axis of the template."""
-    centre = template.vertices.mean(0)
+    centre = template.centre
     centred = template.vertices - centre
     axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.T  # (3, 3), a row an axis
     turns = 2 * axes[:, :, None] * axes[:, None] - torch.eye(3, device=axes.device)
