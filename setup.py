@@ -36,6 +36,7 @@ setup(
     extras_require={
         "pipeline": PIPELINE,
         "sfm": ['pycolmap; platform_machine == "x86_64"'],
+        "cluster": ["ray"],
         "test": ["pytest", "pytest-timeout", "ruff", "mypy", *PIPELINE],
     },
     entry_points={

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,10 @@ from tyro.conf import arg
 
 from uns_pose_ros import stages
 from uns_pose_ros.axes import AxisNames
-from uns_pose_ros.cli_arguments import Backgrounds, Category, Device, Front, Json, Seed, Up, Videos
+from uns_pose_ros.cli_arguments import Backgrounds, Categories, Category, Device, Front, Json, OnCluster, Seed, Up, Videos
+from uns_pose_ros.cluster import Cluster
 from uns_pose_ros.console import emit, figure, progress_bar, table
-from uns_pose_ros.datatypes import Alignment, CategoryModel
+from uns_pose_ros.datatypes import Alignment, CategoryModel, InvalidInput
 from uns_pose_ros.features import ReconstructConfig
 from uns_pose_ros.masks import MaskConfig
 from uns_pose_ros.sfm import SfmConfig
@@ -39,31 +41,49 @@ def reconstruct(
 
 
 def align(
-    category: Category,
+    categories: Categories,
     videos: Videos = None,
     device: Device = "auto",
     seed: Seed = 0,
     up: Up = None,
     front: Front = None,
     add: Annotated[bool, arg(help="place videos that were not aligned yet by a few pairs each; what is aligned stays")] = False,
+    cluster: OnCluster = None,
     json: Json = None,
     align: AlignConfig = AlignConfig(),
 ) -> None:
     """Bring the videos of a category to one canonical frame: alignment.json, a picture, and a table of how sure it is of each.
 
+    Several categories are aligned one after the other; one that cannot be does not keep the others from it.
+
     Confidence: the part of a video's pairs that agree with the whole, 0 to 1. Residual: the median disagreement, degrees.
     Videos that are not kept are left out of the training. Axes are arbitrary until --up and --front name them, afterwards and
     without aligning again; what is not said stays. A model trained before has the old axes until it is trained again.
     """
+    if not categories:
+        raise InvalidInput("no category named: uns-pose align CATEGORY [CATEGORY ...] is valid")
+    if add and cluster is not None:
+        raise InvalidInput("--add aligns a few pairs, here: --cluster is valid without it only")
     names = AxisNames(up, front)
-    with progress_bar() as progress:
-        if add:
-            alignment, made = stages.add_to_alignment(category, videos, align, seed, progress)
-        else:
-            alignment, made = stages.align(category, videos, align, seed, device, progress)
-    alignment, named = stages.name_axes(category, names)
-    stages.draw_alignment(category)
-    emit(_alignment_record(category, alignment, made, named), _alignment_text(category, alignment), json)
+    records, texts, faults = dict[str, Any](), list[str](), list[str]()
+    with nullcontext() if cluster is None else Cluster(cluster) as connected, progress_bar() as progress:
+        for category in categories:
+            try:
+                if add:
+                    alignment, made = stages.add_to_alignment(category, videos, align, seed, progress)
+                else:
+                    alignment, made = stages.align(category, videos, align, seed, device, progress, connected)
+                alignment, named = stages.name_axes(category, names)
+                stages.draw_alignment(category)
+            except InvalidInput as fault:
+                faults.append(str(fault))
+                continue
+            records[str(category)] = _alignment_record(category, alignment, made, named)
+            texts.append(_alignment_text(category, alignment))
+    if records:
+        emit(records[str(categories[0])] if len(categories) == 1 else {"categories": records}, "\n\n".join(texts), json)
+    if faults:
+        raise InvalidInput("; ".join(faults))
 
 
 def train(

@@ -24,6 +24,7 @@ from uns_pose_ros import extension, features, preparation, storage, synchronizat
 from uns_pose_ros.alignment_picture import alignment_picture, skin_of
 from uns_pose_ros.axes import AUTO, AxisNames, nearest_axis, reorient
 from uns_pose_ros.backbone import DinoV2, load_backbone
+from uns_pose_ros.cluster import Cluster
 from uns_pose_ros.datatypes import Alignment, CategoryModel, InvalidInput, Progress
 from uns_pose_ros.device import choose_device, choose_precision
 from uns_pose_ros.features import ReconstructConfig
@@ -77,8 +78,12 @@ def align(
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[Alignment, bool]:
-    """Bring the videos to one canonical frame: alignment.json. Second: whether it was made now, or was there already."""
+    """Bring the videos to one canonical frame: alignment.json. Second: whether it was made now, or was there already.
+
+    cluster: where the pairs are aligned; None: here, on `device`.
+    """
     folders = list_videos(category, patterns)
     if len(folders) < 2:
         raise InvalidInput(f"{category}: one video ({folders[0].name}), at least 2 are needed to align a category")
@@ -88,7 +93,7 @@ def align(
         return storage.load_alignment(path), False
     meshes = {folder.name: storage.load_feature_mesh(folder) for folder in folders}
     start = time.perf_counter()
-    alignment = synchronization.align(meshes, config, seed, _prefixed(progress, "align: "), device)
+    alignment = synchronization.align(meshes, config, seed, _prefixed(progress, "align: "), device, cluster)
     if axes_of(category) is not None:
         _LOG.warning("%s: aligned anew, so its axes have no names any more; give --up and --front again", path)
     storage.save_alignment(alignment, path, {**wanted, "seconds": round(time.perf_counter() - start, 2)})

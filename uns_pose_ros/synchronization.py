@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from uns_pose_ros.alignment import Modes, PairConfig, align_pairs, view_likeness
+from uns_pose_ros.cluster import Cluster
 from uns_pose_ros.consensus import Consensus, ConsensusConfig, Edges, agreement_shares, settle, synchronize
 from uns_pose_ros.datatypes import Alignment, FeatureMesh, InvalidInput, Progress
 from uns_pose_ros.device import choose_device
@@ -21,6 +23,8 @@ from uns_pose_ros.geometry import angle_between, from_parts, invert, split_simil
 from uns_pose_ros.shapes import Shapes, content_key, mirrored, prepare
 from uns_pose_ros.symmetry import SymmetryConfig, find_symmetry
 from uns_pose_ros.turns import choose_turns, turn_matrices
+
+_CHUNK = 32  # pairs aligned at a time
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,19 @@ def align(
     seed: int = 0,
     progress: Progress | None = None,
     device: str = "auto",
+    cluster: Cluster | None = None,
 ) -> Alignment:
     """Bring all videos of a category to one canonical frame: diameter 1, origin in the middle, y across the mirror plane.
 
+    cluster: where the pairs are aligned; None: here, on `device`.
     Raises InvalidInput for fewer than two videos.
     """
     if len(meshes) < 2:
         raise InvalidInput(f"{len(meshes)} video given, at least 2 are needed to align a category")
     order = sorted(meshes, key=lambda name: content_key(meshes[name]))
-    shapes = prepare_twins({name: meshes[name] for name in order}, config).to(choose_device(device))
-    pairs = align_all(shapes, len(order), config, seed, progress)
+    chosen = choose_device("cpu" if cluster else device)
+    shapes = prepare_twins({name: meshes[name] for name in order}, config).to(chosen)
+    pairs = align_all(shapes, len(order), config, seed, progress, cluster)
     consensus = synchronize(edges_of(pairs, config), config.consensus)
     canon_from_shape = similarities(consensus, pairs)
     consensus, confidence = correct_turns(canon_from_shape, shapes, pairs, config)
@@ -107,7 +114,9 @@ def choose_pairs(shapes: Shapes, count: int, config: AlignConfig) -> Tensor:
     return torch.tensor(sorted({(min(i, j), max(i, j)) for i in range(count) for j in chosen if i != j}))
 
 
-def align_all(shapes: Shapes, count: int, config: AlignConfig, seed: int, progress: Progress | None) -> Pairs:
+def align_all(
+    shapes: Shapes, count: int, config: AlignConfig, seed: int, progress: Progress | None, cluster: Cluster | None = None
+) -> Pairs:
     """Modes of the chosen pairs of `count` videos, and of every first one with the mirrored twin of the second, and of every
     video with its own twin, where the shapes hold twins."""
     ab = choose_pairs(shapes, count, config)
@@ -115,16 +124,24 @@ def align_all(shapes: Shapes, count: int, config: AlignConfig, seed: int, progre
     if len(shapes) > count:
         twins = torch.cat([ab, torch.arange(count)[:, None].expand(count, 2)])
     wanted = torch.cat([ab, twins + torch.tensor([0, count])])
-    parts = []
-    for done in range(0, len(wanted), 32):
-        parts.append(align_pairs(shapes, wanted[done : done + 32], config.pair, seed))
-        if progress is not None:
-            progress("pairs", min(done + 32, len(wanted)), len(wanted))
+    chunks = wanted.split(_CHUNK)
+    if cluster is not None:
+        parts = cluster.map(partial(_align_chunk, config.pair, seed), shapes, chunks, progress, f"{_CHUNK} pairs")
+    else:
+        parts = []
+        for done, chunk in enumerate(chunks, 1):
+            parts.append(align_pairs(shapes, chunk, config.pair, seed))
+            if progress is not None:
+                progress("pairs", min(done * _CHUNK, len(wanted)), len(wanted))
     modes = Modes(*(torch.cat(column) for column in zip(*(vars(part).values() for part in parts), strict=True)))
     shape_from_obj = shapes.shape_from_obj.cpu()
     flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
     twin_from_shape = shape_from_obj[-count:] @ flip @ torch.linalg.inv(shape_from_obj[:count])
     return Pairs(count, wanted[:, 0], wanted[:, 1] % count, wanted[:, 1] >= count, modes, twin_from_shape)
+
+
+def _align_chunk(config: PairConfig, seed: int, shapes: Shapes, pairs: Tensor) -> Modes:
+    return align_pairs(shapes, pairs, config, seed)
 
 
 def edges_of(pairs: Pairs, config: AlignConfig) -> Edges:
