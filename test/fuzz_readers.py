@@ -80,7 +80,7 @@ def _category(folder: Path) -> None:
 
 def _read_model(folder: Path, _: Path) -> None:
     model = storage.load_model(folder / "model")
-    inference.Runtime(model, torch.device("cpu"))
+    inference.Runtime(model, torch.device("cpu"), False)
 
 
 def _renew_mesh(folder: Path, _: Path) -> None:

@@ -124,12 +124,12 @@ def small_model() -> CategoryModel:
 @pytest.mark.parametrize(("key", "value"), [("width", 10**7), ("blocks", 10**9), ("features", 10**7), ("clutter", 10**9)])
 def test_a_model_that_claims_a_huge_network_is_refused_before_it_is_built(tmp_path: Path, key: str, value: int) -> None:
     storage.save_model(small_model(), tmp_path)
-    inference.Runtime(storage.load_model(tmp_path), torch.device("cpu"))
+    inference.Runtime(storage.load_model(tmp_path), torch.device("cpu"), False)
     record = json.loads((tmp_path / storage.MODEL).read_text())
     record["provenance"]["network"][key] = value
     (tmp_path / storage.MODEL).write_text(json.dumps(record))
     with pytest.raises(InvalidInput, match="its head is of another version"):
-        inference.Runtime(storage.load_model(tmp_path), torch.device("cpu"))
+        inference.Runtime(storage.load_model(tmp_path), torch.device("cpu"), False)
 
 
 def test_a_model_with_an_endless_symmetry_is_refused(tmp_path: Path) -> None:
