@@ -80,6 +80,7 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
     ([], "a command is needed"),
     (["algin", "mug"], "'algin' is no command"),
     (["evaluate", "poses"], "'evaluate poses' is no command; evaluate alignment, evaluate pose, evaluate bag are valid"),
+    (["align"], "no category named: uns-pose align CATEGORY"),
 ])  # fmt: skip
 def test_an_unknown_command_gives_the_valid_ones(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*words) == cli.BAD_INPUT
@@ -88,7 +89,7 @@ def test_an_unknown_command_gives_the_valid_ones(words: list[str], said: str, ca
     assert not out
 
 
-@pytest.mark.parametrize("words", [["align"], ["align", "mug", "--sed", "3"], ["align", "mug", "--seed", "three"]])
+@pytest.mark.parametrize("words", [["train"], ["align", "mug", "--sed", "3"], ["align", "mug", "--seed", "three"]])
 def test_bad_usage_ends_with_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(*words)
