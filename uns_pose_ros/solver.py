@@ -36,7 +36,7 @@ class EstimatorConfig:
     presence: float = 0.5  # probability above which a place shows an object
     least_places: int = 6  # connected places that make an object
     score_threshold: float = 0.2  # estimates below are not returned
-    triples: int = 384  # hypotheses are twice as many
+    triples: int = 256  # hypotheses are twice as many
     places: int = 400  # of the object that hypotheses are judged by, at most
     vertices: int = 12  # likeliest ones kept a place
     modes: int = 8  # distinct hypotheses that are refined
@@ -126,7 +126,7 @@ def hypotheses(places: Places, template: Template, config: EstimatorConfig) -> t
 def explain(view: View, template: Template, rotation: Tensor, translation: Tensor, config: EstimatorConfig) -> Modes:
     """Hypotheses (H, 3, 3), (H, 3) and half turns of the first, refined and rated; those that met are one."""
     places = view.places
-    rough, fine = (tuple(config.width * factor for factor in factors) for factors in ((2.0, 2.0), (1.5, 1.0, 1.0)))
+    rough, fine = (tuple(config.width * factor for factor in factors) for factors in ((2.0, 2.0), (1.25, 1.0)))
     few = places.some(*_ROUGH)
     rotation, translation, _ = pose_search.refine(few, template, rotation, translation, rough, config.floor)
     turned = pose_search.half_turns(template, rotation[:1], translation[:1])  # what a network takes for each other
