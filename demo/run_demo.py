@@ -43,6 +43,7 @@ from uns_pose_ros.datatypes import Alignment, CategoryModel, PoseEstimate, Video
 from uns_pose_ros.evaluation import ImageResult  # noqa: E402
 from uns_pose_ros.network import NetworkConfig  # noqa: E402
 from uns_pose_ros.report import Contents, Shot, write_report  # noqa: E402
+from uns_pose_ros.report_videos import facts_of  # noqa: E402
 from uns_pose_ros.template import TemplateConfig  # noqa: E402
 from uns_pose_ros.training import TrainConfig  # noqa: E402
 from uns_pose_ros.video import list_videos, load_video  # noqa: E402
@@ -125,9 +126,12 @@ def page(
         "alignment of the training videos": aligned,
         "unseen chairs, by the node over ROS": evaluation.summarise(results),
     }
-    shapes = {name: (mesh.vertices, mesh.triangles) for name, mesh in meshes.items()}
+    facts = [
+        facts_of(load_video(CATEGORY / name), mesh, storage.provenance_of(CATEGORY / name / storage.FEATURES) or {})
+        for name, mesh in meshes.items()
+    ]
     errors = [result.error for result in results]
-    write_report(REPORT, Contents(model.category, alignment, shapes, model, shots, errors, accuracies))
+    write_report(REPORT, Contents(model.category, alignment, meshes, model, shots, errors, accuracies, facts))
     drawn = [answer.overlay for answer in answers if answer is not None and answer.overlay is not None]
     some = drawn[:: max(1, len(drawn) // 8)][:8]  # evenly over the walks, not the best
     if len(some) == 8:

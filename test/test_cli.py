@@ -205,7 +205,8 @@ def test_report_writes_one_page_even_before_training(trucks: Path, capsys: pytes
     result = json.loads(capsys.readouterr().out)
     page = Path(result["report"]).read_text()
     assert result["accuracies"]["alignment"]["pairs"] == 3
-    assert "Not trained yet." in page and page.count("data:image/") == 3
+    pictures = 3 + 3 * (1 + 3) + 2  # meshes, viewpoints and frames of the videos, correspondences
+    assert "Not trained yet." in page and page.count("data:image/") == pictures
 
 
 def test_weights_and_doctor_tell_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,6 +97,7 @@ def test_a_second_run_has_nothing_to_do(category: Path, capsys: pytest.CaptureFi
     made: Sequence[bool] = [video["made"] for video in result["reconstruct"]["videos"].values()]
     assert not any([*made, result["align"]["made"], result["train"]["made"]])
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert result["report"] == str(category / "report.html") and category / "report.html" in before
 
 
 def test_the_report_shows_what_the_model_does_in_the_video_it_has_not_seen(

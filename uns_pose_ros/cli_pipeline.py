@@ -12,6 +12,7 @@ from tyro.conf import arg
 from uns_pose_ros import stages
 from uns_pose_ros.axes import AxisNames
 from uns_pose_ros.cli_arguments import Backgrounds, Categories, Category, Device, Front, Json, OnCluster, Seed, Up, Videos
+from uns_pose_ros.cli_report import PAGE, make_report
 from uns_pose_ros.cluster import Cluster
 from uns_pose_ros.console import emit, figure, progress_bar, table
 from uns_pose_ros.datatypes import Alignment, CategoryModel, InvalidInput
@@ -20,6 +21,8 @@ from uns_pose_ros.masks import MaskConfig
 from uns_pose_ros.sfm import SfmConfig
 from uns_pose_ros.synchronization import AlignConfig
 from uns_pose_ros.training import TrainConfig
+
+_SHOWN = 6  # images a video that the report of `run` estimates
 
 
 def reconstruct(
@@ -116,7 +119,7 @@ def run(
     sfm: SfmConfig = SfmConfig(),
     mask: MaskConfig = MaskConfig(),
 ) -> None:
-    """Find poses and masks where videos have none, reconstruct, align and train.
+    """Find poses and masks where videos have none, reconstruct, align, train, and write CATEGORY/report.html.
 
     What is done already with the same settings and files is skipped.
     """
@@ -127,12 +130,16 @@ def run(
         alignment, named = stages.name_axes(category, names)
         stages.draw_alignment(category)
         model, trained = stages.train(category, videos, train, seed, device, progress, backgrounds)
+        page = category / PAGE
+        if not page.exists() or any(meshes.values()) or aligned or named or trained:
+            make_report(category, None, None, page, _SHOWN, device, progress)
     record = {
         "reconstruct": {"videos": {name: {"made": new} for name, new in meshes.items()}},
         "align": _alignment_record(category, alignment, aligned, named),
         "train": _model_record(category, model, trained),
+        "report": str(page),
     }
-    parts = [_reconstructed_text(meshes), _alignment_text(category, alignment), _model_text(category, model)]
+    parts = [_reconstructed_text(meshes), _alignment_text(category, alignment), _model_text(category, model), f"report: {page}"]
     emit(record, "\n".join(parts), json)
 
 

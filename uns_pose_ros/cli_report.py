@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor
 from tyro.conf import arg
 
-from uns_pose_ros import evaluation, storage
+from uns_pose_ros import evaluation, stages, storage
 from uns_pose_ros.cli_arguments import Category, Device, Json, Videos
 from uns_pose_ros.console import emit, progress_bar
-from uns_pose_ros.datatypes import CategoryModel, Progress, Video
+from uns_pose_ros.datatypes import CategoryModel, FeatureMesh, InvalidInput, Progress, Video
 from uns_pose_ros.evaluation import ImageResult
 from uns_pose_ros.inference import Estimator
 from uns_pose_ros.report import Contents, shots_of, thinned, unlabelled, write_report
+from uns_pose_ros.report_videos import VideoFacts, facts_of
 from uns_pose_ros.video import list_videos, load_video, read_image
+
+PAGE = "report.html"
+_TRAINED = 4  # videos, and images of each, that are estimated where the model was trained on all
 
 
 def report(
@@ -29,43 +34,74 @@ def report(
     device: Device = "auto",
     json: Json = None,
 ) -> None:
-    """Write one HTML page with the aligned meshes, confidences, training, and estimates in videos the model has not seen.
+    """Write one HTML page: what to look at, accuracy, estimates, videos, alignment, correspondences, training, time.
 
-    --videos: those to estimate in; default: all that the model was not trained on. Labels, where there are any, only measure.
+    --videos: those to estimate in; default: all that the model was not trained on, and where there are none, some that it was.
+    Labels, where there are any, only measure.
     """
-    alignment = storage.load_alignment(category / "alignment.json")
+    with progress_bar() as progress:
+        record = make_report(category, videos, labels, out or category / PAGE, images, device, progress)
+    emit(record, f"{record['report']}: {record['images']} images estimated", json)
+
+
+def make_report(
+    category: Path, patterns: str | None, labels: Path | None, out: Path, images: int, device: str, progress: Progress
+) -> dict[str, Any]:
+    """Write the page `out` of a category; what the command says of it as JSON."""
+    alignment = storage.load_alignment(category / stages.ALIGNMENT)
     folders = {folder.name: folder for folder in list_videos(category)}
     meshes = {name: storage.load_feature_mesh(folders[name]) for name in alignment.videos if name in folders}
-    model = storage.load_model(category) if (category / "model" / storage.MODEL).exists() else None
+    model = storage.load_model(category) if (category / stages.MODEL / storage.MODEL).exists() else None
     labels = category / "labels.json" if labels is None and (category / "labels.json").exists() else labels
     known = {} if labels is None else evaluation.load_labels(labels, list(folders))
     accuracies = {}
     if len(set(known) & set(alignment.videos)) > 1:
         accuracies["alignment"] = evaluation.evaluate_alignment(alignment, known)
     chosen, results = list[Video](), list[ImageResult]()
-    labelled = False
+    labelled = trained_on = False
     if model is not None:
-        unseen = _unseen(category, videos, model)
-        labelled = bool(known) and all(folder.name in known for folder in unseen)
-        chosen = [thinned(load_video(folder, need_masks=False, need_poses=labelled), images) for folder in unseen]
-        with progress_bar() as progress:
-            results = _results(chosen, model, known if labelled else {}, device, progress)
+        tried = _unseen(category, patterns, model)
+        if trained_on := not tried:
+            tried, images = list(folders.values())[:_TRAINED], min(images, _TRAINED)
+        labelled = bool(known) and not trained_on and all(folder.name in known for folder in tried)
+        chosen = [thinned(load_video(folder, need_masks=False, need_poses=labelled), images) for folder in tried]
+        results = _results(chosen, model, known if labelled else {}, device, progress)
     if results and labelled:
         accuracies["estimates in unseen videos"] = evaluation.summarise(results)
     contents = Contents(
         category=category.resolve().name,
         alignment=alignment,
-        meshes={name: (mesh.vertices, mesh.triangles) for name, mesh in meshes.items()},
+        meshes=meshes,
         model=model,
         shots=[] if model is None else shots_of(results, chosen, model, labelled),
         errors=[result.error for result in results] if labelled else [],
         accuracies=accuracies,
+        videos=_facts(folders, meshes, progress),
+        seconds=_seconds(category, model),
+        trained_on=trained_on,
     )
-    out = out or category / "report.html"
     write_report(out, contents)
-    emit(
-        {"report": str(out), "images": len(results), "accuracies": accuracies}, f"{out}: {len(results)} images estimated", json
-    )
+    return {"report": str(out), "images": len(results), "accuracies": accuracies}
+
+
+def _facts(folders: Mapping[str, Path], meshes: Mapping[str, FeatureMesh], progress: Progress) -> list[VideoFacts]:
+    """What there is to say of every video with a mesh that can still be read."""
+    found = []
+    for done, (name, mesh) in enumerate(meshes.items(), 1):
+        progress("report: videos", done, len(meshes))
+        provenance = storage.provenance_of(folders[name] / storage.FEATURES) or {}
+        with suppress(InvalidInput):  # pictures that were deleted since
+            found.append(facts_of(load_video(folders[name]), mesh, provenance))
+    return found
+
+
+def _seconds(category: Path, model: CategoryModel | None) -> dict[str, float]:
+    """What aligning and training took, where it was noted."""
+    noted = {
+        "align": (storage.provenance_of(category / stages.ALIGNMENT) or {}).get("seconds"),
+        "train": None if model is None else model.provenance.get("seconds"),
+    }
+    return {stage: float(value) for stage, value in noted.items() if isinstance(value, int | float)}
 
 
 def _unseen(category: Path, patterns: str | None, model: CategoryModel) -> list[Path]:

@@ -135,10 +135,28 @@ def mesh_picture(
 
 def outline(image: Picture, mask: NDArray[np.bool_]) -> Picture:
     """A copy of the image, darkened outside the mask, with the mask's edge in yellow."""
-    picture = np.where(mask[..., None], image, image // 2).astype(np.uint8)
+    return contour(np.where(mask[..., None], image, image // 2).astype(np.uint8), mask, (255, 220, 0))
+
+
+def contour(image: Picture, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> Picture:
+    """A copy of the image with the mask's edge."""
+    picture = image.copy()
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, contours, -1, (255, 220, 0), max(1, round(min(mask.shape) / 200)), cv2.LINE_AA)
+    cv2.drawContours(picture, contours, -1, colour, max(1, round(min(mask.shape) / 200)), cv2.LINE_AA)
     return picture
+
+
+def silhouette(vertices: Tensor, triangles: Tensor, camera: Camera, cam_from_obj: Tensor) -> NDArray[np.bool_]:
+    """Mask (H, W) of a mesh, vertices (V, 3) in the obj frame, as the camera with its lens sees it at a pose (4, 4)."""
+    pose = cam_from_obj.double().cpu().numpy()
+    points = vertices.double().cpu().numpy() @ pose[:3, :3].T + pose[:3, 3]
+    pixels, visible = _project(points, camera)
+    corners = triangles.cpu().numpy()
+    polygons = np.round(pixels[corners[visible[corners].all(1)]] * (1 << _SHIFT)).astype(np.int32)
+    mask = np.zeros((camera.height, camera.width), np.uint8)
+    for polygon in polygons:
+        cv2.fillConvexPoly(mask, polygon, 1, cv2.LINE_8, _SHIFT)
+    return mask > 0
 
 
 def fit_into(image: Picture, size: int) -> Picture:

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -52,12 +53,13 @@ def ensure_poses(folder: Path, config: SfmConfig = SfmConfig(), progress: Progre
     wanted = _provenance("sfm", config, inputs)
     if _is_made(sparse, wanted):
         return _note(folder, "poses", sparse)
-    video = load_video(folder, need_masks=False, need_poses=False)
-    turntable = sfm.stands_still([_grey(read_image(frame.image).numpy()) for frame in video.frames])
+    start, video = time.perf_counter(), load_video(folder, need_masks=False, need_poses=False)
+    turntable = footage.stands_still([_grey(read_image(frame.image).numpy()) for frame in video.frames])
     with tempfile.TemporaryDirectory(prefix="uns_pose_masks_") as temporary:
         allowed = _matchable(folder, Path(temporary), progress) if turntable else None
         found = sfm.find_poses(video, calibration, allowed, config, progress)
-    report = {**found.report, "turntable": turntable, "calibration": calibration}
+    seconds = round(time.perf_counter() - start, 2)
+    report = {**found.report, "turntable": turntable, "calibration": calibration, "seconds": seconds}
     if found.report["registered"] < config.wanted * len(video.frames):
         _log.warning(
             "%s: %d of %d frames got a pose; walk slower, with the surroundings in the picture",
@@ -83,8 +85,9 @@ def ensure_masks(
     if _is_made(target, wanted):
         return _note(folder, "masks", target)
     video = load_video(folder, need_masks=False, need_poses=has_sparse(folder / "sparse"))
+    start = time.perf_counter()
     found = masking.find_masks(video, load(), config, progress)
-    report = masking.summary(found, config)
+    report = {**masking.summary(found, config), "seconds": round(time.perf_counter() - start, 2)}
     if not found.agreement:
         _log.warning("%s: without camera poses the masks of single pictures stay as they are", folder)
 

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor
 
 import uns_pose_ros
-from uns_pose_ros import drawing
+from uns_pose_ros import drawing, page
 from uns_pose_ros.alignment_picture import VIEWS, mesh_strip
-from uns_pose_ros.datatypes import Alignment, CategoryModel, PoseEstimate, Video
-from uns_pose_ros.drawing import Floats, Picture
+from uns_pose_ros.datatypes import Alignment, CategoryModel, FeatureMesh, PoseEstimate, Symmetry, Video
+from uns_pose_ros.drawing import Picture
 from uns_pose_ros.evaluation import ANGLES, ImageResult
-from uns_pose_ros.geometry import transform
+from uns_pose_ros.report_videos import (
+    VideoFacts,
+    canonical,
+    correspondence_pictures,
+    matched_pair,
+    position_colours,
+    ring_picture,
+)
 from uns_pose_ros.storage import atomic_write
 from uns_pose_ros.video import read_image
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
-h1, h2 { font-weight: 600; } h2 { margin-top: 2.5rem; } .note { color: #666; }
-table { border-collapse: collapse; } td, th { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
-td:first-child, th:first-child { text-align: left; } tr.out td { color: #b00; }
-.grid { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; } figcaption { font-size: 13px; max-width: 20rem; }
-.bad { color: #b00; } img { max-width: 100%; }
-"""
+_UNSURE = 0.5  # confidence of a video below which the page says so
+_PICTURED = 12  # videos whose frames are shown, the doubtful ones first
+_PLOT = (4.5, 2.6)  # inches
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,27 +48,32 @@ class Contents:
 
     category: str
     alignment: Alignment
-    meshes: Mapping[str, tuple[Tensor, Tensor]]  # vertices (V, 3), obj frame, and triangles (T, 3) by video
+    meshes: Mapping[str, FeatureMesh]  # by video
     model: CategoryModel | None = None
     shots: Sequence[Shot] = ()
     errors: Sequence[float] = ()  # degrees, of all evaluated images
     accuracies: Mapping[str, Mapping[str, Any]] | None = None  # title: figures of `evaluate alignment` or `evaluate pose`
+    videos: Sequence[VideoFacts] = ()
+    seconds: Mapping[str, float] | None = None  # by stage of the whole category, where they were noted
+    trained_on: bool = False  # the shots are of videos that the model was trained on, for want of others
 
 
 def write_report(path: Path, contents: Contents) -> None:
     """Write the page."""
-    title = f"{contents.category}: from videos to poses"
     sections = [
-        f"<h1>{html.escape(title)}</h1><p class='note'>uns_pose_ros {uns_pose_ros.__version__}</p>",
-        _accuracy_section(contents),
-        _estimate_section(contents.shots),
-        _alignment_section(contents),
-        _training_section(contents.model),
+        ("What to look at", _attention(contents)),
+        ("Accuracy", _accuracy(contents)),
+        ("Estimates", _estimates(contents)),
+        ("Videos", _videos(contents.videos)),
+        ("Alignment", _alignment(contents)),
+        ("Correspondences", _correspondences(contents)),
+        ("Symmetry", _symmetry(contents)),
+        ("Training", _training(contents.model)),
+        ("Time", _time(contents)),
     ]
-    head = f"<meta charset='utf-8'><title>{html.escape(title)}</title><style>{_STYLE}</style>"
+    title = f"{contents.category}: from videos to poses"
     with atomic_write(path) as temporary:
-        page = f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(sections)}</body></html>\n"
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page.document(title, f"uns_pose_ros {uns_pose_ros.__version__}", sections), encoding="utf-8")
 
 
 def shots_of(
@@ -117,116 +118,164 @@ def unlabelled(video: str, frame: str, estimates: Sequence[PoseEstimate], second
     return ImageResult(video, frame, max(estimates, key=lambda e: e.score, default=None), 0.0, 0.0, seconds)
 
 
-def _accuracy_section(contents: Contents) -> str:
+def _attention(contents: Contents) -> str:
+    """Everything that went wrong, in one list before all else."""
+    alignment, lines = contents.alignment, list[str]()
+    for name, confidence, kept in zip(alignment.videos, alignment.confidence.tolist(), alignment.kept.tolist(), strict=True):
+        if not kept:
+            lines.append(f"{name}: left out of the training, it agrees with too few others (confidence {confidence:.2f})")
+        elif confidence < _UNSURE:
+            lines.append(f"{name}: confidence {confidence:.2f}, it may be turned; compare it with the others below")
+    lines += [warning for facts in contents.videos for warning in facts.warnings]
+    missed = sum(shot.score == 0 for shot in contents.shots)
+    wrong = sum(error > ANGLES[0] for error in contents.errors)
+    if wrong:
+        lines.append(
+            f"{wrong} of {len(contents.errors)} labelled images are off by more than {ANGLES[0]}° or without an estimate"
+        )
+    elif missed:
+        lines.append(f"{missed} of the {len(contents.shots)} images shown have no estimate")
+    return page.bullets(lines, "bad") if lines else page.paragraph("Nothing stands out.")
+
+
+def _accuracy(contents: Contents) -> str:
     if not contents.accuracies:
-        return "<h2>Accuracy</h2><p class='note'>No labels were given, so nothing here says how right the poses are.</p>"
+        return page.paragraph("No labels were given, so nothing here says how right the poses are.", "note")
     header = ["", "number", *(f"@{angle}° %" for angle in ANGLES), "median °", "@30° % up to symmetry"]
     rows = []
     for title, values in contents.accuracies.items():
         number = f"{values['pairs']} pairs" if "pairs" in values else f"{values['estimated']} of {values['images']} images"
         figures = [values[f"acc{angle}"] for angle in ANGLES] + [values["median_deg"], values["symmetry_aware"]["acc30"]]
         rows.append([title, number, *("–" if value is None else f"{value:.1f}" for value in figures)])
-    plot = _error_plot(contents.errors) if len(contents.errors) else ""
-    note = "<p class='note'>Percent below the angle. An image without an estimate counts as wrong.</p>"
-    return f"<h2>Accuracy</h2>{_table(header, rows)}{note}{plot}"
+    note = page.paragraph("Percent below the angle. An image without an estimate counts as wrong.", "note")
+    return page.table(header, rows) + note + (_error_plot(contents.errors) if len(contents.errors) else "")
 
 
-def _estimate_section(shots: Sequence[Shot]) -> str:
+def _estimates(contents: Contents) -> str:
+    shots = contents.shots
     if not shots:
-        return "<h2>Estimates</h2><p class='note'>No model, or no video that it was not trained on.</p>"
-    figures = [_figure(shot.picture, shot.caption, 320, bad=(shot.error or 0) > ANGLES[0]) for shot in shots]
+        return page.paragraph("No model, or no video to try it on.", "note")
+    figures = [page.picture(shot.picture, shot.caption, 320, bad=(shot.error or 0) > ANGLES[0]) for shot in shots]
     by = "the largest error" if shots[0].error is not None else "the lowest score"
-    note = f"<p class='note'>Images of videos that the model was not trained on; {by} first. Axes: x red, y green, z blue.</p>"
-    return f"<h2>Estimates</h2>{note}<div class='grid'>{''.join(figures)}</div>"
+    whose = "videos that the model was not trained on"
+    if contents.trained_on:
+        whose = "videos that the model was trained on, as there are no others: new objects will look worse"
+    note = f"Images of {whose}; {by} first. Axes: x red, y green, z blue."
+    return page.paragraph(note, "note") + page.grid(figures, small=True)
 
 
-def _alignment_section(contents: Contents) -> str:
-    alignment, rows = contents.alignment, []
-    pictures = []
-    for k, name in enumerate(alignment.videos):
-        confidence, kept = float(alignment.confidence[k]), bool(alignment.kept[k])
+def _videos(videos: Sequence[VideoFacts]) -> str:
+    if not videos:
+        return page.paragraph("The videos' folders were not looked at.", "note")
+    header = ["video", "frames", "used", "widest gap °", "elevations °", "mask and hull", "poses", "masks"]
+    rows = []
+    for one in videos:
+        heights = f"{round(one.elevations.min())} to {round(one.elevations.max())}"
+        overlap = "–" if one.overlap is None else f"{one.overlap:.2f}"
+        rows.append([one.name, str(one.frames), str(one.views), f"{one.gap:.0f}", heights, overlap, one.poses, one.masks])
+    note = (
+        "Gap: the widest turn around the object without a view. Mask and hull: the median overlap of the masks with the mesh "
+        "that they carved. In the pictures the mask is outlined in yellow, the mesh in red; the ring shows the viewpoints from "
+        "above."
+    )
+    ranked = sorted(videos, key=lambda one: -len(one.warnings))
+    parts = [page.table(header, rows, [bool(one.warnings) for one in videos]), page.paragraph(note, "note")]
+    for one in ranked[:_PICTURED]:
+        ring = page.picture(ring_picture(one), f"{one.name}, {one.views} views", 150)
+        frames = [page.picture(picture, one.name, 240) for picture in one.pictures]
+        parts.append(page.grid([ring, *frames], small=True))
+    if len(ranked) > _PICTURED:
+        parts.append(page.paragraph(f"{len(ranked) - _PICTURED} more videos are in the table only.", "note"))
+    return "".join(parts)
+
+
+def _alignment(contents: Contents) -> str:
+    alignment, rows, figures = contents.alignment, [], []
+    order = sorted(range(len(alignment.videos)), key=lambda k: (bool(alignment.kept[k]), float(alignment.confidence[k])))
+    for k in order:
+        name, confidence, kept = alignment.videos[k], float(alignment.confidence[k]), bool(alignment.kept[k])
         rows.append([name, f"{confidence:.2f}", f"{float(alignment.residual[k]):.1f}", "yes" if kept else "no"])
         if name in contents.meshes:
-            vertices, triangles = contents.meshes[name]
-            canonical = transform(alignment.canon_from_obj[k], vertices.double())
-            caption = f"{name}, confidence {confidence:.2f}"
-            pictures.append(_figure(mesh_strip(canonical, triangles, _position_colours(canonical)), caption, 420, bad=not kept))
-    out = [not bool(kept) for kept in alignment.kept]
+            mesh = contents.meshes[name]
+            vertices = canonical(name, alignment, mesh)
+            strip = mesh_strip(vertices, mesh.triangles, position_colours(vertices))
+            figures.append(page.picture(strip, f"{name}, confidence {confidence:.2f}", 420, bad=not kept))
     note = (
-        f"<p class='note'>Confidence: the part of a video's pairs that agree with the whole. Residual: median disagreement. "
-        f"Symmetry: {alignment.symmetry.name}. Videos in red were left out.</p>"
+        "Confidence: the part of a video's pairs that agree with the whole. Residual: median disagreement. The least sure come "
+        "first; videos in red were left out."
     )
-    views = f"<p class='note'>The videos' meshes in the canonical frame, seen from {', '.join(VIEWS)}; colour is position.</p>"
-    table = _table(["video", "confidence", "residual °", "kept"], rows, out)
-    return f"<h2>Alignment</h2>{note}{table}{views}<div class='grid'>{''.join(pictures)}</div>"
+    views = f"The videos' meshes in the canonical frame, seen from {', '.join(VIEWS)}; colour is position."
+    table = page.table(["video", "confidence", "residual °", "kept"], rows, [row[-1] == "no" for row in rows])
+    return page.paragraph(note, "note") + table + page.paragraph(views, "note") + page.grid(figures)
 
 
-def _training_section(model: CategoryModel | None) -> str:
+def _correspondences(contents: Contents) -> str:
+    pair = matched_pair(contents.alignment, contents.meshes)
+    if pair is None:
+        return page.paragraph("Fewer than two videos were kept.", "note")
+    a, b = correspondence_pictures(*pair, contents.alignment, contents.meshes)
+    note = (
+        f"{pair[0]} is coloured by position; every vertex of {pair[1]}, the least sure of the kept, has the colour of the "
+        f"vertex of {pair[0]} whose features are most alike. Where features tell parts apart, the colours lie alike on both."
+    )
+    figures = [page.picture(a, f"{pair[0]}, by position", 420), page.picture(b, f"{pair[1]}, by its features", 420)]
+    return page.paragraph(note, "note") + page.grid(figures)
+
+
+def _symmetry(contents: Contents) -> str:
+    symmetry = contents.alignment.symmetry
+    if symmetry.order == 1:
+        return page.paragraph("None was found: every orientation of the object is told from every other.")
+    return page.paragraph(f"{symmetry.name}: {_meaning(symmetry)} The estimator gives one of the equal poses.")
+
+
+def _meaning(symmetry: Symmetry) -> str:
+    axis = ", ".join(f"{value:.2f}" for value in symmetry.axis.tolist())
+    turns = "turns" if symmetry.order == 0 else f"turns by {360 / symmetry.order:.0f}°"
+    return f"{turns} about the axis ({axis}) of the canonical frame change nothing that the features show."
+
+
+def _training(model: CategoryModel | None) -> str:
     if model is None:
-        return "<h2>Training</h2><p class='note'>Not trained yet.</p>"
+        return page.paragraph("Not trained yet.", "note")
     trained = model.provenance.get("canon_from_obj")
-    names = ", ".join(map(html.escape, trained)) if isinstance(trained, Mapping) else "videos that it does not name"
+    names = ", ".join(trained) if isinstance(trained, Mapping) else "videos that it does not name"
     size = "unknown size" if model.diameter is None else f"{model.diameter:.3f} m across"
-    text = f"<p>Template of {len(model.vertices)} vertices, {size}, trained on {names}.</p>"
+    text = page.paragraph(f"Template of {len(model.vertices)} vertices, {size}, trained on {names}.")
     vertices = model.vertices.double()
-    strip = _figure(mesh_strip(vertices, model.triangles, _position_colours(vertices)), "the template", 420)
-    return f"<h2>Training</h2>{text}<div class='grid'>{strip}{_training_plot(model.provenance.get('training'))}</div>"
-
-
-def _position_colours(vertices: Tensor) -> Floats:
-    """Colours (V, 3) RGB 0..255 of canonical positions."""
-    return np.clip(255 * (vertices.numpy() + 0.5), 0, 255)
+    strip = page.picture(mesh_strip(vertices, model.triangles, position_colours(vertices)), "the template", 420)
+    return text + page.grid([strip, _training_plot(model.provenance.get("training"))])
 
 
 def _training_plot(curve: Any) -> str:
     """The losses over the steps, where the model's provenance has them: {"step": […], NAME: […], …}."""
     if not isinstance(curve, Mapping) or not curve.get("step"):
         return ""
-    figure = Figure(figsize=(4.5, 2.6), layout="constrained")
+    figure = Figure(figsize=_PLOT, layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss, nats")
     for name, values in curve.items():
         if name != "step":
             axes.plot(curve["step"], values, label=name)
     axes.legend(frameon=False)
-    return _plot(figure, "training loss")
+    return page.plot(figure, "training loss")
 
 
 def _error_plot(errors: Sequence[float]) -> str:
-    figure = Figure(figsize=(4.5, 2.6), layout="constrained")
+    figure = Figure(figsize=_PLOT, layout="constrained")
     axes = figure.add_subplot(xlabel="error below, degrees", ylabel="images, %", xlim=(0, 180), ylim=(0, 101))
     axes.plot([0, *sorted(errors)], np.linspace(0, 100, len(errors) + 1), drawstyle="steps-post")
     axes.grid(alpha=0.3)
-    return _plot(figure, "errors of all evaluated images")
+    return page.plot(figure, "errors of all evaluated images")
 
 
-def _plot(figure: Figure, caption: str) -> str:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return _data_figure("png", buffer.getvalue(), caption)
-
-
-def _figure(picture: Picture, caption: str, width: int, bad: bool = False) -> str:
-    """A picture (H, W, 3) at most `width` px wide, inside the page."""
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    if picture.shape[1] > width:
-        picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    data = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
-    return _data_figure("jpeg", data, caption, bad)
-
-
-def _data_figure(kind: str, data: bytes, caption: str, bad: bool = False) -> str:
-    text = html.escape(caption)
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    mark = " class='bad'" if bad else ""
-    return (
-        f"<figure><img src='{source}' alt='{html.escape(caption, quote=True)}'><figcaption{mark}>{text}</figcaption></figure>"
-    )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[bool] = ()) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    lines = []
-    for k, row in enumerate(rows):
-        mark = " class='out'" if k < len(marked) and marked[k] else ""
-        lines.append(f"<tr{mark}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>")
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+def _time(contents: Contents) -> str:
+    spent: dict[str, float] = {}
+    for facts in contents.videos:
+        for stage, seconds in facts.seconds.items():
+            spent[stage] = spent.get(stage, 0.0) + seconds
+    spent |= contents.seconds or {}
+    if not spent:
+        return page.paragraph("No stage noted its time.", "note")
+    rows = [[stage, f"{spent[stage]:.0f}"] for stage in ("poses", "masks", "reconstruct", "align", "train") if stage in spent]
+    note = page.paragraph("Seconds, all videos together, on the machine that made them.", "note")
+    return page.table(["stage", "seconds"], rows) + note

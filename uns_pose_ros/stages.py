@@ -66,8 +66,9 @@ def reconstruct(
         backbone = _load_backbone(device)
     for folder, video in videos.items():
         preparation.check_masks(video, masks)
+        start = time.perf_counter()
         mesh = features.reconstruct(video, backbone, config, _prefixed(progress, "reconstruct "))
-        storage.save_feature_mesh(mesh, folder, wanted[folder])
+        storage.save_feature_mesh(mesh, folder, {**wanted[folder], "seconds": round(time.perf_counter() - start, 2)})
     return {folder.name: folder in videos for folder in folders}
 
 
@@ -193,9 +194,10 @@ def train(
     meshes = {folder.name: storage.load_feature_mesh(folder) for folder in folders}
     backbone = _load_backbone(device)
     pictures = [_small(path) for path in empty]
-    told = _prefixed(progress, "train: ")
+    told, start = _prefixed(progress, "train: "), time.perf_counter()
     model = training.train(category.resolve().name, videos, meshes, alignment, backbone, config, seed, told, pictures)
-    model = replace(model, provenance={**model.provenance, **wanted})
+    spent = {"seconds": round(time.perf_counter() - start, 2)}
+    model = replace(model, provenance={**model.provenance, **wanted, **spent})
     storage.save_model(model, path)
     return model, True
 
