@@ -145,6 +145,7 @@ class Listener(Node):
             "age_s": {p: round(age, 4) for p, age in ages.items()},
             "age_over_inference": {p: round(ages[p] / inference[p], 3) for p in inference},
             "memory_mb": {"first": round(first, 1), "last": round(last, 1), "peak": round(max(settled), 1)},
+            "memory_mb_each_minute": [round(memory, 1) for _, memory in self._memory[::30]],
             "memory_growth_percent": round(100 * (last / first - 1), 3),
             "warnings": sorted(self._levels),
             "drops": {key: value for key, value in self._values.items() if key.startswith("dropped")},
