@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+pytest.importorskip("rosbags")
+from rosbags.typesys import Stores, get_typestore
+
+from bag_writer import write_photographs
 from small_model import CLIP
-from uns_pose_ros import storage
+from uns_pose_ros import cli, storage
 from uns_pose_ros.datatypes import Camera, PoseEstimate
 from uns_pose_ros.geometry import angle_between
 from uns_pose_ros.inference import Estimator
@@ -87,4 +92,58 @@ def test_the_node_gives_the_estimators_pose_on_tf_and_as_a_detection(case: Case,
     turn = sent.transform.rotation
     rotation = torch.from_numpy(Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix())
     assert float(angle_between(rotation, case.expected.cam_from_canon[:3, :3])) < 0.05
+    assert robot.interrupt(node)[0] == 0
+
+
+def messages_of(bag: Path) -> tuple[Any, list[Any]]:
+    """The camera_info and the pictures of a bag, from the bytes in it, as ROS messages."""
+    from rclpy.serialization import deserialize_message
+    from rosbags.highlevel import AnyReader
+    from sensor_msgs.msg import CameraInfo, Image
+
+    with AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+        found = [(connection.msgtype, data) for connection, _, data in reader.messages()]
+    (info,) = [deserialize_message(data, CameraInfo) for kind, data in found if kind.endswith("CameraInfo")]
+    return info, [deserialize_message(data, Image) for kind, data in found if kind.endswith("Image")]
+
+
+def test_a_bag_played_into_the_live_node_gives_the_poses_of_its_evaluation(
+    case: Case, robot: Robot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Message by message, each picture sent again until it is answered: the node takes a stamp once."""
+    frames = load_video(CLIP).frames[:8:2]
+    write_photographs(tmp_path / "bag", frames)
+    words = ["evaluate", "bag", str(case.model), str(tmp_path / "bag"), "--fuse", "--device", "cpu", "--json", "-"]
+    assert cli.main(words) == 0
+    evaluated = {record["stamp_ns"]: record for record in json.loads(capsys.readouterr().out)["frames"]}
+    node = robot.start(program=["-m", "uns_pose_ros.nodes.bringup", str(case.model), "--device", "cpu"])
+    robot.wait_until_listening()
+    black, early = np.zeros((frames[0].camera.height, frames[0].camera.width, 3), np.uint8), itertools.count(100)
+
+    def heard() -> list[Any]:
+        robot.photograph(black, frames[0].camera, next(early))
+        return robot.heard["detections"]
+
+    robot.wait("any answer", heard)
+    assert robot.reset().success  # the bag's stamps are older
+    info, pictures = messages_of(tmp_path / "bag")
+
+    def answered(picture: Any) -> Any:
+        robot.infos.publish(info)
+        robot.images.publish(picture)
+        return [m for m in robot.heard["detections"] if m.header.stamp == picture.header.stamp]
+
+    compared = 0
+    for picture in pictures:
+        (answer, *_) = robot.wait(f"the answer to {picture.header.stamp}", lambda: answered(picture))  # noqa: B023
+        record = evaluated[picture.header.stamp.sec * 10**9]
+        assert bool(answer.detections) == ("score" in record)
+        for best in sorted(answer.detections, key=lambda d: -d.results[0].hypothesis.score)[:1]:
+            pose, expected = best.results[0].pose.pose, np.array(record["cam_from_canon"])
+            assert best.results[0].hypothesis.score == pytest.approx(record["score"], abs=1e-3)
+            assert np.allclose([pose.position.x, pose.position.y, pose.position.z], expected[:3, 3], atol=1e-2)
+            turn = Rotation.from_quat([pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w])
+            assert float(angle_between(torch.from_numpy(turn.as_matrix()), torch.from_numpy(expected[:3, :3]))) < 0.5
+            compared += 1
+    assert compared >= 3
     assert robot.interrupt(node)[0] == 0
