@@ -24,7 +24,8 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["synchronization", "extension", "axes"], 2),
     **dict.fromkeys(["augmentation", "network", "template"], 2),
     **dict.fromkeys(["training", "pose_search", "solver", "scale", "inference", "fusion", "tracking"], 3),
-    **dict.fromkeys(["evaluation", "bag_evaluation", "bag_results", "alignment_picture", "page", "report", "report_videos"], 4),
+    **dict.fromkeys(["evaluation", "bag_evaluation", "bag_plot", "bag_results"], 4),
+    **dict.fromkeys(["alignment_picture", "page", "report", "report_videos"], 4),
     **dict.fromkeys(["preparation", "stages", "doctor"], 4),
     **dict.fromkeys(
         ["cli", "cli_arguments", "cli_bag", "cli_doctor", "cli_model", "cli_pipeline", "cli_report", "cli_videos", "console"], 5

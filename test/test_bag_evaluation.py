@@ -21,7 +21,7 @@ import bag_writer
 from bag_writer import camera_info, header, make, raw, transform, write_bag, write_photographs
 from small_model import CLIP
 from streams import HALF_TURN, estimate, pose
-from uns_pose_ros import bag_evaluation, bag_results, cli, storage
+from uns_pose_ros import bag_evaluation, bag_plot, bag_results, cli, storage
 from uns_pose_ros.bag_evaluation import Answer, BagConfig, fit_truth_from_canon, read_answers, summarise
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
 from uns_pose_ros.inference import Estimator
@@ -186,6 +186,24 @@ def test_the_bop_file_holds_every_estimate_in_millimetres(bag: Path, tmp_path: P
     assert [float(x) for x in fifth["R"].split()] == pytest.approx(true_pose(6)[:3, :3].flatten().tolist(), abs=1e-6)
 
 
+def test_the_errors_of_every_picture_are_listed_and_drawn(bag: Path, tmp_path: Path) -> None:
+    answers = answers_of(bag, Scripted(flipped=[3], missed=[5]), truth_frame="thing")
+    errors = bag_evaluation.errors_of(answers, car(), IDENTITY)
+    assert [error is not None and error.found for error in errors] == [k != 5 for k in range(20)]
+    listed = bag_results.records(answers, errors, IDENTITY)
+    assert [k for k, record in enumerate(listed) if record.get("error_deg", 0) > 1] == [3]
+    assert "error_deg" not in listed[5]
+    bag_plot.write_plot(tmp_path / "plot.svg", answers, errors)
+    drawn = (tmp_path / "plot.svg").read_text()
+    assert all(f"<!-- {label} -->" in drawn for label in ("rotation error (°)", "translation error (m)", "time a picture (s)"))
+    assert "no truth" not in drawn
+    unknown = answers_of(bag, Scripted())
+    bag_plot.write_plot(tmp_path / "plot.svg", unknown, bag_evaluation.errors_of(unknown, car(), IDENTITY))
+    assert "no truth is known" in (tmp_path / "plot.svg").read_text()
+    with pytest.raises(InvalidInput, match="plot.jpg: a name that ends with .png, .svg, .pdf is valid"):
+        bag_plot.write_plot(tmp_path / "plot.jpg", answers, errors)
+
+
 def test_what_cannot_be_true_is_refused_with_one_line(bag: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="truth_frame and truth_topic both say what is true"):
         BagConfig(truth_frame="a", truth_topic="/b")
@@ -204,7 +222,8 @@ def test_a_bag_of_photographs_gives_the_estimators_poses(
     frames = load_video(CLIP).frames[:3]
     write_photographs(tmp_path / "photos", frames)
     words = ["evaluate", "bag", str(chair_model), str(tmp_path / "photos"), "--device", "cpu", "--json", "-"]
-    assert cli.main([*words, "--results", str(tmp_path / "out.mcap"), "--bop", str(tmp_path / "bop.csv")]) == 0
+    written = {"--results": tmp_path / "out.mcap", "--bop": tmp_path / "bop.csv", "--plot": tmp_path / "plot.png"}
+    assert cli.main([*words, *(str(word) for pair in written.items() for word in pair)]) == 0
     result = json.loads(capsys.readouterr().out)
     find = Estimator(storage.load_model(chair_model), device="cpu")
     assert result["images"] == 3
@@ -215,5 +234,4 @@ def test_a_bag_of_photographs_gives_the_estimators_poses(
         if direct:
             assert record["score"] == pytest.approx(direct[0].score, abs=1e-4)
             assert np.allclose(record["cam_from_canon"], direct[0].cam_from_canon, atol=1e-4)
-    assert (tmp_path / "out.mcap").is_file()
-    assert (tmp_path / "bop.csv").is_file()
+    assert all(path.is_file() for path in written.values())

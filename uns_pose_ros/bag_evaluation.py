@@ -208,29 +208,45 @@ def fit_truth_from_canon(answers: Sequence[Answer], model: CategoryModel) -> Ten
     return fitted
 
 
+@dataclass(frozen=True)
+class Error:
+    """How far the best estimate of a picture is from the truth; half a turn where there is none."""
+
+    found: bool
+    degrees: float = 180.0
+    symmetric: float = 180.0  # degrees to the nearest of the poses that the category's symmetry makes equal
+    metres: float | None = None  # None where the model does not know its size
+
+
+def errors_of(answers: Sequence[Answer], model: CategoryModel, truth_from_canon: Tensor) -> list[Error | None]:
+    """The error in every picture, None where the truth is not known."""
+    return [None if a.truth is None else _error(a.best, model, a.truth @ truth_from_canon) for a in answers]
+
+
+def _error(best: PoseEstimate | None, model: CategoryModel, truth: Tensor) -> Error:
+    if best is None:
+        return Error(False)
+    pose = best.cam_from_canon
+    return Error(
+        True,
+        float(angle_between(pose[:3, :3], truth[:3, :3])),
+        float(symmetric_angle(pose[:3, :3].T, truth[:3, :3].T, model.symmetry)),
+        float((pose[:3, 3] - truth[:3, 3]).norm()) if best.metric else None,
+    )
+
+
 def summarise(answers: Sequence[Answer], model: CategoryModel, truth_from_canon: Tensor) -> dict[str, Any]:
     """The figures. In pictures with a truth a missing estimate is wrong in every accuracy."""
-    rows = [(a, a.truth @ truth_from_canon) for a in answers if a.truth is not None]
-    error, symmetric, shift, scored = list[float](), list[float](), list[float](), list[tuple[float, float]]()
-    for answer, truth in rows:
-        if answer.best is None:
-            error.append(180.0)
-            symmetric.append(180.0)
-            continue
-        pose = answer.best.cam_from_canon
-        error.append(float(angle_between(pose[:3, :3], truth[:3, :3])))
-        symmetric.append(float(symmetric_angle(pose[:3, :3].T, truth[:3, :3].T, model.symmetry)))
-        scored.append((answer.best.score, error[-1]))
-        if answer.best.metric:
-            shift.append(float((pose[:3, 3] - truth[:3, 3]).norm()))
+    pairs = zip(answers, errors_of(answers, model, truth_from_canon), strict=True)
+    rows = [(answer, error) for answer, error in pairs if error is not None]
     return {
         "images": len(answers),
         "estimated": sum(answer.best is not None for answer in answers),
         "with_truth": len(rows),
-        **accuracies(torch.tensor(error, dtype=torch.float64)),
-        "symmetry_aware": accuracies(torch.tensor(symmetric, dtype=torch.float64)),
-        "translation_m": _spread(shift),
-        "auroc": auroc(scored),
+        **accuracies(torch.tensor([error.degrees for _, error in rows], dtype=torch.float64)),
+        "symmetry_aware": accuracies(torch.tensor([error.symmetric for _, error in rows], dtype=torch.float64)),
+        "translation_m": _spread([error.metres for _, error in rows if error.metres is not None]),
+        "auroc": auroc([(answer.best.score, error.degrees) for answer, error in rows if answer.best is not None]),
         "seconds": _spread([answer.seconds for answer in answers]),
         "jitter": jitter(answers, model),
         "tracks": lost(answers),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uns_pose_ros.bag_evaluation import DETECTIONS, Answer
+from uns_pose_ros.bag_evaluation import DETECTIONS, Answer, Error
 from uns_pose_ros.bag_messages import TF
 from uns_pose_ros.datatypes import CategoryModel, InvalidInput, PoseEstimate
 from uns_pose_ros.geometry import matrix_to_quaternion, transform
@@ -147,14 +147,15 @@ def write_bop(path: Path, answers: Sequence[Answer]) -> None:
                 rows.writerow([1, number, 1, f"{estimate.score:.6f}", rotation, translation, f"{answer.seconds:.4f}"])
 
 
-def records(answers: Sequence[Answer], truth_from_canon: Tensor) -> list[dict[str, Any]]:
-    """Every picture's best estimate, for JSON."""
+def records(answers: Sequence[Answer], errors: Sequence[Error | None], truth_from_canon: Tensor) -> list[dict[str, Any]]:
+    """Every picture's best estimate and its error, for JSON."""
     listed = []
-    for answer in answers:
+    for answer, error in zip(answers, errors, strict=True):
         truth = None if answer.truth is None else torch.as_tensor(answer.truth @ truth_from_canon).tolist()
         record: dict[str, Any] = {"stamp_ns": answer.stamp, "frame": answer.frame, "seconds": answer.seconds, "truth": truth}
         best = answer.best
         if best is not None:
             record |= {"track": answer.tracks[0], "score": best.score, "cam_from_canon": best.cam_from_canon.tolist()}
+            record |= {} if error is None else {"error_deg": error.degrees, "error_m": error.metres}
         listed.append(record)
     return listed

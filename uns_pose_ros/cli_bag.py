@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import torch
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from uns_pose_ros import bag_evaluation, bag_results, storage
+from uns_pose_ros import bag_evaluation, bag_plot, bag_results, storage
 from uns_pose_ros.bag_evaluation import BagConfig
 from uns_pose_ros.cli_arguments import Device, Json
 from uns_pose_ros.cli_model import Model, accuracy_table
@@ -28,6 +28,9 @@ def evaluate_bag(
         Path | None, arg(metavar="BAG", help="write a bag with /tf and detections: NAME.mcap, or a folder (sqlite3)")
     ] = None,
     bop: Annotated[Path | None, arg(metavar="FILE", help="write all estimates as a CSV of the BOP benchmark")] = None,
+    plot: Annotated[
+        Path | None, arg(metavar="FILE", help="write a picture of error and time over the bag: .png, .svg or .pdf")
+    ] = None,
     device: Device = "auto",
     json: Json = None,
     estimator: EstimatorConfig = EstimatorConfig(),
@@ -39,6 +42,8 @@ def evaluate_bag(
     """
     if results is not None and results.exists():
         raise InvalidInput(f"{results}: is there already; another name, or delete it")
+    if plot is not None:
+        bag_plot.check_name(plot)
     trained = storage.load_model(model)
     find = Estimator(trained, device=device, config=estimator)
     with progress_bar() as progress:
@@ -51,7 +56,10 @@ def evaluate_bag(
         bag_results.write_bag(results, answers, trained)
     if bop is not None:
         bag_results.write_bop(bop, answers)
-    extra = {"truth_from_canon": truth_from_canon.tolist(), "frames": bag_results.records(answers, truth_from_canon)}
+    errors = bag_evaluation.errors_of(answers, trained, truth_from_canon)
+    if plot is not None:
+        bag_plot.write_plot(plot, answers, errors)
+    extra = {"truth_from_canon": truth_from_canon.tolist(), "frames": bag_results.records(answers, errors, truth_from_canon)}
     emit(record | extra, _text(record), json)
 
 
