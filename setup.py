@@ -1,6 +1,7 @@
 """Build description for colcon (ament_python) and pip alike."""
 
 from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -11,7 +12,10 @@ setup(
     name=NAME,
     version="0.1.0",
     description="Category-level 3D pose without labels, CAD models or depth, as a ROS 2 package",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     maintainer="uns_pose_ros maintainers",
     maintainer_email="maintainers@example.com",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
@@ -37,6 +41,7 @@ setup(
         "pipeline": PIPELINE,
         "sfm": ['pycolmap; platform_machine == "x86_64"'],
         "cluster": ["ray"],
+        "docs": ["mkdocs-material"],
         "test": ["pytest", "pytest-timeout", "ruff", "mypy", *PIPELINE],
     },
     entry_points={

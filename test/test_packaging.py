@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 import uns_pose_ros
 
@@ -108,3 +113,75 @@ def test_the_installed_torch_is_the_locked_one() -> None:
     assert metadata.version("torch").partition("+")[0] == "2.13.0"
     with pytest.raises(metadata.PackageNotFoundError):
         metadata.version("torchvision")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built of a copy: a build leaves files beside setup.py."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("uns_pose_ros", "launch", "config", "resource"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "setup.py", "-q", "bdist_wheel", "-d", str(out)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1000:]
+    [path] = out.glob("*.whl")
+    assert path.name == f"uns_pose_ros-{uns_pose_ros.__version__}-py3-none-any.whl" and path.stat().st_size < 2**20
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_the_package_and_what_ros_reads_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "uns_pose_ros").rglob("*.py")}
+    assert modules <= names and "uns_pose_ros/py.typed" in names
+    info, data = f"uns_pose_ros-{uns_pose_ros.__version__}.dist-info", f"uns_pose_ros-{uns_pose_ros.__version__}.data"
+    shared = {name.removeprefix(f"{data}/data/share/uns_pose_ros/") for name in names if name.startswith(data)}
+    assert {"package.xml", "launch/estimate.launch.py", "launch/record.launch.py", "config/estimator.yaml"} <= shared
+    assert any(name.endswith("resource_index/packages/uns_pose_ros") for name in shared)
+    assert [name for name in names if name.startswith(info) and name.endswith("LICENSE")]
+    assert not [name for name in names if not name.startswith(("uns_pose_ros/", f"{info}/", f"{data}/"))]
+
+
+def test_the_wheel_asks_for_little_and_gives_the_commands(wheel: zipfile.ZipFile) -> None:
+    info = f"uns_pose_ros-{uns_pose_ros.__version__}.dist-info"
+    lines = wheel.read(f"{info}/METADATA").decode().splitlines()
+    required = {line.split(": ")[1] for line in lines if line.startswith("Requires-Dist") and "extra ==" not in line}
+    assert required == {
+        "torch", "numpy", "scipy", "opencv-python-headless", "pillow", "safetensors", "tyro", "rich",
+    }  # fmt: skip
+    extras = {line.split(": ")[1] for line in lines if line.startswith("Provides-Extra")}
+    assert {"pipeline", "sfm", "test", "docs"} <= extras
+    assert "uns-pose = uns_pose_ros.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+
+
+def test_workflows_and_containers_name_what_there_is() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+        steps = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
+        for target in re.findall(r"\bmake (\w+)", " ".join(steps)):
+            assert f"\n{target}:" in makefile
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    for source in re.findall(r"^COPY ([\w./]+) ", dockerfile, re.MULTILINE):
+        assert (ROOT / source).exists(), source
+    assert "make setup" in json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())["postCreateCommand"]
+    assert yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+
+
+def test_the_citation_names_this_version_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == uns_pose_ros.__version__ and citation["license"] == "Apache-2.0"
+    assert "2407.04384" in citation["references"][0]["url"]
+
+
+def test_every_locked_package_is_in_the_list_of_licences(tmp_path: Path) -> None:
+    if Path(sys.prefix) != ROOT / ".venv":
+        pytest.skip("not the environment of make setup")
+    out = tmp_path / "sbom.json"
+    subprocess.run([sys.executable, str(ROOT / "requirements" / "licences.py"), str(out)], check=True, capture_output=True)
+    listed = {one["name"]: one["licenses"][0]["license"]["name"] for one in json.loads(out.read_text())["components"]}
+    lock = ROOT / "requirements" / f"bare-py{sys.version_info.major}{sys.version_info.minor}.txt"
+    pins = {line.partition("==")[0] for line in lock.read_text().splitlines() if "==" in line}
+    assert listed.keys() == pins
+    assert listed["numpy"].startswith("BSD-3-Clause") and listed["ros-rclpy"] == "Apache License 2.0"

@@ -1,0 +1,4 @@
+#!/bin/sh
+. /opt/ros/jazzy/setup.sh
+. /ws/install/setup.sh
+exec "$@"
