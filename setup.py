@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "uns_pose_ros"
+RUNTIMES = ["onnxruntime", "openvino"]
 PIPELINE = ["scikit-image", "fast-simplification", "trimesh", "matplotlib", "onnxruntime", "rosbags"]
 
 setup(
@@ -40,9 +41,10 @@ setup(
     extras_require={
         "pipeline": PIPELINE,
         "sfm": ['pycolmap; platform_machine == "x86_64"'],
+        "runtimes": RUNTIMES,
         "cluster": ["ray"],
         "docs": ["mkdocs-material"],
-        "test": ["pytest", "pytest-timeout", "ruff", "mypy", *PIPELINE],
+        "test": ["pytest", "pytest-timeout", "ruff", "mypy", *PIPELINE, *RUNTIMES],
     },
     entry_points={
         "console_scripts": [

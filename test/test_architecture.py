@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "uns_pose_ros"
 LEVELS: dict[str, int] = {
     **dict.fromkeys(["datatypes", "device", "geometry"], 0),
     **dict.fromkeys(["storage", "ply", "colmap", "video", "onnx_reader", "weights", "masks", "sfm", "crops", "drawing"], 1),
-    **dict.fromkeys(["visibility", "mesh", "backbone", "features"], 1),
+    **dict.fromkeys(["visibility", "mesh", "backbone", "features", "onnx_writer", "runtimes"], 1),
     **dict.fromkeys(["photo", "orbit", "keyframes", "guidance", "recording", "transform_tree"], 1),
     **dict.fromkeys(["draft", "importing", "import_movie", "import_pictures", "import_co3d", "import_bag"], 1),
     **dict.fromkeys(["bag_messages", "bags"], 1),

@@ -51,7 +51,7 @@ def main() -> None:
     started = time.monotonic()
     steps: list[tuple[str, str, Callable[[], str], Callable[[], None]]] = [  # name, title, key, work
         ("environment", "virtual environment", environment, make_environment),
-        ("packages", "Python packages and ROS 2 (1-2 minutes, 1.7 GB)", lambda: key_of([pins]), lambda: install_packages(pins)),
+        ("packages", "Python packages and ROS 2 (1-2 minutes, 1.9 GB)", lambda: key_of([pins]), lambda: install_packages(pins)),
         ("interfaces", "message packages (half a minute)", lambda: key_of([pins, *interfaces]), build_interfaces),
         ("itself", "uns_pose_ros", lambda: key_of(itself), install_itself),
         ("weights", "pretrained weights (180 MB)", weights_key, fetch_weights),

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from uns_pose_ros.backbone import PATCH, DinoV2, load_backbone, normalise
+from uns_pose_ros.backbone import PATCH, normalise
 from uns_pose_ros.crops import crop, square_around
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
-from uns_pose_ros.device import choose_device, choose_precision
+from uns_pose_ros.device import choose_device
 from uns_pose_ros.geometry import sphere
 from uns_pose_ros.network import Head, NetworkConfig
 from uns_pose_ros.pose_search import Template
+from uns_pose_ros.runtimes import Backbone, load_runtime
 from uns_pose_ros.scale import measured
 from uns_pose_ros.solver import EstimatorConfig, solve
 from uns_pose_ros.video import undistort
@@ -80,17 +81,22 @@ class Estimator:
     def __init__(
         self,
         models: CategoryModel | Sequence[CategoryModel],
-        backbone: DinoV2 | None = None,
+        backbone: Backbone | None = None,
         device: str = "auto",
         config: EstimatorConfig = EstimatorConfig(),
     ) -> None:
-        """Several models share one backbone; without one given, the cached weights are loaded. Raises InvalidInput."""
+        """Several models share one backbone; without one given, the cached weights are loaded into config's runtime.
+
+        Raises InvalidInput.
+        """
         self.models = (models,) if isinstance(models, CategoryModel) else tuple(models)
         if not self.models:
             raise InvalidInput("no model given: an estimator needs one at least")
         self.config = config
-        self.device = choose_device(device)
-        self.backbone = load_backbone(device=device, precision=choose_precision(self.device)) if backbone is None else backbone
+        if backbone is None:
+            self.backbone, self.device = load_runtime(config.runtime, device)
+        else:
+            self.backbone, self.device = backbone, choose_device(device)
         halved = self.backbone.precision == "bf16"
         self._runtimes = [Runtime(model, self.device, halved) for model in self.models]
         if len({runtime.layers for runtime in self._runtimes}) > 1:

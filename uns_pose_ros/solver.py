@@ -46,6 +46,7 @@ class EstimatorConfig:
     variety: float = 3.0  # degrees about each axis, standard deviation by which instances differ from the template
     coverage: float = 0.5  # weight of template parts that are seen where the object is not
     overlap: float = 0.4  # of two boxes, intersection over union, above which they are one object
+    runtime: str = "torch"  # of the backbone: torch, torch-fp32, torch-bf16, torch-compile, onnx or openvino
 
 
 @dataclass(frozen=True, eq=False)
