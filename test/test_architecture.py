@@ -31,6 +31,7 @@ LEVELS: dict[str, int] = {
         ["cli", "cli_arguments", "cli_bag", "cli_doctor", "cli_model", "cli_pipeline", "cli_report", "cli_videos", "console"], 5
     ),
     "nodes": 5,
+    "cli_export": 5,
 }
 ROS = ("rclpy", "rcl_interfaces", "builtin_interfaces", "tf2_ros", "tf_transformations", "cv_bridge", "launch", "launch_ros")
 # what the offline pipeline needs and the estimator does not (extras of setup.py)

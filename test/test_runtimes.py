@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from small_model import CLIP
-from uns_pose_ros import runtimes, storage
+from uns_pose_ros import cli, runtimes, storage
 from uns_pose_ros.backbone import DinoV2, load_backbone, normalise
 from uns_pose_ros.datatypes import InvalidInput
 from uns_pose_ros.inference import Estimator, EstimatorConfig
@@ -95,6 +96,18 @@ def test_the_estimator_answers_in_every_runtime(name: str, chair_model: Path) ->
     box = torch.tensor([[0.15 * width, 0.05 * height, 0.85 * width, 0.95 * height]])
     (found,) = estimator(read_image(frame.image), frame.camera, box)
     assert found.inliers > 20
+
+
+def test_export_writes_what_the_model_reads(chair_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "backbone.onnx"
+    assert cli.main(["export", str(chair_model), str(path), "--width", "42", "--height", "28", "--json", "-"]) == cli.DONE
+    record = json.loads(capsys.readouterr().out)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert record["inputs"] == {one.name: one.shape for one in session.get_inputs()} == {"images": ["batch", 3, 28, 42]}
+    assert record["outputs"] == {one.name: one.shape for one in session.get_outputs()} == {"tokens": ["batch", 6, 1152]}
+    assert cli.main(["export", str(chair_model), str(path), "--width", "40"]) == cli.BAD_INPUT
+    assert "width 40 px: multiples of 14 from 14 to 1400 are valid" in capsys.readouterr().err
 
 
 def test_what_cannot_run_here_is_refused_with_what_can() -> None:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("cli_pipeline", "train", "train a model on the aligned videos of a category"),
     "report": ("cli_report", "report", "write one HTML page with meshes, confidences, estimates and accuracies"),
     "estimate": ("cli_model", "estimate", "estimate the poses of a category's objects in images"),
+    "export": ("cli_export", "export", "write the backbone as an ONNX file for other runtimes"),
     "evaluate alignment": ("cli_model", "evaluate_alignment", "compare an alignment with labels"),
     "evaluate pose": ("cli_model", "evaluate_pose", "compare the poses in the images of labelled videos with their labels"),
     "evaluate bag": ("cli_bag", "evaluate_bag", "estimate every picture of a recorded bag; accuracy, time, jitter, losses"),
