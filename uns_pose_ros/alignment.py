@@ -172,7 +172,12 @@ def exact_energies(
 
 def closeness(a: Tensor, b: Tensor, width: float) -> Tensor:
     """How near rotations a (..., 3, 3) are to b (..., 3, 3): 1 where equal, 1/2 at `width` degrees (a Cauchy kernel)."""
-    sine = (3 - (a * b).sum((-2, -1))).clamp_min(0) / 4  # squared sine of half the angle
+    return closeness_of_traces((a * b).sum((-2, -1)), width)
+
+
+def closeness_of_traces(trace: Tensor, width: float) -> Tensor:
+    """The closeness of rotations a and b whose trace(a.T b) is given."""
+    sine = (3 - trace).clamp_min(0) / 4  # squared sine of half the angle
     return 1 / (1 + sine / math.sin(math.radians(width) / 2) ** 2)
 
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uns_pose_ros.alignment import closeness
+from uns_pose_ros.alignment import closeness, closeness_of_traces
 from uns_pose_ros.geometry import nearest_rotation
+
+_CENTRES = 64  # votes that may be the centre of the others, at most
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Consensus:
 def synchronize(edges: Edges, config: ConsensusConfig = ConsensusConfig()) -> Consensus:
     """Grow consensuses from several videos and mirror planes, settle them, and refine the one with most agreement."""
     ballot = Ballot(edges)
-    order = ballot.weight.sum((1, 2)).argsort(descending=True, stable=True)
+    order = torch.stack([weight.sum() for weight in ballot.weight]).argsort(descending=True, stable=True)
     rotation = _grow(ballot, *_starts(edges, order[: config.roots], config.planes), config.width)
     agreement = ballot.agreement(rotation, config.width)
     for sweep in range(config.sweeps):
@@ -110,40 +112,47 @@ def _mirror() -> Tensor:
 
 
 class Ballot:
-    """Votes by receiver, padded: N videos, D votes a video, K modes a vote; weight 0 pads."""
+    """Votes by receiver: for each of N videos, what D partners say in K modes each."""
 
     def __init__(self, edges: Edges) -> None:
-        source, target = torch.cat([edges.source, edges.target]), torch.cat([edges.target, edges.source])
-        target, order = target.sort(stable=True)
-        votes = torch.bincount(target, minlength=edges.count)
-        slot = torch.arange(len(target)) - (votes.cumsum(0) - votes)[target]
-        shape = (edges.count, max(int(votes.max()), 1), edges.weight.shape[1])
-        self.source = torch.zeros(shape[:2], dtype=torch.int64)
-        self.mirrored = torch.zeros(shape[:2], dtype=torch.bool)
-        self.source_from_target = torch.eye(3, dtype=torch.float64).repeat(*shape, 1, 1)
-        self.weight = torch.zeros(shape, dtype=torch.float64)
-        self.source[target, slot] = source[order]
-        self.mirrored[target, slot] = torch.cat([edges.mirrored, edges.mirrored])[order]
-        self.source_from_target[target, slot] = torch.cat([edges.source_from_target, edges.source_from_target.mT])[order]
-        self.weight[target, slot] = torch.cat([edges.weight, edges.weight])[order]
+        """source (D,), mirrored (D,), source_from_target (D, K, 3, 3) and weight (D, K), lists with one tensor a video."""
+        target = torch.cat([edges.target, edges.source])
+        order = target.argsort(stable=True)
+        counts = torch.bincount(target, minlength=edges.count).tolist()
+        self.source = torch.cat([edges.source, edges.target])[order].split(counts)
+        self.mirrored = torch.cat([edges.mirrored, edges.mirrored])[order].split(counts)
+        self.source_from_target = torch.cat([edges.source_from_target, edges.source_from_target.mT])[order].split(counts)
+        self.weight = torch.cat([edges.weight, edges.weight])[order].split(counts)
 
-    def votes(self, rotation: Tensor, video: int | None = None) -> Tensor:
-        """What the partners with rotations (S, N, 3, 3) say: of every video (S, N, D, K, 3, 3), or of one (S, D, K, 3, 3)."""
-        chosen = slice(None) if video is None else video
-        partner = rotation[:, self.source[chosen]]
-        partner = torch.where(self.mirrored[chosen][..., None, None], _mirror() @ partner, partner)
-        return partner[..., None, :, :] @ self.source_from_target[chosen]
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def votes(self, rotation: Tensor, video: int) -> Tensor:
+        """What the partners of a video say (S, D, K, 3, 3), given rotations (S, N, 3, 3)."""
+        partner = rotation[:, self.source[video]]
+        partner = torch.where(self.mirrored[video][:, None, None], _mirror() @ partner, partner)
+        return partner[:, :, None] @ self.source_from_target[video]
 
     def agreement(self, rotation: Tensor, width: float) -> Tensor:
         """Sum (S,) over all votes of their weight times their closeness to rotations (S, N, 3, 3)."""
-        return (closeness(self.votes(rotation), rotation[:, :, None, None], width) * self.weight).amax(-1).sum((-1, -2))
+        total = torch.zeros(len(rotation), dtype=torch.float64)
+        for video, weight in enumerate(self.weight):
+            near = closeness(self.votes(rotation, video), rotation[:, video, None, None], width) * weight
+            total += near.amax(-1).sum(-1)
+        return total
 
 
 def densest(votes: Tensor, weight: Tensor, width: float) -> Tensor:
-    """Where votes (B, M, 3, 3) with weights (B, M) are densest: the mean (B, 3, 3) of those around the best supported vote."""
-    near = closeness(votes[:, :, None], votes[:, None], width)
-    density = (near * weight[:, None]).sum(-1).masked_fill(weight <= 0, -1)
-    centre = torch.take_along_dim(votes, density.argmax(1)[:, None, None, None], 1)[:, 0]
+    """Where votes (B, M, 3, 3) with weights (B, M) are densest: the mean (B, 3, 3) of those around the best supported vote.
+
+    Only the weightiest votes are looked at as centres, so that the cost grows with M and not with its square.
+    """
+    flat = votes.flatten(2)
+    likely = weight.argsort(dim=1, descending=True, stable=True)[:, :_CENTRES]
+    centres = torch.take_along_dim(flat, likely[..., None], 1)
+    density = (closeness_of_traces(centres @ flat.mT, width) @ weight[..., None])[..., 0]
+    density = density.masked_fill(weight.take_along_dim(likely, 1) <= 0, -1)
+    centre = torch.take_along_dim(centres, density.argmax(1)[:, None, None], 1).unflatten(2, (3, 3))[:, 0]
     for _ in range(4):
         share = closeness(votes, centre[:, None], width) ** 2 * weight
         centre = nearest_rotation((share[..., None, None] * votes).sum(1))
@@ -171,21 +180,29 @@ def _starts(edges: Edges, roots: Tensor, planes: int) -> tuple[Tensor, Tensor]:
 
 def _grow(ballot: Ballot, root: Tensor, root_rotation: Tensor, width: float) -> Tensor:
     """Rotations (S, N, 3, 3) grown from videos (S,): each time the video whose votes agree most joins, at their densest."""
-    starts, count = torch.arange(len(root)), len(ballot.source)
+    starts, count = torch.arange(len(root)), len(ballot)
     rotation = torch.eye(3, dtype=torch.float64).repeat(len(root), count, 1, 1)
     known = torch.zeros(len(root), count, dtype=torch.bool)
+    centre, support = rotation.clone(), torch.zeros(len(root), count, dtype=torch.float64)
+    heard = torch.zeros(count, count, dtype=torch.bool)  # [a, b]: a has a say on b
+    for target, (source, weight) in enumerate(zip(ballot.source, ballot.weight, strict=True)):
+        heard[source[weight.sum(1) > 0], target] = True
     rotation[starts, root], known[starts, root] = root_rotation, True
-    while True:
-        weight = ballot.weight * known[:, ballot.source][..., None]
-        start, video = ((weight.sum((-1, -2)) > 0) & ~known).nonzero(as_tuple=True)
-        if not len(start):
-            return rotation
-        votes, weight = ballot.votes(rotation)[start, video].flatten(1, 2), weight[start, video].flatten(1)
-        centre = densest(votes, weight, width)
-        support = torch.full(known.shape, -1.0, dtype=torch.float64)
-        support[start, video] = (closeness(votes, centre[:, None], width) * weight).sum(1)
-        added = torch.zeros_like(known)
-        added[starts, support.argmax(1)] = support.amax(1) > 0
-        chosen = added[start, video]
-        rotation[start[chosen], video[chosen]] = centre[chosen]
-        known |= added
+    joined, video = starts, root
+    while len(joined):
+        news = torch.zeros_like(known)
+        news[joined] = heard[video]
+        news &= ~known
+        for changed in news.any(0).nonzero()[:, 0].tolist():
+            start = news[:, changed].nonzero()[:, 0]
+            weight = (ballot.weight[changed] * known[start][:, ballot.source[changed], None]).flatten(1)
+            votes = ballot.votes(rotation[start], changed).flatten(1, 2)
+            centre[start, changed] = densest(votes, weight, width)
+            near = closeness(votes, centre[start, changed, None], width)
+            support[start, changed] = (near * weight).sum(1)
+        best, video = support.masked_fill(known, 0).max(1)
+        joined = (best > 0).nonzero()[:, 0]
+        video = video[joined]
+        rotation[joined, video] = centre[joined, video]
+        known[joined, video] = True
+    return rotation
