@@ -15,7 +15,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "uns_pose_ros"
 LEVELS: dict[str, int] = {
     **dict.fromkeys(["datatypes", "device", "geometry"], 0),
-    **dict.fromkeys(["storage", "ply", "colmap", "video", "onnx_reader", "weights", "masks", "sfm", "crops", "drawing"], 1),
+    **dict.fromkeys(
+        ["storage", "ply", "colmap", "video", "onnx_reader", "weights", "masks", "sfm", "footage", "crops", "drawing"], 1
+    ),
     **dict.fromkeys(["visibility", "mesh", "backbone", "features", "onnx_writer", "runtimes"], 1),
     **dict.fromkeys(["photo", "orbit", "keyframes", "guidance", "recording", "transform_tree"], 1),
     **dict.fromkeys(["draft", "importing", "import_movie", "import_pictures", "import_co3d", "import_bag"], 1),
@@ -25,10 +27,22 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["augmentation", "network", "template"], 2),
     **dict.fromkeys(["training", "pose_search", "solver", "scale", "inference", "fusion", "tracking"], 3),
     **dict.fromkeys(["evaluation", "bag_evaluation", "bag_plot", "bag_results"], 4),
-    **dict.fromkeys(["alignment_picture", "page", "report", "report_videos"], 4),
+    **dict.fromkeys(["alignment_picture", "page", "report", "report_videos", "viewer"], 4),
     **dict.fromkeys(["preparation", "stages", "doctor"], 4),
     **dict.fromkeys(
-        ["cli", "cli_arguments", "cli_bag", "cli_doctor", "cli_model", "cli_pipeline", "cli_report", "cli_videos", "console"], 5
+        [
+            "cli",
+            "cli_arguments",
+            "cli_bag",
+            "cli_doctor",
+            "cli_model",
+            "cli_pipeline",
+            "cli_report",
+            "cli_videos",
+            "cli_view",
+            "console",
+        ],
+        5,
     ),
     "nodes": 5,
     "cli_export": 5,

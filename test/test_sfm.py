@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from textured import camera_of, write_textured
+from uns_pose_ros import sfm
 from uns_pose_ros.colmap import SparseImage
 from uns_pose_ros.datatypes import Frame, InvalidInput, Video
+from uns_pose_ros.footage import agreeing, coverage, stands_still
 from uns_pose_ros.geometry import angle_between, fit_similarity
-from uns_pose_ros.sfm import SfmConfig, coverage, find_poses, pairs_of, stands_still
+from uns_pose_ros.sfm import SfmConfig, find_poses, pairs_of
 from uns_pose_ros.video import assumed_camera, load_video, read_image
 
 CONFIG = SfmConfig(threads=2)
@@ -121,3 +123,46 @@ def test_coverage_is_what_the_largest_gap_leaves() -> None:
     assert found is not None and found["covered_deg"] == pytest.approx(260, abs=1)
     assert found["largest_gap_deg"] == pytest.approx(100, abs=1)
     assert coverage(poses[:2]) is None
+
+
+def test_poses_that_two_models_give_differently_are_told_from_those_that_they_share() -> None:
+    from synthetic import look_at
+
+    one = {f"{k:02d}": torch.from_numpy(look_at(20.0 * k, 20, 2.0)) for k in range(12)}
+    turn = torch.eye(4, dtype=torch.float64)
+    turn[:3, :3] = torch.tensor([[0, -1.0, 0], [0, 0, -1.0], [1.0, 0, 0]], dtype=torch.float64)
+    other = {name: pose @ turn for name, pose in one.items()}
+    assert agreeing(one, other, 2.0) == sorted(one)
+    wrong = torch.from_numpy(look_at(8.0, 0, 2.0)) @ torch.linalg.inv(torch.from_numpy(look_at(0.0, 0, 2.0)))
+    other |= {name: wrong @ other[name] for name in ("03", "04", "05", "06")}
+    del other["11"]
+    assert agreeing(one, other, 2.0) == ["00", "01", "02", "07", "08", "09", "10"]
+    assert agreeing(one, {}, 2.0) == []
+
+
+def test_what_two_mappers_disagree_on_is_added_again_to_what_they_agree_on(
+    walk: tuple[Video, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A global mapper that turns three pictures by 20 degrees, as matches of bricks do, changes nothing in the end."""
+    import pycolmap
+
+    video, truth = walk
+    before = pycolmap.global_mapping
+
+    def misled(*given: object) -> dict[int, object]:
+        models = dict(before(*given))
+        for model in models.values():
+            for image in model.images.values():
+                if image.has_pose and image.name in ("000002.jpg", "000003.jpg", "000004.jpg"):
+                    pose = image.frame.rig_from_world
+                    turn = pycolmap.Rotation3d(np.array([0, np.radians(20.0), 0]))
+                    image.frame.rig_from_world = pycolmap.Rigid3d(turn * pose.rotation, pose.translation)
+        return models
+
+    monkeypatch.setattr(pycolmap, "global_mapping", misled)
+    monkeypatch.setattr(sfm, "ATTEMPTS", (replace(sfm.ATTEMPTS[0], globally=True),))
+    found = find_poses(known(video), "given", config=CONFIG)
+    assert len(found.images) == 14
+    assert errors(found.images, truth)[0] < 0.5
+    poses = {image.name: image.cam_from_obj for image in found.images}
+    assert len(agreeing(poses, {name: torch.from_numpy(pose) for name, pose in truth.items()}, 1.5)) == 14

@@ -1,5 +1,9 @@
 import dataclasses
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -207,3 +211,16 @@ def test_a_damaged_ply_file_is_refused(tmp_path: Path, damage: str) -> None:
     path.write_bytes(changed[damage])
     with pytest.raises(InvalidInput, match="a.ply"):
         read_ply(path)
+
+
+def test_what_a_killed_process_left_half_written_is_gone_with_the_next_write(tmp_path: Path) -> None:
+    path, dead = tmp_path / "alignment.json", subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = socket.gethostname()
+    left = tmp_path / f".alignment.json.{host}-{dead.pid}.tmp"
+    alive = tmp_path / f".alignment.json.{host}-{os.getppid()}.tmp"
+    elsewhere, other = tmp_path / f".alignment.json.not{host}-{dead.pid}.tmp", tmp_path / f".model.json.{host}-{dead.pid}.tmp"
+    for stray in (left, alive, elsewhere, other):
+        stray.write_text("half")
+    storage.write_json(path, {})
+    assert set(tmp_path.iterdir()) == {path, alive, elsewhere, other}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import blur_effect
 
-from uns_pose_ros import sfm, storage
+from uns_pose_ros import footage, storage
 from uns_pose_ros.colmap import has_sparse
 from uns_pose_ros.datatypes import Frame, InvalidInput, Progress, Video
 from uns_pose_ros.masks import MaskConfig
@@ -152,7 +152,7 @@ def _pose_findings(names: list[str], frames: list[Frame], config: DoctorConfig) 
         what = f"{count} of {len(names)} pictures have a pose"
         remedy = "film again: slower, on something with a pattern, the surroundings in the picture"
         findings.append(Finding(count < limits.least * len(names), what, remedy))
-    around = sfm.coverage([frame.cam_from_obj for frame in frames if frame.cam_from_obj is not None])
+    around = footage.coverage([frame.cam_from_obj for frame in frames if frame.cam_from_obj is not None])
     if around is None:
         findings.append(Finding(True, "the cameras look at no common place", "walk around the object, keep it in the middle"))
         return None, findings
@@ -165,9 +165,9 @@ def _pose_findings(names: list[str], frames: list[Frame], config: DoctorConfig) 
 
 def _pattern_findings(grey: list[Pixels]) -> Iterable[Finding]:
     """Whether pictures without poses show enough to find them by."""
-    features = sfm.features_in(grey)
-    if features < sfm.FEW_FEATURES:
-        what = f"poses cannot be found: a picture has {features:.0f} features, {sfm.FEW_FEATURES} are needed"
+    features = footage.features_in(grey)
+    if features < footage.FEW_FEATURES:
+        what = f"poses cannot be found: a picture has {features:.0f} features, {footage.FEW_FEATURES} are needed"
         yield Finding(True, what, "film it on something with a pattern (newspaper, a rug), in more light, larger pictures")
 
 

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 import uns_pose_ros
+from uns_pose_ros import footage, sfm, storage, weights
 from uns_pose_ros import masks as masking
-from uns_pose_ros import sfm, storage, weights
 from uns_pose_ros.colmap import has_sparse, write_sparse
 from uns_pose_ros.datatypes import InvalidInput, Progress, Video
 from uns_pose_ros.masks import MaskConfig, Salience
@@ -54,7 +54,7 @@ def ensure_poses(folder: Path, config: SfmConfig = SfmConfig(), progress: Progre
     if _is_made(sparse, wanted):
         return _note(folder, "poses", sparse)
     start, video = time.perf_counter(), load_video(folder, need_masks=False, need_poses=False)
-    turntable = sfm.stands_still([_grey(read_image(frame.image).numpy()) for frame in video.frames])
+    turntable = footage.stands_still([_grey(read_image(frame.image).numpy()) for frame in video.frames])
     with tempfile.TemporaryDirectory(prefix="uns_pose_masks_") as temporary:
         allowed = _matchable(folder, Path(temporary), progress) if turntable else None
         found = sfm.find_poses(video, calibration, allowed, config, progress)

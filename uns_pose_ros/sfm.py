@@ -1,8 +1,9 @@
 """Structure from motion: camera poses of a video from its pictures alone. The only user of pycolmap.
 
 SIFT, pairs by length (all, or neighbours and a coarse net against drift), incremental mapping; where that leaves frames out,
-once more with features and thresholds that cost more and ask for less. Whole pictures are matched: the surroundings carry the
-poses. On a turntable they stand still and would contradict the object; there the masks say what may be matched.
+once more with features and thresholds that cost more and ask for less. There all poses are found at once too; what both ways
+disagree on is added again to what they agree on. Whole pictures are matched: the surroundings carry the poses. On a turntable
+they stand still and would contradict the object; there the masks say what may be matched.
 """
 
 from __future__ import annotations
@@ -10,27 +11,29 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from uns_pose_ros.colmap import SparseImage
 from uns_pose_ros.datatypes import Camera, InvalidInput, Progress, Video
+from uns_pose_ros.footage import CONTRAST, FEW_FEATURES, agreeing, coverage
 from uns_pose_ros.geometry import from_parts
 from uns_pose_ros.orbit import Orbit
 
 UNSURE = ("guessed", "exif")  # where a focal length is from that is only a start
 _SEED = 0
-_STILL = 0.004  # of the longer side: what moves less between two pictures stands still
 _FOCAL = (0.5, 4.0)  # longer sides of the picture: between 90 and 14 degrees of view
+_DOUBT, _WRONG = 0.5, 2.0  # px, reprojection errors from which on observations count less, and not at all
+_NARROW = 1.5  # degrees between the rays to a point, below which it says nothing of its depth
+_SAME = 2.0  # degrees by which two models may turn a picture differently
+_STEPS = 50  # of the last adjustment
 _LINKED = 15  # matches that agree make a pair
-FEW_FEATURES = 250  # a picture, median: below, there is too little to hold on to
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,13 @@ class Attempt:
     inliers: int  # that register a frame
     ratio: float  # of inliers among its matches
     start: int  # inliers of the first pair
+    globally: bool  # all poses at once too, from the rotations between pairs (GLOMAP): two models, doubtful pictures
 
 
-ATTEMPTS = (Attempt("plain", 0.0067, False, False, 30, 0.25, 100), Attempt("relaxed", 0.004, True, True, 12, 0.12, 50))
+ATTEMPTS = (
+    Attempt("plain", CONTRAST, False, False, 30, 0.25, 100, False),
+    Attempt("relaxed", 0.004, True, True, 12, 0.12, 50, True),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +78,7 @@ class Poses:
     images: tuple[SparseImage, ...]
     points: Tensor  # (N, 3) float64, obj frame
     report: dict[str, Any]
+    error: float = 0.0  # px, mean reprojection error before observations that are far off were left out
 
 
 def find_poses(
@@ -108,56 +116,7 @@ def find_poses(
 
 
 def _is_good(found: Poses, video: Video, config: SfmConfig) -> bool:
-    return len(found.images) >= config.wanted * len(video.frames) and found.report["reprojection_error_px"] <= config.error
-
-
-def stands_still(pictures: Sequence[np.ndarray]) -> bool:
-    """Whether the background of grey pictures (H, W) uint8 stays where it is while the video goes on: a turntable.
-
-    Pictures a quarter of the video apart share nothing but what did not move: half of their matches lie where they were.
-    """
-    detector, matcher = cv2.SIFT.create(nfeatures=800), cv2.BFMatcher(crossCheck=True)
-    step = max(1, len(pictures) // 4)
-    votes = []
-    for k in range(0, len(pictures) - step, max(1, (len(pictures) - step) // 8)):
-        pair = []
-        for picture in (pictures[k], pictures[k + step]):
-            scale = 640 / max(picture.shape)
-            small = cv2.resize(picture, None, fx=scale, fy=scale) if scale < 1 else picture
-            pair.append(detector.detectAndCompute(small, None))
-        (points_a, a), (points_b, b) = pair
-        if a is None or b is None:
-            votes.append(False)
-            continue
-        matches = sorted(matcher.match(a, b), key=lambda match: match.distance)
-        matches = matches[: max(20, len(matches) // 4)]
-        way = [np.subtract(points_a[m.queryIdx].pt, points_b[m.trainIdx].pt) for m in matches]
-        limit = max(1.5, _STILL * min(640, max(pictures[k].shape)))
-        still = int((np.linalg.norm(way, axis=1) < limit).sum()) if way else 0
-        votes.append(still >= 15 and still > 0.5 * len(matches))
-    return bool(votes) and sum(votes) > len(votes) / 2
-
-
-def features_in(pictures: Sequence[np.ndarray]) -> float:
-    """Median number of features in grey pictures (H, W) uint8, about as many as `find_poses` will find there."""
-    detector = cv2.SIFT.create(contrastThreshold=3 * ATTEMPTS[0].peak)  # OpenCV divides by the layers of an octave
-    return float(np.median([len(detector.detect(picture, None)) for picture in pictures]))
-
-
-def coverage(poses: Sequence[Tensor]) -> dict[str, float] | None:
-    """How far the cameras (4, 4) go around what they look at: degrees, and the largest gap; None where they look nowhere."""
-    centre = Orbit(pose.numpy() for pose in poses).centre
-    if centre is None:
-        return None
-    places = np.stack([-(pose[:3, :3].T @ pose[:3, 3]).numpy() for pose in poses]) - centre
-    # cameras are held level: their x axes lie across the axis that they go around
-    sideways = np.stack([pose[0, :3].numpy() for pose in poses])
-    up = np.linalg.eigh(sideways.T @ sideways)[1][:, 0]
-    first = np.cross(up, [1.0, 0, 0] if abs(up[0]) < 0.9 else [0, 1.0, 0])
-    first /= np.linalg.norm(first)
-    angles = np.sort(np.degrees(np.arctan2(places @ np.cross(up, first), places @ first)))
-    gap = float(np.diff(np.append(angles, angles[0] + 360)).max())
-    return {"covered_deg": round(360 - gap, 1), "largest_gap_deg": round(gap, 1)}
+    return len(found.images) >= config.wanted * len(video.frames) and found.error <= config.error
 
 
 def _one_camera(video: Video) -> Camera:
@@ -175,7 +134,7 @@ def _attempt(
     video: Video, camera: Camera, calibration: str, masks: Path | None, attempt: Attempt, config: SfmConfig, work: Path,
     show: Progress,
 ) -> tuple[Poses | None, dict[str, Any]]:  # fmt: skip
-    """The largest model of one attempt, and facts for those that fail."""
+    """The best model of one attempt, and facts for those that fail."""
     import pycolmap
 
     names = [frame.name for frame in video.frames]
@@ -205,18 +164,17 @@ def _attempt(
             device=pycolmap.Device.cpu,
         )  # fmt: skip
         show(f"{video.name}: poses ({attempt.name})", 2, steps)
-        options = _mapping(pycolmap, attempt, refine, config)
-        models = pycolmap.incremental_mapping(database, images, work, options)
+        mapper = _Mapper(pycolmap, database, images, work, attempt, refine, config)
+        models = mapper.models()
         with pycolmap.Database.open(database) as opened:
             features = [opened.num_keypoints_for_image(image.image_id) for image in opened.read_all_images()]
             linked = sum(count >= _LINKED for count in opened.read_two_view_geometry_num_inliers()[1])
-    models = {k: one for k, one in models.items() if _looks_at_something(one)}
     facts = {"features": float(np.median(features)) if features else 0.0, "pairs": int(linked), "models": len(models)}
     show(f"{video.name}: poses ({attempt.name})", 3, steps)
     if not models:
         return None, facts
-    model = max(models.values(), key=lambda one: (one.num_reg_images(), one.num_points3D()))
-    return _poses(model, video, camera, attempt, facts, not refine), facts
+    model, error = max(models, key=lambda pair: (pair[0].num_reg_images(), pair[0].compute_num_observations()))
+    return replace(_poses(model, video, camera, attempt, facts, not refine), error=error), facts
 
 
 def _looks_at_something(model: Any) -> bool:
@@ -224,17 +182,22 @@ def _looks_at_something(model: Any) -> bool:
     views = []
     for image in model.images.values():
         if image.has_pose:
-            views.append(np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]]))
+            views.append(_pose(image).numpy())
     return len(views) >= 3 and Orbit(views).centre is not None
+
+
+def _pose(image: Any) -> Tensor:
+    """cam_from_obj (4, 4) of a registered image."""
+    rigid = image.cam_from_world()
+    rotation, translation = rigid.rotation.matrix(), rigid.translation
+    return from_parts(torch.tensor(rotation, dtype=torch.float64), torch.tensor(translation, dtype=torch.float64))
 
 
 def _poses(model: Any, video: Video, camera: Camera, attempt: Attempt, facts: dict[str, Any], fixed: bool) -> Poses:
     found = []
     for image in model.images.values():
         if image.has_pose:
-            rigid = image.cam_from_world()
-            rotation = torch.tensor(rigid.rotation.matrix(), dtype=torch.float64)
-            found.append(SparseImage(image.name, 1, from_parts(rotation, torch.tensor(rigid.translation, dtype=torch.float64))))
+            found.append(SparseImage(image.name, 1, _pose(image)))
     found.sort(key=lambda one: one.name)
     points = [p.xyz for p in model.points3D.values() if p.track.length() >= 3 and p.error < 2]
     if not fixed:
@@ -286,19 +249,111 @@ def _reader(pycolmap: Any, camera: Camera, calibration: str, masks: Path | None)
     return options
 
 
-def _mapping(pycolmap: Any, attempt: Attempt, refine: bool, config: SfmConfig) -> Any:
-    options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads, options.random_seed, options.extract_colors = config.threads, _SEED, False
-    options.ba_refine_focal_length = options.ba_refine_extra_params = refine
-    options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = refine
-    options.mapper.abs_pose_min_num_inliers = attempt.inliers
-    options.mapper.abs_pose_min_inlier_ratio = attempt.ratio
-    options.mapper.init_min_num_inliers = attempt.start
-    options.min_focal_length_ratio, options.max_focal_length_ratio = _FOCAL  # else matches that are wrong bend it
-    for part in (options.mapper, options.triangulation):
-        part.min_focal_length_ratio, part.max_focal_length_ratio = _FOCAL
-    options.min_model_size = 3
-    return options
+@dataclass(frozen=True)
+class _Mapper:
+    """Makes models of the matches of one attempt."""
+
+    pycolmap: Any
+    database: Path
+    images: Path
+    work: Path
+    attempt: Attempt
+    refine: bool  # the camera too
+    config: SfmConfig
+
+    def models(self) -> list[tuple[Any, float]]:
+        """Polished models that look at something, each with its mean reprojection error (px) before that."""
+        found = [self._polished(self._incremental())]
+        if self.attempt.globally:
+            options = self._global_options()
+            made = self.pycolmap.global_mapping(self.database, self.images, self.work, options)
+            found += [self._polished(made)]
+            found += self._without_doubtful([pair[0] for pair in found if pair is not None])
+        return [pair for pair in found if pair is not None]
+
+    def _without_doubtful(self, models: list[Any]) -> list[tuple[Any, float] | None]:
+        """Both models without the pictures that they turn differently, which are then added again to what both agree on.
+
+        Matches of another wall's bricks are few against those of the right one, once what they built is gone.
+        """
+        if len(models) < 2:
+            return []
+        poses = [{image.name: _pose(image) for image in model.images.values() if image.has_pose} for model in models]
+        good = set(agreeing(poses[0], poses[1], _SAME))
+        if len(good) < 3 or all(good == known.keys() for known in poses):
+            return []
+        found = []
+        for number, model in enumerate(models):
+            pruned = self.pycolmap.Reconstruction(model)
+            for image in list(pruned.images.values()):
+                if image.has_pose and image.name not in good:
+                    pruned.deregister_frame(image.frame_id)
+            self._polish(pruned)
+            folder = self.work / f"pruned_{number}"
+            folder.mkdir()
+            pruned.write(folder)
+            found.append(self._polished(self._incremental(folder)))
+        return found
+
+    def _incremental(self, start: Path | None = None) -> dict[int, Any]:
+        options = self._incremental_options()
+        if start is None:
+            return dict(self.pycolmap.incremental_mapping(self.database, self.images, self.work, options))
+        return dict(self.pycolmap.incremental_mapping(self.database, self.images, self.work, options, input_path=start))
+
+    def _polished(self, models: Mapping[int, Any]) -> tuple[Any, float] | None:
+        """The largest model that looks at something, polished."""
+        good = [model for model in models.values() if _looks_at_something(model)]
+        if not good:
+            return None
+        model = max(good, key=lambda one: (one.num_reg_images(), one.num_points3D()))
+        error = float(model.compute_mean_reprojection_error())
+        self._polish(model)
+        return (model, error) if _looks_at_something(model) else None
+
+    def _polish(self, model: Any) -> None:
+        """Adjust a model once more, doubting large errors: matches that are only nearly right bend the poses otherwise."""
+        options = self.pycolmap.BundleAdjustmentOptions()
+        self._adjust(options)
+        options.ceres.loss_function_type = self.pycolmap.LossFunctionType.CAUCHY
+        options.ceres.loss_function_scale = _DOUBT
+        options.ceres.solver_options.max_num_iterations = _STEPS
+        everything = self.pycolmap.BundleAdjustmentConfig()
+        for image in model.images.values():
+            if image.has_pose:
+                everything.add_image(image.image_id)
+        everything.fix_gauge(self.pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        for _ in range(2):  # pycolmap.bundle_adjustment does the same, but cannot be kept quiet
+            self.pycolmap.create_default_bundle_adjuster(options, everything, model).solve()
+            self.pycolmap.ObservationManager(model).filter_all_points3D(_WRONG, _NARROW)
+
+    def _adjust(self, options: Any) -> None:
+        options.refine_focal_length = options.refine_extra_params = self.refine
+        options.refine_principal_point = options.print_summary = False
+        options.ceres.use_gpu, options.ceres.solver_options.num_threads = False, self.config.threads
+
+    def _incremental_options(self) -> Any:
+        attempt, options = self.attempt, self.pycolmap.IncrementalPipelineOptions()
+        options.num_threads, options.random_seed, options.extract_colors = self.config.threads, _SEED, False
+        options.ba_refine_focal_length = options.ba_refine_extra_params = self.refine
+        options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = self.refine
+        options.mapper.abs_pose_min_num_inliers = attempt.inliers
+        options.mapper.abs_pose_min_inlier_ratio = attempt.ratio
+        options.mapper.init_min_num_inliers = attempt.start
+        options.min_focal_length_ratio, options.max_focal_length_ratio = _FOCAL  # else matches that are wrong bend it
+        for part in (options.mapper, options.triangulation):
+            part.min_focal_length_ratio, part.max_focal_length_ratio = _FOCAL
+        options.min_model_size = 3
+        return options
+
+    def _global_options(self) -> Any:
+        options = self.pycolmap.GlobalPipelineOptions()
+        options.num_threads = options.mapper.num_threads = self.config.threads
+        options.random_seed = options.mapper.random_seed = _SEED
+        options.min_model_size = 3
+        options.mapper.global_positioning.use_gpu = False
+        self._adjust(options.mapper.bundle_adjustment)
+        return options
 
 
 def _refined(found: Any, camera: Camera) -> Camera:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,33 @@ def stays_inside(name: str) -> bool:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it replaces `path` when the block ends well, and is deleted when it does not."""
+    """Yield a temporary path beside `path`; it replaces `path` when the block ends well, and is deleted when it does not.
+
+    What a process of this machine that was killed left of the same file is deleted too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    prefix = f".{path.name}.{socket.gethostname()}-"
+    for stray in path.parent.glob(f"{escape(prefix)}*.tmp"):
+        if not _is_alive(stray.name.removeprefix(prefix).removesuffix(".tmp")):
+            stray.unlink(missing_ok=True)
+    temporary = path.with_name(f"{prefix}{os.getpid()}.tmp")
     try:
         yield temporary
         temporary.chmod(0o644)  # safetensors lets nobody else read its files
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_alive(process: str) -> bool:
+    """Whether a process id of this machine is in use."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager

@@ -1,0 +1,146 @@
+"""The recorder node, killed while it is shown pictures over DDS; part of kills.py."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rclpy.time import Time
+from std_msgs.msg import Header
+
+from ros_film import SECOND, Film, pixels
+from test_orbit import view
+from uns_pose_ros import storage
+from uns_pose_ros.colmap import has_sparse, read_sparse
+from uns_pose_ros.datatypes import InvalidInput
+from uns_pose_ros.nodes.compat import array_to_image
+from uns_pose_ros.video import load_video, read_image
+
+VIEWS = 9  # that the recorder is shown
+FIRST = 1_700_000_000 * SECOND  # ns, stamp of the first
+
+
+def kill_recorder(work: Path, kills: int, rng: random.Random) -> tuple[float, list[str], list[str], int]:
+    """Kill the recorder node so many times while it is shown an orbit; the next one is shown all of it again.
+
+    A picture that the dead one had kept is not kept again, so both together keep what one alone would have kept.
+    Seconds of the undisturbed recording, what was broken after a kill, what was different in the end, and how often there was
+    something to go on with.
+    """
+    domain = 1 + os.getpid() % 101
+    os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
+    whole = work / "undisturbed" / "clip_01"
+    seconds = record_all(domain, whole.parent)
+    broken, different, left = list[str](), list[str](), 0
+    wanted, wanted_files = recorded(whole), files_of(whole)
+    for number in range(1, kills + 1):
+        clip = work / f"killed_{number:02d}" / "clip_01"
+        record_until_killed(domain, clip.parent, rng.uniform(0, seconds))
+        kept, moment = pictures(clip), f"kill {number}"
+        left += bool(kept)
+        strangers = [name for name, digest in kept.items() if digest not in {one["picture"] for one in wanted.values()}]
+        broken += [f"{moment}: {name} is no picture that was shown" for name in strangers]
+        try:
+            if has_sparse(clip / "sparse") and len(read_sparse(clip / "sparse").images) >= 3:
+                load_video(clip, need_masks=False)
+        except InvalidInput as error:
+            broken.append(f"{moment}: {error}")
+        record_all(domain, clip.parent)
+        found = recorded(clip)
+        if sorted(map(str, found.values())) != sorted(map(str, wanted.values())):
+            different.append(f"{moment}: pictures, stamps or poses are not those of the undisturbed recording")
+        lost = [name for name, digest in kept.items() if name not in found or found[name]["picture"] != digest]
+        different += [f"{moment}: {name} was kept and is not any more" for name in lost]
+        different += [f"{moment}: {name} is left over" for name in sorted(files_of(clip) - wanted_files)]
+    return seconds, broken, different, left
+
+
+@contextmanager
+def recorder(domain: int, category: Path) -> Iterator[tuple[Film, subprocess.Popen[str]]]:
+    """A recorder node that records into clip_01 of a category, and the camera that it listens to."""
+    film = Film(domain)
+    words = (f"category:={category}", "clip:=clip_01", "record:=true", "fixed_frame:=odom", "format:=png", "sharpness:=0.0")
+    try:
+        process = film.record(*words)
+        film.wait_until_listening()
+        film.wait_until_following()
+        yield film, process
+    finally:
+        film.close()
+
+
+def record_all(domain: int, category: Path) -> float:
+    """Show every view again and again until it is kept, then end the recorder; seconds from the first to the last view."""
+    with recorder(domain, category) as (film, process):
+        start = time.perf_counter()
+        for number in range(VIEWS):
+            stop = time.monotonic() + 120
+            while digest_of(pixels(number)) not in pictures(category / "clip_01").values():
+                if time.monotonic() > stop:
+                    raise RuntimeError(f"view {number} was not kept; {film.counts()}")
+                show(film, number)
+        seconds = time.perf_counter() - start
+        code, log = film.interrupt(process)
+        if code:
+            raise RuntimeError(f"the recorder ended with {code}: {log}")
+    return round(seconds, 2)
+
+
+def record_until_killed(domain: int, category: Path, seconds: float) -> None:
+    with recorder(domain, category) as (film, process):
+        killer = threading.Timer(seconds, process.kill)
+        killer.start()
+        number = 0
+        while process.poll() is None:
+            show(film, number % VIEWS)
+            number += digest_of(pixels(number % VIEWS)) in pictures(category / "clip_01").values()
+        killer.join()
+        process.communicate()
+
+
+def show(film: Film, number: int) -> None:
+    """Send one view with its camera_info and pose, and give the recorder a moment."""
+    stamp = FIRST + number * SECOND // 30
+    film.calibrate()
+    film.place(stamp, view(40.0 * number))
+    header = Header(frame_id="eye", stamp=Time(nanoseconds=stamp).to_msg())
+    film.images.publish(array_to_image(pixels(number), "rgb8", header))
+    film.turn()
+    time.sleep(0.03)
+
+
+def pictures(clip: Path) -> dict[str, str]:
+    """Digest of the pixels of every picture that is there under its name; "broken" where it cannot be read."""
+    found = {}
+    for path in sorted((clip / "images").glob("0*.png")):
+        try:
+            found[path.name] = digest_of(read_image(path).numpy())
+        except InvalidInput:
+            found[path.name] = "broken"
+    return found
+
+
+def recorded(clip: Path) -> dict[str, dict[str, Any]]:
+    """Picture, stamp and pose of every frame of a finished recording."""
+    stamps, shown = storage.read_json(clip / "video.json")["stamps_ns"], pictures(clip)
+    poses = {image.name: image.cam_from_obj.numpy().round(6).tolist() for image in read_sparse(clip / "sparse").images}
+    return {name: {"picture": shown[name], "stamp": stamps[name], "pose": poses.get(name)} for name in stamps}
+
+
+def digest_of(image: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
