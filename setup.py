@@ -44,6 +44,7 @@ setup(
         "runtimes": RUNTIMES,
         "cluster": ["ray"],
         "docs": ["mkdocs-material"],
+        "view": ["viser"],
         "test": ["pytest", "pytest-timeout", "ruff", "mypy", *PIPELINE, *RUNTIMES],
     },
     entry_points={

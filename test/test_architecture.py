@@ -29,21 +29,8 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["evaluation", "bag_evaluation", "bag_plot", "bag_results"], 4),
     **dict.fromkeys(["alignment_picture", "page", "report", "report_videos", "viewer"], 4),
     **dict.fromkeys(["preparation", "stages", "doctor"], 4),
-    **dict.fromkeys(
-        [
-            "cli",
-            "cli_arguments",
-            "cli_bag",
-            "cli_doctor",
-            "cli_model",
-            "cli_pipeline",
-            "cli_report",
-            "cli_videos",
-            "cli_view",
-            "console",
-        ],
-        5,
-    ),
+    **dict.fromkeys(["cli", "cli_arguments", "cli_bag", "cli_doctor", "cli_model", "cli_pipeline", "cli_report"], 5),
+    **dict.fromkeys(["cli_videos", "cli_view", "console"], 5),
     "nodes": 5,
     "cli_export": 5,
 }

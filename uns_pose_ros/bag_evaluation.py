@@ -6,10 +6,10 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -74,8 +74,16 @@ class Answer:
         return self.estimates[0] if self.estimates else None
 
 
-def read_answers(path: Path, estimator: Estimator, config: BagConfig, progress: Progress) -> list[Answer]:
-    """Estimate every picture of the bag, in the order of recording. Raises InvalidInput where the bag is of no use."""
+Keep: TypeAlias = Callable[[Answer, np.ndarray, Camera], None]  # a picture (H, W, 3) uint8 RGB
+
+
+def read_answers(
+    path: Path, estimator: Estimator, config: BagConfig, progress: Progress, keep: Keep = lambda answer, picture, camera: None
+) -> list[Answer]:
+    """Estimate every picture of the bag, in the order of recording; `keep` gets each with its picture and camera.
+
+    Raises InvalidInput where the bag is of no use.
+    """
     (model,) = estimator.models
     tracker, answers, reasons = Tracker(TrackerConfig(fuse=config.fuse)), list[Answer](), list[str]()
     with bags.open_bag(path) as reader:
@@ -106,6 +114,7 @@ def read_answers(path: Path, estimator: Estimator, config: BagConfig, progress: 
             truth = _visible(_lookup(tree, frame, _TRUTH, stamp), camera)
             estimates, ids = tuple(track.estimate for track in tracks), tuple(track.number for track in tracks)
             answers.append(Answer(stamp, frame, estimates, ids, seconds, truth, motion))
+            keep(answers[-1], image, camera)
     if not answers:
         raise InvalidInput(f"{path}: no usable picture on {topic}; {reasons[0] if reasons else 'it is empty'}")
     if reasons:

@@ -26,12 +26,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate alignment": ("cli_model", "evaluate_alignment", "compare an alignment with labels"),
     "evaluate pose": ("cli_model", "evaluate_pose", "compare the poses in the images of labelled videos with their labels"),
     "evaluate bag": ("cli_bag", "evaluate_bag", "estimate every picture of a recorded bag; accuracy, time, jitter, losses"),
+    "view": ("cli_view", "view", "show a bag or photographs with the poses found in them as a 3D scene in a browser"),
     "weights": ("cli_model", "weights", "show the pretrained weights and fetch the missing ones"),
     "doctor": ("cli_doctor", "doctor", "say what is wrong with a category's videos, or what this machine lacks"),
 }
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _INSTALL = 'python3 -m pip install "uns_pose_ros[{extra}]"'
-_EXTRAS = {"pycolmap": "sfm"}  # the others are of the extra "pipeline"
+_EXTRAS = {"pycolmap": "sfm", "viser": "view"}  # the others are of the extra "pipeline"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

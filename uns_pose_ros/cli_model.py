@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,24 +48,30 @@ def estimate(
     if not images:
         raise InvalidInput("no image given; at least one photograph is needed")
     find = Estimator(storage.load_model(model), device=device, config=estimator)
-    known = None if camera is None else read_camera(camera)
     records, lines = [], []
     with progress_bar() as progress:
-        for done, path in enumerate(images, 1):
-            image = read_image(path)
-            height, width = image.shape[:2]
-            used = known or assumed_camera(width, height)
-            if (used.width, used.height) != (width, height):
-                raise InvalidInput(f"{path}: {width} x {height} px, the camera in {camera} has {used.width} x {used.height}")
+        for done, (path, image, used) in enumerate(photographs(images, camera), 1):
             found = find(image, used)
             records.append({"image": str(path), "estimates": [_estimate_record(e) for e in found]})
             lines += [_estimate_text(path, e) for e in found] or [f"{path}: nothing found"]
             if overlay is not None:
                 _draw(overlay / f"{path.stem}.png", image, used, found, find.models[0])
             progress("estimate", done, len(images))
-    if known is None:
+    if camera is None:
         lines.append("no --camera: a view of 60° was assumed, distances and angles are as wrong as that")
-    emit({"camera": "given" if known else "assumed", "images": records}, "\n".join(lines), json)
+    emit({"camera": "given" if camera else "assumed", "images": records}, "\n".join(lines), json)
+
+
+def photographs(paths: Sequence[Path], camera: Path | None) -> Iterator[tuple[Path, torch.Tensor, Camera]]:
+    """Each picture (H, W, 3) uint8 RGB with its camera: that of the file, else an assumed one. Errors: InvalidInput."""
+    known = None if camera is None else read_camera(camera)
+    for path in paths:
+        image = read_image(path)
+        height, width = image.shape[:2]
+        used = known or assumed_camera(width, height)
+        if (used.width, used.height) != (width, height):
+            raise InvalidInput(f"{path}: {width} x {height} px, the camera in {camera} has {used.width} x {used.height}")
+        yield path, image, used
 
 
 def _draw(path: Path, image: torch.Tensor, camera: Camera, found: Sequence[PoseEstimate], model: CategoryModel) -> None:

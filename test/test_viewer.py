@@ -1,0 +1,163 @@
+"""Pictures with their poses in a browser: the server, the scene that it holds, and a screenshot where there is a browser."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from small_model import CLIP
+from streams import estimate, pose
+from uns_pose_ros import cli
+from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput
+from uns_pose_ros.geometry import quaternion_to_matrix
+from uns_pose_ros.video import load_video
+from uns_pose_ros.viewer import Shot, Viewer, shot
+
+CAMERA = Camera(torch.tensor([[1000.0, 0, 640], [0, 1000, 360], [0, 0, 1]], dtype=torch.float64), 1280, 720)
+TURNED = pose((0.0, 0.0, 40.0), (0.1, 0.0, 2.0))
+BLUE = (20, 60, 250)  # of the picture
+
+
+def car() -> CategoryModel:
+    corners = torch.tensor([[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]])
+    unit = torch.nn.functional.normalize(torch.ones(4, 8), dim=1)
+    return CategoryModel("car", corners, torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]]), unit, unit[:1], {})
+
+
+def shots() -> list[Shot]:
+    """Two cars, then none."""
+    picture = np.full((720, 1280, 3), BLUE, np.uint8)
+    cars = [estimate(TURNED, size=1.0), estimate(pose((0.0, 0.0, 0.0), (-0.5, 0.0, 3.0)), size=1.0)]
+    return [shot("first", picture, CAMERA, cars, [0, 4]), shot("second", picture, CAMERA, [], [])]
+
+
+@pytest.fixture
+def viewer() -> Iterator[Viewer]:
+    pytest.importorskip("viser")
+    made = Viewer(shots(), [car()], port=18080)
+    yield made
+    made.close()
+
+
+def test_pictures_are_held_small_with_the_camera_of_the_large_one() -> None:
+    first = shots()[0]
+    assert first.picture.shape == (360, 640, 3)
+    assert tuple(first.picture[0, 0]) == BLUE
+    assert first.camera is CAMERA
+
+
+def test_the_server_serves_and_the_scene_holds_camera_picture_template_and_pose_of_every_object(viewer: Viewer) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{viewer.port}", timeout=60) as answer:
+        assert answer.status == 200
+        assert b"<html" in answer.read()
+    objects = {f"/car_{track}{part}" for track in (0, 4) for part in ("", "/template", "/label")}
+    assert viewer.nodes.keys() == {"/camera"} | objects
+    assert viewer.nodes["/camera"].aspect == pytest.approx(16 / 9)
+    assert viewer.nodes["/camera"].fov == pytest.approx(2 * np.arctan(0.36))
+    frame = viewer.nodes["/car_0"]
+    assert np.allclose(frame.position, TURNED[:3, 3])
+    assert torch.allclose(quaternion_to_matrix(torch.tensor(frame.wxyz)), TURNED[:3, :3], atol=1e-6)
+    assert np.allclose(viewer.nodes["/car_0/template"].vertices, car().vertices)
+    viewer.show(1)
+    assert viewer.nodes.keys() == {"/camera"}
+    viewer.show(0)
+    assert viewer.nodes.keys() == {"/camera"} | objects
+
+
+def test_nothing_to_be_shown_is_said() -> None:
+    pytest.importorskip("viser")
+    with pytest.raises(InvalidInput, match="there is no picture to be shown"):
+        Viewer([], [car()])
+
+
+@contextlib.contextmanager
+def browser(url: str, profile: Path) -> Iterator[Callable[[], np.ndarray]]:
+    """A page in a browser without a screen; gives what takes its screenshot (H, W, 3) RGB."""
+    from websockets.sync.client import connect  # viser brings it
+
+    command = ["chromium", "--headless", "--no-sandbox", "--enable-unsafe-swiftshader", "--use-gl=angle"]
+    command += ["--use-angle=swiftshader", "--window-size=900,600", f"--user-data-dir={profile}", "--remote-debugging-port=0"]
+    process = subprocess.Popen([*command, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        port = wait(lambda: (profile / "DevToolsActivePort").read_text().split()[0])
+        pages = wait(lambda: json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=60)))
+        (address,) = [page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"]
+        with connect(address, max_size=None) as channel:
+
+            def screenshot() -> np.ndarray:
+                channel.send(json.dumps({"id": 1, "method": "Page.captureScreenshot"}))
+                answer = json.loads(channel.recv(timeout=60))
+                return np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["result"]["data"]))).convert("RGB"))
+
+            yield screenshot
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def wait(ready: Callable[[], Any]) -> Any:
+    """What `ready` returns as soon as that is true."""
+    end, said = time.monotonic() + 90, "nothing"
+    while time.monotonic() < end:
+        try:
+            if value := ready():
+                return value
+        except OSError as error:  # not yet there
+            said = str(error)
+        time.sleep(0.2)
+    raise AssertionError(f"it did not come: {said}")
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
+def test_a_browser_shows_the_picture_and_the_template(viewer: Viewer, tmp_path: Path) -> None:
+    def shown() -> bool:
+        red, green, blue = screenshot().astype(int).transpose(2, 0, 1)
+        picture, template = (blue > 150) & (red < 100), (red > green + 60) & (red > blue + 60)
+        return bool(picture.mean() > 0.005 and template.mean() > 0.0005)
+
+    with browser(f"http://127.0.0.1:{viewer.port}", tmp_path / "profile") as screenshot:
+        wait(shown)
+
+
+def test_the_command_serves_a_bag_until_it_is_interrupted(chair_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("viser")
+    pytest.importorskip("rosbags")
+    from bag_writer import write_photographs
+
+    write_photographs(tmp_path / "bag", load_video(CLIP).frames[:4:2])
+    code = "import sys; from uns_pose_ros.cli import main; sys.exit(main())"
+    words = ["view", str(chair_model), str(tmp_path / "bag"), "--device", "cpu", "--port", "18090"]
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        told = next(line for line in process.stdout if line.startswith("http://"))
+        with urllib.request.urlopen(told.split()[0], timeout=60) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+
+
+def test_without_viser_the_command_says_what_to_install_before_it_estimates(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "viser", None)
+    assert cli.main(["view", "mug/model", "photo.jpg"]) == 2
+    assert 'the Python package viser is missing: python3 -m pip install "uns_pose_ros[view]"' in capsys.readouterr().err

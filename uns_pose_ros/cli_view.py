@@ -1,0 +1,77 @@
+"""The command that shows pictures and the poses found in them in a browser."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from tyro.conf import Positional, arg
+
+from uns_pose_ros import bag_evaluation, bags, storage, viewer
+from uns_pose_ros.bag_evaluation import Answer, BagConfig
+from uns_pose_ros.cli_arguments import Device
+from uns_pose_ros.cli_model import CameraFile, Model, photographs
+from uns_pose_ros.console import progress_bar
+from uns_pose_ros.datatypes import Camera, InvalidInput
+from uns_pose_ros.inference import Estimator, EstimatorConfig
+from uns_pose_ros.viewer import Shot, Viewer
+
+Sources = Annotated[Positional[tuple[Path, ...]], arg(metavar="BAG|IMAGE [IMAGE …]", help="a recorded bag, or photographs")]
+
+
+def view(
+    model: Model,
+    sources: Sources,
+    camera: CameraFile = None,
+    host: Annotated[str, arg(help="address to serve; 0.0.0.0 lets other machines look")] = "127.0.0.1",
+    port: Annotated[int, arg(help="port to serve; the next free one where it is in use")] = 8080,
+    image_topic: Annotated[str | None, arg(help="of the bag's pictures; without: the only one")] = None,
+    camera_info_topic: Annotated[str | None, arg(help="without: camera_info beside the pictures")] = None,
+    fixed_frame: Annotated[
+        str | None, arg(help="TF frame of the bag that does not move with the camera: sharper poses")
+    ] = None,
+    every: Annotated[int, arg(help="use only one in so many pictures of the bag")] = 1,
+    device: Device = "auto",
+    estimator: EstimatorConfig = EstimatorConfig(),
+) -> None:
+    """Estimate every picture and show camera, picture, template and poses as a 3D scene in a browser, until Ctrl-C.
+
+    For machines without RViz. Lengths are m, or diameters where the model does not know its size.
+    """
+    import viser  # noqa: F401  # missing: to be said before minutes of estimation
+
+    if not sources:
+        raise InvalidInput("nothing to be shown: a recorded bag or photographs are needed")
+    bag = BagConfig(image_topic, camera_info_topic, fixed_frame=fixed_frame, fuse=True, every=every)
+    find = Estimator(storage.load_model(model), device=device, config=estimator)
+    shots = _of_bag(sources[0], find, bag) if bags.is_bag(sources[0]) else _of_photographs(sources, find, camera)
+    shown = Viewer(shots, find.models, host, port)
+    print(f"http://{host}:{shown.port}  (Ctrl-C ends)", flush=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        shown.close()
+
+
+def _of_bag(path: Path, find: Estimator, config: BagConfig) -> list[Shot]:
+    shots = list[Shot]()
+
+    def keep(answer: Answer, picture: NDArray[np.uint8], camera: Camera) -> None:
+        shots.append(viewer.shot(f"{answer.stamp / 1e9:.3f} s", picture, camera, answer.estimates, answer.tracks))
+
+    with progress_bar() as progress:
+        bag_evaluation.read_answers(path, find, config, progress, keep)
+    return shots
+
+
+def _of_photographs(paths: tuple[Path, ...], find: Estimator, camera: Path | None) -> list[Shot]:
+    shots = list[Shot]()
+    with progress_bar() as progress:
+        for path, picture, used in photographs(paths, camera):
+            found = find(picture, used)
+            shots.append(viewer.shot(path.name, picture.numpy(), used, found, range(len(found))))
+            progress("estimate", len(shots), len(paths))
+    return shots
