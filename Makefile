@@ -7,12 +7,13 @@ PYTEST ?=
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export ROS_PYTHON_CHECK_FIELDS := 1
 
-.PHONY: help setup lint test demo clean
+.PHONY: help setup lint test demo docs clean
 
 help:
 	@echo "make setup   the virtual environment .venv with everything in it, weights in the user's cache (4 minutes once)"
 	@echo "make demo    set-up, then from videos to a running node, with pictures"
 	@echo "make test    set-up, lint, all tests (PYTEST='-k name' for some)"
+	@echo "make docs    set-up, then the pages of docs/ into build/site (mkdocs in an environment of its own)"
 	@echo "make lint    set-up, ruff and mypy"
 	@echo "make clean   delete what builds and tests left behind; .venv and the weights stay"
 
@@ -29,6 +30,16 @@ test: lint
 
 demo: setup
 	.venv/bin/python demo/run_demo.py
+
+docs: setup build/docs/done
+	.venv/bin/python tools/draw_architecture.py
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --quiet --strict
+	@echo "build/site/index.html"
+
+build/docs/done: requirements/docs.txt
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/pip install --disable-pip-version-check --quiet --requirement requirements/docs.txt
+	touch $@
 
 clean:
 	rm -rf build install log demo/out demo/report.html *.egg-info .mypy_cache .ruff_cache .pytest_cache
