@@ -7,12 +7,13 @@ PYTEST ?=
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export ROS_PYTHON_CHECK_FIELDS := 1
 
-.PHONY: help setup lint test demo docs clean
+.PHONY: help setup lint test demo bench docs clean
 
 help:
 	@echo "make setup   the virtual environment .venv with everything in it, weights in the user's cache (4 minutes once)"
 	@echo "make demo    set-up, then from videos to a running node, with pictures"
 	@echo "make test    set-up, lint, all tests (PYTEST='-k name' for some)"
+	@echo "make bench   set-up, then all figures of speed, as a table and as benchmarks/out.json"
 	@echo "make docs    set-up, then the pages of docs/ into build/site (mkdocs in an environment of its own)"
 	@echo "make lint    set-up, ruff and mypy"
 	@echo "make clean   delete what builds and tests left behind; .venv and the weights stay"
@@ -30,6 +31,9 @@ test: lint
 
 demo: setup
 	.venv/bin/python demo/run_demo.py
+
+bench: setup
+	.venv/bin/python benchmarks
 
 docs: setup build/docs/done
 	.venv/bin/python tools/draw_architecture.py

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common import politely
 from uns_pose_ros.consensus import ConsensusConfig, Edges, agreement_shares, synchronize
 from uns_pose_ros.evaluation import ANGLES, accuracies, auroc
 from uns_pose_ros.geometry import angle_between, nearest_rotation
@@ -101,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    politely(main)

@@ -2,39 +2,42 @@
 """Time of an estimate, from pixels to poses, against the bare backbone on crops of the same size, side by side in one run.
 
     python benchmarks/estimate.py demo/out/chair/model --json -
+    python benchmarks/estimate.py demo/out/chair/model --runtime openvino --sizes 224 448 --objects 1 5 16
 
-Each round times the backbone's forward on 1 and 5 crops, the estimator with 1 and 5 given regions, and the estimator that looks
-for the objects itself, one after another, so that all see the same machine. Ratios are of medians.
+Each round times, one after another, the backbone's forward on batches of crops, the estimator with as many given regions, and
+the estimator that looks for the objects itself. Ratios are medians over the rounds. The first size and runtime are those of the
+ratios; the picture's decoding is told apart.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from common import LIVE, machine, milliseconds, politely, ratio, rounds, write
 from uns_pose_ros import storage
 from uns_pose_ros.backbone import normalise
 from uns_pose_ros.crops import crop, mask_box, square_around
+from uns_pose_ros.datatypes import CategoryModel, InvalidInput
 from uns_pose_ros.inference import Estimator, EstimatorConfig
-from uns_pose_ros.video import load_video, read_frame
-
-VIDEO = Path(__file__).resolve().parents[1] / "demo" / "data" / "live" / "live_01"
+from uns_pose_ros.video import load_video, read_frame, read_image
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="folder that `uns-pose train` wrote")
-    parser.add_argument("--video", type=Path, default=VIDEO, help="with masks; what is estimated (default: %(default)s)")
+    parser.add_argument("--video", type=Path, default=LIVE, help="with masks; what is estimated (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--objects", type=int, nargs="+", default=[1, 5], help="in a picture")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224], help="px, sides of the crops")
+    parser.add_argument("--runtime", nargs="+", default=["torch"], help="of the backbone")
     parser.add_argument("--threads", type=int, help="of the CPU (default: all)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", help="write the figures here; - for standard output")
@@ -42,58 +45,73 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     model = storage.load_model(args.model)
-    estimator = Estimator(model, device=args.device, config=EstimatorConfig(score_threshold=0.0))
-    size = int(model.provenance["crop_size"])  # type: ignore[call-overload]
-    image, mask, camera = read_frame(load_video(args.video).frames[0])
-    assert mask is not None
+    cases = [(runtime, size, args.objects) for runtime in args.runtime for size in args.sizes]
+    figures = benchmark(model, args.video, cases, args.rounds, args.device)
+    if args.json != "-":
+        print(table(figures), file=sys.stderr)
+    write({"estimate": figures, "machine": machine()}, args.json)
+
+
+def benchmark(
+    model: CategoryModel, video: Path, cases: Sequence[tuple[str, int, Sequence[int]]], count: int, device: str
+) -> dict[str, Any]:
+    """Figures of cases (runtime, px, objects), and the first one's ratios under their own names."""
+    found = {f"{runtime} {size} px": measure(model, video, runtime, size, objects, count, device)
+             for runtime, size, objects in cases}  # fmt: skip
+    first = next(iter(found.values()))
+    ratios = {name: value for name, value in first.items() if name.startswith("ratio")}
+    return {**ratios, "device": first["device"], "cases": found}
+
+
+def measure(
+    model: CategoryModel, video: Path, runtime: str, size: int, objects: Sequence[int], count: int, device: str
+) -> dict[str, Any]:
+    """Times and ratios in one runtime with crops of `size` px."""
+    model = replace(model, provenance={**model.provenance, "crop_size": size})
+    config = EstimatorConfig(score_threshold=0.0, runtime=runtime, max_instances=1)
+    estimator = Estimator(model, device=device, config=config)
+    frame = load_video(video).frames[0]
+    image, mask, camera = read_frame(frame)
+    if mask is None:
+        raise InvalidInput(f"{video}: no mask of {frame.name}; name a video with masks by --video")
     box = mask_box(mask)[None].double()
-    one, _ = crop(image.permute(2, 0, 1).to(estimator.device), square_around(box, 0.15), size)
+    one, _ = crop(image.permute(2, 0, 1).to(estimator.device), square_around(box, config.margin), size)
     layers = tuple(model.provenance["network"]["layers"])  # type: ignore[index]
 
-    def backbone(count: int) -> None:
+    def backbone(batch: int) -> None:
         with torch.inference_mode():
-            estimator.backbone(normalise(one.expand(count, -1, -1, -1)), layers=layers)
+            estimator.backbone(normalise(one.expand(batch, -1, -1, -1)), layers)
 
-    work: dict[str, Callable[[], Any]] = {
-        "backbone_1": lambda: backbone(1),
-        "estimate_1": lambda: estimator(image, camera, box),
-        "backbone_5": lambda: backbone(5),
-        "estimate_5": lambda: estimator(image, camera, box.expand(5, 4)),
-        "search_and_estimate": lambda: estimator(image, camera),
+    work: dict[str, Callable[[], Any]] = {"decode": partial(read_image, frame.image)}
+    for number in objects:
+        work[f"backbone_{number}"] = partial(backbone, number)
+        work[f"estimate_{number}"] = partial(estimator, image, camera, box.expand(number, 4))
+    work["search_and_estimate"] = partial(estimator, image, camera)
+    answers = len(estimator(image, camera, box))
+    if not answers:
+        raise InvalidInput(f"{video}: the model sees no {model.category} in {frame.name}, so there is nothing to time")
+    seconds = rounds(work, count)
+    ratios = {f"ratio_to_backbone_{k}": ratio(seconds, f"estimate_{k}", f"backbone_{k}") for k in objects}
+    return {
+        **ratios,
+        "ratio_with_search": ratio(seconds, "search_and_estimate", f"backbone_{objects[0]}"),
+        "estimates_per_second": objects[0] / float(torch.tensor(seconds[f"estimate_{objects[0]}"]).median()),
+        "precision": estimator.backbone.precision,
+        "device": str(estimator.device),
+        "milliseconds": {name: milliseconds(values) for name, values in seconds.items()},
     }
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for turn in range(args.rounds + 2):
-        for name, function in work.items():
-            start = time.perf_counter()
-            function()
-            if estimator.device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn >= 2:  # the first ones fill caches
-                seconds[name].append(time.perf_counter() - start)
-    times = {name: torch.tensor(values) for name, values in seconds.items()}
-    middle = {name: float(values.median()) for name, values in times.items()}
-    figures = {
-        "ratio_to_backbone_1": middle["estimate_1"] / middle["backbone_1"],
-        "ratio_to_backbone_5": middle["estimate_5"] / middle["backbone_5"],
-        "ratio_with_search": middle["search_and_estimate"] / middle["backbone_1"],
-        "milliseconds": {
-            name: {"p50": 1e3 * middle[name], "p95": 1e3 * float(values.quantile(0.95)), "max": 1e3 * float(values.max())}
-            for name, values in times.items()
-        },
-        "machine": {
-            "name": platform.node(), "processor": platform.processor(), "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(), "device": str(estimator.device),
-        },
-    }  # fmt: skip
-    text = json.dumps({"estimate": figures}, indent=1)
-    if args.json == "-":
-        print(text)
-        return
-    for name, value in figures.items():
-        print(name, value, file=sys.stderr)
-    if args.json:
-        Path(args.json).write_text(text)
+
+
+def table(figures: dict[str, Any]) -> str:
+    lines = [f"{'estimate':22s} {'objects':>7s} {'p50 ms':>8s} {'p95 ms':>8s} {'max ms':>8s} {'/ backbone':>10s}"]
+    for name, case in figures["cases"].items():
+        for key, times in case["milliseconds"].items():
+            if key.startswith("estimate_"):
+                number = key.removeprefix("estimate_")
+                three = " ".join(f"{times[p]:8.1f}" for p in ("p50", "p95", "max"))
+                lines.append(f"{name:22s} {number:>7s} {three} {case[f'ratio_to_backbone_{number}']:10.2f}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    politely(main)

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from common import politely
 from uns_pose_ros.datatypes import FeatureMesh
 from uns_pose_ros.geometry import random_rotations
 from uns_pose_ros.storage import load_feature_mesh
@@ -78,4 +79,4 @@ def part_of(mesh: FeatureMesh, part: int, parts: int, turn: torch.Tensor) -> Fea
 
 
 if __name__ == "__main__":
-    main()
+    politely(main)

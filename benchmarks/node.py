@@ -1,91 +1,134 @@
 #!/usr/bin/env python3
-"""Time from an image's stamp to its transform on /tf, camera and node in two processes, against the direct call.
+"""Time from an image's stamp to its transform on /tf, camera and node in two processes, against the direct call; start-up.
 
     python benchmarks/node.py demo/out/chair/model --json node.json
 
-The pictures are one video's. The newest is answered, so the camera is slower than the node: no picture is to be replaced.
+Each picture is estimated directly, then sent: both see the same machine. The camera waits for the answer, so no picture is
+replaced by the next. Then the pictures come at 30 Hz, whether the node keeps up or not.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-VIDEO = ROOT / "demo" / "data" / "live" / "live_01"
+from common import LIVE, ROOT, machine, milliseconds, politely, write
+
 sys.path.insert(0, str(ROOT / "demo"))
 os.environ.setdefault("ROS_DOMAIN_ID", "88")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
 
-from live import LiveCamera, node_command  # noqa: E402
-from uns_pose_ros import storage  # noqa: E402
-from uns_pose_ros.inference import Estimator  # noqa: E402
-from uns_pose_ros.video import load_video, read_image  # noqa: E402
+from live import LiveCamera, node_command
+from uns_pose_ros import storage
+from uns_pose_ros.inference import Estimator
+from uns_pose_ros.video import load_video, read_image
+
+RATE, SECONDS = 30.0, 5.0  # Hz, s of pictures that come too fast
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="folder that `uns-pose train` wrote")
-    parser.add_argument("--video", type=Path, default=VIDEO, help="whose pictures are sent (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--video", type=Path, default=LIVE, help="whose pictures are sent (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each picture is sent")
+    parser.add_argument("--json", help="write the figures here; - for standard output")
     args = parser.parse_args()
-    frames = load_video(args.video).frames
-    estimator = Estimator(storage.load_model(args.model))
+    figures = benchmark(args.model, args.video, args.rounds)
+    if args.json != "-":
+        print(table(figures), file=sys.stderr)
+    write({"node": figures, "machine": machine()}, args.json)
+
+
+def benchmark(model: Path, video: Path, turns: int) -> dict[str, Any]:
+    frames = load_video(video).frames
+    estimator = Estimator(storage.load_model(model))
     pictures = [(read_image(frame.image), frame.camera) for frame in frames]
     estimator(*pictures[0])  # memory, kernels
-    direct = []
-    for image, camera in pictures:
-        start = time.perf_counter()
-        estimator(image, camera)
-        direct.append(time.perf_counter() - start)
-    device = str(estimator.device)
-    del estimator
-    node = subprocess.Popen(node_command(args.model))
+    started = time.perf_counter()
+    node = subprocess.Popen(node_command(model))
+    direct, latency, sent = list[float](), list[float](), 0
     try:
         with LiveCamera() as robot:
             robot.wait_for_node()
-            answers = robot.film(frames, period=2 * float(np.median(direct)))
+            start_up = time.perf_counter() - started
+            robot.film(frames[:2], 0.0)  # the node's first pictures
+            for _ in range(turns):
+                for frame, picture in zip(frames, pictures, strict=True):
+                    began = time.perf_counter()
+                    estimator(*picture)
+                    duration = time.perf_counter() - began
+                    (answer,) = robot.film([frame], 0.0)
+                    sent += 1
+                    if answer is not None:
+                        direct.append(duration)
+                        latency.append(answer.latency)
+            began, used = time.perf_counter(), cpu_seconds(node.pid)
+            published, answered = robot.stream(frames, RATE, SECONDS)
+            share = (cpu_seconds(node.pid) - used) / (time.perf_counter() - began)
+            memory = peak_megabytes(node.pid)
     finally:
         node.send_signal(signal.SIGINT)
-        node.wait(30)
-    latency = [answer.latency for answer in answers if answer is not None]
-    image, camera = pictures[0]
-    record = {
-        "machine": f"{platform.machine()}, {_processor()}, {os.cpu_count()} cores, {device}",
-        "torch": torch.__version__,
-        "image": f"{camera.width} x {camera.height}",
-        "pictures": len(frames),
+        node.wait(60)
+    if not latency:
+        raise RuntimeError(f"the node answered none of {sent} pictures")
+    overhead = np.subtract(latency, direct)
+    image = pictures[0][0]
+    return {
+        "overhead_ms": 1e3 * float(np.median(overhead)),
+        "overhead_share": float(np.median(overhead / np.array(direct))),
+        "image": f"{image.shape[1]} x {image.shape[0]}",
+        "sent": sent,
         "answered": len(latency),
-        "direct_call_s": _percentiles(direct),
-        "stamp_to_tf_s": _percentiles(latency),
+        "milliseconds": {"direct": milliseconds(direct), "stamp_to_tf": milliseconds(latency)},
+        "at_30_hz": {"sent": published, "answered": answered, "cpu_share": share, "peak_megabytes": memory},
+        "start_up_seconds": start_up,
+        "import_seconds": import_seconds(),
     }
-    text = json.dumps(record, indent=1)
-    print(text)
-    if args.json is not None:
-        args.json.write_text(text + "\n")
 
 
-def _percentiles(seconds: list[float]) -> dict[str, float | None]:
-    return {f"p{p}": round(float(np.percentile(seconds, p)), 4) if seconds else None for p in (50, 95)}
+def cpu_seconds(process: int) -> float:
+    """User and system time of a process so far."""
+    words = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _processor() -> str:
-    """The processor's name, where the system tells it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or "unknown processor"
+def peak_megabytes(process: int) -> float:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def import_seconds() -> dict[str, float]:
+    """Of the node's module, and of the command line's help, each in a process of its own."""
+    code = {"node": "import uns_pose_ros.nodes.estimator_node", "help": "from uns_pose_ros.cli import main; main(['--help'])"}
+    seconds = {}
+    for name, text in code.items():
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", text], check=True, stdout=subprocess.DEVNULL)
+        seconds[name] = time.perf_counter() - start
+    return seconds
+
+
+def table(figures: dict[str, Any]) -> str:
+    times, fast, started = figures["milliseconds"], figures["at_30_hz"], figures["import_seconds"]
+    return "\n".join(
+        [
+            f"node: {times['stamp_to_tf']['p50']:.0f} ms from stamp to /tf, the direct call {times['direct']['p50']:.0f} ms: "
+            f"overhead {figures['overhead_ms']:.1f} ms, {figures['overhead_share']:.0%}",
+            f"node at 30 Hz: {fast['answered']} of {fast['sent']} pictures answered, the others gave way to newer ones; "
+            f"{fast['cpu_share']:.1f} cores, {fast['peak_megabytes']:.0f} MB",
+            f"node: listens after {figures['start_up_seconds']:.1f} s, import {started['node']:.1f} s; "
+            f"uns-pose --help {started['help']:.2f} s",
+        ]
+    )
 
 
 if __name__ == "__main__":
-    main()
+    politely(main)

@@ -37,6 +37,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common import politely
 from uns_pose_ros import evaluation, stages
 from uns_pose_ros.crops import mask_box
 from uns_pose_ros.datatypes import Camera, CategoryModel, Frame, InvalidInput, PoseEstimate, Video
@@ -228,4 +229,4 @@ def plain_camera(photograph: Picture) -> Camera:
 
 
 if __name__ == "__main__":
-    main()
+    politely(main)
