@@ -101,6 +101,15 @@ class LiveCamera:
                 self._spin(0.05)
         return [self._answer(stamp) for stamp in stamps]
 
+    def stream(self, frames: Sequence[Frame], rate: float, seconds: float) -> tuple[int, int]:
+        """Publish the frames round and round at `rate` Hz, waiting for nothing; how many were sent, and how many answered."""
+        stamps, began = set[int](), time.monotonic()
+        for number in range(int(rate * seconds)):
+            stamps.add(self._publish(frames[number % len(frames)]))
+            self._spin(began + (number + 1) / rate - time.monotonic())
+        self._spin(LONGEST)
+        return len(stamps), len(stamps & self._detections.keys())
+
     def _forget(self) -> None:
         """Reset the node's tracks; RuntimeError where it does not answer."""
         client = self._node.create_client(Trigger, "/estimator/reset")
