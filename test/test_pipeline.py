@@ -17,21 +17,20 @@ from uns_pose_ros.evaluation import fit_label_from_canon, load_labels
 from uns_pose_ros.geometry import angle_between
 from uns_pose_ros.video import read_mask
 
-pytestmark = pytest.mark.timeout(900)  # s; all but a few of them are spent in the fixture, on a machine that may be busy
+pytestmark = pytest.mark.timeout(1800)  # s; all but a few of them are spent in the fixture, on a machine that may be busy
 
 VIDEOS = {f"clip_0{k}": k for k in range(1, 6)}
 TRAINED, UNSEEN = "clip_0[1-4]", "clip_05"
-# small settings: boxes on wheels need no more; two idle cores are done in a minute
+# small settings: boxes on wheels need no more; two idle cores are done in two minutes
 SMALL = (
     "--reconstruct.size=112",
     "--reconstruct.hull.resolution=32",
     "--reconstruct.hull.vertices=200",
     "--align.pair.hypotheses=500",
     "--train.size=168",
-    "--train.views=4",
-    "--train.steps=350",
-    "--train.network.width=96",
-    "--train.network.blocks=1",
+    "--train.views=10",
+    "--train.steps=800",
+    "--train.spread=0.04",
 )
 
 
@@ -55,11 +54,11 @@ def category(rendered: tuple[Path, dict[str, Truth]]) -> Path:
     return rendered[0]
 
 
-def test_a_truck_never_seen_is_posed_within_seven_degrees(category: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_truck_never_seen_is_posed_within_five_degrees(category: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = run(capsys, "evaluate", "pose", category / "model", category, "--labels", category / "labels.json")
     assert (result["images"], result["estimated"]) == (18, 18)
-    assert result["median_deg"] <= 7
-    assert result["acc15"] >= 94  # all but one
+    assert result["median_deg"] <= 5
+    assert result["acc15"] == 100
 
 
 def test_the_trucks_are_aligned_within_five_degrees(category: Path, capsys: pytest.CaptureFixture[str]) -> None:
