@@ -4,8 +4,9 @@
     python benchmarks/kills.py --kills 20 --json kills.json                       # minutes of one core
     python benchmarks/kills.py --stages film,posed --kills 3 --work /tmp/kills
 
-Each stage runs once undisturbed. Then it is begun anew, killed at a moment that is uniform over that run's duration, looked at,
-run again, and compared file by file. The recorder is the node, over DDS; it is killed while it is shown pictures.
+Each stage runs once undisturbed. Then it is begun anew, killed at a moment that is uniform over that run's CPU time (which a
+busy machine does not stretch), looked at, run again, and compared file by file. The recorder is the node, over DDS; it is
+killed at a moment uniform over the time that showing it the pictures took undisturbed.
 Exit code 1 where something kept was broken, or a rerun did not give the same.
 """
 
@@ -47,6 +48,7 @@ STAGES = ("film", "bag", "photographs", "posed", "unposed", "recorder")
 VIEWS = 9  # of a video, and pictures that the recorder is shown
 SMALL = MaskConfig(resolution=32, side=96)
 CHANGING = ("seconds",)  # keys of JSON files that no two runs have in common
+_TICK = 1 / os.sysconf("SC_CLK_TCK")  # s, in which the system counts CPU time
 FAILED = 97  # exit code of a child that raised
 
 
@@ -54,7 +56,7 @@ FAILED = 97  # exit code of a child that raised
 class Outcome:
     """What came of the kills of one stage."""
 
-    seconds: float  # of the undisturbed run
+    seconds: float  # CPU time of the undisturbed run; of the recorder, how long it was shown pictures
     kills: int = 0
     finished: int = 0  # times that the stage ended before its kill; not counted as kills
     broken: list[str] = field(default_factory=list)  # what was kept and is not whole, one line each
@@ -159,27 +161,28 @@ def kill_stage(stage: Stage, work: Path, kills: int, rng: random.Random) -> Outc
     whole.mkdir()
     finish(in_child(lambda: stage.prepare(whole)))
     shutil.copytree(whole, work / "source")
-    start = time.perf_counter()
-    finish(in_child(lambda: stage.run(whole)))
-    outcome = Outcome(round(time.perf_counter() - start, 2))
+    outcome = Outcome(round(finish(in_child(lambda: stage.run(whole))), 2))
     while outcome.kills < kills:
         shutil.rmtree(tried, ignore_errors=True)
         shutil.copytree(work / "source", tried, copy_function=shutil.copy2)
         child = in_child(lambda: stage.run(tried))
-        time.sleep(rng.uniform(0, outcome.seconds))
+        moment = rng.uniform(0, outcome.seconds)
+        while cpu_time(child) < moment - _TICK:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, _TICK))
         os.kill(child, signal.SIGKILL)
-        if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
-            outcome.kills += 1
-        else:
+        if not os.WIFSIGNALED(os.waitpid(child, 0)[1]):
             outcome.finished += 1
-        moment = f"kill {outcome.kills}"
+            continue
+        outcome.kills += 1
+        which = f"kill {outcome.kills}"
         outcome.left += sorted(files(tried)) != sorted(files(work / "source"))
-        outcome.broken += [f"{moment}: {line}" for line in broken(tried, whole)]
+        outcome.broken += [f"{which}: {line}" for line in broken(tried, whole)]
         try:
             finish(in_child(lambda: stage.run(tried)))
         except RuntimeError as error:
-            outcome.different.append(f"{moment}: the rerun failed: {error}")
-        outcome.different += [f"{moment}: {line}" for line in differences(tried, whole)]
+            outcome.different.append(f"{which}: the rerun failed: {error}")
+        outcome.different += [f"{which}: {line}" for line in differences(tried, whole)]
     return outcome
 
 
@@ -196,10 +199,18 @@ def in_child(work: Callable[[], Any]) -> int:
         os._exit(FAILED)
 
 
-def finish(child: int) -> None:
-    status = os.waitpid(child, 0)[1]
+def finish(child: int) -> float:
+    """Wait for a child that must end well; its CPU time (s)."""
+    _, status, used = os.wait4(child, 0)
     if status:
         raise RuntimeError(f"a child ended with {os.waitstatus_to_exitcode(status)}")
+    return used.ru_utime + used.ru_stime
+
+
+def cpu_time(child: int) -> float:
+    """CPU time (s) of a child so far, in steps of `_TICK`; infinite where it has ended."""
+    state, *fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    return float("inf") if state == "Z" else (int(fields[10]) + int(fields[11])) * _TICK
 
 
 def files(folder: Path) -> dict[str, Path]:

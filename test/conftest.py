@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from ros_film import Film
     from ros_robot import Robot
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -73,6 +74,45 @@ def plain(shared: Robot) -> Robot:
     """A node with the plain model, as if just started."""
     shared.renew(**_DEFAULTS)
     return shared
+
+
+@pytest.fixture(scope="module")
+def recorder(module_domain: int) -> Iterator[Film]:
+    """One recorder for all tests of a module that do not need a start of their own."""
+    from ros_film import Film
+
+    film = Film(module_domain)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(module_domain))
+        film.record()
+    film.wait_until_listening()
+    yield film
+    film.close()
+
+
+@pytest.fixture
+def film(recorder: Film, tmp_path: Path) -> Film:
+    """A recorder as if just started, whose category is tmp_path/mug."""
+    from uns_pose_ros.keyframes import KeyframeConfig
+
+    recorder.stop()
+    defaults = {"fixed_frame": "", "transport": "raw", "format": "jpg", "clip": "", "record": False, "tf_wait": 10.0}
+    config = KeyframeConfig()
+    defaults |= {name: getattr(config, name) for name in ("sharpness", "darkest", "clipped", "view_angle")}
+    recorder.renew(**{**defaults, "category": str(tmp_path / "mug")})
+    recorder.told.clear()
+    recorder.overlays.clear()
+    return recorder
+
+
+@pytest.fixture
+def own(ros_domain: int) -> Iterator[Film]:
+    """A camera for recorders that the test itself starts."""
+    from ros_film import Film
+
+    film = Film(ros_domain)
+    yield film
+    film.close()
 
 
 @pytest.fixture(scope="session")

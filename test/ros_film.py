@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import itertools
 import subprocess
 from collections.abc import Sequence
 from functools import cache
@@ -23,11 +24,14 @@ from tf2_msgs.msg import TFMessage
 
 from ros_robot import Robot
 from test_keyframes import scene
+from test_orbit import view
 from uns_pose_ros.nodes import conversions
 from uns_pose_ros.nodes.compat import array_to_image
 
 BRINGUP = ("-m", "uns_pose_ros.nodes.bringup", "recorder")
 SECOND = 10**9
+NOW = 1_700_000_000 * SECOND + 123_456_789  # ns, stamp of the first picture
+STAMPS = itertools.count(NOW, SECOND // 30)
 WIDTH, HEIGHT = 160, 120
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -68,7 +72,7 @@ class Film(Robot):
 
     def record(self, *arguments: str, program: Sequence[str] = BRINGUP) -> subprocess.Popen[str]:
         """Start a recorder that loses no picture however slow this machine is."""
-        patient = ["queue:=256", "tf_wait:=5.0", "qos_overrides./image/compressed.subscription.reliability:=reliable"]
+        patient = ["queue:=256", "tf_wait:=10.0", "qos_overrides./image/compressed.subscription.reliability:=reliable"]
         patient += [f"qos_overrides./{topic}.subscription.depth:=100" for topic in ("image", "image/compressed")]
         patient += ["keep_free:=0.0"]
         return self.start(*[item for given in [*patient, *arguments] for item in ("-p", given)], program=program)
@@ -83,6 +87,12 @@ class Film(Robot):
         """Until the node hears the camera's poses."""
         self.wait("a node that hears TF", lambda: self.transforms_out.get_subscription_count() > 0)
         self.wait("a node that hears static TF", lambda: self.static_out.get_subscription_count() > 0)
+
+    def anew(self, **parameters: Any) -> None:
+        """As if the recorder had been started with these parameters."""
+        self.renew(**parameters)
+        if parameters.get("fixed_frame"):
+            self.wait_until_following()
 
     def calibrate(self, **fields: Any) -> None:
         """Send camera_info of the pictures' pinhole."""
@@ -113,6 +123,19 @@ class Film(Robot):
         self.wait_for_first()
         return data
 
+    def orbit(self, azimuths: Sequence[float], compressed: bool = False) -> tuple[list[int], list[bytes]]:
+        """Film a picture from each azimuth, with the camera's pose in TF before or after it; stamps (ns) and files."""
+        stamps = list(itertools.islice(STAMPS, len(azimuths)))
+        data = []
+        self.calibrate()
+        for number, (azimuth, stamp) in enumerate(zip(azimuths, stamps, strict=True)):
+            if not number % 2:
+                self.place(stamp, view(azimuth))
+            data.append(self.film(pixels(number), stamp, compressed))
+            if number % 2:
+                self.place(stamp, view(azimuth))
+        return stamps, data
+
     def turn(self) -> None:
         """Give this end's executor, and the other one, a moment."""
         self._executor.spin_once(timeout_sec=0.01)
@@ -138,6 +161,12 @@ class Film(Robot):
     def counts(self) -> dict[str, str]:
         """The figures of the last status."""
         return {value.key: value.value for value in self.told[-1].values} if self.told else {}
+
+    def base(self) -> dict[str, int]:
+        """Pictures received and dropped so far, which a recorder counts all its life."""
+        self.wait("status", lambda: self.told)
+        now = self.counts()
+        return {key: int(value) for key, value in now.items() if key == "images received" or key.startswith("dropped: ")}
 
     def wait_for(self, **figures: Any) -> dict[str, str]:
         """Wait for a status with these figures: kept (in the folder), received, or drops with _ for blanks; all figures."""
@@ -165,3 +194,8 @@ class Film(Robot):
 def files(folder: Path) -> list[bytes]:
     """The picture files of a video, in their order."""
     return [path.read_bytes() for path in sorted((folder / "images").iterdir())]
+
+
+def at_least(images: Path, count: int) -> bool:
+    """Whether so many pictures have their names in a folder."""
+    return len(list(images.glob("0*.*"))) >= count

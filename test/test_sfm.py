@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -149,7 +150,7 @@ def test_what_two_mappers_disagree_on_is_added_again_to_what_they_agree_on(
     video, truth = walk
     before = pycolmap.global_mapping
 
-    def misled(*given: object) -> dict[int, object]:
+    def misled(*given: Any) -> dict[int, Any]:
         models = dict(before(*given))
         for model in models.values():
             for image in model.images.values():

@@ -1,0 +1,86 @@
+"""A session of the recorder without its node: the order of pictures, slow and broken disks."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from ros_film import files, pixels
+from ros_robot import PATIENCE
+from test_recording import INFO, camera
+from uns_pose_ros.datatypes import InvalidInput
+from uns_pose_ros.keyframes import KeyframeConfig
+from uns_pose_ros.nodes import session
+from uns_pose_ros.nodes.diagnostics import Health
+from uns_pose_ros.nodes.recorder_parameters import RecorderParameters
+from uns_pose_ros.nodes.session import Session
+from uns_pose_ros.nodes.worker import Worker
+from uns_pose_ros.photo import Photo
+from uns_pose_ros.recording import Recording, Shot
+
+
+def test_a_worker_with_slots_keeps_the_order_drops_the_oldest_and_finishes_what_waits() -> None:
+    go, begun, seen, replaced = threading.Event(), threading.Event(), list[int](), list[int]()
+
+    def work(item: int) -> None:
+        begun.set()
+        go.wait(PATIENCE)
+        seen.append(item)
+
+    worker: Worker[int] = Worker(work, lambda: replaced.append(1), slots=2)
+    worker.put(0)
+    assert begun.wait(PATIENCE)
+    for item in (1, 2, 3):
+        worker.put(item)
+    assert not worker.offer(4)
+    go.set()
+    assert worker.stop(60, finish=True)
+    assert (seen, len(replaced)) == ([0, 2, 3], 1)
+    assert not worker.offer(5)
+
+
+def taken(scene: int) -> tuple[Photo, Shot]:
+    return Photo.of_pixels(pixels(scene)), Shot(scene, camera(), INFO, None)
+
+
+def test_pictures_that_a_slow_disk_cannot_take_are_left_out_and_the_next_is_tried(tmp_path: Path) -> None:
+    go, failures = threading.Event(), list[str]()
+
+    class Slow(Recording):
+        def add(self, *given: Any) -> str:
+            go.wait(PATIENCE)
+            return super().add(*given)
+
+    health = Health()
+    settings = RecorderParameters(queue=2)
+    opened = Session(Slow(tmp_path / "clip", {}), settings, KeyframeConfig(), health, failures.append)
+    outcomes = [opened.take(*taken(number), lambda: 0.0) for number in range(5)]
+    assert outcomes[:2] == [None, None]
+    assert outcomes[3:] == [session.SLOW, session.SLOW]  # one at most is being written, two wait
+    go.set()
+    assert opened.finish().endswith(f"{outcomes.count(None)} pictures kept")
+    assert len(files(tmp_path / "clip")) == outcomes.count(None)
+    assert not failures
+
+
+def test_after_a_failure_nothing_is_taken_and_the_reason_stays(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    class Broken(Recording):
+        def add(self, *given: Any) -> str:
+            raise OSError(5, "Input/output error")
+
+    health = Health()
+    opened = Session(Broken(tmp_path / "clip", {}), RecorderParameters(), KeyframeConfig(), health, lambda text: done.set())
+    assert opened.take(*taken(0), lambda: 0.0) is None
+    assert done.wait(PATIENCE)
+    opened.take(*taken(1), lambda: 0.0)
+    with pytest.raises(InvalidInput, match="recording stopped: Input/output error; 0 pictures kept"):
+        opened.finish()
+    assert sum(health.drops.values()) >= 1
+    assert not (tmp_path / "clip").exists()
