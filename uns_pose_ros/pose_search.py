@@ -10,8 +10,10 @@ each place belongs to its likely vertices where they project close to it, or to 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +59,7 @@ class Template:
 
     def seen_from(self, rotation: Tensor, translation: Tensor) -> Tensor:
         """(H, V) bool: what poses (H, 3, 3), (H, 3) show of the template, by the nearest of the table's directions."""
-        towards = -(rotation.mT @ (rotation @ self.centre + translation)[..., None])[..., 0]
+        towards = -(translation[:, None] @ rotation)[:, 0] - self.centre  # R' (-T) - c
         return self.visible[(towards @ self.directions.T).argmax(-1)]
 
 
@@ -130,7 +132,11 @@ def kernel(places: Places, template: Template, rotation: Tensor, translation: Te
     Vertices on the far side count nothing.
     """
     tangents, _ = project_template(template, rotation, translation)
-    tangents = torch.where(template.seen_from(rotation, translation)[:, None], tangents, 1e6)
+    return _fit(places, torch.where(template.seen_from(rotation, translation)[:, None], tangents, 1e6), width)
+
+
+def _fit(places: Places, tangents: Tensor, width: float) -> Tensor:
+    """`kernel` of tangents (H, 2, V)."""
     flat = places.vertex.reshape(-1)
     x, y = (plane.index_select(1, flat).unflatten(1, places.vertex.shape) for plane in tangents.unbind(1))
     square = x.sub_(places.tangents[:, :1]).square_().add_(y.sub_(places.tangents[:, 1:]).square_())
@@ -152,17 +158,18 @@ def refine(
 
     Its order is translation (diameters), rotation about the camera's axes (rad).
     """
-    information = torch.eye(6).expand(len(rotation), 6, 6)
+    information, presence = torch.eye(6).expand(len(rotation), 6, 6), places.presence[:, None]
     for width in widths:
-        fit = kernel(places, template, rotation, translation, width)
-        weight = fit / (fit.sum(-1, keepdim=True) + floor * places.presence[:, None])  # share of the place that is a vertex
-        weight = weight * places.presence[:, None]
+        tangents, points = project_template(template, rotation, translation)
+        seen = template.seen_from(rotation, translation)[:, None]
+        fit = _fit(places, torch.where(seen, tangents, 1e6), width)
+        weight = fit / (fit.sum(-1, keepdim=True) + floor * presence)  # share of the place that is a vertex
+        weight = weight * presence
         # gather each vertex's total weight and weighted mean place: sums over places are linear in the residual
         values = torch.stack([weight, weight * places.tangents[:, :1], weight * places.tangents[:, 1:]], 1).flatten(2)
         sums = torch.zeros(len(rotation), 3, len(template.vertices), device=rotation.device)
         sums.index_add_(2, places.vertex.reshape(-1), values)
         total = sums[:, :1]
-        tangents, points = project_template(template, rotation, translation)
         residual = sums[:, 1:] / total.clamp_min(1e-9) - tangents  # (H, 2, V)
         plain = _jacobian(tangents, points, translation)
         weighted = (plain * total[:, None]).flatten(2)
@@ -202,14 +209,13 @@ def half_turns(template: Template, rotation: Tensor, translation: Tensor) -> tup
 
 def distinct(rotation: Tensor, score: Tensor, apart: float, most: int) -> Tensor:
     """Indices of the best-scored rotations (H, 3, 3), each `apart` degrees from the better ones, at most `most`."""
-    free = score.clone()
-    chosen: list[Tensor] = []
-    limit = 1 + 2 * torch.cos(torch.deg2rad(torch.tensor(apart)))
-    limit = limit.to(rotation)
+    turns, free = rotation.flatten(1).cpu().numpy(), score.cpu().numpy().copy()
+    limit = 1 + 2 * math.cos(math.radians(apart))  # trace of what lies between them
+    chosen: list[int] = []
     for _ in range(most):
-        best = free.argmax()
-        if chosen and not bool(free[best].isfinite()):
+        best = int(free.argmax())
+        if chosen and not np.isfinite(free[best]):
             break
         chosen.append(best)
-        free = torch.where((rotation * rotation[best]).sum((-2, -1)) > limit, -torch.inf, free)
-    return torch.stack(chosen)
+        free[turns @ turns[best] > limit] = -np.inf
+    return torch.tensor(chosen, device=rotation.device)
