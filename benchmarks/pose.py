@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--category", help="name for the models (default: that of the folder above TRAIN)")
     parser.add_argument("--backgrounds", type=Path, default=BACKGROUNDS, help="photographs (default: the demo's chairs)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", help="write the figures here; - for standard output")
+    parser.add_argument("--json", help="write the figures here after every fold; - for standard output")
     args = parser.parse_args()
     start = time.perf_counter()
     names = [folder.name for folder in list_videos(args.train)]
@@ -74,7 +74,7 @@ def main() -> None:
     photographs = [read_image(path).numpy() for path in sorted(args.backgrounds.rglob("*.jpg"))]
     category = args.category or args.train.resolve().parent.name
     results: dict[str, list[ImageResult]] = {name: [] for name in VARIANTS}
-    false = 0
+    false = shown = 0
     groups = folds(names, args.leave_out)[: args.folds]
     for k, unseen in enumerate(groups):
         known = [name for name in names if name not in unseen][: args.train_on]
@@ -84,15 +84,17 @@ def main() -> None:
         for name, result in test(estimator, model, videos, labels, photographs, k):
             results[name].append(result)
         some = photographs[k :: len(groups)]
-        false += sum(bool(estimator(photograph, plain_camera(photograph))) for photograph in some)
-        told = evaluation.summarise(results["plain"])
+        false, shown = false + sum(bool(estimator(picture, plain_camera(picture))) for picture in some), shown + len(some)
+        figures: dict[str, Any] = {name: evaluation.summarise(some) for name, some in results.items()}
+        figures["empty"] = {"images": shown, "false_percent": 100 * false / max(shown, 1)}
+        figures["folds"] = groups[: k + 1]
+        figures["machine"] = {"name": platform.node(), "processor": platform.processor(), "cores": os.cpu_count()}
+        figures["seconds"] = time.perf_counter() - start
+        text = json.dumps(figures, indent=1)
+        if args.json and args.json != "-":
+            Path(args.json).write_text(text)
+        told = figures["plain"]
         print(f"{unseen} left out; so far {told['acc30']:.1f} @30°, median {told['median_deg']:.1f}°", file=sys.stderr)
-    figures: dict[str, Any] = {name: evaluation.summarise(some) for name, some in results.items()}
-    figures["empty"] = {"images": len(photographs), "false_percent": 100 * false / max(len(photographs), 1)}
-    figures["folds"] = [list(group) for group in groups]
-    figures["machine"] = {"name": platform.node(), "processor": platform.processor(), "cores": os.cpu_count()}
-    figures["seconds"] = time.perf_counter() - start
-    text = json.dumps(figures, indent=1)
     if args.json == "-":
         print(text)
         return
@@ -100,9 +102,7 @@ def main() -> None:
         print(
             name.ljust(10), "  ".join(f"{key} {value:.1f}" for key, value in figures[name].items() if isinstance(value, float))
         )
-    print("empty     ", f"false {figures['empty']['false_percent']:.1f} % of {len(photographs)}")
-    if args.json:
-        Path(args.json).write_text(text)
+    print("empty     ", f"false {figures['empty']['false_percent']:.1f} % of {shown}")
 
 
 def folds(names: Sequence[str], size: int) -> list[list[str]]:
