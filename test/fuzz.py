@@ -33,7 +33,7 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = 3 * 2**29  # bytes more than the process has at its start
 TIME = 20.0  # s an input may take of processor time
-PATIENCE = 120.0  # s of silence after which a child is taken for hung, in whatever the machine is doing besides
+PATIENCE = 200.0  # s of silence after which a child is taken for hung, in whatever the machine is doing besides
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def _results(inputs: int, reader: str, skip: int) -> Iterator[tuple[str, int, st
     command = [sys.executable, __file__, "--inputs", str(inputs), "--reader", reader, "--skip", str(skip)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     with tempfile.TemporaryFile() as errors, subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True, bufsize=1
+        command, stdout=subprocess.PIPE, stderr=errors, env=environment, bufsize=0
     ) as process:  # fmt: skip
         assert process.stdout is not None
         begun: list[Any] = []
@@ -87,8 +87,9 @@ def _results(inputs: int, reader: str, skip: int) -> Iterator[tuple[str, int, st
                 if len(job) == 4:
                     yield job[0], job[1], job[2], job[3]
                 begun = job if len(job) == 2 else []
-            if process.poll() is None and begun:
-                process.kill()
+            code = process.wait()
+        except TimeoutError:
+            process.kill()
             code = process.wait()
         finally:
             process.kill()
@@ -100,12 +101,15 @@ def _results(inputs: int, reader: str, skip: int) -> Iterator[tuple[str, int, st
             raise RuntimeError(why)
 
 
-def _lines(stream: IO[str]) -> Iterator[str]:
-    """Lines until the end, or until there was none for PATIENCE."""
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Lines of an unbuffered stream until its end; TimeoutError where nothing came for PATIENCE."""
+    rest = b""
     while select.select([stream], [], [], PATIENCE)[0]:
-        if not (line := stream.readline()):
+        if not (data := stream.read(1 << 16)):
             return
-        yield line
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
+    raise TimeoutError
 
 
 def child(inputs: int, reader: str, skip: int) -> None:

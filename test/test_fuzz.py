@@ -8,6 +8,8 @@ import io
 import json
 import re
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 import zlib
@@ -221,3 +223,33 @@ def test_nothing_is_unpickled_and_no_text_is_run() -> None:
 def test_the_same_number_spoils_a_file_in_the_same_way() -> None:
     data = bytes(range(100))
     assert mutate(data, "a.bin", Random("x 1")) == mutate(data, "a.bin", Random("x 1")) != data
+
+
+def test_the_fuzzer_notices_what_it_looks_for(tmp_path: Path) -> None:
+    for name in ("fuzz.py", "fuzz_mutations.py"):
+        text = (Path(__file__).parent / name).read_text()
+        (tmp_path / name).write_text(text.replace("TIME = 20.0", "TIME = 2.0"))
+    (tmp_path / "fuzz_readers.py").write_text(
+        "import os\n"
+        "from types import SimpleNamespace\n"
+        "from uns_pose_ros.datatypes import InvalidInput\n"
+        "def write(folder):\n    (folder / 'a.bin').write_bytes(bytes(100))\n"
+        "def hang():\n    while True: pass\n"
+        "def outside(folder):\n    (folder.parent / 'evil').write_text('x')\n"
+        "def refuse():\n    raise InvalidInput('two\\nlines')\n"
+        "faults = {'raises': lambda folder: 1 / 0, 'takes': lambda folder: bytes(2**33), 'dies': lambda folder: os.abort(),\n"
+        "    'hangs': lambda folder: hang(), 'writes': outside, 'talks': lambda folder: refuse(), 'reads': len}\n"
+        "def reader(name):\n"
+        "    def read(folder, path):\n        if name != 'reads' and path.read_bytes() != bytes(100): faults[name](folder)\n"
+        "    return SimpleNamespace(name=name, write=write, read=read, pattern='*', repair=None)\n"
+        "READERS = [reader(name) for name in faults]\n"
+    )
+    done = subprocess.run([sys.executable, str(tmp_path / "fuzz.py"), "--inputs", "14"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    found = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.split(" ")[1].endswith(":"))
+    for name, said in (
+        ("raises", "ZeroDivisionError"), ("takes", "MemoryError"), ("dies", "crash: the process ended with -6"),
+        ("hangs", "TimeoutError"), ("writes", "written beside the target"), ("talks", "several lines"),
+    ):  # fmt: skip
+        assert said in found[name], done.stdout
+    assert "reads" not in found
