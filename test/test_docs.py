@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from uns_pose_ros import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+MKDOCS = ROOT / "build" / "docs" / "bin" / "mkdocs"
 
 
 def literals() -> str:
@@ -84,3 +87,14 @@ def test_no_page_names_a_font_or_script_from_elsewhere() -> None:
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     assert settings["theme"]["font"] is False and settings["strict"] is True
     assert not {"extra_css", "extra_javascript"} & settings.keys()
+
+
+@pytest.mark.skipif(not MKDOCS.exists(), reason="`make docs` was not run")
+def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command = [str(MKDOCS), "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=environment)
+    pages = sorted((tmp_path / "site").glob("*.html"))
+    assert {page.stem for page in PAGES} <= {page.stem for page in pages}
+    for page in pages:
+        assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?:[^>]+", page.read_text()), page.name
