@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,9 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from rclpy.executors import ExternalShutdownException  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from rclpy.signals import SignalHandlerOptions  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
@@ -177,7 +178,9 @@ def camera(path: Path, size: tuple[int, int], rate: float) -> None:
     pixels = np.full((height, width, 3), 90, np.uint8)
     x, y = (width - photo.shape[1]) // 2, (height - photo.shape[0]) // 2
     pixels[y : y + photo.shape[0], x : x + photo.shape[1]] = photo
-    rclpy.init()
+    ended = threading.Event()
+    signal.signal(signal.SIGINT, lambda number, frame: ended.set())
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = Node("soak_camera")
     qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
     images, infos = node.create_publisher(Image, "image", qos), node.create_publisher(CameraInfo, "camera_info", qos)
@@ -185,20 +188,16 @@ def camera(path: Path, size: tuple[int, int], rate: float) -> None:
     info = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5)
     info.k = [float(width), 0.0, width / 2, 0.0, float(width), height / 2, 0.0, 0.0, 1.0]
     count, due = 0, time.monotonic()
-    try:
-        while rclpy.ok():
-            number = count // CHANGE % FRAMES
-            stamp = node.get_clock().now().nanoseconds // 1000 * 1000 + number
-            message.header = info.header = Header(stamp=Time(nanoseconds=stamp).to_msg(), frame_id=f"camera_{number}")
-            infos.publish(info)
-            images.publish(message)
-            count, due = count + (images.get_subscription_count() > 0), due + 1 / rate
-            rclpy.spin_once(node, timeout_sec=max(0.0, due - time.monotonic()))
-            time.sleep(max(0.0, due - time.monotonic()))
-    except (KeyboardInterrupt, ExternalShutdownException, RuntimeError):  # a signal, at any place of the loop
-        if rclpy.ok():
-            raise
+    while not ended.is_set():
+        number = count // CHANGE % FRAMES
+        stamp = node.get_clock().now().nanoseconds // 1000 * 1000 + number
+        message.header = info.header = Header(stamp=Time(nanoseconds=stamp).to_msg(), frame_id=f"camera_{number}")
+        infos.publish(info)
+        images.publish(message)
+        count, due = count + (images.get_subscription_count() > 0), due + 1 / rate
+        time.sleep(max(0.0, due - time.monotonic()))
     print(count, flush=True)
+    rclpy.shutdown()
 
 
 if __name__ == "__main__":
