@@ -127,7 +127,7 @@ def hypotheses(places: Places, template: Template, config: EstimatorConfig) -> t
 def explain(view: View, template: Template, rotation: Tensor, translation: Tensor, config: EstimatorConfig) -> Modes:
     """Hypotheses (H, 3, 3), (H, 3) and half turns of the first, refined and rated; those that met are one."""
     places = view.places
-    rough, fine = (tuple(config.width * factor for factor in factors) for factors in ((2.0, 2.0), (1.25, 1.0)))
+    rough, fine = (tuple(config.width * factor for factor in factors) for factors in ((2.0, 2.0), (1.5, 1.0, 1.0)))
     few = places.some(*_ROUGH)
     rotation, translation, _ = pose_search.refine(few, template, rotation, translation, rough, config.floor)
     turned = pose_search.half_turns(template, rotation[:1], translation[:1])  # what a network takes for each other
