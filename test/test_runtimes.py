@@ -95,7 +95,7 @@ def test_the_estimator_answers_in_every_runtime(name: str, chair_model: Path) ->
     height, width = read_image(frame.image).shape[:2]
     box = torch.tensor([[0.15 * width, 0.05 * height, 0.85 * width, 0.95 * height]])
     (found,) = estimator(read_image(frame.image), frame.camera, box)
-    assert found.inliers > 20
+    assert found.inliers > 10
 
 
 def test_export_writes_what_the_model_reads(chair_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
