@@ -45,7 +45,6 @@ from uns_pose_ros.masks import MaskConfig  # noqa: E402
 from uns_pose_ros.sfm import SfmConfig  # noqa: E402
 
 STAGES = ("film", "bag", "photographs", "posed", "unposed", "recorder")
-VIEWS = 9  # of a video, and pictures that the recorder is shown
 SMALL = MaskConfig(resolution=32, side=96)
 CHANGING = ("seconds",)  # keys of JSON files that no two runs have in common
 _TICK = 1 / os.sysconf("SC_CLK_TCK")  # s, in which the system counts CPU time
@@ -76,6 +75,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", default=",".join(STAGES), help="comma separated (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=20, help="a stage (default: %(default)s)")
+    parser.add_argument("--views", type=int, default=9, help="pictures of a video without poses (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--work", type=Path, help="folder to work in, emptied (default: a temporary one)")
     parser.add_argument("--json", type=Path, help="write the counts there")
@@ -86,7 +86,7 @@ def main() -> int:
     for name in args.stages.split(","):
         shutil.rmtree(work / name, ignore_errors=True)
         (work / name).mkdir(parents=True)
-        outcome = kill(name, work / name, args.kills, random.Random(args.seed))
+        outcome = kill(name, args.views, work / name, args.kills, random.Random(args.seed))
         result[name] = storage.plain(outcome)
         print(name, json.dumps(result[name]), flush=True)
     if args.json is not None:
@@ -96,19 +96,19 @@ def main() -> int:
     return int(any(one["broken"] or one["different"] for one in result.values()))
 
 
-def kill(name: str, work: Path, kills: int, rng: random.Random) -> Outcome:
+def kill(name: str, views: int, work: Path, kills: int, rng: random.Random) -> Outcome:
     if name != "recorder":
-        return kill_stage(stage_of(name), work, kills, rng)
+        return kill_stage(stage_of(name, views), work, kills, rng)
     from recorder_kills import kill_recorder  # needs ROS
 
     seconds, broken, different, left = kill_recorder(work, kills, rng)
     return Outcome(seconds, kills, 0, broken, different, left)
 
 
-def stage_of(name: str) -> Stage:
+def stage_of(name: str, views: int) -> Stage:
     """One of `STAGES` but the recorder."""
     if name in ("posed", "unposed"):
-        prepare = prepare_posed if name == "posed" else prepare_unposed
+        prepare = prepare_posed if name == "posed" else lambda folder: prepare_unposed(folder, views)
         sfm = SfmConfig(threads=1)
         return Stage(prepare, lambda folder: stages.reconstruct(folder / "mug", None, RECONSTRUCT, "cpu", None, sfm, SMALL))
     prepare, source = {
@@ -145,12 +145,12 @@ def prepare_bag(folder: Path) -> None:
 
 def prepare_posed(folder: Path) -> None:
     for number in (1, 2):
-        write_video(folder / "mug" / f"clip_{number:02d}", number, views=VIEWS, size=96)
+        write_video(folder / "mug" / f"clip_{number:02d}", number, views=8, size=96)
 
 
-def prepare_unposed(folder: Path) -> None:
+def prepare_unposed(folder: Path, views: int) -> None:
     clip = folder / "mug" / "clip_01"
-    write_textured(clip, views=VIEWS)
+    write_textured(clip, views)
     shutil.rmtree(clip / "truth")
     storage.write_json(clip / "video.json", {"metric": False, "camera": {**camera_record(camera_of(256)), "from": "given"}})
 

@@ -60,7 +60,7 @@ def main() -> None:
     result: dict[str, Any] = {"videos": rows, "summary": summarise(list(rows.values()))}
     if args.labels is not None:
         names = [name for name, row in rows.items() if row["registered"] > 0]
-        result["summary"]["alignment"] = alignments(args.category, work, names, args.labels)
+        result["summary"]["alignment"] = alignments(args.category, work, names, args.labels, args.threads)
     print(json.dumps(result["summary"], indent=1))
     if args.json is not None:
         storage.write_json(args.json, result)
@@ -87,7 +87,7 @@ def measure(true: Video, folder: Path, guess: bool, threads: int) -> dict[str, A
     return {**compare(load_video(folder), true), "seconds": seconds}
 
 
-def alignments(category: Path, work: Path, names: list[str], labels: Path) -> dict[str, Any]:
+def alignments(category: Path, work: Path, names: list[str], labels: Path, threads: int) -> dict[str, Any]:
     """Accuracies of the alignment of what was found and of that of the given masks and poses."""
     known = load_labels(labels, [folder.name for folder in list_videos(category)])
     for name in names:
@@ -100,7 +100,7 @@ def alignments(category: Path, work: Path, names: list[str], labels: Path) -> di
                 found, true = load_video(work / kind / name), load_video(category / name)
                 turns[name] = known[name] @ split_similarity(true_from_found(found, true))[0]
         patterns = ",".join(names)
-        stages.reconstruct(work / kind, patterns, device="cpu")
+        stages.reconstruct(work / kind, patterns, device="cpu", sfm=SfmConfig(threads=threads))
         alignment, _ = stages.align(work / kind, patterns, device="cpu")
         result[kind] = evaluate_alignment(alignment, turns)
     return result

@@ -19,7 +19,18 @@ def test_what_is_kept_is_whole_and_the_rerun_gives_what_an_undisturbed_run_gives
     stages: str, kills: int, needs: str, tmp_path: Path
 ) -> None:
     pytest.importorskip(needs)
-    words = ["--stages", stages, "--kills", str(kills), "--work", str(tmp_path / "work"), "--json", str(tmp_path / "out.json")]
+    words = [
+        "--stages",
+        stages,
+        "--kills",
+        str(kills),
+        "--views",
+        "7",
+        "--work",
+        str(tmp_path / "work"),
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
     done = subprocess.run([sys.executable, str(BENCHMARK), *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "out.json").read_text())
