@@ -210,7 +210,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _hashes(folder: Path, part: str) -> dict[str, str]:
-    files = sorted(path for path in (folder / part).rglob("*") if path.is_file())
+    files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and path.name != MADE)  # which tells times
     return {path.relative_to(folder).as_posix(): storage.file_hash(path) for path in files}
 
 
