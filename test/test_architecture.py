@@ -25,7 +25,7 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["shapes", "alignment", "cluster", "consensus", "turns", "symmetry"], 2),
     **dict.fromkeys(["synchronization", "extension", "axes"], 2),
     **dict.fromkeys(["augmentation", "network", "template"], 2),
-    **dict.fromkeys(["training", "pose_search", "solver", "scale", "inference", "fusion", "tracking"], 3),
+    **dict.fromkeys(["training", "pose_search", "solver", "scale", "inference", "fallback", "fusion", "tracking"], 3),
     **dict.fromkeys(["evaluation", "bag_evaluation", "bag_plot", "bag_results"], 4),
     **dict.fromkeys(["alignment_picture", "page", "report", "report_videos", "viewer"], 4),
     **dict.fromkeys(["preparation", "stages", "doctor"], 4),

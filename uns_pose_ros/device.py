@@ -1,12 +1,17 @@
-"""The compute device, chosen once."""
+"""The compute device: chosen once, and what its errors mean."""
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 import torch
 
 from uns_pose_ros.datatypes import InvalidInput
+
+OUT_OF_MEMORY = "out of memory"
+_FAILED = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "CUSOLVER_STATUS", "No CUDA GPUs", "no CUDA-capable")
+_log = logging.getLogger(__name__)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -30,3 +35,20 @@ def choose_precision(device: torch.device) -> Literal["fp32", "bf16"]:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return "bf16" if supported is not None and supported() else "fp32"
+
+
+def trouble_of(error: RuntimeError) -> str | None:
+    """What an error says of the device, "out of memory" or that it failed; None where it is not about the device."""
+    text = " ".join(str(error).split())[:200]
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return OUT_OF_MEMORY
+    lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or any(sign in text for sign in _FAILED)
+    return f"the device failed ({text})" if lost else None
+
+
+def release_memory() -> None:
+    """Give cached memory of CUDA devices back, where there are any."""
+    try:
+        torch.cuda.empty_cache()
+    except RuntimeError:  # of a device that is lost
+        _log.debug("the memory of a lost device cannot be given back")

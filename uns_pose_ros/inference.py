@@ -6,7 +6,7 @@ box -> crop through backbone and head -> probability of every template vertex at
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from uns_pose_ros.backbone import PATCH, normalise
 from uns_pose_ros.crops import crop, square_around
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
-from uns_pose_ros.device import choose_device
+from uns_pose_ros.device import choose_device, release_memory
 from uns_pose_ros.geometry import sphere
 from uns_pose_ros.network import Head, NetworkConfig
 from uns_pose_ros.pose_search import Template
@@ -93,6 +93,7 @@ class Estimator:
         if not self.models:
             raise InvalidInput("no model given: an estimator needs one at least")
         self.config = config
+        self.one_by_one = False  # whether crops go through the network alone, as memory did not suffice for all of an image
         if backbone is None:
             self.backbone, self.device = load_runtime(config.runtime, device)
         else:
@@ -109,11 +110,13 @@ class Estimator:
         camera: Camera,
         regions: Tensor | None = None,
         depth: Tensor | NDArray[np.float32] | None = None,
+        categories: Collection[str] | None = None,
     ) -> list[PoseEstimate]:
         """Poses of all instances in image (H, W, 3) uint8 RGB, best first.
 
         regions: boxes (N, 4) x0 y0 x1 y1 in px around one object each; without them the objects are searched for.
         depth: (H, W) m of the same pixels, NaN where there is none: scales the poses of models that know no size (`measured`).
+        categories: of those of the models, the ones that are looked for; None: all.
         """
         picture = torch.as_tensor(image)
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != torch.uint8 or not picture.numel():
@@ -125,8 +128,9 @@ class Estimator:
             picture, _, camera = undistort(picture.cpu(), None, camera)
         picture = picture.permute(2, 0, 1).to(self.device)
         found: list[PoseEstimate] = []
-        boxes = [regions] * len(self._runtimes) if regions is not None else self._search(picture)
-        for runtime, box in zip(self._runtimes, boxes, strict=True):
+        runtimes = [one for one in self._runtimes if categories is None or one.model.category in categories]
+        boxes = [regions] * len(runtimes) if regions is not None else self._search(picture, runtimes)
+        for runtime, box in zip(runtimes, boxes, strict=True):
             if box is not None and len(box):
                 estimates = sorted(self._estimate(runtime, picture, camera, box), key=lambda estimate: -estimate.score)
                 estimates = estimates if regions is not None else self._apart(estimates)
@@ -147,7 +151,7 @@ class Estimator:
         """(B, 3, H, W) of 0..255 to (B, h, w, L * C)."""
         return self.backbone(normalise(pictures), layers=self._runtimes[0].layers).permute(1, 2, 3, 0, 4).flatten(3)
 
-    def _search(self, picture: Tensor) -> list[Tensor]:
+    def _search(self, picture: Tensor, runtimes: Sequence[Runtime]) -> list[Tensor]:
         """Boxes (N, 4), px, of each runtime's objects in picture (3, H, W), those with the most places first."""
         height, width = picture.shape[1:]
         scale = self.config.search_size / max(height, width)
@@ -156,7 +160,7 @@ class Estimator:
         small = F.interpolate(picture[None].float(), size, mode="bilinear", antialias=True, align_corners=False)
         tokens = self._tokens(small)
         unit = torch.tensor([width / (2 * columns), height / (2 * rows)] * 2, dtype=torch.float64)  # px a place
-        return [self._blobs(runtime.read(tokens)[1][0].float().cpu().numpy()) * unit for runtime in self._runtimes]
+        return [self._blobs(runtime.read(tokens)[1][0].float().cpu().numpy()) * unit for runtime in runtimes]
 
     def _blobs(self, presence: NDArray[np.float32]) -> Tensor:
         """Boxes (N, 4) float64 in places of the connected parts of a presence map (h, w)."""
@@ -173,6 +177,18 @@ class Estimator:
     def _estimate(self, runtime: Runtime, picture: Tensor, camera: Camera, boxes: Tensor) -> list[PoseEstimate]:
         """The best pose in each box (N, 4), where there is one."""
         squares = square_around(boxes.double().cpu(), self.config.margin)
+        if not self.one_by_one:
+            try:
+                return self._solved(runtime, picture, camera, squares)
+            except torch.cuda.OutOfMemoryError:
+                if len(squares) == 1:
+                    raise
+                self.one_by_one = True
+            release_memory()  # only here: while an error is handled it holds the tensors
+        return [one for square in squares for one in self._solved(runtime, picture, camera, square[None])]
+
+    def _solved(self, runtime: Runtime, picture: Tensor, camera: Camera, squares: Tensor) -> list[PoseEstimate]:
+        """Likewise in each square (N, 4), all at once."""
         crops, maps = crop(picture, squares, runtime.crop_size)
         probability, presence = runtime.read(self._tokens(crops))
         solved = [
