@@ -23,6 +23,7 @@ from test_orbit import view
 from uns_pose_ros import storage
 from uns_pose_ros.colmap import has_sparse, read_sparse
 from uns_pose_ros.datatypes import InvalidInput
+from uns_pose_ros.depth import path_of, read_depth
 from uns_pose_ros.nodes.compat import array_to_image
 from uns_pose_ros.video import load_video, read_image
 
@@ -51,6 +52,8 @@ def kill_recorder(work: Path, kills: int, rng: random.Random) -> tuple[float, li
         left += bool(kept)
         strangers = [name for name, digest in kept.items() if digest not in {one["picture"] for one in wanted.values()}]
         broken += [f"{moment}: {name} is no picture that was shown" for name in strangers]
+        shown = {one["picture"]: one["depth"] for one in wanted.values()}
+        broken += [f"{moment}: {name} has not its depth" for name in kept if deep(clip, name) != shown.get(kept[name])]
         try:
             if has_sparse(clip / "sparse") and len(read_sparse(clip / "sparse").images) >= 3:
                 load_video(clip, need_masks=False)
@@ -70,7 +73,15 @@ def kill_recorder(work: Path, kills: int, rng: random.Random) -> tuple[float, li
 def recorder(domain: int, category: Path) -> Iterator[tuple[Film, subprocess.Popen[str]]]:
     """A recorder node that records into clip_01 of a category, and the camera that it listens to."""
     film = Film(domain)
-    words = (f"category:={category}", "clip:=clip_01", "record:=true", "fixed_frame:=odom", "format:=png", "sharpness:=0.0")
+    words = (
+        f"category:={category}",
+        "clip:=clip_01",
+        "record:=true",
+        "fixed_frame:=odom",
+        "format:=png",
+        "sharpness:=0.0",
+        "depth:=raw",
+    )
     try:
         process = film.record(*words)
         film.wait_until_listening()
@@ -111,10 +122,11 @@ def record_until_killed(domain: int, category: Path, seconds: float) -> None:
 
 
 def show(film: Film, number: int) -> None:
-    """Send one view with its camera_info and pose, and give the recorder a moment."""
+    """Send one view with its camera_info, pose and depth, and give the recorder a moment."""
     stamp = FIRST + number * SECOND // 30
     film.calibrate()
     film.place(stamp, view(40.0 * number))
+    film.measure(np.arange(pixels(0)[..., 0].size, dtype=np.uint16).reshape(pixels(0).shape[:2]) + 100 * number, stamp)
     header = Header(frame_id="eye", stamp=Time(nanoseconds=stamp).to_msg())
     film.images.publish(array_to_image(pixels(number), "rgb8", header))
     film.turn()
@@ -133,10 +145,21 @@ def pictures(clip: Path) -> dict[str, str]:
 
 
 def recorded(clip: Path) -> dict[str, dict[str, Any]]:
-    """Picture, stamp and pose of every frame of a finished recording."""
+    """Picture, depth, stamp and pose of every frame of a finished recording."""
     stamps, shown = storage.read_json(clip / "video.json")["stamps_ns"], pictures(clip)
     poses = {image.name: image.cam_from_obj.numpy().round(6).tolist() for image in read_sparse(clip / "sparse").images}
-    return {name: {"picture": shown[name], "stamp": stamps[name], "pose": poses.get(name)} for name in stamps}
+    return {
+        name: {"picture": shown[name], "depth": deep(clip, name), "stamp": stamp, "pose": poses.get(name)}
+        for name, stamp in stamps.items()
+    }
+
+
+def deep(clip: Path, name: str) -> str:
+    """Digest of a picture's depth; "broken" where it cannot be read."""
+    try:
+        return digest_of(read_depth(path_of(clip, name), pixels(0).shape[1::-1]))
+    except InvalidInput:
+        return "broken"
 
 
 def digest_of(image: np.ndarray) -> str:

@@ -27,6 +27,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "fixed_frame", default_value="", description="TF frame in which the object stands; empty: that of params_file"
     ),
+    DeclareLaunchArgument(
+        "depth", default_value="", description="topic of depth aligned to the pictures, kept too; empty: as in params_file"
+    ),
     DeclareLaunchArgument("record", default_value="false", description="true: record at once; false: when ~/start is called"),
 ]
 
@@ -38,7 +41,12 @@ def nodes(context: LaunchContext) -> list[Node]:
     if given["category"]:
         parameters["category"] = str(Path(given["category"]).expanduser().absolute())
     parameters["record"] = launching.flag("record")
-    return [launching.node(given, "recorder", parameters, sigterm_timeout="40"), launching.overlay_window(given)]
+    remappings, depth = [], given["depth"]
+    if depth.endswith("/compressedDepth"):
+        parameters["depth"], remappings = "compressed", [("depth/compressedDepth", depth)]
+    elif depth:
+        parameters["depth"], remappings = "raw", [("depth", depth)]
+    return [launching.node(given, "recorder", parameters, remappings, sigterm_timeout="40"), launching.overlay_window(given)]
 
 
 def generate_launch_description() -> LaunchDescription:

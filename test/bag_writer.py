@@ -25,6 +25,10 @@ KINDS = {
     "/tf": "tf2_msgs/msg/TFMessage",
     "/tf_static": "tf2_msgs/msg/TFMessage",
 }
+DEPTHS = {
+    "/cam/depth/image_raw": "sensor_msgs/msg/Image",
+    "/cam/depth/image_raw/compressedDepth": "sensor_msgs/msg/CompressedImage",
+}
 CAMERA = Camera(torch.tensor([[100.0, 0, 31.5], [0, 100.0, 23.5], [0, 0, 1]]).double(), 64, 48)
 # the optical frame on the robot's body
 BODY_FROM_CAM = np.array([[0.0, 0, 1, 0.2], [-1, 0, 0, 0], [0, -1, 0, 0.5], [0, 0, 0, 1]])
@@ -73,10 +77,31 @@ def compressed(time: float, image: np.ndarray) -> Any:
     return make("sensor_msgs/msg/CompressedImage", header=header(time, "cam_optical"), format="rgb8; jpeg", data=data)
 
 
+def depth_of(number: int) -> np.ndarray:
+    """(48, 64) uint16 mm: a slope, nothing in its corner, different for every picture."""
+    depth = np.full((48, 64), 900 + 10 * number, np.uint16) + np.arange(64, dtype=np.uint16)
+    depth[:8, :8] = 0
+    return depth
+
+
+def raw_depth(time: float, depth: np.ndarray) -> Any:
+    height, width = depth.shape
+    return make(
+        "sensor_msgs/msg/Image", header=header(time, "cam_optical"), height=height, width=width, encoding="16UC1",
+        is_bigendian=0, step=2 * width, data=depth.astype("<u2").view(np.uint8).ravel(),
+    )  # fmt: skip
+
+
+def compressed_depth(time: float, depth: np.ndarray) -> Any:
+    data = np.concatenate([np.zeros(12, np.uint8), cv2.imencode(".png", depth)[1].ravel()])
+    name = "sensor_msgs/msg/CompressedImage"
+    return make(name, header=header(time, "cam_optical"), format="16UC1; compressedDepth png", data=data)
+
+
 def write_bag(
     path: Path, plugin: StoragePlugin, topics: set[str], views: int = 8, messages: list[tuple[str, float, Any]] | None = None
 ) -> dict[float, np.ndarray]:
-    """A bag with some of the topics of KINDS; returns cam_from_odom (4, 4) by the pictures' stamps in s.
+    """A bag with some of the topics of KINDS and DEPTHS; returns cam_from_odom (4, 4) by the pictures' stamps in s.
 
     Transforms come between the pictures, so that they must be interpolated. `messages`: these (topic, time, message) instead.
     """
@@ -95,13 +120,16 @@ def write_bag(
             wanted.append(("/cam/image_raw", time, raw(time, image)))
             wanted.append(("/cam/image_raw/compressed", time, compressed(time, image)))
             wanted.append(("/cam/camera_info", time, camera_info(time)))
+            wanted.append(("/cam/depth/image_raw", time, raw_depth(time, depth_of(k // 2))))
+            wanted.append(("/cam/depth/image_raw/compressedDepth", time, compressed_depth(time, depth_of(k // 2))))
     static = make("tf2_msgs/msg/TFMessage", transforms=[transform(0, "body", "cam_optical", BODY_FROM_CAM)])
     wanted.append(("/tf_static", 99.0, static))
     with Writer(path, version=9, storage_plugin=plugin) as writer:
-        connections = {name: writer.add_connection(name, KINDS[name], typestore=STORE) for name in sorted(topics)}
+        kinds = KINDS | DEPTHS
+        connections = {name: writer.add_connection(name, kinds[name], typestore=STORE) for name in sorted(topics)}
         for topic, time, message in wanted if messages is None else messages:
             if topic in connections:
-                data = STORE.serialize_cdr(message, KINDS[topic])
+                data = STORE.serialize_cdr(message, kinds[topic])
                 writer.write(connections[topic], round(time * 1e9), data)
     return poses
 

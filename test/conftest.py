@@ -25,7 +25,7 @@ os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)  # the wheels do not set 
 _SHARED_DOMAIN = 1 + (os.getpid() - 1) % 101
 _DOMAINS = itertools.count(os.getpid())
 _DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
-    "models": ["plain"], "object_diameter": 0.0, "tracking.fuse": True, "tracking.fixed_frame": "",
+    "models": ["plain"], "categories": [""], "object_diameter": 0.0, "tracking.fuse": True, "tracking.fixed_frame": "",
     "tracking.transform_timeout": 0.1,
     "tracking.tentative": True, "tracking.confirm": 2, "regions": "search", "detection_classes": [""], "use_depth": False,
 }  # fmt: skip
@@ -96,7 +96,15 @@ def film(recorder: Film, tmp_path: Path) -> Film:
     from uns_pose_ros.keyframes import KeyframeConfig
 
     recorder.stop()
-    defaults = {"fixed_frame": "", "transport": "raw", "format": "jpg", "clip": "", "record": False, "tf_wait": 10.0}
+    defaults = {
+        "fixed_frame": "",
+        "transport": "raw",
+        "format": "jpg",
+        "clip": "",
+        "record": False,
+        "tf_wait": 10.0,
+        "depth": "none",
+    }
     config = KeyframeConfig()
     defaults |= {name: getattr(config, name) for name in ("sharpness", "darkest", "clipped", "view_angle")}
     recorder.renew(**{**defaults, "category": str(tmp_path / "mug")})

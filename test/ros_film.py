@@ -63,6 +63,10 @@ class Film(Robot):
     def _start_camera(self) -> None:
         self.images = self.node.create_publisher(Image, "/image", RELIABLE)
         self.files = self.node.create_publisher(CompressedImage, "/image/compressed", RELIABLE)
+        self.depths = {
+            "raw": self.node.create_publisher(Image, "/depth", RELIABLE),
+            "compressed": self.node.create_publisher(CompressedImage, "/depth/compressedDepth", RELIABLE),
+        }
         self.infos = self.node.create_publisher(CameraInfo, "/camera_info", RELIABLE)
 
     def watch(self) -> None:
@@ -72,8 +76,10 @@ class Film(Robot):
 
     def record(self, *arguments: str, program: Sequence[str] = BRINGUP) -> subprocess.Popen[str]:
         """Start a recorder that loses no picture however slow this machine is."""
-        patient = ["queue:=256", "tf_wait:=10.0", "qos_overrides./image/compressed.subscription.reliability:=reliable"]
-        patient += [f"qos_overrides./{topic}.subscription.depth:=100" for topic in ("image", "image/compressed")]
+        patient = ["queue:=256", "tf_wait:=10.0"]
+        others = ("image/compressed", "depth/compressedDepth")
+        patient += [f"qos_overrides./{topic}.subscription.reliability:=reliable" for topic in others]
+        patient += [f"qos_overrides./{topic}.subscription.depth:=100" for topic in ("image", "depth", *others)]
         patient += ["keep_free:=0.0"]
         return self.start(*[item for given in [*patient, *arguments] for item in ("-p", given)], program=program)
 
@@ -93,6 +99,8 @@ class Film(Robot):
         self.renew(**parameters)
         if parameters.get("fixed_frame"):
             self.wait_until_following()
+        if parameters.get("depth", "none") != "none":
+            self.wait("a node that hears depth", self.depths[parameters["depth"]].get_subscription_count)
 
     def calibrate(self, **fields: Any) -> None:
         """Send camera_info of the pictures' pinhole."""
@@ -106,6 +114,12 @@ class Film(Robot):
         obj_from_cam = torch.from_numpy(np.linalg.inv(cam_from_obj))
         transform: TransformStamped = conversions.transform_message(header, "eye", obj_from_cam)
         self.transforms_out.publish(TFMessage(transforms=[transform]))
+
+    def measure(self, depth: np.ndarray, stamp: int) -> None:
+        """Send depth (H, W) uint16 mm of a stamp (ns)."""
+        header = Header(frame_id="eye", stamp=Time(nanoseconds=stamp).to_msg())
+        self.depths["raw"].publish(array_to_image(depth, "16UC1", header))
+        self.turn()
 
     def film(self, picture: np.ndarray, stamp: int, compressed: bool = False, **fields: Any) -> bytes:
         """Send a picture (H, W, 3) uint8 RGB; the bytes of its file where compressed."""

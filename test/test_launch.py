@@ -121,6 +121,7 @@ def test_bringup_makes_the_ros_arguments_that_the_node_needs(tmp_path: Path, ros
 def test_bringup_makes_the_ros_arguments_that_the_recorder_needs(ros_domain: int) -> None:
     arguments = bringup.recorder_arguments(
         ["mug's videos", "--clip", "7", "--fixed-frame", "odom", "--record", "--image", "/cam/image_raw", "--namespace", "left"]
+        + ["--depth", "/cam/deep/compressedDepth"]
         + ["--params-file", str(RECORDER_YAML), "--ros-args", "-p", "queue:=3"]
     )
     context = rclpy.Context()
@@ -128,11 +129,13 @@ def test_bringup_makes_the_ros_arguments_that_the_recorder_needs(ros_domain: int
     node = Node("recorder", context=context, cli_args=arguments)
     parameters.declare(node, RecorderParameters)
     settings = parameters.read(node, RecorderParameters)
-    topics = [node.resolve_topic_name(name) for name in ("image", "image/compressed", "camera_info", "~/start")]
+    names = ("image", "image/compressed", "camera_info", "depth/compressedDepth", "~/start")
+    topics = [node.resolve_topic_name(name) for name in names]
     node.destroy_node()
     rclpy.shutdown(context=context)
-    assert settings == RecorderParameters("mug's videos", "7", "odom", record=True, queue=3)
-    assert topics == ["/cam/image_raw", "/cam/image_raw/compressed", "/left/camera_info", "/left/recorder/start"]
+    assert settings == RecorderParameters("mug's videos", "7", "odom", record=True, depth="compressed", queue=3)
+    assert topics[:2] == ["/cam/image_raw", "/cam/image_raw/compressed"]
+    assert topics[2:] == ["/left/camera_info", "/cam/deep/compressedDepth", "/left/recorder/start"]
 
 
 @pytest.mark.parametrize(

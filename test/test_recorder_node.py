@@ -14,6 +14,7 @@ import torch
 
 from ros_film import NOW, SECOND, STAMPS, Film, files, pixels
 from test_orbit import view
+from uns_pose_ros.depth import path_of, read_depth
 from uns_pose_ros.guidance import MISSING, SEEN
 from uns_pose_ros.photo import Photo
 from uns_pose_ros.storage import read_json
@@ -69,18 +70,20 @@ def test_a_recorder_that_hears_a_bag_gives_the_same_folder_as_its_import(
     film: Film, tmp_path: Path, plugin: str, kind: str
 ) -> None:
     rosbag2 = pytest.importorskip("rosbags.rosbag2")
-    from bag_writer import KINDS, write_bag
+    from bag_writer import DEPTHS, KINDS, depth_of, write_bag
     from uns_pose_ros.draft import ImportConfig
     from uns_pose_ros.importing import import_video
 
     pictures = {"raw": "/cam/image_raw", "compressed": "/cam/image_raw/compressed"}
-    topics = set(KINDS) - set(pictures.values()) | {pictures[kind]}
+    deep = dict(zip(("raw", "compressed"), DEPTHS, strict=True))[kind]
+    topics = set(KINDS) - set(pictures.values()) | {pictures[kind], deep}
     write_bag(tmp_path / "bag", rosbag2.StoragePlugin[plugin], topics)
-    assert import_video(tmp_path / "bag", tmp_path / "imported", ImportConfig(fixed_frame="odom"))
-    film.anew(fixed_frame="odom", transport=kind, sharpness=0.0, darkest=0, clipped=1.0, view_angle=1.0)
+    config = ImportConfig(fixed_frame="odom", depth_topic="/cam/depth/image_raw")
+    assert import_video(tmp_path / "bag", tmp_path / "imported", config)
+    film.anew(fixed_frame="odom", transport=kind, depth=kind, sharpness=0.0, darkest=0, clipped=1.0, view_angle=1.0)
     assert film.begin().success
     publishers = {
-        "/tf_static": film.static_out, "/tf": film.transforms_out, "/cam/camera_info": film.infos,
+        "/tf_static": film.static_out, "/tf": film.transforms_out, deep: film.depths[kind], "/cam/camera_info": film.infos,
         "/cam/image_raw": film.images, "/cam/image_raw/compressed": film.files,
     }  # fmt: skip
     with rosbag2.Reader(tmp_path / "bag") as reader:
@@ -97,6 +100,10 @@ def test_a_recorder_that_hears_a_bag_gives_the_same_folder_as_its_import(
     assert film.stop().success
     recorded = tmp_path / "mug" / "clip_01"
     assert files(recorded) == files(tmp_path / "imported")
+    for number in range(8):
+        path = path_of(recorded, f"{number + 1:06d}.jpg")
+        assert path.read_bytes() == path_of(tmp_path / "imported", path.stem).read_bytes()
+        assert read_depth(path, (64, 48)).tolist() == depth_of(number).tolist()
     mine, theirs = (read_json(folder / "video.json") for folder in (recorded, tmp_path / "imported"))
     assert mine["metric"] is theirs["metric"] is True
     for key in ("frames", "stamps", "camera", "fixed_frame"):
@@ -119,6 +126,31 @@ def test_compressed_pictures_are_kept_byte_by_byte(film: Film, tmp_path: Path, p
     assert files(tmp_path / "mug" / "clip_01") == data
     assert load_video(tmp_path / "mug" / "clip_01", need_masks=False, need_poses=posed).metric == posed
     assert (tmp_path / "mug" / "clip_01" / "sparse").exists() == posed
+
+
+def test_with_depth_only_pictures_that_have_it_are_kept(film: Film, tmp_path: Path) -> None:
+    film.anew(format="png", depth="raw")
+    assert film.begin().success
+    before = film.base()
+    film.calibrate()
+    depths = [np.full((120, 160), 1000 + number, np.uint16) for number in range(4)]
+    stamps = list(itertools.islice(STAMPS, 4))
+    film.measure(depths[0], stamps[0])
+    film.film(pixels(0), stamps[0])
+    film.film(pixels(1), stamps[1])  # its depth never comes
+    film.film(pixels(2), stamps[2])
+    film.measure(depths[2], stamps[2])
+    film.measure(depths[3][:60], stamps[3])
+    film.film(pixels(3), stamps[3])
+    lost = {name: before.get(f"dropped: {name}", 0) + 1 for name in ("no depth of its stamp", "unusable image or camera_info")}
+    film.wait_for(kept=2, **{name.replace(" ", "_"): count for name, count in lost.items()})
+    assert film.stop().success
+    folder = tmp_path / "mug" / "clip_01"
+    for name, number in (("000001.png", 0), ("000002.png", 2)):
+        assert torch.equal(read_image(folder / "images" / name), torch.from_numpy(pixels(number)))
+        assert read_depth(path_of(folder, name), (160, 120)).tolist() == depths[number].tolist()
+    assert read_json(folder / "video.json")["topics"]["depth"] == "/depth"
+    assert len(list((folder / "depth").iterdir())) == 2
 
 
 def test_raw_pictures_as_jpeg_are_nearly_what_was_published(film: Film, tmp_path: Path) -> None:

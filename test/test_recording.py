@@ -24,6 +24,7 @@ from PIL import Image
 from test_orbit import view
 from uns_pose_ros import colmap, recording
 from uns_pose_ros.datatypes import Camera, InvalidInput
+from uns_pose_ros.depth import path_of
 from uns_pose_ros.recording import JOURNAL, Recording, Shot, next_clip, recover
 from uns_pose_ros.storage import read_json
 from uns_pose_ros.video import load_video, read_image
@@ -181,6 +182,35 @@ def test_a_record_that_somebody_broke_is_refused_in_one_line(tmp_path: Path) -> 
         path.write_text(json.dumps({**said, **broken}))
         with pytest.raises(InvalidInput, match="not as a recorder writes it"):
             Recording(tmp_path / "clip", SOURCE, "odom")
+
+
+def test_depth_is_there_before_its_picture_and_goes_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, names = tmp_path / "clip", ("000001.png", "000002.png")
+    opened = Recording(folder, SOURCE, "odom")
+    for number in (0, 1):
+        opened.add(picture(number), ".png", shot(number), b"depth %d" % number)
+    opened._journal.close()  # without close(): as if killed, just before the next picture had its name
+    path_of(folder, "000003.png").write_bytes(b"depth 2")
+    (folder / "depth" / ".000004.png.png.77.tmp").write_bytes(b"half of it")
+    opened = Recording(folder, SOURCE, "odom")
+    assert [path_of(folder, name).read_bytes() for name in names] == [b"depth 0", b"depth 1"]
+    assert len(list((folder / "depth").iterdir())) == 2
+
+    def full(temporary: Path, data: bytes) -> None:
+        temporary.write_bytes(data)
+        if not data.startswith(b"depth"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "_write", full)
+        with pytest.raises(OSError, match="No space left"):
+            opened.add(picture(2), ".png", shot(2), b"depth 2")
+    assert len(list((folder / "depth").iterdir())) == 2
+    opened.add(picture(2), ".png", shot(2), b"depth 2")
+    opened.close()
+    assert path_of(folder, "000003.png").read_bytes() == b"depth 2"
 
 
 def test_clips_are_numbered_on(tmp_path: Path) -> None:

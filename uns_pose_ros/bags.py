@@ -10,6 +10,7 @@ from typing import Any
 
 from uns_pose_ros.bag_messages import CAMERA_INFO, COMPRESSED, IMAGE, TF
 from uns_pose_ros.datatypes import InvalidInput
+from uns_pose_ros.depth import COMPRESSED_TOPIC
 from uns_pose_ros.transform_tree import TransformTree
 from uns_pose_ros.video import shorten
 
@@ -34,8 +35,11 @@ def is_rectified(topic: str) -> bool:
     return "rect" in topic.removesuffix("/compressed").rpartition("/")[2]
 
 
-def image_topic(path: Path, kinds: dict[str, str], wanted: str | None) -> str:
-    """The topic asked for, or the only one with images; raw before compressed where both carry the same pictures."""
+def image_topic(path: Path, kinds: dict[str, str], wanted: str | None, other: str | None = None) -> str:
+    """The topic asked for, or the only one with images; raw before compressed where both carry the same pictures.
+
+    other: a topic with images that is not meant, since it is the depth.
+    """
     images = sorted(topic for topic, kind in kinds.items() if kind in (IMAGE, COMPRESSED))
     there = shorten((f"{topic} ({kind})" for topic, kind in sorted(kinds.items())), 20) or "none"
     if wanted is not None:
@@ -43,12 +47,21 @@ def image_topic(path: Path, kinds: dict[str, str], wanted: str | None) -> str:
             if topic in images:
                 return topic
         raise InvalidInput(f"{path}: no images on {wanted!r}; its topics: {there}")
-    if not images:
+    if not {*images} - {other}:
         raise InvalidInput(f"{path}: no topic with sensor_msgs/Image or CompressedImage; its topics: {there}")
-    raw = [t for t in images if not (t.endswith("/compressed") and t.removesuffix("/compressed") in images)]
+    raw = [t for t in images if t != other and not (t.endswith("/compressed") and t.removesuffix("/compressed") in images)]
     if len(raw) > 1:
         raise InvalidInput(f"{path}: several topics with images, name one by --image-topic: {shorten(raw, 20)}")
     return raw[0]
+
+
+def depth_topic(path: Path, kinds: dict[str, str], wanted: str) -> str:
+    """The topic with depth that is asked for, or the one that compressedDepth puts beside it."""
+    for topic in (wanted, f"{wanted}/{COMPRESSED_TOPIC}"):
+        if kinds.get(topic) in (IMAGE, COMPRESSED):
+            return topic
+    there = shorten((f"{topic} ({kind})" for topic, kind in sorted(kinds.items())), 20) or "none"
+    raise InvalidInput(f"{path}: no depth images on {wanted!r}; its topics: {there}")
 
 
 def camera_info(

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from uns_pose_ros.colmap import SparseImage, write_sparse
 from uns_pose_ros.datatypes import Camera, InvalidInput
+from uns_pose_ros.depth import Depth, encoded, path_of
 from uns_pose_ros.storage import write_json
 from uns_pose_ros.video import MIN_FRAMES, assumed_camera
 
@@ -42,6 +43,7 @@ class ImportConfig:
     image_topic: str | None = None  # bags; not needed where there is one topic with images
     camera_info_topic: str | None = None  # bags; default: camera_info beside the image topic
     fixed_frame: str | None = None  # bags: the frame in which the object stands, such as odom; poses come from /tf
+    depth_topic: str | None = None  # bags: depth aligned to the pictures, kept where it has their stamps
 
     def __post_init__(self) -> None:
         for name, least in (("frames", MIN_FRAMES), ("longest", 32), ("quality", 1), ("most", MIN_FRAMES)):
@@ -111,6 +113,14 @@ class Draft:
             self._poses.append(cam_from_obj)
         if stamp is not None:
             self._stamps[name] = stamp
+
+    def add_depth(self, name: str, depth: Depth) -> None:
+        """Write the depth of a frame that is there, in the size that its picture has now."""
+        camera = self._cameras[self._index[self.names.index(name)]]
+        size = (camera.width, camera.height)
+        path = path_of(self.folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST).astype(np.uint16, copy=False)))
 
     def _camera_index(self, camera: Camera) -> int:
         for index, other in enumerate(self._cameras):

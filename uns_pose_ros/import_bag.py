@@ -11,7 +11,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from uns_pose_ros import bags
+from uns_pose_ros import bags, depth
 from uns_pose_ros.bag_messages import camera_of, nanoseconds, picture
 from uns_pose_ros.datatypes import Camera, InvalidInput, Progress
 from uns_pose_ros.draft import Draft, numbered, sharpest
@@ -27,7 +27,7 @@ class _Candidate:
 
     number: int  # of its message on the image topic
     score: float
-    stamp: float  # s
+    stamp: int  # ns
     cam_from_obj: Tensor | None
 
 
@@ -36,11 +36,16 @@ class _Unusable(InvalidInput):
 
 
 def import_bag(path: Path, draft: Draft, progress: Progress) -> None:
-    """The sharpest pictures of one image topic; with --fixed-frame those with a transform, and their poses in metres."""
+    """The sharpest pictures of one image topic; with --fixed-frame those with a transform, and their poses in metres.
+
+    With --depth-topic those with depth of their stamp, which is kept too.
+    """
     config = draft.config
     with bags.open_bag(path) as reader:
         kinds = bags.kinds_of(reader)
-        topic = bags.image_topic(path, kinds, config.image_topic)
+        deep = None if config.depth_topic is None else bags.depth_topic(path, kinds, config.depth_topic)
+        topic = bags.image_topic(path, kinds, config.image_topic, deep)
+        measured = None if deep is None else _depth_sizes(path, reader, deep, draft, progress)
         info = _camera_info(path, reader, kinds, topic, draft)
         transforms = TransformTree() if config.fixed_frame is None else bags.transforms(path, reader, kinds, config.fixed_frame)
         candidates, reasons, camera = list[_Candidate](), list[str](), None
@@ -55,6 +60,10 @@ def import_bag(path: Path, draft: Draft, progress: Progress) -> None:
                 if (width, height) != size:
                     raise InvalidInput(f"a picture has {width} x {height} px, the first {size[0]} x {size[1]}")
                 stamp, pose = nanoseconds(message.header.stamp), None
+                if measured is not None:
+                    if stamp not in measured:
+                        raise InvalidInput("no depth of its stamp")
+                    depth.check_aligned(measured[stamp], *size)
                 if config.fixed_frame is not None:
                     found = transforms.lookup(message.header.frame_id.lstrip("/"), config.fixed_frame.lstrip("/"), stamp)
                     if isinstance(found, str):
@@ -65,7 +74,7 @@ def import_bag(path: Path, draft: Draft, progress: Progress) -> None:
             except InvalidInput as error:
                 reasons.append(str(error))
                 continue
-            candidates.append(_Candidate(number, sharpness(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)), stamp / 1e9, pose))
+            candidates.append(_Candidate(number, sharpness(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)), stamp, pose))
         _report_losses(path, topic, candidates, reasons)
         names = numbered(sharpest([one.score for one in candidates], config.frames))
         wanted = {candidates[index].number: (name, candidates[index]) for index, name in names.items()}
@@ -73,10 +82,30 @@ def import_bag(path: Path, draft: Draft, progress: Progress) -> None:
             if number in wanted and camera is not None:
                 name, one = wanted[number]
                 image, original = picture(message, kinds[topic])
-                draft.add(name, image, camera, original, one.cam_from_obj, stamp=one.stamp)
+                draft.add(name, image, camera, original, one.cam_from_obj, stamp=one.stamp / 1e9)
                 progress(f"writing {path.name}", len(draft.names), len(wanted))
-    record = {"pictures_read": len(candidates) + len(reasons), "topics": {"image": topic}, "fixed_frame": config.fixed_frame}
+        if deep is not None:
+            named = {one.stamp: name for name, one in wanted.values()}
+            for message in bags.messages(path, reader, deep, config.most):
+                if (of := named.get(nanoseconds(message.header.stamp))) is not None:
+                    draft.add_depth(of, depth.of_message(message))
+    topics = {"image": topic} if deep is None else {"image": topic, "depth": deep}
+    record = {"pictures_read": len(candidates) + len(reasons), "topics": topics, "fixed_frame": config.fixed_frame}
     draft.finish(str(path), camera_from, {**record, "metric": config.fixed_frame is not None})
+
+
+def _depth_sizes(path: Path, reader: Any, topic: str, draft: Draft, progress: Progress) -> dict[int, tuple[int, int]]:
+    """Width and height (px) of every depth that can be read, by its stamp (ns); InvalidInput where there is none."""
+    found, reason, total = dict[int, tuple[int, int]](), "it is empty", int(reader.topics[topic].msgcount)
+    for number, message in enumerate(bags.messages(path, reader, topic, draft.config.most), 1):
+        progress(f"reading depth of {path.name}", number, total)
+        try:
+            found[nanoseconds(message.header.stamp)] = depth.of_message(message).shape[::-1]
+        except InvalidInput as error:
+            reason = str(error)
+    if not found:
+        raise InvalidInput(f"{path}: no usable depth on {topic}: {reason}")
+    return found
 
 
 def _camera(path: Path, draft: Draft, info: Any | None, topic: str, width: int, height: int) -> tuple[Camera, str]:

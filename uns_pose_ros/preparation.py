@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ import numpy as np
 import torch
 
 import uns_pose_ros
-from uns_pose_ros import footage, sfm, storage, weights
+from uns_pose_ros import depth, footage, sfm, storage, weights
 from uns_pose_ros import masks as masking
 from uns_pose_ros.colmap import has_sparse, write_sparse
 from uns_pose_ros.datatypes import InvalidInput, Progress, Video
 from uns_pose_ros.masks import MaskConfig, Salience
-from uns_pose_ros.sfm import SfmConfig
+from uns_pose_ros.sfm import Poses, SfmConfig
 from uns_pose_ros.video import load_video, read_frame, read_image, shorten
 
 MADE, RECORD = "made.json", "video.json"
@@ -41,7 +42,10 @@ def is_given(folder: Path) -> bool:
 
 
 def ensure_poses(folder: Path, config: SfmConfig = SfmConfig(), progress: Progress | None = None) -> bool:
-    """Give a video without camera poses its sparse/. Returns whether it was made now. Raises InvalidInput where that fails."""
+    """Give a video without camera poses its sparse/. Returns whether it was made now. Raises InvalidInput where that fails.
+
+    Where the video has depth, the poses are in metres.
+    """
     sparse = folder / "sparse"
     if is_given(sparse):
         if not has_sparse(sparse):
@@ -49,7 +53,7 @@ def ensure_poses(folder: Path, config: SfmConfig = SfmConfig(), progress: Progre
         return False
     record = _record(folder)
     calibration = str((record.get("camera") or {}).get("from", "guessed"))
-    inputs = {**_hashes(folder, "images"), "camera": record.get("camera")}
+    inputs = {**_hashes(folder, "images"), **_hashes(folder, "depth"), "camera": record.get("camera")}
     wanted = _provenance("sfm", config, inputs)
     if _is_made(sparse, wanted):
         return _note(folder, "poses", sparse)
@@ -57,7 +61,7 @@ def ensure_poses(folder: Path, config: SfmConfig = SfmConfig(), progress: Progre
     turntable = footage.stands_still([_grey(read_image(frame.image).numpy()) for frame in video.frames])
     with tempfile.TemporaryDirectory(prefix="uns_pose_masks_") as temporary:
         allowed = _matchable(folder, Path(temporary), progress) if turntable else None
-        found = sfm.find_poses(video, calibration, allowed, config, progress)
+        found = _in_metres(folder, sfm.find_poses(video, calibration, allowed, config, progress))
     seconds = round(time.perf_counter() - start, 2)
     report = {**found.report, "turntable": turntable, "calibration": calibration, "seconds": seconds}
     if found.report["registered"] < config.wanted * len(video.frames):
@@ -68,6 +72,29 @@ def ensure_poses(folder: Path, config: SfmConfig = SfmConfig(), progress: Progre
     _replace(sparse, wanted, report, lambda new: write_sparse(new, {1: found.camera}, found.images, found.points))
     _note(folder, "poses", sparse)
     return True
+
+
+def _in_metres(folder: Path, found: Poses) -> Poses:
+    """Poses and points in metres, by the depth of those pictures that have one; as they are where it says too little."""
+    paths = {image.name: depth.path_of(folder, image.name) for image in found.images}
+    there = {name: path for name, path in paths.items() if path.exists()}
+    if not there:
+        return found
+    size = (found.camera.width, found.camera.height)
+    metres = depth.metres_per_unit((found.seen[name], depth.read_depth(path, size)) for name, path in there.items())
+    report = {**found.report, "metres": storage.plain(metres)}
+    if metres.unit_m is None:
+        _log.warning(
+            "%s: depth gives no scale: of %d observations of points where it was measured %d agree; the video has no metres",
+            folder, metres.observations, metres.agreeing,
+        )  # fmt: skip
+        return replace(found, report=report)
+    images = []
+    for image in found.images:
+        pose = image.cam_from_obj.clone()
+        pose[:3, 3] *= metres.unit_m
+        images.append(replace(image, cam_from_obj=pose))
+    return replace(found, images=tuple(images), points=found.points * metres.unit_m, seen={}, report=report)
 
 
 def ensure_masks(
@@ -196,8 +223,12 @@ def _note(folder: Path, key: str, target: Path) -> bool:
     """Copy the report of what was made into video.json. Returns False, for callers that made nothing now."""
     report = storage.read_json(target / MADE)["report"]
     record = _record(folder)
-    if record.get(key) != report:
-        storage.write_json(folder / RECORD, {"metric": False, **record, key: report})
+    before = record.get(key)
+    if before != report:
+        metric = bool(record.get("metric", False))
+        if key == "poses" and ("metres" in report or "metres" in (before or {})):  # depth says so, nobody else
+            metric = (report.get("metres") or {}).get("unit_m") is not None
+        storage.write_json(folder / RECORD, {**record, "metric": metric, key: report})
     return False
 
 

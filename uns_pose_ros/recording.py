@@ -25,6 +25,7 @@ from torch import Tensor
 import uns_pose_ros
 from uns_pose_ros.colmap import SparseImage, has_sparse, read_sparse, write_sparse
 from uns_pose_ros.datatypes import Camera, InvalidInput
+from uns_pose_ros.depth import path_of
 from uns_pose_ros.storage import atomic_write, read_json, write_json
 
 JOURNAL = ".recording.jsonl"
@@ -65,9 +66,12 @@ class Recording:
             raise InvalidInput(f"{folder}: another recorder is writing to it; choose another folder") from None
         try:
             self.shots = _kept(folder, self._journal)
-            for place in (folder, folder / "images", folder / "sparse"):
+            for place in (folder, folder / "images", folder / "depth", folder / "sparse"):
                 for rest in place.glob(".*.tmp"):  # of a process that was killed
                     rest.unlink()
+            for path in (folder / "depth").glob("*.png"):
+                if not (folder / "images" / path.stem).exists():  # killed before its picture had its name
+                    path.unlink()
             self._next = 1 + max((_number(path) for path in (folder / "images").iterdir()), default=0)
             self.save()
         except Exception:
@@ -92,24 +96,28 @@ class Recording:
     def __len__(self) -> int:
         return len(self.shots)
 
-    def add(self, data: bytes, ending: str, shot: Shot) -> str:
-        """Write a picture file and what is known of it; returns its name. OSError where that fails: nothing of it stays."""
-        free = (shutil.disk_usage(self.folder).free - len(data)) / 1e6
+    def add(self, data: bytes, ending: str, shot: Shot, depth: bytes | None = None) -> str:
+        """Write a picture file and what is known of it; returns its name. OSError where that fails: nothing of it stays.
+
+        depth: the PNG file of its depth, which is there before the picture has its name.
+        """
+        free = (shutil.disk_usage(self.folder).free - len(data) - len(depth or b"")) / 1e6
         if self._keep_free > max(free, 0):
             raise OSError(errno.ENOSPC, f"only {free:.0f} MB would stay free, keep_free is {self._keep_free:.0f} MB")
         name = f"{self._next:06d}{ending}"
         end = self._journal.seek(0, os.SEEK_END)
         try:
+            if depth is not None:
+                with atomic_write(path_of(self.folder, name)) as temporary:
+                    _write(temporary, depth)
             with atomic_write(self.folder / "images" / name) as temporary:
-                with temporary.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                _write(temporary, data)
                 self._journal.write(_line(name, shot))
                 self._journal.flush()
                 os.fsync(self._journal.fileno())
         except OSError:
             with contextlib.suppress(OSError):
+                path_of(self.folder, name).unlink(missing_ok=True)
                 self._journal.truncate(end)
             raise
         self._next += 1
@@ -159,6 +167,8 @@ class Recording:
                 (self.folder / JOURNAL).unlink()
                 (self.folder / "video.json").unlink()
                 with contextlib.suppress(OSError):  # not empty: it was there before
+                    if (self.folder / "depth").exists():
+                        (self.folder / "depth").rmdir()
                     (self.folder / "images").rmdir()
                     self.folder.rmdir()
         finally:
@@ -243,6 +253,14 @@ def _shot(stamp: int, record: Mapping[str, Any], pose: Tensor | None) -> Shot:
 
 def _number(path: Path) -> int:
     return int(path.stem) if path.stem.isdecimal() else 0
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _to_disk(path: Path) -> None:

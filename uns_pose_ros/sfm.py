@@ -12,7 +12,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class Poses:
     points: Tensor  # (N, 3) float64, obj frame
     report: dict[str, Any]
     error: float = 0.0  # px, mean reprojection error before observations that are far off were left out
+    seen: Mapping[str, np.ndarray] = field(default_factory=dict)  # by image name, points that it sees (n, 3): u v px, z
 
 
 def find_poses(
@@ -199,7 +200,7 @@ def _poses(model: Any, video: Video, camera: Camera, attempt: Attempt, facts: di
         if image.has_pose:
             found.append(SparseImage(image.name, 1, _pose(image)))
     found.sort(key=lambda one: one.name)
-    points = [p.xyz for p in model.points3D.values() if p.track.length() >= 3 and p.error < 2]
+    good = {number: p.xyz for number, p in model.points3D.items() if p.track.length() >= 3 and p.error < 2}
     if not fixed:
         camera = _refined(next(iter(model.cameras.values())), camera)
     report = {
@@ -207,14 +208,24 @@ def _poses(model: Any, video: Video, camera: Camera, attempt: Attempt, facts: di
         "registered": len(found),
         "registered_fraction": round(len(found) / len(video.frames), 3),
         "reprojection_error_px": round(float(model.compute_mean_reprojection_error()), 3),
-        "points": len(points),
+        "points": len(good),
         "coverage": coverage([one.cam_from_obj for one in found]),
         "attempt": attempt.name,
         "features_median": facts["features"],
         "focal_px": round(float(camera.matrix[0, 0]), 2),
     }
-    cloud = torch.tensor(np.array(points, dtype=np.float64).reshape(-1, 3))
-    return Poses(camera, tuple(found), cloud, report)
+    cloud = torch.tensor(np.array(list(good.values()), dtype=np.float64).reshape(-1, 3))
+    seen = {image.name: _seen(image, good) for image in model.images.values() if image.has_pose}
+    return Poses(camera, tuple(found), cloud, report, seen=seen)
+
+
+def _seen(image: Any, points: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Those of the points that an image sees (n, 3): where, u v px, and z in its camera."""
+    found = [point for point in image.points2D if point.has_point3D() and point.point3D_id in points]
+    places = np.array([points[point.point3D_id] for point in found]).reshape(-1, 3)
+    pixels = np.array([point.xy for point in found]).reshape(-1, 2) - 0.5
+    pose = _pose(image).numpy()
+    return np.column_stack([pixels, places @ pose[2, :3] + pose[2, 3]])
 
 
 def pairs_of(count: int, config: SfmConfig) -> list[tuple[int, int]]:

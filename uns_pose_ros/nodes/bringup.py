@@ -45,11 +45,16 @@ def recorder_arguments(given: Sequence[str]) -> list[str]:
     )
     parser.add_argument("--clip", help="name of the video in it (default: the next of clip_01, clip_02, …)")
     parser.add_argument("--fixed-frame", metavar="FRAME", help="TF frame in which the object stands (default: none, no poses)")
+    parser.add_argument("--depth", metavar="TOPIC", help="of depth aligned to the pictures, kept too (default: none)")
     parser.add_argument("--record", action="store_true", help="start recording at once, not when ~/start is called")
     options, arguments, ros = _common(parser, given)
     for name in ("category", "clip", "fixed_frame"):
         if (value := getattr(options, name)) is not None:
             arguments += ["-p", f"{name}:={_quoted(value)}"]
+    if options.depth:
+        raw = not options.depth.endswith("/compressedDepth")
+        arguments += ["-p", f"depth:={'raw' if raw else 'compressed'}"]
+        arguments += ["-r", f"{'depth' if raw else 'depth/compressedDepth'}:={options.depth}"]
     if options.record:
         arguments += ["-p", "record:=true"]
     return ["--ros-args", *arguments, *ros]

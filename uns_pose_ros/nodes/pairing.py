@@ -18,15 +18,20 @@ from uns_pose_ros.nodes.inputs import Picture
 
 Item: TypeAlias = tuple[Picture, CameraInfo, Mapping[str, Any]]  # with the messages of its stamp, by topic
 
-_KEPT = 8  # pictures that wait for their companions, and companions of a topic that wait for their picture
+_KEPT = 8  # where the newest pictures are wanted
 
 
 class Pairing:
     """Holds pictures back until the messages with the same stamp are there; they may come first. One thread calls all."""
 
-    def __init__(self, node: LifecycleNode, kinds: Mapping[str, type], health: Health, put: Callable[[Item], None]) -> None:
-        """kinds: type of the messages by their topic; without any, pictures go on at once. put: where complete items go."""
-        self._node, self._health, self._put = node, health, put
+    def __init__(
+        self, node: LifecycleNode, kinds: Mapping[str, type], health: Health, put: Callable[[Item], None], kept: int = _KEPT
+    ) -> None:
+        """kinds: type of the messages by their topic; without any, pictures go on at once. put: where complete items go.
+
+        kept: pictures that wait for their companions at most, and companions of a topic that wait for their picture.
+        """
+        self._node, self._health, self._put, self._kept = node, health, put, kept
         self._pictures: OrderedDict[int, tuple[Picture, CameraInfo]] = OrderedDict()
         self._others: dict[str, OrderedDict[int, Any]] = {topic: OrderedDict() for topic in kinds}
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -43,7 +48,7 @@ class Pairing:
     def check(self) -> None:
         """Tell the health where nothing is paired; called now and then."""
         for topic, subscription in self._subscriptions.items():
-            stuck = len(self._pictures) == _KEPT and not self._pictures.keys() & self._others[topic].keys()
+            stuck = len(self._pictures) == self._kept and not self._pictures.keys() & self._others[topic].keys()
             name = subscription.topic_name
             text = f"images wait for {topic} of their stamp on {name} ({self._node.count_publishers(name)} publishers)"
             self._health.condition(f"no {topic}", WARN if stuck else OK, text)
@@ -52,14 +57,14 @@ class Pairing:
         """A picture with its camera_info has come."""
         stamp = _stamp(item[0])
         self._pictures[stamp] = item
-        if len(self._pictures) > _KEPT:
+        if len(self._pictures) > self._kept:
             self._give_up(next(iter(self._pictures)))
         self._pair(stamp)
 
     def _on_other(self, topic: str, message: Any) -> None:
         waiting, stamp = self._others[topic], _stamp(message)
         waiting[stamp] = message
-        if len(waiting) > _KEPT:
+        if len(waiting) > self._kept:
             waiting.popitem(last=False)
         self._pair(stamp)
 

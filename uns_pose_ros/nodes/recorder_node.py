@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,14 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 
+from uns_pose_ros import depth as depths
 from uns_pose_ros.datatypes import Camera, InvalidInput
 from uns_pose_ros.guidance import Coverage, guide
 from uns_pose_ros.keyframes import KeyframeConfig
 from uns_pose_ros.nodes import compat, conversions, parameters
 from uns_pose_ros.nodes.diagnostics import OK, WARN, Health
 from uns_pose_ros.nodes.inputs import Inputs, Picture
+from uns_pose_ros.nodes.pairing import Item, Pairing
 from uns_pose_ros.nodes.recorder_parameters import AT_ACTIVATION, RecorderParameters
 from uns_pose_ros.nodes.running import ManagedNode, one_line, run
 from uns_pose_ros.nodes.session import Session
@@ -39,6 +42,9 @@ from uns_pose_ros.recording import Recording, Shot, recover
 from uns_pose_ros.transform_tree import TransformTree
 
 SETTINGS: tuple[type, ...] = (RecorderParameters, KeyframeConfig)
+DEPTHS: dict[str, dict[str, type]] = {  # topic and kind of its messages, by the parameter depth
+    "none": {}, "raw": {"depth": Image}, "compressed": {"depth/compressedDepth": CompressedImage},
+}  # fmt: skip
 NO_TRANSFORM = "no transform at the picture's stamp"
 _DEPTH = 10  # messages that wait in the middleware: none is to be lost while a callback is late
 _POLL = 0.005  # s between two looks for a transform
@@ -58,7 +64,8 @@ class RecorderNode(ManagedNode):
         self._tree = TransformTree()
         self._listener: TransformListener | None = None
         self._inputs: Inputs | None = None
-        self._judge: Worker[tuple[Picture, CameraInfo]] | None = None
+        self._judge: Worker[Item] | None = None
+        self._pairing: Pairing | None = None
         self._session: Session | None = None
         self._halt = threading.Event()  # ends the waiting for transforms
         self._last_stamp = -1  # ns
@@ -85,7 +92,8 @@ class RecorderNode(ManagedNode):
         self._on_jump()
         self._listener = TransformListener(self, self._tree) if self._settings.frame else None
         self._judge = Worker(self._work, lambda: self._health.dropped("replaced by a newer image"), self._settings.queue)
-        self._inputs = Inputs(self, self._settings.transport, self._health, self._judge.put, _DEPTH)
+        self._pairing = Pairing(self, DEPTHS[self._settings.depth], self._health, self._judge.put, self._settings.queue)
+        self._inputs = Inputs(self, self._settings.transport, self._health, self._pairing.picture, _DEPTH)
         if self._settings.record:
             self._begin()
         return result
@@ -93,10 +101,10 @@ class RecorderNode(ManagedNode):
     def close(self) -> None:
         """Hear no more pictures and finish the recording, if there is one; the folder is whole afterwards."""
         self._halt.set()
-        for part in (self._inputs, self._listener):
+        for part in (self._inputs, self._pairing, self._listener):
             if part is not None:
                 part.close()
-        self._inputs = self._listener = None
+        self._inputs = self._pairing = self._listener = None
         if self._judge is not None:
             self._judge.stop(10.0)
             self._judge = None
@@ -120,6 +128,8 @@ class RecorderNode(ManagedNode):
                 self.get_logger().info(f"{name}: finished what a recorder that was killed had left")
             topics = {"image": self._inputs.image_topic, "camera_info": self._inputs.camera_topic}
             settings = self._settings
+            for topic in DEPTHS[settings.depth]:
+                topics["depth"] = self.resolve_topic_name(topic)
             recording = Recording(settings.folder(), topics, settings.frame, settings.keep_free)
         except (InvalidInput, OSError) as error:
             text = f"cannot record: {one_line(error)}"
@@ -157,11 +167,11 @@ class RecorderNode(ManagedNode):
 
     # Pictures
 
-    def _work(self, item: tuple[Picture, CameraInfo]) -> None:
+    def _work(self, item: Item) -> None:
         """In the judging thread: everything from a message to a picture kept or not; never raises."""
         self._attempt(lambda: self._process(*item), "recording a picture failed")
 
-    def _process(self, message: Picture, info: CameraInfo) -> None:
+    def _process(self, message: Picture, info: CameraInfo, others: Mapping[str, Any]) -> None:
         session = self._session
         if session is None:
             self._health.dropped("not recording")
@@ -179,10 +189,13 @@ class RecorderNode(ManagedNode):
         photo = Photo.of_file(bytes(message.data)) if compressed else Photo.of_pixels(compat.image_to_rgb(message))
         pose = self._pose(message.header.frame_id, stamp) if self._settings.frame else None
         if session is not None:
-            self._outcome = self._judged(session, photo, stamp, info, pose)
+            self._outcome = self._judged(session, photo, stamp, info, pose, next(iter(others.values()), None))
         self._show(message, photo, session, pose if isinstance(pose, np.ndarray) else None)
 
-    def _judged(self, session: Session, photo: Photo, stamp: int, info: CameraInfo, pose: np.ndarray | str | None) -> str:
+    def _judged(
+        self, session: Session, photo: Photo, stamp: int, info: CameraInfo, pose: np.ndarray | str | None,
+        depth: Image | CompressedImage | None,
+    ) -> str:  # fmt: skip
         """Keep the picture or count why not; what became of it, in words."""
         camera = self._camera(info, photo.width, photo.height)
         if isinstance(pose, str):
@@ -190,7 +203,8 @@ class RecorderNode(ManagedNode):
         else:
             known = None if pose is None else torch.from_numpy(pose)
             shot = Shot(stamp, camera, conversions.info_record(info), known)
-            reason = session.take(photo, shot, lambda: (self.get_clock().now().nanoseconds - stamp) / 1e9)
+            measured = None if depth is None else partial(_aligned, depth, photo)
+            reason = session.take(photo, shot, lambda: (self.get_clock().now().nanoseconds - stamp) / 1e9, measured)
         if reason is not None:
             self._health.dropped(reason)
         return reason or "kept"
@@ -254,8 +268,9 @@ class RecorderNode(ManagedNode):
         """Once a second, and at start and stop: diagnostics and status, and the end of a session that failed."""
         if self._session is not None and self._session.error:
             self._end()
-        if self._inputs is not None:
+        if self._inputs is not None and self._pairing is not None:
             self._inputs.check()
+            self._pairing.check()
         session = self._session
         facts = {"recording": "no" if session is None else "yes"}
         if session is not None:
@@ -265,6 +280,13 @@ class RecorderNode(ManagedNode):
         status = self._diagnose("recording", "cpu", facts)
         if self._state_machine.current_state[1] == "active":
             self._status.publish(status)
+
+
+def _aligned(message: Image | CompressedImage, photo: Photo) -> depths.Depth:
+    """The depth of a picture; InvalidInput where it is none of it."""
+    depth = depths.of_message(message)
+    depths.check_aligned((depth.shape[1], depth.shape[0]), photo.width, photo.height)
+    return depth
 
 
 def main(args: list[str] | None = None) -> int:

@@ -20,6 +20,10 @@ class RecorderParameters:
     record: bool = setting(False, "start recording as soon as the node is active; false: ~/start does")
     autostart: bool = setting(True, "configure and activate at start; false: wait for a lifecycle manager")
     transport: str = setting("raw", "topic of the pictures: image (raw) or image/compressed", choices=("raw", "compressed"))
+    depth: str = setting(
+        "none", "depth kept beside the pictures: of topic depth (raw) or depth/compressedDepth (compressed)",
+        choices=("none", "raw", "compressed"),
+    )  # fmt: skip
     rectified: bool = setting(False, "true: images are rectified, P of camera_info holds; false: raw, K and D hold")
     format: str = setting("jpg", "of the files of raw pictures; compressed ones are kept as they come", choices=("jpg", "png"))
     jpeg_quality: int = setting(95, "of JPEG files", 1, 100)
@@ -50,4 +54,4 @@ class RecorderParameters:
         return category / self.clip if self.clip else next_clip(category)
 
 
-AT_ACTIVATION = ("autostart", "transport", "fixed_frame", "queue")  # others may change at any time but while recording
+AT_ACTIVATION = ("autostart", "transport", "depth", "fixed_frame", "queue")  # others may change at any time but while recording

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uns_pose_ros.datatypes import InvalidInput
+from uns_pose_ros.depth import Depth, encoded
 from uns_pose_ros.guidance import Coverage
 from uns_pose_ros.keyframes import SEEN, KeyframeChooser, KeyframeConfig, measure
 from uns_pose_ros.nodes.diagnostics import Health
@@ -26,6 +27,7 @@ class _Kept:
     photo: Photo
     shot: Shot
     age: Callable[[], float]  # s since its stamp
+    depth: Depth | None
 
 
 class Session:
@@ -57,14 +59,18 @@ class Session:
         """Pictures in the folder."""
         return len(self.recording)
 
-    def take(self, photo: Photo, shot: Shot, age: Callable[[], float]) -> str | None:
-        """Keep a picture if it is worth it; None, or why not. `age`: s since its stamp, asked when it has been written."""
+    def take(self, photo: Photo, shot: Shot, age: Callable[[], float], depth: Callable[[], Depth] | None = None) -> str | None:
+        """Keep a picture if it is worth it; None, or why not. `age`: s since its stamp, asked when it has been written.
+
+        depth: gives that of the picture, asked where it is worth it; its InvalidInput goes on to the caller.
+        """
         look = measure(photo)
         pose = None if shot.cam_from_obj is None else shot.cam_from_obj.numpy()
         reason = self._chooser.fault(look) or (None if self._chooser.is_new(look, pose) else SEEN)
         if reason is not None:
             return reason
-        if not self._writer.offer(_Kept(photo, shot, age)):
+        measured = None if depth is None else depth()
+        if not self._writer.offer(_Kept(photo, shot, age, measured)):
             return ENDED if self.error or self._over else SLOW
         self._chooser.keep(look, pose)
         return None
@@ -104,7 +110,7 @@ class Session:
                 self.recording.settle()
                 return
             data, ending = item.photo.encoded(f".{self._settings.format}", self._settings.jpeg_quality)
-            self.recording.add(data, ending, item.shot)
+            self.recording.add(data, ending, item.shot, None if item.depth is None else encoded(item.depth))
         except Exception as error:  # a full disk as a rule; whatever it is, the folder is to be finished
             if item is not None:
                 self._health.dropped("could not be written")
