@@ -156,13 +156,13 @@ _USABLE = {
 
 
 def _node(kind: str, context: Context) -> ManagedNode:
-    from scripted_node import load
+    from scripted_node import ScriptedEstimator, read
     from uns_pose_ros.nodes.estimator_node import EstimatorNode
     from uns_pose_ros.nodes.recorder_node import RecorderNode
 
     if kind == "recorder":
         return RecorderNode(context=context)
-    return EstimatorNode(load, context=context)  # type: ignore[arg-type]  # answers like an Estimator
+    return EstimatorNode(read, ScriptedEstimator, context=context)  # type: ignore[arg-type]  # answers like an Estimator
 
 
 def test_a_refused_value_is_named_with_what_is_valid(context: Context) -> None:

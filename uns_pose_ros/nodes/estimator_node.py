@@ -2,6 +2,7 @@
 
 A lifecycle node. `configure` loads the models and warms them up, `activate` listens. Callbacks only put the newest picture into
 a slot; one worker thread estimates and publishes, so that what is published belongs to the newest picture there was.
+Set the parameter `models` of a node that is configured, and the old models answer until the new ones are ready.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from std_srvs.srv import Trigger
 from torch import Tensor
 
 from uns_pose_ros import storage
-from uns_pose_ros.datatypes import Camera, InvalidInput, PoseEstimate
+from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
+from uns_pose_ros.fallback import FallbackEstimator, Make
 from uns_pose_ros.fusion import FusionConfig
 from uns_pose_ros.inference import Estimator, EstimatorConfig
 from uns_pose_ros.nodes import compat, conversions, parameters, regions, running
@@ -40,31 +42,34 @@ from uns_pose_ros.tracking import Tracker, TrackerConfig, TrackState
 
 DEPTH = "depth"  # topic
 JOIN = 10.0  # s that deactivation waits for the picture being worked on
-Load = Callable[[Sequence[str], str, EstimatorConfig], Estimator]
+Read = Callable[[Sequence[str]], list[CategoryModel]]  # models of folders
 
 
-def load_estimator(folders: Sequence[str], device: str, config: EstimatorConfig) -> Estimator:
-    """The estimator of several model folders; raises InvalidInput where one cannot be used."""
+def read_models(folders: Sequence[str]) -> list[CategoryModel]:
+    """The models in some folders; raises InvalidInput where one cannot be used."""
     if not folders:
         raise InvalidInput("no model: set the parameter models to the folders that `uns-pose train` wrote, e.g. [mug/model]")
-    return Estimator([storage.load_model(Path(folder)) for folder in folders], device=device, config=config)
+    return [storage.load_model(Path(folder)) for folder in folders]
 
 
 class EstimatorNode(ManagedNode):
     """Publishes the poses of every instance that its models find in the newest picture."""
 
-    def __init__(self, load: Load = load_estimator, **options: Any) -> None:
-        """load: makes the estimator in `configure`; options: those of rclpy's Node. Raises where a parameter is not valid."""
-        self._estimator: Estimator | None = None
+    def __init__(self, read: Read = read_models, make: Make = Estimator, **options: Any) -> None:
+        """read: reads models; make: makes estimators of them; options: those of rclpy's Node.
+
+        Raises where a parameter is not valid.
+        """
+        self._estimator: FallbackEstimator | None = None
         super().__init__("estimator", SETTINGS, Health(), **options)
-        self._load = load
+        self._read, self._make = read, make
         self._broadcaster = compat.TransformBroadcaster(self)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self._results: Results | None = None
         self._inputs: Inputs | None = None
         self._pairing: Pairing | None = None
         self._worker: Worker[Item] | None = None
-        self._lock = threading.Lock()  # guards what the worker and a reset both touch: tracker, last stamp, markers
+        self._lock = threading.Lock()  # guards what the worker, a reset and other models touch: tracker, last stamp, markers
         self._most = EstimatorConfig().max_instances  # regions that are looked at in a picture
         self._tracker = Tracker()
         self._motion: CameraMotion | None = None
@@ -82,7 +87,8 @@ class EstimatorNode(ManagedNode):
         try:
             config = parameters.read(self, EstimatorConfig)
             self._most = config.max_instances
-            self._estimator = self._load(self._settings.model_folders, self._settings.device, config)
+            models = self._models(self._settings)
+            self._estimator = FallbackEstimator(models, self._settings.device, config, make=self._make)
             grey = np.full((480, 640, 3), 128, np.uint8)
             focal = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64)
             self._estimator(grey, Camera(focal, 640, 480))  # the first call is slow: memory, kernels
@@ -93,8 +99,7 @@ class EstimatorNode(ManagedNode):
             return FAILURE
         self._tracker = Tracker(parameters.read(self, TrackerConfig), parameters.read(self, FusionConfig))
         self._results = Results(self, self._broadcaster, self._estimator.models)
-        names = ", ".join(model.category for model in self._estimator.models)
-        self.get_logger().info(f"ready on {self._estimator.device}: {names}")
+        self._tell_ready()
         self._warn_of_scale()
         return super().on_configure(state)
 
@@ -152,9 +157,10 @@ class EstimatorNode(ManagedNode):
         if stamp < self._last_stamp:
             self.reset("the images' stamps jumped back")
         with self._lock:
-            self._last_stamp, epoch = stamp, self._epoch
+            self._last_stamp, epoch, estimator = stamp, self._epoch, self._estimator
+        assert estimator is not None  # the worker lives between activate and deactivate
         picture = compat.compressed_to_rgb(message) if isinstance(message, CompressedImage) else compat.image_to_rgb(message)
-        camera, seen = self._estimate(picture, item)
+        camera, seen = self._estimate(estimator, picture, item)
         assert self._results is not None
         motion = None if self._motion is None else self._motion_since_last(header.frame_id, stamp)
         with self._lock:
@@ -171,17 +177,18 @@ class EstimatorNode(ManagedNode):
         latency = (self.get_clock().now().nanoseconds - stamp) / 1e9
         self._health.published(latency, time.monotonic() - began)
 
-    def _estimate(self, picture: np.ndarray, item: Item) -> tuple[Camera, list[PoseEstimate]]:
+    def _estimate(self, estimator: FallbackEstimator, picture: np.ndarray, item: Item) -> tuple[Camera, list[PoseEstimate]]:
         """The camera, and what is seen in the picture (H, W, 3) RGB, with what other nodes say of it; in metres where known."""
         message, info, others = item
         height, width = picture.shape[:2]
         camera = conversions.camera_from_info(info, width, height, self._settings.rectified)
         self._check_headers(message, info)
-        assert self._estimator is not None  # the worker lives between activate and deactivate
         where, depth = others.get(self._settings.regions), others.get(DEPTH)
         boxes = None if where is None else regions.boxes_of(where, camera, self._settings.classes, self._most)
         distances = None if depth is None else conversions.depth_from_message(depth, camera)
-        seen = self._estimator(picture, camera, boxes, distances)
+        seen = estimator(picture, camera, boxes, distances, self._settings.wanted)
+        if self._health.condition("device", WARN if estimator.trouble else OK, estimator.trouble):
+            self.get_logger().warning(estimator.trouble)
         if depth is not None:
             blind = sum(not estimate.metric for estimate in seen)
             text = f"depth says nothing of {blind} of {len(seen)} objects: their size is not known"
@@ -215,14 +222,17 @@ class EstimatorNode(ManagedNode):
     def reset(self, reason: str) -> None:
         """Forget the objects seen so far and take their markers away; an estimation under way is dropped."""
         with self._lock:
-            self._tracker.reset()
-            if self._motion is not None:
-                self._motion.forget()
-            self._last_stamp = -1
-            self._epoch += 1
-            if self._results is not None:
-                self._results.clear()
+            self._forget()
         self.get_logger().info(f"tracks reset: {reason}")
+
+    def _forget(self) -> None:
+        self._tracker.reset()
+        if self._motion is not None:
+            self._motion.forget()
+        self._last_stamp = -1
+        self._epoch += 1
+        if self._results is not None:
+            self._results.clear()
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self.reset("asked by ~/reset")
@@ -242,9 +252,43 @@ class EstimatorNode(ManagedNode):
     def _settle(self, changed: Sequence[Parameter]) -> None:
         for kind in SETTINGS:
             parameters.read(self, kind, changed)
-        self._settings = parameters.read(self, NodeParameters, changed)
+        settings = parameters.read(self, NodeParameters, changed)
+        if self._estimator is not None:
+            if any(parameter.name == "models" for parameter in changed):
+                self._switch(settings)
+            else:
+                _check_categories(settings, self._estimator.models)
+        self._settings = settings
         self._tracking = parameters.read(self, TrackingParameters, changed)
         self._warn_of_scale()
+
+    def _models(self, settings: NodeParameters) -> list[CategoryModel]:
+        """The models that the settings name; raises InvalidInput where they cannot be used together."""
+        models = self._read(settings.model_folders)
+        names = [model.category for model in models]
+        if len(set(names)) < len(names):
+            raise InvalidInput(f"two models are of one category, one each is valid: {', '.join(names)}")
+        _check_categories(settings, models)
+        return models
+
+    def _switch(self, settings: NodeParameters) -> None:
+        """Other models in place of the present ones, which the worker uses meanwhile; raises InvalidInput, and they stay."""
+        assert self._estimator is not None
+        try:
+            ready = self._estimator.of(self._models(settings))
+        except Exception as error:  # whatever it is, it must be the answer to who asked, not the end of the process
+            raise InvalidInput(f"models stay as they are: {one_line(error)}") from None
+        with self._lock:
+            self._forget()
+            self._estimator = ready
+            if self._results is not None:
+                self._results.use(ready.models)
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        assert self._estimator is not None
+        names = ", ".join(model.category for model in self._estimator.models)
+        self.get_logger().info(f"ready on {self._estimator.device}: {names}")
 
     def _warn_of_scale(self) -> None:
         models = [] if self._estimator is None else self._estimator.models
@@ -261,6 +305,8 @@ class EstimatorNode(ManagedNode):
         if self._pairing is not None:
             self._pairing.check()
         facts = {"models": ", ".join(self._settings.model_folders)}
+        wanted, models = self._settings.wanted, () if self._estimator is None else self._estimator.models
+        facts["categories"] = ", ".join(one.category for one in models if wanted is None or one.category in wanted)
         with self._lock:
             states = [track.state for track in self._tracker.tracks]
         facts["objects"] = ", ".join(f"{states.count(state)} {state.value}" for state in TrackState)
@@ -268,6 +314,14 @@ class EstimatorNode(ManagedNode):
         self._diagnose("pose estimation", device, facts)
 
 
-def run(load: Load = load_estimator, args: list[str] | None = None) -> int:
+def _check_categories(settings: NodeParameters, models: Sequence[CategoryModel]) -> None:
+    """Raises InvalidInput where a category is wanted of which there is no model."""
+    there = [model.category for model in models]
+    missing = [name for name in settings.wanted or () if name not in there]
+    if missing:
+        raise InvalidInput(f"categories {', '.join(missing)}: no model; {', '.join(there)} are valid, and none for all")
+
+
+def run(read: Read = read_models, make: Make = Estimator, args: list[str] | None = None) -> int:
     """Spin the node until a signal; exit code 0, or 2 where a parameter is not valid."""
-    return running.run("estimator", lambda: EstimatorNode(load), args)
+    return running.run("estimator", lambda: EstimatorNode(read, make), args)

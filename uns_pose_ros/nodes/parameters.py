@@ -34,6 +34,7 @@ class NodeParameters:
     """Settings of the estimator node itself; those of the estimation are inference.EstimatorConfig's."""
 
     models: tuple[str, ...] = setting(("",), "folders of trained models, one a category, as `uns-pose train` writes them")
+    categories: tuple[str, ...] = setting(("",), "those of the models' categories that are looked for; blank: all of them")
     device: str = setting("auto", "where the model runs: auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N")
     autostart: bool = setting(True, "configure and activate at start; false: wait for a lifecycle manager")
     transport: str = setting("raw", "topic of the pictures: image (raw) or image/compressed", choices=("raw", "compressed"))
@@ -66,6 +67,11 @@ class NodeParameters:
         return [model for model in self.models if model.strip()]
 
     @property
+    def wanted(self) -> list[str] | None:
+        """The categories named, None: all."""
+        return [name for name in self.categories if name.strip()] or None
+
+    @property
     def classes(self) -> list[str]:
         """The class ids named, none: all."""
         return [name for name in self.detection_classes if name.strip()]
@@ -86,7 +92,7 @@ PREFIXES: dict[type, str] = dict.fromkeys([TrackingParameters, TrackerConfig, Fu
 SETTINGS = (NodeParameters, TrackingParameters, TrackerConfig, FusionConfig, EstimatorConfig)  # all of the estimator node's
 
 # may change while the node is configured; all others are read by configure
-LIVE = ("object_diameter", "frame_prefix", "detection_classes")
+LIVE = ("models", "categories", "object_diameter", "frame_prefix", "detection_classes")
 
 
 def declare(node: Node, settings: type) -> None:

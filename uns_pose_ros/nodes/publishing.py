@@ -27,9 +27,7 @@ class Results:
 
     def __init__(self, node: LifecycleNode, broadcaster: TransformBroadcaster, models: Sequence[CategoryModel]) -> None:
         self._node = node
-        self._models: Mapping[str, CategoryModel] = {model.category: model for model in models}
-        self._centres = {model.category: (model.vertices.amin(0) + model.vertices.amax(0)) / 2 for model in models}
-        self._meshes = {model.category: conversions.mesh_points(model) for model in models}
+        self.use(models)
         self._shown: dict[int, str] = {}  # track -> category of the markers that viewers hold
         self._header = Header()
         self._broadcaster = broadcaster
@@ -38,6 +36,12 @@ class Results:
         self._poses = node.create_lifecycle_publisher(PoseArray, "~/poses", RESULTS)
         self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", RESULTS)
         self._overlay = node.create_lifecycle_publisher(Image, "~/overlay", RESULTS, qos_overriding_options=override)
+
+    def use(self, models: Sequence[CategoryModel]) -> None:
+        """Estimates are of these models from now on; to be called when `clear` has taken those of others away."""
+        self._models: Mapping[str, CategoryModel] = {model.category: model for model in models}
+        self._centres = {model.category: (model.vertices.amin(0) + model.vertices.amax(0)) / 2 for model in models}
+        self._meshes = {model.category: conversions.mesh_points(model) for model in models}
 
     def publish(
         self, header: Header, picture: np.ndarray, camera: Camera, seen: Sequence[PoseEstimate], sent: Sequence[PoseEstimate],
