@@ -35,8 +35,9 @@ from uns_pose_ros.features import ReconstructConfig, reconstruct
 from uns_pose_ros.mesh import HullConfig
 from uns_pose_ros.shapes import prepare
 from uns_pose_ros.synchronization import AlignConfig, align
-from uns_pose_ros.training import TrainConfig, train
+from uns_pose_ros.training import train
 from uns_pose_ros.video import list_videos, load_video
+from uns_pose_ros.views import TrainConfig
 
 QUICK_TRAINING = TrainConfig(views=2, steps=150, batch=8, learning_rate=4e-3)
 

@@ -45,7 +45,7 @@ from uns_pose_ros.network import NetworkConfig  # noqa: E402
 from uns_pose_ros.report import Contents, Shot, write_report  # noqa: E402
 from uns_pose_ros.report_videos import facts_of  # noqa: E402
 from uns_pose_ros.template import TemplateConfig  # noqa: E402
-from uns_pose_ros.training import TrainConfig  # noqa: E402
+from uns_pose_ros.views import TrainConfig  # noqa: E402
 from uns_pose_ros.video import list_videos, load_video  # noqa: E402
 
 # small, so that two cores are done in a few minutes; a robot's category deserves the defaults

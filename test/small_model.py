@@ -14,8 +14,8 @@ from uns_pose_ros.datatypes import Alignment
 from uns_pose_ros.features import ReconstructConfig
 from uns_pose_ros.geometry import from_parts
 from uns_pose_ros.network import NetworkConfig
-from uns_pose_ros.training import TrainConfig
 from uns_pose_ros.video import load_video
+from uns_pose_ros.views import TrainConfig
 
 CLIP = Path(__file__).resolve().parents[1] / "demo" / "data" / "chair" / "clip_08"
 HARDLY = AugmentConfig(

@@ -14,20 +14,19 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "uns_pose_ros"
 LEVELS: dict[str, int] = {
-    **dict.fromkeys(["datatypes", "device", "geometry"], 0),
-    **dict.fromkeys(
-        ["storage", "ply", "colmap", "video", "onnx_reader", "weights", "masks", "sfm", "footage", "crops", "drawing"], 1
-    ),
+    **dict.fromkeys(["datatypes", "device", "geometry", "together"], 0),
+    **dict.fromkeys(["storage", "unfinished", "ply", "colmap", "video", "onnx_reader", "weights", "masks"], 1),
+    **dict.fromkeys(["sfm", "footage", "crops", "drawing"], 1),
     **dict.fromkeys(["visibility", "mesh", "backbone", "features", "onnx_writer", "runtimes"], 1),
     **dict.fromkeys(["photo", "depth", "orbit", "keyframes", "guidance", "recording", "transform_tree"], 1),
     **dict.fromkeys(["draft", "importing", "import_movie", "import_pictures", "import_co3d", "import_bag"], 1),
     **dict.fromkeys(["bag_messages", "bags"], 1),
     **dict.fromkeys(["shapes", "alignment", "cluster", "consensus", "turns", "symmetry"], 2),
     **dict.fromkeys(["synchronization", "extension", "axes"], 2),
-    **dict.fromkeys(["augmentation", "network", "template"], 2),
+    **dict.fromkeys(["augmentation", "network", "template", "views", "fitting"], 2),
     **dict.fromkeys(["training", "pose_search", "solver", "scale", "inference", "fallback", "fusion", "tracking"], 3),
     **dict.fromkeys(["evaluation", "bag_evaluation", "bag_plot", "bag_results"], 4),
-    **dict.fromkeys(["alignment_picture", "page", "report", "report_videos", "viewer"], 4),
+    **dict.fromkeys(["alignment_picture", "training_picture", "page", "report", "report_videos", "viewer"], 4),
     **dict.fromkeys(["preparation", "stages", "doctor"], 4),
     **dict.fromkeys(["cli", "cli_arguments", "cli_bag", "cli_doctor", "cli_model", "cli_pipeline", "cli_report"], 5),
     **dict.fromkeys(["cli_videos", "cli_view", "console"], 5),

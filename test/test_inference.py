@@ -14,8 +14,8 @@ from uns_pose_ros.backbone import load_backbone
 from uns_pose_ros.datatypes import Camera, Frame, InvalidInput
 from uns_pose_ros.geometry import angle_between
 from uns_pose_ros.inference import Estimator, EstimatorConfig
-from uns_pose_ros.training import photographs
 from uns_pose_ros.video import load_video, read_image
+from uns_pose_ros.views import photographs
 
 
 @pytest.fixture(scope="module")

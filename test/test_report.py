@@ -90,7 +90,7 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     assert "<script" not in text and "http" not in text and "url(" not in text and "@import" not in text
     for link in re.findall(r"href='#(\w+)'", text):
         assert f"id='{link}'" in text
-    for said in ("0.87", "3.2", "12.3", "3 of 4 images", "0.125 m", "training loss", "<tr class='out'><td>clip_02"):
+    for said in ("0.87", "3.2", "12.3", "3 of 4 images", "0.125 m", "training: losses", "<tr class='out'><td>clip_02"):
         assert said in text
 
 

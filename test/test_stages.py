@@ -16,7 +16,7 @@ import uns_pose_ros
 from small_category import ALIGN, RECONSTRUCT
 from uns_pose_ros import evaluation, features, stages, storage, synchronization, training
 from uns_pose_ros.datatypes import CategoryModel, FeatureMesh, InvalidInput
-from uns_pose_ros.training import TrainConfig
+from uns_pose_ros.views import TrainConfig
 
 MADE_NONE = {"clip_01": False, "clip_02": False, "clip_03": False}
 
@@ -181,7 +181,7 @@ def test_pictures_without_the_object_are_read_small_and_another_one_trains_anew(
     for path, shape in (("hall.jpg", (30, 40, 3)), ("kitchen/1.png", (1024, 600, 3)), ("kitchen/masks/1.png", (9, 9, 3))):
         cv2.imwrite(str(rooms / path), np.full(shape, 90, np.uint8))
     assert stages.train(trucks, backgrounds=rooms)[1] and not stages.train(trucks, backgrounds=rooms)[1]
-    assert sorted(picture.shape for picture in trainings.calls[0][-1]) == [(30, 40, 3), (512, 300, 3)]
+    assert sorted(picture.shape for picture in trainings.calls[0][8]) == [(30, 40, 3), (512, 300, 3)]
     cv2.imwrite(str(rooms / "stairs.jpg"), np.zeros((20, 20, 3), np.uint8))
     assert stages.train(trucks, backgrounds=rooms)[1]
     with pytest.raises(InvalidInput, match=r"masks: no picture \(.jpg, .jpeg, .png\)"):

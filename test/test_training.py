@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,13 +14,15 @@ from synthetic import write_category
 from uns_pose_ros import training
 from uns_pose_ros.augmentation import AugmentConfig
 from uns_pose_ros.backbone import load_backbone
-from uns_pose_ros.datatypes import Alignment, InvalidInput, Symmetry, Video
+from uns_pose_ros.datatypes import Alignment, CategoryModel, InvalidInput, Symmetry, Video
 from uns_pose_ros.features import ReconstructConfig, reconstruct
+from uns_pose_ros.fitting import fit_head
 from uns_pose_ros.geometry import transform
 from uns_pose_ros.mesh import HullConfig, visual_hull
 from uns_pose_ros.network import STRIDE, Head, NetworkConfig
-from uns_pose_ros.training import TrainConfig, Views, fit_head, grid_places
+from uns_pose_ros.unfinished import Unfinished
 from uns_pose_ros.video import load_video, read_frame
+from uns_pose_ros.views import TrainConfig, Views, grid_places, photographs, random_views
 
 STILL = AugmentConfig(
     near=(0.8, 0.8), far_probability=0.0, rotation=0.0, tilt=0.0, shift=0.0, background_probability=0.0,
@@ -42,7 +49,7 @@ def shape(video: Video) -> tuple[torch.Tensor, torch.Tensor]:
 def views_of(video: Video, shape: tuple[torch.Tensor, torch.Tensor], mirror: torch.Tensor | None = None) -> Views:
     ones = torch.ones(1, dtype=torch.float64)
     pose = torch.eye(4, dtype=torch.float64)[None]
-    return training.random_views([video], [shape], pose, ones, load_backbone(device="cpu"), CONFIG, mirror=mirror)
+    return random_views([video], [shape], pose, ones, load_backbone(device="cpu"), CONFIG, mirror=mirror)
 
 
 def test_places_lie_in_the_middle_of_the_heads_answers() -> None:
@@ -57,8 +64,10 @@ def test_places_lie_in_the_middle_of_the_heads_answers() -> None:
 
 def test_canonical_points_project_to_the_places_that_show_them(video: Video, shape: tuple[torch.Tensor, torch.Tensor]) -> None:
     views = views_of(video, shape)
-    assert len(views) == len(video.frames)
-    for canon, frame in zip(views.canon, video.frames, strict=True):
+    assert len(views) == len(video.frames) + 1  # one to watch the training by
+    learned = views.canon[views.weight > 0]
+    assert len(learned) == len(video.frames)
+    for canon, frame in zip(learned, video.frames, strict=True):
         seen = canon[:, 0].isfinite()
         assert frame.cam_from_obj is not None
         rays = transform(frame.cam_from_obj, canon[seen].double())
@@ -106,6 +115,90 @@ def test_a_head_learns_which_vertex_a_token_belongs_to() -> None:
     assert torch.equal(head.bank, again.bank)
 
 
+class Killed(Exception):
+    """Ends a training from within."""
+
+
+def test_a_killed_training_goes_on_where_it_was_and_ends_the_same(video: Video, tmp_path: Path) -> None:
+    backbone = load_backbone(device="cpu")
+    mesh = reconstruct(video, backbone, ReconstructConfig(hull=HullConfig(resolution=24), size=112))
+    one = torch.ones(1, dtype=torch.float64)
+    alignment = Alignment((video.name,), torch.eye(4, dtype=torch.float64)[None], one, torch.ones(1, dtype=torch.bool), one)
+    config = replace(CONFIG, steps=140, batch=4, views=4)
+    given = (
+        "truck",
+        {
+            video.name: video,
+        },
+        {video.name: mesh},
+        alignment,
+        backbone,
+        config,
+        0,
+    )
+    whole = training.train(*given)
+    done: list[tuple[str, int]] = []
+
+    def train(kill: tuple[str, int] | None) -> CategoryModel:
+        """Train and be killed there; a frame or step that was done before is not done again."""
+
+        def progress(what: str, now: int, _: int) -> None:
+            done.append((what, now))
+            if (what, now) == kill:
+                raise Killed
+
+        unfinished = Unfinished(tmp_path, {})
+        try:
+            return training.train(*given, progress, unfinished=unfinished)
+        finally:
+            unfinished.close(done=False)
+
+    for kill in (("random views", 7), ("training", 120)):
+        with pytest.raises(Killed):
+            train(kill)
+    again = train(None)
+    assert done.count(("random views", len(video.frames))) == 1
+    assert done.count(("training", 100)) == 1 and done.count(("training", 101)) == 2
+    assert torch.equal(again.bank, whole.bank)
+    assert all(torch.equal(again.head[name], tensor) for name, tensor in whole.head.items())
+    assert again.provenance["training"] == whole.provenance["training"]
+
+
+TOGETHER = """
+import sys
+import torch
+from torch import distributed
+from uns_pose_ros.datatypes import Symmetry
+from uns_pose_ros.fitting import fit_head
+from uns_pose_ros.network import NetworkConfig
+from uns_pose_ros.together import Together
+from uns_pose_ros.views import TrainConfig, Views
+together, device = Together.join("cpu")
+generator = torch.Generator().manual_seed(together.rank)  # each has views of its own
+vertices = torch.rand(12, 3, generator=torch.Generator().manual_seed(5))
+which = torch.randint(12, (16, 8, 8), generator=generator)
+code = torch.randn(12, 3 * 384, generator=torch.Generator().manual_seed(6))
+fine = which.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1)
+views = Views(code[which].bfloat16(), vertices[fine].half(), torch.zeros_like(fine, dtype=torch.bool), torch.ones(16))
+network = NetworkConfig(width=32, blocks=1, features=16, clutter=2)
+config = TrainConfig(network=network, size=112, steps=40, batch=8, learning_rate=1e-2)
+head, curve = fit_head(views, vertices, Symmetry(), config, together=together)
+banks = [torch.zeros_like(head.bank) for _ in range(together.world)]
+distributed.all_gather(banks, head.bank.detach())
+if together.rank == 0:
+    print(together.world, torch.equal(*banks), curve["object"][-1] < 0.7 * curve["object"][0])
+distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_train_one_head(tmp_path: Path) -> None:
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.stdout.split() == ["2", "True", "True"], ended.stderr
+
+
 def test_videos_that_the_alignment_left_out_are_not_trained_on(video: Video) -> None:
     backbone = load_backbone(device="cpu")
     mesh = reconstruct(video, backbone, ReconstructConfig(hull=HullConfig(resolution=24), size=112))
@@ -116,6 +209,6 @@ def test_videos_that_the_alignment_left_out_are_not_trained_on(video: Video) -> 
 
 
 def test_background_photographs_come_with_the_environment() -> None:
-    photographs = training.photographs()
-    assert len(photographs) >= 8
-    assert all(photo.ndim == 3 and photo.shape[2] == 3 for photo in photographs)
+    found = photographs()
+    assert len(found) >= 8
+    assert all(photo.ndim == 3 and photo.shape[2] == 3 for photo in found)

@@ -20,7 +20,7 @@ from uns_pose_ros.features import ReconstructConfig
 from uns_pose_ros.masks import MaskConfig
 from uns_pose_ros.sfm import SfmConfig
 from uns_pose_ros.synchronization import AlignConfig
-from uns_pose_ros.training import TrainConfig
+from uns_pose_ros.views import TrainConfig
 
 _SHOWN = 6  # images a video that the report of `run` estimates
 

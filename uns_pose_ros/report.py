@@ -25,6 +25,7 @@ from uns_pose_ros.report_videos import (
     ring_picture,
 )
 from uns_pose_ros.storage import atomic_write
+from uns_pose_ros.training_picture import training_picture
 from uns_pose_ros.video import read_image
 
 _UNSURE = 0.5  # confidence of a video below which the page says so
@@ -248,16 +249,9 @@ def _training(model: CategoryModel | None) -> str:
 
 
 def _training_plot(curve: Any) -> str:
-    """The losses over the steps, where the model's provenance has them: {"step": […], NAME: […], …}."""
     if not isinstance(curve, Mapping) or not curve.get("step"):
         return ""
-    figure = Figure(figsize=_PLOT, layout="constrained")
-    axes = figure.add_subplot(xlabel="step", ylabel="loss, nats")
-    for name, values in curve.items():
-        if name != "step":
-            axes.plot(curve["step"], values, label=name)
-    axes.legend(frameon=False)
-    return page.plot(figure, "training loss")
+    return page.plot(training_picture(curve), "training: losses, and how often it is right where it did not learn")
 
 
 def _error_plot(errors: Sequence[float]) -> str:

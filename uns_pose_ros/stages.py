@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,14 @@ from uns_pose_ros.features import ReconstructConfig
 from uns_pose_ros.masks import MaskConfig
 from uns_pose_ros.sfm import SfmConfig
 from uns_pose_ros.synchronization import AlignConfig
-from uns_pose_ros.training import TrainConfig
+from uns_pose_ros.together import Together
+from uns_pose_ros.training_picture import training_picture
+from uns_pose_ros.unfinished import Unfinished
 from uns_pose_ros.video import list_videos, load_video, read_image, shorten
+from uns_pose_ros.views import TrainConfig
 
 _LOG = logging.getLogger(__name__)
-ALIGNMENT, PICTURE, MODEL = "alignment.json", "alignment.png", "model"
+ALIGNMENT, PICTURE, MODEL, TRAINING = "alignment.json", "alignment.png", "model", "training.png"
 _SOURCES = ("images", "masks", "sparse", "video.json")  # of a video: what people or other programs put there
 _PICTURES, _MOST = (".jpg", ".jpeg", ".png"), 300  # of backgrounds
 _BACKBONE = "dinov2_vits14"
@@ -177,7 +181,8 @@ def train(
 ) -> tuple[CategoryModel, bool]:
     """Train on the aligned videos: model/. Second: whether it was made now, or was there already.
 
-    backgrounds: folder of pictures without the object, searched with its subfolders.
+    backgrounds: folder of pictures without the object, searched with its subfolders. After a kill it goes on where it was. The
+    processes that torchrun starts train together. CATEGORY/training.png shows how it goes.
     """
     folders = list_videos(category, patterns)
     alignment = storage.load_alignment(category / ALIGNMENT)
@@ -192,14 +197,33 @@ def train(
         return storage.load_model(path), False
     videos = {folder.name: load_video(folder) for folder in folders}
     meshes = {folder.name: storage.load_feature_mesh(folder) for folder in folders}
+    together, device = Together.join(device)
     backbone = _load_backbone(device)
     pictures = [_small(path) for path in empty]
-    told, start = _prefixed(progress, "train: "), time.perf_counter()
-    model = training.train(category.resolve().name, videos, meshes, alignment, backbone, config, seed, told, pictures)
-    spent = {"seconds": round(time.perf_counter() - start, 2)}
-    model = replace(model, provenance={**model.provenance, **wanted, **spent})
-    storage.save_model(model, path)
+    told, start = _prefixed(progress if together.rank == 0 else None, "train: "), time.perf_counter()
+    unfinished = Unfinished(category / f".{MODEL}-{together.rank}", {**wanted, "world": together.world})
+    done = False
+    try:
+        model = training.train(
+            category.resolve().name, videos, meshes, alignment, backbone, config, seed, told, pictures, unfinished, together,
+            partial(draw_training, category) if together.rank == 0 else None,
+        )  # fmt: skip
+        spent = {"seconds": round(time.perf_counter() - start, 2)}
+        model = replace(model, provenance={**model.provenance, **wanted, **spent})
+        if together.rank == 0:
+            storage.save_model(model, path)
+        done = True
+    finally:
+        unfinished.close(done)
     return model, True
+
+
+def draw_training(category: Path, curve: Mapping[str, Sequence[float]]) -> Path:
+    """Make training.png of a training's curve so far; its path."""
+    figure = training_picture(curve)
+    with storage.atomic_write(category / TRAINING) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+    return category / TRAINING
 
 
 def _pictures(folder: Path) -> list[Path]:
