@@ -146,8 +146,9 @@ def pictures(clip: Path) -> dict[str, str]:
 
 def recorded(clip: Path) -> dict[str, dict[str, Any]]:
     """Picture, depth, stamp and pose of every frame of a finished recording."""
+    # + 0.0: no zero is negative
     stamps, shown = storage.read_json(clip / "video.json")["stamps_ns"], pictures(clip)
-    poses = {image.name: image.cam_from_obj.numpy().round(6).tolist() for image in read_sparse(clip / "sparse").images}
+    poses = {image.name: (image.cam_from_obj.numpy().round(6) + 0.0).tolist() for image in read_sparse(clip / "sparse").images}
     return {
         name: {"picture": shown[name], "depth": deep(clip, name), "stamp": stamp, "pose": poses.get(name)}
         for name, stamp in stamps.items()
