@@ -45,7 +45,7 @@ setup(
         "cluster": ["ray"],
         "docs": ["mkdocs-material"],
         "view": ["viser"],
-        "test": ["pytest", "pytest-timeout", "ruff", "mypy", *PIPELINE, *RUNTIMES],
+        "test": ["pytest", "pytest-timeout", "ruff", "mypy", "viser", *PIPELINE, *RUNTIMES],
     },
     entry_points={
         "console_scripts": [
