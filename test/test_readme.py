@@ -66,7 +66,7 @@ def test_every_topic_of_the_node_is_listed() -> None:
 
 
 def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = re.findall(r"uns-pose ((?:evaluate )?[a-z]+)([^`\n]*)", TEXT)
+    commands = re.findall(r"uns-pose ((?:evaluate |view (?=live))?[a-z]+)([^`\n]*)", TEXT)
     assert {name for name, _ in commands} >= {
         "run",
         "report",

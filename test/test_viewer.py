@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import io
-import json
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from browsing import browser, shows_blue_and_red, wait
 from small_model import CLIP
 from streams import estimate, pose
 from uns_pose_ros import cli
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput
 from uns_pose_ros.geometry import quaternion_to_matrix
 from uns_pose_ros.video import load_video
-from uns_pose_ros.viewer import Shot, Viewer, shot
+from uns_pose_ros.viewer import Shot, Viewer, shapes_of, shot
 
 CAMERA = Camera(torch.tensor([[1000.0, 0, 640], [0, 1000, 360], [0, 0, 1]], dtype=torch.float64), 1280, 720)
 TURNED = pose((0.0, 0.0, 40.0), (0.1, 0.0, 2.0))
@@ -50,7 +44,7 @@ def shots() -> list[Shot]:
 @pytest.fixture
 def viewer() -> Iterator[Viewer]:
     pytest.importorskip("viser")
-    made = Viewer(shots(), [car()], port=18080)
+    made = Viewer(shots(), shapes_of([car()]), port=18080)
     yield made
     made.close()
 
@@ -83,56 +77,13 @@ def test_the_server_serves_and_the_scene_holds_camera_picture_template_and_pose_
 def test_nothing_to_be_shown_is_said() -> None:
     pytest.importorskip("viser")
     with pytest.raises(InvalidInput, match="there is no picture to be shown"):
-        Viewer([], [car()])
-
-
-@contextlib.contextmanager
-def browser(url: str, profile: Path) -> Iterator[Callable[[], np.ndarray]]:
-    """A page in a browser without a screen; gives what takes its screenshot (H, W, 3) RGB."""
-    from websockets.sync.client import connect  # viser brings it
-
-    command = ["chromium", "--headless", "--no-sandbox", "--enable-unsafe-swiftshader", "--use-gl=angle"]
-    command += ["--use-angle=swiftshader", "--window-size=900,600", f"--user-data-dir={profile}", "--remote-debugging-port=0"]
-    process = subprocess.Popen([*command, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        port = wait(lambda: (profile / "DevToolsActivePort").read_text().split()[0])
-        pages = wait(lambda: json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=60)))
-        (address,) = [page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"]
-        with connect(address, max_size=None) as channel:
-
-            def screenshot() -> np.ndarray:
-                channel.send(json.dumps({"id": 1, "method": "Page.captureScreenshot"}))
-                answer = json.loads(channel.recv(timeout=60))
-                return np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["result"]["data"]))).convert("RGB"))
-
-            yield screenshot
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def wait(ready: Callable[[], Any]) -> Any:
-    """What `ready` returns as soon as that is true."""
-    end, said = time.monotonic() + 90, "nothing"
-    while time.monotonic() < end:
-        try:
-            if value := ready():
-                return value
-        except OSError as error:  # not yet there
-            said = str(error)
-        time.sleep(0.2)
-    raise AssertionError(f"it did not come: {said}")
+        Viewer([], {})
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
 def test_a_browser_shows_the_picture_and_the_template(viewer: Viewer, tmp_path: Path) -> None:
-    def shown() -> bool:
-        red, green, blue = screenshot().astype(int).transpose(2, 0, 1)
-        picture, template = (blue > 150) & (red < 100), (red > green + 60) & (red > blue + 60)
-        return bool(picture.mean() > 0.005 and template.mean() > 0.0005)
-
     with browser(f"http://127.0.0.1:{viewer.port}", tmp_path / "profile") as screenshot:
-        wait(shown)
+        wait(lambda: shows_blue_and_red(screenshot()))
 
 
 def test_the_command_serves_a_bag_until_it_is_interrupted(chair_model: Path, tmp_path: Path) -> None:

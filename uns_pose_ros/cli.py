@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate pose": ("cli_model", "evaluate_pose", "compare the poses in the images of labelled videos with their labels"),
     "evaluate bag": ("cli_bag", "evaluate_bag", "estimate every picture of a recorded bag; accuracy, time, jitter, losses"),
     "view": ("cli_view", "view", "show a bag or photographs with the poses found in them as a 3D scene in a browser"),
+    "view live": ("cli_view", "view_live", "show what a running estimator node finds in a browser"),
     "weights": ("cli_model", "weights", "show the pretrained weights and fetch the missing ones"),
     "doctor": ("cli_doctor", "doctor", "say what is wrong with a category's videos, or what this machine lacks"),
 }

@@ -1,4 +1,4 @@
-"""The command that shows pictures and the poses found in them in a browser."""
+"""The commands that show pictures and the poses found in them in a browser, recorded or live."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from uns_pose_ros.datatypes import Camera, InvalidInput
 from uns_pose_ros.inference import Estimator, EstimatorConfig
 from uns_pose_ros.viewer import Shot, Viewer
 
+Host = Annotated[str, arg(help="address to serve; 0.0.0.0 lets other machines look")]
+Port = Annotated[int, arg(help="port to serve; the next free one where it is in use")]
 Sources = Annotated[Positional[tuple[Path, ...]], arg(metavar="BAG|IMAGE [IMAGE …]", help="a recorded bag, or photographs")]
 
 
@@ -26,8 +28,8 @@ def view(
     model: Model,
     sources: Sources,
     camera: CameraFile = None,
-    host: Annotated[str, arg(help="address to serve; 0.0.0.0 lets other machines look")] = "127.0.0.1",
-    port: Annotated[int, arg(help="port to serve; the next free one where it is in use")] = 8080,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
     image_topic: Annotated[str | None, arg(help="of the bag's pictures; without: the only one")] = None,
     camera_info_topic: Annotated[str | None, arg(help="without: camera_info beside the pictures")] = None,
     fixed_frame: Annotated[
@@ -48,7 +50,7 @@ def view(
     bag = BagConfig(image_topic, camera_info_topic, fixed_frame=fixed_frame, fuse=True, every=every)
     find = Estimator(storage.load_model(model), device=device, config=estimator)
     shots = _of_bag(sources[0], find, bag) if bags.is_bag(sources[0]) else _of_photographs(sources, find, camera)
-    shown = Viewer(shots, find.models, host, port)
+    shown = Viewer(shots, viewer.shapes_of(find.models), host, port)
     print(f"http://{host}:{shown.port}  (Ctrl-C ends)", flush=True)
     try:
         threading.Event().wait()
@@ -75,3 +77,24 @@ def _of_photographs(paths: tuple[Path, ...], find: Estimator, camera: Path | Non
             shots.append(viewer.shot(path.name, picture.numpy(), used, found, range(len(found))))
             progress("estimate", len(shots), len(paths))
     return shots
+
+
+def view_live(
+    node: Annotated[str, arg(help="name of the estimator node, with its namespace")] = "/estimator",
+    camera_info: Annotated[str, arg(metavar="TOPIC", help="camera_info of the node's camera")] = "/camera_info",
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+) -> None:
+    """Show what a running estimator node finds, as it finds it, until Ctrl-C: its overlay picture, templates and poses.
+
+    No model is needed, only ROS. Lengths are those that the node publishes.
+    """
+    import viser  # noqa: F401  # missing: to be said before pictures are waited for
+
+    try:
+        from uns_pose_ros.nodes import live_view
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            f"ROS 2 is not there ({error.name}): source its setup.bash, or use the .venv of `make setup`"
+        ) from None
+    live_view.run(node, camera_info, host, port)

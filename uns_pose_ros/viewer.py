@@ -6,14 +6,17 @@ import colorsys
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
 from uns_pose_ros.geometry import matrix_to_quaternion
+
+Shape: TypeAlias = tuple[Tensor, Tensor]  # a category's vertices (V, 3) float, canon frame, and triangles (T, 3) int
 
 _LONGEST = 640  # px, of the pictures that are shown
 _GOLDEN = 0.618034  # turns of hue between neighbouring track ids
@@ -41,18 +44,23 @@ def shot(
     return Shot(name, small, camera, tuple(estimates), tuple(tracks))
 
 
+def shapes_of(models: Sequence[CategoryModel]) -> dict[str, Shape]:
+    """The template of every model's category."""
+    return {model.category: (model.vertices, model.triangles) for model in models}
+
+
 class Viewer:
     """Serves shots, one at a time as its slider says, in the frame of their camera: x right, y down, z forward."""
 
-    def __init__(
-        self, shots: Sequence[Shot], models: Sequence[CategoryModel], host: str = "127.0.0.1", port: int = 8080
-    ) -> None:
-        """host: 0.0.0.0 lets other machines look; port: the next free one is taken where it is in use. Raises InvalidInput."""
+    def __init__(self, shots: Sequence[Shot], shapes: Mapping[str, Shape], host: str = "127.0.0.1", port: int = 8080) -> None:
+        """shapes: by category, of all objects that will be shown.
+
+        host: 0.0.0.0 lets other machines look; port: the next free one is taken where it is in use. Raises InvalidInput."""
         import viser
 
         if not shots:
             raise InvalidInput("there is no picture to be shown")
-        self._shots, self._models = shots, {model.category: model for model in models}
+        self._shots, self._shapes = shots, shapes
         self._server = viser.ViserServer(host=host, port=port, verbose=False)
         self._server.scene.set_up_direction("-y")
         far = next((_nearest(one) for one in shots if one.estimates), _NOWHERE)
@@ -79,7 +87,10 @@ class Viewer:
 
     def show(self, number: int) -> None:
         """Replace what is shown by shot `number`."""
-        new = self._shots[number]
+        self.put(self._shots[number])
+
+    def put(self, new: Shot) -> None:
+        """Replace what is shown by a shot, which need not be one of those that the slider knows."""
         with self._server.atomic():
             for handle in self._handles.values():
                 handle.remove()
@@ -96,16 +107,22 @@ class Viewer:
         return {"/camera": frustum}
 
     def _object(self, estimate: PoseEstimate, track: int) -> dict[str, Any]:
-        scene, model, name = self._server.scene, self._models[estimate.category], f"/{estimate.category}_{track}"
+        scene, (corners, triangles), name = self._server.scene, self._shapes[estimate.category], f"/{estimate.category}_{track}"
         pose = estimate.cam_from_canon
         frame = scene.add_frame(
             name, axes_length=0.5 * estimate.scale, axes_radius=0.01 * estimate.scale, position=pose[:3, 3].numpy(),
             wxyz=matrix_to_quaternion(pose[:3, :3]).numpy(),
         )  # fmt: skip
-        colour = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(track * _GOLDEN % 1.0, 0.7, 1.0))
-        vertices = (model.vertices * estimate.scale).numpy()
+        red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(track * _GOLDEN % 1.0, 0.7, 1.0))
+        vertices = (corners * estimate.scale).numpy()
         template = scene.add_mesh_simple(
-            f"{name}/template", vertices, model.triangles.numpy(), color=colour, opacity=0.7, side="double", flat_shading=True
+            f"{name}/template",
+            vertices,
+            triangles.numpy(),
+            color=(red, green, blue),
+            opacity=0.7,
+            side="double",
+            flat_shading=True,
         )
         label = scene.add_label(f"{name}/label", f"{estimate.category} {track}  {estimate.score:.2f}")
         return {f"{name}/label": label, f"{name}/template": template, name: frame}  # leaves first: removed in this order
