@@ -54,7 +54,7 @@ def test_links_pictures_files_and_commands_of_a_page_exist(page: Path, capsys: p
         assert target.startswith("https://") or (page.parent / target).exists(), target
     for path in re.findall(r"`((?:tools|test|examples|benchmarks|requirements)/[\w./]+)`", text):
         assert (ROOT / path).exists(), path
-    for name, rest in re.findall(r"`uns-pose ((?:evaluate )?[a-z]+)([^`\n]*)`", text):
+    for name, rest in re.findall(r"`uns-pose ((?:evaluate |view (?=live))?[a-z]+)([^`\n]*)`", text):
         with contextlib.suppress(SystemExit):
             cli.main([*name.split(), "--help"])
         usage = capsys.readouterr().out
