@@ -40,7 +40,7 @@ setup(
     ],
     extras_require={
         "pipeline": PIPELINE,
-        "sfm": ['pycolmap; platform_machine == "x86_64"'],
+        "sfm": ['pycolmap>=4.2; platform_machine == "x86_64"'],
         "runtimes": RUNTIMES,
         "cluster": ["ray"],
         "docs": ["mkdocs-material"],

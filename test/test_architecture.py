@@ -18,7 +18,7 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["storage", "unfinished", "ply", "colmap", "video", "onnx_reader", "weights", "masks"], 1),
     **dict.fromkeys(["sfm", "footage", "crops", "drawing"], 1),
     **dict.fromkeys(["visibility", "mesh", "backbone", "features", "onnx_writer", "runtimes"], 1),
-    **dict.fromkeys(["photo", "depth", "orbit", "keyframes", "guidance", "recording", "transform_tree"], 1),
+    **dict.fromkeys(["sam", "prompting", "photo", "depth", "orbit", "keyframes", "guidance", "recording", "transform_tree"], 1),
     **dict.fromkeys(["draft", "importing", "import_movie", "import_pictures", "import_co3d", "import_bag"], 1),
     **dict.fromkeys(["bag_messages", "bags"], 1),
     **dict.fromkeys(["shapes", "alignment", "cluster", "consensus", "turns", "symmetry"], 2),

@@ -151,9 +151,21 @@ def test_a_film_without_poses_is_fine_where_they_can_be_found_and_told_of_the_ca
     write_textured(tmp_path / "clip", views=9)
     shutil.rmtree(tmp_path / "clip" / "truth")
     [unknown] = examine(tmp_path / "clip").findings
-    assert (unknown.mend, unknown.what) == (False, "the camera's focal length is not known")
+    assert not unknown.mend and "focal length is not calibrated but guessed, and will be found" in unknown.what
+    assert "--camera K.json" in unknown.remedy
     storage.write_json(tmp_path / "clip" / "video.json", {"metric": False, "camera": camera_record(camera_of(256))})
     assert examine(tmp_path / "clip").findings == ()
+
+
+@pytest.mark.parametrize(("source", "said"), [("guessed", "guessed"), ("exif", "taken from EXIF"), ("given", "")])
+def test_poses_found_with_a_focal_length_that_nobody_calibrated_are_told(clip: Path, source: str, said: str) -> None:
+    storage.write_json(clip / "video.json", {"metric": False, "poses": {"calibration": source, "focal_px": 181.4}})
+    assert not any("focal length" in one.what for one in examine(clip).findings), "its poses were given"
+    storage.write_json(clip / "sparse" / "made.json", {})
+    told = [one.what for one in examine(clip).findings if "focal length" in one.what]
+    expected = [f"calibrated but {said}"] if said else []
+    assert len(told) == len(expected) and all(part in what for part, what in zip(expected, told, strict=True))
+    assert all("found with the poses: 181 px; frames may be left out" in what for what in told)
 
 
 def test_a_small_object_is_told(tmp_path: Path) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,26 +153,6 @@ def test_importing_again_does_nothing_and_never_overwrites(film: Path, tmp_path:
     assert not import_video(film, into) and (into / "video.json").stat().st_mtime_ns == before
     with pytest.raises(InvalidInput, match="clip: exists already and was not made from"):
         import_video(film, into, ImportConfig(frames=5))
-
-
-def test_a_killed_import_leaves_no_video_and_the_rerun_completes(tmp_path: Path) -> None:
-    source = tmp_path / "photos"
-    source.mkdir()
-    for k in range(60):
-        Image.fromarray(np.random.default_rng(k).integers(0, 255, (240, 320, 3), np.uint8)).save(source / f"{k:03d}.png")
-    category = tmp_path / "mug"
-    words = ["import", str(source), "--into", str(category / "clip")]
-    code = f"import sys; from uns_pose_ros import cli; sys.exit(cli.main({words!r}))"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    limit = time.monotonic() + 120
-    while not list(category.glob(".clip.importing/images/*")) and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (category / "clip").exists() or len(list((category / "clip" / "images").iterdir())) == 40
-    import_video(source, category / "clip")
-    assert len(load_video(category / "clip", need_masks=False, need_poses=False).frames) == 40
-    assert [path.name for path in category.iterdir()] == ["clip"]
 
 
 def save_photograph(path: Path, image: np.ndarray, orientation: int = 1, focal_35: int | None = None) -> None:

@@ -65,8 +65,22 @@ def test_missing_weights_name_the_command_that_fetches_them(empty_cache: Path) -
 
 
 def test_unknown_name_lists_what_is_valid() -> None:
-    with pytest.raises(InvalidInput, match="'resnet' are unknown: dinov2_vits14, u2netp are valid"):
+    with pytest.raises(InvalidInput, match="'resnet' are unknown: dinov2_vits14, u2netp, mobile_sam are valid"):
         weights.find("resnet")
+
+
+def test_what_only_some_need_is_fetched_by_name_and_listed_once_it_is_there(empty_cache: Path, tmp_path: Path) -> None:
+    assert "mobile_sam" not in weights.NAMES
+    with pytest.raises(InvalidInput, match="`uns-pose weights mobile_sam` fetches them"):
+        weights.find("mobile_sam")
+    empty_cache.mkdir(parents=True)
+    (empty_cache / "mobile_sam.safetensors").write_bytes(b"half a file")
+    found = {state.weight.name: (state.cached, state.intact) for state in weights.status()}
+    assert found["mobile_sam"] == (True, False)
+    forged = tmp_path / "mobile_sam.pt"
+    torch.save({"mask_decoder.iou_token.weight": torch.zeros(1, 256)}, forged)
+    with pytest.raises(InvalidInput, match="instead of 6dbb90523a35…"):
+        weights.fetch("mobile_sam", forged)
 
 
 def test_cached_weights_are_intact_and_found_without_network(no_network: None) -> None:

@@ -11,9 +11,11 @@ from tyro.conf import Positional, arg
 from uns_pose_ros import preparation
 from uns_pose_ros.cli_arguments import Category, Json, Videos
 from uns_pose_ros.console import emit, progress_bar
+from uns_pose_ros.datatypes import InvalidInput
 from uns_pose_ros.draft import RECORD, ImportConfig
 from uns_pose_ros.importing import import_video
 from uns_pose_ros.masks import MaskConfig, load_salience
+from uns_pose_ros.prompting import Prompts, write_prompts
 from uns_pose_ros.storage import read_json
 from uns_pose_ros.video import list_videos, read_camera
 
@@ -48,18 +50,30 @@ def import_(
     emit({"video": str(into), "made": made, "poses": posed, **record}, text if made else f"{text}; done already", json)
 
 
+Places = tuple[tuple[float, float], ...]
+
+
 def mask(
     category: Category,
     videos: Videos = None,
+    points: Annotated[Places, arg(metavar="X Y …", help="px in one picture of one video, on the object that is meant")] = (),
+    background: Annotated[Places, arg(metavar="X Y …", help="px there, not on it, where the mask took too much")] = (),
+    frame: Annotated[str, arg(metavar="NAME", help="that picture, such as 000001.jpg; without: the first")] = "",
     json: Json = None,
     mask: MaskConfig = MaskConfig(),
 ) -> None:
     """Make masks/ of each video that was given none: the salient object, fused over the video where it has camera poses.
 
     `reconstruct` and `run` do this by themselves, after the poses. Masks made here before poses are known are made again then.
+    With --points, kept in the video's prompts.json, the masks are those of the object that they are on, found by MobileSAM
+    (`uns-pose weights mobile_sam` fetches it once); delete that file to have the salient object again.
     """
     load, made = cache(load_salience), dict[str, bool]()
     folders = list_videos(category, videos)
+    if points:
+        _point(folders, Prompts(points, background, frame))
+    elif background or frame:
+        raise InvalidInput("--background and --frame go with --points")
     with progress_bar() as progress:
         for folder in folders:
             made[folder.name] = preparation.ensure_masks(folder, load, mask, progress)
@@ -67,3 +81,13 @@ def mask(
     given = sum(preparation.is_given(folder / "masks") for folder in folders)
     text = f"masks of {new} of {len(made)} videos made, {given} were given, {len(made) - new - given} were done already"
     emit({"videos": {name: {"made": done} for name, done in made.items()}}, text, json)
+
+
+def _point(folders: list[Path], prompts: Prompts) -> None:
+    """Keep the prompts of one video whose masks were not given."""
+    if len(folders) != 1:
+        raise InvalidInput(f"--points are of one picture of one video, {len(folders)} are named: --videos NAME names it")
+    [folder] = folders
+    if preparation.is_given(folder / "masks"):
+        raise InvalidInput(f"{folder}/masks: were given and are never touched; delete them first")
+    write_prompts(folder, prompts)

@@ -21,7 +21,7 @@ from uns_pose_ros.datatypes import Frame, InvalidInput, Progress, Video
 from uns_pose_ros.masks import MaskConfig
 from uns_pose_ros.photo import Pixels, shrunk
 from uns_pose_ros.preparation import RECORD, is_given, mask_agreement
-from uns_pose_ros.sfm import SfmConfig
+from uns_pose_ros.sfm import UNSURE, SfmConfig
 from uns_pose_ros.stages import ALIGNMENT
 from uns_pose_ros.video import frames_of, list_videos, pictures_of, read_image, read_mask, shorten
 
@@ -99,8 +99,7 @@ def examine(folder: Path, config: DoctorConfig = DoctorConfig()) -> Checkup:
     posed, masked = has_sparse(folder / "sparse"), (folder / "masks").is_dir() and any((folder / "masks").iterdir())
     try:
         frames, dropped, _ = frames_of(folder, masked, posed)
-        calibrated = posed or (storage.read_json(folder / RECORD).get("camera") if (folder / RECORD).exists() else None)
-    except (InvalidInput, AttributeError) as error:
+    except InvalidInput as error:
         finding = Finding(True, str(error).removeprefix(f"{folder}: "), "mend or delete that file or folder")
         return Checkup(folder.name, len(names), 0, None, None, None, None, (finding,))
     findings = list(_frame_findings(folder, names, frames, dropped, config))
@@ -113,9 +112,7 @@ def examine(folder: Path, config: DoctorConfig = DoctorConfig()) -> Checkup:
         findings += about_poses
     elif frames and not posed:
         findings += _pattern_findings(grey)
-        if not calibrated:
-            advice = "import it with --camera K.json or --focal PX; else it is guessed and found with the poses"
-            findings.append(Finding(False, "the camera's focal length is not known", advice))
+    findings += _focal_findings(folder, posed)
     if masked:
         findings += _mask_findings(frames, config)
     if masked and posed and len(frames) >= 3:
@@ -171,6 +168,25 @@ def _pattern_findings(grey: list[Pixels]) -> Iterable[Finding]:
         yield Finding(True, what, "film it on something with a pattern (newspaper, a rug), in more light, larger pictures")
 
 
+def _focal_findings(folder: Path, posed: bool) -> Iterable[Finding]:
+    """Whether the camera's focal length was measured, or is found with the poses from something less."""
+    path = folder / RECORD
+    record = storage.read_json(path) if path.exists() else {}
+    record = record if isinstance(record, dict) else {}
+    camera, poses = record.get("camera") or {}, record.get("poses") or {}
+    if posed:
+        source = "given" if is_given(folder / "sparse") else poses.get("calibration", "given")
+    else:
+        source = camera.get("from", "given") if camera else "guessed"
+    if source not in UNSURE:
+        return
+    began = "guessed" if source == "guessed" else "taken from EXIF, right to some percent"
+    cost = "frames may be left out, and what is wrong of it stretches the object in depth and bends the poses"
+    found = f" and found with the poses: {poses.get('focal_px', 0):.0f} px" if posed else ", and will be found with the poses"
+    remedy = "calibrate the camera and import again with --camera K.json (or --focal PX)"
+    yield Finding(False, f"the camera's focal length is not calibrated but {began}{found}; {cost}", remedy)
+
+
 def _mask_findings(frames: list[Frame], config: DoctorConfig) -> Iterable[Finding]:
     """How the object lies in the pictures."""
     sizes, cut = list[int](), list[str]()
@@ -208,7 +224,8 @@ def _hull_findings(folder: Path, frames: list[Frame], config: DoctorConfig) -> t
     bad = [name for name, value in agreement.items() if value < MaskConfig().bad]
     if not bad:
         return fit, []
-    remedy = "draw these masks anew" if is_given(folder / "masks") else "put masks of your own (all of them) into masks/"
+    found = f"`uns-pose mask {folder.parent.name} --videos {folder.name} --points X Y`, px on the object; or give masks/"
+    remedy = "draw these masks anew" if is_given(folder / "masks") else found
     what = f"{len(bad)} of {len(agreement)} masks do not fit the others: {shorten(bad, 4)}"
     return fit, [Finding(len(bad) > 0.1 * len(agreement), what, remedy)]
 

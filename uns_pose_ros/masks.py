@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -57,6 +57,37 @@ class Masks:
         return [name for name, value in self.agreement.items() if value < config.bad]
 
 
+class Look(Protocol):
+    """A way to find the object in pictures that are undistorted and shrunk; masks of the same size are probabilities."""
+
+    def first(
+        self, frames: Sequence[Frame], picture: Callable[[int], NDArray[np.uint8]], cameras: Sequence[Camera]
+    ) -> list[NDArray[np.float32]]:
+        """Of every picture, before anything is known of the object."""
+
+    def again(
+        self, number: int, image: NDArray[np.uint8], first: NDArray[np.float32], seen: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Of one picture, where all of them have voted: seen (h, w), the largest log-odds along every pixel's ray."""
+
+
+class Salient:
+    """The object is what stands out."""
+
+    def __init__(self, salience: Salience, config: MaskConfig) -> None:
+        self._salience, self._config = salience, config
+
+    def first(
+        self, frames: Sequence[Frame], picture: Callable[[int], NDArray[np.uint8]], cameras: Sequence[Camera]
+    ) -> list[NDArray[np.float32]]:
+        return [self._salience(picture(number)) for number in range(len(frames))]
+
+    def again(
+        self, number: int, image: NDArray[np.uint8], first: NDArray[np.float32], seen: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        return _second_look(image, first, seen > self._config.needed, self._salience, self._config)
+
+
 def load_salience(path: Path | None = None, threads: int = 0) -> Salience:
     """U2-Net-P from the cache (or `path`) on the CPU; threads 0: onnxruntime's choice. InvalidInput where it is not fetched."""
     path = weights.find("u2netp") if path is None else path
@@ -81,16 +112,25 @@ def load_salience(path: Path | None = None, threads: int = 0) -> Salience:
     return salience
 
 
-def find_masks(video: Video, salience: Salience, config: MaskConfig = MaskConfig(), progress: Progress | None = None) -> Masks:
-    """A mask of every frame, in pixels of its picture. Where poses are known the masks agree with each other in space."""
+def find_masks(
+    video: Video, how: Salience | Look, config: MaskConfig = MaskConfig(), progress: Progress | None = None
+) -> Masks:
+    """A mask of every frame, in pixels of its picture. Where poses are known the masks agree with each other in space.
+
+    how: a network that sees what stands out, or another way to look.
+    """
     show = progress or (lambda what, done, total: None)
+    look: Look = Salient(how, config) if callable(how) else how
     posed = [frame for frame in video.frames if frame.cam_from_obj is not None]
-    first, matrices = [], []
-    for done, frame in enumerate(video.frames, 1):
-        image, camera = _picture(frame, config)
-        first.append(salience(image))
-        matrices.append(camera.matrix)
-        show(f"{video.name}: masks", done, len(video.frames))
+    cameras = [_shrunk(frame.camera, config) for frame in video.frames]
+    matrices, shown = [camera.matrix for camera in cameras], set[int]()
+
+    def picture(number: int) -> NDArray[np.uint8]:
+        shown.add(number)
+        show(f"{video.name}: masks", len(shown), len(video.frames))
+        return _picture(video.frames[number], cameras[number])
+
+    first = look.first(video.frames, picture, cameras)
     if len(posed) < len(video.frames) or len(posed) < 3:
         return Masks({f.name: _enlarged(central(p > 0.5), f) for f, p in zip(video.frames, first, strict=True)}, {})
     poses = torch.stack([frame.cam_from_obj for frame in posed if frame.cam_from_obj is not None])
@@ -102,26 +142,29 @@ def find_masks(video: Video, salience: Salience, config: MaskConfig = MaskConfig
         )
     second = []
     seen = _silhouettes(field, first, matrix, poses, config)
-    for done, (frame, one, vote_) in enumerate(zip(video.frames, first, seen, strict=True), 1):
-        image, _ = _picture(frame, config)
-        second.append(_second_look(image, one, vote_ > config.needed, salience, config))
-        show(f"{video.name}: masks, second look", done, len(video.frames))
+    for number, (frame, one, vote_) in enumerate(zip(video.frames, first, seen, strict=True)):
+        second.append(look.again(number, _picture(frame, cameras[number]), one, vote_))
+        show(f"{video.name}: masks, second look", number + 1, len(video.frames))
     field = vote(second, matrix, poses, config) or field
     seen = _silhouettes(field, second, matrix, poses, config)
-    found = {f.name: _outline(own, vote_, config) for f, own, vote_ in zip(video.frames, second, seen, strict=True)}
+    found = {f.name: outline(own, vote_, config) for f, own, vote_ in zip(video.frames, second, seen, strict=True)}
     agreement = hull_agreement(found, matrix, poses)
     return Masks({frame.name: _enlarged(found[frame.name], frame) for frame in video.frames}, agreement)
 
 
-def _picture(frame: Frame, config: MaskConfig) -> tuple[NDArray[np.uint8], Camera]:
-    """The undistorted picture (h, w, 3) of a frame, shrunk where it is larger than `size`, and its camera."""
-    image, _, camera = read_frame(frame)
+def _shrunk(camera: Camera, config: MaskConfig) -> Camera:
+    """The camera without its distortion, and of a picture of at most `size` px."""
     scale = min(1.0, config.size / max(camera.width, camera.height))
-    if scale == 1:
-        return image.numpy(), camera
     width, height = max(1, round(scale * camera.width)), max(1, round(scale * camera.height))
-    small = cv2.resize(image.numpy(), (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.uint8), fitted(camera, width, height)
+    return fitted(Camera(camera.matrix, camera.width, camera.height), width, height)
+
+
+def _picture(frame: Frame, camera: Camera) -> NDArray[np.uint8]:
+    """The undistorted picture (h, w, 3) of a frame as such a camera takes it."""
+    image, _, whole = read_frame(frame)
+    if (whole.width, whole.height) == (camera.width, camera.height):
+        return image.numpy()
+    return np.asarray(cv2.resize(image.numpy(), (camera.width, camera.height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _enlarged(mask: NDArray[np.bool_], frame: Frame) -> NDArray[np.bool_]:
@@ -267,7 +310,7 @@ def _second_look(
     return result
 
 
-def _outline(own: NDArray[np.float32], seen: NDArray[np.float32], config: MaskConfig) -> NDArray[np.bool_]:
+def outline(own: NDArray[np.float32], seen: NDArray[np.float32], config: MaskConfig) -> NDArray[np.bool_]:
     """A mask (H, W) from the picture's own probability and the vote of all."""
     odds = np.log(np.clip(own, 1e-4, 1) / np.clip(1 - own, 1e-4, 1)).clip(-_CERTAIN, _CERTAIN)
     mask = central((odds + config.vote * seen > 0) & (seen > config.needed))

@@ -22,11 +22,12 @@ import numpy as np
 import torch
 
 import uns_pose_ros
-from uns_pose_ros import depth, footage, sfm, storage, weights
+from uns_pose_ros import depth, footage, prompting, sam, sfm, storage, weights
 from uns_pose_ros import masks as masking
 from uns_pose_ros.colmap import has_sparse, write_sparse
 from uns_pose_ros.datatypes import InvalidInput, Progress, Video
-from uns_pose_ros.masks import MaskConfig, Salience
+from uns_pose_ros.masks import Look, MaskConfig, Salience
+from uns_pose_ros.prompting import Prompted, Segmenter
 from uns_pose_ros.sfm import Poses, SfmConfig
 from uns_pose_ros.video import load_video, read_frame, read_image, shorten
 
@@ -98,22 +99,31 @@ def _in_metres(folder: Path, found: Poses) -> Poses:
 
 
 def ensure_masks(
-    folder: Path, load: Callable[[], Salience], config: MaskConfig = MaskConfig(), progress: Progress | None = None
+    folder: Path,
+    load: Callable[[], Salience],
+    config: MaskConfig = MaskConfig(),
+    progress: Progress | None = None,
+    load_segmenter: Callable[[], Segmenter] = sam.load_sam,
 ) -> bool:
     """Give a video without masks its masks/, fused where it has poses. Returns whether they were made now.
 
-    load: gives the network, called only where it is needed.
+    load, load_segmenter: give the networks, called only where they are needed: the latter where the video has prompts.json.
     """
     target = folder / "masks"
     if is_given(target):
         return False
     inputs = {**_hashes(folder, "images"), **_hashes(folder, "sparse")}
-    wanted = {**_provenance("mask", config, inputs), "network": storage.file_hash(weights.find("u2netp"))}
+    prompts = prompting.read_prompts(folder)
+    network = "u2netp" if prompts is None else sam.NAME
+    wanted = {**_provenance("mask", config, inputs), "network": storage.file_hash(weights.find(network))}
+    if prompts is not None:
+        wanted["prompts"] = storage.plain(prompts)
     if _is_made(target, wanted):
         return _note(folder, "masks", target)
     video = load_video(folder, need_masks=False, need_poses=has_sparse(folder / "sparse"))
     start = time.perf_counter()
-    found = masking.find_masks(video, load(), config, progress)
+    how: Salience | Look = load() if prompts is None else Prompted(prompts, load_segmenter(), config)
+    found = masking.find_masks(video, how, config, progress)
     report = {**masking.summary(found, config), "seconds": round(time.perf_counter() - start, 2)}
     if not found.agreement:
         _log.warning("%s: without camera poses the masks of single pictures stay as they are", folder)
@@ -191,7 +201,9 @@ def _matchable(folder: Path, temporary: Path, progress: Progress | None) -> Path
         found = {f.name: cv2.imread(str(f.mask), cv2.IMREAD_GRAYSCALE) for f in video.frames}
         pixels = {name: np.asarray(mask) > np.asarray(mask).max() / 2 for name, mask in found.items()}
     else:
-        pixels = masking.find_masks(video, masking.load_salience(), progress=progress).masks
+        prompts = prompting.read_prompts(folder)
+        how: Salience | Look = masking.load_salience() if prompts is None else Prompted(prompts, sam.load_sam())
+        pixels = masking.find_masks(video, how, progress=progress).masks
     kernel = np.ones((2 * _EDGE + 1, 2 * _EDGE + 1), np.uint8)
     for name, mask in pixels.items():
         path = temporary / f"{name}.png"

