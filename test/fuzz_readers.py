@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from test_colmap import write_binary
 from test_importing import checks, save_photograph, write_co3d, write_film
-from uns_pose_ros import bag_evaluation, evaluation, inference, storage, weights
+from uns_pose_ros import bag_evaluation, depth, evaluation, inference, prompting, storage, weights
 from uns_pose_ros.colmap import read_sparse
 from uns_pose_ros.datatypes import Alignment, CategoryModel, FeatureMesh
 from uns_pose_ros.draft import ImportConfig
@@ -126,9 +126,10 @@ def _import(folder: Path, _: Path, source: str, **settings: Any) -> None:
 def _bag(folder: Path, plugin: str) -> None:
     from rosbags.rosbag2 import StoragePlugin
 
-    from bag_writer import KINDS, write_bag
+    from bag_writer import DEPTHS, KINDS, write_bag
 
     topics = set(KINDS) - ({"/cam/image_raw"} if plugin == "MCAP" else set())
+    topics |= {sorted(DEPTHS)[plugin == "MCAP"]}
     write_bag(folder / "bag", StoragePlugin[plugin], topics, views=4)
 
 
@@ -187,10 +188,21 @@ def _read_video(folder: Path, _: Path) -> None:
     load_video(folder / "clip", need_masks=False, need_poses=False)
 
 
+def _depth(folder: Path) -> None:
+    (folder / "a.png").write_bytes(depth.encoded(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)))
+
+
+def _prompts(folder: Path) -> None:
+    prompting.write_prompts(folder, prompting.Prompts(((3.0, 4.5),), ((5.0, 6.0),), "000001.jpg"))
+
+
+_BAG = {"fixed_frame": "odom", "depth_topic": "/cam/depth/image_raw"}
 _IN_MODEL = "model/model.json,model/model.safetensors,model/template.ply"
 READERS = (
     Reader("image", _pictures, lambda _, spoiled: read_image(spoiled)),
     Reader("mask", _pictures, lambda _, spoiled: read_mask(spoiled)),
+    Reader("depth", _depth, lambda _, spoiled: depth.read_depth(spoiled, (64, 48))),
+    Reader("prompts", _prompts, lambda folder, _: prompting.read_prompts(folder)),
     Reader("camera", _camera, lambda _, spoiled: read_camera(spoiled)),
     Reader("sparse_text", _text_model, lambda folder, _: read_sparse(folder)),
     Reader("sparse_binary", lambda folder: write_binary(folder / "0"), lambda folder, _: read_sparse(folder), "0/*"),
@@ -208,7 +220,7 @@ READERS = (
     Reader("photographs", _photographs, lambda f, s: _import(f, s, "photos"), "photos/*"),
     Reader("colmap_dataset", _dataset, lambda f, s: _import(f, s, "clip"), "clip/images/*,clip/masks/*,clip/sparse/*"),
     Reader("co3d", lambda f: write_co3d(f, "ndc_isotropic"), lambda f, s: _import(f, s, "truck/101_1_2"), "truck/*.jgz"),
-    Reader("bag_mcap", lambda f: _bag(f, "MCAP"), lambda f, s: _import(f, s, "bag", fixed_frame="odom"), "bag/*"),
-    Reader("bag_sqlite3", lambda f: _bag(f, "SQLITE3"), lambda f, s: _import(f, s, "bag", fixed_frame="odom"), "bag/*"),
+    Reader("bag_mcap", lambda f: _bag(f, "MCAP"), lambda f, s: _import(f, s, "bag", **_BAG), "bag/*"),
+    Reader("bag_sqlite3", lambda f: _bag(f, "SQLITE3"), lambda f, s: _import(f, s, "bag", **_BAG), "bag/*"),
     Reader("weights", _onnx, _read_weights),
 )
