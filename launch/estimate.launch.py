@@ -45,9 +45,11 @@ def nodes(context: LaunchContext) -> list[Node]:
         parameters["models"] = models
     own = launching.own_name(given)
     frame = ["-f", given["fixed_frame"]] if given["fixed_frame"] else []
-    remappings = [(topic, given[topic]) for topic in ("detections_2d", "mask", "depth") if given[topic]]
-    if given["depth"]:
-        parameters["use_depth"] = True
+    remappings = [(topic, given[topic]) for topic in ("detections_2d", "mask") if given[topic]]
+    if depth := given["depth"]:
+        compressed = depth.endswith("/compressedDepth")
+        parameters |= {"use_depth": True, "depth_transport": "compressed" if compressed else "raw"}
+        remappings.append(("depth/compressedDepth" if compressed else "depth", depth))
     return [
         launching.node(given, "estimator", parameters, remappings),
         Node(

@@ -28,6 +28,7 @@ _DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
     "models": ["plain"], "categories": [""], "object_diameter": 0.0, "tracking.fuse": True, "tracking.fixed_frame": "",
     "tracking.transform_timeout": 0.1,
     "tracking.tentative": True, "tracking.confirm": 2, "regions": "search", "detection_classes": [""], "use_depth": False,
+    "depth_transport": "raw",
 }  # fmt: skip
 
 

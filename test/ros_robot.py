@@ -77,7 +77,7 @@ class Robot:
         """
         overrides = [
             f"qos_overrides./{topic}.subscription.reliability:=reliable"
-            for topic in ("image", "camera_info", "detections_2d", "mask", "depth")
+            for topic in ("image", "camera_info", "detections_2d", "mask", "depth", "depth/compressedDepth")
         ]
         given = [item for override in overrides if reliable for item in ("-p", override)]
         command = [sys.executable, *program, "--ros-args", *arguments, *given]

@@ -18,7 +18,18 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin
 
 import bag_writer
-from bag_writer import camera_info, header, make, raw, transform, write_bag, write_photographs
+from bag_writer import (
+    camera_info,
+    compressed_depth,
+    depth_of,
+    header,
+    make,
+    raw,
+    raw_depth,
+    transform,
+    write_bag,
+    write_photographs,
+)
 from small_model import CLIP
 from streams import HALF_TURN, estimate, pose
 from uns_pose_ros import bag_evaluation, bag_plot, bag_results, cli, storage
@@ -55,9 +66,14 @@ class Scripted:
     def __init__(self, flipped: Sequence[int] = (), missed: Sequence[int] = (), canon_from_own: Tensor = IDENTITY) -> None:
         self.models = (car(),)
         self._flipped, self._missed, self._turn = flipped, missed, canon_from_own
+        self.depths: dict[int, np.ndarray] = {}  # given, by picture
 
-    def __call__(self, image: np.ndarray, camera: Camera) -> list[PoseEstimate]:
+    def __call__(
+        self, image: np.ndarray, camera: Camera, regions: None = None, depth: np.ndarray | None = None
+    ) -> list[PoseEstimate]:
         k = int(image[0, 0, 0]) // 10
+        if depth is not None:
+            self.depths[k] = depth
         if k in self._missed:
             return []
         truth = true_pose(k) @ self._turn
@@ -146,6 +162,33 @@ def test_a_model_with_another_frame_than_the_truth_is_fitted_on_demand(bag: Path
     fitted = fit_truth_from_canon(answers, car())
     assert torch.allclose(fitted, turn, atol=1e-5)
     assert summarise(answers, car(), fitted)["acc10"] == 90
+
+
+@pytest.mark.parametrize("wanted", ["/cam/depth/image_raw", "/cam/depth/image_raw/compressedDepth"])
+@pytest.mark.parametrize("late", [-0.25, 0.0, 0.25], ids=["before", "with", "after"])
+def test_each_picture_gets_the_depth_of_its_stamp_whichever_is_recorded_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, wanted: str, late: float
+) -> None:
+    """The depth of pictures 3 and 9 is lost."""
+    messages: list[tuple[str, float, Any]] = [("/cam/camera_info", 90.0, camera_info(90.0))]
+    make_depth = compressed_depth if wanted.endswith("compressedDepth") else raw_depth
+    for k in range(10):
+        at = 100 + k / 10
+        messages.append(("/cam/image_raw", at, raw(at, np.full((48, 64, 3), 10 * k, np.uint8))))
+        if k not in (3, 9):
+            messages.append((wanted, at + late, make_depth(at, depth_of(k))))
+    messages.sort(key=lambda one: one[1])
+    write_bag(tmp_path / "bag", StoragePlugin.SQLITE3, {one[0] for one in messages}, messages=messages)
+    find = Scripted()
+    answers = answers_of(tmp_path / "bag", find, depth_topic="/cam/depth/image_raw")
+    assert list(find.depths) == [0, 1, 2, 4, 5, 6, 7, 8]
+    for k, given in find.depths.items():
+        assert np.isnan(given[:8, :8]).all()
+        assert np.allclose(given[8:], depth_of(k)[8:] / 1000)
+    assert [round((answer.stamp / 1e9 - 100) * 10) for answer in answers] == list(find.depths)
+    assert "2 pictures left out; the first: no depth of its stamp" in caplog.text
+    with pytest.raises(InvalidInput, match="no depth images on '/nothing'"):
+        answers_of(tmp_path / "bag", find, depth_topic="/nothing")
 
 
 def test_every_nth_picture_is_enough_for_a_look(bag: Path) -> None:

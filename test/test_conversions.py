@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from uns_pose_ros import depth
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate, Symmetry
 
 pytest.importorskip("rclpy")
@@ -237,15 +238,16 @@ def test_a_quarter_turn_is_the_quaternion_known_for_it() -> None:
 
 
 def test_depth_becomes_metres_and_nan_where_there_is_none() -> None:
-    camera = Camera(torch.eye(3, dtype=torch.float64), 3, 1)
     millimetres = compat.array_to_image(np.array([[0, 1, 65535]], np.uint16), "16UC1", Header())
-    known = conversions.depth_from_message(millimetres, camera)
+    known = depth.in_metres(millimetres, 3, 1)
     assert np.isnan(known[0, 0]) and known[0, 1:].tolist() == pytest.approx([0.001, 65.535])
     metres = compat.array_to_image(np.array([[np.inf, 0.25, -1]], np.float32), "32FC1", Header())
-    known = conversions.depth_from_message(metres, camera)
+    known = depth.in_metres(metres, 3, 1)
     assert np.isnan(known[0, ::2]).all() and known[0, 1] == 0.25
     with pytest.raises(InvalidInput, match="the depth's encoding is 'mono8': 16UC1"):
-        conversions.depth_from_message(compat.array_to_image(np.ones((1, 3), np.uint8), "mono8", Header()), camera)
+        depth.in_metres(compat.array_to_image(np.ones((1, 3), np.uint8), "mono8", Header()), 3, 1)
+    with pytest.raises(InvalidInput, match="the depth is 3 x 1 px, the image 6 x 2 px: one aligned to it is needed"):
+        depth.in_metres(metres, 6, 2)
 
 
 def test_a_detection_holds_class_score_track_box_and_covariance() -> None:

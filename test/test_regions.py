@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import array
 import itertools
 import math
 
 import pytest
 
 pytest.importorskip("rclpy")
+import cv2
 import numpy as np
 import torch
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, Detection3D, ObjectHypothesisWithPose
 
@@ -167,3 +169,20 @@ def test_depth_gives_metres_with_a_mask_or_without_and_what_it_does_not_show_is_
     assert detection.bbox.size.x == pytest.approx(0.4)
     robot.wait("the warning", lambda: told("depth says nothing of 1 of 1 objects", np.zeros((480, 640), np.float32)))
     robot.wait("the refusal", lambda: told("the depth is 64 x 48 px, the image 640 x 480 px", np.ones((48, 64), np.float32)))
+
+
+def test_compressed_depth_gives_metres_too(plain: Robot) -> None:
+    robot, stamps = plain, itertools.count(1)
+    depths = robot.node.create_publisher(CompressedImage, "/depth/compressedDepth", RELIABLE)
+    robot.renew(use_depth=True, depth_transport="compressed")
+    data = bytes(12) + cv2.imencode(".png", np.full((480, 640), 750, np.uint16))[1].tobytes()
+
+    def found() -> list[Detection3D]:
+        stamp = next(stamps)
+        robot.calibrate()
+        depths.publish(CompressedImage(header=header(stamp), format="16UC1; compressedDepth png", data=array.array("B", data)))
+        robot.show(1, stamp)
+        return [detection for message in robot.heard["detections"] for detection in message.detections]
+
+    (detection, *_) = robot.wait("an object in metres", found)
+    assert detection.results[0].pose.pose.position.z == pytest.approx(0.75)

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uns_pose_ros import bags
+from uns_pose_ros import bags, depth
 from uns_pose_ros.bag_messages import TF, camera_of, nanoseconds, picture
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate, Progress
 from uns_pose_ros.evaluation import accuracies, auroc, symmetric_angle
@@ -41,6 +41,7 @@ class BagConfig:
 
     image_topic: str | None = None  # of the pictures; without: the only one
     camera_info_topic: str | None = None  # without: camera_info beside the pictures
+    depth_topic: str | None = None  # aligned depth, which gives metres where the model knows no size; without: not used
     truth_frame: str | None = None  # TF frame of the object
     truth_topic: str | None = None  # topic with the object's pose: PoseStamped, or Detection3DArray (first of the category)
     truth_pose: Path | None = None  # of an object at rest, {"frame": TF frame, "pose": 4x4 frame_from_object, m}
@@ -88,25 +89,29 @@ def read_answers(
     tracker, answers, reasons = Tracker(TrackerConfig(fuse=config.fuse)), list[Answer](), list[str]()
     with bags.open_bag(path) as reader:
         kinds = bags.kinds_of(reader)
-        topic = bags.image_topic(path, kinds, config.image_topic)
+        deep = None if config.depth_topic is None else bags.depth_topic(path, kinds, config.depth_topic)
+        topic = bags.image_topic(path, kinds, config.image_topic, deep)
         info = bags.camera_info(path, reader, kinds, topic, config.camera_info_topic)
         tree = _tree(path, reader, kinds, config, model.category)
         total = int(reader.topics[topic].msgcount)
         last: tuple[str, int] | None = None
-        for number, message in enumerate(bags.messages(path, reader, topic, _MOST)):
+        for number, (message, measured) in enumerate(_pictures(path, reader, topic, deep)):
             progress(f"estimating {path.name}", number + 1, total)
             if number % config.every:
                 continue
             try:
                 image, _ = picture(message, kinds[topic])
                 camera = camera_of(info, image.shape[1], image.shape[0], bags.is_rectified(topic))
+                if deep is not None and measured is None:
+                    raise InvalidInput("no depth of its stamp")
+                metres = None if measured is None else depth.in_metres(measured, camera.width, camera.height)
             except InvalidInput as error:
                 reasons.append(str(error))
                 continue
             stamp = nanoseconds(message.header.stamp)
             frame = message.header.frame_id.lstrip("/")
             begun = time.perf_counter()
-            found = estimator(image, camera)
+            found = estimator(image, camera) if metres is None else estimator(image, camera, None, metres)
             seconds = time.perf_counter() - begun
             motion = _motion(tree, config.fixed_frame, last, (frame, stamp))
             last = (frame, stamp)
@@ -122,6 +127,13 @@ def read_answers(
     if _truth_of(config) and all(answer.truth is None for answer in answers):
         _log.warning("%s: %s is never known with the object in the picture", path, _truth_of(config))
     return answers
+
+
+def _pictures(path: Path, reader: Any, topic: str, depth_topic: str | None) -> Iterator[tuple[Any, Any | None]]:
+    """The pictures' messages, each with the depth of its stamp where there is such a topic."""
+    if depth_topic is None:
+        return ((message, None) for message in bags.messages(path, reader, topic, _MOST))
+    return bags.pairs(path, reader, topic, depth_topic, _MOST)
 
 
 def _truth_of(config: BagConfig) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from uns_pose_ros.transform_tree import TransformTree
 from uns_pose_ros.video import shorten
 
 ENDINGS = (".mcap", ".db3", ".bag")
+_WAITING = 16  # messages that wait for those of their stamp
 _GAP = 0.5  # s, longest time between two transforms that is bridged
 
 
@@ -106,6 +108,34 @@ def messages(path: Path, reader: Any, topic: str, most: int, cut: bool = False) 
                     return
                 raise InvalidInput(f"{path}: more than {most} messages on {topic}; record less, or raise --most")
             yield reader.deserialize(data, connection.msgtype)
+
+
+def pairs(path: Path, reader: Any, topic: str, other: str, most: int) -> Iterator[tuple[Any, Any | None]]:
+    """Messages of a topic, in order, each with the one of another topic that has its stamp; None where there is none.
+
+    Either may be recorded first; one is waited for until _WAITING more of its topic have come.
+    """
+    firsts, others = OrderedDict[tuple[int, int], Any](), OrderedDict[tuple[int, int], Any]()
+    for at, message in _several(path, reader, (topic, other), most):
+        stamp = (int(message.header.stamp.sec), int(message.header.stamp.nanosec))
+        (firsts if at == topic else others)[stamp] = message
+        if len(others) > _WAITING:
+            others.popitem(last=False)
+        while firsts and (next(iter(firsts)) in others or len(firsts) > _WAITING):
+            stamp, first = firsts.popitem(last=False)
+            yield first, others.pop(stamp, None)
+    for stamp, first in firsts.items():
+        yield first, others.get(stamp)
+
+
+def _several(path: Path, reader: Any, topics: Sequence[str], most: int) -> Iterator[tuple[str, Any]]:
+    """Topic and message of everything on several topics, in the order of recording; more than `most` are an error."""
+    connections = [connection for connection in reader.connections if connection.topic in topics]
+    with _reading(path):
+        for count, (connection, _, data) in enumerate(reader.messages(connections)):
+            if count == most:
+                raise InvalidInput(f"{path}: more than {most} messages on {' and '.join(topics)}; record less")
+            yield connection.topic, reader.deserialize(data, connection.msgtype)
 
 
 @contextmanager

@@ -35,6 +35,13 @@ def of_message(message: Any) -> Depth:
     return _of_image(message) if hasattr(message, "encoding") else _of_compressed(message)
 
 
+def in_metres(message: Any, width: int, height: int) -> NDArray[np.float32]:
+    """The depth of a picture of a size, (H, W) m, NaN where there is none, likewise."""
+    depth = of_message(message)
+    check_aligned((depth.shape[1], depth.shape[0]), width, height)
+    return np.where(depth > 0, depth * np.float32(1e-3), np.float32(np.nan))
+
+
 def check_aligned(size: tuple[int, int], width: int, height: int) -> None:
     """InvalidInput where depth of a size (width, height) is not that of a picture of width x height px."""
     if size != (width, height):

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from geometry_msgs.msg import Point, Pose, PoseArray, Quaternion, TransformStamped, Vector3
-from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import ColorRGBA, Header
 from torch import Tensor
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
@@ -18,7 +17,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from uns_pose_ros import geometry
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
-from uns_pose_ros.nodes.compat import image_to_array, matrix_to_quaternion
+from uns_pose_ros.nodes.compat import matrix_to_quaternion
 
 _MODELS = ("", "plumb_bob", "rational_polynomial")  # distortion models that OpenCV's eight coefficients hold
 _GOLDEN = 0.618034  # turns of hue between neighbouring track ids: no two of the first dozen look alike
@@ -80,20 +79,6 @@ def _distortion(info: CameraInfo) -> list[float]:
             "image and set rectified to true, or give plumb_bob (4 or 5) or rational_polynomial (8)"
         )
     return kept
-
-
-def depth_from_message(message: Image, camera: Camera) -> NDArray[np.float32]:
-    """Depth (H, W) m of the camera's picture, NaN where there is none (REP-118); raises InvalidInput where it is none of it."""
-    if message.encoding not in ("16UC1", "32FC1"):
-        raise InvalidInput(f"the depth's encoding is '{message.encoding}': 16UC1 (mm) and 32FC1 (m) are valid")
-    depth = image_to_array(message)
-    if depth.shape != (camera.height, camera.width):
-        height, width = depth.shape
-        raise InvalidInput(
-            f"the depth is {width} x {height} px, the image {camera.width} x {camera.height} px: one aligned to it is needed"
-        )
-    metres = depth.astype(np.float32) * (1e-3 if message.encoding == "16UC1" else 1)
-    return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(np.nan))
 
 
 def info_record(info: CameraInfo) -> dict[str, Any]:

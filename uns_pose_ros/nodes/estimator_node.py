@@ -22,6 +22,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 from torch import Tensor
 
+from uns_pose_ros import depth as depths
 from uns_pose_ros import storage
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
 from uns_pose_ros.fallback import FallbackEstimator, Make
@@ -40,7 +41,9 @@ from uns_pose_ros.nodes.worker import Worker
 from uns_pose_ros.scale import in_metres
 from uns_pose_ros.tracking import Tracker, TrackerConfig, TrackState
 
-DEPTH = "depth"  # topic
+DEPTHS: dict[str, tuple[str, type]] = {  # topic and kind of its messages, by the parameter depth_transport
+    "raw": ("depth", Image), "compressed": ("depth/compressedDepth", CompressedImage),
+}  # fmt: skip
 JOIN = 10.0  # s that deactivation waits for the picture being worked on
 Read = Callable[[Sequence[str]], list[CategoryModel]]  # models of folders
 
@@ -111,7 +114,8 @@ class EstimatorNode(ManagedNode):
         self._worker = Worker(self._work, lambda: self._health.dropped("replaced by a newer image"))
         kinds = {} if self._settings.regions == SEARCH else {self._settings.regions: SOURCES[self._settings.regions]}
         if self._settings.use_depth:
-            kinds[DEPTH] = Image
+            topic, kind = DEPTHS[self._settings.depth_transport]
+            kinds[topic] = kind
         self._pairing = Pairing(self, kinds, self._health, self._worker.put)
         self._inputs = Inputs(self, self._settings.transport, self._health, self._pairing.picture)
         return result
@@ -183,9 +187,9 @@ class EstimatorNode(ManagedNode):
         height, width = picture.shape[:2]
         camera = conversions.camera_from_info(info, width, height, self._settings.rectified)
         self._check_headers(message, info)
-        where, depth = others.get(self._settings.regions), others.get(DEPTH)
+        where, depth = others.get(self._settings.regions), others.get(DEPTHS[self._settings.depth_transport][0])
         boxes = None if where is None else regions.boxes_of(where, camera, self._settings.classes, self._most)
-        distances = None if depth is None else conversions.depth_from_message(depth, camera)
+        distances = None if depth is None else depths.in_metres(depth, width, height)
         seen = estimator(picture, camera, boxes, distances, self._settings.wanted)
         if self._health.condition("device", WARN if estimator.trouble else OK, estimator.trouble):
             self.get_logger().warning(estimator.trouble)

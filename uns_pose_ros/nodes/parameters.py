@@ -48,6 +48,9 @@ class NodeParameters:
     use_depth: bool = setting(
         False, "true: pictures wait for the depth image of their stamp, which gives metres where a model does not know its size"
     )
+    depth_transport: str = setting(
+        "raw", "topic of the depth: depth (raw) or depth/compressedDepth (compressed)", choices=("raw", "compressed")
+    )
     object_diameter: float = setting(
         0.0,
         "m, diagonal of the object's box, for models that do not know their size; 0: unknown, one diameter is sent as 1 m",
