@@ -13,7 +13,7 @@ from uns_pose_ros import storage
 from uns_pose_ros.backbone import load_backbone
 from uns_pose_ros.datatypes import Camera, Frame, InvalidInput
 from uns_pose_ros.geometry import angle_between
-from uns_pose_ros.inference import Estimator, EstimatorConfig
+from uns_pose_ros.inference import Estimator, EstimatorConfig, neighbours, overlap
 from uns_pose_ros.video import load_video, read_image
 from uns_pose_ros.views import photographs
 
@@ -79,6 +79,40 @@ def test_nothing_is_found_where_nothing_is(chair_model: Path, frame: Frame) -> N
     estimator = Estimator(storage.load_model(chair_model), device="cpu")
     camera = Camera(torch.tensor([[500.0, 0, 150], [0, 500, 100], [0, 0, 1]], dtype=torch.float64), 300, 200)
     assert estimator(torch.full((200, 300, 3), 128, dtype=torch.uint8), camera) == []
+
+
+def test_an_object_that_something_parts_is_found_as_one(
+    chair_model: Path, frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search is told the object's two halves as parts of their own: the answer is that of the whole box."""
+    estimator = Estimator(storage.load_model(chair_model), device="cpu", config=EstimatorConfig(score_threshold=0.0))
+    image = read_image(frame.image)
+    x0, y0, x1, y1 = estimator(image, frame.camera)[0].box.tolist()
+    whole = estimator(image, frame.camera, torch.tensor([[x0, y0, x1, y1]]))[0]
+    halves = [[x0, y0, x1, 0.6 * y0 + 0.4 * y1], [x0, 0.4 * y0 + 0.6 * y1, x1, y1]]
+    monkeypatch.setattr(estimator, "_search", lambda *_: [torch.tensor(halves, dtype=torch.float64)])
+    found = estimator(image, frame.camera)
+    assert len(found) == 1
+    assert overlap(found[0].box, whole.box) > 0.7
+    assert float(angle_between(found[0].cam_from_canon[:3, :3], whole.cam_from_canon[:3, :3])) < 20
+
+
+def test_boxes_are_neighbours_through_others() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [15, 0, 25, 10], [30, 0, 40, 10], [100, 0, 110, 10], [100, 13, 105, 14]])
+    assert neighbours(boxes, 0.6) == [[0, 1, 2], [3, 4]]
+    assert neighbours(boxes, 0.4) == [[3, 4]]
+    assert neighbours(boxes[:1], 0.6) == []
+
+
+def test_what_fills_its_region_with_the_object_is_scored_above_what_shows_it_here_and_there(
+    estimator: Estimator, frame: Frame
+) -> None:
+    image = read_image(frame.image)
+    box = estimator(image, frame.camera)[0].box
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
+    loose = torch.cat([centre - 3 * half, centre + 3 * half])
+    tight, around = (estimator(image, frame.camera, one[None])[0].score for one in (box, loose))
+    assert around < 0.7 * tight
 
 
 def test_the_covariance_is_one_and_grows_when_the_picture_is_covered(estimator: Estimator, frame: Frame) -> None:

@@ -107,4 +107,4 @@ def test_the_report_shows_what_the_model_does_in_the_video_it_has_not_seen(
     assert result["accuracies"]["estimates in unseen videos"]["images"] == 3
     text = page.read_text()
     assert text.count(f"{UNSEEN}/0") == 2 * 3  # a caption and an alternative text each
-    assert "training loss" in text
+    assert "training: losses" in text

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from uns_pose_ros.backbone import PATCH, normalise
@@ -132,17 +133,33 @@ class Estimator:
         boxes = [regions] * len(runtimes) if regions is not None else self._search(picture, runtimes)
         for runtime, box in zip(runtimes, boxes, strict=True):
             if box is not None and len(box):
-                estimates = sorted(self._estimate(runtime, picture, camera, box), key=lambda estimate: -estimate.score)
-                estimates = estimates if regions is not None else self._apart(estimates)
+                estimates = (
+                    self._estimate(runtime, picture, camera, box)
+                    if regions is not None
+                    else self._found(runtime, picture, camera, box)
+                )
                 if depth is not None:
                     estimates = [measured(one, runtime.model, lens, np.asarray(depth)) for one in estimates]
                 found += estimates
         return sorted(found, key=lambda estimate: -estimate.score)
 
-    def _apart(self, estimates: list[PoseEstimate]) -> list[PoseEstimate]:
-        """Of estimates, best first, those that do not lie on a better one: an object may be found in two parts."""
+    def _found(self, runtime: Runtime, picture: Tensor, camera: Camera, boxes: Tensor) -> list[PoseEstimate]:
+        """The poses that explain the parts of an image in boxes (N, 4) best, those parts alone or some of them together.
+
+        What stands before an object may part it, so that boxes near each other are tried as one too: the whole is believed
+        where its score is above the parts' mean, the larger ones counting more. Of poses on each other the best is kept.
+        """
+        groups = neighbours(boxes, self.config.reach)
+        wholes = [torch.cat([boxes[g, :2].amin(0), boxes[g, 2:].amax(0)]) for g in groups]
+        solved = self._solve(runtime, picture, camera, torch.stack([*boxes, *wholes]))
+        score = torch.tensor([0.0 if one is None else one.score for one in solved], dtype=torch.float64)
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        for whole, parts in enumerate(groups, len(boxes)):
+            apart = (score[parts] * area[parts]).sum() / area[parts].sum()
+            for k in parts if score[whole] >= apart else [whole]:
+                solved[k] = None
         kept: list[PoseEstimate] = []
-        for estimate in estimates:
+        for estimate in sorted((one for one in solved if one is not None), key=lambda one: -one.score):
             if all(overlap(estimate.box, better.box) < self.config.overlap for better in kept):
                 kept.append(estimate)
         return kept
@@ -176,6 +193,10 @@ class Estimator:
 
     def _estimate(self, runtime: Runtime, picture: Tensor, camera: Camera, boxes: Tensor) -> list[PoseEstimate]:
         """The best pose in each box (N, 4), where there is one."""
+        return [one for one in self._solve(runtime, picture, camera, boxes) if one is not None]
+
+    def _solve(self, runtime: Runtime, picture: Tensor, camera: Camera, boxes: Tensor) -> list[PoseEstimate | None]:
+        """For each box (N, 4) its best pose, None where there is none that is good enough."""
         squares = square_around(boxes.double().cpu(), self.config.margin)
         if not self.one_by_one:
             try:
@@ -187,15 +208,16 @@ class Estimator:
             release_memory()  # only here: while an error is handled it holds the tensors
         return [one for square in squares for one in self._solved(runtime, picture, camera, square[None])]
 
-    def _solved(self, runtime: Runtime, picture: Tensor, camera: Camera, squares: Tensor) -> list[PoseEstimate]:
-        """Likewise in each square (N, 4), all at once."""
+    def _solved(self, runtime: Runtime, picture: Tensor, camera: Camera, squares: Tensor) -> list[PoseEstimate | None]:
+        """Likewise for each square (N, 4), all at once."""
         crops, maps = crop(picture, squares, runtime.crop_size)
         probability, presence = runtime.read(self._tokens(crops))
         solved = [
             solve(runtime.model, runtime.template, probability[k], presence[k], runtime.crop_size, maps[k], camera, self.config)
             for k in range(len(crops))
         ]
-        return [estimate for estimate in solved if estimate is not None and estimate.score >= self.config.score_threshold]
+        least = self.config.score_threshold
+        return [estimate if estimate is not None and estimate.score >= least else None for estimate in solved]
 
 
 def overlap(a: Tensor, b: Tensor) -> float:
@@ -203,3 +225,15 @@ def overlap(a: Tensor, b: Tensor) -> float:
     low, high = torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])
     shared = (high - low).clamp_min(0).prod()
     return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared).clamp_min(1e-9))
+
+
+def neighbours(boxes: Tensor, reach: float) -> list[list[int]]:
+    """Groups, of two at least, of boxes (N, 4) that are linked by gaps of at most `reach` of the larger one's longer side."""
+    gap = (torch.maximum(boxes[:, None, :2], boxes[None, :, :2]) - torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])).amax(
+        -1
+    )
+    side = (boxes[:, 2:] - boxes[:, :2]).amax(-1)
+    near = (gap <= reach * torch.maximum(side[:, None], side[None])).numpy()
+    count, label = connected_components(near, directed=False)
+    groups = [[int(k) for k in np.flatnonzero(label == number)] for number in range(count)]
+    return [group for group in groups if len(group) > 1]

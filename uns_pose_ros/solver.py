@@ -45,6 +45,7 @@ class EstimatorConfig:
     width: float = 0.7  # cells of the head's grid, standard deviation of a correspondence
     variety: float = 3.0  # degrees about each axis, standard deviation by which instances differ from the template
     coverage: float = 0.5  # weight of template parts that are seen where the object is not
+    reach: float = 1.0  # gap between parts of an image, in sides of the larger one, up to which they are tried as one object
     overlap: float = 0.4  # of two boxes, intersection over union, above which they are one object
     runtime: str = "torch"  # of the backbone: torch, torch-fp32, torch-bf16, torch-compile, onnx or openvino
 
@@ -58,6 +59,7 @@ class View:
     size: int  # px, side of the crop
     view_from_cam: Tensor  # (3, 3) float64
     crop_from_view: Tensor  # (3, 3) float64, homogeneous tangents of that camera to pixels of the crop
+    region: float  # px of the crop, longer side of the region that the object was expected to fill
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,7 @@ class Modes:
     translation: Tensor  # (K, 3) diameters
     information: Tensor  # (K, 6, 6), see `pose_search.refine`
     fit: Tensor  # (K, P, M), see `pose_search.kernel`
+    covered: Tensor  # (K,) see `coverage`
     total: Tensor  # (K,) log likelihood and coverage
 
 
@@ -105,7 +108,8 @@ def look(
     middle = middle[:, :2] / middle[:, 2:]
     tangents = (ray[:, :2] / ray[:, 2:]).float().to(probability.device)
     places = Places(tangents, likeliest.values, likeliest.indices, float((middle[1] - middle[0]).norm()))
-    return View(places, presence, size, view_from_cam, torch.linalg.inv(view_from_crop))
+    region = size / (1 + 2 * config.margin)
+    return View(places, presence, size, view_from_cam, torch.linalg.inv(view_from_crop), region)
 
 
 def hypotheses(places: Places, template: Template, config: EstimatorConfig) -> tuple[Tensor, Tensor] | None:
@@ -134,9 +138,10 @@ def explain(view: View, template: Template, rotation: Tensor, translation: Tenso
     rotation, translation = torch.cat([rotation, turned[0]]), torch.cat([translation, turned[1]])
     rotation, translation, information = pose_search.refine(places, template, rotation, translation, fine, config.floor)
     fit = pose_search.kernel(places, template, rotation, translation, config.width)
-    total = pose_search.agreement(fit, places, config.floor) + config.coverage * coverage(view, template, rotation, translation)
+    covered = coverage(view, template, rotation, translation)
+    total = pose_search.agreement(fit, places, config.floor) + config.coverage * covered
     left = pose_search.distinct(rotation, total, config.apart, len(total))
-    return Modes(*(tensor[left] for tensor in (rotation, translation, information, fit, total)))
+    return Modes(*(tensor[left] for tensor in (rotation, translation, information, fit, covered, total)))
 
 
 def coverage(view: View, template: Template, rotation: Tensor, translation: Tensor) -> Tensor:
@@ -175,7 +180,8 @@ def answer(
     pixels = float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
     error = float(((gap * weight).sum(-1)[inlier] * pixels).median()) if bool(inlier.any()) else 0.0
     shown = project(camera.matrix, transform(poses[0], model.vertices.double()))
-    score = float(share.mean()) ** 0.5 / float(log_weights.exp().sum())
+    alone = 1 / float(log_weights.exp().sum())
+    score = quality(view, float(inlier.float().mean()), float(modes.covered[0]), tangents[0].T) * alone
     odds = log_weights[told].tolist()
     return PoseEstimate(
         category=model.category,
@@ -191,6 +197,17 @@ def answer(
         box=torch.cat([shown.amin(0), shown.amax(0)]),
         alternatives=tuple(PoseMode(rigid[k], odds[k], covariance[k]) for k in range(1, len(poses))),
     )
+
+
+def quality(view: View, explained: float, covered: float, tangents: Tensor) -> float:
+    """How much speaks for an object at the pose that puts the template's vertices at tangents (V, 2), 0 to 1.
+
+    The root of the share of places that the pose explains, the (geometric) mean presence where it puts the template, and the
+    part of the region that the template fills: what only resembles the object shows here and there, and fills it with nothing.
+    """
+    pixels = transform_homography(view.crop_from_view.float().to(tangents), tangents)
+    filled = float((pixels.amax(0) - pixels.amin(0)).max()) / view.region
+    return math.sqrt(explained) * math.exp(min(covered, 0.0)) * min(filled, 1.0) ** 2
 
 
 def covariances(information: Tensor, cam_from_view: Tensor, scale: float, places: Places, config: EstimatorConfig) -> Tensor:
