@@ -20,7 +20,7 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["visibility", "mesh", "backbone", "features", "onnx_writer", "runtimes"], 1),
     **dict.fromkeys(["sam", "prompting", "photo", "depth", "orbit", "keyframes", "guidance", "recording", "transform_tree"], 1),
     **dict.fromkeys(["draft", "importing", "import_movie", "import_pictures", "import_co3d", "import_bag"], 1),
-    **dict.fromkeys(["bag_messages", "bags"], 1),
+    **dict.fromkeys(["unpacking", "bag_messages", "bags"], 1),
     **dict.fromkeys(["shapes", "alignment", "cluster", "consensus", "turns", "symmetry"], 2),
     **dict.fromkeys(["synchronization", "extension", "axes"], 2),
     **dict.fromkeys(["augmentation", "network", "template", "views", "fitting"], 2),

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from uns_pose_ros import unpacking
 from uns_pose_ros.bag_messages import CAMERA_INFO, COMPRESSED, IMAGE, TF
 from uns_pose_ros.datatypes import InvalidInput
 from uns_pose_ros.depth import COMPRESSED_TOPIC
@@ -144,6 +145,7 @@ def open_bag(path: Path) -> Iterator[Any]:
     from rosbags.highlevel import AnyReader
     from rosbags.typesys import Stores, get_typestore
 
+    unpacking.bound_rosbags()
     with ExitStack() as stack:
         with _reading(path):
             reader = AnyReader([_with_metadata(path)], default_typestore=get_typestore(Stores.ROS2_JAZZY))
