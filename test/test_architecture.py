@@ -25,7 +25,7 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["synchronization", "extension", "axes"], 2),
     **dict.fromkeys(["augmentation", "network", "template", "views", "fitting"], 2),
     **dict.fromkeys(["training", "pose_search", "solver", "scale", "inference", "fallback", "fusion", "tracking"], 3),
-    **dict.fromkeys(["evaluation", "bag_evaluation", "bag_plot", "bag_results"], 4),
+    **dict.fromkeys(["evaluation", "bag_evaluation", "bag_plot", "bag_results", "pose_plot"], 4),
     **dict.fromkeys(["alignment_picture", "training_picture", "page", "report", "report_videos", "viewer"], 4),
     **dict.fromkeys(["preparation", "stages", "doctor"], 4),
     **dict.fromkeys(["cli", "cli_arguments", "cli_bag", "cli_doctor", "cli_model", "cli_pipeline", "cli_report"], 5),

@@ -166,13 +166,22 @@ def test_evaluate_alignment_writes_exactly_the_promised_keys(trucks: Path, capsy
 
 
 def test_evaluate_pose_writes_exactly_the_promised_keys_for_the_videos_not_trained_on(
-    model: Path, scripted: None, capsys: pytest.CaptureFixture[str]
+    model: Path, scripted: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["evaluate", "pose", model, model.parent, "--labels", model.parent / "labels.json", "--json", "-"]
     assert run(*words) == cli.DONE
     result = json.loads(capsys.readouterr().out)
-    assert set(result) == ACCURACIES | {"images", "estimated", "symmetry_aware", "auroc", "coverage95", "seconds_per_image"}
+    assert set(result) == ACCURACIES | {
+        "images", "estimated", "symmetry_aware", "auroc", "coverage95", "seconds_per_image", "shift_diameters", "score", "by",
+    }  # fmt: skip
     assert (result["images"], result["estimated"]) == (8, 8)  # clip_03
+    assert sum(row["images"] for row in result["by"]["elevation"]) == 8
+    assert sum(row["count"] for row in result["score"]) == 8
+    assert run(*words, "--plot", tmp_path / "poses.png") == cli.DONE
+    assert cv2.imread(str(tmp_path / "poses.png")) is not None
+    capsys.readouterr()
+    assert run(*words, "--plot", tmp_path / "poses.txt") == cli.BAD_INPUT
+    assert "a name that ends with .png" in capsys.readouterr().err
     assert run(*words, "--videos", "clip_0[13]") == cli.DONE
     assert json.loads(capsys.readouterr().out)["images"] == 16
 

@@ -187,6 +187,43 @@ def test_poses_are_compared_in_the_labels_frame_and_the_best_score_counts(clip: 
     assert figures["symmetry_aware"]["acc30"] == 75 and figures["auroc"] == 1.0
 
 
+def test_a_place_that_is_a_tenth_of_a_diameter_off_is_said_to_be_whatever_the_unit() -> None:
+    """A camera 4 m from an object of 2 m, 30 degrees above it; the estimate is in diameters of another instance."""
+    template, obj = torch.tensor([[0.0, 0, 0], [1, 0, 0]]), torch.tensor([[5.0, 0, 0], [7, 0, 0]])
+    model = replace(model_of({}), vertices=template, triangles=torch.zeros(0, 3, dtype=torch.int64), bank=torch.eye(3)[:2])
+    label = turn(Z, 40)
+    towards = label.T @ torch.tensor([math.cos(math.radians(30)), 0, math.sin(math.radians(30))], dtype=torch.float64)
+    forward = -towards
+    aside = torch.linalg.cross(label.T @ Z, forward)
+    aside = aside / aside.norm()
+    rotation = torch.stack([aside, torch.linalg.cross(forward, aside), forward])
+    place = evaluation.Place.of(obj)
+    pose = from_parts(rotation, torch.tensor([0.0, 0, 4], dtype=torch.float64) - rotation @ place.centre)
+    canon = torch.tensor([0.5, 0, 0], dtype=torch.float64)  # the template's middle
+    there = torch.tensor([0.1, 0, 2], dtype=torch.float64) - rotation @ canon
+    estimate = replace(estimate_of(rotation), cam_from_canon=from_parts(rotation, 3 * there), scale=3.0)
+    plain = evaluation.ImageResult("a", "1", estimate, 0.0, 0.0, 0.1)
+    result = evaluation.located(plain, model, pose, label, place)
+    assert (result.shift, result.distance, result.elevation) == pytest.approx((0.1, 2.0, 30.0), abs=1e-6)
+    unknown = evaluation.located(plain, model, from_parts(rotation, rotation @ (-4 * towards)), label, None)
+    assert (unknown.shift, unknown.distance) == (None, None) and unknown.elevation == pytest.approx(30.0)
+
+
+def test_what_scores_are_worth_and_where_the_errors_lie() -> None:
+    def result(score: float, error: float, distance: float) -> evaluation.ImageResult:
+        return evaluation.ImageResult("a", "1", estimate_of(torch.eye(3).double(), score), error, error, 0.1, distance=distance)
+
+    results = [result(0.95, 3, 0.5), result(1.0, 40, 2.5), result(0.31, 100, 2.5), result(0.39, 20, 9.0)]
+    figures = evaluation.summarise(results)
+    low, high = {"from": 0.3, "count": 2, "acc30": 50.0}, {"from": 0.9, "count": 2, "acc30": 50.0}
+    assert figures["score"] == [low, high]
+    near, middle, far = figures["by"]["distance"]
+    assert (near["from"], near["to"], near["acc30"]) == (None, 1.0, 100)
+    assert (middle["from"], middle["to"], middle["images"], middle["acc30"]) == (2.0, 3.0, 2, 0)
+    assert (far["from"], far["to"], far["acc15"]) == (5.0, None, 0)
+    assert figures["by"]["elevation"] == [] and figures["shift_diameters"] is None
+
+
 def test_a_true_rotation_is_inside_the_region_that_the_covariance_gives_it_and_no_farther() -> None:
     true = rotations(1, seed=3)[0]
     covariance = torch.diag(torch.tensor([1.0, 1, 1, 0.04, 0.01, 0.01], dtype=torch.float64))  # x may be off twice as far

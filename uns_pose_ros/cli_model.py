@@ -10,13 +10,14 @@ import cv2
 import torch
 from tyro.conf import Positional, arg
 
-from uns_pose_ros import drawing, evaluation, storage
+from uns_pose_ros import bag_plot, drawing, evaluation, ply, pose_plot, storage
 from uns_pose_ros import weights as pretrained
 from uns_pose_ros.cli_arguments import Category, Device, Json, Videos
 from uns_pose_ros.console import emit, figure, progress_bar, table
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
-from uns_pose_ros.evaluation import ANGLES
+from uns_pose_ros.evaluation import ANGLES, Place
 from uns_pose_ros.inference import Estimator, EstimatorConfig
+from uns_pose_ros.storage import MESH
 from uns_pose_ros.video import assumed_camera, list_videos, load_video, read_camera, read_image, shorten
 
 Model = Annotated[Positional[Path], arg(metavar="MODEL", help="folder that `uns-pose train` wrote")]
@@ -130,13 +131,19 @@ def evaluate_pose(
     videos: Videos = None,
     device: Device = "auto",
     json: Json = None,
+    plot: Annotated[
+        Path | None, arg(metavar="FILE", help="write errors, worth of the scores, and accuracy by view as .png, .svg or .pdf")
+    ] = None,
     estimator: EstimatorConfig = EstimatorConfig(),
 ) -> None:
     """Estimate every image of labelled videos and compare; the estimator gets no mask and no box.
 
     Without --videos: all labelled videos that the model was not trained on. The model's frame is brought to the labels' by one
-    rotation, fitted on the videos it was trained on. A missing estimate counts as wrong.
+    rotation, fitted on the videos it was trained on. A missing estimate counts as wrong. Translations are compared in
+    videos that have been reconstructed.
     """
+    if plot is not None:
+        bag_plot.check_name(plot)
     trained_model = storage.load_model(model)
     trained = trained_model.provenance.get("canon_from_obj")
     trained = list(trained) if isinstance(trained, Mapping) else []
@@ -151,12 +158,16 @@ def evaluate_pose(
             )
     loaded = [load_video(folder, need_masks=False) for folder in folders]
     find = Estimator(trained_model, device=device, config=estimator)
+    places = {folder.name: Place.of(ply.read_ply(folder / MESH)[0]) for folder in folders if (folder / MESH).exists()}
     with progress_bar() as progress:
-        results = evaluation.evaluate_poses(find, trained_model, loaded, known, progress)
+        results = evaluation.evaluate_poses(find, trained_model, loaded, known, progress, places)
+    if plot is not None:
+        pose_plot.write_plot(plot, results)
     result = evaluation.summarise(results)
     text = f"{result['images']} images of {len(loaded)} videos, {result['estimated']} estimated, "
     text += f"{figure(result['seconds_per_image'], 2)} s an image, auroc {figure(result['auroc'], 2)}, "
-    text += f"{figure(result['coverage95'])} % in their 95 % region\n"
+    text += f"{figure(result['coverage95'])} % in their 95 % region, "
+    text += f"{figure(result['shift_diameters'], 3)} diameters off their place\n"
     emit(result, text + accuracy_table(result), json)
 
 

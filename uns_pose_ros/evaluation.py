@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from uns_pose_ros.geometry import (
     nearest_rotation,
     split_similarity,
     symmetry_rotations,
+    transform,
     vector_from_rotation,
 )
 from uns_pose_ros.storage import read_json
@@ -28,6 +31,7 @@ WRONG = 30.0  # degrees: an estimate further off is one that a good score should
 MISSING = 180.0  # degrees, the error of an image without an estimate
 _CONSENSUS = 30.0  # degrees within which training videos agree on the labels' frame
 _REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
+BINS = {"elevation": (-30.0, 0.0, 30.0, 60.0), "distance": (1.0, 2.0, 3.0, 5.0)}  # edges, degrees and diameters
 _NOT_A_ROTATION = 0.01  # largest entry of R R^T - 1 that rounding explains
 
 EstimateImage = Callable[[Tensor, Camera], Sequence[PoseEstimate]]
@@ -44,6 +48,23 @@ class ImageResult:
     symmetric_error: float  # degrees, to the nearest equivalent pose
     seconds: float
     inside: bool | None = None  # the true rotation lies in the 95 % region that the estimate gives; None: it gives none
+    shift: float | None = None  # diameters from the true place to the estimated one; None: not known
+    elevation: float | None = None  # degrees of the camera above the labels' xy plane
+    distance: float | None = None  # diameters from the camera to the object
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where an object is: the middle of its bounding box, and how large it is."""
+
+    centre: Tensor  # (3,) float64, in the frame at hand
+    diameter: float  # largest distance of two vertices
+
+    @staticmethod
+    def of(vertices: Tensor) -> Place:
+        """The place of a mesh with vertices (V, 3), in its own frame."""
+        points = vertices.double()
+        return Place((points.amin(0) + points.amax(0)) / 2, float(torch.cdist(points, points).max()))
 
 
 def load_labels(path: Path, known: Sequence[str]) -> dict[str, Tensor]:
@@ -135,8 +156,12 @@ def evaluate_poses(
     videos: Sequence[Video],
     labels: Mapping[str, Tensor],
     progress: Progress | None = None,
+    places: Mapping[str, Place] = {},
 ) -> list[ImageResult]:
-    """Estimate every image of the videos and compare with its label; `estimate` gets the image and its own camera."""
+    """Estimate every image of the videos and compare with its label; `estimate` gets the image and its own camera.
+
+    places: of the videos' objects in their obj frames, for those where translations are to be compared too.
+    """
     if missing := [video.name for video in videos if video.name not in labels]:
         raise InvalidInput(f"no labels for {shorten(missing)}; there are labels for {shorten(labels)}")
     label_from_canon = fit_label_from_canon(model, labels)
@@ -147,9 +172,10 @@ def evaluate_poses(
         start = time.perf_counter()
         found = estimate(image, frame.camera)
         seconds = time.perf_counter() - start
-        assert frame.cam_from_obj is not None
-        cam_from_canon = frame.cam_from_obj[:3, :3] @ labels[video.name].T @ label_from_canon
-        results.append(judge(found, model, cam_from_canon, video.name, frame.name, seconds))
+        pose = frame.cam_from_obj
+        assert pose is not None
+        result = judge(found, model, pose[:3, :3] @ labels[video.name].T @ label_from_canon, video.name, frame.name, seconds)
+        results.append(located(result, model, pose, labels[video.name], places.get(video.name)))
         if progress is not None:
             progress("evaluate", done, len(jobs))
     return results
@@ -165,6 +191,24 @@ def judge(
     true, estimated = cam_from_canon.T, best.cam_from_canon[:3, :3].T
     errors = float(angle_between(true, estimated)), float(symmetric_angle(true, estimated, model.symmetry))
     return ImageResult(video, frame, best, *errors, seconds, in_region(best, cam_from_canon))
+
+
+def located(result: ImageResult, model: CategoryModel, cam_from_obj: Tensor, label: Tensor, place: Place | None) -> ImageResult:
+    """The result with the view's elevation and, where the object's place in its obj frame is known, distance and shift.
+
+    Both are in diameters of the object, which the estimate takes for its own: a size that is not known does not count.
+    """
+    towards = label @ -(cam_from_obj[:3, :3].T @ cam_from_obj[:3, 3] + (0 if place is None else place.centre))
+    result = replace(result, elevation=float(torch.rad2deg(torch.atan2(towards[2], towards[:2].norm()))))
+    if place is None:
+        return result
+    true = transform(cam_from_obj, place.centre[None])[0] / place.diameter
+    result = replace(result, distance=float(true.norm()))
+    if result.estimate is None:
+        return result
+    template, pose = Place.of(model.vertices), result.estimate.cam_from_canon
+    there = pose[:3, :3] @ template.centre + pose[:3, 3] / result.estimate.scale
+    return replace(result, shift=float((there / template.diameter - true).norm()))
 
 
 def in_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
@@ -183,7 +227,9 @@ def in_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
 def summarise(results: Sequence[ImageResult]) -> dict[str, Any]:
     """The figures of `evaluate pose`. A missing estimate is wrong in every accuracy and has no say in the others.
 
-    coverage95: percent of the estimates whose 95 % region of rotations holds the true one.
+    coverage95: percent of the estimates whose 95 % region of rotations holds the true one. shift: median distance to the true
+    place, diameters. score: for each tenth of the scores how many estimates have it and what percent of them is within 30
+    degrees. by: accuracies by BINS of the view.
     """
     error = torch.tensor([r.error for r in results], dtype=torch.float64)
     symmetric = torch.tensor([r.symmetric_error for r in results], dtype=torch.float64)
@@ -191,8 +237,33 @@ def summarise(results: Sequence[ImageResult]) -> dict[str, Any]:
     inside = [r.inside for r in results if r.inside is not None]
     trust = {"auroc": auroc(scored), "coverage95": 100 * sum(inside) / len(inside) if inside else None}
     seconds = float(torch.tensor([r.seconds for r in results]).double().mean())
-    figures = {"images": len(results), "estimated": len(scored)} | accuracies(error)
+    shifts = torch.tensor([r.shift for r in results if r.shift is not None], dtype=torch.float64)
+    figures: dict[str, Any] = {"images": len(results), "estimated": len(scored)} | accuracies(error)
+    figures |= {"shift_diameters": float(shifts.median()) if len(shifts) else None, "score": reliability(scored)}
+    figures |= {"by": {name: binned(results, name) for name in BINS}}
     return figures | {"symmetry_aware": accuracies(symmetric)} | trust | {"seconds_per_image": seconds}
+
+
+def reliability(scored: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
+    """Of pairs of score and error, degrees: from (the lowest score), count and acc30 of each tenth that has any."""
+    tenths = [min(9, int(score * 10)) for score, _ in scored]
+    groups = {k: [error for tenth, (_, error) in zip(tenths, scored, strict=True) if tenth == k] for k in sorted(set(tenths))}
+    return [
+        {"from": k / 10, "count": len(errors), "acc30": 100 * sum(error < WRONG for error in errors) / len(errors)}
+        for k, errors in groups.items()
+    ]
+
+
+def binned(results: Sequence[ImageResult], name: str) -> list[dict[str, Any]]:
+    """Accuracies of the results by elevation or distance: from and to (None: without end), images, and `accuracies`."""
+    known = [(getattr(r, name), r.error) for r in results if getattr(r, name) is not None]
+    edges, rows = [-math.inf, *BINS[name], math.inf], list[dict[str, Any]]()
+    for low, high in pairwise(edges):
+        errors = torch.tensor([error for value, error in known if low <= value < high], dtype=torch.float64)
+        if len(errors):
+            ends = {"from": None if math.isinf(low) else low, "to": None if math.isinf(high) else high}
+            rows.append(ends | {"images": len(errors)} | accuracies(errors))
+    return rows
 
 
 def auroc(scored: Sequence[tuple[float, float]]) -> float | None:

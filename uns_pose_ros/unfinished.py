@@ -82,7 +82,8 @@ class Unfinished:
         if not path.exists():
             return None
         with safetensors.safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])
+            facts = json.loads(file.metadata()["facts"])
+        return safetensors.torch.load_file(path), facts
 
     def close(self, done: bool) -> None:
         """Let others work here; done: everything is dropped."""
