@@ -36,7 +36,6 @@ setup(
         "pillow",
         "safetensors",
         "tyro",
-        "rich",
     ],
     extras_require={
         "pipeline": PIPELINE,

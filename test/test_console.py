@@ -12,15 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from uns_pose_ros.console import emit, figure, progress_bar, table, warn_on_stderr
+from uns_pose_ros.console import _bar, emit, figure, progress_bar, table, warn_on_stderr
 
 SHOW = """
-from uns_pose_ros.console import progress_bar
+import logging
+from uns_pose_ros.console import progress_bar, warn_on_stderr
+warn_on_stderr()
 with progress_bar() as show:
     for k in range(3):
         show("reconstruct clip_01", k + 1, 3)
+    logging.getLogger("uns_pose_ros.video").warning("frame left out")
     show("train", 1, 9)
 """
+
+
+def test_a_bar_tells_what_is_done_and_the_time_that_is_left() -> None:
+    assert _bar("train", 50, 200, 30.4) == f"train {'━' * 8}{'─' * 22} 50/200 0:00:30, 0:01:31 left"
+    assert _bar("train", 200, 200, 3723.0) == f"train {'━' * 30} 200/200 1:02:03"
+    assert _bar("waiting", 0, 0, 0.0) == f"waiting {'─' * 30} 0/0 0:00:00"
 
 
 def test_words_stand_left_and_figures_right() -> None:
@@ -62,4 +71,7 @@ def test_progress_is_shown_on_a_terminal_and_never_on_stdout() -> None:
         pass
     os.close(ours)
     assert (done.returncode, done.stdout) == (0, b"")
-    assert b"train" in shown and b"1/9" in shown
+    text = shown.decode()
+    assert "reconstruct clip_01" in text and " 3/3 " in text
+    assert "\r\x1b[Kuns-pose: WARNING: frame left out\r\n" in text  # in place of the bar
+    assert text.endswith(" 1/9 0:00:00\x1b[K\r\x1b[K")  # which is gone in the end

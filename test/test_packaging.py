@@ -148,7 +148,7 @@ def test_the_wheel_asks_for_little_and_gives_the_commands(wheel: zipfile.ZipFile
     lines = wheel.read(f"{info}/METADATA").decode().splitlines()
     required = {line.split(": ")[1] for line in lines if line.startswith("Requires-Dist") and "extra ==" not in line}
     assert required == {
-        "torch", "numpy", "scipy", "opencv-python-headless", "pillow", "safetensors", "tyro", "rich",
+        "torch", "numpy", "scipy", "opencv-python-headless", "pillow", "safetensors", "tyro",
     }  # fmt: skip
     extras = {line.split(": ")[1] for line in lines if line.startswith("Provides-Extra")}
     assert {"pipeline", "sfm", "test", "docs"} <= extras

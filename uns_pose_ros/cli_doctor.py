@@ -18,7 +18,7 @@ from uns_pose_ros.cli_arguments import Json, Videos
 from uns_pose_ros.cli_model import weights_record
 from uns_pose_ros.console import emit, figure, progress_bar, table
 
-_CORE = ("torch", "numpy", "scipy", "cv2", "PIL", "safetensors", "tyro", "rich")
+_CORE = ("torch", "numpy", "scipy", "cv2", "PIL", "safetensors", "tyro")
 _ROS = ("rclpy", "tf2_msgs", "vision_msgs")
 _SFM = ("pycolmap",)
 _PIPELINE = ("skimage", "fast_simplification", "trimesh", "matplotlib", "onnxruntime", "rosbags")

@@ -4,41 +4,64 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from uns_pose_ros import datatypes, storage
+
+_CLEAR = "\033[K"  # what stands to the right of the cursor
+_BAR = 30  # characters
+_PERIOD = 0.1  # s between two bars
 
 
 @contextmanager
 def progress_bar() -> Iterator[datatypes.Progress]:
     """Yield the callback that shows what is being done as one bar on stderr; it shows nothing where that is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task("", total=None, visible=False)
-        current = ""
+    current, begun, due = "", 0.0, 0.0
 
-        def show(what: str, done: int, total: int) -> None:
-            nonlocal current
-            if what != current:
-                current = what
-                bars.reset(task, description=what, visible=True, total=total)
-            bars.update(task, completed=done, total=total)
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal current, begun, due
+        now = time.monotonic()
+        if what != current:
+            current, begun, due = what, now, 0.0
+        if now >= due or done >= total:
+            due = now + _PERIOD
+            line = _bar(what, done, total, now - begun)[: shutil.get_terminal_size().columns - 1]
+            # the cursor goes back, so that whatever is written next takes the bar's place
+            print(f"{line}{_CLEAR}\r", end="", file=sys.stderr, flush=True)
 
-        yield show
+    terminal = sys.stderr.isatty()
+    try:
+        yield show if terminal else lambda what, done, total: None
+    finally:
+        if terminal:
+            print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+
+def _bar(what: str, done: int, total: int, seconds: float) -> str:
+    """One line: how much is done, the time since the first of it, and the time left as far as that tells."""
+    share = min(1.0, done / total) if total > 0 else 0.0
+    bar = ("━" * round(_BAR * share)).ljust(_BAR, "─")
+    left = f", {_clock(seconds * (total - done) / done)} left" if 0 < done < total and seconds > 0 else ""
+    return f"{what} {bar} {done}/{total} {_clock(seconds)}{left}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
 def warn_on_stderr() -> None:
     """Show the package's warnings as one line each."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("uns-pose: %(levelname)s: %(message)s"))
+    clear = _CLEAR if sys.stderr.isatty() else ""  # of a bar
+    handler.setFormatter(logging.Formatter(f"{clear}uns-pose: %(levelname)s: %(message)s"))
     logger = logging.getLogger("uns_pose_ros")
     logger.handlers = [handler]
 
