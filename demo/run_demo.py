@@ -45,8 +45,8 @@ from uns_pose_ros.network import NetworkConfig  # noqa: E402
 from uns_pose_ros.report import Contents, Shot, write_report  # noqa: E402
 from uns_pose_ros.report_videos import facts_of  # noqa: E402
 from uns_pose_ros.template import TemplateConfig  # noqa: E402
-from uns_pose_ros.views import TrainConfig  # noqa: E402
 from uns_pose_ros.video import list_videos, load_video  # noqa: E402
+from uns_pose_ros.views import TrainConfig  # noqa: E402
 
 # small, so that two cores are done in a few minutes; a robot's category deserves the defaults
 TRAIN = TrainConfig(
@@ -131,7 +131,8 @@ def page(
         for name, mesh in meshes.items()
     ]
     errors = [result.error for result in results]
-    write_report(REPORT, Contents(model.category, alignment, meshes, model, shots, errors, accuracies, facts))
+    spent = stages.seconds_of(CATEGORY, model)
+    write_report(REPORT, Contents(model.category, alignment, meshes, model, shots, errors, accuracies, facts, spent))
     drawn = [answer.overlay for answer in answers if answer is not None and answer.overlay is not None]
     some = drawn[:: max(1, len(drawn) // 8)][:8]  # evenly over the walks, not the best
     if len(some) == 8:

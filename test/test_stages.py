@@ -175,6 +175,16 @@ def test_a_model_is_trained_once_and_says_what_it_was_made_of(trucks: Path, trai
     assert stages.train(trucks, seed=4)[1] and stages.train(trucks, config=TrainConfig(steps=3), seed=4)[1]
 
 
+def test_what_aligning_and_training_took_is_known_afterwards(trucks: Path, trainings: Counted) -> None:
+    assert stages.seconds_of(trucks, None).keys() == {"align"}
+    model, _ = stages.train(trucks)
+    spent = stages.seconds_of(trucks, model)
+    assert spent.keys() == {"align", "train"}
+    assert spent["align"] > 0
+    (trucks / "alignment.json").unlink()
+    assert stages.seconds_of(trucks, model).keys() == {"train"}
+
+
 def test_pictures_without_the_object_are_read_small_and_another_one_trains_anew(trucks: Path, trainings: Counted) -> None:
     rooms = trucks.parent / "rooms"
     (rooms / "kitchen" / "masks").mkdir(parents=True)

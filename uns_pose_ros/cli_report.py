@@ -77,7 +77,7 @@ def make_report(
         errors=[result.error for result in results] if labelled else [],
         accuracies=accuracies,
         videos=_facts(folders, meshes, progress),
-        seconds=_seconds(category, model),
+        seconds=stages.seconds_of(category, model),
         trained_on=trained_on,
     )
     write_report(out, contents)
@@ -93,15 +93,6 @@ def _facts(folders: Mapping[str, Path], meshes: Mapping[str, FeatureMesh], progr
         with suppress(InvalidInput):  # pictures that were deleted since
             found.append(facts_of(load_video(folders[name]), mesh, provenance))
     return found
-
-
-def _seconds(category: Path, model: CategoryModel | None) -> dict[str, float]:
-    """What aligning and training took, where it was noted."""
-    noted = {
-        "align": (storage.provenance_of(category / stages.ALIGNMENT) or {}).get("seconds"),
-        "train": None if model is None else model.provenance.get("seconds"),
-    }
-    return {stage: float(value) for stage, value in noted.items() if isinstance(value, int | float)}
 
 
 def _unseen(category: Path, patterns: str | None, model: CategoryModel) -> list[Path]:

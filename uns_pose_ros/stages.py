@@ -298,3 +298,12 @@ def _prefixed(progress: Progress | None, prefix: str) -> Progress | None:
     if progress is None:
         return None
     return lambda what, done, total: progress(prefix + what, done, total)
+
+
+def seconds_of(category: Path, model: CategoryModel | None) -> dict[str, float]:
+    """What aligning and training took, by stage, where it was noted."""
+    noted = {
+        "align": (storage.provenance_of(category / ALIGNMENT) or {}).get("seconds"),
+        "train": None if model is None else model.provenance.get("seconds"),
+    }
+    return {stage: float(value) for stage, value in noted.items() if isinstance(value, int | float)}
