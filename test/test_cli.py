@@ -172,7 +172,8 @@ def test_evaluate_pose_writes_exactly_the_promised_keys_for_the_videos_not_train
     assert run(*words) == cli.DONE
     result = json.loads(capsys.readouterr().out)
     assert set(result) == ACCURACIES | {
-        "images", "estimated", "symmetry_aware", "auroc", "coverage95", "seconds_per_image", "shift_diameters", "score", "by",
+        "images", "estimated", "symmetry_aware", "auroc", "coverage95", "seconds_per_image", "shift_diameters",
+        "aside_diameters", "score", "by",
     }  # fmt: skip
     assert (result["images"], result["estimated"]) == (8, 8)  # clip_03
     assert sum(row["images"] for row in result["by"]["elevation"]) == 8

@@ -200,11 +200,12 @@ def test_a_place_that_is_a_tenth_of_a_diameter_off_is_said_to_be_whatever_the_un
     place = evaluation.Place.of(obj)
     pose = from_parts(rotation, torch.tensor([0.0, 0, 4], dtype=torch.float64) - rotation @ place.centre)
     canon = torch.tensor([0.5, 0, 0], dtype=torch.float64)  # the template's middle
-    there = torch.tensor([0.1, 0, 2], dtype=torch.float64) - rotation @ canon
+    there = torch.tensor([0.06, 0, 2.08], dtype=torch.float64) - rotation @ canon
     estimate = replace(estimate_of(rotation), cam_from_canon=from_parts(rotation, 3 * there), scale=3.0)
     plain = evaluation.ImageResult("a", "1", estimate, 0.0, 0.0, 0.1)
     result = evaluation.located(plain, model, pose, label, place)
-    assert (result.shift, result.distance, result.elevation) == pytest.approx((0.1, 2.0, 30.0), abs=1e-6)
+    assert (result.shift, result.aside) == pytest.approx((0.1, 0.06), abs=1e-6)
+    assert (result.distance, result.elevation) == pytest.approx((2.0, 30.0), abs=1e-6)
     unknown = evaluation.located(plain, model, from_parts(rotation, rotation @ (-4 * towards)), label, None)
     assert (unknown.shift, unknown.distance) == (None, None) and unknown.elevation == pytest.approx(30.0)
 

@@ -167,7 +167,8 @@ def evaluate_pose(
     text = f"{result['images']} images of {len(loaded)} videos, {result['estimated']} estimated, "
     text += f"{figure(result['seconds_per_image'], 2)} s an image, auroc {figure(result['auroc'], 2)}, "
     text += f"{figure(result['coverage95'])} % in their 95 % region, "
-    text += f"{figure(result['shift_diameters'], 3)} diameters off their place\n"
+    text += f"{figure(result['shift_diameters'], 3)} diameters off their place "
+    text += f"({figure(result['aside_diameters'], 3)} across the line of sight)\n"
     emit(result, text + accuracy_table(result), json)
 
 

@@ -49,6 +49,7 @@ class ImageResult:
     seconds: float
     inside: bool | None = None  # the true rotation lies in the 95 % region that the estimate gives; None: it gives none
     shift: float | None = None  # diameters from the true place to the estimated one; None: not known
+    aside: float | None = None  # diameters, the part of it across the line of sight
     elevation: float | None = None  # degrees of the camera above the labels' xy plane
     distance: float | None = None  # diameters from the camera to the object
 
@@ -208,7 +209,8 @@ def located(result: ImageResult, model: CategoryModel, cam_from_obj: Tensor, lab
         return result
     template, pose = Place.of(model.vertices), result.estimate.cam_from_canon
     there = pose[:3, :3] @ template.centre + pose[:3, 3] / result.estimate.scale
-    return replace(result, shift=float((there / template.diameter - true).norm()))
+    off, sight = there / template.diameter - true, true / true.norm()
+    return replace(result, shift=float(off.norm()), aside=float((off - (off @ sight) * sight).norm()))
 
 
 def in_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
@@ -227,9 +229,9 @@ def in_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
 def summarise(results: Sequence[ImageResult]) -> dict[str, Any]:
     """The figures of `evaluate pose`. A missing estimate is wrong in every accuracy and has no say in the others.
 
-    coverage95: percent of the estimates whose 95 % region of rotations holds the true one. shift: median distance to the true
-    place, diameters. score: for each tenth of the scores how many estimates have it and what percent of them is within 30
-    degrees. by: accuracies by BINS of the view.
+    coverage95: percent of the estimates whose 95 % region of rotations holds the true one. shift, aside: median distance to
+    the true place, and of it what lies across the line of sight, diameters. score: for each tenth of the scores how many
+    estimates have it and what percent of them is within 30 degrees. by: accuracies by BINS of the view.
     """
     error = torch.tensor([r.error for r in results], dtype=torch.float64)
     symmetric = torch.tensor([r.symmetric_error for r in results], dtype=torch.float64)
@@ -237,11 +239,16 @@ def summarise(results: Sequence[ImageResult]) -> dict[str, Any]:
     inside = [r.inside for r in results if r.inside is not None]
     trust = {"auroc": auroc(scored), "coverage95": 100 * sum(inside) / len(inside) if inside else None}
     seconds = float(torch.tensor([r.seconds for r in results]).double().mean())
-    shifts = torch.tensor([r.shift for r in results if r.shift is not None], dtype=torch.float64)
     figures: dict[str, Any] = {"images": len(results), "estimated": len(scored)} | accuracies(error)
-    figures |= {"shift_diameters": float(shifts.median()) if len(shifts) else None, "score": reliability(scored)}
+    figures |= {f"{name}_diameters": _median([getattr(r, name) for r in results]) for name in ("shift", "aside")}
+    figures |= {"score": reliability(scored)}
     figures |= {"by": {name: binned(results, name) for name in BINS}}
     return figures | {"symmetry_aware": accuracies(symmetric)} | trust | {"seconds_per_image": seconds}
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = torch.tensor([value for value in values if value is not None], dtype=torch.float64)
+    return float(known.median()) if len(known) else None
 
 
 def reliability(scored: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
