@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
+from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -22,7 +23,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
-from ros_robot import Robot
+from ros_robot import PATIENCE, Robot
 from test_keyframes import scene
 from test_orbit import view
 from uns_pose_ros.nodes import conversions
@@ -57,6 +58,7 @@ class Film(Robot):
         self.node.create_subscription(DiagnosticStatus, "/recorder/status", self.told.append, lasting)
         self._watching: Any = None
         self._first = False  # since camera_info
+        self._placed = 0  # poses told since the node was known to have them
         self.transforms_out = self.node.create_publisher(TFMessage, "/tf", RELIABLE)
         self.static_out = self.node.create_publisher(TFMessage, "/tf_static", lasting)
 
@@ -114,6 +116,14 @@ class Film(Robot):
         obj_from_cam = torch.from_numpy(np.linalg.inv(cam_from_obj))
         transform: TransformStamped = conversions.transform_message(header, "eye", obj_from_cam)
         self.transforms_out.publish(TFMessage(transforms=[transform]))
+        self._placed += 1
+
+    def settle(self) -> None:
+        """Wait until the node knows every pose told so far: its queue holds them, and its executor goes round for each."""
+        assert self.transforms_out.wait_for_all_acked(Duration(seconds=PATIENCE))
+        for _ in range(min(self._placed, 100) + 2):  # a round takes one message of each topic, and answers one request
+            self.state()
+        self._placed = 0
 
     def measure(self, depth: np.ndarray, stamp: int) -> None:
         """Send depth (H, W) uint16 mm of a stamp (ns)."""
