@@ -44,7 +44,7 @@ def browser(url: str, profile: Path) -> Iterator[Callable[[], np.ndarray]]:
 
 def wait(ready: Callable[[], Any]) -> Any:
     """What `ready` returns as soon as that is true."""
-    end, said = time.monotonic() + 90, "nothing"
+    end, said = time.monotonic() + 200, "nothing"
     while time.monotonic() < end:
         try:
             if value := ready():
