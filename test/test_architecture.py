@@ -103,6 +103,12 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
 
+def test_waiting_threads_do_not_spin() -> None:
+    """Where others use the processor too, spinning makes everything many times slower; PyTorch's library reads this once."""
+    code = "import os, uns_pose_ros, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    assert run_python(code).stdout.split() == ["PASSIVE", "False"]
+
+
 @pytest.mark.parametrize("module", ["inference", "cli_model", "nodes.estimator_node"])
 def test_the_estimator_needs_nothing_of_the_offline_pipeline(module: str) -> None:
     if module.startswith("nodes"):
