@@ -122,7 +122,7 @@ def test_what_shows_the_object_here_and_there_is_scored_below_what_is_full_of_it
     assert quality(full, 0.81, 0.0) == pytest.approx(0.9)  # the root of what is explained
     assert quality(full, 0.81, math.log(0.5)) == pytest.approx(0.45)
     sparse = replace(full, presence=presence * (torch.arange(32) % 4 == 0))  # 64 places: 0.42 of a quarter
-    assert quality(sparse, 0.81, 0.0) == pytest.approx(0.9 * 64 * 49 / 172**2 / 0.25)
+    assert quality(sparse, 0.81, 0.0) == pytest.approx(0.9 * (64 * 49 / 172**2 / 0.25) ** 2)
 
 
 def test_the_covariance_is_one_and_grows_when_the_picture_is_covered(estimator: Estimator, frame: Frame) -> None:

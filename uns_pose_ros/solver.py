@@ -36,7 +36,7 @@ class EstimatorConfig:
     max_instances: int = 5  # a category and image
     presence: float = 0.5  # probability above which a place shows an object
     least_places: int = 6  # connected places that make an object
-    score_threshold: float = 0.3  # estimates below are not returned
+    score_threshold: float = 0.33  # estimates below are not returned
     triples: int = 384  # hypotheses are twice as many
     places: int = 400  # of the object that hypotheses are judged by, at most
     vertices: int = 12  # likeliest ones kept a place
@@ -204,10 +204,10 @@ def quality(view: View, explained: float, covered: float) -> float:
     """How much speaks for an object at a pose that explains a share of the places, 0 to 1.
 
     The root of that share, the (geometric) mean presence where the pose puts the template, and how much of the region shows the
-    object, a quarter being all that is asked: what only resembles the object shows here and there, and fills nothing.
+    object, squared, a quarter being all that is asked: what only resembles the object shows here and there, and fills nothing.
     """
     filled = float((view.presence > 0.5).sum()) * STRIDE**2 / view.region**2
-    return math.sqrt(explained) * math.exp(min(covered, 0.0)) * min(filled / _FILLED, 1.0)
+    return math.sqrt(explained) * math.exp(min(covered, 0.0)) * min(filled / _FILLED, 1.0) ** 2
 
 
 def covariances(information: Tensor, cam_from_view: Tensor, scale: float, places: Places, config: EstimatorConfig) -> Tensor:
