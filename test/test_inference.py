@@ -15,7 +15,7 @@ from uns_pose_ros.backbone import load_backbone
 from uns_pose_ros.datatypes import Camera, Frame, InvalidInput
 from uns_pose_ros.geometry import angle_between
 from uns_pose_ros.inference import Estimator, EstimatorConfig, neighbours, overlap
-from uns_pose_ros.pose_search import Places
+from uns_pose_ros.pose_search import Places, Template
 from uns_pose_ros.solver import View, quality
 from uns_pose_ros.video import load_video, read_image
 from uns_pose_ros.views import photographs
@@ -107,22 +107,16 @@ def test_boxes_are_neighbours_through_others() -> None:
     assert neighbours(boxes[:1], 0.6) == []
 
 
-def test_what_shows_the_object_here_and_there_is_scored_below_what_is_full_of_it() -> None:
-    presence = torch.zeros(32, 32)
-    presence[8:24, 8:24] = 0.9  # 256 places of 7 px; the region, 172 px wide, has 604
-    unused = torch.eye(3, dtype=torch.float64)
-    full = View(
-        Places(torch.zeros(1, 2), torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64), 0.1),
-        presence,
-        224,
-        unused,
-        unused,
-        172.0,
-    )
-    assert quality(full, 0.81, 0.0) == pytest.approx(0.9)  # the root of what is explained
-    assert quality(full, 0.81, math.log(0.5)) == pytest.approx(0.45)
-    sparse = replace(full, presence=presence * (torch.arange(32) % 4 == 0))  # 64 places: 0.42 of a quarter
-    assert quality(sparse, 0.81, 0.0) == pytest.approx(0.9 * (64 * 49 / 172**2 / 0.25) ** 2)
+def test_what_the_template_fills_of_its_region_is_in_the_score() -> None:
+    one = torch.eye(3, dtype=torch.float64)
+    places = Places(torch.zeros(1, 2), torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64), 0.1)
+    view = View(places, torch.zeros(32, 32), 224, one, one, 172.0)
+    template = Template(torch.zeros(2, 3), torch.zeros(1, 3), torch.ones(1, 2, dtype=torch.bool), torch.zeros(3))
+    whole, half = torch.tensor([[10.0, 0], [182, 50]]), torch.tensor([[10.0, 0], [30, 86]])
+    assert quality(view, template, 0.81, 0.0, whole) == pytest.approx(0.9)  # the root of what is explained
+    assert quality(view, template, 0.81, math.log(0.5), whole) == pytest.approx(0.45)
+    assert quality(view, template, 0.81, 0.0, half) == pytest.approx(0.9 / 4)
+    assert quality(view, replace(template, share=0.5), 0.81, 0.0, half) == pytest.approx(0.9)  # it never reaches farther
 
 
 def test_the_covariance_is_one_and_grows_when_the_picture_is_covered(estimator: Estimator, frame: Frame) -> None:

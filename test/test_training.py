@@ -17,9 +17,10 @@ from uns_pose_ros.backbone import load_backbone
 from uns_pose_ros.datatypes import Alignment, CategoryModel, InvalidInput, Symmetry, Video
 from uns_pose_ros.features import ReconstructConfig, reconstruct
 from uns_pose_ros.fitting import fit_head
-from uns_pose_ros.geometry import transform
+from uns_pose_ros.geometry import from_parts, transform
 from uns_pose_ros.mesh import HullConfig, visual_hull
 from uns_pose_ros.network import STRIDE, Head, NetworkConfig
+from uns_pose_ros.training import template_share
 from uns_pose_ros.unfinished import Unfinished
 from uns_pose_ros.video import load_video, read_frame
 from uns_pose_ros.views import TrainConfig, Views, grid_places, photographs, random_views
@@ -50,6 +51,18 @@ def views_of(video: Video, shape: tuple[torch.Tensor, torch.Tensor], mirror: tor
     ones = torch.ones(1, dtype=torch.float64)
     pose = torch.eye(4, dtype=torch.float64)[None]
     return random_views([video], [shape], pose, ones, load_backbone(device="cpu"), CONFIG, mirror=mirror)
+
+
+def test_the_share_of_a_template_that_lacks_half_of_the_object_is_told(
+    video: Video, shape: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    pose = from_parts(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0.25)[None]
+    canon = transform(pose[0], shape[0].double()).float()
+    whole = template_share(canon, [video], pose)
+    centre = (canon.amin(0) + canon.amax(0)) / 2
+    half = template_share(centre + (canon - centre) / 2, [video], pose)
+    assert 0.9 < whole <= 1.0
+    assert 0.4 < half < 0.55
 
 
 def test_places_lie_in_the_middle_of_the_heads_answers() -> None:

@@ -43,6 +43,9 @@ class Runtime:
             size = int(model.provenance["crop_size"])  # type: ignore[call-overload]
             if size % PATCH or not PATCH <= size <= 1400:
                 raise ValueError(f"crops of {size} px")
+            share = float(model.provenance.get("template_share", 1.0))  # type: ignore[arg-type]
+            if not 0 < share <= 1:
+                raise ValueError(f"a template share of {share}")
             known = {name.name for name in fields(NetworkConfig)}
             chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items() if k in known}
             config = NetworkConfig(**chosen)
@@ -67,7 +70,7 @@ class Runtime:
         directions = sphere(400)
         visible = visible_from(model.vertices, model.triangles, directions)
         vertices = model.vertices.to(device)
-        self.template = Template(vertices, directions.to(device), visible.to(device), vertices.mean(0))
+        self.template = Template(vertices, directions.to(device), visible.to(device), vertices.mean(0), share)
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (B, 2h, 2w, V) of the vertices and the object's presence (B, 2h, 2w), of tokens (B, h, w, L * C)."""

@@ -52,10 +52,11 @@ class Template:
     directions: Tensor  # (D, 3) float32, unit, from the object to the camera
     visible: Tensor  # (D, V) bool
     centre: Tensor  # (3,) of the whole object
+    share: float = 1.0  # of an object's longer side in a picture that the template's reaches
 
     def part(self, vertices: Tensor) -> Template:
         """The template with only the vertices of these numbers (N,)."""
-        return Template(self.vertices[vertices], self.directions, self.visible[:, vertices], self.centre)
+        return Template(self.vertices[vertices], self.directions, self.visible[:, vertices], self.centre, self.share)
 
     def seen_from(self, rotation: Tensor, translation: Tensor) -> Tensor:
         """(H, V) bool: what poses (H, 3, 3), (H, 3) show of the template, by the nearest of the table's directions."""

@@ -23,7 +23,6 @@ _CERTAINTY = 12.0  # independent places that a picture is worth when modes are w
 _NOTHING_KNOWN = 0.01  # inverse variance: a standard deviation of 10 diameters or radians
 _JUDGING = (48, 4)  # places and their vertices by which the many hypotheses are judged
 _ROUGH = (128, 6)  # by which the distinct ones are first refined
-_FILLED = 0.25  # of its region, that an object shows at least where nothing hides it
 _UNLIKELY = -8.0  # log weight of modes that are not worth telling
 
 
@@ -36,7 +35,7 @@ class EstimatorConfig:
     max_instances: int = 5  # a category and image
     presence: float = 0.5  # probability above which a place shows an object
     least_places: int = 6  # connected places that make an object
-    score_threshold: float = 0.33  # estimates below are not returned
+    score_threshold: float = 0.2  # estimates below are not returned
     triples: int = 384  # hypotheses are twice as many
     places: int = 400  # of the object that hypotheses are judged by, at most
     vertices: int = 12  # likeliest ones kept a place
@@ -182,7 +181,7 @@ def answer(
     error = float(((gap * weight).sum(-1)[inlier] * pixels).median()) if bool(inlier.any()) else 0.0
     shown = project(camera.matrix, transform(poses[0], model.vertices.double()))
     alone = 1 / float(log_weights.exp().sum())
-    score = quality(view, float(inlier.float().mean()), float(modes.covered[0])) * alone
+    score = quality(view, template, float(inlier.float().mean()), float(modes.covered[0]), tangents[0].T) * alone
     odds = log_weights[told].tolist()
     return PoseEstimate(
         category=model.category,
@@ -200,14 +199,16 @@ def answer(
     )
 
 
-def quality(view: View, explained: float, covered: float) -> float:
-    """How much speaks for an object at a pose that explains a share of the places, 0 to 1.
+def quality(view: View, template: Template, explained: float, covered: float, tangents: Tensor) -> float:
+    """How much speaks for an object at the pose that puts the template's vertices at tangents (V, 2), 0 to 1.
 
-    The root of that share, the (geometric) mean presence where the pose puts the template, and how much of the region shows the
-    object, squared, a quarter being all that is asked: what only resembles the object shows here and there, and fills nothing.
+    The root of the share of places that the pose explains, the (geometric) mean presence where it puts the template, and the
+    part of the region that the template fills, beside what it fills of the objects it was made of (it may lack thin parts):
+    what only resembles the object shows here and there, and fills little.
     """
-    filled = float((view.presence > 0.5).sum()) * STRIDE**2 / view.region**2
-    return math.sqrt(explained) * math.exp(min(covered, 0.0)) * min(filled / _FILLED, 1.0) ** 2
+    pixels = transform_homography(view.crop_from_view.float().to(tangents), tangents)
+    filled = float((pixels.amax(0) - pixels.amin(0)).max()) / (view.region * template.share)
+    return math.sqrt(explained) * math.exp(min(covered, 0.0)) * min(filled, 1.0) ** 2
 
 
 def covariances(information: Tensor, cam_from_view: Tensor, scale: float, places: Places, config: EstimatorConfig) -> Tensor:
