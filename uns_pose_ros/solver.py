@@ -35,7 +35,7 @@ class EstimatorConfig:
     max_instances: int = 5  # a category and image
     presence: float = 0.5  # probability above which a place shows an object
     least_places: int = 6  # connected places that make an object
-    score_threshold: float = 0.2  # estimates below are not returned
+    score_threshold: float = 0.22  # estimates below are not returned
     triples: int = 384  # hypotheses are twice as many
     places: int = 400  # of the object that hypotheses are judged by, at most
     vertices: int = 12  # likeliest ones kept a place
