@@ -169,7 +169,7 @@ def test_weights_that_were_not_fetched(trucks: Path, tmp_path: Path, refused: Re
 def test_a_file_that_holds_no_weights(trucks: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert "does not hold the weights" in refused("weights", "--source", trucks / "clip_01" / "features.safetensors")
-    assert "weights 'yolo' are unknown: dinov2_vits14, u2netp are valid" in refused("weights", "yolo")
+    assert "weights 'yolo' are unknown: dinov2_vits14, u2netp, mobile_sam are valid" in refused("weights", "yolo")
 
 
 def test_a_device_that_is_not_here(trucks: Path, refused: Refused) -> None:
