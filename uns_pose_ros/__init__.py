@@ -6,3 +6,5 @@ import os
 # made an estimate 15 times slower. Read when PyTorch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+__version__ = "0.1.0"
