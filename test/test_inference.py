@@ -15,8 +15,7 @@ from uns_pose_ros.backbone import load_backbone
 from uns_pose_ros.datatypes import Camera, Frame, InvalidInput
 from uns_pose_ros.geometry import angle_between
 from uns_pose_ros.inference import Estimator, EstimatorConfig, neighbours, overlap
-from uns_pose_ros.pose_search import Places, Template
-from uns_pose_ros.solver import View, quality
+from uns_pose_ros.solver import quality
 from uns_pose_ros.video import load_video, read_image
 from uns_pose_ros.views import photographs
 
@@ -108,15 +107,23 @@ def test_boxes_are_neighbours_through_others() -> None:
 
 
 def test_what_the_template_fills_of_its_region_is_in_the_score() -> None:
-    one = torch.eye(3, dtype=torch.float64)
-    places = Places(torch.zeros(1, 2), torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64), 0.1)
-    view = View(places, torch.zeros(32, 32), 224, one, one, 172.0)
-    template = Template(torch.zeros(2, 3), torch.zeros(1, 3), torch.ones(1, 2, dtype=torch.bool), torch.zeros(3))
-    whole, half = torch.tensor([[10.0, 0], [182, 50]]), torch.tensor([[10.0, 0], [30, 86]])
-    assert quality(view, template, 0.81, 0.0, whole) == pytest.approx(0.9)  # the root of what is explained
-    assert quality(view, template, 0.81, math.log(0.5), whole) == pytest.approx(0.45)
-    assert quality(view, template, 0.81, 0.0, half) == pytest.approx(0.9 / 4)
-    assert quality(view, replace(template, share=0.5), 0.81, 0.0, half) == pytest.approx(0.9)  # it never reaches farther
+    explained, covered = torch.tensor([0.81, 0.81, 0.81, 0.81]), torch.tensor([0.0, math.log(0.5), 0.0, 0.0])
+    score = quality(explained, covered, torch.tensor([1.0, 1.0, 0.5, 1.7]))  # the root of what is explained
+    assert score.tolist() == pytest.approx([0.9, 0.45, 0.9 / 4, 0.9])  # it never fills more than all
+
+
+def test_regions_are_answered_together_as_each_would_be_alone(estimator: Estimator, frame: Frame) -> None:
+    image = read_image(frame.image)
+    whole = estimator(image, frame.camera)[0].box
+    regions = torch.stack([whole, torch.tensor([0.0, 0, 60, 60]), whole + torch.tensor([-20.0, -10, 20, 10])])
+    alone = [estimator(image, frame.camera, region[None]) for region in regions]
+    answers = estimator(image, frame.camera, regions)
+    assert len(answers) == sum(map(len, alone))
+    for one in (found[0] for found in alone if found):
+        other = min(answers, key=lambda answer: abs(answer.score - one.score))
+        assert float(angle_between(one.cam_from_canon[:3, :3], other.cam_from_canon[:3, :3])) < 3
+        assert other.score == pytest.approx(one.score, abs=0.03)
+        assert torch.allclose(one.box, other.box, atol=3)
 
 
 def test_the_covariance_is_one_and_grows_when_the_picture_is_covered(estimator: Estimator, frame: Frame) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from uns_pose_ros import pose_search
+from uns_pose_ros import pose_search, refinement, solver
+from uns_pose_ros.datatypes import Camera
 from uns_pose_ros.geometry import angle_between, random_rotations, rotation_from_vector
 from uns_pose_ros.pose_search import Places, Template
 
@@ -18,46 +19,91 @@ def cloud(generator: torch.Generator) -> Template:
     return Template(points, torch.tensor([[0.0, 0.0, 1.0]]), torch.ones(1, 120, dtype=torch.bool), points.mean(0))
 
 
+def seen(template: Template, rotation: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
+    """Tangents (V, 2) of the template under a pose (3, 3), (3,)."""
+    return refinement.project(template, rotation[None, None], translation[None, None]).tangents[0, :, 0].T
+
+
 def observe(
     template: Template, rotation: torch.Tensor, translation: torch.Tensor, outliers: float, generator: torch.Generator
 ) -> Places:
     """A place for every point, half a cell of noise; some places believe in a wrong vertex instead."""
-    tangents, _ = pose_search.project_template(template, rotation[None], translation[None])
     count = len(template.vertices)
     vertex = torch.stack([torch.arange(count), torch.randint(count, (count,), generator=generator)], 1)
     wrong = torch.rand(count, generator=generator) < outliers
     probability = torch.tensor([[0.8, 0.1]]).repeat(count, 1)
     probability[wrong] = torch.tensor([0.05, 0.85])
     cell = CELL / float(translation[2])
-    return Places(tangents[0].T + 0.5 * cell * torch.randn(count, 2, generator=generator), probability, vertex, cell)
+    tangents = seen(template, rotation, translation) + 0.5 * cell * torch.randn(count, 2, generator=generator)
+    return Places(tangents[None], probability[None], vertex[None], torch.tensor([cell]))
 
 
-def search(places: Places, template: Template, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    place, vertex = pose_search.draw_triples(places, 300, generator)
-    rotation, translation = pose_search.poses_from_triples(places.tangents[place], template.vertices[vertex])
-    sound = rotation.isfinite().all(-1).all(-1) & (translation[:, 2] > 0.6)
-    rotation, translation = rotation[sound], translation[sound]
-    fit = pose_search.kernel(places, template, rotation, translation, 3.0)
-    best = pose_search.distinct(rotation, pose_search.agreement(fit, places, 0.05), 25.0, 6)
-    rotation, translation, _ = pose_search.refine(
-        places, template, rotation[best], translation[best], (3.0, 2.0, 1.5, 1.5), 0.05
+def together(several: list[Places], room: int) -> Places:
+    """Crops with `room` places at least, the shorter lists filled up."""
+    room = max(room, *(one.tangents.shape[1] for one in several))
+
+    def filled(parts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([torch.nn.functional.pad(part, (0, 0, 0, room - part.shape[1])) for part in parts])
+
+    return Places(
+        filled([one.tangents for one in several]),
+        filled([one.probability for one in several]),
+        filled([one.vertex for one in several]),
+        torch.cat([one.cell for one in several]),
     )
-    fit = pose_search.kernel(places, template, rotation, translation, 1.5)
-    winner = int(pose_search.agreement(fit, places, 0.05).argmax())
-    return rotation[winner], translation[winner]
+
+
+def search(places: Places, template: Template) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best pose of each crop, (B, 3, 3), (B, 3)."""
+    tangents, vertex = pose_search.draw_triples(places, 300)
+    rotation, translation = pose_search.poses_from_triples(tangents, template.vertices[vertex])
+    score = pose_search.rate(places, template, rotation, translation, 3.0, 0.05)
+    best, found = pose_search.distinct(rotation, score, 25.0, 6)
+    assert bool(found[:, 0].all())
+    rotation = torch.take_along_dim(rotation, best[..., None, None], 1).transpose(0, 1)
+    translation = torch.take_along_dim(translation, best[..., None], 1).transpose(0, 1)
+    rotation, translation, _ = refinement.refine(places, template, rotation, translation, (3.0, 2.0, 1.5, 1.5), 0.05)
+    fit = refinement.kernel(places, refinement.project(template, rotation, translation), 1.5)
+    winner, crop = pose_search.agreement(fit, places.presence, 0.05).argmax(0), torch.arange(len(best))
+    return rotation[winner, crop], translation[winner, crop]
 
 
 @pytest.mark.parametrize("distance", [1.6, 4.0, 30.0])
 @pytest.mark.parametrize("outliers", [0.0, 0.5])
-def test_finds_the_pose_near_and_far_with_half_of_the_places_wrong(distance: float, outliers: float) -> None:
+def test_finds_the_poses_near_and_far_with_half_of_the_places_wrong(distance: float, outliers: float) -> None:
     generator = torch.Generator().manual_seed(3)
-    for truth in random_rotations(4, generator).float():
-        template = cloud(generator)
-        translation = torch.tensor([0.1, -0.05, distance])
-        places = observe(template, truth, translation, outliers, generator)
-        rotation, moved = search(places, template, generator)
-        assert float(angle_between(rotation, truth)) < 6.0
-        assert abs(float(moved[2]) / distance - 1) < 0.1
+    template = cloud(generator)
+    truth, translation = random_rotations(4, generator).float(), torch.tensor([0.1, -0.05, distance])
+    places = together([observe(template, one, translation, outliers, generator) for one in truth], 0)
+    rotation, moved = search(places, template)
+    assert float(angle_between(rotation, truth).max()) < 6.0
+    assert float((moved[:, 2] / distance - 1).abs().max()) < 0.1
+
+
+def test_a_crop_is_answered_as_it_would_be_alone() -> None:
+    generator = torch.Generator().manual_seed(5)
+    template = cloud(generator)
+    poses = [(one, torch.tensor([0.0, 0.1, 3.0])) for one in random_rotations(3, generator).float()]
+    several = [observe(template, *pose, 0.2, generator) for pose in poses]
+    one = several[1]
+    several[1] = Places(one.tangents[:, :50], one.probability[:, :50], one.vertex[:, :50], one.cell)
+    rotation, moved = search(together(several, 150), template)
+    for k, one in enumerate(several):
+        alone, there = search(one, template)
+        assert float(angle_between(rotation[k], alone[0])) < 0.1
+        assert torch.allclose(moved[k], there[0], atol=1e-3)
+
+
+def test_some_of_the_places_are_spread_over_all_that_show_something() -> None:
+    generator = torch.Generator().manual_seed(5)
+    template = cloud(generator)
+    places = together([observe(template, torch.eye(3), torch.tensor([0.0, 0.0, 3.0]), 0.0, generator)], 300)
+    assert places.count.tolist() == [120]
+    few = places.some(40, 1)
+    assert few.vertex[0, :, 0].tolist() == (torch.arange(40) * 119 / 39).round().long().tolist()
+    all_of_them = places.some(200, 2)  # more than there are
+    assert torch.equal(all_of_them.vertex[0, :120], places.vertex[0, :120])
+    assert all_of_them.count.tolist() == [120]
 
 
 def test_a_triple_without_noise_gives_the_weak_perspective_pose_and_its_mirror_image() -> None:
@@ -65,9 +111,10 @@ def test_a_triple_without_noise_gives_the_weak_perspective_pose_and_its_mirror_i
     truth = random_rotations(20, generator).float()
     model = torch.randn(20, 3, 3, generator=generator)
     image = (model @ truth.mT)[..., :2] * 0.25 + torch.tensor([0.3, -0.2])
-    rotation, translation = pose_search.poses_from_triples(image, model)
+    rotation, translation = (both[0] for both in pose_search.poses_from_triples(image[None], model[None]))
     errors = angle_between(rotation.view(2, 20, 3, 3), truth).amin(0)
     assert float(errors.max()) < 0.5
+    assert torch.allclose(pose_search.orthonormal(rotation), rotation, atol=1e-3)
     assert torch.allclose(
         (translation[:20, 2] + (rotation[:20] @ model.mean(1)[..., None])[:, 2, 0]), torch.full((20,), 4.0), rtol=1e-3
     )
@@ -78,20 +125,51 @@ def test_refinement_converges_to_the_truth_and_its_information_is_that_of_the_pr
     template = cloud(generator)
     truth = random_rotations(1, generator)[0].float()
     translation = torch.tensor([0.0, 0.1, 2.5])
-    tangents, _ = pose_search.project_template(template, truth[None], translation[None])
+    tangents = seen(template, truth, translation)
     count = len(template.vertices)
-    places = Places(tangents[0].T, torch.full((count, 1), 0.95), torch.arange(count)[:, None], CELL / 2.5)
-    start = rotation_from_vector(torch.tensor([[0.1, -0.1, 0.15]])) @ truth
-    rotation, moved, information = pose_search.refine(
-        places, template, start, translation[None] + 0.05, (6.0, 6.0, 3.0, 2.0, 1.0, 1.0), 0.01
+    places = Places(
+        tangents[None], torch.full((1, count, 1), 0.95), torch.arange(count)[None, :, None], torch.tensor([CELL / 2.5])
     )
-    assert float(angle_between(rotation[0], truth)) < 0.05
-    assert torch.allclose(moved[0], translation, atol=2e-3)
-    assert bool((torch.linalg.eigvalsh(information[0]) > 0).all())
+    start = rotation_from_vector(torch.tensor([[0.1, -0.1, 0.15]])) @ truth
+    rotation, moved, information = refinement.refine(
+        places, template, start[None], translation[None, None] + 0.05, (6.0, 6.0, 3.0, 2.0, 1.0, 1.0), 0.01
+    )
+    assert float(angle_between(rotation[0, 0], truth)) < 0.05
+    assert torch.allclose(moved[0, 0], translation, atol=2e-3)
+
+    def motion(vector: torch.Tensor) -> torch.Tensor:
+        return seen(template, rotation_from_vector(vector[3:]) @ rotation[0, 0], moved[0, 0] + vector[:3]).flatten()
+
+    slope = torch.autograd.functional.jacobian(motion, torch.zeros(6))  # every place is its vertex with a weight near 0.94
+    weight = 0.95 * 0.95 / (0.95 + 0.95 * 0.01)
+    assert torch.allclose(information[0, 0], weight * slope.T @ slope, rtol=0.01, atol=0.01)
 
 
-def test_distinct_keeps_the_best_of_each_neighbourhood() -> None:
+def test_distinct_keeps_the_best_of_each_neighbourhood_and_says_where_nothing_is_left() -> None:
     turns = torch.tensor([0.0, 5.0, 90.0, 95.0, 180.0]).deg2rad()
     rotation = rotation_from_vector(turns[:, None] * torch.tensor([0.0, 0.0, 1.0]))
-    chosen = pose_search.distinct(rotation, torch.tensor([1.0, 2.0, 0.5, 0.1, 1.5]), 25.0, 4)
-    assert chosen.tolist() == [1, 4, 2]
+    score = torch.tensor([[1.0, 2.0, 0.5, 0.1, 1.5], [-torch.inf, -torch.inf, -torch.inf, 0.1, -torch.inf]])
+    chosen, found = pose_search.distinct(torch.stack([rotation, rotation]), score, 25.0, 4)
+    assert chosen[0, :3].tolist() == [1, 4, 2]
+    assert found.tolist() == [[True, True, True, False], [True, False, False, False]]
+    assert int(chosen[1, 0]) == 3
+
+
+def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
+    """Tensors without values stand for those of a device that has not computed them yet."""
+    generator = torch.Generator().manual_seed(1)
+    known = cloud(generator)
+    template = Template(
+        known.vertices.to("meta"), known.directions.to("meta"), known.visible.to("meta"), known.centre.to("meta")
+    )
+    config = solver.EstimatorConfig(places=60)
+    camera = Camera(torch.tensor([[300.0, 0, 112], [0, 300, 112], [0, 0, 1]], dtype=torch.float64), 224, 224)
+    probability = torch.zeros(3, 32, 32, 120, device="meta")
+    crop_from_image = torch.eye(3, dtype=torch.float64).expand(3, 3, 3)
+    view = solver.look(probability, probability.sum(-1), 224, crop_from_image, camera, config)
+    told = solver.explain(view, template, *solver.hypotheses(view.places, template, config), config)
+    assert told.device.type == "meta"
+    modes = solver.received(torch.zeros(told.shape))
+    assert modes.rotation.shape == (3, config.modes + 3, 3, 3)
+    with pytest.raises(RuntimeError):  # which tells when it is
+        view.places.presence[view.places.presence > 0.5]

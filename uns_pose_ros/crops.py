@@ -46,15 +46,22 @@ def crop(image: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
     channels = image.shape[0]
     grey = torch.full((), 127.0 if channels == 3 else 0.0, device=image.device)
     out = torch.empty(len(boxes), channels, size, size, device=image.device)
-    for k, matrix in enumerate(maps):
-        factor = max(1, int(1 / float(matrix[0, 0])))
-        source = image.float()[None]
+    pixel = torch.arange(size, device=image.device)
+    for k, (x0, y0, x1, _) in enumerate(boxes.tolist()):
+        step = max(x1 - x0, 1e-6) / size  # px of the image to one of the crop
+        factor = max(1, int(step))
+        left, top = (max(0, int(low / factor) - 2) * factor for low in (x0, y0))
+        right, bottom = (int(low + size * step) + 2 * factor + 1 for low in (x0, y0))
+        source = image[:, top : max(bottom, top + 1), left : max(right, left + 1)].float()[None]
+        if not source.numel():  # all of it is outside
+            out[k] = grey
+            continue
         if factor > 1:
             source = avg_pool2d(source, factor, ceil_mode=True, count_include_pad=False)
-        pixel = torch.arange(size, dtype=torch.float64, device=image.device)
-        x = ((pixel - matrix[0, 2]) / matrix[0, 0] + 0.5) / factor
-        y = ((pixel - matrix[1, 2]) / matrix[1, 1] + 0.5) / factor
-        x, y = x / source.shape[3] * 2 - 1, y / source.shape[2] * 2 - 1
-        where = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).float()
+        x, y = (
+            ((pixel + 0.5) * step + (low - near + 0.5)) * (2 / (factor * source.shape[axis])) - 1
+            for low, near, axis in ((x0, left, 3), (y0, top, 2))
+        )
+        where = torch.stack([x.expand(size, size), y[:, None].expand(size, size)], -1)
         out[k] = grid_sample(source - grey, where[None], align_corners=False, padding_mode="zeros")[0] + grey
     return out, maps

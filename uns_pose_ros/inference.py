@@ -177,7 +177,8 @@ class Estimator:
         scale = self.config.search_size / max(height, width)
         rows, columns = (max(1, round(side * scale / PATCH)) for side in (height, width))
         size = (rows * PATCH, columns * PATCH)
-        small = F.interpolate(picture[None].float(), size, mode="bilinear", antialias=True, align_corners=False)
+        source = picture[None] if picture.device.type == "cpu" else picture[None].float()  # bytes: 7 times as fast there
+        small = F.interpolate(source, size, mode="bilinear", antialias=True, align_corners=False)
         tokens = self._tokens(small)
         unit = torch.tensor([width / (2 * columns), height / (2 * rows)] * 2, dtype=torch.float64)  # px a place
         return [self._blobs(runtime.read(tokens)[1][0].float().cpu().numpy()) * unit for runtime in runtimes]
@@ -215,10 +216,7 @@ class Estimator:
         """Likewise for each square (N, 4), all at once."""
         crops, maps = crop(picture, squares, runtime.crop_size)
         probability, presence = runtime.read(self._tokens(crops))
-        solved = [
-            solve(runtime.model, runtime.template, probability[k], presence[k], runtime.crop_size, maps[k], camera, self.config)
-            for k in range(len(crops))
-        ]
+        solved = solve(runtime.model, runtime.template, probability, presence, runtime.crop_size, maps, camera, self.config)
         least = self.config.score_threshold
         return [estimate if estimate is not None and estimate.score >= least else None for estimate in solved]
 
