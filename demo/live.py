@@ -122,13 +122,14 @@ class LiveCamera:
         self._node.destroy_client(client)
 
     def _publish(self, frame: Frame) -> int:
-        now, camera = self._node.get_clock().now(), frame.camera
+        picture, camera = read_image(frame.image).numpy(), frame.camera
+        now = self._node.get_clock().now()
         header = Header(stamp=now.to_msg(), frame_id=FRAME)
         info = CameraInfo(header=header, width=camera.width, height=camera.height, distortion_model="plumb_bob")
         info.k = [float(value) for value in camera.matrix.flatten()]
         info.d = [float(value) for value in camera.distortion]
         self._infos.publish(info)
-        self._images.publish(array_to_image(read_image(frame.image).numpy(), "rgb8", header))
+        self._images.publish(array_to_image(picture, "rgb8", header))
         return int(now.nanoseconds)
 
     def _answer(self, stamp: int) -> Answer | None:

@@ -24,7 +24,9 @@ LEVELS: dict[str, int] = {
     **dict.fromkeys(["shapes", "alignment", "cluster", "consensus", "turns", "symmetry"], 2),
     **dict.fromkeys(["synchronization", "extension", "axes"], 2),
     **dict.fromkeys(["augmentation", "network", "template", "views", "fitting"], 2),
-    **dict.fromkeys(["training", "pose_search", "solver", "scale", "inference", "fallback", "fusion", "tracking"], 3),
+    **dict.fromkeys(
+        ["training", "pose_search", "refinement", "solver", "scale", "inference", "fallback", "fusion", "tracking"], 3
+    ),
     **dict.fromkeys(["evaluation", "bag_evaluation", "bag_plot", "bag_results", "pose_plot"], 4),
     **dict.fromkeys(["alignment_picture", "training_picture", "page", "report", "report_videos", "viewer"], 4),
     **dict.fromkeys(["preparation", "stages", "doctor"], 4),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import itertools
 import math
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +23,6 @@ from visualization_msgs.msg import Marker
 
 from ros_robot import PATIENCE, Robot
 from uns_pose_ros.nodes.compat import array_to_image
-from uns_pose_ros.nodes.worker import Worker
 
 PLAIN = ("-p", "models:=[plain]")
 
@@ -305,24 +303,3 @@ def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(robot: Robot, a
     assert process.returncode == 2
     assert len(log.splitlines()) == 1
     assert argument.split(":=")[0] in log
-
-
-def test_the_worker_takes_the_newest_item_and_counts_those_replaced() -> None:
-    begun, go, done, seen, replaced = threading.Event(), threading.Event(), threading.Event(), [], []
-
-    def work(item: int) -> None:
-        seen.append(item)
-        begun.set()
-        go.wait(PATIENCE)
-        if item == 5:
-            done.set()
-
-    worker: Worker[int] = Worker(work, lambda: replaced.append(1))
-    worker.put(1)
-    assert begun.wait(PATIENCE)
-    for item in (2, 3, 4, 5):
-        worker.put(item)
-    go.set()
-    assert done.wait(PATIENCE)
-    assert worker.stop(PATIENCE)
-    assert (seen, len(replaced)) == ([1, 5], 3)

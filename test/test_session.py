@@ -19,29 +19,8 @@ from uns_pose_ros.nodes import session
 from uns_pose_ros.nodes.diagnostics import Health
 from uns_pose_ros.nodes.recorder_parameters import RecorderParameters
 from uns_pose_ros.nodes.session import Session
-from uns_pose_ros.nodes.worker import Worker
 from uns_pose_ros.photo import Photo
 from uns_pose_ros.recording import Recording, Shot
-
-
-def test_a_worker_with_slots_keeps_the_order_drops_the_oldest_and_finishes_what_waits() -> None:
-    go, begun, seen, replaced = threading.Event(), threading.Event(), list[int](), list[int]()
-
-    def work(item: int) -> None:
-        begun.set()
-        go.wait(PATIENCE)
-        seen.append(item)
-
-    worker: Worker[int] = Worker(work, lambda: replaced.append(1), slots=2)
-    worker.put(0)
-    assert begun.wait(PATIENCE)
-    for item in (1, 2, 3):
-        worker.put(item)
-    assert not worker.offer(4)
-    go.set()
-    assert worker.stop(60, finish=True)
-    assert (seen, len(replaced)) == ([0, 2, 3], 1)
-    assert not worker.offer(5)
 
 
 def taken(scene: int) -> tuple[Photo, Shot]:

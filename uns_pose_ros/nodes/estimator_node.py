@@ -37,7 +37,7 @@ from uns_pose_ros.nodes.publishing import Results
 from uns_pose_ros.nodes.regions import SEARCH, SOURCES
 from uns_pose_ros.nodes.running import FAILURE, ManagedNode, one_line
 from uns_pose_ros.nodes.transforms import CameraMotion
-from uns_pose_ros.nodes.worker import Worker
+from uns_pose_ros.nodes.worker import Worker, apart
 from uns_pose_ros.scale import in_metres
 from uns_pose_ros.tracking import Tracker, TrackerConfig, TrackState
 
@@ -90,11 +90,7 @@ class EstimatorNode(ManagedNode):
         try:
             config = parameters.read(self, EstimatorConfig)
             self._most = config.max_instances
-            models = self._models(self._settings)
-            self._estimator = FallbackEstimator(models, self._settings.device, config, make=self._make)
-            grey = np.full((480, 640, 3), 128, np.uint8)
-            focal = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64)
-            self._estimator(grey, Camera(focal, 640, 480))  # the first call is slow: memory, kernels
+            self._estimator = apart(lambda: self._warm_estimator(config))
         except Exception as error:  # a fault at this border must become FAILURE, not the end of the process
             self._estimator = None
             if self.context.ok():
@@ -275,11 +271,19 @@ class EstimatorNode(ManagedNode):
         _check_categories(settings, models)
         return models
 
+    def _warm_estimator(self, config: EstimatorConfig) -> FallbackEstimator:
+        estimator = FallbackEstimator(self._models(self._settings), self._settings.device, config, make=self._make)
+        grey = np.full((480, 640, 3), 128, np.uint8)
+        focal = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64)
+        estimator(grey, Camera(focal, 640, 480))  # the first call is slow: memory, kernels
+        return estimator
+
     def _switch(self, settings: NodeParameters) -> None:
         """Other models in place of the present ones, which the worker uses meanwhile; raises InvalidInput, and they stay."""
         assert self._estimator is not None
         try:
-            ready = self._estimator.of(self._models(settings))
+            estimator = self._estimator
+            ready = apart(lambda: estimator.of(self._models(settings)))
         except Exception as error:  # whatever it is, it must be the answer to who asked, not the end of the process
             raise InvalidInput(f"models stay as they are: {one_line(error)}") from None
         with self._lock:
