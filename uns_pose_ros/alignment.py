@@ -53,9 +53,11 @@ def feature_distances(a: Shapes, b: Shapes) -> Tensor:
 
     Memory: 4 * B * (V K)**2 bytes, 16 MB a pair with the defaults.
     """
-    likeness = torch.einsum("bvkc,bwlc->bvkwl", a.features, b.features)
-    to_b = _chord(likeness.amax(4)).mul_(a.share[..., None]).sum(2)
-    to_a = _chord(likeness.amax(2)).mul_(b.share[:, None]).sum(3)
+    ours, theirs = (one.features.transpose(1, 2) for one in (a, b))  # (B, K, V, C): over what is not last, maxima are fast
+    likeness = ours.flatten(1, 2) @ theirs.flatten(1, 2).mT
+    likeness = likeness.unflatten(2, theirs.shape[1:3]).unflatten(1, ours.shape[1:3])  # (B, K, V, L, W)
+    to_b = _chord(likeness.amax(3)).mul_(a.share.mT[..., None]).sum(1)
+    to_a = _chord(likeness.amax(1)).mul_(b.share.mT[:, None]).sum(2)
     return ((to_b + to_a) / 2).masked_fill_(~(a.seen[:, :, None] & b.seen[:, None]), torch.inf)
 
 
@@ -132,26 +134,29 @@ def _one_way(
         chosen = torch.linspace(0, points.shape[1] - 1, vertices, device=points.device).round().long()
         points, weight, distances = points[:, chosen], weight[:, chosen], distances[:, chosen]
     pairs, count, size = distances.shape
-    cells = round(b.nearest.shape[1] ** (1 / 3))
-    scale = (1 / b.cell)[:, None, :, None]
     weight = weight / weight.sum(1, keepdim=True).clamp_min(1e-9)
     first = torch.arange(pairs, device=points.device)[:, None, None]
-    table, rows = b.nearest.reshape(-1), distances.reshape(-1)
-    row = (first * count + torch.arange(count, device=points.device)) * size
+    rows, row = distances.reshape(-1), (first * count + torch.arange(count, device=points.device)) * size
     planes = b.points.permute(2, 0, 1).reshape(3, -1)
     result = []
     for part in b_from_a.split(max(1, 2**19 // (pairs * count)), 1):  # some MB a buffer: they stay in the cache
         moved = part[..., :3, :3] @ points.mT[:, None] + part[..., :3, 3:]  # (B, H, 3, count)
-        cell = ((moved - b.low[:, None, :, None]) * scale).clamp_(0, cells - 1).int()
-        flat = ((first * cells + cell[:, :, 0]) * cells + cell[:, :, 1]) * cells + cell[:, :, 2]
-        nearest = table.index_select(0, flat.reshape(-1)).view(flat.shape).long()
-        vertex = (nearest + first * size).reshape(-1)
-        square = sum((moved[:, :, k] - planes[k].index_select(0, vertex).view(flat.shape)).square_() for k in range(3))
-        cost = (1 - alpha) * torch.as_tensor(square).sqrt() + alpha * rows.index_select(0, (nearest + row).reshape(-1)).view(
-            flat.shape
-        )
+        nearest = _nearest(moved, b)
+        vertex = (nearest + first * size).view(-1)
+        square = sum((moved[:, :, k] - planes[k].index_select(0, vertex).view(nearest.shape)).square_() for k in range(3))
+        unlike = rows.index_select(0, (nearest + row).view(-1)).view(nearest.shape)
+        cost = torch.add(unlike * alpha, torch.as_tensor(square).sqrt(), alpha=1 - alpha)
         result.append((cost @ weight[..., None])[..., 0])
     return torch.cat(result, 1)
+
+
+def _nearest(moved: Tensor, b: Shapes) -> Tensor:
+    """Vertices (B, H, N) int64 of b nearest to the cells that hold points (B, H, 3, N)."""
+    cells = round(b.nearest.shape[1] ** (1 / 3))
+    cell = ((moved - b.low[:, None, :, None]) * (1 / b.cell)[:, None, :, None]).clamp_(0, cells - 1).int()
+    first = torch.arange(len(moved), device=moved.device, dtype=torch.int32)[:, None, None] * cells**3
+    flat = torch.add(cell[:, :, 2] + first, cell[:, :, 1], alpha=cells).add_(cell[:, :, 0], alpha=cells**2)
+    return b.nearest.view(-1).index_select(0, flat.view(-1)).view(flat.shape).long()
 
 
 def exact_energies(
@@ -218,12 +223,13 @@ def view_likeness(b_from_a: Tensor, a: Shapes, b: Shapes, width: float) -> tuple
 
 def _one_way_likeness(b_from_a: Tensor, a: Shapes, b: Shapes, width: float) -> tuple[Tensor, Tensor]:
     rotation = split_similarity(b_from_a)[0].float()
+    nearest = _nearest(transform(b_from_a.float(), a.points[:, None]).mT, b)  # (B, K, V)
+    first = torch.arange(len(rotation), device=rotation.device)[:, None] * b.points.shape[1]
     result = []
     for k in range(b_from_a.shape[1]):
-        nearest = torch.cdist(transform(b_from_a[:, k].float(), a.points), b.points).argmin(2)
+        rows = (nearest[:, k] + first).flatten()
         there = [
-            torch.take_along_dim(t, nearest.view(*nearest.shape, *(1,) * (t.ndim - 2)), 1)
-            for t in (b.features, b.direction, b.share)
+            t.flatten(0, 1).index_select(0, rows).view(len(first), -1, *t.shape[2:]) for t in (b.features, b.direction, b.share)
         ]
         same = (a.direction @ rotation[:, None, k].mT) @ there[1].mT  # (B, V, K, K) cosine between directions
         kernel = torch.exp((same - 1) / math.radians(width) ** 2) * (there[2] > 0)[:, :, None]
