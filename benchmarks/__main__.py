@@ -44,7 +44,12 @@ def main() -> None:
     others = [name for name, package in (("openvino", "openvino"), ("onnx", "onnxruntime")) if find_spec(package)]
     if torch.cuda.is_available():
         others = ["torch-compile"]
-    cases = [("torch", 224, [1, 5, 16]), ("torch", 448, [1]), *((name, 224, [1]) for name in others)]
+    cases = [
+        ("torch", 224, [1, 5, 16]),
+        ("torch", 448, [1]),
+        ("torch-fp32", 224, [1, 5]),
+        *((name, 224, [1]) for name in others),
+    ]
     figures["estimate"] = estimate.benchmark(model, video, cases, rounds, "auto")
     print(estimate.table(figures["estimate"]), flush=True)
     if find_spec("rclpy") is None:

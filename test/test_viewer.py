@@ -101,7 +101,7 @@ def test_the_command_serves_a_bag_until_it_is_interrupted(chair_model: Path, tmp
         with urllib.request.urlopen(told.split()[0], timeout=60) as answer:
             assert answer.status == 200
         process.send_signal(signal.SIGINT)
-        assert process.wait(300) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
 

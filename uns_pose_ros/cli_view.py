@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -51,11 +52,11 @@ def view(
     find = Estimator(storage.load_model(model), device=device, config=estimator)
     shots = _of_bag(sources[0], find, bag) if bags.is_bag(sources[0]) else _of_photographs(sources, find, camera)
     shown = Viewer(shots, viewer.shapes_of(find.models), host, port)
-    print(f"http://{host}:{shown.port}  (Ctrl-C ends)", flush=True)
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        shown.close()
+    with contextlib.suppress(KeyboardInterrupt):
+        print(f"http://{host}:{shown.port}  (Ctrl-C ends)", flush=True)
+        while True:  # a signal that another thread is given is seen by this one only when it runs
+            time.sleep(0.5)
+    shown.close()
 
 
 def _of_bag(path: Path, find: Estimator, config: BagConfig) -> list[Shot]:
