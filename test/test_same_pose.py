@@ -147,3 +147,30 @@ def test_a_bag_played_into_the_live_node_gives_the_poses_of_its_evaluation(
             compared += 1
     assert compared >= 3
     assert robot.interrupt(node)[0] == 0
+
+
+def test_only_the_worker_of_a_node_keeps_threads_to_compute_with(chair_model: Path) -> None:
+    """With those of another thread beside them they would sleep whenever they wait, see `worker.apart`."""
+    code = f"""
+import time
+from pathlib import Path
+import rclpy
+from uns_pose_ros.nodes.estimator_node import EstimatorNode
+
+def threads():
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum(not name.startswith("dds") for name in names)
+
+rclpy.init(args=["--ros-args", "-p", "models:=[{chair_model}]", "-p", "device:=cpu"])
+node = EstimatorNode()
+before = threads()
+node.start()
+end = time.monotonic() + 30
+while threads() > before + 1 and time.monotonic() < end:
+    time.sleep(0.1)
+print(threads() - before)
+node.close()
+rclpy.shutdown()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split()[-1:] == ["1"], done.stdout + done.stderr[-500:]  # the worker, which has not computed yet

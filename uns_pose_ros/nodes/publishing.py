@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from geometry_msgs.msg import PoseArray
+from geometry_msgs.msg import Point, PoseArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+from torch import Tensor
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
@@ -18,6 +19,7 @@ from uns_pose_ros import drawing
 from uns_pose_ros.datatypes import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.nodes import conversions
 from uns_pose_ros.nodes.compat import TransformBroadcaster, array_to_image
+from uns_pose_ros.nodes.worker import apart
 
 RESULTS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -40,8 +42,7 @@ class Results:
     def use(self, models: Sequence[CategoryModel]) -> None:
         """Estimates are of these models from now on; to be called when `clear` has taken those of others away."""
         self._models: Mapping[str, CategoryModel] = {model.category: model for model in models}
-        self._centres = {model.category: (model.vertices.amin(0) + model.vertices.amax(0)) / 2 for model in models}
-        self._meshes = {model.category: conversions.mesh_points(model) for model in models}
+        self._centres, self._meshes = apart(lambda: tables(models))
 
     def publish(
         self, header: Header, picture: np.ndarray, camera: Camera, seen: Sequence[PoseEstimate], sent: Sequence[PoseEstimate],
@@ -81,3 +82,9 @@ class Results:
         """Destroy the publishers; the transform broadcaster is the node's."""
         for publisher in (self._detections, self._poses, self._markers, self._overlay):
             self._node.destroy_lifecycle_publisher(publisher)
+
+
+def tables(models: Sequence[CategoryModel]) -> tuple[dict[str, Tensor], dict[str, list[Point]]]:
+    """By category: the middle (3,) of the template's extents, and the corners of its triangles, canonical units."""
+    centres = {model.category: (model.vertices.amin(0) + model.vertices.amax(0)) / 2 for model in models}
+    return centres, {model.category: conversions.mesh_points(model) for model in models}
