@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from uns_pose_ros import pose_search
@@ -101,18 +103,9 @@ def look(
 ) -> Look:
     """The strongest places of the crops."""
     device, (batch, rows, columns) = presence.device, presence.shape
-    side = (size - 1) / 2
-    cam_from_crop = torch.linalg.inv(crop_from_image.cpu() @ camera.matrix)
-    view_from_cam = looking(cam_from_crop @ torch.tensor([side, side, 1.0], dtype=torch.float64))
-    view_from_crop = view_from_cam @ cam_from_crop
-    middle = torch.tensor([[side, side, 1.0], [side + STRIDE, side, 1.0]], dtype=torch.float64) @ view_from_crop.mT
-    cell = (middle[:, 1, :2] / middle[:, 1, 2:] - middle[:, 0, :2] / middle[:, 0, 2:]).norm(dim=-1)
-    corner = (STRIDE - 1) / 2
-    crop_from_place = torch.tensor([[STRIDE, 0.0, corner], [0.0, STRIDE, corner], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    grid_from_crop = torch.tensor([[2 / size, 0.0, 1 / size - 1], [0.0, 2 / size, 1 / size - 1], [0.0, 0.0, 1.0]]).double()
-    maps = torch.cat([view_from_crop @ crop_from_place, grid_from_crop @ torch.linalg.inv(view_from_crop)], 1).flatten(1)
-    maps, cells = torch.cat([maps, cell[:, None]], 1).float().to(device).split([18, 1], 1)  # sent at once
-    view_from_place, grid_from_view = maps.unflatten(1, (2, 3, 3)).unbind(1)
+    view_from_cam, maps = _views(crop_from_image.cpu().numpy() @ camera.matrix.numpy(), size)
+    view_from_place, grid_from_view, cells = torch.from_numpy(maps).to(device).split([9, 9, 1], 1)  # sent at once
+    view_from_place, grid_from_view = view_from_place.view(-1, 3, 3), grid_from_view.view(-1, 3, 3)
 
     strongest = presence.flatten(1).topk(min(config.places, rows * columns))
     shows = strongest.values > min(config.presence, 0.5)
@@ -127,7 +120,26 @@ def look(
     of_places = probability.flatten(0, 2).index_select(0, row.flatten()).view(*row.shape, probability.shape[-1])
     likeliest = of_places.topk(min(config.vertices, probability.shape[-1]))
     places = Places(ray[..., :2] / ray[..., 2:], likeliest.values * there[..., None], likeliest.indices, cells[:, 0])
-    return Look(places, presence, grid_from_view, view_from_cam.mT, 1 / (1 + 2 * config.margin))
+    return Look(places, presence, grid_from_view, torch.from_numpy(view_from_cam).mT, 1 / (1 + 2 * config.margin))
+
+
+def _views(crop_from_cam: NDArray[np.float64], size: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Rotations view_from_cam (B, 3, 3) of cameras that look at the middles of crops of `size` px, (B, 3, 3) homogeneous.
+
+    Beside them (B, 19): the map from a place's column and row to tangents, `Look.grid_from_view`, and `Places.cell`.
+    """
+    side, corner = (size - 1) / 2, (STRIDE - 1) / 2
+    cam_from_crop = np.linalg.inv(crop_from_cam)
+    view_from_cam = looking(cam_from_crop @ [side, side, 1.0])
+    view_from_crop = view_from_cam @ cam_from_crop
+    middle = view_from_crop @ np.array([[side, side + STRIDE], [side, side], [1.0, 1.0]])
+    tangents = middle[:, :2] / middle[:, 2:]
+    cell = np.hypot(*(tangents[..., 1] - tangents[..., 0]).T)
+    view_from_place = view_from_crop @ np.array([[STRIDE, 0.0, corner], [0.0, STRIDE, corner], [0.0, 0.0, 1.0]])
+    grid_from_crop = np.array([[2 / size, 0.0, 1 / size - 1], [0.0, 2 / size, 1 / size - 1], [0.0, 0.0, 1.0]])
+    grid_from_view = grid_from_crop @ crop_from_cam @ view_from_cam.transpose(0, 2, 1)
+    maps = [view_from_place.reshape(-1, 9), grid_from_view.reshape(-1, 9), cell[:, None]]
+    return view_from_cam, np.concatenate(maps, 1).astype(np.float32)
 
 
 def hypotheses(places: Places, template: Template, config: EstimatorConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -280,10 +292,9 @@ def covariances(information: Tensor, cam_from_view: Tensor, scale: float, cell: 
     return covariance
 
 
-def looking(directions: Tensor) -> Tensor:
-    """Rotations (N, 3, 3) that turn unit directions (N, 3) onto z, by the shortest way to within a turn about z."""
-    z = directions / directions.norm(dim=-1, keepdim=True)
-    aside = torch.where((z[:, 1:2].abs() > 0.9).expand_as(z), z.new_tensor([0.0, 0.0, -1.0]), z.new_tensor([0.0, 1.0, 0.0]))
-    x = torch.linalg.cross(aside, z)
-    x = x / x.norm(dim=-1, keepdim=True)
-    return torch.stack([x, torch.linalg.cross(z, x), z], -2)
+def looking(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotations (N, 3, 3) that turn directions (N, 3) onto z, by the shortest way to within a turn about z."""
+    z = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    x = np.cross(np.where(np.abs(z[:, 1:2]) > 0.9, [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]), z)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return np.stack([x, np.cross(z, x), z], 1)
