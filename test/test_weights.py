@@ -40,7 +40,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def cached(filename: str) -> Path:
     path = CACHE / filename
     if not path.is_file():
-        pytest.skip(f"{path} is not here: make setup fetches it")
+        pytest.skip(f"{path} is not here: `uns-pose weights` fetches it")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -78,3 +79,23 @@ def agreeing(one: Mapping[str, Tensor], other: Mapping[str, Tensor], limit: floa
     turns = torch.stack([one[name][:3, :3].T @ other[name][:3, :3] for name in names])
     alike = angle_between(turns[:, None], turns[None]) < limit
     return [name for name, good in zip(names, alike[alike.sum(1).argmax()].tolist(), strict=True) if good]
+
+
+def advice(frames: int, facts: Mapping[str, Any]) -> str:
+    """Why too few frames of so many are connected, and what to film differently; facts: those of `sfm.find_poses`."""
+    if facts["features"] < FEW_FEATURES:
+        return (
+            f"a picture has {facts['features']:.0f} features, {FEW_FEATURES} are needed: put the object on something with a "
+            "pattern (newspaper, a rug), in more light, and hold the camera still enough for sharp pictures"
+        )
+    if facts["pairs"] < frames:
+        return (
+            f"{facts['pairs']} pairs of pictures show the same things: walk slower, keep the object in the picture, or import "
+            "more frames (--frames)"
+        )
+    if not facts["models"]:
+        return "the pictures fit, but the camera hardly moved: walk around the object instead of turning on the spot"
+    return (
+        f"they fall into {facts['models']} pieces that do not connect: film in one go without jumps, slower, with the "
+        "surroundings of the object in the picture"
+    )

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from uns_pose_ros.colmap import SparseImage
 from uns_pose_ros.datatypes import Camera, InvalidInput, Progress, Video
-from uns_pose_ros.footage import CONTRAST, FEW_FEATURES, agreeing, coverage
+from uns_pose_ros.footage import CONTRAST, advice, agreeing, coverage
 from uns_pose_ros.geometry import from_parts
 from uns_pose_ros.orbit import Orbit
 
@@ -111,7 +111,9 @@ def find_poses(
         show(f"{video.name}: poses, {attempt.name} attempt", number + 1, len(ATTEMPTS))
     registered = 0 if best is None else len(best.images)
     if best is None or registered < max(3, config.least * len(video.frames)):
-        raise InvalidInput(f"{video.folder}: {registered} of {len(video.frames)} frames got a pose; {_advice(video, facts)}")
+        raise InvalidInput(
+            f"{video.folder}: {registered} of {len(video.frames)} frames got a pose; {advice(len(video.frames), facts)}"
+        )
     best.report["seconds"] = round(time.perf_counter() - start, 1)
     return best
 
@@ -372,26 +374,6 @@ def _refined(found: Any, camera: Camera) -> Camera:
     focal, cx, cy, k = (float(value) for value in found.params)
     matrix = torch.tensor([[focal, 0, cx - 0.5], [0, focal, cy - 0.5], [0, 0, 1]], dtype=torch.float64)
     return Camera(matrix, camera.width, camera.height, torch.tensor([k, 0, 0, 0], dtype=torch.float64))
-
-
-def _advice(video: Video, facts: dict[str, Any]) -> str:
-    """Why too few frames are connected, and what to film differently."""
-    if facts["features"] < FEW_FEATURES:
-        return (
-            f"a picture has {facts['features']:.0f} features, {FEW_FEATURES} are needed: put the object on something with a "
-            "pattern (newspaper, a rug), in more light, and hold the camera still enough for sharp pictures"
-        )
-    if facts["pairs"] < len(video.frames):
-        return (
-            f"{facts['pairs']} pairs of pictures show the same things: walk slower, keep the object in the picture, or import "
-            "more frames (--frames)"
-        )
-    if not facts["models"]:
-        return "the pictures fit, but the camera hardly moved: walk around the object instead of turning on the spot"
-    return (
-        f"they fall into {facts['models']} pieces that do not connect: film in one go without jumps, slower, with the "
-        "surroundings of the object in the picture"
-    )
 
 
 @contextlib.contextmanager
