@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -72,6 +73,14 @@ def test_the_server_serves_and_the_scene_holds_camera_picture_template_and_pose_
     assert viewer.nodes.keys() == {"/camera"}
     viewer.show(0)
     assert viewer.nodes.keys() == {"/camera"} | objects
+
+
+def test_a_connection_that_is_not_used_is_no_error(viewer: Viewer, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_connection(("127.0.0.1", viewer.port), timeout=60):
+        pass
+    with urllib.request.urlopen(f"http://127.0.0.1:{viewer.port}", timeout=60) as answer:  # after the other one has ended
+        assert answer.status == 200
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_nothing_to_be_shown_is_said() -> None:

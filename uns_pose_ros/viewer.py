@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class Viewer:
         if not shots:
             raise InvalidInput("there is no picture to be shown")
         self._shots, self._shapes = shots, shapes
+        # browsers open connections ahead and may close them unused, each of which would be told with a traceback
+        logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
         self._server = viser.ViserServer(host=host, port=port, verbose=False)
         self._server.scene.set_up_direction("-y")
         far = next((_nearest(one) for one in shots if one.estimates), _NOWHERE)
