@@ -147,8 +147,7 @@ def rate(places: Places, template: Template, rotation: Tensor, translation: Tens
     points = torch.baddbmm(translation.flatten(1)[..., None], rotation.flatten(1, 2), template.vertices[vertex].mT)
     points = points.unflatten(1, (many, 3)).unflatten(3, places.vertex.mT.shape[1:])  # (B, H, 3, M, P)
     gap = (points[:, :, :2] / points[:, :, 2:].clamp_min(1e-3)).sub_(places.tangents.mT[:, None, :, None]).square_()
-    square = gap[:, :, 0].add_(gap[:, :, 1])
-    fit = square.mul_(-0.5 / (width * places.cell[:, None, None, None]).square()).clamp_min_(_NOTHING).exp_()
+    fit = nearness(gap[:, :, 0].add_(gap[:, :, 1]), width * places.cell[:, None, None, None])
     fit *= places.probability.mT[:, None]
     seen = template.shown.index_select(0, vertex.flatten()).mT.reshape(-1, vertex.shape[1])  # (D B, M P)
     row = direction * batch + torch.arange(batch, device=vertex.device)[:, None]
@@ -156,6 +155,12 @@ def rate(places: Places, template: Template, rotation: Tensor, translation: Tens
     score = agreement(fit.mT, places.presence[:, None], floor)
     sound = (translation[..., 2] > NEAREST) & score.isfinite()
     return torch.where(sound, score, -torch.inf)
+
+
+def nearness(square: Tensor, width: Tensor) -> Tensor:
+    """A Gaussian of squared distances, in their place."""
+    # exp of what is below the least normal number takes a hundred times as long
+    return square.mul_(-0.5 / width.square()).clamp_min_(_NOTHING).exp_()
 
 
 def agreement(fit: Tensor, presence: Tensor, floor: float) -> Tensor:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uns_pose_ros.pose_search import NEAREST, Places, Template
+from uns_pose_ros.pose_search import NEAREST, Places, Template, nearness
 
-_NOTHING = -40.0  # logarithm of what counts nothing beside 1
 _FAR = 1e6  # tangent of what is not seen
 
 
@@ -47,10 +46,7 @@ def kernel(places: Places, projection: Projection, width: float) -> Tensor:
     tangents = torch.where(projection.seen, projection.tangents, _FAR).view(many * 2, -1)
     gap = tangents.index_select(1, columns(places, projection)).view(many, 2, *places.vertex.shape)
     gap = gap.sub_(places.tangents.permute(2, 0, 1)[..., None]).square_()
-    square = gap[:, 0].add_(gap[:, 1])
-    # exp of what is below the least normal number takes a hundred times as long
-    exponent = square.mul_(-0.5 / (width * places.cell[:, None, None]).square()).clamp_min_(_NOTHING)
-    return exponent.exp_().mul_(places.probability)
+    return nearness(gap[:, 0].add_(gap[:, 1]), width * places.cell[:, None, None]).mul_(places.probability)
 
 
 def columns(places: Places, projection: Projection) -> Tensor:
