@@ -128,6 +128,26 @@ def test_a_head_learns_which_vertex_a_token_belongs_to() -> None:
     assert torch.equal(head.bank, again.bank)
 
 
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_head_is_trained_in_the_precision_that_the_processor_is_fast_in(
+    precision: str, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = list[torch.dtype]()
+
+    def logits(head: Head, features: torch.Tensor) -> torch.Tensor:
+        result = plain(head, features)
+        computed.append(result.dtype)
+        return result
+
+    plain = Head.logits
+    monkeypatch.setattr(Head, "logits", logits)
+    monkeypatch.setattr("uns_pose_ros.fitting.choose_precision", lambda device: precision)
+    tokens, points = torch.randn(4, 8, 8, 3 * 384), torch.rand(4, 256, 3)
+    views = Views(tokens.bfloat16(), points.half(), torch.zeros(4, 256, dtype=torch.bool), torch.ones(4))
+    fit_head(views, torch.rand(12, 3), Symmetry(), TrainConfig(network=CONFIG.network, size=112, steps=2, batch=4))
+    assert set(computed) == {kind}
+
+
 class Killed(Exception):
     """Ends a training from within."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import safetensors.torch
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from uns_pose_ros import weights
 from uns_pose_ros.datatypes import InvalidInput
-from uns_pose_ros.device import choose_device
+from uns_pose_ros.device import Precision, autocast, choose_device
 
 PATCH = 14  # px
 CHANNELS = 384
@@ -24,7 +23,6 @@ DEPTH = 12  # blocks
 HEADS = 6
 GRID = 37  # patches along a side of the 518 px images of the training: size of the position embedding
 _MOST_GRIDS = 16  # whose positions are kept
-Precision = Literal["fp32", "bf16"]
 
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
 _STD = (0.229, 0.224, 0.225)
@@ -120,7 +118,7 @@ class DinoV2(nn.Module):
         rows, columns = height // PATCH, width // PATCH
         wanted = [DEPTH - 1] if layers is None else [range(DEPTH)[layer] for layer in layers]
         outputs: dict[int, Tensor] = {}
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with autocast(images.device, self.precision):
             patches = self.patch_embed(images)
             tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.float()], 1) + self.positions(rows, columns)
             for number, block in enumerate(self.blocks[: max(wanted) + 1]):

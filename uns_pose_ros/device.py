@@ -9,6 +9,7 @@ import torch
 
 from uns_pose_ros.datatypes import InvalidInput
 
+Precision = Literal["fp32", "bf16"]
 OUT_OF_MEMORY = "out of memory"
 _FAILED = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "CUSOLVER_STATUS", "No CUDA GPUs", "no CUDA-capable")
 _log = logging.getLogger(__name__)
@@ -29,12 +30,22 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def choose_precision(device: torch.device) -> Literal["fp32", "bf16"]:
-    """What the backbone computes its matrix products in: bf16 where the processor has instructions for it, else fp32."""
+def choose_precision(device: torch.device) -> Precision:
+    """What networks compute their matrix products in: bf16 where the processor has instructions for it, else fp32."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return "bf16" if supported is not None and supported() else "fp32"
+
+
+def compute_dtype(precision: Precision) -> torch.dtype:
+    """The data type of a precision."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """A context in which networks compute their matrix products in `precision`."""
+    return torch.autocast(device.type, compute_dtype("bf16"), enabled=precision == "bf16")
 
 
 def trouble_of(error: RuntimeError) -> str | None:

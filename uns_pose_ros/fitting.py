@@ -15,6 +15,7 @@ from torch import Tensor
 
 from uns_pose_ros.backbone import CHANNELS
 from uns_pose_ros.datatypes import Progress, Symmetry
+from uns_pose_ros.device import autocast, choose_precision, compute_dtype
 from uns_pose_ros.geometry import symmetry_rotations
 from uns_pose_ros.network import Head
 from uns_pose_ros.together import Together
@@ -54,6 +55,8 @@ def fit_head(
     rotations = symmetry_rotations(symmetry.order, symmetry.axis, steps=12).float().to(device)
     turned = vertices.to(device) @ rotations.mT  # (G, V, 3)
     batch = -(-config.batch // together.world)
+    # a processor without instructions for bfloat16 emulates it, many times slower than float32
+    kind = compute_dtype(choose_precision(device))
     weight, watched = views.weight.cpu(), (views.weight == 0).nonzero()[:_MOST, 0]
     losses, state = partial(_losses, head, turned, config), (head, optimiser, schedule, generator)
     first, curve = _resume(unfinished, *state)
@@ -61,7 +64,7 @@ def fit_head(
         pick = torch.multinomial(weight, batch, replacement=True, generator=generator).to(device)
         order = torch.rand(batch, views.canon.shape[1], generator=generator).to(device)
         kept = (torch.rand(batch, views.tokens.shape[-1], generator=generator) >= config.dropout) / (1 - config.dropout)
-        tokens = views.tokens[pick] * kept.to(views.tokens)[:, None, None]
+        tokens = views.tokens[pick].to(kind) * kept.to(device, kind)[:, None, None]
         on_object, on_background = losses(tokens, views.canon[pick].float(), views.background[pick], order)
         loss = on_object + config.background * on_background
         optimiser.zero_grad(set_to_none=True)
@@ -127,11 +130,12 @@ def _resume(
 def _accuracy(head: Head, turned: Tensor, tokens: Tensor, canon: Tensor, batch: int) -> float:
     """Percent of the places (N, P, 3) that show the object whose likeliest vertex is where, or beside where, it should be."""
     right = shown = 0
+    kind = compute_dtype(choose_precision(tokens.device))
     head.eval()
     for start in range(0, len(tokens), batch):
         part = slice(start, start + batch)
-        with torch.autocast(tokens.device.type, torch.bfloat16):
-            logits = head.logits(head(tokens[part])).flatten(1, 2)
+        with autocast(tokens.device, choose_precision(tokens.device)):
+            logits = head.logits(head(tokens[part].to(kind))).flatten(1, 2)
         there = canon[part, :, 0].isfinite()
         answer = logits[there][:, : turned.shape[1]].argmax(-1)
         apart = (turned[:, answer] - canon[part][there]).norm(dim=-1).amin(0)
@@ -145,7 +149,7 @@ def _losses(
 ) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy, nats, of places that show the object and of others; some of each view, by random order (B, P)."""
     group, count, _ = turned.shape
-    with torch.autocast(tokens.device.type, torch.bfloat16):
+    with autocast(tokens.device, choose_precision(tokens.device)):
         features = head(tokens).flatten(0, 2)
         shown = _some(canon[..., 0].isfinite(), order, config.places)
         elsewhere = _some(background, order, config.places // 2)

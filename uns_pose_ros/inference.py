@@ -21,7 +21,7 @@ from torch import Tensor
 from uns_pose_ros.backbone import PATCH, normalise
 from uns_pose_ros.crops import crop, square_around
 from uns_pose_ros.datatypes import Camera, CategoryModel, InvalidInput, PoseEstimate
-from uns_pose_ros.device import choose_device, release_memory
+from uns_pose_ros.device import choose_device, compute_dtype, release_memory
 from uns_pose_ros.geometry import sphere
 from uns_pose_ros.network import Head, NetworkConfig
 from uns_pose_ros.pose_search import Template
@@ -64,7 +64,7 @@ class Runtime:
         self.layers = config.layers
         self.crop_size = size
         self.head = head.eval().requires_grad_(False).to(device)
-        self._kind = torch.bfloat16 if halved else torch.float32
+        self._kind = compute_dtype("bf16" if halved else "fp32")
         for part in self.head.children():  # the bank stays as it is
             part.to(self._kind)
         directions = sphere(400)

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uns_pose_ros.backbone import CHANNELS, PATCH, DinoV2, Precision, load_backbone
+from uns_pose_ros.backbone import CHANNELS, PATCH, DinoV2, load_backbone
 from uns_pose_ros.datatypes import InvalidInput
-from uns_pose_ros.device import choose_device, choose_precision
+from uns_pose_ros.device import Precision, choose_device, choose_precision
 from uns_pose_ros.onnx_writer import backbone_graph
 
 RUNTIMES = ("torch", "torch-fp32", "torch-bf16", "torch-compile", "onnx", "openvino")
