@@ -48,10 +48,10 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "uns-pose = uns_pose_ros.cli:main",
-            "uns-pose-bringup = uns_pose_ros.nodes.bringup:main",
-            "estimator = uns_pose_ros.nodes.bringup:estimator",
-            "recorder = uns_pose_ros.nodes.bringup:recorder",
+            "uns-pose = uns_pose_ros.cli.main:main",
+            "uns-pose-bringup = uns_pose_ros.nodes.entry_points:main",
+            "estimator = uns_pose_ros.nodes.entry_points:estimator",
+            "recorder = uns_pose_ros.nodes.entry_points:recorder",
         ],
     },
     zip_safe=True,

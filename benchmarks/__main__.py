@@ -20,8 +20,8 @@ import torch
 import estimate
 import pipeline
 from common import DEMO, LIVE, ROOT, machine, politely, write
-from uns_pose_ros import storage
-from uns_pose_ros.video import list_videos
+from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.video_folder import list_videos
 
 OUT = ROOT / "benchmarks" / "out.json"
 
@@ -39,7 +39,7 @@ def main() -> None:
     figures |= made
     print(pipeline.table(made), flush=True)
     if args.model is not None:
-        model = storage.load_model(args.model)
+        model = artifacts.load_model(args.model)
     video = LIVE if args.category == DEMO else list_videos(args.category)[-1]
     others = [name for name, package in (("openvino", "openvino"), ("onnx", "onnxruntime")) if find_spec(package)]
     if torch.cuda.is_available():
@@ -58,7 +58,7 @@ def main() -> None:
         import node
 
         with tempfile.TemporaryDirectory() as folder:
-            storage.save_model(model, Path(folder) / "model")
+            artifacts.save_model(model, Path(folder) / "model")
             figures["node"] = node.benchmark(Path(folder) / "model", video, 5 if args.full else 2)
         print(node.table(figures["node"]), flush=True)
     write(figures, args.json)

@@ -25,13 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uns_pose_ros.alignment import PairConfig, align_pairs
-from uns_pose_ros.datatypes import FeatureMesh, InvalidInput
-from uns_pose_ros.evaluation import accuracies, evaluate_alignment, load_labels
-from uns_pose_ros.geometry import angle_between, fit_similarity, invert, split_similarity, transform
-from uns_pose_ros.shapes import prepare
-from uns_pose_ros.storage import load_feature_mesh
-from uns_pose_ros.synchronization import AlignConfig, align
+from uns_pose_ros.alignment.category_alignment import AlignConfig, align
+from uns_pose_ros.alignment.mesh_batch import prepare
+from uns_pose_ros.alignment.pairwise import PairConfig, align_pairs
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import angle_between, fit_similarity, invert, split_similarity, transform
+from uns_pose_ros.core.types import FeatureMesh
+from uns_pose_ros.evaluation.metrics import accuracies, evaluate_alignment, load_labels
+from uns_pose_ros.io.artifacts import load_feature_mesh
 
 ALPHA, TAU, HYPOTHESES = 0.2, 0.9, 1000  # published
 CHUNK = 25  # hypotheses scored at once: 25 * 500 * 500 distances are 25 MB

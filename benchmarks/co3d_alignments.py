@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from common import politely
-from uns_pose_ros.consensus import ConsensusConfig, Edges, agreement_shares, synchronize
-from uns_pose_ros.evaluation import ANGLES, accuracies, auroc
-from uns_pose_ros.geometry import angle_between, nearest_rotation
+from uns_pose_ros.alignment.rotation_synchronization import ConsensusConfig, Edges, agreement_shares, synchronize
+from uns_pose_ros.core.geometry import angle_between, nearest_rotation
+from uns_pose_ros.evaluation.metrics import ANGLES, accuracies, auroc
 
 SETS = ("vits14", "vitb14_refined")
 OWN_WEIGHT = 3.0  # of a reference's pose in its own frame: the same mesh, so about half as far off as others

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from uns_pose_ros import storage
-from uns_pose_ros.datatypes import InvalidInput
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.io import artifacts
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "demo" / "data" / "chair"  # a category folder with masks, poses and labels
@@ -84,7 +84,7 @@ def _field(status: Path, name: str) -> int:
 
 def write(figures: Mapping[str, Any], to: str | None) -> None:
     """JSON to a file, or with "-" to standard output."""
-    text = json.dumps(storage.plain(figures), indent=1)
+    text = json.dumps(artifacts.plain(figures), indent=1)
     if to == "-":
         print(text)
     elif to:

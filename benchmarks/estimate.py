@@ -22,12 +22,14 @@ from typing import Any
 import torch
 
 from common import LIVE, machine, milliseconds, politely, ratio, rounds, write
-from uns_pose_ros import storage
-from uns_pose_ros.backbone import normalise
-from uns_pose_ros.crops import crop, mask_box, square_around
-from uns_pose_ros.datatypes import CategoryModel, InvalidInput
-from uns_pose_ros.inference import Estimator, EstimatorConfig
-from uns_pose_ros.video import load_video, read_frame, read_image
+from uns_pose_ros.core.crops import crop, mask_box, square_around
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.types import CategoryModel
+from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
+from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.video_folder import load_video, read_frame
+from uns_pose_ros.networks.dinov2 import normalise
 
 
 def main() -> None:
@@ -44,7 +46,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    model = storage.load_model(args.model)
+    model = artifacts.load_model(args.model)
     cases = [(runtime, size, args.objects) for runtime in args.runtime for size in args.sizes]
     figures = benchmark(model, args.video, cases, args.rounds, args.device)
     if args.json != "-":

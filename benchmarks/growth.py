@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from common import politely
-from uns_pose_ros.datatypes import FeatureMesh
-from uns_pose_ros.geometry import random_rotations
-from uns_pose_ros.storage import load_feature_mesh
-from uns_pose_ros.synchronization import AlignConfig, align
-from uns_pose_ros.video import list_videos
+from uns_pose_ros.alignment.category_alignment import AlignConfig, align
+from uns_pose_ros.core.geometry import random_rotations
+from uns_pose_ros.core.types import FeatureMesh
+from uns_pose_ros.io.artifacts import load_feature_mesh
+from uns_pose_ros.io.video_folder import list_videos
 
 
 def main() -> None:

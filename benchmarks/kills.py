@@ -29,7 +29,7 @@ from typing import Any
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # what has no threads can be forked
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "test"))
+sys.path.insert(0, str(ROOT / "test" / "support"))
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
@@ -38,11 +38,13 @@ import torch  # noqa: E402
 from small_category import RECONSTRUCT  # noqa: E402
 from synthetic import write_video  # noqa: E402
 from textured import camera_of, write_textured  # noqa: E402
-from uns_pose_ros import stages, storage  # noqa: E402
-from uns_pose_ros.draft import ImportConfig, camera_record  # noqa: E402
-from uns_pose_ros.importing import import_video  # noqa: E402
-from uns_pose_ros.masks import MaskConfig  # noqa: E402
-from uns_pose_ros.sfm import SfmConfig  # noqa: E402
+from uns_pose_ros.capture.import_source import import_video  # noqa: E402
+from uns_pose_ros.capture.video_writer import ImportConfig  # noqa: E402
+from uns_pose_ros.io import artifacts  # noqa: E402
+from uns_pose_ros.io.camera_json import camera_record  # noqa: E402
+from uns_pose_ros.pipeline import stages  # noqa: E402
+from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig  # noqa: E402
+from uns_pose_ros.reconstruction.mask_voting import MaskConfig  # noqa: E402
 
 STAGES = ("film", "bag", "photographs", "posed", "unposed", "recorder")
 SMALL = MaskConfig(resolution=32, side=96)
@@ -87,10 +89,10 @@ def main() -> int:
         shutil.rmtree(work / name, ignore_errors=True)
         (work / name).mkdir(parents=True)
         outcome = kill(name, args.views, work / name, args.kills, random.Random(args.seed))
-        result[name] = storage.plain(outcome)
+        result[name] = artifacts.plain(outcome)
         print(name, json.dumps(result[name]), flush=True)
     if args.json is not None:
-        storage.write_json(args.json, result)
+        artifacts.write_json(args.json, result)
     if args.work is None:
         shutil.rmtree(work)
     return int(any(one["broken"] or one["different"] for one in result.values()))
@@ -152,7 +154,7 @@ def prepare_unposed(folder: Path, views: int) -> None:
     clip = folder / "mug" / "clip_01"
     write_textured(clip, views)
     shutil.rmtree(clip / "truth")
-    storage.write_json(clip / "video.json", {"metric": False, "camera": {**camera_record(camera_of(256)), "from": "given"}})
+    artifacts.write_json(clip / "video.json", {"metric": False, "camera": {**camera_record(camera_of(256)), "from": "given"}})
 
 
 def kill_stage(stage: Stage, work: Path, kills: int, rng: random.Random) -> Outcome:

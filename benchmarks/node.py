@@ -27,9 +27,10 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 import numpy as np
 
 from live import LiveCamera, node_command
-from uns_pose_ros import storage
-from uns_pose_ros.inference import Estimator, EstimatorConfig
-from uns_pose_ros.video import load_video, read_image
+from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
+from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.video_folder import load_video
 
 RATE, SECONDS = 30.0, 5.0  # Hz, s of pictures that come too fast
 
@@ -49,7 +50,7 @@ def main() -> None:
 
 def benchmark(model: Path, video: Path, turns: int) -> dict[str, Any]:
     frames = load_video(video).frames
-    estimator = Estimator(storage.load_model(model), config=EstimatorConfig(score_threshold=0.0))
+    estimator = Estimator(artifacts.load_model(model), config=EstimatorConfig(score_threshold=0.0))
     pictures = [(read_image(frame.image), frame.camera) for frame in frames]
     estimator(*pictures[0])  # memory, kernels
     started = time.perf_counter()
@@ -108,7 +109,10 @@ def peak_megabytes(process: int) -> float:
 
 def import_seconds() -> dict[str, float]:
     """Of the node's module, and of the command line's help, each in a process of its own."""
-    code = {"node": "import uns_pose_ros.nodes.estimator_node", "help": "from uns_pose_ros.cli import main; main(['--help'])"}
+    code = {
+        "node": "import uns_pose_ros.nodes.estimator.estimator_node",
+        "help": "from uns_pose_ros.cli.main import main; main(['--help'])",
+    }
     seconds = {}
     for name, text in code.items():
         start = time.perf_counter()

@@ -26,18 +26,19 @@ import torch
 from alignment import compare, published_rotation
 from common import DEMO, machine, peak_megabytes, politely, rounds, write
 from growth import videos as more_videos
-from uns_pose_ros.alignment import PairConfig, align_pairs, exact_feature_distances, feature_distances
-from uns_pose_ros.backbone import DinoV2, load_backbone
-from uns_pose_ros.datatypes import CategoryModel, FeatureMesh, InvalidInput, Video
-from uns_pose_ros.device import choose_device, choose_precision
-from uns_pose_ros.evaluation import load_labels
-from uns_pose_ros.features import ReconstructConfig, reconstruct
-from uns_pose_ros.mesh import HullConfig
-from uns_pose_ros.shapes import prepare
-from uns_pose_ros.synchronization import AlignConfig, align
-from uns_pose_ros.training import train
-from uns_pose_ros.video import list_videos, load_video
-from uns_pose_ros.views import TrainConfig
+from uns_pose_ros.alignment.category_alignment import AlignConfig, align
+from uns_pose_ros.alignment.mesh_batch import prepare
+from uns_pose_ros.alignment.pairwise import PairConfig, align_pairs, exact_feature_distances, feature_distances
+from uns_pose_ros.core.device import choose_device, choose_precision
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.types import CategoryModel, FeatureMesh, Video
+from uns_pose_ros.evaluation.metrics import load_labels
+from uns_pose_ros.io.video_folder import list_videos, load_video
+from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone
+from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, reconstruct
+from uns_pose_ros.reconstruction.visual_hull import HullConfig
+from uns_pose_ros.training.category_training import train
+from uns_pose_ros.training.training_views import TrainConfig
 
 QUICK_TRAINING = TrainConfig(views=2, steps=150, batch=8, learning_rate=4e-3)
 

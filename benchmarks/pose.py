@@ -38,14 +38,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common import politely
-from uns_pose_ros import evaluation, stages
-from uns_pose_ros.crops import mask_box
-from uns_pose_ros.datatypes import Camera, CategoryModel, Frame, InvalidInput, PoseEstimate, Video
-from uns_pose_ros.evaluation import ImageResult
-from uns_pose_ros.fusion import fuse
-from uns_pose_ros.geometry import from_parts, rotation_from_vector
-from uns_pose_ros.inference import Estimator
-from uns_pose_ros.video import list_videos, load_video, read_frame, read_image
+from uns_pose_ros.core.crops import mask_box
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import from_parts, rotation_from_vector
+from uns_pose_ros.core.types import Camera, CategoryModel, Frame, PoseEstimate, Video
+from uns_pose_ros.estimation.estimator import Estimator
+from uns_pose_ros.estimation.pose_fusion import fuse
+from uns_pose_ros.evaluation import metrics
+from uns_pose_ros.evaluation.metrics import ImageResult
+from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
+from uns_pose_ros.pipeline import stages
 
 BACKGROUNDS = Path(__file__).resolve().parents[1] / "demo" / "data" / "chair"
 VARIANTS = ("plain", "rotated", "pasted", "occluded", "fused")
@@ -70,7 +73,7 @@ def main() -> None:
     args = parser.parse_args()
     start = time.perf_counter()
     names = [folder.name for folder in list_videos(args.train)]
-    labels = evaluation.load_labels(args.labels or args.test / "labels.json", names)
+    labels = metrics.load_labels(args.labels or args.test / "labels.json", names)
     photographs = [read_image(path).numpy() for path in sorted(args.backgrounds.rglob("*.jpg"))]
     category = args.category or args.train.resolve().parent.name
     results: dict[str, list[ImageResult]] = {name: [] for name in VARIANTS}
@@ -85,7 +88,7 @@ def main() -> None:
             results[name].append(result)
         some = photographs[k :: len(groups)]
         false, shown = false + sum(bool(estimator(picture, plain_camera(picture))) for picture in some), shown + len(some)
-        figures: dict[str, Any] = {name: evaluation.summarise(some) for name, some in results.items()}
+        figures: dict[str, Any] = {name: metrics.summarise(some) for name, some in results.items()}
         figures["empty"] = {"images": shown, "false_percent": 100 * false / max(shown, 1)}
         figures["folds"] = groups[: k + 1]
         figures["machine"] = {"name": platform.node(), "processor": platform.processor(), "cores": os.cpu_count()}
@@ -136,7 +139,7 @@ def test(
     photographs: Sequence[Picture], seed: int,
 ) -> Iterator[tuple[str, ImageResult]]:  # fmt: skip
     """Every image of the videos in every variant."""
-    label_from_canon = evaluation.fit_label_from_canon(model, labels)
+    label_from_canon = metrics.fit_label_from_canon(model, labels)
     for number, video in enumerate(videos):
         turn = labels[video.name].T @ label_from_canon
         alone: list[list[PoseEstimate]] = []
@@ -148,12 +151,12 @@ def test(
                 seconds = time.perf_counter() - start
                 if name == "plain":
                     alone.append(found)
-                yield name, evaluation.judge(found, model, rotation @ turn, video.name, frame.name, seconds)
+                yield name, metrics.judge(found, model, rotation @ turn, video.name, frame.name, seconds)
         rotations = torch.stack([frame.cam_from_obj[:3, :3] for frame in video.frames if frame.cam_from_obj is not None])
         for index, frame in enumerate(video.frames):
             estimate = fuse_around(alone, rotations, index)
             found = [] if estimate is None else [estimate]
-            yield "fused", evaluation.judge(found, model, rotations[index] @ turn, video.name, frame.name, 0.0)
+            yield "fused", metrics.judge(found, model, rotations[index] @ turn, video.name, frame.name, 0.0)
 
 
 def variants(frame: Frame, photographs: Sequence[Picture], rng: np.random.Generator) -> dict[str, Shown]:

@@ -27,16 +27,20 @@ import trimesh
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from uns_pose_ros import masks as masking
-from uns_pose_ros import stages, storage
-from uns_pose_ros.datatypes import InvalidInput, Video
-from uns_pose_ros.draft import camera_record
-from uns_pose_ros.evaluation import evaluate_alignment, load_labels
-from uns_pose_ros.geometry import angle_between, fit_similarity, split_similarity, transform
-from uns_pose_ros.mesh import visual_hull
-from uns_pose_ros.preparation import ensure_masks, ensure_poses
-from uns_pose_ros.sfm import SfmConfig
-from uns_pose_ros.video import list_videos, load_video, read_frame, read_mask
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import angle_between, fit_similarity, split_similarity, transform
+from uns_pose_ros.core.types import Video
+from uns_pose_ros.evaluation.metrics import evaluate_alignment, load_labels
+from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.camera_json import camera_record
+from uns_pose_ros.io.images import read_mask
+from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
+from uns_pose_ros.networks import u2net
+from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline.preparation import ensure_masks, ensure_poses
+from uns_pose_ros.reconstruction import mask_voting
+from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
+from uns_pose_ros.reconstruction.visual_hull import visual_hull
 
 POINTS = 50_000  # so many that their own spacing is 0.2 % of the diagonal
 
@@ -63,7 +67,7 @@ def main() -> None:
         result["summary"]["alignment"] = alignments(args.category, work, names, args.labels, args.threads)
     print(json.dumps(result["summary"], indent=1))
     if args.json is not None:
-        storage.write_json(args.json, result)
+        artifacts.write_json(args.json, result)
     if args.work is None:
         shutil.rmtree(work)
 
@@ -77,10 +81,10 @@ def measure(true: Video, folder: Path, guess: bool, threads: int) -> dict[str, A
         shutil.copyfile(frame.image, path)
     if not guess and not (folder / "video.json").exists():
         camera = {**camera_record(true.frames[0].camera), "from": "given"}
-        storage.write_json(folder / "video.json", {"metric": False, "camera": camera})
+        artifacts.write_json(folder / "video.json", {"metric": False, "camera": camera})
     try:
         ensure_poses(folder, SfmConfig(threads=threads))
-        ensure_masks(folder, lambda: masking.load_salience(threads=threads))
+        ensure_masks(folder, lambda: u2net.load_salience(threads=threads))
     except InvalidInput as error:
         return {"registered": 0.0, "error": str(error), "seconds": round(time.perf_counter() - start, 1)}
     seconds = round(time.perf_counter() - start, 1)
@@ -117,7 +121,7 @@ def compare(found: Video, true: Video) -> dict[str, Any]:
     for frame in found.frames:
         mask, wanted = frame.mask, known[frame.name].mask
         if mask is not None and wanted is not None:
-            overlaps.append(masking.overlap(read_mask(mask).numpy(), read_mask(wanted).numpy()))
+            overlaps.append(mask_voting.overlap(read_mask(mask).numpy(), read_mask(wanted).numpy()))
     return {
         "frames": len(true.frames),
         "registered": len(found.frames) / len(true.frames),

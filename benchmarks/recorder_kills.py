@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 from rclpy.time import Time
 from std_msgs.msg import Header
+from test_orbit import view
 
 from ros_film import SECOND, Film, pixels
-from test_orbit import view
-from uns_pose_ros import storage
-from uns_pose_ros.colmap import has_sparse, read_sparse
-from uns_pose_ros.datatypes import InvalidInput
-from uns_pose_ros.depth import path_of, read_depth
-from uns_pose_ros.nodes.compat import array_to_image
-from uns_pose_ros.video import load_video, read_image
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.colmap import has_sparse, read_sparse
+from uns_pose_ros.io.depth_images import path_of, read_depth
+from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.video_folder import load_video
+from uns_pose_ros.nodes.ros_compat import array_to_image
 
 VIEWS = 9  # that the recorder is shown
 FIRST = 1_700_000_000 * SECOND  # ns, stamp of the first
@@ -147,7 +148,7 @@ def pictures(clip: Path) -> dict[str, str]:
 def recorded(clip: Path) -> dict[str, dict[str, Any]]:
     """Picture, depth, stamp and pose of every frame of a finished recording."""
     # + 0.0: no zero is negative
-    stamps, shown = storage.read_json(clip / "video.json")["stamps_ns"], pictures(clip)
+    stamps, shown = artifacts.read_json(clip / "video.json")["stamps_ns"], pictures(clip)
     poses = {image.name: (image.cam_from_obj.numpy().round(6) + 0.0).tolist() for image in read_sparse(clip / "sparse").images}
     return {
         name: {"picture": shown[name], "depth": deep(clip, name), "stamp": stamp, "pose": poses.get(name)}

@@ -40,8 +40,8 @@ from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from vision_msgs.msg import Detection3DArray  # noqa: E402
 
-from uns_pose_ros.nodes.compat import array_to_image  # noqa: E402
 from uns_pose_ros.nodes.diagnostics import KEPT  # noqa: E402
+from uns_pose_ros.nodes.ros_compat import array_to_image  # noqa: E402
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
         return
     own = [sys.executable, __file__, *sys.argv[1:], "--camera"]
     reliable = "qos_overrides./image.subscription.reliability:=reliable"
-    bringup = [sys.executable, "-m", "uns_pose_ros.nodes.bringup", str(args.model), "--ros-args", "-p", reliable]
+    bringup = [sys.executable, "-m", "uns_pose_ros.nodes.entry_points", str(args.model), "--ros-args", "-p", reliable]
     node, eye = subprocess.Popen(bringup), subprocess.Popen(own, stdout=subprocess.PIPE, text=True)
     try:
         rclpy.init()

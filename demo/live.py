@@ -26,9 +26,9 @@ from tf2_msgs.msg import TFMessage
 from torch import Tensor
 from vision_msgs.msg import Detection3D, Detection3DArray
 
-from uns_pose_ros.datatypes import Frame
-from uns_pose_ros.nodes.compat import array_to_image, image_to_rgb
-from uns_pose_ros.video import read_image
+from uns_pose_ros.core.types import Frame
+from uns_pose_ros.io.images import read_image
+from uns_pose_ros.nodes.ros_compat import array_to_image, image_to_rgb
 
 FRAME = "demo_camera"
 PATIENCE = 90.0  # s for the node to load its models on a busy machine
@@ -169,7 +169,7 @@ class LiveCamera:
 
 def node_command(model: Path) -> list[str]:
     """The estimator node as a process of its own on the topics above."""
-    return [sys.executable, "-m", "uns_pose_ros.nodes.bringup", str(model)]
+    return [sys.executable, "-m", "uns_pose_ros.nodes.entry_points", str(model)]
 
 
 def _nanoseconds(header: Header) -> int:

@@ -37,16 +37,18 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from live import Answer, LiveCamera, node_command  # noqa: E402
-from uns_pose_ros import evaluation, stages, storage  # noqa: E402
-from uns_pose_ros.axes import AUTO, AxisNames  # noqa: E402
-from uns_pose_ros.datatypes import Alignment, CategoryModel, PoseEstimate, Video  # noqa: E402
-from uns_pose_ros.evaluation import ImageResult  # noqa: E402
-from uns_pose_ros.network import NetworkConfig  # noqa: E402
-from uns_pose_ros.report import Contents, Shot, write_report  # noqa: E402
-from uns_pose_ros.report_videos import facts_of  # noqa: E402
-from uns_pose_ros.template import TemplateConfig  # noqa: E402
-from uns_pose_ros.video import list_videos, load_video  # noqa: E402
-from uns_pose_ros.views import TrainConfig  # noqa: E402
+from uns_pose_ros.alignment.canonical_axes import AUTO, AxisNames  # noqa: E402
+from uns_pose_ros.alignment.template import TemplateConfig  # noqa: E402
+from uns_pose_ros.core.types import Alignment, CategoryModel, PoseEstimate, Video  # noqa: E402
+from uns_pose_ros.evaluation import metrics  # noqa: E402
+from uns_pose_ros.evaluation.metrics import ImageResult  # noqa: E402
+from uns_pose_ros.io import artifacts  # noqa: E402
+from uns_pose_ros.io.video_folder import list_videos, load_video  # noqa: E402
+from uns_pose_ros.networks.correspondence_head import NetworkConfig  # noqa: E402
+from uns_pose_ros.pipeline import stages  # noqa: E402
+from uns_pose_ros.reporting.category_report import Contents, Shot, write_report  # noqa: E402
+from uns_pose_ros.reporting.video_summary import facts_of  # noqa: E402
+from uns_pose_ros.training.training_views import TrainConfig  # noqa: E402
 
 # small, so that two cores are done in a few minutes; a robot's category deserves the defaults
 TRAIN = TrainConfig(
@@ -83,8 +85,8 @@ def main() -> int:
     model, _ = stages.train(CATEGORY, config=TRAIN, progress=log.progress)
 
     known = [folder.name for folder in list_videos(DEMO / "data" / "chair")]
-    labels = evaluation.load_labels(DEMO / "data" / "chair" / "labels.json", known)  # read only to measure
-    aligned = evaluation.evaluate_alignment(alignment, labels)
+    labels = metrics.load_labels(DEMO / "data" / "chair" / "labels.json", known)  # read only to measure
+    aligned = metrics.evaluate_alignment(alignment, labels)
     log.say(f"alignment: {aligned['acc30']:.0f} % of {aligned['pairs']} pairs within 30°, median {aligned['median_deg']:.1f}°")
 
     log.say("estimator node: starting as a process of its own")
@@ -101,7 +103,7 @@ def main() -> int:
         if result.estimate is not None:
             told = f"{result.error:5.1f}° off, score {result.estimate.score:.2f}, {result.seconds:.2f} s after its picture"
         log.say(f"  {result.video}/{result.frame}: {told}")
-    summary = evaluation.summarise(results)
+    summary = metrics.summarise(results)
     log.say(
         f"unseen chairs over ROS: {summary['estimated']} of {summary['images']} pictures answered, "
         f"{summary['acc30']:.0f} % of all within 30°, {summary['acc15']:.0f} % within 15°, median {summary['median_deg']:.1f}°"
@@ -116,7 +118,7 @@ def page(
     results: Sequence[ImageResult], answers: Sequence[Answer | None],
 ) -> None:  # fmt: skip
     """Write REPORT with the overlays that the node drew, the worst first."""
-    meshes = {name: storage.load_feature_mesh(CATEGORY / name) for name in alignment.videos}
+    meshes = {name: artifacts.load_feature_mesh(CATEGORY / name) for name in alignment.videos}
     shots = []
     for result, answer in sorted(zip(results, answers, strict=True), key=lambda pair: -pair[0].error):
         if answer is not None and answer.overlay is not None:
@@ -124,10 +126,10 @@ def page(
             shots.append(Shot(answer.overlay, caption, answer.score, result.error))
     accuracies = {
         "alignment of the training videos": aligned,
-        "unseen chairs, by the node over ROS": evaluation.summarise(results),
+        "unseen chairs, by the node over ROS": metrics.summarise(results),
     }
     facts = [
-        facts_of(load_video(CATEGORY / name), mesh, storage.provenance_of(CATEGORY / name / storage.FEATURES) or {})
+        facts_of(load_video(CATEGORY / name), mesh, artifacts.provenance_of(CATEGORY / name / artifacts.FEATURES) or {})
         for name, mesh in meshes.items()
     ]
     errors = [result.error for result in results]
@@ -167,8 +169,8 @@ def compare(
     model: CategoryModel, walks: Sequence[Video], answers: dict[str, list[Answer | None]], labels: dict[str, torch.Tensor]
 ) -> list[ImageResult]:
     """Each live picture's answer against its label, as `uns-pose evaluate pose` compares."""
-    live = evaluation.load_labels(DEMO / "data" / "live" / "labels.json", [walk.name for walk in walks])
-    label_from_canon = evaluation.fit_label_from_canon(model, labels)
+    live = metrics.load_labels(DEMO / "data" / "live" / "labels.json", [walk.name for walk in walks])
+    label_from_canon = metrics.fit_label_from_canon(model, labels)
     results = []
     for walk in walks:
         for frame, answer in zip(walk.frames, answers[walk.name], strict=True):
@@ -176,7 +178,7 @@ def compare(
             truth = frame.cam_from_obj[:3, :3] @ live[walk.name].T @ label_from_canon
             found = received(model, answer)
             seconds = math.nan if answer is None else answer.latency
-            results.append(evaluation.judge([] if found is None else [found], model, truth, walk.name, frame.name, seconds))
+            results.append(metrics.judge([] if found is None else [found], model, truth, walk.name, frame.name, seconds))
     return results
 
 

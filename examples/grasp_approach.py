@@ -20,8 +20,8 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 
-from uns_pose_ros.nodes.client import ObjectPose, PoseClient
-from uns_pose_ros.nodes.compat import matrix_to_quaternion
+from uns_pose_ros.nodes.pose_client import ObjectPose, PoseClient
+from uns_pose_ros.nodes.ros_compat import matrix_to_quaternion
 
 
 def approach(found: ObjectPose, distance: float) -> NDArray[np.float64]:

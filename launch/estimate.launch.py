@@ -10,11 +10,11 @@ from launch.actions import DeclareLaunchArgument
 from launch.conditions import IfCondition
 from launch_ros.actions import Node
 
-from uns_pose_ros.nodes import launching
+from uns_pose_ros.nodes import launch_common
 
 SHOWN = ("overlay", "markers", "detections")  # of the node's topics, those that RViz shows
 ARGUMENTS = [
-    *launching.common_arguments("estimator"),
+    *launch_common.common_arguments("estimator"),
     DeclareLaunchArgument(
         "models", default_value="", description="folders of trained models, comma separated; empty: those of params_file"
     ),
@@ -29,7 +29,7 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument("rviz", default_value="false", description="true: open RViz on the results"),
     DeclareLaunchArgument(
-        "rviz_config", default_value=launching.share("config", "uns_pose.rviz"), description="what RViz shows"
+        "rviz_config", default_value=launch_common.share("config", "uns_pose.rviz"), description="what RViz shows"
     ),
     DeclareLaunchArgument(
         "fixed_frame", default_value="", description="frame in which RViz shows all; empty: that of rviz_config (camera)"
@@ -39,11 +39,11 @@ ARGUMENTS = [
 
 def nodes(context: LaunchContext) -> list[Node]:
     """The processes, once the arguments have their values."""
-    given = launching.values(context, ARGUMENTS)
+    given = launch_common.values(context, ARGUMENTS)
     parameters = {name: given[name] for name in ("device", "regions") if given[name]}
     if models := [folder.strip() for folder in given["models"].split(",") if folder.strip()]:
         parameters["models"] = models
-    own = launching.own_name(given)
+    own = launch_common.own_name(given)
     frame = ["-f", given["fixed_frame"]] if given["fixed_frame"] else []
     remappings = [(topic, given[topic]) for topic in ("detections_2d", "mask") if given[topic]]
     if depth := given["depth"]:
@@ -51,16 +51,16 @@ def nodes(context: LaunchContext) -> list[Node]:
         parameters |= {"use_depth": True, "depth_transport": "compressed" if compressed else "raw"}
         remappings.append(("depth/compressedDepth" if compressed else "depth", depth))
     return [
-        launching.node(given, "estimator", parameters, remappings),
+        launch_common.node(given, "estimator", parameters, remappings),
         Node(
             package="rviz2", executable="rviz2", name="rviz", namespace=given["namespace"],
             arguments=["-d", given["rviz_config"], *frame],
             remappings=[(f"/estimator/{topic}", f"{own}/{topic}") for topic in SHOWN],
-            parameters=[{"use_sim_time": launching.flag("use_sim_time")}], condition=IfCondition(given["rviz"]),
+            parameters=[{"use_sim_time": launch_common.flag("use_sim_time")}], condition=IfCondition(given["rviz"]),
         ),
-        launching.overlay_window(given),
+        launch_common.overlay_window(given),
     ]  # fmt: skip
 
 
 def generate_launch_description() -> LaunchDescription:
-    return launching.description(ARGUMENTS, nodes)
+    return launch_common.description(ARGUMENTS, nodes)

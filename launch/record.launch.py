@@ -14,10 +14,10 @@ from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from uns_pose_ros.nodes import launching
+from uns_pose_ros.nodes import launch_common
 
 ARGUMENTS = [
-    *launching.common_arguments("recorder"),
+    *launch_common.common_arguments("recorder"),
     DeclareLaunchArgument(
         "category", default_value="", description="folder of a category, made if need be; empty: that of params_file"
     ),
@@ -36,18 +36,21 @@ ARGUMENTS = [
 
 def nodes(context: LaunchContext) -> list[Node]:
     """The processes, once the arguments have their values."""
-    given = launching.values(context, ARGUMENTS)
+    given = launch_common.values(context, ARGUMENTS)
     parameters = {name: ParameterValue(given[name], value_type=str) for name in ("clip", "fixed_frame") if given[name]}
     if given["category"]:
         parameters["category"] = str(Path(given["category"]).expanduser().absolute())
-    parameters["record"] = launching.flag("record")
+    parameters["record"] = launch_common.flag("record")
     remappings, depth = [], given["depth"]
     if depth.endswith("/compressedDepth"):
         parameters["depth"], remappings = "compressed", [("depth/compressedDepth", depth)]
     elif depth:
         parameters["depth"], remappings = "raw", [("depth", depth)]
-    return [launching.node(given, "recorder", parameters, remappings, sigterm_timeout="40"), launching.overlay_window(given)]
+    return [
+        launch_common.node(given, "recorder", parameters, remappings, sigterm_timeout="40"),
+        launch_common.overlay_window(given),
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:
-    return launching.description(ARGUMENTS, nodes)
+    return launch_common.description(ARGUMENTS, nodes)

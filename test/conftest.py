@@ -94,7 +94,7 @@ def recorder(module_domain: int) -> Iterator[Film]:
 @pytest.fixture
 def film(recorder: Film, tmp_path: Path) -> Film:
     """A recorder as if just started, whose category is tmp_path/mug."""
-    from uns_pose_ros.keyframes import KeyframeConfig
+    from uns_pose_ros.capture.keyframes import KeyframeConfig
 
     recorder.stop()
     defaults = {

@@ -29,8 +29,8 @@ from demo_camera import HandheldPath, PathConfig, Wander, handheld, random_rotat
 from demo_models import Array, Library  # noqa: E402
 from demo_render import Renderer  # noqa: E402
 from demo_scene import build  # noqa: E402
-from uns_pose_ros.colmap import SparseImage, write_sparse  # noqa: E402
-from uns_pose_ros.datatypes import Camera  # noqa: E402
+from uns_pose_ros.core.types import Camera  # noqa: E402
+from uns_pose_ros.io.colmap import SparseImage, write_sparse  # noqa: E402
 
 LIBRARY = Path("/usr/share/sweethome3d/furniture/BlendSwap-CC-0.sh3f")
 CHAIRS = (

@@ -17,12 +17,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from uns_pose_ros import doctor, drawing, storage
-from uns_pose_ros.alignment_picture import mesh_strip
-from uns_pose_ros.colmap import read_sparse, write_sparse
-from uns_pose_ros.drawing import Picture
-from uns_pose_ros.report_videos import canonical, correspondence_pictures, facts_of, position_colours, ring_picture
-from uns_pose_ros.video import load_video, read_frame
+from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.colmap import read_sparse, write_sparse
+from uns_pose_ros.io.video_folder import load_video, read_frame
+from uns_pose_ros.reporting import capture_check
+from uns_pose_ros.reporting.video_summary import canonical, correspondence_pictures, facts_of, position_colours, ring_picture
+from uns_pose_ros.visualization import drawing
+from uns_pose_ros.visualization.alignment_figure import mesh_strip
+from uns_pose_ros.visualization.drawing import Picture
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE, GIVEN, OUT = ROOT / "demo" / "out" / "chair", ROOT / "demo" / "data" / "chair", ROOT / "docs" / "pictures"
@@ -39,7 +41,7 @@ def main() -> None:
 
 def how_it_works() -> None:
     """Four steps: a frame, its mask and hull; features on two meshes; all meshes in the canonical frame."""
-    video, mesh = load_video(MADE / _CLIP), storage.load_feature_mesh(MADE / _CLIP)
+    video, mesh = load_video(MADE / _CLIP), artifacts.load_feature_mesh(MADE / _CLIP)
     frame = video.frames[0]
     image, mask, camera = read_frame(frame)
     assert mask is not None and frame.cam_from_obj is not None
@@ -47,8 +49,8 @@ def how_it_works() -> None:
     steps = [image.numpy(), drawing.outline(image.numpy(), mask.numpy()), drawing.contour(image.numpy(), hull, (255, 60, 60))]
     tiles = [drawing.fit_into(np.asarray(step, np.uint8), _TILE) for step in steps]
     _save("hull.jpg", [[*tiles, drawing.fit_into(ring_picture(facts_of(video, mesh, {})), _TILE)]])
-    alignment = storage.load_alignment(MADE / "alignment.json")
-    meshes = {name: storage.load_feature_mesh(MADE / name) for name in alignment.videos}
+    alignment = artifacts.load_alignment(MADE / "alignment.json")
+    meshes = {name: artifacts.load_feature_mesh(MADE / name) for name in alignment.videos}
     _save("correspondences.jpg", [list(correspondence_pictures(_CLIP, _OTHER, alignment, meshes))])
     strips = []
     for name in list(alignment.videos)[:6]:
@@ -73,7 +75,7 @@ def filming() -> None:
             shutil.copytree(GIVEN / _CLIP, clip)
             if spoil is not None:
                 spoil(clip)
-            checkup = doctor.examine(clip)
+            checkup = capture_check.examine(clip)
             print(f"{name}: " + ("; ".join(f"{finding.what}: {finding.remedy}" for finding in checkup.findings) or "ok"))
             if name in ("good", "blurred", "dark", "far"):
                 pictures = sorted((clip / "images").iterdir())

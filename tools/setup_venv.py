@@ -31,7 +31,7 @@ TOOLS = ("gcc", "g++", "cmake", "make")
 WEIGHTS = ("dinov2_vits14", "u2netp", "dinov2_vits14_onnx")
 FETCH = """
 import sys
-from uns_pose_ros import weights
+from uns_pose_ros.networks import pretrained_weights
 for name in sys.argv[1:]:
     print(weights.fetch(name, progress=lambda what, done, total: print(what, done, total)))
 """
@@ -116,7 +116,7 @@ def fetch_weights() -> None:
 def weights_key() -> str:
     """Changes with the sources of the weights and with what is in their cache, so that a deleted file is fetched again."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uns_pose_ros"
-    return key_of([ROOT / "uns_pose_ros" / "weights.py"], *sorted(map(str, cache.glob("*.*"))))
+    return key_of([ROOT / "uns_pose_ros" / "networks" / "pretrained_weights.py"], *sorted(map(str, cache.glob("*.*"))))
 
 
 def pip(*arguments: str) -> None:

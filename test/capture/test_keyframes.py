@@ -1,0 +1,164 @@
+"""Which pictures are kept: exposure, blur and viewpoint with known answers; photos as pixels and as files."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from test_orbit import view
+
+from uns_pose_ros.capture.keyframes import BLURRED, DARK, OVEREXPOSED, KeyframeChooser, KeyframeConfig, measure, shift
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.io.encoded_image import Photo
+
+WIDTH, HEIGHT = 640, 480
+
+
+def scene(seed: int = 0) -> np.ndarray:
+    """(900, 1200, 3) uint8: blobs of all sizes, sharp edges, mean grey."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((900, 1200, 3), 110, np.uint8)
+    for _ in range(600):
+        centre = tuple(int(x) for x in rng.integers(0, [1200, 900]))
+        cv2.circle(picture, centre, int(rng.integers(3, 60)), rng.integers(20, 220, 3).tolist(), -1)
+    return picture
+
+
+def photo(x: int = 0, blur: int = 1, seed: int = 0) -> Photo:
+    """A window of the scene, moved by x px, blurred along the rows over `blur` px."""
+    pixels = scene(seed)[100 : 100 + HEIGHT, 100 + x : 100 + x + WIDTH]
+    return Photo.of_pixels(np.array(cv2.blur(pixels, (blur, 1)) if blur > 1 else pixels, dtype=np.uint8))
+
+
+def grey(value: int) -> Photo:
+    return Photo.of_pixels(np.full((HEIGHT, WIDTH, 3), value, np.uint8))
+
+
+@pytest.mark.parametrize("pixels", [0, 6, 13, 26, 51])
+def test_the_shift_of_a_moved_picture_is_its_motion_in_picture_widths(pixels: int) -> None:
+    assert shift(measure(photo()), measure(photo(pixels))) == pytest.approx(pixels / WIDTH, rel=0.1, abs=0.001)
+
+
+def test_noise_and_brightness_are_no_motion() -> None:
+    sharp = photo().pixels
+    assert sharp is not None
+    noisy = np.clip(sharp + np.random.default_rng(0).normal(0, 8, sharp.shape), 0, 255).astype(np.uint8)
+    dim = (0.6 * sharp).astype(np.uint8)
+    for other in (noisy, dim):
+        assert shift(measure(photo()), measure(Photo.of_pixels(other))) < 0.005
+
+
+def test_pictures_that_no_motion_explains_are_different() -> None:
+    assert shift(measure(photo()), measure(photo(seed=1))) > 0.1
+    assert shift(measure(photo()), measure(grey(110))) > 0.1
+    assert shift(measure(grey(60)), measure(grey(110))) == 0
+    small = Photo.of_pixels(np.full((240, 640, 3), 110, np.uint8))
+    assert shift(measure(grey(110)), measure(small)) == float("inf")
+
+
+def test_without_poses_a_picture_is_new_when_it_has_moved_away_from_the_last_kept() -> None:
+    chooser = KeyframeChooser()
+    chooser.keep(measure(photo()))
+    assert [chooser.is_new(measure(photo(x))) for x in (0, 10, 20, 40, 100, 300)] == [False, False, False, True, True, True]
+
+
+def test_with_poses_only_they_count() -> None:
+    chooser = KeyframeChooser()
+    for azimuth in (0, 20, 40):
+        chooser.keep(measure(photo()), view(azimuth))
+    assert not chooser.is_new(measure(photo(300)), view(20))
+    assert chooser.is_new(measure(photo()), view(60))
+    again = KeyframeChooser(views=[view(azimuth) for azimuth in (0, 20, 40)])
+    assert not again.is_new(measure(photo(300)), view(20))
+
+
+@pytest.mark.parametrize(("blur", "fault"), [(1, None), (5, BLURRED), (21, BLURRED)])
+def test_a_picture_is_blurred_against_the_recent_ones(blur: int, fault: str | None) -> None:
+    chooser = KeyframeChooser()
+    assert [chooser.fault(measure(photo(x))) for x in range(0, 60, 10)] == [None] * 6
+    assert chooser.fault(measure(photo(30, blur))) == fault
+
+
+def test_pictures_that_are_all_alike_are_not_blurred_and_the_first_ones_never() -> None:
+    chooser = KeyframeChooser()
+    assert [chooser.fault(measure(photo(x, blur=15))) for x in range(0, 100, 10)] == [None] * 10
+    sharp_first = KeyframeChooser()
+    assert [sharp_first.fault(measure(photo(blur=blur))) for blur in (1, 21, 1)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"), [(0, DARK), (39, DARK), (40, None), (128, None), (249, None), (250, OVEREXPOSED), (255, OVEREXPOSED)]
+)
+def test_exposure_of_flat_pictures(value: int, fault: str | None) -> None:
+    assert KeyframeChooser().fault(measure(grey(value))) == fault
+
+
+def test_exposure_judges_parts_of_the_picture() -> None:
+    def bars(share: float, value: int) -> str | None:
+        pixels = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
+        pixels[:, : round(share * WIDTH)] = value
+        return KeyframeChooser().fault(measure(Photo.of_pixels(pixels)))
+
+    assert bars(0.68, 255) is None  # an object in front of a white wall
+    assert bars(0.72, 255) == OVEREXPOSED
+    assert bars(0.9, 5) is None  # a lit object in front of a black one
+    assert bars(0.97, 5) == DARK
+
+
+def test_settings_move_the_limits() -> None:
+    config = KeyframeConfig(sharpness=0.01, darkest=10, clipped=1.0, view_shift=0.2)
+    chooser = KeyframeChooser(config)
+    for x in range(0, 60, 10):
+        chooser.fault(measure(photo(x)))
+    assert chooser.fault(measure(photo(0, 21))) is None
+    assert chooser.fault(measure(grey(12))) != DARK
+    assert chooser.fault(measure(grey(255))) != OVEREXPOSED
+    chooser.keep(measure(photo()))
+    assert not chooser.is_new(measure(photo(40)))
+
+
+def test_pixels_survive_as_png_and_nearly_as_jpeg() -> None:
+    taken = photo()
+    assert taken.pixels is not None
+    data, ending = taken.encoded(".png", 95)
+    assert ending == ".png"
+    assert np.array_equal(np.array(Image.open(io.BytesIO(data))), taken.pixels)
+    data, ending = taken.encoded(".jpg", 95)
+    assert ending == ".jpg"
+    assert np.abs(np.array(Image.open(io.BytesIO(data))).astype(int) - taken.pixels).mean() < 3
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_a_file_is_kept_as_it_came_and_measured_as_its_pixels_are(ending: str) -> None:
+    data, _ = photo().encoded(ending, 95)
+    filed = Photo.of_file(data)
+    assert (filed.width, filed.height, filed.encoded(".jpg", 1)) == (WIDTH, HEIGHT, (data, ending))
+    assert measure(filed).sharpness == pytest.approx(measure(photo()).sharpness, rel=0.1)
+    assert filed.preview(320).shape == (240, 320, 3)
+    assert np.abs(filed.preview(320).astype(int) - photo().preview(320)).mean() < 3
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_a_file_whose_end_is_missing_is_refused(ending: str) -> None:
+    data, _ = photo().encoded(ending, 95)
+    with pytest.raises(InvalidInput, match="broken"):
+        measure(Photo.of_file(data[: len(data) // 2]))
+
+
+def test_files_that_are_no_picture_are_refused() -> None:
+    for data in (b"", b"\xff\xd8", b"GIF89a" + bytes(100)):
+        with pytest.raises(InvalidInput, match="neither JPEG nor PNG"):
+            Photo.of_file(data)
+    deep = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(deep, "PNG")
+    with pytest.raises(InvalidInput, match="8-bit grey or RGB"):
+        Photo.of_file(deep.getvalue())
+
+
+def test_grey_files_are_pictures() -> None:
+    data = cv2.imencode(".jpg", scene()[..., 0])[1].tobytes()
+    assert measure(Photo.of_file(data)).sharpness > 0
+    assert Photo.of_file(data).preview(300).shape == (225, 300, 3)

@@ -1,0 +1,92 @@
+"""`uns-pose import` of sources that hold nothing usable: one line that names them, exit code 2, no video folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from uns_pose_ros.cli import main
+
+
+def noise(seed: int, width: int = 64, height: int = 48) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def film(path: Path, count: int) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (64, 48))
+    for number in range(count):
+        writer.write(noise(number))
+    writer.release()
+    return path
+
+
+def text_film(folder: Path) -> Path:
+    (folder / "a.mov").write_text("not a film")
+    return folder / "a.mov"
+
+
+def photographs_of_all_sizes(folder: Path) -> Path:
+    (folder / "photos").mkdir()
+    for number in range(5):
+        cv2.imwrite(str(folder / "photos" / f"{number}.png"), noise(number, 64 + number))
+    return folder / "photos"
+
+
+def bag(folder: Path, sizes: list[tuple[int, int]], info: bool = True) -> Path:
+    """A bag whose pictures have these sizes, width and height in px."""
+    pytest.importorskip("rosbags")
+    from rosbags.rosbag2 import StoragePlugin
+
+    from bag_writer import KINDS, camera_info, raw, write_bag
+
+    messages = [("/cam/camera_info", 1.0, camera_info(1.0))]
+    messages += [("/cam/image_raw", 1.0 + k, raw(1.0 + k, noise(k, *size))) for k, size in enumerate(sizes)]
+    topics = set(KINDS) - {"/cam/image_raw/compressed", "/tf", "/tf_static"} - (set() if info else {"/cam/camera_info"})
+    write_bag(folder / "bag", StoragePlugin.MCAP, topics, messages=messages)
+    return folder / "bag"
+
+
+SPOILED: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "a film that is none": (text_film, "a.mov: broken, cut off or of unknown format"),
+    "a film without pictures": (lambda folder: film(folder / "a.mp4", 0), "a.mp4: broken, cut off or of unknown format"),
+    "photographs of all sizes": (photographs_of_all_sizes, "photos: 1 usable pictures, at least 3 are needed"),
+    "a bag whose topic is empty": (lambda folder: bag(folder, []), "no usable picture on /cam/image_raw, it is empty"),
+    "a bag of all sizes": (
+        lambda folder: bag(folder, [(64, 48), (65, 48), (66, 48), (67, 48)]),
+        "bag: 1 usable pictures, at least 3 are needed",
+    ),
+    "a bag without camera_info": (
+        lambda folder: bag(folder, [(64, 48)] * 4, info=False),
+        "no camera_info on '/cam/camera_info'",
+    ),
+    "a bag with the camera_info of another camera": (lambda folder: bag(folder, [(80, 48)] * 4), "px, "),
+}
+
+
+@pytest.mark.parametrize(("spoil", "reason"), SPOILED.values(), ids=SPOILED)
+def test_a_source_with_nothing_usable_is_one_line(
+    spoil: Callable[[Path], Path], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "source").mkdir()
+    source = spoil(tmp_path / "source")
+    assert main.main(["import", str(source), "--into", str(tmp_path / "mug" / "clip_01")]) == main.BAD_INPUT
+    out, err = capsys.readouterr()
+    [line] = [line for line in err.splitlines() if "WARNING" not in line]
+    assert line.startswith("uns-pose import: ") and str(source) in line and reason in line
+    assert not out
+    assert not list((tmp_path / "mug").iterdir()) if (tmp_path / "mug").exists() else True
+
+
+def test_a_camera_of_another_shape_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, camera = film(tmp_path / "a.mp4", 5), tmp_path / "K.json"
+    camera.write_text(json.dumps({"K": [100, 0, 32, 0, 100, 32, 0, 0, 1], "width": 64, "height": 64}))
+    words = ["import", str(source), "--into", str(tmp_path / "mug" / "clip_01"), "--camera", str(camera)]
+    assert main.main(words) == main.BAD_INPUT
+    [line] = capsys.readouterr().err.splitlines()
+    assert "the pictures have 64 x 48 px, their camera 64 x 64 px" in line
+    assert not list((tmp_path / "mug").iterdir())

@@ -1,0 +1,129 @@
+"""The backbone says the same of real pictures in every runtime, and the graph that is exported is what they run."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from small_model import CLIP
+from uns_pose_ros.cli import main
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
+from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.video_folder import load_video
+from uns_pose_ros.networks import backbone_runtimes
+from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone, normalise
+from uns_pose_ros.networks.onnx_export import backbone_graph
+
+LAYERS = (5, 8, 11)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Tensor:
+    """Two pictures of the demo, (2, 3, 112, 168), as the backbone reads them."""
+    found = [read_image(frame.image).permute(2, 0, 1).float() for frame in load_video(CLIP).frames[:2]]
+    return normalise(torch.stack([F.interpolate(one[None], (112, 168), mode="area")[0] for one in found]))
+
+
+@pytest.fixture(scope="module")
+def network() -> DinoV2:
+    return load_backbone(device="cpu")
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_runtime_gives_the_features_that_torch_gives(name: str, network: DinoV2, pictures: Tensor) -> None:
+    pytest.importorskip({"onnx": "onnxruntime"}.get(name, name))
+    other, device = backbone_runtimes.load_runtime(name)
+    found, expected = other(pictures, LAYERS), network(pictures, layers=LAYERS)
+    assert device == torch.device("cpu")
+    assert found.shape == expected.shape == (3, 2, 8, 12, 384) and found.dtype == torch.float32
+    worst = float(F.cosine_similarity(found, expected, dim=-1).min())
+    assert worst > (0.9999 if other.precision == "fp32" else 0.99)
+
+
+def test_an_image_is_read_alike_alone_and_among_others(pictures: Tensor) -> None:
+    pytest.importorskip("onnxruntime")
+    other, _ = backbone_runtimes.load_runtime("onnx")
+    assert torch.allclose(other(pictures, LAYERS)[:, :1], other(pictures[:1], LAYERS), atol=1e-3)
+
+
+def test_the_graph_names_its_input_and_output_and_takes_any_batch(network: DinoV2) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(backbone_graph(network, 28, 42, (0, -1)), providers=["CPUExecutionProvider"])
+    ((into,), (out,)) = session.get_inputs(), session.get_outputs()
+    assert (into.name, into.shape) == ("images", ["batch", 3, 28, 42])
+    assert (out.name, out.shape) == ("tokens", ["batch", 6, 768])
+
+
+def test_a_graph_of_a_size_that_14_does_not_divide_is_refused(network: DinoV2) -> None:
+    with pytest.raises(ValueError, match="image of 40 x 28 px: multiples of 14 px needed"):
+        backbone_graph(network, 28, 40, (0,))
+
+
+def test_a_graph_is_made_once_for_a_size_and_only_the_last_used_sizes_are_kept(network: DinoV2) -> None:
+    made: list[int] = []
+
+    def compiler(graph: bytes) -> backbone_runtimes.Run:
+        made.append(len(made))
+
+        def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
+            places = images.shape[2] // 14 * (images.shape[3] // 14)
+            return np.zeros((len(images), places, 384), np.float32)
+
+        return run
+
+    other = backbone_runtimes.GraphBackbone(network, compiler, "fp32")
+    sizes = [14, 28, 42, 56]
+    for size in [*sizes, 14, 70, 14, 28]:  # the fifth size takes the place of the least used, 28
+        assert other(torch.zeros(2, 3, size, 14), (0,)).shape == (1, 2, size // 14, 1, 384)
+    assert len(made) == 6
+
+
+@pytest.mark.parametrize("name", ["torch-fp32", "torch-bf16", "onnx", "openvino"])
+def test_the_estimator_answers_in_every_runtime(name: str, chair_model: Path) -> None:
+    if name in ("onnx", "openvino"):
+        pytest.importorskip({"onnx": "onnxruntime"}.get(name, name))
+    config = EstimatorConfig(score_threshold=0.0, runtime=name)
+    estimator = Estimator(artifacts.load_model(chair_model), device="cpu", config=config)
+    frame = load_video(CLIP).frames[4]
+    height, width = read_image(frame.image).shape[:2]
+    box = torch.tensor([[0.15 * width, 0.05 * height, 0.85 * width, 0.95 * height]])
+    (found,) = estimator(read_image(frame.image), frame.camera, box)
+    assert found.inliers > 10
+
+
+def test_export_writes_what_the_model_reads(chair_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "backbone.onnx"
+    assert main.main(["export", str(chair_model), str(path), "--width", "42", "--height", "28", "--json", "-"]) == main.DONE
+    record = json.loads(capsys.readouterr().out)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert record["inputs"] == {one.name: one.shape for one in session.get_inputs()} == {"images": ["batch", 3, 28, 42]}
+    assert record["outputs"] == {one.name: one.shape for one in session.get_outputs()} == {"tokens": ["batch", 6, 1152]}
+    assert main.main(["export", str(chair_model), str(path), "--width", "40"]) == main.BAD_INPUT
+    assert "width 40 px: multiples of 14 from 14 to 1400 are valid" in capsys.readouterr().err
+
+
+def test_what_cannot_run_here_is_refused_with_what_can() -> None:
+    with pytest.raises(InvalidInput, match="runtime 'tpu' is unknown: torch, torch-fp32, .* are valid"):
+        backbone_runtimes.load_runtime("tpu")
+    with pytest.raises(InvalidInput, match="torch-compile on cpu: it needs CUDA; torch is valid here"):
+        backbone_runtimes.load_runtime("torch-compile", "cpu")
+    if find_spec("onnxruntime") is not None:
+        with pytest.raises(InvalidInput, match="runtime onnx on device 'cuda': it runs on the CPU, auto and cpu are valid"):
+            backbone_runtimes.load_runtime("onnx", "cuda")
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone_runtimes, "find_spec", lambda name: None)
+    with pytest.raises(InvalidInput, match="runtime openvino: the Python package openvino is missing: python3 -m pip install"):
+        backbone_runtimes.load_runtime("openvino")

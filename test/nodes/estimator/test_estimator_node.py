@@ -1,0 +1,305 @@
+"""The estimator node as a process of its own, over real DDS; the estimates come from a script (scripted_node.py)."""
+
+from __future__ import annotations
+
+import array
+import itertools
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+import numpy as np
+from builtin_interfaces.msg import Time
+from lifecycle_msgs.msg import Transition
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker
+
+from ros_robot import PATIENCE, Robot
+from uns_pose_ros.nodes.ros_compat import array_to_image
+
+PLAIN = ("-p", "models:=[plain]")
+
+
+def stream(robot: Robot, ready: Callable[[], Any]) -> None:
+    """Send one car and camera_info again and again until something has come."""
+    stamps = itertools.count(1000)
+
+    def send_and_look() -> Any:
+        robot.calibrate()
+        robot.show(1, seconds=next(stamps))
+        return ready()
+
+    robot.wait("an answer to a stream of pictures", send_and_look)
+
+
+def test_a_picture_gives_a_transform_with_its_stamp_and_frame(robot: Robot) -> None:
+    robot.start(*PLAIN, "-p", "frame_prefix:=robot1/")
+    robot.wait_until_listening()
+    robot.calibrate()
+    robot.show(2, seconds=7, frame="left_eye")
+    results = robot.results(7)
+    transform = robot.wait("the transform", lambda: robot.transforms().get((7, "robot1/car_1")))
+    assert transform.header.frame_id == "left_eye"
+    assert [transform.transform.translation.x, transform.transform.translation.z] == [1.0, 3.0]
+    assert len([message for message in robot.heard["tf"] if message.transforms]) == 1  # one list for both
+    (detections,) = results["detections"]
+    assert [(d.id, d.results[0].hypothesis.class_id, d.results[0].hypothesis.score) for d in detections.detections] == [
+        ("0", "car", 0.9), ("1", "car", 0.9),
+    ]  # fmt: skip
+    assert set(detections.detections[0].results[0].pose.covariance) == {-1.0}
+    poses = robot.wait("poses", lambda: robot.heard["poses"])[0]
+    assert (poses.header.frame_id, len(poses.poses)) == ("left_eye", 2)
+    overlay = robot.wait("the overlay", lambda: robot.heard["overlay"])[0]
+    assert (overlay.width, overlay.height, overlay.encoding, overlay.header.frame_id) == (640, 480, "rgb8", "left_eye")
+
+
+def test_a_best_effort_stream_is_heard_by_default(robot: Robot) -> None:
+    robot.start(*PLAIN, reliable=False)
+    robot.wait_until_listening()
+    stream(robot, lambda: robot.heard["detections"])
+
+
+def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(plain: Robot) -> None:
+    robot = plain
+    robot.calibrate()
+
+    def markers(seconds: int) -> list[tuple[int, str, int]]:
+        got = robot.wait(
+            "markers", lambda: [m for m in robot.heard["markers"] if m.markers and m.markers[0].header.stamp.sec == seconds]
+        )
+        return [(marker.id, marker.ns, marker.action) for marker in got[0].markers]
+
+    stream(robot, lambda: robot.heard["markers"])  # the node makes markers once it knows of a listener
+    assert robot.reset().success
+    robot.show(2, seconds=1)
+    assert markers(1) == [
+        (0, "car", Marker.ADD),
+        (0, "car/text", Marker.ADD),
+        (1, "car", Marker.ADD),
+        (1, "car/text", Marker.ADD),
+    ]
+    robot.show(1, seconds=2)
+    assert markers(2) == [
+        (1, "car", Marker.DELETE),
+        (1, "car/text", Marker.DELETE),
+        (0, "car", Marker.ADD),
+        (0, "car/text", Marker.ADD),
+    ]
+    robot.show(2, seconds=3)
+    assert [d.id for d in robot.results(3)["detections"][0].detections] == ["0", "1"]
+    robot.show(1, seconds=20)  # car 1 is out of sight for longer than the tracks' memory: coming back it is a new one
+    robot.results(20)
+    robot.show(2, seconds=22)
+    assert [d.id for d in robot.results(22)["detections"][0].detections] == ["2", "3"]
+    assert {action for _, _, action in markers(22)} == {Marker.ADD}
+    assert robot.reset().success
+    robot.wait("deleted markers", lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE})
+    robot.show(1, seconds=23)
+    assert [d.id for d in robot.results(23)["detections"][0].detections] == ["0"]
+
+
+def test_stamps_that_jump_back_reset_the_tracks_and_no_stamp_is_sent_twice(plain: Robot) -> None:
+    robot = plain
+    robot.calibrate()
+    robot.show(1, seconds=100)
+    robot.results(100)
+    robot.show(3, seconds=100)
+    robot.diagnosis("dropped: stamp seen before")
+    robot.show(2, seconds=101)
+    assert [d.id for d in robot.results(101)["detections"][0].detections] == ["0", "1"]
+    robot.show(1, seconds=105)
+    assert [d.id for d in robot.results(105)["detections"][0].detections] == ["2"]
+    robot.show(1, seconds=50)
+    assert [d.id for d in robot.results(50)["detections"][0].detections] == ["0"]
+    assert len(robot.results(100)["detections"]) == 1
+
+
+def test_an_uncalibrated_camera_is_an_error_in_diagnostics_and_publishes_nothing_until_it_is_calibrated(robot: Robot) -> None:
+    node = robot.start(*PLAIN)
+    robot.wait_until_listening()
+    robot.calibrate(k=[0.0] * 9)
+    for seconds in (1, 2):
+        robot.show(1, seconds)
+        status = robot.diagnosis("uncalibrated")
+        assert status.level == b"\x02"
+    assert not robot.heard["detections"]
+    stream(robot, lambda: robot.heard["detections"])
+    code, log = robot.interrupt(node)
+    assert code == 0, log
+    assert log.count("uncalibrated") == 1
+
+
+def test_a_picture_waits_for_the_first_camera_info(plain: Robot) -> None:
+    robot = plain
+    robot.show(1, seconds=4)
+    robot.diagnosis("images wait for the first camera_info on /camera_info (1 publishers)")
+    robot.calibrate()
+    assert len(robot.results(4)["detections"][0].detections) == 1
+
+
+def test_a_picture_that_breaks_the_estimation_does_not_end_the_node(plain: Robot) -> None:
+    robot = plain
+    robot.calibrate()
+    robot.show(255, seconds=1)
+    status = robot.diagnosis("RuntimeError: scripted fault")
+    assert status.level == b"\x02"
+    assert "dropped: estimation failed" in [value.key for value in status.values]
+    robot.show(1, seconds=2)
+    robot.results(2)
+
+
+def test_a_model_that_cannot_be_loaded_is_a_failed_configure_with_one_line_and_may_be_tried_again(robot: Robot) -> None:
+    node = robot.start("-p", "models:=[nothing_there]")
+    robot.diagnosis("cannot configure: ['nothing_there']: there is no model; plain or size are valid")
+    assert robot.state() == "unconfigured"
+    assert not robot.transition(Transition.TRANSITION_CONFIGURE)
+    assert robot.set(Parameter("models", value=["plain"])).successful
+    assert robot.transition(Transition.TRANSITION_CONFIGURE)
+    assert robot.transition(Transition.TRANSITION_ACTIVATE)
+    robot.wait_until_listening()
+    code, log = robot.interrupt(node)
+    assert code == 0, log
+    assert log.count("nothing_there") == 2  # one line for each attempt
+    assert "Traceback" not in log
+
+
+def test_a_lifecycle_manager_starts_stops_and_restarts_it_where_autostart_is_off(robot: Robot) -> None:
+    node = robot.start(*PLAIN, "-p", "autostart:=false")
+    assert robot.state() == "unconfigured"
+    for _ in range(2):  # everything is made anew the second time
+        assert robot.transition(Transition.TRANSITION_CONFIGURE)
+        assert robot.images.get_subscription_count() == 0
+        refused = robot.set(Parameter("margin", value=0.3))
+        assert "margin: read by configure only" in refused.reason
+        assert robot.set(Parameter("frame_prefix", value="a/")).successful
+        assert "no blanks" in robot.set(Parameter("frame_prefix", value="a b")).reason
+        assert robot.transition(Transition.TRANSITION_ACTIVATE)
+        robot.wait_until_listening()
+        robot.calibrate()
+        robot.heard["detections"].clear()
+        robot.show(1, seconds=5)
+        robot.results(5)
+        assert robot.transition(Transition.TRANSITION_DEACTIVATE)
+        robot.wait("silence", lambda: robot.images.get_subscription_count() == 0)
+        assert robot.transition(Transition.TRANSITION_CLEANUP)
+    assert robot.set(Parameter("models", value=["size"])).successful
+    assert robot.transition(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert robot.state() == "finalized"
+    assert robot.interrupt(node)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "diameter", "x", "warned"), [("plain", 0.0, 1.0, True), ("plain", 0.4, 0.4, False), ("size", 0.4, 0.25, False)]
+)
+def test_lengths_are_metres_of_the_model_else_of_the_parameter_else_diameters_with_a_warning(
+    plain: Robot, model: str, diameter: float, x: float, warned: bool
+) -> None:
+    robot = plain
+    robot.renew(models=[model], object_diameter=diameter)
+    robot.calibrate()
+    robot.show(2, seconds=1)
+    detection = robot.results(1)["detections"][0].detections[1]
+    assert detection.results[0].pose.pose.position.x == pytest.approx(x)
+    assert detection.bbox.size.x == pytest.approx(0.8 * x)
+    status = robot.diagnosis("state")
+    assert ("its diameter is published as 1 m" in status.message) == warned
+    assert status.level != b"\x00" or not warned
+
+
+def test_a_publisher_with_an_incompatible_qos_is_named_in_diagnostics(robot: Robot) -> None:
+    robot.start(*PLAIN, "-p", "qos_overrides./image.subscription.durability:=transient_local")
+    status = robot.diagnosis("a publisher of /image offers an incompatible QoS (DURABILITY)")
+    assert status.level == b"\x02"
+
+
+def test_unusable_pictures_and_cameras_are_told_and_do_not_end_the_node(plain: Robot) -> None:
+    robot = plain
+    robot.calibrate()
+    ordinary = np.full((480, 640, 3), 1, np.uint8)
+    faults: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("image encoding 'yuv9' is not known", {"encoding": "yuv9"}, {}),
+        ("image of 0 x 0 px", {"width": 0, "height": 0, "step": 0, "data": array.array("B")}, {}),
+        ("a row needs 1920 bytes", {"step": 7}, {}),
+        ("a camera matrix that is not finite", {}, {"k": [math.nan, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]}),
+        ("distortion coefficients that are not finite", {}, {"d": [math.inf, 0.0, 0.0, 0.0, 0.0]}),
+        ("focal lengths -600, 600 px", {}, {"k": [-600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]}),
+        ("camera_info describes 320 x 100 px", {}, {"width": 320, "height": 100}),
+    ]
+    stamps = itertools.count(1)
+
+    def send_and_look(told: str, picture: dict[str, Any], camera: dict[str, Any]) -> bool:
+        """Again and again: camera_info and picture may overtake each other."""
+        robot.calibrate(**camera)
+        message = array_to_image(ordinary, "rgb8", Header(frame_id="camera"))
+        message.header.stamp.sec = next(stamps)
+        for name, value in picture.items():
+            setattr(message, name, value)
+        robot.images.publish(message)
+        return any(told in status.message for array in robot.heard["diagnostics"] for status in array.status)
+
+    for fault in faults:
+        robot.wait(f"diagnostics with {fault[0]!r}", partial(send_and_look, *fault))
+    robot.heard["detections"].clear()
+    stream(robot, lambda: robot.heard["detections"])
+
+
+def test_a_camera_that_is_started_again_is_heard_again(plain: Robot) -> None:
+    robot = plain
+    robot.calibrate()
+    robot.show(1, seconds=1)
+    robot.results(1)
+    robot.restart_camera()
+    robot.wait_until_listening()
+    robot.show(1, seconds=2)  # the camera's calibration is still known
+    robot.results(2)
+
+
+def test_time_that_jumps_back_forgets_the_objects(robot: Robot) -> None:
+    robot.start(*PLAIN, "-p", "use_sim_time:=true")
+    robot.wait_until_listening()
+    clock = robot.node.create_publisher(Clock, "/clock", 10)
+    robot.wait("the node on /clock", clock.get_subscription_count)
+
+    def told(seconds: int) -> bool:
+        """Say the time, again until the node's diagnostics have it: what is sent before both ends know each other is lost."""
+        clock.publish(Clock(clock=Time(sec=seconds)))
+        return any(message.header.stamp.sec == seconds for message in robot.heard["diagnostics"][-1:])
+
+    robot.wait("the time in the node", lambda: told(100))
+    robot.calibrate()
+    robot.show(2, seconds=100)
+    assert [d.id for d in robot.results(100)["detections"][0].detections] == ["0", "1"]
+    robot.show(1, seconds=110)
+    assert [d.id for d in robot.results(110)["detections"][0].detections] == ["2"]
+    robot.wait("the time in the node", lambda: told(20))
+    robot.wait("deleted markers", lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE})
+    robot.show(1, seconds=111)
+    assert [d.id for d in robot.results(111)["detections"][0].detections] == ["0"]
+
+
+def test_ctrl_c_at_any_moment_ends_clean(robot: Robot) -> None:
+    """While modules are imported, while the node is made and configured, while it runs."""
+    program = ["-m", "uns_pose_ros.nodes.entry_points"]
+    processes = [robot.start("-p", "models:=[nothing_there]", program=program) for _ in range(5)]
+    ends = []
+    for process in processes:
+        time.sleep(0.9)  # the first began that much earlier than it is interrupted, the last five times as much
+        ends.append(robot.interrupt(process))
+    assert [code for code, _ in ends] == [0] * len(ends), ends
+    assert not [log for _, log in ends if "Traceback" in log]
+
+
+@pytest.mark.parametrize("argument", ["transport:=theora", "object_diameter:=-1.0", "models:=plain"])
+def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(robot: Robot, argument: str) -> None:
+    process = robot.start("-p", argument)
+    _, log = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert len(log.splitlines()) == 1
+    assert argument.split(":=")[0] in log

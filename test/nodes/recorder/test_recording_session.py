@@ -1,0 +1,66 @@
+"""A session of the recorder without its node: the order of pictures, slow and broken disks."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from test_recording import INFO, camera
+
+from ros_film import files, pixels
+from ros_robot import PATIENCE
+from uns_pose_ros.capture.keyframes import KeyframeConfig
+from uns_pose_ros.capture.recording import Recording, Shot
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.io.encoded_image import Photo
+from uns_pose_ros.nodes.diagnostics import Health
+from uns_pose_ros.nodes.recorder import recording_session
+from uns_pose_ros.nodes.recorder.recorder_parameters import RecorderParameters
+from uns_pose_ros.nodes.recorder.recording_session import Session
+
+
+def taken(scene: int) -> tuple[Photo, Shot]:
+    return Photo.of_pixels(pixels(scene)), Shot(scene, camera(), INFO, None)
+
+
+def test_pictures_that_a_slow_disk_cannot_take_are_left_out_and_the_next_is_tried(tmp_path: Path) -> None:
+    go, failures = threading.Event(), list[str]()
+
+    class Slow(Recording):
+        def add(self, *given: Any) -> str:
+            go.wait(PATIENCE)
+            return super().add(*given)
+
+    health = Health()
+    settings = RecorderParameters(queue=2)
+    opened = Session(Slow(tmp_path / "clip", {}), settings, KeyframeConfig(), health, failures.append)
+    outcomes = [opened.take(*taken(number), lambda: 0.0) for number in range(5)]
+    assert outcomes[:2] == [None, None]
+    assert outcomes[3:] == [recording_session.SLOW, recording_session.SLOW]  # one at most is being written, two wait
+    go.set()
+    assert opened.finish().endswith(f"{outcomes.count(None)} pictures kept")
+    assert len(files(tmp_path / "clip")) == outcomes.count(None)
+    assert not failures
+
+
+def test_after_a_failure_nothing_is_taken_and_the_reason_stays(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    class Broken(Recording):
+        def add(self, *given: Any) -> str:
+            raise OSError(5, "Input/output error")
+
+    health = Health()
+    opened = Session(Broken(tmp_path / "clip", {}), RecorderParameters(), KeyframeConfig(), health, lambda text: done.set())
+    assert opened.take(*taken(0), lambda: 0.0) is None
+    assert done.wait(PATIENCE)
+    opened.take(*taken(1), lambda: 0.0)
+    with pytest.raises(InvalidInput, match="recording stopped: Input/output error; 0 pictures kept"):
+        opened.finish()
+    assert sum(health.drops.values()) >= 1
+    assert not (tmp_path / "clip").exists()

@@ -1,0 +1,81 @@
+"""The nodes' threads: which item is worked on, and what they leave behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from uns_pose_ros.nodes.worker_thread import Worker, apart
+
+PATIENCE = 60.0  # s
+
+
+def test_the_worker_takes_the_newest_item_and_counts_those_replaced() -> None:
+    begun, go, done, seen, replaced = threading.Event(), threading.Event(), threading.Event(), [], []
+
+    def work(item: int) -> None:
+        seen.append(item)
+        begun.set()
+        go.wait(PATIENCE)
+        if item == 5:
+            done.set()
+
+    worker: Worker[int] = Worker(work, lambda: replaced.append(1))
+    worker.put(1)
+    assert begun.wait(PATIENCE)
+    for item in (2, 3, 4, 5):
+        worker.put(item)
+    go.set()
+    assert done.wait(PATIENCE)
+    assert worker.stop(PATIENCE)
+    assert (seen, len(replaced)) == ([1, 5], 3)
+
+
+def test_a_worker_with_slots_keeps_the_order_drops_the_oldest_and_finishes_what_waits() -> None:
+    go, begun, seen, replaced = threading.Event(), threading.Event(), list[int](), list[int]()
+
+    def work(item: int) -> None:
+        begun.set()
+        go.wait(PATIENCE)
+        seen.append(item)
+
+    worker: Worker[int] = Worker(work, lambda: replaced.append(1), slots=2)
+    worker.put(0)
+    assert begun.wait(PATIENCE)
+    for item in (1, 2, 3):
+        worker.put(item)
+    assert not worker.offer(4)
+    go.set()
+    assert worker.stop(60, finish=True)
+    assert (seen, len(replaced)) == ([0, 2, 3], 1)
+    assert not worker.offer(5)
+
+
+def test_what_is_done_apart_leaves_no_threads_behind() -> None:
+    """In a process of its own, where PyTorch has not computed yet: here it has."""
+    code = """
+import os, time, torch
+from uns_pose_ros.nodes.worker_thread import apart
+count = lambda: len(os.listdir("/proc/self/task"))
+torch.set_num_threads(2)
+product = lambda: float((torch.ones(800, 800) + 1).exp().mm(torch.ones(800, 800)).sum())
+before = count()
+assert apart(product) > 0
+end = time.monotonic() + 30
+while count() > before and time.monotonic() < end:
+    time.sleep(0.05)
+print(count() - before)
+product()
+print(count() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["0", "1"], done.stderr[-500:]  # done here, it leaves the second thread
+
+
+def test_what_fails_apart_is_raised_here() -> None:
+    with pytest.raises(ZeroDivisionError):
+        apart(lambda: 1 // 0)
+    assert apart(lambda: 3) == 3

@@ -1,0 +1,220 @@
+"""A stage is skipped when nothing that it depends on has changed, and only then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import uns_pose_ros
+from small_category import ALIGN, RECONSTRUCT
+from uns_pose_ros.alignment import category_alignment
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.types import CategoryModel, FeatureMesh
+from uns_pose_ros.evaluation import metrics
+from uns_pose_ros.io import artifacts
+from uns_pose_ros.pipeline import stages
+from uns_pose_ros.reconstruction import feature_mesh
+from uns_pose_ros.training import category_training
+from uns_pose_ros.training.training_views import TrainConfig
+
+MADE_NONE = {"clip_01": False, "clip_02": False, "clip_03": False}
+
+
+class Counted:
+    """Stands for a function and remembers what it was called with."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.calls.append(arguments)
+        return self.function(*arguments)
+
+
+@pytest.fixture
+def reconstructions(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """The videos that are reconstructed: nothing is computed, each gets the same one triangle."""
+    third = torch.full((1, 384), 384**-0.5, dtype=torch.float16)
+    vertex, view = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    mesh = FeatureMesh(torch.eye(3), torch.tensor([[0, 1, 2]]), third, vertex, view, torch.eye(4)[None])
+    counted = Counted(lambda *_: mesh)
+    monkeypatch.setattr(feature_mesh, "reconstruct", counted)
+    return counted
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    """The trainings: nothing is computed, the model is one triangle."""
+
+    def train(category: str, videos: Any, meshes: Any, alignment: Any, *_: Any) -> CategoryModel:
+        poses = {name: torch.eye(4).tolist() for name in videos}
+        triangle = torch.tensor([[0, 1, 2]])
+        return CategoryModel(
+            category, torch.eye(3), triangle, torch.eye(3), torch.eye(3), {}, provenance={"canon_from_obj": poses}
+        )
+
+    counted = Counted(train)
+    monkeypatch.setattr(category_training, "train", counted)
+    return counted
+
+
+def names(calls: Counted) -> list[str]:
+    return [call[0].name for call in calls.calls]
+
+
+def test_stages_with_the_same_settings_and_files_are_skipped(trucks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("was run again")
+
+    monkeypatch.setattr(feature_mesh, "reconstruct", refuse)
+    monkeypatch.setattr(category_alignment, "align", refuse)
+    assert stages.reconstruct(trucks, config=RECONSTRUCT) == MADE_NONE
+    alignment, made = stages.align(trucks, config=ALIGN, device="cpu")
+    assert not made
+    assert alignment.videos == tuple(MADE_NONE)
+
+
+def test_another_setting_makes_every_mesh_anew(trucks: Path, reconstructions: Counted) -> None:
+    stages.reconstruct(trucks, config=replace(RECONSTRUCT, margin=0.2))
+    assert names(reconstructions) == ["clip_01", "clip_02", "clip_03"]
+
+
+def test_another_version_makes_every_mesh_anew(trucks: Path, reconstructions: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uns_pose_ros, "__version__", "99")
+    stages.reconstruct(trucks, config=RECONSTRUCT)
+    assert len(reconstructions.calls) == 3
+
+
+@pytest.mark.parametrize("file", ["masks/000001.jpg.png", "sparse/images.txt", "images/000001.jpg", "video.json"])
+def test_a_changed_file_makes_the_mesh_of_its_video_anew(trucks: Path, reconstructions: Counted, file: str) -> None:
+    source, target = trucks / "clip_01" / file, trucks / "clip_02" / file
+    if file == "video.json":
+        target.write_text('{"metric": true}')
+    else:
+        target.write_bytes(source.read_bytes())
+    assert stages.reconstruct(trucks, config=RECONSTRUCT) == {**MADE_NONE, "clip_02": True}
+    assert names(reconstructions) == ["clip_02"]
+
+
+@pytest.mark.parametrize("file", [artifacts.MESH, artifacts.FEATURES])
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-100])])
+def test_a_missing_or_torn_artefact_is_made_anew(
+    trucks: Path, reconstructions: Counted, file: str, damage: Callable[[Path], Any]
+) -> None:
+    damage(trucks / "clip_03" / file)
+    stages.reconstruct(trucks, config=RECONSTRUCT)
+    assert names(reconstructions) == ["clip_03"]
+
+
+def test_a_killed_reconstruction_goes_on_with_the_video_it_did_not_finish(
+    trucks: Path, reconstructions: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in [*trucks.glob("*/mesh.ply"), *trucks.glob("*/features.safetensors")]:
+        path.unlink()
+    save = artifacts.save_feature_mesh
+
+    def killed_in_the_second(mesh: FeatureMesh, folder: Path, provenance: Any) -> None:
+        if folder.name == "clip_02":
+            raise KeyboardInterrupt
+        save(mesh, folder, provenance)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "save_feature_mesh", killed_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            stages.reconstruct(trucks, config=RECONSTRUCT)
+    reconstructions.calls.clear()
+    assert stages.reconstruct(trucks, config=RECONSTRUCT) == {"clip_01": False, "clip_02": True, "clip_03": True}
+    assert names(reconstructions) == ["clip_02", "clip_03"]
+
+
+def test_no_video_is_worked_on_before_all_are_checked(trucks: Path, reconstructions: Counted) -> None:
+    (trucks / "clip_01" / artifacts.MESH).unlink()
+    (trucks / "clip_03" / "sparse" / "images.txt").unlink()
+    with pytest.raises(InvalidInput, match="clip_03"):
+        stages.reconstruct(trucks, config=RECONSTRUCT)
+    assert not reconstructions.calls
+
+
+def test_another_seed_or_choice_of_videos_aligns_anew(trucks: Path) -> None:
+    assert stages.align(trucks, config=ALIGN, seed=1)[1]
+    assert not stages.align(trucks, config=ALIGN, seed=1)[1]
+    alignment, made = stages.align(trucks, "clip_0[12]", ALIGN, seed=1)
+    assert made
+    assert alignment.videos == ("clip_01", "clip_02")
+
+
+def test_a_video_is_added_and_what_was_aligned_stays(trucks: Path, trainings: Counted) -> None:
+    before, _ = stages.align(trucks, "clip_0[12]", ALIGN)
+    after, added = stages.add_to_alignment(trucks, config=ALIGN)
+    assert added and after.videos == ("clip_01", "clip_02", "clip_03")
+    assert torch.equal(after.canon_from_obj[:2], before.canon_from_obj)
+    labels = metrics.load_labels(trucks / "labels.json", after.videos)
+    assert metrics.evaluate_alignment(after, labels)["acc15"] == 100
+    assert not stages.add_to_alignment(trucks, config=ALIGN)[1]
+    assert not stages.align(trucks, config=ALIGN)[1]  # all are in it
+    assert stages.train(trucks)[1]
+
+
+def test_meshes_of_files_that_have_changed_are_not_aligned(trucks: Path) -> None:
+    (trucks / "clip_02" / "images" / "000003.jpg").unlink()
+    with pytest.raises(InvalidInput, match="clip_02: images, masks or poses have changed"):
+        stages.align(trucks, config=ALIGN)
+
+
+def test_a_model_is_trained_once_and_says_what_it_was_made_of(trucks: Path, trainings: Counted) -> None:
+    model, made = stages.train(trucks, seed=3)
+    assert made
+    assert (model.provenance["stage"], model.provenance["seed"]) == ("train", 3)
+    assert set(model.provenance["inputs"]) == {"alignment.json", "clip_01", "clip_02", "clip_03"}  # type: ignore[call-overload]
+    again, made = stages.train(trucks, seed=3)
+    assert not made
+    assert again.provenance == artifacts.plain(model.provenance)
+    assert len(trainings.calls) == 1
+    assert stages.train(trucks, seed=4)[1] and stages.train(trucks, config=TrainConfig(steps=3), seed=4)[1]
+
+
+def test_what_aligning_and_training_took_is_known_afterwards(trucks: Path, trainings: Counted) -> None:
+    assert stages.seconds_of(trucks, None).keys() == {"align"}
+    model, _ = stages.train(trucks)
+    spent = stages.seconds_of(trucks, model)
+    assert spent.keys() == {"align", "train"}
+    assert spent["align"] > 0
+    (trucks / "alignment.json").unlink()
+    assert stages.seconds_of(trucks, model).keys() == {"train"}
+
+
+def test_pictures_without_the_object_are_read_small_and_another_one_trains_anew(trucks: Path, trainings: Counted) -> None:
+    rooms = trucks.parent / "rooms"
+    (rooms / "kitchen" / "masks").mkdir(parents=True)
+    for path, shape in (("hall.jpg", (30, 40, 3)), ("kitchen/1.png", (1024, 600, 3)), ("kitchen/masks/1.png", (9, 9, 3))):
+        cv2.imwrite(str(rooms / path), np.full(shape, 90, np.uint8))
+    assert stages.train(trucks, backgrounds=rooms)[1] and not stages.train(trucks, backgrounds=rooms)[1]
+    assert sorted(picture.shape for picture in trainings.calls[0][8]) == [(30, 40, 3), (512, 300, 3)]
+    cv2.imwrite(str(rooms / "stairs.jpg"), np.zeros((20, 20, 3), np.uint8))
+    assert stages.train(trucks, backgrounds=rooms)[1]
+    with pytest.raises(InvalidInput, match=r"masks: no picture \(.jpg, .jpeg, .png\)"):
+        stages.train(trucks, backgrounds=rooms / "kitchen" / "masks")
+
+
+def test_a_video_that_is_not_aligned_is_trained_on_only_by_mistake(trucks: Path, trainings: Counted) -> None:
+    stages.align(trucks, "clip_0[12]", ALIGN)
+    with pytest.raises(InvalidInput, match=r"clip_03 not aligned, only clip_01, clip_02"):
+        stages.train(trucks, "clip_03")
+    stages.train(trucks)
+    assert list(trainings.calls[0][1]) == ["clip_01", "clip_02"]
+
+
+def test_a_mesh_made_anew_must_be_aligned_again(trucks: Path, reconstructions: Counted, trainings: Counted) -> None:
+    (trucks / "clip_01" / artifacts.MESH).unlink()
+    stages.reconstruct(trucks, config=RECONSTRUCT)
+    with pytest.raises(InvalidInput, match="clip_01 have changed since they were aligned"):
+        stages.train(trucks)
+    assert not trainings.calls

@@ -1,0 +1,225 @@
+"""The other end of the recorder node's topics: a camera whose pose TF knows, and ears for the node's status."""
+
+from __future__ import annotations
+
+import array
+import itertools
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import TransformStamped
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+from test_keyframes import scene
+from test_orbit import view
+from tf2_msgs.msg import TFMessage
+
+from ros_robot import PATIENCE, Robot
+from uns_pose_ros.nodes import message_conversions
+from uns_pose_ros.nodes.ros_compat import array_to_image
+
+BRINGUP = ("-m", "uns_pose_ros.nodes.entry_points", "recorder")
+SECOND = 10**9
+NOW = 1_700_000_000 * SECOND + 123_456_789  # ns, stamp of the first picture
+STAMPS = itertools.count(NOW, SECOND // 30)
+WIDTH, HEIGHT = 160, 120
+RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+
+
+@cache
+def pixels(number: int, blur: int = 1) -> np.ndarray:
+    """(HEIGHT, WIDTH, 3) uint8 RGB: a different scene for every number, blurred over `blur` px."""
+    window = scene(number)[300 : 300 + 4 * HEIGHT, 300 : 300 + 4 * WIDTH]
+    small = cv2.resize(window, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    return np.array(cv2.blur(small, (blur, 1)) if blur > 1 else small, dtype=np.uint8)
+
+
+class Film(Robot):
+    """Shows pictures to the recorder, tells it where the camera is, and hears its status and overlay."""
+
+    target = "/recorder"
+
+    def __init__(self, domain: int) -> None:
+        super().__init__(domain)
+        self.told: list[DiagnosticStatus] = []
+        self.overlays: list[Image] = []
+        lasting = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.node.create_subscription(DiagnosticStatus, "/recorder/status", self.told.append, lasting)
+        self._watching: Any = None
+        self._first = False  # since camera_info
+        self._placed = 0  # poses told since the node was known to have them
+        self.transforms_out = self.node.create_publisher(TFMessage, "/tf", RELIABLE)
+        self.static_out = self.node.create_publisher(TFMessage, "/tf_static", lasting)
+
+    def _start_camera(self) -> None:
+        self.images = self.node.create_publisher(Image, "/image", RELIABLE)
+        self.files = self.node.create_publisher(CompressedImage, "/image/compressed", RELIABLE)
+        self.depths = {
+            "raw": self.node.create_publisher(Image, "/depth", RELIABLE),
+            "compressed": self.node.create_publisher(CompressedImage, "/depth/compressedDepth", RELIABLE),
+        }
+        self.infos = self.node.create_publisher(CameraInfo, "/camera_info", RELIABLE)
+
+    def watch(self) -> None:
+        """Look at the overlay from now on."""
+        self._watching = self.node.create_subscription(Image, "/recorder/overlay", self.overlays.append, RELIABLE)
+        self.wait("the overlay's publisher", lambda: self.node.count_publishers("/recorder/overlay"))
+
+    def record(self, *arguments: str, program: Sequence[str] = BRINGUP) -> subprocess.Popen[str]:
+        """Start a recorder that loses no picture however slow this machine is."""
+        patient = ["queue:=256", "tf_wait:=10.0"]
+        others = ("image/compressed", "depth/compressedDepth")
+        patient += [f"qos_overrides./{topic}.subscription.reliability:=reliable" for topic in others]
+        patient += [f"qos_overrides./{topic}.subscription.depth:=100" for topic in ("image", "depth", *others)]
+        patient += ["keep_free:=0.0"]
+        return self.start(*[item for given in [*patient, *arguments] for item in ("-p", given)], program=program)
+
+    def wait_until_listening(self) -> None:
+        """Until the node hears pictures of either kind, camera_info and where the camera is."""
+        pictures = (self.images, self.files)
+        self.wait("a listening node", lambda: any(p.get_subscription_count() for p in pictures))
+        self.wait("a node that hears camera_info", self.infos.get_subscription_count)
+
+    def wait_until_following(self) -> None:
+        """Until the node hears the camera's poses."""
+        self.wait("a node that hears TF", lambda: self.transforms_out.get_subscription_count() > 0)
+        self.wait("a node that hears static TF", lambda: self.static_out.get_subscription_count() > 0)
+
+    def anew(self, **parameters: Any) -> None:
+        """As if the recorder had been started with these parameters."""
+        self.renew(**parameters)
+        if parameters.get("fixed_frame"):
+            self.wait_until_following()
+        if parameters.get("depth", "none") != "none":
+            self.wait("a node that hears depth", self.depths[parameters["depth"]].get_subscription_count)
+
+    def calibrate(self, **fields: Any) -> None:
+        """Send camera_info of the pictures' pinhole."""
+        k = [150.0, 0.0, 79.0, 0.0, 151.0, 61.0, 0.0, 0.0, 1.0]
+        self.expect_first()
+        super().calibrate(**{"width": WIDTH, "height": HEIGHT, "k": k, "header": Header(frame_id="eye"), **fields})
+
+    def place(self, stamp: int, cam_from_obj: np.ndarray) -> None:
+        """Tell by TF where the camera is at a stamp (ns)."""
+        header = Header(frame_id="odom", stamp=Time(nanoseconds=stamp).to_msg())
+        obj_from_cam = torch.from_numpy(np.linalg.inv(cam_from_obj))
+        transform: TransformStamped = message_conversions.transform_message(header, "eye", obj_from_cam)
+        self.transforms_out.publish(TFMessage(transforms=[transform]))
+        self._placed += 1
+
+    def settle(self) -> None:
+        """Wait until the node knows every pose told so far: its queue holds them, and its executor goes round for each."""
+        assert self.transforms_out.wait_for_all_acked(Duration(seconds=PATIENCE))
+        for _ in range(min(self._placed, 100) + 2):  # a round takes one message of each topic, and answers one request
+            self.state()
+        self._placed = 0
+
+    def measure(self, depth: np.ndarray, stamp: int) -> None:
+        """Send depth (H, W) uint16 mm of a stamp (ns)."""
+        header = Header(frame_id="eye", stamp=Time(nanoseconds=stamp).to_msg())
+        self.depths["raw"].publish(array_to_image(depth, "16UC1", header))
+        self.turn()
+
+    def film(self, picture: np.ndarray, stamp: int, compressed: bool = False, **fields: Any) -> bytes:
+        """Send a picture (H, W, 3) uint8 RGB; the bytes of its file where compressed."""
+        header = Header(frame_id="eye", stamp=Time(nanoseconds=stamp).to_msg())
+        data = b""
+        if compressed:
+            data = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes()
+            message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=array.array("B", data))
+        else:
+            message = array_to_image(picture, "rgb8", header)
+        for name, value in fields.items():
+            setattr(message, name, value)
+        (self.files if compressed else self.images).publish(message)
+        self.turn()
+        self.wait_for_first()
+        return data
+
+    def orbit(self, azimuths: Sequence[float], compressed: bool = False) -> tuple[list[int], list[bytes]]:
+        """Film a picture from each azimuth, with the camera's pose in TF before or after it; stamps (ns) and files."""
+        stamps = list(itertools.islice(STAMPS, len(azimuths)))
+        data = []
+        self.calibrate()
+        for number, (azimuth, stamp) in enumerate(zip(azimuths, stamps, strict=True)):
+            if not number % 2:
+                self.place(stamp, view(azimuth))
+            data.append(self.film(pixels(number), stamp, compressed))
+            if number % 2:
+                self.place(stamp, view(azimuth))
+        return stamps, data
+
+    def turn(self) -> None:
+        """Give this end's executor, and the other one, a moment."""
+        self._executor.spin_once(timeout_sec=0.01)
+
+    def expect_first(self) -> None:
+        """The next picture is the first after camera_info, which it may overtake."""
+        self._first = True
+
+    def wait_for_first(self) -> None:
+        """Wait for what becomes of the first picture, since pictures that wait for camera_info replace each other."""
+        if self._first:
+            before = self.counts().get("images received", "0")
+            self.wait("the first picture's fate", lambda: self._dealt_with_more_than(int(before)))
+            self._first = False
+
+    def _dealt_with_more_than(self, before: int) -> bool:
+        """Whether more pictures have been received, and each has been kept or dropped."""
+        now = self.counts()
+        received, kept = int(now.get("images received", "0")), int(now.get("pictures kept", "0"))
+        dropped = sum(int(value) for key, value in now.items() if key.startswith("dropped: "))
+        return received > before and kept + dropped == received
+
+    def counts(self) -> dict[str, str]:
+        """The figures of the last status."""
+        return {value.key: value.value for value in self.told[-1].values} if self.told else {}
+
+    def base(self) -> dict[str, int]:
+        """Pictures received and dropped so far, which a recorder counts all its life."""
+        self.wait("status", lambda: self.told)
+        now = self.counts()
+        return {key: int(value) for key, value in now.items() if key == "images received" or key.startswith("dropped: ")}
+
+    def wait_for(self, **figures: Any) -> dict[str, str]:
+        """Wait for a status with these figures: kept (in the folder), received, or drops with _ for blanks; all figures."""
+        keys = {"kept": "pictures in the folder", "received": "images received"}
+        reasons = {name: name.replace("_", " ").replace("camera info", "camera_info") for name in figures}
+        wanted = {keys.get(name, f"dropped: {reasons[name]}"): str(value) for name, value in figures.items()}
+
+        def there() -> bool:
+            now = self.counts()
+            return all(now.get(key, "0") == value for key, value in wanted.items())
+
+        try:
+            self.wait(f"status with {wanted}", there)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; last status: {self.counts()}") from None
+        return self.counts()
+
+    def begin(self) -> Any:
+        return self.call(Trigger, "/recorder/start", Trigger.Request())
+
+    def stop(self) -> Any:
+        return self.call(Trigger, "/recorder/stop", Trigger.Request())
+
+
+def files(folder: Path) -> list[bytes]:
+    """The picture files of a video, in their order."""
+    return [path.read_bytes() for path in sorted((folder / "images").iterdir())]
+
+
+def at_least(images: Path, count: int) -> bool:
+    """Whether so many pictures have their names in a folder."""
+    return len(list(images.glob("0*.*"))) >= count

@@ -1,0 +1,206 @@
+"""The other end of the node's topics, in the test's process: a camera to publish with and ears for what comes back."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection3DArray
+from visualization_msgs.msg import MarkerArray
+
+from scripted_node import FLIPPED
+from uns_pose_ros.core.types import Camera
+from uns_pose_ros.nodes.ros_compat import array_to_image
+
+PATIENCE = 200.0  # s after which something that has to come will not come; only a failing test waits so long
+SCRIPTED = str(Path(__file__).with_name("scripted_node.py"))
+TOPICS = {
+    "tf": (TFMessage, "/tf"), "detections": (Detection3DArray, "/estimator/detections"),
+    "poses": (PoseArray, "/estimator/poses"), "markers": (MarkerArray, "/estimator/markers"),
+    "overlay": (Image, "/estimator/overlay"), "diagnostics": (DiagnosticArray, "/diagnostics"),
+}  # fmt: skip
+
+
+class Robot:
+    """Publishes pictures and camera_info, hears the node's results, starts and stops its process."""
+
+    target = "/estimator"  # the node
+
+    def __init__(self, domain: int) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = Node("robot", context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self.heard: dict[str, list[Any]] = {name: [] for name in TOPICS}
+        for name, (kind, topic) in TOPICS.items():
+            self.node.create_subscription(kind, topic, self.heard[name].append, QoSProfile(depth=50))
+        self._start_camera()
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def _start_camera(self) -> None:
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
+        self.images = self.node.create_publisher(Image, "/image", qos)
+        self.infos = self.node.create_publisher(CameraInfo, "/camera_info", qos)
+
+    def restart_camera(self) -> None:
+        """Other publishers in place of the present ones."""
+        self.node.destroy_publisher(self.images)
+        self.node.destroy_publisher(self.infos)
+        self._start_camera()
+
+    def start(self, *arguments: str, program: Sequence[str] = (SCRIPTED,), reliable: bool = True) -> subprocess.Popen[str]:
+        """Start a process of the node with ROS arguments.
+
+        program: Python's arguments before them.
+        reliable: ask for reliable pictures, since a single one sent best effort may be lost while the ends discover each other.
+        """
+        overrides = [
+            f"qos_overrides./{topic}.subscription.reliability:=reliable"
+            for topic in ("image", "camera_info", "detections_2d", "mask", "depth", "depth/compressedDepth")
+        ]
+        given = [item for override in overrides if reliable for item in ("-p", override)]
+        command = [sys.executable, *program, "--ros-args", *arguments, *given]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._processes.append(process)
+        return process
+
+    def wait(self, what: str, ready: Callable[[], Any]) -> Any:
+        """Spin until `ready` returns something true, and return it."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            value = ready()
+            if value:
+                return value
+            self._executor.spin_once(timeout_sec=0.05)
+        counts = {name: len(got) for name, got in self.heard.items()}
+        raise AssertionError(f"{what} did not come; heard {counts}; {self.heard['diagnostics'][-1:]}")
+
+    def wait_until_listening(self) -> None:
+        """Until the node hears pictures and camera_info, and this end hears its results."""
+        results = [TOPICS[name][1] for name in ("detections", "poses", "markers", "overlay")]
+        self.wait("a listening node", lambda: self.images.get_subscription_count() and self.infos.get_subscription_count())
+        self.wait("the results' publishers", lambda: all(self.node.count_publishers(topic) for topic in results))
+
+    def calibrate(self, **fields: Any) -> None:
+        """Send camera_info of a 640 x 480 px pinhole."""
+        info = CameraInfo(header=Header(frame_id="camera"), width=640, height=480, distortion_model="plumb_bob", d=[0.0] * 5)
+        info.k = [600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]
+        for name, value in fields.items():
+            setattr(info, name, value)
+        self.infos.publish(info)
+
+    def show(self, cars: int, seconds: int, frame: str = "camera", flipped: bool = False, roll: int = 0) -> None:
+        """Send a picture with so many cars, flipped or rolled by degrees as scripted_node says, stamped with `seconds`."""
+        header = Header(frame_id=frame)
+        header.stamp.sec = seconds
+        picture = np.full((480, 640, 3), cars, np.uint8)
+        picture[..., 1] = FLIPPED if flipped else 0
+        picture[..., 2] = roll
+        self.images.publish(array_to_image(picture, "rgb8", header))
+
+    def photograph(self, pixels: np.ndarray, camera: Camera, seconds: int, frame: str = "camera") -> None:
+        """Send camera_info and a picture (H, W, 3) uint8 RGB, both stamped with `seconds`."""
+        header = Header(frame_id=frame)
+        header.stamp.sec = seconds
+        k = [float(value) for value in camera.matrix.flatten()]
+        d = [float(value) for value in camera.distortion]
+        self.calibrate(header=header, width=camera.width, height=camera.height, k=k, d=d)
+        self.images.publish(array_to_image(pixels, "rgb8", header))
+
+    def results(self, seconds: int) -> dict[str, Any]:
+        """The messages about the picture stamped with `seconds`, by topic; waits for its detections."""
+
+        def stamped(name: str) -> list[Any]:
+            return [message for message in self.heard[name] if message.header.stamp.sec == seconds]
+
+        self.wait(f"detections of {seconds} s", lambda: stamped("detections"))
+        return {name: stamped(name) for name in ("detections", "poses")}
+
+    def transforms(self) -> dict[tuple[int, str], Any]:
+        """Every transform heard, by its stamp (s) and child frame."""
+        return {(t.header.stamp.sec, t.child_frame_id): t for message in self.heard["tf"] for t in message.transforms}
+
+    def diagnosis(self, part: str) -> Any:
+        """Wait for a diagnostic status of the node whose message or values hold `part`."""
+
+        def find() -> Any:
+            for array in reversed(self.heard["diagnostics"]):
+                for status in array.status:
+                    if part in status.message or any(part in value.key or part in value.value for value in status.values):
+                        return status
+            return None
+
+        return self.wait(f"diagnostics with {part!r}", find)
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        """Call a service of the node and wait for its answer."""
+        client = self.node.create_client(kind, name)
+        self.wait(f"service {name}", client.service_is_ready)
+        future = client.call_async(request)
+        self.wait(f"answer of {name}", future.done)
+        self.node.destroy_client(client)
+        return future.result()
+
+    def transition(self, number: int) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = number
+        return bool(self.call(ChangeState, f"{self.target}/change_state", request).success)
+
+    def renew(self, **parameters: Any) -> None:
+        """Deactivate, clean up, set parameters, configure and activate the node: as if it had been started anew."""
+        assert self.transition(Transition.TRANSITION_DEACTIVATE)
+        assert self.transition(Transition.TRANSITION_CLEANUP)
+        for name, value in parameters.items():
+            assert self.set(Parameter(name, value=value)).successful
+        assert self.transition(Transition.TRANSITION_CONFIGURE)
+        assert self.transition(Transition.TRANSITION_ACTIVATE)
+        self.wait_until_listening()
+        for heard in self.heard.values():
+            heard.clear()
+
+    def state(self) -> str:
+        return str(self.call(GetState, f"{self.target}/get_state", GetState.Request()).current_state.label)
+
+    def reset(self) -> Any:
+        return self.call(Trigger, f"{self.target}/reset", Trigger.Request())
+
+    def set(self, parameter: Parameter) -> Any:
+        """Set a parameter of the node; the result says whether and why not."""
+        request = SetParameters.Request(parameters=[parameter.to_parameter_msg()])
+        return self.call(SetParameters, f"{self.target}/set_parameters", request).results[0]
+
+    def interrupt(self, process: subprocess.Popen[str]) -> tuple[int, str]:
+        """SIGINT the node; its exit code and what it wrote to stderr."""
+        process.send_signal(signal.SIGINT)
+        _, log = process.communicate(timeout=PATIENCE)
+        return process.returncode, log
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)

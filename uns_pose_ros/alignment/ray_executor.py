@@ -1,0 +1,91 @@
+"""Independent pieces of work on the processes of a Ray cluster, this machine's or others'."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.types import Progress
+
+LOCAL = "local"  # processes of this machine, one a core
+_RETRIES = 5  # of a piece whose process was killed
+_SILENCE = 5.0  # s after which an address does not answer; Ray itself would try for minutes
+
+Job = TypeVar("Job")
+Common = TypeVar("Common")
+Result = TypeVar("Result")
+
+
+class Cluster:
+    """A connection to Ray, open within a `with` block. What it started on this machine ends with the block.
+
+    address: "local", "auto" (the one that runs on this machine already) or HOST:PORT of a cluster's head. Its machines need
+    this package in the same version. Raises InvalidInput where Ray is not installed or the cluster does not answer.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def __enter__(self) -> Cluster:
+        try:
+            import ray
+        except ImportError:
+            raise InvalidInput("a cluster needs Ray: pip install 'uns_pose_ros[cluster]'") from None
+        if self._address not in (LOCAL, "auto"):
+            self._knock()
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+        more = {"include_dashboard": False} if self._address == LOCAL else {}
+        try:
+            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR, **more)
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            raise self._fault(str(error).strip().splitlines()[0]) from None
+        self._ray: Any = ray
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ray.shutdown()
+
+    def map(
+        self,
+        function: Callable[[Common, Job], Result],
+        common: Common,
+        jobs: Sequence[Job],
+        progress: Progress | None = None,
+        what: str = "jobs",
+    ) -> list[Result]:
+        """function(common, job) of every job, in order.
+
+        `common` is sent to each machine once. A piece whose process dies is computed again. What the function raises comes
+        through.
+        """
+
+        def piece(common: Common, job: Job) -> Result:  # Ray takes no partial
+            return function(common, job)
+
+        remote = self._ray.remote(num_cpus=1, max_retries=_RETRIES)(piece)
+        shared = self._ray.put(common)
+        waiting = [remote.remote(shared, job) for job in jobs]
+        left = waiting
+        while left and progress is not None:
+            _, left = self._ray.wait(left, num_returns=1)
+            progress(what, len(jobs) - len(left), len(jobs))
+        results: list[Result] = self._ray.get(waiting)
+        return results
+
+    def _knock(self) -> None:
+        """Raise InvalidInput where nothing listens at the address."""
+        host, _, port = self._address.removeprefix("ray://").rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise self._fault("no address")
+        try:
+            socket.create_connection((host, int(port)), timeout=_SILENCE).close()
+        except OSError as error:
+            raise self._fault(f"nothing answers ({error})") from None
+
+    def _fault(self, reason: str) -> InvalidInput:
+        return InvalidInput(f'cluster "{self._address}": {reason}; valid are local, auto or HOST:PORT of a Ray head')

@@ -1,0 +1,119 @@
+"""Sequences of CO3D version 2 (Reizenstein et al., ICCV 2021): images, masks and the cameras of their annotations.
+
+PyTorch3D's cameras: a point (row) is X_cam = X_world R + T with x to the left, y up and z forward; focal length and principal
+point are in NDC, where +1 is half of the shorter image side ("ndc_isotropic") or half of each side
+("ndc_norm_image_bounds"), from the image's middle, x to the left and y up.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uns_pose_ros.capture.video_writer import Draft, numbered, sharpest
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import from_parts
+from uns_pose_ros.core.types import Camera, Progress
+from uns_pose_ros.io.artifacts import stays_inside
+from uns_pose_ros.io.images import decode, sharpness
+
+_ANNOTATIONS = "frame_annotations.jgz"
+_CHUNK = 2**20  # characters that are unpacked at a time
+_LONGEST = 4 * 2**20  # characters of one annotation
+_MOST = 4 * 2**30  # characters of the annotations of one category
+_SEPARATORS = re.compile(r"[\s,]*")
+
+
+def is_co3d(folder: Path) -> bool:
+    """Whether a folder is a sequence: images/ in it, its category's annotations beside it."""
+    return (folder / "images").is_dir() and (folder.parent / _ANNOTATIONS).is_file()
+
+
+def import_co3d(folder: Path, draft: Draft, progress: Progress) -> None:
+    """The sharpest annotated frames of one sequence with masks and poses; every frame has a camera of its own."""
+    annotations = folder.parent / _ANNOTATIONS
+    progress(f"reading {annotations.name}", 0, 1)
+    all_of_it = (a for a in _annotations(annotations) if isinstance(a, dict) and a.get("sequence_name") == folder.name)
+    mine = list(islice((a for a in all_of_it if isinstance(a.get("viewpoint"), dict)), draft.config.most))
+    if not mine:
+        raise InvalidInput(f"{annotations}: no frame of the sequence {folder.name} has a viewpoint")
+    mine.sort(key=lambda annotation: number if isinstance(number := annotation.get("frame_number"), int) else 0)
+    root = folder.parent.parent  # paths in the annotations start with the category
+    scores = []
+    for done, annotation in enumerate(mine, 1):
+        scores.append(sharpness(np.array(decode(_path(root, annotation, "image", annotations), "image", True).convert("L"))))
+        progress(f"reading {folder.name}", done, len(mine))
+    for index, name in numbered(sharpest(scores, draft.config.frames)).items():
+        annotation = mine[index]
+        path = _path(root, annotation, "image", annotations)
+        image = np.array(decode(path, "image").convert("RGB"))
+        try:
+            camera, pose = viewpoint(annotation["viewpoint"], image.shape[1], image.shape[0])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InvalidInput(f"{annotations}: the viewpoint of {path.name} cannot be used ({error})") from None
+        mask = None
+        if annotation.get("mask"):
+            mask = np.array(decode(_path(root, annotation, "mask", annotations), "mask").convert("L"))
+        draft.add(name, image, camera, path.read_bytes(), pose, mask)
+        progress(f"writing {folder.name}", len(draft.names), min(len(mine), draft.config.frames))
+    draft.finish(str(folder), "co3d", {"pictures_read": len(mine), "sequence": folder.name})
+
+
+def viewpoint(annotation: Mapping[str, Any], width: int, height: int) -> tuple[Camera, Tensor]:
+    """Camera and cam_from_obj (4, 4) of a CO3D viewpoint annotation, in our conventions."""
+    kind = annotation.get("intrinsics_format", "ndc_norm_image_bounds")
+    if kind not in ("ndc_isotropic", "ndc_norm_image_bounds"):
+        raise ValueError(f"intrinsics format {kind!r} is unknown")
+    half = np.array([width, height]) / 2
+    scale = np.full(2, half.min()) if kind == "ndc_isotropic" else half
+    focal = np.array(annotation["focal_length"], float).reshape(2) * scale
+    middle = half - np.array(annotation["principal_point"], float).reshape(2) * scale - 0.5
+    matrix = [[focal[0], 0, middle[0]], [0, focal[1], middle[1]], [0, 0, 1]]
+    flip = torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64)
+    rotation = torch.tensor(annotation["R"], dtype=torch.float64).reshape(3, 3).T * flip[:, None]
+    translation = torch.tensor(annotation["T"], dtype=torch.float64).reshape(3) * flip
+    return Camera(torch.tensor(matrix, dtype=torch.float64), width, height), from_parts(rotation, translation)
+
+
+def _path(root: Path, annotation: Mapping[str, Any], what: str, where: Path) -> Path:
+    entry = annotation.get(what)
+    name = entry.get("path") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not stays_inside(name):
+        raise InvalidInput(f"{where}: a frame has no valid path under {what!r}")
+    return root / name
+
+
+def _annotations(path: Path) -> Iterator[Any]:
+    """The items of a gzipped JSON list one by one, so that neither a large file nor a bomb fills the memory."""
+    decode_next = json.JSONDecoder().raw_decode
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            text, at, total = file.read(_CHUNK).lstrip(), 1, 0
+            if text[:1] != "[":
+                raise ValueError("a list of annotations is needed")
+            while True:
+                at = _SEPARATORS.match(text, at).end()  # type: ignore[union-attr]
+                if text[at : at + 1] == "]":
+                    return
+                try:
+                    item, at = decode_next(text, at)
+                except ValueError:  # it may go on
+                    more, total = file.read(_CHUNK), total + _CHUNK
+                    if not more or len(text) - at > _LONGEST or total > _MOST:
+                        raise
+                    text, at = text[at:] + more, 0
+                    continue
+                yield item
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidInput(f"{path}: not a gzipped JSON list of annotations ({reason})") from None

@@ -1,0 +1,94 @@
+"""Make a video folder of what there is: a film, photographs, a bag, a COLMAP dataset, a CO3D sequence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import uns_pose_ros
+from uns_pose_ros.capture import import_co3d, import_images, import_movie, import_rosbag
+from uns_pose_ros.capture.video_writer import RECORD, Draft, ImportConfig, finished
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.types import Camera, Progress
+from uns_pose_ros.io import artifacts, rosbag
+from uns_pose_ros.io.camera_json import camera_record
+
+_VALID = (
+    "valid are a film (mp4, mov), a rosbag2 recording (its folder, .mcap or .db3), a folder of photographs, "
+    "a COLMAP dataset (images/ and sparse/) and a CO3D sequence (its category's frame_annotations.jgz beside it)"
+)
+
+
+def import_video(
+    source: Path,
+    into: Path,
+    config: ImportConfig = ImportConfig(),
+    camera: Camera | None = None,
+    progress: Progress | None = None,
+) -> bool:
+    """Make the video folder `into` of a source. Returns whether it was made now; False: it was there already, just so.
+
+    `into` appears whole or not at all: it is built beside its place and renamed. Raises InvalidInput where the source cannot be
+    used, and where `into` holds something else.
+    """
+    kind = kind_of(source)
+    made_from = _made_from(source, kind, config, camera)
+    if into.exists() and not (into.is_dir() and not any(into.iterdir())):
+        if _recorded(into) == made_from:
+            return False
+        raise InvalidInput(
+            f"{into}: exists already and was not made from {source} with these settings; delete it or take another name"
+        )
+    with finished(into) as staging:
+        draft = Draft(staging, config, camera)
+        work = {
+            "film": import_movie.import_movie,
+            "bag": import_rosbag.import_bag,
+            "photographs": import_images.import_pictures,
+            "colmap": import_images.import_colmap,
+            "co3d": import_co3d.import_co3d,
+        }[kind]
+        work(source, draft, progress or (lambda what, done, total: None))
+        record = artifacts.read_json(staging / RECORD)
+        artifacts.write_json(staging / RECORD, {**record, "import": made_from})
+    return True
+
+
+def kind_of(source: Path) -> str:
+    """What a source is: film, bag, photographs, colmap or co3d."""
+    if not source.exists():
+        raise InvalidInput(f"{source}: not there; {_VALID}")
+    if rosbag.is_bag(source):
+        return "bag"
+    if source.is_file() and source.suffix.lower() in import_movie.ENDINGS:
+        return "film"
+    if source.is_dir():
+        if import_co3d.is_co3d(source):
+            return "co3d"
+        if import_images.is_colmap(source):
+            return "colmap"
+        if import_images.pictures_in(source):
+            return "photographs"
+    raise InvalidInput(f"{source}: cannot be imported; {_VALID}")
+
+
+def _made_from(source: Path, kind: str, config: ImportConfig, camera: Camera | None) -> dict[str, Any]:
+    """What a video was made from, as JSON types: kind, settings, and every file of the source by size and time."""
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    listing = [(path.relative_to(source.parent).as_posix(), (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
+    record = {
+        "source": str(source),
+        "kind": kind,
+        "files": artifacts.fingerprint(files=listing),
+        "config": artifacts.plain(config),
+        "camera": None if camera is None else camera_record(camera),
+        "version": uns_pose_ros.__version__,
+    }
+    return dict(json.loads(json.dumps(record)))
+
+
+def _recorded(folder: Path) -> Any:
+    path = folder / RECORD
+    record = artifacts.read_json(path) if path.is_file() else None
+    return record.get("import") if isinstance(record, dict) else None

@@ -1,0 +1,1 @@
+"""The command `uns-pose`, one file per command group."""

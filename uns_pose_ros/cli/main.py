@@ -1,0 +1,138 @@
+"""The command line `uns-pose`: finds the command, runs it, turns bad input into one line and exit code 2.
+
+Nothing heavy is imported before a command is chosen, so that help and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import uns_pose_ros
+
+# command: module and function, what it does
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": ("pipeline_commands", "run", "find poses and masks, reconstruct, align and train; goes on where it was stopped"),
+    "import": (
+        "video_commands",
+        "import_",
+        "make a video folder of a film, a bag, photographs, a COLMAP dataset, a CO3D sequence",
+    ),
+    "mask": ("video_commands", "mask", "make masks of the videos that have none"),
+    "reconstruct": (
+        "pipeline_commands",
+        "reconstruct",
+        "make a mesh with features of each video, poses and masks first if need be",
+    ),
+    "align": ("pipeline_commands", "align", "bring the videos of a category to one canonical frame"),
+    "train": ("pipeline_commands", "train", "train a model on the aligned videos of a category"),
+    "report": ("report_command", "report", "write one HTML page with meshes, confidences, estimates and accuracies"),
+    "estimate": ("model_commands", "estimate", "estimate the poses of a category's objects in images"),
+    "export": ("export_command", "export", "write the backbone as an ONNX file for other runtimes"),
+    "evaluate alignment": ("model_commands", "evaluate_alignment", "compare an alignment with labels"),
+    "evaluate pose": (
+        "model_commands",
+        "evaluate_pose",
+        "compare the poses in the images of labelled videos with their labels",
+    ),
+    "evaluate bag": (
+        "rosbag_command",
+        "evaluate_bag",
+        "estimate every picture of a recorded bag; accuracy, time, jitter, losses",
+    ),
+    "view": ("view_commands", "view", "show a bag or photographs with the poses found in them as a 3D scene in a browser"),
+    "view live": ("view_commands", "view_live", "show what a running estimator node finds in a browser"),
+    "weights": ("model_commands", "weights", "show the pretrained weights and fetch the missing ones"),
+    "doctor": ("doctor_command", "doctor", "say what is wrong with a category's videos, or what this machine lacks"),
+}
+DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_INSTALL = 'python3 -m pip install "uns_pose_ros[{extra}]"'
+_EXTRAS = {"pycolmap": "sfm", "viser": "view"}  # the others are of the extra "pipeline"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; returns the exit code."""
+    try:
+        try:
+            return _dispatch(arguments)
+        finally:
+            sys.stdout.flush()  # at the interpreter's end nobody could catch what this raises
+    except BrokenPipeError:  # whoever reads our output has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _dispatch(arguments: Sequence[str] | None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["--version"]:
+        print(uns_pose_ros.__version__)
+        return DONE
+    name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None)
+    if name is not None:
+        try:
+            return _run(name, words[len(name.split()) :])
+        except KeyboardInterrupt:
+            print(f"uns-pose {name}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
+            return INTERRUPTED
+    asked = [word for word in words if word not in ("-h", "--help")]
+    group = {n: c for n, c in COMMANDS.items() if asked and n.split()[0] == asked[0]}
+    wants_help = len(asked) < len(words)
+    if wants_help and (group or not asked):
+        print(usage(group or COMMANDS))
+        return DONE
+    what = f"{' '.join(asked[:2] if group else asked[:1])!r} is no command" if asked else "a command is needed"
+    print(f"uns-pose: {what}; {', '.join(group or COMMANDS)} are valid (uns-pose --help)", file=sys.stderr)
+    return BAD_INPUT
+
+
+def usage(commands: dict[str, tuple[str, str, str]]) -> str:
+    """The help that lists commands."""
+    width = max(len(name) for name in commands)
+    lines = [f"  {name.ljust(width)}  {summary}" for name, (_, _, summary) in commands.items()]
+    return "\n".join(
+        [
+            "usage: uns-pose COMMAND …",
+            "",
+            "Category-level 3D pose without labels, CAD models or depth.",
+            "",
+            *lines,
+            "",
+            "uns-pose COMMAND --help lists a command's settings with their units and defaults.",
+            "Exit codes: 0 done, 2 bad usage or bad input, 1 a fault of ours, or `doctor` found what must be mended.",
+        ]
+    )
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    from uns_pose_ros.cli.console import warn_on_stderr  # these import torch
+    from uns_pose_ros.core.errors import InvalidInput
+
+    module, function, _ = COMMANDS[name]
+    try:
+        import tyro
+
+        warn_on_stderr()
+        command = getattr(import_module(f"uns_pose_ros.cli.{module}"), function)
+        return tyro.cli(command, args=_joined(words), prog=f"uns-pose {name}") or DONE
+    except InvalidInput as error:
+        print(f"uns-pose {name}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == uns_pose_ros.__name__:
+            raise
+        fix = _INSTALL.format(extra=_EXTRAS.get(error.name or "", "pipeline"))
+        print(f"uns-pose {name}: the Python package {error.name} is missing: {fix}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """The words with `--up -y` as `--up=-y`, else -y would be taken for an option."""
+    joined = list[str]()
+    for word in words:
+        if word in ("-x", "-y", "-z") and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined

@@ -1,0 +1,85 @@
+"""The command that evaluates a model on a recorded bag."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from uns_pose_ros.cli.arguments import Device, Json
+from uns_pose_ros.cli.console import emit, figure, progress_bar, table
+from uns_pose_ros.cli.model_commands import Model, accuracy_table
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
+from uns_pose_ros.evaluation import rosbag_evaluation, rosbag_export, rosbag_plot
+from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig
+from uns_pose_ros.io import artifacts
+
+Bag = Annotated[Positional[Path], arg(metavar="BAG", help="rosbag2 recording: its folder, or its .mcap or .db3 file")]
+
+
+def evaluate_bag(
+    model: Model,
+    bag: Bag,
+    config: OmitArgPrefixes[BagConfig] = BagConfig(),
+    results: Annotated[
+        Path | None, arg(metavar="BAG", help="write a bag with /tf and detections: NAME.mcap, or a folder (sqlite3)")
+    ] = None,
+    bop: Annotated[Path | None, arg(metavar="FILE", help="write all estimates as a CSV of the BOP benchmark")] = None,
+    plot: Annotated[
+        Path | None, arg(metavar="FILE", help="write a picture of error and time over the bag: .png, .svg or .pdf")
+    ] = None,
+    device: Device = "auto",
+    json: Json = None,
+    estimator: EstimatorConfig = EstimatorConfig(),
+) -> None:
+    """Estimate every picture of a recorded bag, which is not played, and tell accuracy, time, jitter and losses.
+
+    The best estimate of each picture is compared with the truth: a TF frame, a topic with poses, or an object at rest. Without
+    any, only time, jitter and losses are told. The truth's frame is taken to be the model's, or fitted with --fit.
+    """
+    if results is not None and results.exists():
+        raise InvalidInput(f"{results}: is there already; another name, or delete it")
+    if plot is not None:
+        rosbag_plot.check_name(plot)
+    trained = artifacts.load_model(model)
+    find = Estimator(trained, device=device, config=estimator)
+    with progress_bar() as progress:
+        answers = rosbag_evaluation.read_answers(bag, find, config, progress)
+    truth_from_canon = torch.eye(4, dtype=torch.float64)
+    if config.fit:
+        truth_from_canon = rosbag_evaluation.fit_truth_from_canon(answers, trained)
+    record = rosbag_evaluation.summarise(answers, trained, truth_from_canon)
+    if results is not None:
+        rosbag_export.write_bag(results, answers, trained)
+    if bop is not None:
+        rosbag_export.write_bop(bop, answers)
+    errors = rosbag_evaluation.errors_of(answers, trained, truth_from_canon)
+    if plot is not None:
+        rosbag_plot.write_plot(plot, answers, errors)
+    extra = {"truth_from_canon": truth_from_canon.tolist(), "frames": rosbag_export.records(answers, errors, truth_from_canon)}
+    emit(record | extra, _text(record), json)
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    lines = [f"{record['images']} pictures, {record['estimated']} with an estimate, {record['with_truth']} with a known pose"]
+    if record["with_truth"]:
+        lines += [accuracy_table(record), f"auroc of the score: {figure(record['auroc'], 2)}"]
+    jitter, tracks = record["jitter"], record["tracks"]
+    rows = [["time a picture, s", *_cells(record["seconds"], 3)], ["translation error, m", *_cells(record["translation_m"], 3)]]
+    rows += [["jitter, °", *_cells(jitter["deg"], 1)], ["jitter, m", *_cells(jitter["m"], 3)]]
+    lines.append(table(["", "p50", "p95", "max"], rows))
+    if jitter["against"]:
+        lines.append(f"jitter against {jitter['against']}, over {jitter['steps']} steps")
+    lines.append(
+        f"{tracks['ids']} track ids; lost {tracks['gaps']} times, the longest for {tracks['longest_gap_images']} pictures "
+        f"({tracks['longest_gap_s']:.1f} s)"
+    )
+    return "\n".join(lines)
+
+
+def _cells(spread: Mapping[str, float] | None, digits: int) -> list[str]:
+    return [figure(None if spread is None else spread[key], digits) for key in ("p50", "p95", "max")]

@@ -1,0 +1,95 @@
+"""The commands that make videos ready for the pipeline."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from uns_pose_ros.capture.import_source import import_video
+from uns_pose_ros.capture.video_writer import RECORD, ImportConfig
+from uns_pose_ros.cli.arguments import Category, Json, Videos
+from uns_pose_ros.cli.console import emit, progress_bar
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.io.artifacts import read_json
+from uns_pose_ros.io.camera_json import read_camera
+from uns_pose_ros.io.video_folder import list_videos
+from uns_pose_ros.networks.u2net import load_salience
+from uns_pose_ros.pipeline import preparation
+from uns_pose_ros.reconstruction.mask_voting import MaskConfig
+from uns_pose_ros.reconstruction.prompted_segmentation import Prompts, write_prompts
+
+Source = Annotated[
+    Positional[Path], arg(metavar="SOURCE", help="film, rosbag2, folder of photographs, COLMAP dataset or CO3D sequence")
+]
+
+
+def import_(
+    source: Source,
+    into: Annotated[Path, arg(metavar="CATEGORY/NAME", help="the video folder to make")],
+    camera: Annotated[
+        Path | None, arg(metavar="K.json", help='{"K": 9 numbers or 3x3, "D": [k1 k2 p1 p2 …], "width": px, "height": px}')
+    ] = None,
+    json: Json = None,
+    config: Annotated[ImportConfig, arg(name="")] = ImportConfig(),
+) -> None:
+    """Make a video folder of a film, a bag, photographs, a COLMAP dataset or a CO3D sequence.
+
+    Pictures are turned upright; of a longer source the sharpest of each of --frames windows is kept. Poses come with COLMAP and
+    CO3D, and with a bag whose --fixed-frame the transforms on /tf connect with the camera; they are then in metres.
+    """
+    given = None if camera is None else read_camera(camera)
+    with progress_bar() as progress:
+        made = import_video(source, into, config, given, progress)
+    record = read_json(into / RECORD)
+    posed = (into / "sparse").is_dir()
+    camera_from = record.get("camera", {}).get("from", "one a frame")
+    kind = record["import"]["kind"]
+    text = f"{into}: {record['frames']} frames of {record['pictures_read']} pictures ({kind}), camera: {camera_from}, "
+    text += ("poses in metres" if record["metric"] else "poses") if posed else "no poses yet"
+    emit({"video": str(into), "made": made, "poses": posed, **record}, text if made else f"{text}; done already", json)
+
+
+Places = tuple[tuple[float, float], ...]
+
+
+def mask(
+    category: Category,
+    videos: Videos = None,
+    points: Annotated[Places, arg(metavar="X Y …", help="px in one picture of one video, on the object that is meant")] = (),
+    background: Annotated[Places, arg(metavar="X Y …", help="px there, not on it, where the mask took too much")] = (),
+    frame: Annotated[str, arg(metavar="NAME", help="that picture, such as 000001.jpg; without: the first")] = "",
+    json: Json = None,
+    mask: MaskConfig = MaskConfig(),
+) -> None:
+    """Make masks/ of each video that was given none: the salient object, fused over the video where it has camera poses.
+
+    `reconstruct` and `run` do this by themselves, after the poses. Masks made here before poses are known are made again then.
+    With --points, kept in the video's prompts.json, the masks are those of the object that they are on, found by MobileSAM
+    (`uns-pose weights mobile_sam` fetches it once); delete that file to have the salient object again.
+    """
+    load, made = cache(load_salience), dict[str, bool]()
+    folders = list_videos(category, videos)
+    if points:
+        _point(folders, Prompts(points, background, frame))
+    elif background or frame:
+        raise InvalidInput("--background and --frame go with --points")
+    with progress_bar() as progress:
+        for folder in folders:
+            made[folder.name] = preparation.ensure_masks(folder, load, mask, progress)
+    new = sum(made.values())
+    given = sum(preparation.is_given(folder / "masks") for folder in folders)
+    text = f"masks of {new} of {len(made)} videos made, {given} were given, {len(made) - new - given} were done already"
+    emit({"videos": {name: {"made": done} for name, done in made.items()}}, text, json)
+
+
+def _point(folders: list[Path], prompts: Prompts) -> None:
+    """Keep the prompts of one video whose masks were not given."""
+    if len(folders) != 1:
+        raise InvalidInput(f"--points are of one picture of one video, {len(folders)} are named: --videos NAME names it")
+    [folder] = folders
+    if preparation.is_given(folder / "masks"):
+        raise InvalidInput(f"{folder}/masks: were given and are never touched; delete them first")
+    write_prompts(folder, prompts)

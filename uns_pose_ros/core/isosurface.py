@@ -1,0 +1,43 @@
+"""The zero surface of a field on a grid as a closed, decimated triangle mesh."""
+
+from __future__ import annotations
+
+import fast_simplification
+import numpy as np
+import torch
+from skimage.measure import marching_cubes
+from torch import Tensor
+
+
+def extract_surface(field: np.ndarray, start: np.ndarray, step: np.ndarray, limit: int) -> tuple[Tensor, Tensor]:
+    """Vertices (V, 3) float32 and triangles (T, 3) int64 of the zero surface of field (X, Y, Z), positive inside.
+
+    Point (i, j, k) lies at start + (i, j, k) * step. The largest connected part is kept and decimated to `limit` vertices; it
+    is closed, whatever the field does at its border.
+    """
+    volume = np.pad(field, 1, constant_values=-1.0)
+    vertices, triangles, _, _ = marching_cubes(volume, 0.0, gradient_direction="ascent")
+    points = start + (vertices - 1) * step
+    points, triangles = _largest_part(points.astype(np.float32), triangles.astype(np.int64))
+    points, triangles = _decimate(points, triangles, limit)
+    return torch.from_numpy(points), torch.from_numpy(triangles)
+
+
+def _largest_part(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = np.concatenate([triangles[:, :2], triangles[:, 1:]])
+    graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(len(vertices),) * 2)
+    _, label = connected_components(graph, directed=False)
+    keep = label == np.bincount(label).argmax()
+    index = np.cumsum(keep) - 1
+    return vertices[keep], index[triangles[keep[triangles[:, 0]]]]
+
+
+def _decimate(vertices: np.ndarray, triangles: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    target = 2 * limit - 4  # triangles of a closed mesh without holes
+    while len(vertices) > limit and target >= 4:
+        vertices, triangles = fast_simplification.simplify(vertices, triangles, target_count=min(target, len(triangles) - 1))
+        target = int(target * 0.97)
+    return vertices.astype(np.float32), triangles.astype(np.int64)

@@ -1,0 +1,233 @@
+"""The nouns of the pipeline: frozen dataclasses of tensors that check themselves.
+
+Frames: `cam` is the optical frame (x right, y down, z forward), `obj` one video's own frame, `canon` the category's frame
+(diameter 1). `b_from_a` maps points of frame a into frame b; a similarity is a (4, 4) matrix whose upper left block is
+scale * rotation. Pixel (0, 0) is the centre of the top left pixel, as in OpenCV and ROS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from uns_pose_ros.core.errors import InvalidInput
+
+MAX_ORDER = 3600  # of a symmetry; its rotations are enumerated
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+def _check(tensor: Tensor, name: str, shape: tuple[int | None, ...], dtype: torch.dtype | None = None) -> None:
+    fits = tensor.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, tensor.shape, strict=True))
+    if not fits:
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, ({wanted}) needed")
+    if dtype is not None and tensor.dtype != dtype:
+        raise ValueError(f"{name} is {tensor.dtype}, {dtype} needed")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} holds values that are not finite")
+
+
+def _check_indices(indices: Tensor, who: str, what: str, count: int) -> None:
+    for index in (int(indices.min()), int(indices.max())) if indices.numel() else ():
+        if not 0 <= index < count:
+            raise ValueError(f"{'an' if who[0] in 'aeiou' else 'a'} {who} names {what} {index} of {count}")
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A calibrated camera: pinhole with OpenCV's distortion (k1 k2 p1 p2 [k3 [k4 k5 k6]]); no coefficients: rectified."""
+
+    matrix: Tensor  # (3, 3) float64, px
+    width: int  # px
+    height: int  # px
+    distortion: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))  # (D,) float64
+
+    def __post_init__(self) -> None:
+        _check(self.matrix, "camera matrix", (3, 3), torch.float64)
+        _check(self.distortion, "distortion", (None,), torch.float64)
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"the camera's image is {self.width} x {self.height} px")
+        if not (self.matrix[0, 0] > 0 and self.matrix[1, 1] > 0):
+            raise InvalidInput(
+                f"uncalibrated camera: focal lengths {self.matrix[0, 0]:g}, {self.matrix[1, 1]:g} px; both must be positive"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image of a video, by path: pixels are read when they are needed."""
+
+    name: str
+    image: Path
+    camera: Camera
+    mask: Path | None = None
+    cam_from_obj: Tensor | None = None  # (4, 4) float64, rigid
+
+    def __post_init__(self) -> None:
+        if self.cam_from_obj is not None:
+            _check(self.cam_from_obj, "cam_from_obj", (4, 4), torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """A video folder: its usable frames in order, with masks and poses where they are known."""
+
+    folder: Path
+    frames: tuple[Frame, ...]
+    points: Tensor | None = None  # (N, 3) float64, obj frame
+    metric: bool = False  # obj units are metres
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMesh:
+    """A coarse closed mesh whose vertices carry one backbone feature for every view that sees them.
+
+    Observations are a flat list sorted by vertex: observation k is the unit feature of vertex `vertex_index[k]` in view
+    `view_index[k]`.
+    """
+
+    vertices: Tensor  # (V, 3) float32, obj frame, obj units
+    triangles: Tensor  # (T, 3) int64, counter-clockwise seen from outside
+    features: Tensor  # (M, C) float16, unit length
+    vertex_index: Tensor  # (M,) int64, ascending
+    view_index: Tensor  # (M,) int64, into cameras_in_obj
+    cameras_in_obj: Tensor  # (F, 4, 4) float32, cam_from_obj of every view
+    mirrored: Tensor | None = None  # (M, C) float16: the same observations in the left-right flipped image
+
+    def __post_init__(self) -> None:
+        _check(self.vertices, "vertices", (None, 3), torch.float32)
+        _check(self.triangles, "triangles", (None, 3), torch.int64)
+        _check(self.features, "features", (None, None), torch.float16)
+        _check(self.vertex_index, "vertex_index", (len(self.features),), torch.int64)
+        _check(self.view_index, "view_index", (len(self.features),), torch.int64)
+        _check(self.cameras_in_obj, "cameras_in_obj", (None, 4, 4), torch.float32)
+        if self.mirrored is not None:
+            _check(self.mirrored, "mirrored features", tuple(self.features.shape), torch.float16)
+        _check_indices(self.triangles, "triangle", "vertex", len(self.vertices))
+        _check_indices(self.vertex_index, "observation", "vertex", len(self.vertices))
+        _check_indices(self.view_index, "observation", "view", len(self.cameras_in_obj))
+
+    @property
+    def diameter(self) -> float:
+        """Diagonal of the bounding box, obj units."""
+        return float((self.vertices.amax(0) - self.vertices.amin(0)).norm())
+
+
+@dataclass(frozen=True, eq=False)
+class Symmetry:
+    """Rotations about one canonical axis that leave the category unchanged: order 1 none, n >= 2 n-fold, 0 continuous."""
+
+    order: int = 1
+    axis: Tensor = field(default_factory=lambda: torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))  # (3,) canon frame
+
+    def __post_init__(self) -> None:
+        _check(self.axis, "symmetry axis", (3,), torch.float64)
+        if not 0 <= self.order <= MAX_ORDER:
+            raise ValueError(f"symmetry order {self.order}: 0 (continuous), 1 (none) or n up to {MAX_ORDER} are valid")
+        if not float(self.axis.norm()) > 0:
+            raise ValueError("the symmetry axis is zero")
+
+    @property
+    def name(self) -> str:
+        return {0: "continuous", 1: "none"}.get(self.order, f"C{self.order}")
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """The canonical frame of a category: one similarity and one confidence for each video."""
+
+    videos: tuple[str, ...]
+    canon_from_obj: Tensor  # (N, 4, 4) float64, similarity
+    confidence: Tensor  # (N,) float64 in [0, 1]
+    kept: Tensor  # (N,) bool, False: an outlier, left out of training
+    residual: Tensor  # (N,) float64, median disagreement with the consensus, degrees
+    symmetry: Symmetry = field(default_factory=Symmetry)
+
+    def __post_init__(self) -> None:
+        n = len(self.videos)
+        _check(self.canon_from_obj, "canon_from_obj", (n, 4, 4), torch.float64)
+        _check(self.confidence, "confidence", (n,), torch.float64)
+        _check(self.kept, "kept", (n,), torch.bool)
+        _check(self.residual, "residual", (n,), torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryModel:
+    """A trained category: template mesh, one feature a template vertex, head weights, symmetry, size."""
+
+    category: str
+    vertices: Tensor  # (V, 3) float32, canon frame
+    triangles: Tensor  # (T, 3) int64
+    bank: Tensor  # (V, D) float32, unit length
+    clutter: Tensor  # (K, D) float32, unit length
+    head: Mapping[str, Tensor]  # weights of network.Head
+    symmetry: Symmetry = field(default_factory=Symmetry)
+    diameter: float | None = None  # m of one canonical unit; None: scale unknown
+    provenance: Mapping[str, object] = field(default_factory=dict)  # config, inputs' hashes, version, seed, calibration
+
+    def __post_init__(self) -> None:
+        _check(self.vertices, "template vertices", (None, 3), torch.float32)
+        _check(self.triangles, "template triangles", (None, 3), torch.int64)
+        _check(self.bank, "bank", (len(self.vertices), None), torch.float32)
+        _check(self.clutter, "clutter", (None, self.bank.shape[1]), torch.float32)
+        for name, tensor in self.head.items():
+            _check(tensor, f"head's {name}", tuple(tensor.shape))
+        if self.diameter is not None and not 0 < self.diameter < math.inf:
+            raise ValueError(f"diameter {self.diameter} m: a positive length, or None where it is unknown, is valid")
+
+    @property
+    def extents(self) -> Tensor:
+        """(3,) float32, size of the template's box, canonical units."""
+        return self.vertices.amax(0) - self.vertices.amin(0)
+
+
+@dataclass(frozen=True, eq=False)
+class PoseMode:
+    """Another pose that explains the same picture of an instance, such as the flipped one; units as in its PoseEstimate."""
+
+    cam_from_canon: Tensor  # (4, 4) float64, rigid
+    log_weight: float  # natural log of its probability over that of the estimate's own pose; 0: as likely
+    covariance: Tensor | None = None  # (6, 6) float64, as in PoseEstimate
+
+    def __post_init__(self) -> None:
+        _check(self.cam_from_canon, "cam_from_canon", (4, 4), torch.float64)
+        if self.covariance is not None:
+            _check(self.covariance, "covariance", (6, 6), torch.float64)
+        if not math.isfinite(self.log_weight):
+            raise ValueError(f"log weight {self.log_weight} of a pose is not finite")
+
+
+@dataclass(frozen=True, eq=False)
+class PoseEstimate:
+    """One instance seen in one image: x_cam = R (scale * x_canon) + t with R, t the rotation and translation given."""
+
+    category: str
+    cam_from_canon: Tensor  # (4, 4) float64, rigid; translation in m, or in object diameters where metric is False
+    scale: float  # m (or diameters: 1) of one canonical unit
+    metric: bool  # translation, scale and size are metres
+    size: Tensor  # (3,) float64, extents along the canonical axes, m or diameters
+    score: float  # in [0, 1]
+    covariance: Tensor | None  # (6, 6) float64: x y z, rotation about the camera's x y z; m^2 (or diameters^2), rad^2
+    symmetry: Symmetry
+    inliers: int  # correspondences that agree with the pose
+    reprojection_error: float  # px, median over the inliers
+    box: Tensor  # (4,) float64: x0 y0 x1 y1 px of the projected template
+    alternatives: tuple[PoseMode, ...] = ()  # distinct other poses, likeliest first
+
+    def __post_init__(self) -> None:
+        _check(self.cam_from_canon, "cam_from_canon", (4, 4), torch.float64)
+        _check(self.size, "size", (3,), torch.float64)
+        _check(self.box, "box", (4,), torch.float64)
+        if self.covariance is not None:
+            _check(self.covariance, "covariance", (6, 6), torch.float64)
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"score {self.score} is outside [0, 1]")

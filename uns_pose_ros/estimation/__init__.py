@@ -1,0 +1,1 @@
+"""From one image to object poses, and from a stream to tracks."""

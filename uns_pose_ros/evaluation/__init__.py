@@ -1,0 +1,1 @@
+"""Accuracy against labels, in images and in recorded bags."""

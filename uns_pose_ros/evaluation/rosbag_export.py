@@ -1,0 +1,162 @@
+"""What was found in a bag, as a bag with the node's topics (for RViz or Foxglove) and as a CSV of the BOP benchmark."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import matrix_to_quaternion, transform
+from uns_pose_ros.core.types import CategoryModel, PoseEstimate
+from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS, Answer, Error
+from uns_pose_ros.io.artifacts import atomic_write
+from uns_pose_ros.io.ros_messages import TF
+
+TOPIC = "/estimator/detections"
+_VISION = {  # the public definitions of vision_msgs, which rosbags does not bring
+    "vision_msgs/msg/ObjectHypothesis": "string class_id\nfloat64 score\n",
+    "vision_msgs/msg/ObjectHypothesisWithPose": (
+        "vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose\n"
+    ),
+    "vision_msgs/msg/BoundingBox3D": "geometry_msgs/Pose center\ngeometry_msgs/Vector3 size\n",
+    "vision_msgs/msg/Detection3D": (
+        "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\nvision_msgs/BoundingBox3D bbox\nstring id\n"
+    ),
+    DETECTIONS: "std_msgs/Header header\nvision_msgs/Detection3D[] detections\n",
+}
+
+
+def typestore() -> Any:
+    """Types of the messages written here."""
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for name, text in _VISION.items():
+        store.register(get_types_from_msg(text, name))
+    return store
+
+
+def write_bag(path: Path, answers: Sequence[Answer], model: CategoryModel) -> None:
+    """A bag with /tf and TOPIC under the pictures' stamps and frames; mcap where the path ends so, else a folder of sqlite3.
+
+    Lengths are m, or diameters where the model does not know its size. Raises InvalidInput where something is there.
+    """
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    if path.exists():
+        raise InvalidInput(f"{path}: is there already; another name, or delete it")
+    single = path.suffix == ".mcap"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    store = typestore()
+    try:
+        plugin = StoragePlugin.MCAP if single else StoragePlugin.SQLITE3
+        with Writer(unfinished, version=9, storage_plugin=plugin) as writer:
+            tf = writer.add_connection("/tf", TF, typestore=store)
+            detections = writer.add_connection(TOPIC, DETECTIONS, typestore=store)
+            for answer in answers:
+                if answer.estimates and answer.frame:
+                    writer.write(tf, answer.stamp, store.serialize_cdr(_transforms(store, answer), TF))
+                message = _detections(store, answer, model)
+                writer.write(detections, answer.stamp, store.serialize_cdr(message, DETECTIONS))
+        if single:
+            (file,) = unfinished.glob("*.mcap")
+            file.rename(path)
+        else:
+            unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _header(store: Any, answer: Answer) -> Any:
+    stamp = store.types["builtin_interfaces/msg/Time"](sec=answer.stamp // 10**9, nanosec=answer.stamp % 10**9)
+    return store.types["std_msgs/msg/Header"](stamp=stamp, frame_id=answer.frame)
+
+
+def _parts(pose: Tensor) -> tuple[dict[str, float], dict[str, float]]:
+    """Position and quaternion of a rigid pose (4, 4), by the names that messages give them."""
+    quaternion = dict(zip("wxyz", matrix_to_quaternion(pose[:3, :3]).tolist(), strict=True))
+    return dict(zip("xyz", pose[:3, 3].tolist(), strict=True)), quaternion
+
+
+def _transforms(store: Any, answer: Answer) -> Any:
+    types, transforms = store.types, []
+    for estimate, track in zip(answer.estimates, answer.tracks, strict=True):
+        position, quaternion = _parts(estimate.cam_from_canon)
+        pose = types["geometry_msgs/msg/Transform"](
+            translation=types["geometry_msgs/msg/Vector3"](**position),
+            rotation=types["geometry_msgs/msg/Quaternion"](**quaternion),
+        )
+        child = f"{estimate.category}_{track}"
+        stamped = types["geometry_msgs/msg/TransformStamped"]
+        transforms.append(stamped(header=_header(store, answer), child_frame_id=child, transform=pose))
+    return types[TF](transforms=transforms)
+
+
+def _pose(store: Any, pose: Tensor) -> Any:
+    types, (position, quaternion) = store.types, _parts(pose)
+    return types["geometry_msgs/msg/Pose"](
+        position=types["geometry_msgs/msg/Point"](**position), orientation=types["geometry_msgs/msg/Quaternion"](**quaternion)
+    )
+
+
+def _detections(store: Any, answer: Answer, model: CategoryModel) -> Any:
+    header, centre = _header(store, answer), (model.vertices.amin(0) + model.vertices.amax(0)).double() / 2
+    found = [
+        _detection(store, header, estimate, track, centre)
+        for estimate, track in zip(answer.estimates, answer.tracks, strict=True)
+    ]
+    return store.types[DETECTIONS](header=header, detections=found)
+
+
+def _detection(store: Any, header: Any, estimate: PoseEstimate, track: int, centre: Tensor) -> Any:
+    """As the node sends it; centre (3,) of the object's box, canonical units."""
+    types = store.types
+    covariance = np.full(36, -1.0) if estimate.covariance is None else estimate.covariance.flatten().numpy()
+    result = types["vision_msgs/msg/ObjectHypothesisWithPose"](
+        hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id=estimate.category, score=float(estimate.score)),
+        pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=_pose(store, estimate.cam_from_canon), covariance=covariance),
+    )
+    middle = estimate.cam_from_canon.clone()
+    middle[:3, 3] = transform(middle, estimate.scale * centre[None])[0]
+    size = types["geometry_msgs/msg/Vector3"](**dict(zip("xyz", estimate.size.tolist(), strict=True)))
+    box = types["vision_msgs/msg/BoundingBox3D"](center=_pose(store, middle), size=size)
+    return types["vision_msgs/msg/Detection3D"](header=header, results=[result], bbox=box, id=str(track))
+
+
+def write_bop(path: Path, answers: Sequence[Answer]) -> None:
+    """All estimates as the BOP challenge's CSV: scene 1, images numbered from 0, object 1, translation in mm, time in s.
+
+    Where the model does not know its size, translations are thousandths of a diameter.
+    """
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["scene_id", "im_id", "obj_id", "score", "R", "t", "time"])
+        for number, answer in enumerate(answers):
+            for estimate in answer.estimates:
+                pose = estimate.cam_from_canon
+                rotation = " ".join(f"{value:.9f}" for value in pose[:3, :3].flatten().tolist())
+                translation = " ".join(f"{1000 * value:.6f}" for value in pose[:3, 3].tolist())
+                rows.writerow([1, number, 1, f"{estimate.score:.6f}", rotation, translation, f"{answer.seconds:.4f}"])
+
+
+def records(answers: Sequence[Answer], errors: Sequence[Error | None], truth_from_canon: Tensor) -> list[dict[str, Any]]:
+    """Every picture's best estimate and its error, for JSON."""
+    listed = []
+    for answer, error in zip(answers, errors, strict=True):
+        truth = None if answer.truth is None else torch.as_tensor(answer.truth @ truth_from_canon).tolist()
+        record: dict[str, Any] = {"stamp_ns": answer.stamp, "frame": answer.frame, "seconds": answer.seconds, "truth": truth}
+        best = answer.best
+        if best is not None:
+            record |= {"track": answer.tracks[0], "score": best.score, "cam_from_canon": best.cam_from_canon.tolist()}
+            record |= {} if error is None else {"error_deg": error.degrees, "error_m": error.metres}
+        listed.append(record)
+    return listed

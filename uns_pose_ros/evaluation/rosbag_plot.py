@@ -1,0 +1,54 @@
+"""Error and latency over the time of a bag, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.evaluation.rosbag_evaluation import Answer, Error
+from uns_pose_ros.io.artifacts import atomic_write
+
+ENDINGS = (".png", ".svg", ".pdf")
+_MISSED = "tab:red"
+
+
+def check_name(path: Path) -> None:
+    """Raises InvalidInput where `write_plot` knows no such kind of file."""
+    if path.suffix.lower() not in ENDINGS:
+        raise InvalidInput(f"{path}: a name that ends with {', '.join(ENDINGS)} is valid")
+
+
+def write_plot(path: Path, answers: Sequence[Answer], errors: Sequence[Error | None]) -> None:
+    """Rotation error, translation error and seconds of every picture over the bag's time; red: pictures without an estimate."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    check_name(path)
+    time = [(answer.stamp - answers[0].stamp) / 1e9 for answer in answers]
+    missed = [t for t, answer in zip(time, answers, strict=True) if answer.best is None]
+    known = [(t, error) for t, error in zip(time, errors, strict=True) if error is not None]
+    turned = [(t, error.degrees) for t, error in known if error.found]
+    shifted = [(t, error.metres) for t, error in known if error.metres is not None]
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    _draw(top, turned, missed, "rotation error (°)", "no truth is known" if not known else "no estimate")
+    _draw(middle, shifted, missed, "translation error (m)", "no truth or no size is known")
+    _draw(bottom, list(zip(time, (answer.seconds for answer in answers), strict=True)), missed, "time a picture (s)", "")
+    bottom.set_xlabel("time in the bag (s)")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=110)
+
+
+def _draw(axes: Any, points: list[tuple[float, float]], missed: list[float], label: str, nothing: str) -> None:
+    """Points of time and value; ticks at the bottom where an estimate is missing."""
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    if points:
+        axes.plot(*zip(*points, strict=True), marker=".", linewidth=0.8)
+        axes.set_ylim(bottom=0)
+    else:
+        axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", va="center", color="grey")
+    axes.plot(missed, [0.02] * len(missed), "|", color=_MISSED, markersize=9, transform=axes.get_xaxis_transform())

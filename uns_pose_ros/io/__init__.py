@@ -1,0 +1,1 @@
+"""Every file and message format, read defensively and written atomically."""

@@ -1,0 +1,1 @@
+"""Neural networks, each whole in one file, and their pretrained weights."""

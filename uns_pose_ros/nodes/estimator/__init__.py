@@ -1,0 +1,1 @@
+"""The estimator node: images in, poses as TF and messages out."""

@@ -1,0 +1,1 @@
+"""The recorder node: images in, a video folder out."""

@@ -1,0 +1,1 @@
+"""The stages on a category folder, and what is already up to date."""

@@ -1,0 +1,1 @@
+"""From a video folder to a mesh with features."""

@@ -1,0 +1,153 @@
+"""Multi-view voting on object occupancy, and agreement of masks with their hull."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import project, transform
+from uns_pose_ros.core.view_coverage import Orbit
+from uns_pose_ros.reconstruction.visual_hull import visual_hull
+
+MAX_LOG_ODDS = 3.0  # log-odds beyond which no picture's opinion counts
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """How masks of single pictures are brought together."""
+
+    resolution: int = 64  # places along each side of the cube in which the pictures vote
+    needed: float = -1.0  # mean log-odds over the pictures below which a place is not part of the object
+    size: int = 640  # px, longer side at which pictures are looked at
+    side: int = 192  # px, longer side at which silhouettes are drawn
+    margin: float = 0.08  # of the object's box, left around it for the second look
+    vote: float = 0.5  # weight of all pictures' log-odds against those of the picture itself
+    bad: float = 0.6  # intersection over union with the hull of all masks below which a mask is reported
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """What the pictures say of places in a cube: mean log-odds (R, R, R) float32."""
+
+    values: Tensor
+    centre: Tensor  # (3,) float64, obj frame
+    half: float  # side / 2, obj units
+
+
+def vote(probabilities: Sequence[NDArray[np.float32]], matrices: Tensor, poses: Tensor, config: MaskConfig) -> Field | None:
+    """The mean opinion of all pictures on places around the middle of the orbit; None where none is in the object.
+
+    F probabilities (H, W), matrices (F, 3, 3) px, poses cam_from_obj (F, 4, 4). First in the cube that the pictures' middles
+    span, then in the one around what was found.
+    """
+    orbit = Orbit(pose.numpy() for pose in poses)
+    if orbit.centre is None:
+        return None
+    centre = torch.from_numpy(orbit.centre)
+    depth = transform(poses, centre[None])[:, 0, 2]
+    views = [min(p.shape) / 2 / float(k[0, 0]) * float(z) for p, k, z in zip(probabilities, matrices, depth, strict=True)]
+    half = 1.1 * float(np.median(views))
+    for _ in range(2):
+        values = _middle_part(_mean_odds(probabilities, matrices, poses, centre, half, config), config.needed)
+        inside = (values > config.needed).nonzero().double()
+        if not len(inside):
+            return None
+        field = Field(values, centre, half)
+        step = 2 * half / (config.resolution - 1)
+        low, high = inside.amin(0), inside.amax(0)
+        centre = centre + ((low + high) / 2 - (config.resolution - 1) / 2) * step
+        half = float((high - low).max() / 2 + 3) * step
+    return field
+
+
+def outline(own: NDArray[np.float32], seen: NDArray[np.float32], config: MaskConfig) -> NDArray[np.bool_]:
+    """A mask (H, W) from the picture's own probability and the vote of all."""
+    odds = np.log(np.clip(own, 1e-4, 1) / np.clip(1 - own, 1e-4, 1)).clip(-MAX_LOG_ODDS, MAX_LOG_ODDS)
+    mask = central((odds + config.vote * seen > 0) & (seen > config.needed))
+    return mask if mask.any() else np.asarray(seen > 0)
+
+
+def central(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The connected part of a mask (H, W) that is largest near the middle of the picture."""
+    count, parts = cv2.connectedComponents(mask.astype(np.uint8))
+    if count <= 2:
+        return mask
+    v, u = np.meshgrid(np.linspace(-1, 1, mask.shape[0]), np.linspace(-1, 1, mask.shape[1]), indexing="ij")
+    weight = np.bincount(parts.ravel(), weights=np.exp(-2 * (u * u + v * v)).ravel())
+    weight[0] = 0
+    return np.asarray(parts == weight.argmax())
+
+
+def hull_agreement(masks: Mapping[str, NDArray[np.bool_]], matrices: Tensor, poses: Tensor) -> dict[str, float]:
+    """Intersection over union of each mask (H, W) with the silhouette of the visual hull of all; empty where they have none."""
+    shown = [k for k, mask in enumerate(masks.values()) if mask.any()]
+    if len(shown) < 3:
+        return {}
+    listed = [torch.from_numpy(mask) for mask in masks.values() if mask.any()]
+    try:
+        vertices, triangles = visual_hull(listed, matrices[shown], poses[shown])
+    except InvalidInput:
+        return {}
+    result = {}
+    for (name, mask), matrix, pose in zip(masks.items(), matrices, poses, strict=True):
+        pixels = project(matrix, transform(pose, vertices.double())).numpy()
+        picture = np.zeros(mask.shape, np.uint8)
+        for corners in np.rint(16 * pixels[triangles.numpy()]).astype(np.int32):
+            cv2.fillConvexPoly(picture, corners, 1, shift=4)
+        result[name] = overlap(mask, picture > 0)
+    return result
+
+
+def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Intersection over union, 1 where both are empty."""
+    union = int((a | b).sum())
+    return 1.0 if union == 0 else float((a & b).sum()) / union
+
+
+def _mean_odds(
+    probabilities: Sequence[NDArray[np.float32]],
+    matrices: Tensor,
+    poses: Tensor,
+    centre: Tensor,
+    half: float,
+    config: MaskConfig,
+) -> Tensor:
+    """(R, R, R) float32; a picture that does not show a place has no opinion; what most do not show is not the object."""
+    axis = torch.linspace(-half, half, config.resolution, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3) + centre
+    total, seen = torch.zeros(len(grid)), torch.zeros(len(grid))
+    for probability, matrix, pose in zip(probabilities, matrices, poses, strict=True):
+        height, width = probability.shape
+        points = transform(pose, grid)
+        where = (project(matrix, points) / torch.tensor([width - 1, height - 1]) * 2 - 1).float()
+        odds = torch.from_numpy(probability).logit(1e-4).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
+        found = grid_sample(odds[None, None], where[None, None], align_corners=True)[0, 0, 0]
+        visible = ((where.abs() <= 1).all(-1) & (points[:, 2] > 0)).float()
+        total += found * visible
+        seen += visible
+    mean = torch.where(seen * 2 > len(poses), total / seen.clamp(min=1), torch.full_like(total, -MAX_LOG_ODDS))
+    return mean.reshape(config.resolution, config.resolution, config.resolution)
+
+
+def _middle_part(values: Tensor, needed: float) -> Tensor:
+    """The field with only that connected part left above `needed` that is largest near the middle of the cube."""
+    from scipy.ndimage import label
+
+    parts, count = label((values > needed).numpy())
+    if count <= 1:
+        return values
+    axis = torch.linspace(-1, 1, len(values))
+    near = torch.exp(-2 * (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)).numpy()
+    weight = np.bincount(parts.ravel(), weights=near.ravel())
+    weight[0] = 0
+    return torch.where(
+        torch.from_numpy((parts == 0) | (parts == weight.argmax())), values, torch.full_like(values, -MAX_LOG_ODDS)
+    )

@@ -1,0 +1,1 @@
+"""From aligned videos to a category model."""

@@ -1,0 +1,1 @@
+"""Poses, meshes and curves drawn into images, figures and a browser."""
