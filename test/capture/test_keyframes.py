@@ -8,23 +8,14 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from test_orbit import view
 
+from camera_ring import view
+from textures import scene
 from uns_pose_ros.capture.keyframes import BLURRED, DARK, OVEREXPOSED, KeyframeChooser, KeyframeConfig, measure, shift
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.encoded_image import Photo
 
 WIDTH, HEIGHT = 640, 480
-
-
-def scene(seed: int = 0) -> np.ndarray:
-    """(900, 1200, 3) uint8: blobs of all sizes, sharp edges, mean grey."""
-    rng = np.random.default_rng(seed)
-    picture = np.full((900, 1200, 3), 110, np.uint8)
-    for _ in range(600):
-        centre = tuple(int(x) for x in rng.integers(0, [1200, 900]))
-        cv2.circle(picture, centre, int(rng.integers(3, 60)), rng.integers(20, 220, 3).tolist(), -1)
-    return picture
 
 
 def photo(x: int = 0, blur: int = 1, seed: int = 0) -> Photo:

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_orbit import view
 
+from camera_ring import view
+from recordings import INFO, camera
 from uns_pose_ros.capture import recording
 from uns_pose_ros.capture.recording import JOURNAL, Recording, Shot, next_clip, recover
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io import colmap
 from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.depth_images import path_of
@@ -33,12 +33,6 @@ from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 
 SOURCE = {"image": "/camera/image_raw"}
-INFO = {"k": [60.0, 0.0, 32.0, 0.0, 60.0, 24.0, 0.0, 0.0, 1.0], "frame_id": "eye"}
-
-
-def camera(focal: float = 60.0) -> Camera:
-    matrix = torch.tensor([[focal, 0, 32.0], [0, focal, 24.0], [0, 0, 1]], dtype=torch.float64)
-    return Camera(matrix, 64, 48, torch.tensor([0.1, -0.05, 0.001, 0.0], dtype=torch.float64))
 
 
 def picture(number: int) -> bytes:

@@ -4,33 +4,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from colmap_files import write_binary
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts, random_rotations
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.colmap import SparseImage, read_sparse, write_sparse
-
-NO_POINTS = torch.zeros(0, 3, dtype=torch.float64)
 
 
 def write_text(folder: Path, cameras: str = "1 PINHOLE 640 480 500 510 320 240", images: str | None = None) -> Path:
     folder.mkdir(exist_ok=True, parents=True)
     (folder / "cameras.txt").write_text(f"# Camera list\n#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n{cameras}\n")
     (folder / "images.txt").write_text(images if images is not None else "# Images\n1 1 0 0 0 1 2 3 1 a.jpg\n10 20 -1\n")
-    return folder
-
-
-def write_binary(folder: Path) -> Path:
-    """Two cameras, two images, one with 2D points, two points with tracks, by COLMAP's description of its files."""
-    folder.mkdir(parents=True)
-    cameras = struct.pack("<QiiQQ4d", 2, 1, 1, 640, 480, 500, 510, 320, 240)
-    cameras += struct.pack("<iiQQ8d", 7, 4, 320, 240, 250, 251, 160, 120, 0.1, -0.2, 0.003, 0.004)
-    (folder / "cameras.bin").write_bytes(cameras)
-    images = struct.pack("<Qi7di", 2, 1, 0, 0, 1, 0, 1, 2, 3, 7) + b"b c.jpg\0" + struct.pack("<Q2dq2dq", 2, 1, 2, 5, 3, 4, -1)
-    images += struct.pack("<i7di", 2, 1, 0, 0, 0, 4, 5, 6, 1) + b"a.jpg\0" + struct.pack("<Q", 0)
-    (folder / "images.bin").write_bytes(images)
-    points = struct.pack("<QQ3d3BdQ2i2i", 2, 5, 0.5, 1, 2, 1, 2, 3, 0.1, 2, 1, 0, 2, 0)
-    points += struct.pack("<Q3d3BdQ", 6, -1, -2, -3, 0, 0, 0, 0.2, 0)
-    (folder / "points3D.bin").write_bytes(points)
     return folder
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_preparation import CONFIG, write_walk
 
 from textured import camera_of
 from uns_pose_ros.core.errors import InvalidInput
@@ -24,6 +23,7 @@ from uns_pose_ros.io.depth_images import Depth
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.pipeline.preparation import ensure_poses
 from uns_pose_ros.reconstruction.depth_scale import metres_per_unit
+from walks import CONFIG, write_walk
 
 UNIT = 0.25  # m of a unit of the walk
 

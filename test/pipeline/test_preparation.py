@@ -11,24 +11,22 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from test_sfm import errors
 
+from pose_errors import errors
 from small_category import RECONSTRUCT
 from synthetic import write_video
-from textured import camera_of, write_textured
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.colmap import read_sparse
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.pipeline import preparation, stages
 from uns_pose_ros.pipeline.preparation import check_masks, ensure_masks, ensure_poses, prepare
 from uns_pose_ros.reconstruction import segmentation
-from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, overlap
+from walks import CONFIG, write_walk
 
-CONFIG, MASKS = SfmConfig(threads=2), MaskConfig(resolution=32, side=96)
+MASKS = MaskConfig(resolution=32, side=96)
 
 
 class Oracle:
@@ -43,13 +41,6 @@ class Oracle:
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         mask = self.true.get(image.tobytes())
         return np.zeros(image.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
-
-
-def write_walk(folder: Path, views: int = 14, table: bool = False) -> dict[str, np.ndarray]:
-    """A video of pictures and a calibrated camera."""
-    truth = write_textured(folder, views, table=table)
-    artifacts.write_json(folder / "video.json", {"metric": False, "camera": {**camera_record(camera_of(256)), "from": "given"}})
-    return truth
 
 
 def test_pictures_alone_become_a_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

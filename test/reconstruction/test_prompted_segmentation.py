@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from test_weights import cached
 from torch import Tensor
 
 from synthetic import write_video
@@ -26,6 +25,7 @@ from uns_pose_ros.pipeline.preparation import ensure_masks
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, overlap
 from uns_pose_ros.reconstruction.prompted_segmentation import FILE, Prompted, Prompts, read_prompts, write_prompts
 from uns_pose_ros.reconstruction.segmentation import find_masks
+from weight_cache import cached
 
 SMALL = MaskConfig(resolution=32, side=96)
 MIDDLE = Prompts(((48.0, 48.0),), frame="000005.jpg")

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_colmap import write_binary
-from test_importing import checks, save_photograph, write_co3d, write_film
 
+from colmap_files import write_binary
+from source_files import checks, save_photograph, write_co3d, write_film
 from uns_pose_ros.capture.import_source import import_video
 from uns_pose_ros.capture.recording import JOURNAL, Recording, Shot, recover
 from uns_pose_ros.capture.video_writer import ImportConfig

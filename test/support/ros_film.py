@@ -21,11 +21,11 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
-from test_keyframes import scene
-from test_orbit import view
 from tf2_msgs.msg import TFMessage
 
+from camera_ring import view
 from ros_robot import PATIENCE, Robot
+from textures import scene
 from uns_pose_ros.nodes import message_conversions
 from uns_pose_ros.nodes.ros_compat import array_to_image
 

@@ -20,11 +20,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from test_colmap import write_binary
-from test_importing import write_co3d
 
 import fuzz
+from colmap_files import write_binary
 from fuzz_mutations import mutate
+from source_files import write_co3d
 from uns_pose_ros.capture.import_source import import_video
 from uns_pose_ros.capture.video_writer import ImportConfig
 from uns_pose_ros.core.errors import InvalidInput

@@ -12,8 +12,8 @@ pytest.importorskip("rclpy")
 from lifecycle_msgs.msg import Transition
 from rclpy.exceptions import ParameterException
 from rclpy.parameter import Parameter
-from test_orbit import view
 
+from camera_ring import view
 from ros_film import STAMPS, Film, files, pixels
 from ros_robot import PATIENCE
 from uns_pose_ros.core.errors import InvalidInput

@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 import torch
-from test_orbit import view
 
+from camera_ring import view
 from ros_film import NOW, SECOND, STAMPS, Film, files, pixels
 from uns_pose_ros.capture.guidance import MISSING, SEEN
 from uns_pose_ros.io.artifacts import read_json

@@ -10,8 +10,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from test_recording import INFO, camera
-
+from recordings import INFO, camera
 from ros_film import files, pixels
 from ros_robot import PATIENCE
 from uns_pose_ros.capture.keyframes import KeyframeConfig
