@@ -7,7 +7,14 @@ from setuptools import find_packages, setup
 
 NAME = "uns_pose_ros"
 RUNTIMES = ["onnxruntime", "openvino"]
-PIPELINE = ["scikit-image", "fast-simplification", "trimesh", "matplotlib", "onnxruntime", "rosbags"]
+PIPELINE = [
+    "scikit-image",
+    "fast-simplification",
+    "trimesh",
+    "matplotlib",
+    "onnxruntime",
+    "rosbags",
+]
 
 setup(
     name=NAME,

@@ -1,14 +1,17 @@
-"""Accuracy and time of aligning pairs of videos, side by side with the published algorithm written out plainly, on one thread.
+"""Accuracy and time of aligning pairs of videos, side by side with the published algorithm written
+out plainly, on one thread.
 
     python benchmarks/alignment.py car horse --pairs 15 --json -
 
-Takes category folders whose videos have been through `uns-pose reconstruct`, with labels.json in each (or --labels). Both
-algorithms get the same pairs and the same features; each pair is scored by itself, without any synchronisation. `--align` also
-aligns all videos of each category, with their mirrored twins. Times are seconds of the one thread's own (CPU time), so a busy
-machine does not change them.
+Takes category folders whose videos have been through `uns-pose reconstruct`, with labels.json in
+each (or --labels). Both algorithms get the same pairs and the same features; each pair is scored by
+itself, without any synchronisation. `--align` also aligns all videos of each category, with their
+mirrored twins. Times are seconds of the one thread's own (CPU time), so a busy machine does not
+change them.
 
-The published algorithm (Sommer et al., CVPR 2024): every vertex keeps the feature of every view that sees it; cycle-consistent
-nearest vertices with weights; 1000 similarities through four correspondences each (Umeyama); the lowest energy wins.
+The published algorithm (Sommer et al., CVPR 2024): every vertex keeps the feature of every view
+that sees it; cycle-consistent nearest vertices with weights; 1000 similarities through four
+correspondences each (Umeyama); the lowest energy wins.
 """
 
 from __future__ import annotations
@@ -29,7 +32,13 @@ from uns_pose_ros.alignment.category_alignment import AlignConfig, align
 from uns_pose_ros.alignment.mesh_batch import prepare
 from uns_pose_ros.alignment.pairwise import PairConfig, align_pairs
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import angle_between, fit_similarity, invert, split_similarity, transform
+from uns_pose_ros.core.geometry import (
+    angle_between,
+    fit_similarity,
+    invert,
+    split_similarity,
+    transform,
+)
 from uns_pose_ros.core.types import FeatureMesh
 from uns_pose_ros.evaluation.metrics import accuracies, evaluate_alignment, load_labels
 from uns_pose_ros.io.artifacts import load_feature_mesh
@@ -53,7 +62,9 @@ class Contender:
         }
 
 
-def published_rotation(a: FeatureMesh, b: FeatureMesh, generator: torch.Generator) -> Tensor:
+def published_rotation(
+    a: FeatureMesh, b: FeatureMesh, generator: torch.Generator
+) -> Tensor:
     """b_from_a rotation (3, 3) by the published algorithm."""
     points_a, points_b = _unit_size(a.vertices), _unit_size(b.vertices)
     distances = all_view_distances(a, b)
@@ -63,7 +74,9 @@ def published_rotation(a: FeatureMesh, b: FeatureMesh, generator: torch.Generato
     weight_a, weight_b = weight_a / weight_a.mean(), weight_b / weight_b.mean()
     best, lowest = torch.eye(4), float("inf")
     for _ in range(HYPOTHESES // CHUNK):
-        drawn = torch.stack([torch.multinomial(weight_a, 4, generator=generator) for _ in range(CHUNK)])
+        drawn = torch.stack(
+            [torch.multinomial(weight_a, 4, generator=generator) for _ in range(CHUNK)]
+        )
         poses = fit_similarity(points_a[drawn], points_b[to_b[drawn]])
         cost = energy(poses, points_a, points_b, distances, weight_a, weight_b)
         if float(cost.min()) < lowest:
@@ -72,10 +85,15 @@ def published_rotation(a: FeatureMesh, b: FeatureMesh, generator: torch.Generato
 
 
 def all_view_distances(a: FeatureMesh, b: FeatureMesh) -> Tensor:
-    """Feature distances (V, W): mean over one vertex's views of the distance to the other's nearest, both ways."""
+    """Feature distances (V, W).
+
+    Mean over one vertex's views of the distance to the other's nearest, both ways.
+    """
     there, back = _one_way_distances(a, b), _one_way_distances(b, a)
     distances = (there + back.T) / 2
-    return torch.where(distances.isfinite(), distances, distances[distances.isfinite()].max())
+    return torch.where(
+        distances.isfinite(), distances, distances[distances.isfinite()].max()
+    )
 
 
 def _one_way_distances(a: FeatureMesh, b: FeatureMesh) -> Tensor:
@@ -85,12 +103,24 @@ def _one_way_distances(a: FeatureMesh, b: FeatureMesh) -> Tensor:
         views = features_a[a.vertex_index == vertex]
         if len(views):
             nearest = torch.full((len(views), len(b.vertices)), torch.inf)
-            nearest.scatter_reduce_(1, b.vertex_index.expand(len(views), -1), torch.cdist(views, features_b), "amin")
+            nearest.scatter_reduce_(
+                1,
+                b.vertex_index.expand(len(views), -1),
+                torch.cdist(views, features_b),
+                "amin",
+            )
             result[vertex] = nearest.mean(0)
     return result
 
 
-def energy(poses: Tensor, a: Tensor, b: Tensor, distances: Tensor, weight_a: Tensor, weight_b: Tensor) -> Tensor:
+def energy(
+    poses: Tensor,
+    a: Tensor,
+    b: Tensor,
+    distances: Tensor,
+    weight_a: Tensor,
+    weight_b: Tensor,
+) -> Tensor:
     """Energy (H,) of similarities b_from_a (H, 4, 4) over points a (V, 3) and b (W, 3)."""
     total = torch.zeros(len(poses))
     for matrix, source, target, table, weight in (
@@ -99,7 +129,9 @@ def energy(poses: Tensor, a: Tensor, b: Tensor, distances: Tensor, weight_a: Ten
     ):
         moved = transform(matrix, source)
         gap, nearest = torch.cdist(moved, target.expand(len(matrix), -1, -1)).min(2)
-        appearance = torch.gather(table.expand(len(matrix), -1, -1), 2, nearest[..., None])[..., 0]
+        appearance = torch.gather(table.expand(len(matrix), -1, -1), 2, nearest[..., None])[
+            ..., 0
+        ]
         total += (((1 - ALPHA) * gap + ALPHA * appearance) * weight).mean(1) / 2
     return total
 
@@ -112,7 +144,10 @@ def _unit_size(vertices: Tensor) -> Tensor:
 def compare(
     meshes: dict[str, FeatureMesh], labels: dict[str, Tensor], most: int, seed: int
 ) -> tuple[Contender, Contender, float]:
-    """Both algorithms over at most `most` pairs; returns their errors and times, and the time to prepare one video of ours."""
+    """Both algorithms over at most `most` pairs.
+
+    Returns their errors and times, and the time to prepare one video of ours.
+    """
     published, ours = Contender(), Contender()
     names = [name for name in meshes if name in labels]
     start = time.process_time()
@@ -123,7 +158,9 @@ def compare(
     generator = torch.Generator().manual_seed(seed)
     chosen = every[torch.randperm(len(every), generator=generator)[:most].sort().values]
     index = {name: k for k, name in enumerate(meshes)}
-    align_pairs(shapes, torch.tensor([[0, 1]]), PairConfig(), seed)  # first use of torch's libraries
+    align_pairs(
+        shapes, torch.tensor([[0, 1]]), PairConfig(), seed
+    )  # first use of torch's libraries
     for done, (i, j) in enumerate(chosen.tolist(), 1):
         truth = labels[names[j]].T @ labels[names[i]]
         a, b = index[names[i]], index[names[j]]
@@ -138,24 +175,37 @@ def compare(
         published.seconds.append(time.process_time() - start)
         published.errors.append(float(angle_between(rotation, truth)))
         print(
-            f"pair {done} of {len(chosen)}: published {published.errors[-1]:.0f} deg in {published.seconds[-1]:.1f} s, "
+            f"pair {done} of {len(chosen)}: published {published.errors[-1]:.0f} deg in "
+            f"{published.seconds[-1]:.1f} s, "
             f"ours {ours.errors[-1]:.0f} deg in {ours.seconds[-1]:.2f} s",
             file=sys.stderr,
         )
     return published, ours, preparation
 
 
-def benchmark(folders: list[Path], labels_file: Path | None, most: int, all_videos: bool, seed: int) -> dict[str, Any]:
+def benchmark(
+    folders: list[Path], labels_file: Path | None, most: int, all_videos: bool, seed: int
+) -> dict[str, Any]:
     """The figures over all categories together, and of each."""
     published, ours, preparations, categories = Contender(), Contender(), [], {}
     for folder in folders:
-        meshes = {path.parent.name: load_feature_mesh(path.parent) for path in sorted(folder.glob("*/features.safetensors"))}
+        meshes = {
+            path.parent.name: load_feature_mesh(path.parent)
+            for path in sorted(folder.glob("*/features.safetensors"))
+        }
         if len(meshes) < 2:
-            raise InvalidInput(f"{folder}: {len(meshes)} videos with features, 2 needed; `uns-pose reconstruct` makes them")
+            raise InvalidInput(
+                f"{folder}: {len(meshes)} videos with features, 2 needed; `uns-pose "
+                "reconstruct` makes them"
+            )
         labels = load_labels(labels_file or folder / "labels.json", tuple(meshes))
         print(f"{folder.name}: {len(meshes)} videos", file=sys.stderr)
         theirs, mine, preparation = compare(meshes, labels, most, seed)
-        categories[folder.name] = {"pairs": len(mine.errors), "published": theirs.figures(), "ours": mine.figures()}
+        categories[folder.name] = {
+            "pairs": len(mine.errors),
+            "published": theirs.figures(),
+            "ours": mine.figures(),
+        }
         for total, part in ((published, theirs), (ours, mine)):
             total.errors.extend(part.errors)
             total.seconds.extend(part.seconds)
@@ -171,29 +221,68 @@ def benchmark(folders: list[Path], labels_file: Path | None, most: int, all_vide
             }
     figures = {"published": published.figures(), "ours": ours.figures()}
     speedup = figures["published"]["seconds_per_pair"] / figures["ours"]["seconds_per_pair"]
-    extra = {"pairs": len(ours.errors), "preparation_seconds_per_video": sum(preparations) / len(preparations)}
+    extra = {
+        "pairs": len(ours.errors),
+        "preparation_seconds_per_video": sum(preparations) / len(preparations),
+    }
     return {"speedup": speedup, **figures, **extra, "categories": categories}
 
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    lines = (
+        Path("/proc/cpuinfo").read_text().splitlines()
+        if Path("/proc/cpuinfo").exists()
+        else []
+    )
+    names = [
+        line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+    ]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("categories", type=Path, nargs="+", help="category folders with reconstructed videos")
-    parser.add_argument("--labels", type=Path, help="labels for all of them (default: labels.json in each)")
-    parser.add_argument("--pairs", type=int, default=15, help="pairs of each category that are timed (default: 15)")
-    parser.add_argument("--align", action="store_true", help="also align all videos of each category")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "categories",
+        type=Path,
+        nargs="+",
+        help="category folders with reconstructed videos",
+    )
+    parser.add_argument(
+        "--labels", type=Path, help="labels for all of them (default: labels.json in each)"
+    )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=15,
+        help="pairs of each category that are timed (default: 15)",
+    )
+    parser.add_argument(
+        "--align", action="store_true", help="also align all videos of each category"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="FILE", help="write the figures there; - prints them and nothing else on stdout")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the figures there; - prints them and nothing else on stdout",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        figures = benchmark(arguments.categories, arguments.labels, arguments.pairs, arguments.align, arguments.seed)
+        figures = benchmark(
+            arguments.categories,
+            arguments.labels,
+            arguments.pairs,
+            arguments.align,
+            arguments.seed,
+        )
     except InvalidInput as error:
         raise SystemExit(f"error: {error}") from None
     text = json.dumps({"pair_alignment": figures, "machine": machine()}, indent=2)

@@ -1,4 +1,7 @@
-"""What the benchmarks share: rounds that see the same machine, percentiles, peak memory, the machine's name, JSON."""
+"""What the benchmarks share.
+
+Rounds that see the same machine, percentiles, peak memory, the machine's name, JSON.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on, and how busy it was."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    names = [
+        line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+    ]
     return {
         "name": platform.node(),
         "processor": names[0] if names else platform.processor() or platform.machine(),
@@ -39,8 +44,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def rounds(work: Mapping[str, Callable[[], Any]], count: int, warm: int = 2) -> dict[str, list[float]]:
-    """Seconds of each piece of work in `count` rounds, one piece after the other, so that all see the same machine."""
+def rounds(
+    work: Mapping[str, Callable[[], Any]], count: int, warm: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of each piece of work in `count` rounds, one piece after the other, so that all see
+    the same machine.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(count + warm):
         for name, function in work.items():
@@ -60,15 +69,24 @@ def ratio(seconds: Mapping[str, Sequence[float]], a: str, b: str) -> float:
 
 def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
     p50, p95 = np.percentile(seconds, [50, 95])
-    return {"p50": round(1e3 * p50, 2), "p95": round(1e3 * p95, 2), "max": round(1e3 * max(seconds), 2)}
+    return {
+        "p50": round(1e3 * p50, 2),
+        "p95": round(1e3 * p95, 2),
+        "max": round(1e3 * max(seconds), 2),
+    }
 
 
 def peak_megabytes(function: Callable[[], Any]) -> float | None:
-    """How far the memory of this process rises while the function runs, MB; None where the system does not tell."""
+    """How far the memory of this process rises while the function runs, MB.
+
+    None where the system does not tell.
+    """
     status, marks = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
         with contextlib.suppress(AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # memory kept for later would hide what is taken
+            ctypes.CDLL(None).malloc_trim(
+                0
+            )  # memory kept for later would hide what is taken
         marks.write_text("5")  # forgets the peak so far
         before = _field(status, "VmRSS")
         function()
@@ -79,7 +97,11 @@ def peak_megabytes(function: Callable[[], Any]) -> float | None:
 
 def _field(status: Path, name: str) -> int:
     """kB"""
-    return int(dict(line.split(":", 1) for line in status.read_text().splitlines())[name].split()[0])
+    return int(
+        dict(line.split(":", 1) for line in status.read_text().splitlines())[name].split()[
+            0
+        ]
+    )
 
 
 def write(figures: Mapping[str, Any], to: str | None) -> None:

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""How the time of `uns-pose align` grows with the number of videos, each aligned to the same number of references.
+"""How the time of `uns-pose align` grows with the number of videos, each aligned to the same
+number of references.
 
     python benchmarks/growth.py car horse --json -
 
-Takes category folders whose videos have been through `uns-pose reconstruct`, and makes more videos of each by taking every n-th
-view of it and turning its frame. Times are CPU seconds of one thread, so a busy machine does not change them.
+Takes category folders whose videos have been through `uns-pose reconstruct`, and makes more videos
+of each by taking every n-th view of it and turning its frame. Times are CPU seconds of one thread,
+so a busy machine does not change them.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from uns_pose_ros.io.video_folder import list_videos
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("categories", type=Path, nargs="+")
     parser.add_argument("--videos", type=int, nargs="+", default=[10, 20, 40])
     parser.add_argument("--json", help="write the figures here; - for standard output")
@@ -46,8 +50,14 @@ def main() -> None:
             align(more, config, device="cpu")
             seconds[count] = time.process_time() - start
             each = seconds[count] / count
-            print(f"{category.name}: {count} videos, {seconds[count]:.1f} s, {each:.2f} s a video", file=sys.stderr)
-        figures[category.name] = {"seconds": seconds, "seconds_per_video": {n: s / n for n, s in seconds.items()}}
+            print(
+                f"{category.name}: {count} videos, {seconds[count]:.1f} s, {each:.2f} s a video",
+                file=sys.stderr,
+            )
+        figures[category.name] = {
+            "seconds": seconds,
+            "seconds_per_video": {n: s / n for n, s in seconds.items()},
+        }
     text = json.dumps(figures, indent=1)
     if args.json == "-":
         print(text)
@@ -59,7 +69,10 @@ def videos(meshes: list[FeatureMesh], count: int) -> dict[str, FeatureMesh]:
     """`count` videos: parts of the given ones, in frames of their own."""
     parts = -(-count // len(meshes))
     turns = random_rotations(count, torch.Generator().manual_seed(0)).float()
-    return {f"{k:03d}": part_of(meshes[k % len(meshes)], k // len(meshes), parts, turns[k]) for k in range(count)}
+    return {
+        f"{k:03d}": part_of(meshes[k % len(meshes)], k // len(meshes), parts, turns[k])
+        for k in range(count)
+    }
 
 
 def part_of(mesh: FeatureMesh, part: int, parts: int, turn: torch.Tensor) -> FeatureMesh:

@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""SIGKILL at random moments of recorder, import and reconstruct: what is kept is whole, and the rerun gives what it would have.
+"""SIGKILL at random moments of recorder, import and reconstruct.
 
-    python benchmarks/kills.py --kills 20 --json kills.json                       # minutes of one core
+What is kept is whole, and the rerun gives what it would have.
+
+    python benchmarks/kills.py --kills 20 --json kills.json
+        # minutes of one core
     python benchmarks/kills.py --stages film,posed --kills 3 --work /tmp/kills
 
-Each stage runs once undisturbed. Then it is begun anew, killed at a moment that is uniform over that run's CPU time (which a
-busy machine does not stretch), looked at, run again, and compared file by file. The recorder is the node, over DDS; it is
-killed at a moment uniform over the time that showing it the pictures took undisturbed.
-Exit code 1 where something kept was broken, or a rerun did not give the same.
+Each stage runs once undisturbed. Then it is begun anew, killed at a moment that is uniform over
+that run's CPU time (which a busy machine does not stretch), looked at, run again, and compared file
+by file. The recorder is the node, over DDS; it is killed at a moment uniform over the time that
+showing it the pictures took undisturbed. Exit code 1 where something kept was broken, or a rerun
+did not give the same.
 """
 
 from __future__ import annotations
@@ -57,12 +61,19 @@ FAILED = 97  # exit code of a child that raised
 class Outcome:
     """What came of the kills of one stage."""
 
-    seconds: float  # CPU time of the undisturbed run; of the recorder, how long it was shown pictures
+    # CPU time of the undisturbed run; of the recorder, how long it was shown pictures
+    seconds: float
     kills: int = 0
     finished: int = 0  # times that the stage ended before its kill; not counted as kills
-    broken: list[str] = field(default_factory=list)  # what was kept and is not whole, one line each
-    different: list[str] = field(default_factory=list)  # what a rerun gave that an undisturbed run does not
-    left: int = 0  # kills after which something was there already that the rerun could go on with
+    broken: list[str] = field(
+        default_factory=list
+    )  # what was kept and is not whole, one line each
+    different: list[str] = field(
+        default_factory=list
+    )  # what a rerun gave that an undisturbed run does not
+    left: int = (
+        0  # kills after which something was there already that the rerun could go on with
+    )
 
 
 @dataclass(frozen=True)
@@ -74,12 +85,27 @@ class Stage:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stages", default=",".join(STAGES), help="comma separated (default: %(default)s)")
-    parser.add_argument("--kills", type=int, default=20, help="a stage (default: %(default)s)")
-    parser.add_argument("--views", type=int, default=9, help="pictures of a video without poses (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
-    parser.add_argument("--work", type=Path, help="folder to work in, emptied (default: a temporary one)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--stages", default=",".join(STAGES), help="comma separated (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--kills", type=int, default=20, help="a stage (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=9,
+        help="pictures of a video without poses (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the moments (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="folder to work in, emptied (default: a temporary one)"
+    )
     parser.add_argument("--json", type=Path, help="write the counts there")
     args = parser.parse_args()
     work = args.work or Path(tempfile.mkdtemp(prefix="uns_pose_kills_"))
@@ -110,14 +136,28 @@ def kill(name: str, views: int, work: Path, kills: int, rng: random.Random) -> O
 def stage_of(name: str, views: int) -> Stage:
     """One of `STAGES` but the recorder."""
     if name in ("posed", "unposed"):
-        prepare = prepare_posed if name == "posed" else lambda folder: prepare_unposed(folder, views)
+        prepare = (
+            prepare_posed
+            if name == "posed"
+            else lambda folder: prepare_unposed(folder, views)
+        )
         sfm = SfmConfig(threads=1)
-        return Stage(prepare, lambda folder: stages.reconstruct(folder / "mug", None, RECONSTRUCT, "cpu", None, sfm, SMALL))
+        return Stage(
+            prepare,
+            lambda folder: stages.reconstruct(
+                folder / "mug", None, RECONSTRUCT, "cpu", None, sfm, SMALL
+            ),
+        )
     prepare, source = {
-        "film": (prepare_film, "film.mp4"), "bag": (prepare_bag, "bag"), "photographs": (prepare_photographs, "photographs")
-    }[name]  # fmt: skip
+        "film": (prepare_film, "film.mp4"),
+        "bag": (prepare_bag, "bag"),
+        "photographs": (prepare_photographs, "photographs"),
+    }[name]
     config = ImportConfig(fixed_frame="odom") if name == "bag" else ImportConfig()
-    return Stage(prepare, lambda folder: import_video(folder / source, folder / "mug" / "clip_01", config))
+    return Stage(
+        prepare,
+        lambda folder: import_video(folder / source, folder / "mug" / "clip_01", config),
+    )
 
 
 def scene(number: int) -> np.ndarray:
@@ -125,7 +165,9 @@ def scene(number: int) -> np.ndarray:
 
 
 def prepare_film(folder: Path) -> None:
-    film = cv2.VideoWriter(str(folder / "film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30, (320, 240))
+    film = cv2.VideoWriter(
+        str(folder / "film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30, (320, 240)
+    )
     for number in range(60):
         film.write(scene(number))
     film.release()
@@ -142,7 +184,12 @@ def prepare_bag(folder: Path) -> None:
 
     from bag_writer import KINDS, write_bag
 
-    write_bag(folder / "bag", StoragePlugin.MCAP, set(KINDS) - {"/cam/image_raw/compressed"}, views=40)
+    write_bag(
+        folder / "bag",
+        StoragePlugin.MCAP,
+        set(KINDS) - {"/cam/image_raw/compressed"},
+        views=40,
+    )
 
 
 def prepare_posed(folder: Path) -> None:
@@ -154,7 +201,10 @@ def prepare_unposed(folder: Path, views: int) -> None:
     clip = folder / "mug" / "clip_01"
     write_textured(clip, views)
     shutil.rmtree(clip / "truth")
-    artifacts.write_json(clip / "video.json", {"metric": False, "camera": {**camera_record(camera_of(256)), "from": "given"}})
+    artifacts.write_json(
+        clip / "video.json",
+        {"metric": False, "camera": {**camera_record(camera_of(256)), "from": "given"}},
+    )
 
 
 def kill_stage(stage: Stage, work: Path, kills: int, rng: random.Random) -> Outcome:
@@ -216,11 +266,18 @@ def cpu_time(child: int) -> float:
 
 
 def files(folder: Path) -> dict[str, Path]:
-    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def broken(folder: Path, whole: Path) -> Iterable[str]:
-    """Files under their final names that are not what an undisturbed run makes; video.json may still lack entries."""
+    """Files under their final names that are not what an undisturbed run makes.
+
+    Video.json may still lack entries.
+    """
     wanted = files(whole)
     for name, path in files(folder).items():
         if any(part.startswith(".") for part in Path(name).parts):
@@ -234,7 +291,11 @@ def broken(folder: Path, whole: Path) -> Iterable[str]:
                 yield f"{name}: {error}"
             else:
                 complete = plain_json(wanted[name])
-                yield from (f"{name}: {key} is wrong" for key in record if record[key] != complete.get(key))
+                yield from (
+                    f"{name}: {key} is wrong"
+                    for key in record
+                    if record[key] != complete.get(key)
+                )
         elif not same(path, wanted[name]):
             yield f"{name} is not whole"
 
@@ -244,18 +305,27 @@ def differences(folder: Path, whole: Path) -> Iterable[str]:
     found, wanted = files(folder), files(whole)
     yield from (f"{name} is left over" for name in sorted(found.keys() - wanted.keys()))
     yield from (f"{name} is missing" for name in sorted(wanted.keys() - found.keys()))
-    yield from (f"{name} differs" for name in sorted(found.keys() & wanted.keys()) if not same(found[name], wanted[name]))
+    yield from (
+        f"{name} differs"
+        for name in sorted(found.keys() & wanted.keys())
+        if not same(found[name], wanted[name])
+    )
 
 
 def same(path: Path, other: Path) -> bool:
-    """Whether two files hold the same: byte by byte, but for times, and for hashes of what holds times."""
+    """Whether two files hold the same.
+
+    Byte by byte, but for times, and for hashes of what holds times.
+    """
     if path.suffix == ".json":
         return plain_json(path) == plain_json(other)
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         ours, theirs = load_file(path), load_file(other)
-        return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+        return ours.keys() == theirs.keys() and all(
+            torch.equal(ours[key], theirs[key]) for key in ours
+        )
     return path.read_bytes() == other.read_bytes()
 
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Time from an image's stamp to its transform on /tf, camera and node in two processes, against the direct call; start-up.
+"""Time from an image's stamp to its transform on /tf, camera and node in two processes, against
+the direct call; start-up.
 
     python benchmarks/node.py demo/out/chair/model --json node.json
 
-Each picture is estimated directly, then sent: both see the same machine. The camera waits for the answer, so no picture is
-replaced by the next. Then the pictures come at 30 Hz, whether the node keeps up or not.
+Each picture is estimated directly, then sent: both see the same machine. The camera waits for the
+answer, so no picture is replaced by the next. Then the pictures come at 30 Hz, whether the node
+keeps up or not.
 """
 
 from __future__ import annotations
@@ -36,10 +38,19 @@ RATE, SECONDS = 30.0, 5.0  # Hz, s of pictures that come too fast
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="folder that `uns-pose train` wrote")
-    parser.add_argument("--video", type=Path, default=LIVE, help="whose pictures are sent (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each picture is sent")
+    parser.add_argument(
+        "--video",
+        type=Path,
+        default=LIVE,
+        help="whose pictures are sent (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="how often each picture is sent"
+    )
     parser.add_argument("--json", help="write the figures here; - for standard output")
     args = parser.parse_args()
     figures = benchmark(args.model, args.video, args.rounds)
@@ -50,11 +61,17 @@ def main() -> None:
 
 def benchmark(model: Path, video: Path, turns: int) -> dict[str, Any]:
     frames = load_video(video).frames
-    estimator = Estimator(artifacts.load_model(model), config=EstimatorConfig(score_threshold=0.0))
+    estimator = Estimator(
+        artifacts.load_model(model), config=EstimatorConfig(score_threshold=0.0)
+    )
     pictures = [(read_image(frame.image), frame.camera) for frame in frames]
     estimator(*pictures[0])  # memory, kernels
     started = time.perf_counter()
-    everything = ["--ros-args", "-p", "score_threshold:=0.0"]  # the estimates of a model trained for seconds too
+    everything = [
+        "--ros-args",
+        "-p",
+        "score_threshold:=0.0",
+    ]  # the estimates of a model trained for seconds too
     node = subprocess.Popen([*node_command(model), *everything])
     direct, latency, sent = list[float](), list[float](), 0
     try:
@@ -89,8 +106,16 @@ def benchmark(model: Path, video: Path, turns: int) -> dict[str, Any]:
         "image": f"{image.shape[1]} x {image.shape[0]}",
         "sent": sent,
         "answered": len(latency),
-        "milliseconds": {"direct": milliseconds(direct), "stamp_to_tf": milliseconds(latency)},
-        "at_30_hz": {"sent": published, "answered": answered, "cpu_share": share, "peak_megabytes": memory},
+        "milliseconds": {
+            "direct": milliseconds(direct),
+            "stamp_to_tf": milliseconds(latency),
+        },
+        "at_30_hz": {
+            "sent": published,
+            "answered": answered,
+            "cpu_share": share,
+            "peak_megabytes": memory,
+        },
         "start_up_seconds": start_up,
         "import_seconds": import_seconds(),
     }
@@ -122,14 +147,21 @@ def import_seconds() -> dict[str, float]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    times, fast, started = figures["milliseconds"], figures["at_30_hz"], figures["import_seconds"]
+    times, fast, started = (
+        figures["milliseconds"],
+        figures["at_30_hz"],
+        figures["import_seconds"],
+    )
     return "\n".join(
         [
-            f"node: {times['stamp_to_tf']['p50']:.0f} ms from stamp to /tf, the direct call {times['direct']['p50']:.0f} ms: "
+            f"node: {times['stamp_to_tf']['p50']:.0f} ms from stamp to /tf, the direct call "
+            f"{times['direct']['p50']:.0f} ms: "
             f"overhead {figures['overhead_ms']:.1f} ms, {figures['overhead_share']:.0%}",
-            f"node at 30 Hz: {fast['answered']} of {fast['sent']} pictures answered, the others gave way to newer ones; "
+            f"node at 30 Hz: {fast['answered']} of {fast['sent']} pictures answered, the "
+            "others gave way to newer ones; "
             f"{fast['cpu_share']:.1f} cores, {fast['peak_megabytes']:.0f} MB",
-            f"node: listens after {figures['start_up_seconds']:.1f} s, import {started['node']:.1f} s; "
+            f"node: listens after {figures['start_up_seconds']:.1f} s, import "
+            f"{started['node']:.1f} s; "
             f"uns-pose --help {started['help']:.2f} s",
         ]
     )

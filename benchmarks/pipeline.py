@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Time of the pipeline's stages a video, against what the backbone takes of it; pair alignment and feature distances.
+"""Time of the pipeline's stages a video, against what the backbone takes of it.
+
+Pair alignment and feature distances.
 
     python benchmarks/pipeline.py demo/data/chair --videos 3 --json -
 
-Takes a category folder whose videos have masks and poses (a demo's by default), with labels.json in it; nothing is written
-there. Pair alignment: the published algorithm written out plainly against ours, times and errors of one thread (for whole
-categories: benchmarks/alignment.py). Feature distances: from every single view, and from clusters of views as `align` does,
-against the time that the machine needs for the multiplications alone.
+Takes a category folder whose videos have masks and poses (a demo's by default), with labels.json in
+it; nothing is written there. Pair alignment: the published algorithm written out plainly against
+ours, times and errors of one thread (for whole categories: benchmarks/alignment.py). Feature
+distances: from every single view, and from clusters of views as `align` does, against the time that
+the machine needs for the multiplications alone.
 """
 
 from __future__ import annotations
@@ -28,7 +31,12 @@ from common import DEMO, machine, peak_megabytes, politely, rounds, write
 from growth import videos as more_videos
 from uns_pose_ros.alignment.category_alignment import AlignConfig, align
 from uns_pose_ros.alignment.mesh_batch import prepare
-from uns_pose_ros.alignment.pairwise import PairConfig, align_pairs, exact_feature_distances, feature_distances
+from uns_pose_ros.alignment.pairwise import (
+    PairConfig,
+    align_pairs,
+    exact_feature_distances,
+    feature_distances,
+)
 from uns_pose_ros.core.device import choose_device, choose_precision
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import CategoryModel, FeatureMesh, Video
@@ -44,11 +52,19 @@ QUICK_TRAINING = TrainConfig(views=2, steps=150, batch=8, learning_rate=4e-3)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("category", type=Path, nargs="?", default=DEMO, help="default: %(default)s")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "category", type=Path, nargs="?", default=DEMO, help="default: %(default)s"
+    )
     parser.add_argument("--videos", type=int, default=3, help="so many of the category's")
     parser.add_argument("--pairs", type=int, default=2, help="that both algorithms align")
-    parser.add_argument("--full", action="store_true", help="train with the defaults, align copies to 40 videos")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="train with the defaults, align copies to 40 videos",
+    )
     parser.add_argument("--json", help="write the figures here; - for standard output")
     args = parser.parse_args()
     figures, _ = benchmark(args.category, args.videos, args.pairs, args.full)
@@ -57,7 +73,9 @@ def main() -> None:
     write({**figures, "machine": machine()}, args.json)
 
 
-def benchmark(category: Path, count: int, pairs: int, full: bool) -> tuple[dict[str, Any], CategoryModel]:
+def benchmark(
+    category: Path, count: int, pairs: int, full: bool
+) -> tuple[dict[str, Any], CategoryModel]:
     """The figures, and the model that the training made."""
     chosen = list_videos(category)[:count]
     if len(chosen) < 2:
@@ -66,13 +84,17 @@ def benchmark(category: Path, count: int, pairs: int, full: bool) -> tuple[dict[
     device = choose_device("auto")
     backbone = load_backbone(precision=choose_precision(device))
     made, meshes = reconstruction(videos, backbone)
-    labels = load_labels(category / "labels.json", [folder.name for folder in list_videos(category)])
+    labels = load_labels(
+        category / "labels.json", [folder.name for folder in list_videos(category)]
+    )
     figures: dict[str, Any] = {"reconstruct": made}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     figures["pair_alignment"] = pair_alignment(meshes, labels, pairs)
     first = dict(list(videos.items())[:2])
-    _, fine = reconstruction(first, backbone, ReconstructConfig(hull=HullConfig(vertices=1000)))
+    _, fine = reconstruction(
+        first, backbone, ReconstructConfig(hull=HullConfig(vertices=1000))
+    )
     figures["pair_alignment"]["vertices_1000"] = pair_alignment(fine, labels, 1)
     figures["feature_distance"] = distances(meshes)
     figures["align"] = growth(list(meshes.values()), [1, 10, 40] if full else [1, 5])
@@ -81,7 +103,14 @@ def benchmark(category: Path, count: int, pairs: int, full: bool) -> tuple[dict[
     took: list[float] = []
     with timed(backbone, took):
         start = time.perf_counter()
-        model = train(category.name, videos, meshes, alignment, backbone, TrainConfig() if full else QUICK_TRAINING)
+        model = train(
+            category.name,
+            videos,
+            meshes,
+            alignment,
+            backbone,
+            TrainConfig() if full else QUICK_TRAINING,
+        )
         seconds = time.perf_counter() - start
     figures["train"] = {
         "videos": count,
@@ -105,7 +134,10 @@ def timed(backbone: DinoV2, seconds: list[float]) -> Iterator[None]:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started.pop())
 
-    hooks = [backbone.register_forward_pre_hook(before), backbone.register_forward_hook(after)]
+    hooks = [
+        backbone.register_forward_pre_hook(before),
+        backbone.register_forward_hook(after),
+    ]
     try:
         yield
     finally:
@@ -114,13 +146,17 @@ def timed(backbone: DinoV2, seconds: list[float]) -> Iterator[None]:
 
 
 def reconstruction(
-    videos: dict[str, Video], backbone: DinoV2, config: ReconstructConfig = ReconstructConfig()
+    videos: dict[str, Video],
+    backbone: DinoV2,
+    config: ReconstructConfig = ReconstructConfig(),
 ) -> tuple[dict[str, Any], dict[str, FeatureMesh]]:
     """Seconds a video and the backbone's share, and the meshes."""
     took: list[float] = []
     start = time.perf_counter()
     with timed(backbone, took):
-        meshes = {name: reconstruct(video, backbone, config) for name, video in videos.items()}
+        meshes = {
+            name: reconstruct(video, backbone, config) for name, video in videos.items()
+        }
     seconds = time.perf_counter() - start
     figures = {
         "frames": sum(len(video.frames) for video in videos.values()) / len(videos),
@@ -131,19 +167,30 @@ def reconstruction(
     return figures, meshes
 
 
-def pair_alignment(meshes: dict[str, FeatureMesh], labels: dict[str, torch.Tensor], pairs: int) -> dict[str, Any]:
-    """Both algorithms on the same pairs: CPU seconds of one thread, errors, and how far the memory rises.
+def pair_alignment(
+    meshes: dict[str, FeatureMesh], labels: dict[str, torch.Tensor], pairs: int
+) -> dict[str, Any]:
+    """Both algorithms on the same pairs.
 
-    The floor is the time that the multiplications of the features alone take at the rate measured here.
+    CPU seconds of one thread, errors, and how far the memory rises.
+
+    The floor is the time that the multiplications of the features alone take at the rate measured
+    here.
     """
     published, ours, preparation = compare(meshes, labels, pairs, 0)
     theirs, mine = published.figures(), ours.figures()
     a, b = list(meshes.values())[:2]
     shapes = prepare(dict(list(meshes.items())[:2]))
-    theirs["peak_megabytes"] = peak_megabytes(lambda: published_rotation(a, b, torch.Generator().manual_seed(0)))
-    mine["peak_megabytes"] = peak_megabytes(lambda: align_pairs(shapes, torch.tensor([[0, 1]]), PairConfig(), 0))
+    theirs["peak_megabytes"] = peak_megabytes(
+        lambda: published_rotation(a, b, torch.Generator().manual_seed(0))
+    )
+    mine["peak_megabytes"] = peak_megabytes(
+        lambda: align_pairs(shapes, torch.tensor([[0, 1]]), PairConfig(), 0)
+    )
     square = torch.randn(1024, 1024)
-    rate = 2 * 1024**3 / float(np.median(rounds({"gemm": lambda: square @ square}, 5)["gemm"]))
+    rate = (
+        2 * 1024**3 / float(np.median(rounds({"gemm": lambda: square @ square}, 5)["gemm"]))
+    )
     _, vertices, kept, channels = shapes.features.shape
     floor = 2 * (vertices * kept) ** 2 * channels / rate
     return {
@@ -159,7 +206,9 @@ def pair_alignment(meshes: dict[str, FeatureMesh], labels: dict[str, torch.Tenso
 
 
 def distances(meshes: dict[str, FeatureMesh]) -> dict[str, Any]:
-    """Seconds of a pair's feature distances in one thread, and of the bare multiplications at the rate measured here."""
+    """Seconds of a pair's feature distances in one thread, and of the bare multiplications at the
+    rate measured here.
+    """
     a, b = list(meshes.values())[:2]
     shapes = prepare(dict(list(meshes.items())[:2]))
     one, other = shapes.take(torch.tensor([0])), shapes.take(torch.tensor([1]))
@@ -169,15 +218,24 @@ def distances(meshes: dict[str, FeatureMesh]) -> dict[str, Any]:
         "clusters": lambda: feature_distances(one, other),
         "gemm": lambda: square @ square,
     }
-    seconds = {name: float(np.median(times)) for name, times in rounds(work, 3, warm=1).items()}
+    seconds = {
+        name: float(np.median(times)) for name, times in rounds(work, 3, warm=1).items()
+    }
     rate = 2 * 1024**3 / seconds["gemm"]
     channels = a.features.shape[1]
     _, vertices, kept, _ = one.features.shape
-    floors = {"every_view": 2 * len(a.features) * len(b.features) * channels, "clusters": 2 * (vertices * kept) ** 2 * channels}
+    floors = {
+        "every_view": 2 * len(a.features) * len(b.features) * channels,
+        "clusters": 2 * (vertices * kept) ** 2 * channels,
+    }
     figures: dict[str, Any] = {"gemm_gflops": rate / 1e9}
     for name, operations in floors.items():
         floor = operations / rate
-        figures[name] = {"seconds": seconds[name], "floor_seconds": floor, "times_floor": seconds[name] / floor}
+        figures[name] = {
+            "seconds": seconds[name],
+            "floor_seconds": floor,
+            "times_floor": seconds[name] / floor,
+        }
     return {**figures, "speedup": seconds["every_view"] / seconds["clusters"]}
 
 
@@ -196,11 +254,17 @@ def growth(meshes: list[FeatureMesh], counts: list[int]) -> dict[str, Any]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    made, trained, pair = figures["reconstruct"], figures["train"], figures["pair_alignment"]
+    made, trained, pair = (
+        figures["reconstruct"],
+        figures["train"],
+        figures["pair_alignment"],
+    )
     grown = ", ".join(f"{n}: {s:.1f}" for n, s in figures["align"]["cpu_seconds"].items())
     lines = [
-        f"reconstruct: {made['seconds_per_video']:.1f} s for {made['frames']:.0f} views, backbone {made['backbone_share']:.0%}",
-        f"train: {trained['seconds']:.1f} s of {trained['videos']} videos, backbone {trained['backbone_share']:.0%}",
+        f"reconstruct: {made['seconds_per_video']:.1f} s for {made['frames']:.0f} views, "
+        f"backbone {made['backbone_share']:.0%}",
+        f"train: {trained['seconds']:.1f} s of {trained['videos']} videos, backbone "
+        f"{trained['backbone_share']:.0%}",
         f"align, CPU seconds by videos: {grown}",
     ]
     for one in (pair, pair["vertices_1000"]):
@@ -208,12 +272,18 @@ def table(figures: dict[str, Any]) -> str:
         seconds = " against ".join(f"{side['seconds_per_pair']:.2f} s" for side in sides)
         errors = " against ".join(f"{side['mean_deg']:.0f} deg" for side in sides)
         memory = " against ".join(
-            "?" if side["peak_megabytes"] is None else f"{side['peak_megabytes']:.0f} MB" for side in sides
+            "?" if side["peak_megabytes"] is None else f"{side['peak_megabytes']:.0f} MB"
+            for side in sides
         )
         ratios = f"{one['speedup']:.0f} x as fast, {one['times_floor']:.1f} x its floor"
-        lines.append(f"pair alignment, {one['vertices']} vertices: {seconds} ({ratios}), {errors}, {memory}")
+        lines.append(
+            f"pair alignment, {one['vertices']} vertices: {seconds} ({ratios}), {errors}, {memory}"
+        )
     told = figures["feature_distance"]
-    parts = [f"{k} {told[k]['seconds']:.2f} s ({told[k]['times_floor']:.1f} x its floor)" for k in ("every_view", "clusters")]
+    parts = [
+        f"{k} {told[k]['seconds']:.2f} s ({told[k]['times_floor']:.1f} x its floor)"
+        for k in ("every_view", "clusters")
+    ]
     return "\n".join([*lines, f"feature distance: {', '.join(parts)}"])
 
 

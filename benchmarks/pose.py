@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""Poses of instances never seen, from directions never filmed, with the category's own alignment: every video is left out once.
+"""Poses of instances never seen, from directions never filmed, with the category's own alignment:
+every video is left out once.
 
     python ../shared/tools/view_split.py car split
-    python benchmarks/pose.py split/a split/b --work /tmp/pose_a --json pose_a.json      train in a, test in b; then swap them
+    python benchmarks/pose.py split/a split/b --work /tmp/pose_a --json pose_a.json
+        train in a, test in b; then swap them
 
-Both folders hold videos of the same names with images, masks and sparse, TEST (or --labels) a labels.json, which is read to
-score and for nothing else. For each group of videos left out, the others are reconstructed, aligned and trained on as
-`uns-pose run` does it, and every image of those left out is estimated without mask or box, as it is and
+Both folders hold videos of the same names with images, masks and sparse, TEST (or --labels) a
+labels.json, which is read to score and for nothing else. For each group of videos left out, the
+others are reconstructed, aligned and trained on as `uns-pose run` does it, and every image of those
+left out is estimated without mask or box, as it is and
 
     rotated     the camera turned about its optical axis by up to 45 degrees
-    pasted      the object cut out and put into a photograph of --backgrounds, anywhere, 0.6 to 1.6 times as large
+    pasted
+        the object cut out and put into a photograph of --backgrounds,
+        anywhere, 0.6 to 1.6 times as large
     occluded    a piece of a photograph over 30 % of the object's box
     empty       photographs of --backgrounds alone: false_percent of them get an estimate
     fused       five images with the directions between them known, the last one's pose is asked for
@@ -58,23 +63,46 @@ Shown = tuple[Picture, Camera, Tensor]  # image, camera, cam_from_obj rotation (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("train", type=Path, help="category folder whose images are learned from")
-    parser.add_argument("test", type=Path, help="category folder whose images are estimated")
-    parser.add_argument("--work", type=Path, required=True, help="folder for meshes, alignments and models")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "train", type=Path, help="category folder whose images are learned from"
+    )
+    parser.add_argument(
+        "test", type=Path, help="category folder whose images are estimated"
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for meshes, alignments and models"
+    )
     parser.add_argument("--labels", type=Path, help="labels.json (default: that of TEST)")
-    parser.add_argument("--leave-out", type=int, default=3, help="videos at a time (default: %(default)s)")
-    parser.add_argument("--train-on", type=int, help="train on this many of the others only (default: all)")
+    parser.add_argument(
+        "--leave-out", type=int, default=3, help="videos at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--train-on", type=int, help="train on this many of the others only (default: all)"
+    )
     parser.add_argument("--folds", type=int, help="only the first ones (default: all)")
-    parser.add_argument("--category", help="name for the models (default: that of the folder above TRAIN)")
-    parser.add_argument("--backgrounds", type=Path, default=BACKGROUNDS, help="photographs (default: the demo's chairs)")
+    parser.add_argument(
+        "--category", help="name for the models (default: that of the folder above TRAIN)"
+    )
+    parser.add_argument(
+        "--backgrounds",
+        type=Path,
+        default=BACKGROUNDS,
+        help="photographs (default: the demo's chairs)",
+    )
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", help="write the figures here after every fold; - for standard output")
+    parser.add_argument(
+        "--json", help="write the figures here after every fold; - for standard output"
+    )
     args = parser.parse_args()
     start = time.perf_counter()
     names = [folder.name for folder in list_videos(args.train)]
     labels = metrics.load_labels(args.labels or args.test / "labels.json", names)
-    photographs = [read_image(path).numpy() for path in sorted(args.backgrounds.rglob("*.jpg"))]
+    photographs = [
+        read_image(path).numpy() for path in sorted(args.backgrounds.rglob("*.jpg"))
+    ]
     category = args.category or args.train.resolve().parent.name
     results: dict[str, list[ImageResult]] = {name: [] for name in VARIANTS}
     false = shown = 0
@@ -87,40 +115,70 @@ def main() -> None:
         for name, result in test(estimator, model, videos, labels, photographs, k):
             results[name].append(result)
         some = photographs[k :: len(groups)]
-        false, shown = false + sum(bool(estimator(picture, plain_camera(picture))) for picture in some), shown + len(some)
-        figures: dict[str, Any] = {name: metrics.summarise(some) for name, some in results.items()}
+        false, shown = (
+            false
+            + sum(bool(estimator(picture, plain_camera(picture))) for picture in some),
+            shown + len(some),
+        )
+        figures: dict[str, Any] = {
+            name: metrics.summarise(some) for name, some in results.items()
+        }
         figures["empty"] = {"images": shown, "false_percent": 100 * false / max(shown, 1)}
         figures["folds"] = groups[: k + 1]
-        figures["machine"] = {"name": platform.node(), "processor": platform.processor(), "cores": os.cpu_count()}
+        figures["machine"] = {
+            "name": platform.node(),
+            "processor": platform.processor(),
+            "cores": os.cpu_count(),
+        }
         figures["seconds"] = time.perf_counter() - start
         text = json.dumps(figures, indent=1)
         if args.json and args.json != "-":
             Path(args.json).write_text(text)
         told = figures["plain"]
-        print(f"{unseen} left out; so far {told['acc30']:.1f} @30°, median {told['median_deg']:.1f}°", file=sys.stderr)
+        print(
+            f"{unseen} left out; so far {told['acc30']:.1f} @30°, median {told['median_deg']:.1f}°",
+            file=sys.stderr,
+        )
     if args.json == "-":
         print(text)
         return
     for name in VARIANTS:
         print(
-            name.ljust(10), "  ".join(f"{key} {value:.1f}" for key, value in figures[name].items() if isinstance(value, float))
+            name.ljust(10),
+            "  ".join(
+                f"{key} {value:.1f}"
+                for key, value in figures[name].items()
+                if isinstance(value, float)
+            ),
         )
     print("empty     ", f"false {figures['empty']['false_percent']:.1f} % of {shown}")
 
 
 def folds(names: Sequence[str], size: int) -> list[list[str]]:
-    """Groups of `size` videos in order; what remains joins the last ones, so that each video is in one group."""
+    """Groups of `size` videos in order.
+
+    What remains joins the last ones, so that each video is in one group.
+    """
     count = max(1, len(names) // size)
-    return [[str(name) for name in group] for group in np.array_split(np.array(names), count)]
+    return [
+        [str(name) for name in group] for group in np.array_split(np.array(names), count)
+    ]
 
 
-def train(work: Path, category: str, source: Path, names: Sequence[str], device: str) -> CategoryModel:
+def train(
+    work: Path, category: str, source: Path, names: Sequence[str], device: str
+) -> CategoryModel:
     """The model of the named videos; their meshes are shared between the folds."""
     for name in names:
         target = work / "videos" / name
         if not target.exists():
             copy = target.with_name(f".{name}")
-            shutil.copytree(source / name, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mesh.ply", "features.*"))
+            shutil.copytree(
+                source / name,
+                copy,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("mesh.ply", "features.*"),
+            )
             copy.rename(target)
     folder = work / f"from {' '.join(names)}" / category
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,15 +187,26 @@ def train(work: Path, category: str, source: Path, names: Sequence[str], device:
             (folder / name).symlink_to((work / "videos" / name).resolve())
     stages.reconstruct(folder, device=device)
     alignment, _ = stages.align(folder, device=device)
-    left_out = [name for name, kept in zip(alignment.videos, alignment.kept, strict=True) if not kept]
-    print(f"aligned {len(names)} videos" + (f", left out {left_out}" if left_out else ""), file=sys.stderr)
+    left_out = [
+        name
+        for name, kept in zip(alignment.videos, alignment.kept, strict=True)
+        if not kept
+    ]
+    print(
+        f"aligned {len(names)} videos" + (f", left out {left_out}" if left_out else ""),
+        file=sys.stderr,
+    )
     return stages.train(folder, device=device)[0]
 
 
 def test(
-    estimator: Estimator, model: CategoryModel, videos: Sequence[Video], labels: Mapping[str, Tensor],
-    photographs: Sequence[Picture], seed: int,
-) -> Iterator[tuple[str, ImageResult]]:  # fmt: skip
+    estimator: Estimator,
+    model: CategoryModel,
+    videos: Sequence[Video],
+    labels: Mapping[str, Tensor],
+    photographs: Sequence[Picture],
+    seed: int,
+) -> Iterator[tuple[str, ImageResult]]:
     """Every image of the videos in every variant."""
     label_from_canon = metrics.fit_label_from_canon(model, labels)
     for number, video in enumerate(videos):
@@ -145,21 +214,41 @@ def test(
         alone: list[list[PoseEstimate]] = []
         for index, frame in enumerate(video.frames):
             rng = np.random.default_rng([seed, number, index])
-            for name, (image, camera, rotation) in variants(frame, photographs, rng).items():
+            for name, (image, camera, rotation) in variants(
+                frame, photographs, rng
+            ).items():
                 start = time.perf_counter()
                 found = estimator(image, camera)
                 seconds = time.perf_counter() - start
                 if name == "plain":
                     alone.append(found)
-                yield name, metrics.judge(found, model, rotation @ turn, video.name, frame.name, seconds)
-        rotations = torch.stack([frame.cam_from_obj[:3, :3] for frame in video.frames if frame.cam_from_obj is not None])
+                yield (
+                    name,
+                    metrics.judge(
+                        found, model, rotation @ turn, video.name, frame.name, seconds
+                    ),
+                )
+        rotations = torch.stack(
+            [
+                frame.cam_from_obj[:3, :3]
+                for frame in video.frames
+                if frame.cam_from_obj is not None
+            ]
+        )
         for index, frame in enumerate(video.frames):
             estimate = fuse_around(alone, rotations, index)
             found = [] if estimate is None else [estimate]
-            yield "fused", metrics.judge(found, model, rotations[index] @ turn, video.name, frame.name, 0.0)
+            yield (
+                "fused",
+                metrics.judge(
+                    found, model, rotations[index] @ turn, video.name, frame.name, 0.0
+                ),
+            )
 
 
-def variants(frame: Frame, photographs: Sequence[Picture], rng: np.random.Generator) -> dict[str, Shown]:
+def variants(
+    frame: Frame, photographs: Sequence[Picture], rng: np.random.Generator
+) -> dict[str, Shown]:
     """The frame as it is, rotated, pasted and occluded."""
     tensor, mask_tensor, camera = read_frame(frame)
     if mask_tensor is None or frame.cam_from_obj is None:
@@ -176,32 +265,56 @@ def variants(frame: Frame, photographs: Sequence[Picture], rng: np.random.Genera
 
 def rotated(image: Picture, camera: Camera, rotation: Tensor, degrees: float) -> Shown:
     """What the same camera sees after a turn about its optical axis."""
-    turn = rotation_from_vector(torch.tensor([0.0, 0.0, np.radians(degrees)], dtype=torch.float64))
+    turn = rotation_from_vector(
+        torch.tensor([0.0, 0.0, np.radians(degrees)], dtype=torch.float64)
+    )
     warp = (camera.matrix @ turn @ torch.linalg.inv(camera.matrix)).numpy()
     size = (camera.width, camera.height)
     return (
-        np.asarray(cv2.warpPerspective(image, warp, size, borderMode=cv2.BORDER_REPLICATE), np.uint8),
+        np.asarray(
+            cv2.warpPerspective(image, warp, size, borderMode=cv2.BORDER_REPLICATE),
+            np.uint8,
+        ),
         camera,
         turn @ rotation,
     )
 
 
 def pasted(
-    image: Picture, mask: NDArray[np.bool_], camera: Camera, rotation: Tensor, photograph: Picture, rng: np.random.Generator
+    image: Picture,
+    mask: NDArray[np.bool_],
+    camera: Camera,
+    rotation: Tensor,
+    photograph: Picture,
+    rng: np.random.Generator,
 ) -> Shown:
-    """The object alone in the photograph; the camera that would see it so has its principal point elsewhere."""
+    """The object alone in the photograph.
+
+    The camera that would see it so has its principal point elsewhere.
+    """
     x0, y0, x1, y1 = mask_box(torch.from_numpy(mask)).tolist()
     height, width = photograph.shape[:2]
-    scale = min(float(rng.uniform(0.6, 1.6)), 0.95 * width / (x1 - x0), 0.95 * height / (y1 - y0))
-    left, top = rng.uniform(0, width - scale * (x1 - x0)), rng.uniform(0, height - scale * (y1 - y0))
-    warp = np.array([[scale, 0, left - scale * x0], [0, scale, top - scale * y0], [0, 0, 1]])
-    alpha = cv2.warpPerspective(cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6), warp, (width, height))[..., None]
+    scale = min(
+        float(rng.uniform(0.6, 1.6)), 0.95 * width / (x1 - x0), 0.95 * height / (y1 - y0)
+    )
+    left, top = (
+        rng.uniform(0, width - scale * (x1 - x0)),
+        rng.uniform(0, height - scale * (y1 - y0)),
+    )
+    warp = np.array(
+        [[scale, 0, left - scale * x0], [0, scale, top - scale * y0], [0, 0, 1]]
+    )
+    alpha = cv2.warpPerspective(
+        cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6), warp, (width, height)
+    )[..., None]
     there = cv2.warpPerspective(image, warp, (width, height))
     together = np.clip(alpha * there + (1 - alpha) * photograph, 0, 255).astype(np.uint8)
     return together, Camera(torch.from_numpy(warp) @ camera.matrix, width, height), rotation
 
 
-def occluded(image: Picture, mask: NDArray[np.bool_], photograph: Picture, rng: np.random.Generator) -> Picture:
+def occluded(
+    image: Picture, mask: NDArray[np.bool_], photograph: Picture, rng: np.random.Generator
+) -> Picture:
     """A rectangle of the photograph over 30 % of the object's box."""
     x0, y0, x1, y1 = mask_box(torch.from_numpy(mask)).tolist()
     share = np.sqrt(0.3) * np.exp(rng.uniform(-0.4, 0.4))
@@ -213,10 +326,19 @@ def occluded(image: Picture, mask: NDArray[np.bool_], photograph: Picture, rng: 
     return covered
 
 
-def fuse_around(alone: Sequence[Sequence[PoseEstimate]], rotations: Tensor, index: int) -> PoseEstimate | None:
-    """The fusion of an image's best estimate with those of the images taken from nearest to it, which come first."""
+def fuse_around(
+    alone: Sequence[Sequence[PoseEstimate]], rotations: Tensor, index: int
+) -> PoseEstimate | None:
+    """The fusion of an image's best estimate with those of the images taken from nearest to it,
+    which come first.
+    """
     towards = -rotations[:, 2]  # from the object to the camera, obj frame
-    nearest = (towards @ towards[index]).argsort(descending=True, stable=True)[:FUSED].flip(0).tolist()
+    nearest = (
+        (towards @ towards[index])
+        .argsort(descending=True, stable=True)[:FUSED]
+        .flip(0)
+        .tolist()
+    )
     order = [k for k in nearest if k != index] + [index]
     still = torch.zeros(3, dtype=torch.float64)
     motions = [from_parts(rotations[b] @ rotations[a].T, still) for a, b in pairwise(order)]
@@ -227,7 +349,9 @@ def fuse_around(alone: Sequence[Sequence[PoseEstimate]], rotations: Tensor, inde
 def plain_camera(photograph: Picture) -> Camera:
     """A camera of 53 degrees of view."""
     height, width = photograph.shape[:2]
-    matrix = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], dtype=torch.float64)
+    matrix = torch.tensor(
+        [[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], dtype=torch.float64
+    )
     return Camera(matrix, width, height)
 
 

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""How well videos are reconstructed from their pictures alone: poses, masks and hulls found by us, against the given ones.
+"""How well videos are reconstructed from their pictures alone.
+
+Poses, masks and hulls found by us, against the given ones.
 
     python benchmarks/reconstruction.py demo/data/chair --videos 'clip_0[12]' --json out.json
-    python benchmarks/reconstruction.py clips/chair --labels clips/chair/labels.json --work /tmp/work --json out.json
+    python benchmarks/reconstruction.py clips/chair \\
+        --labels clips/chair/labels.json --work /tmp/work --json out.json
 
-Of each video with masks and poses only the pictures are taken (and, unless --guess, the camera's matrix). A video costs
-minutes of one core. Rotations are compared after the best similarity between the cameras' places; the hull with that of
-the given masks and poses: mean distance to the nearest of 50000 points on the other, both ways, in percent of its diagonal.
-With --labels both sets of videos are reconstructed and aligned too, and their alignments compared with the labels; videos
-that failed have no part in either. With --work what is done already is not done again.
+Of each video with masks and poses only the pictures are taken (and, unless --guess, the camera's
+matrix). A video costs minutes of one core. Rotations are compared after the best similarity between
+the cameras' places; the hull with that of the given masks and poses: mean distance to the nearest
+of 50000 points on the other, both ways, in percent of its diagonal. With --labels both sets of
+videos are reconstructed and aligned too, and their alignments compared with the labels; videos that
+failed have no part in either. With --work what is done already is not done again.
 """
 
 from __future__ import annotations
@@ -28,7 +32,12 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import angle_between, fit_similarity, split_similarity, transform
+from uns_pose_ros.core.geometry import (
+    angle_between,
+    fit_similarity,
+    split_similarity,
+    transform,
+)
 from uns_pose_ros.core.types import Video
 from uns_pose_ros.evaluation.metrics import evaluate_alignment, load_labels
 from uns_pose_ros.io import artifacts
@@ -46,25 +55,44 @@ POINTS = 50_000  # so many that their own spacing is 0.2 % of the diagonal
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("category", type=Path, help="folder of videos with masks and camera poses")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "category", type=Path, help="folder of videos with masks and camera poses"
+    )
     parser.add_argument("--videos", help="shell patterns, comma separated")
     parser.add_argument("--guess", action="store_true", help="find the focal length too")
-    parser.add_argument("--threads", type=int, default=1, help="of structure from motion and masks (default: %(default)s)")
-    parser.add_argument("--labels", type=Path, help="labels.json of the category: align both and compare")
-    parser.add_argument("--work", type=Path, help="folder to work in and to go on in (default: a temporary one)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="of structure from motion and masks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--labels", type=Path, help="labels.json of the category: align both and compare"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder to work in and to go on in (default: a temporary one)",
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     work = args.work or Path(tempfile.mkdtemp(prefix="uns_pose_benchmark_"))
     rows = {}
     for folder in list_videos(args.category, args.videos):
-        rows[folder.name] = measure(load_video(folder), work / "found" / folder.name, args.guess, args.threads)
+        rows[folder.name] = measure(
+            load_video(folder), work / "found" / folder.name, args.guess, args.threads
+        )
         print(folder.name, json.dumps(rows[folder.name]), flush=True)
     result: dict[str, Any] = {"videos": rows, "summary": summarise(list(rows.values()))}
     if args.labels is not None:
         names = [name for name, row in rows.items() if row["registered"] > 0]
-        result["summary"]["alignment"] = alignments(args.category, work, names, args.labels, args.threads)
+        result["summary"]["alignment"] = alignments(
+            args.category, work, names, args.labels, args.threads
+        )
     print(json.dumps(result["summary"], indent=1))
     if args.json is not None:
         artifacts.write_json(args.json, result)
@@ -73,7 +101,10 @@ def main() -> None:
 
 
 def measure(true: Video, folder: Path, guess: bool, threads: int) -> dict[str, Any]:
-    """Figures of one video, made in `folder`; registered is 0 and the others missing where it failed."""
+    """Figures of one video, made in `folder`.
+
+    Registered is 0 and the others missing where it failed.
+    """
     start = time.perf_counter()
     for frame in true.frames:
         path = folder / "images" / frame.name
@@ -86,12 +117,18 @@ def measure(true: Video, folder: Path, guess: bool, threads: int) -> dict[str, A
         ensure_poses(folder, SfmConfig(threads=threads))
         ensure_masks(folder, lambda: u2net.load_salience(threads=threads))
     except InvalidInput as error:
-        return {"registered": 0.0, "error": str(error), "seconds": round(time.perf_counter() - start, 1)}
+        return {
+            "registered": 0.0,
+            "error": str(error),
+            "seconds": round(time.perf_counter() - start, 1),
+        }
     seconds = round(time.perf_counter() - start, 1)
     return {**compare(load_video(folder), true), "seconds": seconds}
 
 
-def alignments(category: Path, work: Path, names: list[str], labels: Path, threads: int) -> dict[str, Any]:
+def alignments(
+    category: Path, work: Path, names: list[str], labels: Path, threads: int
+) -> dict[str, Any]:
     """Accuracies of the alignment of what was found and of that of the given masks and poses."""
     known = load_labels(labels, [folder.name for folder in list_videos(category)])
     for name in names:
@@ -102,9 +139,13 @@ def alignments(category: Path, work: Path, names: list[str], labels: Path, threa
         if kind == "found":
             for name in names:
                 found, true = load_video(work / kind / name), load_video(category / name)
-                turns[name] = known[name] @ split_similarity(true_from_found(found, true))[0]
+                turns[name] = (
+                    known[name] @ split_similarity(true_from_found(found, true))[0]
+                )
         patterns = ",".join(names)
-        stages.reconstruct(work / kind, patterns, device="cpu", sfm=SfmConfig(threads=threads))
+        stages.reconstruct(
+            work / kind, patterns, device="cpu", sfm=SfmConfig(threads=threads)
+        )
         alignment, _ = stages.align(work / kind, patterns, device="cpu")
         result[kind] = evaluate_alignment(alignment, turns)
     return result
@@ -121,13 +162,19 @@ def compare(found: Video, true: Video) -> dict[str, Any]:
     for frame in found.frames:
         mask, wanted = frame.mask, known[frame.name].mask
         if mask is not None and wanted is not None:
-            overlaps.append(mask_voting.overlap(read_mask(mask).numpy(), read_mask(wanted).numpy()))
+            overlaps.append(
+                mask_voting.overlap(read_mask(mask).numpy(), read_mask(wanted).numpy())
+            )
     return {
         "frames": len(true.frames),
         "registered": len(found.frames) / len(true.frames),
         "rotation_deg_median": float(turns.median()),
         "rotation_deg_max": float(turns.max()),
-        "focal_error_percent": 100 * abs(float(found.frames[0].camera.matrix[0, 0] / true.frames[0].camera.matrix[0, 0]) - 1),
+        "focal_error_percent": 100
+        * abs(
+            float(found.frames[0].camera.matrix[0, 0] / true.frames[0].camera.matrix[0, 0])
+            - 1
+        ),
         "mask_iou": statistics.mean(overlaps),
         "hull_chamfer_percent": chamfer(found, true, true_from_obj),
     }
@@ -159,7 +206,11 @@ def places(cam_from_obj: Tensor) -> Tensor:
 
 def hull(video: Video) -> tuple[Tensor, Tensor]:
     frames = [(*read_frame(frame), poses_of(frame)) for frame in video.frames]
-    chosen = [(mask, camera.matrix, pose) for _, mask, camera, pose in frames if mask is not None and bool(mask.any())]
+    chosen = [
+        (mask, camera.matrix, pose)
+        for _, mask, camera, pose in frames
+        if mask is not None and bool(mask.any())
+    ]
     masks, matrices, poses = zip(*chosen, strict=True)
     return visual_hull(masks, torch.stack(matrices), torch.stack(poses))
 
@@ -171,7 +222,11 @@ def chamfer(found: Video, true: Video, true_from_obj: Tensor) -> float | None:
         wanted, faces = hull(true)
     except InvalidInput:
         return None
-    moved = trimesh.Trimesh(transform(true_from_obj, vertices.double()).numpy(), triangles.numpy(), process=False)
+    moved = trimesh.Trimesh(
+        transform(true_from_obj, vertices.double()).numpy(),
+        triangles.numpy(),
+        process=False,
+    )
     target = trimesh.Trimesh(wanted.double().numpy(), faces.numpy(), process=False)
     there = trimesh.sample.sample_surface(target, POINTS, seed=0)[0]
     here = trimesh.sample.sample_surface(moved, POINTS, seed=0)[0]
@@ -180,10 +235,24 @@ def chamfer(found: Video, true: Video, true_from_obj: Tensor) -> float | None:
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the videos; videos without a figure are left out of its mean, but count as not registered."""
-    result: dict[str, Any] = {"videos": len(rows), "registered_90": sum(row["registered"] >= 0.9 for row in rows)}
-    result["rotation_below_0.3_deg"] = sum(row.get("rotation_deg_median", 180.0) <= 0.3 for row in rows)
-    for key in ("registered", "rotation_deg_median", "mask_iou", "hull_chamfer_percent", "seconds"):
+    """Means over the videos.
+
+    Videos without a figure are left out of its mean, but count as not registered.
+    """
+    result: dict[str, Any] = {
+        "videos": len(rows),
+        "registered_90": sum(row["registered"] >= 0.9 for row in rows),
+    }
+    result["rotation_below_0.3_deg"] = sum(
+        row.get("rotation_deg_median", 180.0) <= 0.3 for row in rows
+    )
+    for key in (
+        "registered",
+        "rotation_deg_median",
+        "mask_iou",
+        "hull_chamfer_percent",
+        "seconds",
+    ):
         values = [row[key] for row in rows if row.get(key) is not None]
         result[key] = round(statistics.mean(values), 3) if values else None
     return result

@@ -32,15 +32,22 @@ VIEWS = 9  # that the recorder is shown
 FIRST = 1_700_000_000 * SECOND  # ns, stamp of the first
 
 
-def kill_recorder(work: Path, kills: int, rng: random.Random) -> tuple[float, list[str], list[str], int]:
-    """Kill the recorder node so many times while it is shown an orbit; the next one is shown all of it again.
+def kill_recorder(
+    work: Path, kills: int, rng: random.Random
+) -> tuple[float, list[str], list[str], int]:
+    """Kill the recorder node so many times while it is shown an orbit.
 
-    A picture that the dead one had kept is not kept again, so both together keep what one alone would have kept.
-    Seconds of the undisturbed recording, what was broken after a kill, what was different in the end, and how often there was
-    something to go on with.
+    The next one is shown all of it again.
+
+    A picture that the dead one had kept is not kept again, so both together keep what one alone
+    would have kept. Seconds of the undisturbed recording, what was broken after a kill, what was
+    different in the end, and how often there was something to go on with.
     """
     domain = 1 + os.getpid() % 101
-    os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    os.environ |= {
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     whole = work / "undisturbed" / "clip_01"
     seconds = record_all(domain, whole.parent)
@@ -51,28 +58,48 @@ def kill_recorder(work: Path, kills: int, rng: random.Random) -> tuple[float, li
         record_until_killed(domain, clip.parent, rng.uniform(0, seconds))
         kept, moment = pictures(clip), f"kill {number}"
         left += bool(kept)
-        strangers = [name for name, digest in kept.items() if digest not in {one["picture"] for one in wanted.values()}]
+        strangers = [
+            name
+            for name, digest in kept.items()
+            if digest not in {one["picture"] for one in wanted.values()}
+        ]
         broken += [f"{moment}: {name} is no picture that was shown" for name in strangers]
         shown = {one["picture"]: one["depth"] for one in wanted.values()}
-        broken += [f"{moment}: {name} has not its depth" for name in kept if deep(clip, name) != shown.get(kept[name])]
+        broken += [
+            f"{moment}: {name} has not its depth"
+            for name in kept
+            if deep(clip, name) != shown.get(kept[name])
+        ]
         try:
-            if has_sparse(clip / "sparse") and len(read_sparse(clip / "sparse").images) >= 3:
+            if (
+                has_sparse(clip / "sparse")
+                and len(read_sparse(clip / "sparse").images) >= 3
+            ):
                 load_video(clip, need_masks=False)
         except InvalidInput as error:
             broken.append(f"{moment}: {error}")
         record_all(domain, clip.parent)
         found = recorded(clip)
         if sorted(map(str, found.values())) != sorted(map(str, wanted.values())):
-            different.append(f"{moment}: pictures, stamps or poses are not those of the undisturbed recording")
-        lost = [name for name, digest in kept.items() if name not in found or found[name]["picture"] != digest]
+            different.append(
+                f"{moment}: pictures, stamps or poses are not those of the undisturbed recording"
+            )
+        lost = [
+            name
+            for name, digest in kept.items()
+            if name not in found or found[name]["picture"] != digest
+        ]
         different += [f"{moment}: {name} was kept and is not any more" for name in lost]
-        different += [f"{moment}: {name} is left over" for name in sorted(files_of(clip) - wanted_files)]
+        different += [
+            f"{moment}: {name} is left over"
+            for name in sorted(files_of(clip) - wanted_files)
+        ]
     return seconds, broken, different, left
 
 
 @contextmanager
 def recorder(domain: int, category: Path) -> Iterator[tuple[Film, subprocess.Popen[str]]]:
-    """A recorder node that records into clip_01 of a category, and the camera that it listens to."""
+    """A recorder node that records into clip_01 of a category, and its camera."""
     film = Film(domain)
     words = (
         f"category:={category}",
@@ -93,7 +120,10 @@ def recorder(domain: int, category: Path) -> Iterator[tuple[Film, subprocess.Pop
 
 
 def record_all(domain: int, category: Path) -> float:
-    """Show every view again and again until it is kept, then end the recorder; seconds from the first to the last view."""
+    """Show every view again and again until it is kept, then end the recorder.
+
+    Seconds from the first to the last view.
+    """
     with recorder(domain, category) as (film, process):
         start = time.perf_counter()
         for number in range(VIEWS):
@@ -117,7 +147,9 @@ def record_until_killed(domain: int, category: Path, seconds: float) -> None:
         while process.poll() is None:
             show(film, number)
             if digest_of(pixels(number)) in pictures(category / "clip_01").values():
-                number = min(number + 1, VIEWS - 1)  # never back: to the recorder, stamps that jump back are another start
+                number = min(
+                    number + 1, VIEWS - 1
+                )  # never back: to the recorder, stamps that jump back are another start
         killer.join()
         process.communicate()
 
@@ -127,7 +159,11 @@ def show(film: Film, number: int) -> None:
     stamp = FIRST + number * SECOND // 30
     film.calibrate()
     film.place(stamp, view(40.0 * number))
-    film.measure(np.arange(pixels(0)[..., 0].size, dtype=np.uint16).reshape(pixels(0).shape[:2]) + 100 * number, stamp)
+    film.measure(
+        np.arange(pixels(0)[..., 0].size, dtype=np.uint16).reshape(pixels(0).shape[:2])
+        + 100 * number,
+        stamp,
+    )
     header = Header(frame_id="eye", stamp=Time(nanoseconds=stamp).to_msg())
     film.images.publish(array_to_image(pixels(number), "rgb8", header))
     film.turn()
@@ -135,7 +171,10 @@ def show(film: Film, number: int) -> None:
 
 
 def pictures(clip: Path) -> dict[str, str]:
-    """Digest of the pixels of every picture that is there under its name; "broken" where it cannot be read."""
+    """Digest of the pixels of every picture that is there under its name.
+
+    "broken" where it cannot be read.
+    """
     found = {}
     for path in sorted((clip / "images").glob("0*.png")):
         try:
@@ -149,9 +188,17 @@ def recorded(clip: Path) -> dict[str, dict[str, Any]]:
     """Picture, depth, stamp and pose of every frame of a finished recording."""
     # + 0.0: no zero is negative
     stamps, shown = artifacts.read_json(clip / "video.json")["stamps_ns"], pictures(clip)
-    poses = {image.name: (image.cam_from_obj.numpy().round(6) + 0.0).tolist() for image in read_sparse(clip / "sparse").images}
+    poses = {
+        image.name: (image.cam_from_obj.numpy().round(6) + 0.0).tolist()
+        for image in read_sparse(clip / "sparse").images
+    }
     return {
-        name: {"picture": shown[name], "depth": deep(clip, name), "stamp": stamp, "pose": poses.get(name)}
+        name: {
+            "picture": shown[name],
+            "depth": deep(clip, name),
+            "stamp": stamp,
+            "pose": poses.get(name),
+        }
         for name, stamp in stamps.items()
     }
 
@@ -169,4 +216,6 @@ def digest_of(image: np.ndarray) -> str:
 
 
 def files_of(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    }

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""The node for minutes behind a fast camera, each in a process of its own: memory, age of the answers, stamps, frames, its end.
+"""The node for minutes behind a fast camera, each in a process of its own.
+
+Memory, age of the answers, stamps, frames, its end.
 
     python benchmarks/soak.py demo/out/chair/model --minutes 10 --json soak.json
 
-The camera sends the same object in pictures of 1280 x 720 px at 30 Hz, reliably, whatever the node can take; the newest is
-answered. Every ten seconds the camera's frame is another, and a picture's stamp tells which, in its last three digits: an
-answer whose frame is not its stamp's, or whose stamp goes back or comes twice, is counted as wrong. Linux only.
+The camera sends the same object in pictures of 1280 x 720 px at 30 Hz, reliably, whatever the node
+can take; the newest is answered. Every ten seconds the camera's frame is another, and a picture's
+stamp tells which, in its last three digits: an answer whose frame is not its stamp's, or whose
+stamp goes back or comes twice, is counted as wrong. Linux only.
 """
 
 from __future__ import annotations
@@ -45,22 +48,52 @@ from uns_pose_ros.nodes.ros_compat import array_to_image  # noqa: E402
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="folder that `uns-pose train` wrote")
-    parser.add_argument("--minutes", type=float, default=10.0, help="(default: %(default)s)")
-    parser.add_argument("--picture", type=Path, default=PICTURE, help="of an object of the model (default: %(default)s)")
-    parser.add_argument("--size", type=int, nargs=2, default=(1280, 720), help="width and height, px (default: 1280 720)")
-    parser.add_argument("--rate", type=float, default=30.0, help="pictures a second (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        default=PICTURE,
+        help="of an object of the model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(1280, 720),
+        help="width and height, px (default: 1280 720)",
+    )
+    parser.add_argument(
+        "--rate", type=float, default=30.0, help="pictures a second (default: %(default)s)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--camera", action="store_true", help=argparse.SUPPRESS)  # the camera's process
+    parser.add_argument(
+        "--camera", action="store_true", help=argparse.SUPPRESS
+    )  # the camera's process
     args = parser.parse_args()
     if args.camera:
         camera(args.picture, tuple(args.size), args.rate)
         return
     own = [sys.executable, __file__, *sys.argv[1:], "--camera"]
     reliable = "qos_overrides./image.subscription.reliability:=reliable"
-    bringup = [sys.executable, "-m", "uns_pose_ros.nodes.entry_points", str(args.model), "--ros-args", "-p", reliable]
-    node, eye = subprocess.Popen(bringup), subprocess.Popen(own, stdout=subprocess.PIPE, text=True)
+    bringup = [
+        sys.executable,
+        "-m",
+        "uns_pose_ros.nodes.entry_points",
+        str(args.model),
+        "--ros-args",
+        "-p",
+        reliable,
+    ]
+    node, eye = (
+        subprocess.Popen(bringup),
+        subprocess.Popen(own, stdout=subprocess.PIPE, text=True),
+    )
     try:
         rclpy.init()
         listener = Listener(node.pid)
@@ -71,10 +104,15 @@ def main() -> None:
         node.send_signal(signal.SIGINT)
         code = node.wait(120)
         record = {
-            "model": str(args.model), "image": "{} x {}".format(*args.size), "rate_hz": args.rate, "cores": os.cpu_count(),
-            "minutes": args.minutes, "sent": sent, **listener.figures(),
+            "model": str(args.model),
+            "image": "{} x {}".format(*args.size),
+            "rate_hz": args.rate,
+            "cores": os.cpu_count(),
+            "minutes": args.minutes,
+            "sent": sent,
+            **listener.figures(),
             "sigint": {"exit_code": code, "seconds": round(time.monotonic() - ended, 2)},
-        }  # fmt: skip
+        }
     finally:
         node.kill()
         eye.kill()
@@ -92,7 +130,9 @@ class Listener(Node):
         super().__init__("soak")
         self._pid = pid
         self._ages: list[float] = []  # s, from the stamp to here
-        self._ratios: list[float] = []  # of median age and median time of an inference, once a second
+        self._ratios: list[
+            float
+        ] = []  # of median age and median time of an inference, once a second
         self._objects = 0
         self._stamps: list[int] = []  # ns
         self._wrong_frames = 0
@@ -101,8 +141,12 @@ class Listener(Node):
         self._message = "no diagnostics"
         self._levels: set[str] = set()
         listening = QoSProfile(depth=100)
-        self.create_subscription(Detection3DArray, "/estimator/detections", self._on_detections, listening)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, listening)
+        self.create_subscription(
+            Detection3DArray, "/estimator/detections", self._on_detections, listening
+        )
+        self.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, listening
+        )
 
     def hear(self, seconds: float) -> None:
         """For so long after the first answer."""
@@ -133,12 +177,18 @@ class Listener(Node):
                 self._levels.add(status.message)
             if len(self._ages) >= KEPT:  # what the node takes its percentiles from
                 newest = np.median(self._ages[-KEPT:])
-                self._ratios.append(float(newest) / float(self._values["estimation p50 (s)"]))
+                self._ratios.append(
+                    float(newest) / float(self._values["estimation p50 (s)"])
+                )
 
     def figures(self) -> dict[str, Any]:
         inference = {p: float(self._values[f"estimation {p} (s)"]) for p in ("p50", "p95")}
         ages = {f"p{p}": float(np.percentile(self._ages, p)) for p in (50, 95, 100)}
-        settled = [memory for second, memory in self._memory if second >= min(WARM, self._memory[-1][0] / 2)]
+        settled = [
+            memory
+            for second, memory in self._memory
+            if second >= min(WARM, self._memory[-1][0] / 2)
+        ]
         fifth = max(1, len(settled) // 5)
         first, last = float(np.median(settled[:fifth])), float(np.median(settled[-fifth:]))
         return {
@@ -154,17 +204,29 @@ class Listener(Node):
                 for name, p in (("median", 50), ("max", 100))
                 if self._ratios
             },
-            "memory_mb": {"first": round(first, 1), "last": round(last, 1), "peak": round(max(settled), 1)},
+            "memory_mb": {
+                "first": round(first, 1),
+                "last": round(last, 1),
+                "peak": round(max(settled), 1),
+            },
             "memory_mb_each_minute": [round(memory, 1) for _, memory in self._memory[::30]],
             "memory_growth_percent": round(100 * (last / first - 1), 3),
             "warnings": sorted(self._levels),
-            "drops": {key: value for key, value in self._values.items() if key.startswith("dropped")},
+            "drops": {
+                key: value
+                for key, value in self._values.items()
+                if key.startswith("dropped")
+            },
         }
 
 
 def resident(pid: int) -> float:
     """MB that a process holds."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return (
+        int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        * os.sysconf("SC_PAGE_SIZE")
+        / 1e6
+    )
 
 
 def camera(path: Path, size: tuple[int, int], rate: float) -> None:
@@ -174,7 +236,9 @@ def camera(path: Path, size: tuple[int, int], rate: float) -> None:
     if photo is None:
         raise SystemExit(f"{path}: no picture")
     scale = min(width / photo.shape[1], height / photo.shape[0])
-    photo = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[:height, :width]
+    photo = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[
+        :height, :width
+    ]
     pixels = np.full((height, width, 3), 90, np.uint8)
     x, y = (width - photo.shape[1]) // 2, (height - photo.shape[0]) // 2
     pixels[y : y + photo.shape[0], x : x + photo.shape[1]] = photo
@@ -183,7 +247,10 @@ def camera(path: Path, size: tuple[int, int], rate: float) -> None:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = Node("soak_camera")
     qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-    images, infos = node.create_publisher(Image, "image", qos), node.create_publisher(CameraInfo, "camera_info", qos)
+    images, infos = (
+        node.create_publisher(Image, "image", qos),
+        node.create_publisher(CameraInfo, "camera_info", qos),
+    )
     message = array_to_image(pixels, "bgr8", Header())
     info = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5)
     info.k = [float(width), 0.0, width / 2, 0.0, float(width), height / 2, 0.0, 0.0, 1.0]
@@ -191,7 +258,9 @@ def camera(path: Path, size: tuple[int, int], rate: float) -> None:
     while not ended.is_set():
         number = count // CHANGE % FRAMES
         stamp = node.get_clock().now().nanoseconds // 1000 * 1000 + number
-        message.header = info.header = Header(stamp=Time(nanoseconds=stamp).to_msg(), frame_id=f"camera_{number}")
+        message.header = info.header = Header(
+            stamp=Time(nanoseconds=stamp).to_msg(), frame_id=f"camera_{number}"
+        )
         infos.publish(info)
         images.publish(message)
         count, due = count + (images.get_subscription_count() > 0), due + 1 / rate

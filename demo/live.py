@@ -1,4 +1,7 @@
-"""The robot's side of the demo: a camera that publishes a video's frames over DDS, and ears for what the node answers."""
+"""The robot's side of the demo.
+
+A camera that publishes a video's frames over DDS, and ears for what the node answers.
+"""
 
 from __future__ import annotations
 
@@ -58,38 +61,62 @@ class LiveCamera:
         sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         self._images = self._node.create_publisher(Image, "image", sensor)
         self._infos = self._node.create_publisher(CameraInfo, "camera_info", sensor)
-        self._transforms: dict[int, list[tuple[Any, float]]] = {}  # stamp (ns) -> transforms and when they came
+        self._transforms: dict[
+            int, list[tuple[Any, float]]
+        ] = {}  # stamp (ns) -> transforms and when they came
         self._detections: dict[int, Detection3D | None] = {}
         self._overlays: dict[int, Image] = {}
         listening = QoSProfile(depth=20)
         self._node.create_subscription(TFMessage, "/tf", self._on_tf, listening)
-        self._node.create_subscription(Detection3DArray, "/estimator/detections", self._on_detections, listening)
-        self._node.create_subscription(Image, "/estimator/overlay", self._on_overlay, listening)
+        self._node.create_subscription(
+            Detection3DArray, "/estimator/detections", self._on_detections, listening
+        )
+        self._node.create_subscription(
+            Image, "/estimator/overlay", self._on_overlay, listening
+        )
 
     def __enter__(self) -> LiveCamera:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._executor.shutdown()
         self._node.destroy_node()
         rclpy.try_shutdown()
 
     def wait_for_node(self) -> None:
-        """Until the estimator hears the camera and this end hears the estimator; RuntimeError where it does not come up."""
+        """Until the estimator hears the camera and this end hears the estimator.
+
+        RuntimeError where it does not come up.
+        """
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            heard = all(self._node.count_publishers(f"/estimator/{name}") for name in ("detections", "overlay"))
-            if heard and self._images.get_subscription_count() and self._infos.get_subscription_count():
+            heard = all(
+                self._node.count_publishers(f"/estimator/{name}")
+                for name in ("detections", "overlay")
+            )
+            if (
+                heard
+                and self._images.get_subscription_count()
+                and self._infos.get_subscription_count()
+            ):
                 self._spin(0.5)  # the other end discovers at its own pace
                 return
             self._spin(0.1)
         raise RuntimeError(f"the estimator node did not listen within {PATIENCE:.0f} s")
 
     def film(self, frames: Sequence[Frame], period: float) -> list[Answer | None]:
-        """Publish a picture every `period` s, stamped with the present; the frames' answers in order, None where none came.
+        """Publish a picture every `period` s, stamped with the present.
 
-        What the node knows of objects seen before is reset: another film shows another object in the same place.
-        Where the node needs longer, the camera waits for it, LONGEST at most: no picture is to be replaced by the next.
+        The frames' answers in order, None where none came.
+
+        What the node knows of objects seen before is reset: another film shows another object in
+        the same place. Where the node needs longer, the camera waits for it, LONGEST at most: no
+        picture is to be replaced by the next.
         """
         self._forget()
         stamps = []
@@ -101,8 +128,13 @@ class LiveCamera:
                 self._spin(0.05)
         return [self._answer(stamp) for stamp in stamps]
 
-    def stream(self, frames: Sequence[Frame], rate: float, seconds: float) -> tuple[int, int]:
-        """Publish the frames round and round at `rate` Hz, waiting for nothing; how many were sent, and how many answered."""
+    def stream(
+        self, frames: Sequence[Frame], rate: float, seconds: float
+    ) -> tuple[int, int]:
+        """Publish the frames round and round at `rate` Hz, waiting for nothing.
+
+        How many were sent, and how many answered.
+        """
         stamps, began = set[int](), time.monotonic()
         for number in range(int(rate * seconds)):
             stamps.add(self._publish(frames[number % len(frames)]))
@@ -114,18 +146,27 @@ class LiveCamera:
         """Reset the node's tracks; RuntimeError where it does not answer."""
         client = self._node.create_client(Trigger, "/estimator/reset")
         if not client.wait_for_service(PATIENCE):
-            raise RuntimeError(f"the estimator node offers no reset within {PATIENCE:.0f} s")
+            raise RuntimeError(
+                f"the estimator node offers no reset within {PATIENCE:.0f} s"
+            )
         answer = client.call_async(Trigger.Request())
         self._executor.spin_until_future_complete(answer, PATIENCE)
         if not answer.done():
-            raise RuntimeError(f"the estimator node did not reset its tracks within {PATIENCE:.0f} s")
+            raise RuntimeError(
+                f"the estimator node did not reset its tracks within {PATIENCE:.0f} s"
+            )
         self._node.destroy_client(client)
 
     def _publish(self, frame: Frame) -> int:
         picture, camera = read_image(frame.image).numpy(), frame.camera
         now = self._node.get_clock().now()
         header = Header(stamp=now.to_msg(), frame_id=FRAME)
-        info = CameraInfo(header=header, width=camera.width, height=camera.height, distortion_model="plumb_bob")
+        info = CameraInfo(
+            header=header,
+            width=camera.width,
+            height=camera.height,
+            distortion_model="plumb_bob",
+        )
         info.k = [float(value) for value in camera.matrix.flatten()]
         info.d = [float(value) for value in camera.distortion]
         self._infos.publish(info)
@@ -138,24 +179,38 @@ class LiveCamera:
             return None
         hypothesis = best.results[0].hypothesis
         child = f"{hypothesis.class_id}_{best.id}"
-        transform, arrived = next((t, when) for t, when in transforms if t.child_frame_id == child)
+        transform, arrived = next(
+            (t, when) for t, when in transforms if t.child_frame_id == child
+        )
         matrix = torch.eye(4, dtype=torch.float64)
         turn, shift = transform.transform.rotation, transform.transform.translation
-        matrix[:3, :3] = torch.from_numpy(Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix())
+        matrix[:3, :3] = torch.from_numpy(
+            Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
+        )
         matrix[:3, 3] = torch.tensor([shift.x, shift.y, shift.z], dtype=torch.float64)
-        size = torch.tensor([best.bbox.size.x, best.bbox.size.y, best.bbox.size.z], dtype=torch.float64)
+        size = torch.tensor(
+            [best.bbox.size.x, best.bbox.size.y, best.bbox.size.z], dtype=torch.float64
+        )
         picture = self._overlays.get(stamp)
         overlay = None if picture is None else image_to_rgb(picture)
-        return Answer(child, matrix, float(hypothesis.score), size, arrived - stamp / 1e9, overlay)
+        return Answer(
+            child, matrix, float(hypothesis.score), size, arrived - stamp / 1e9, overlay
+        )
 
     def _on_tf(self, message: TFMessage) -> None:
         now = self._node.get_clock().now().nanoseconds / 1e9
         for transform in message.transforms:
             if transform.header.frame_id == FRAME:
-                self._transforms.setdefault(_nanoseconds(transform.header), []).append((transform, now))
+                self._transforms.setdefault(_nanoseconds(transform.header), []).append(
+                    (transform, now)
+                )
 
     def _on_detections(self, message: Detection3DArray) -> None:
-        best = max(message.detections, key=lambda d: float(d.results[0].hypothesis.score), default=None)
+        best = max(
+            message.detections,
+            key=lambda d: float(d.results[0].hypothesis.score),
+            default=None,
+        )
         self._detections[_nanoseconds(message.header)] = best
 
     def _on_overlay(self, message: Image) -> None:

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""From videos of eight chairs to the poses of chairs never seen, over ROS 2: what `make demo` runs.
+"""From videos of eight chairs to the poses of chairs never seen, over ROS 2.
+
+What `make demo` runs.
 
     demo/data/chair/clip_01..08 ─ reconstruct ─ align ─ train ─▶ demo/out/chair/model
-    demo/data/live/live_01..02 ─ camera ─ DDS ─▶ estimator node, a process of its own ─ DDS ─▶ /tf, detections, overlay
+    demo/data/live/live_01..02 ─ camera ─ DDS ─▶ estimator node, a process of its own ─ DDS ─▶ /tf …
 
-Prints the errors against the truth and writes demo/report.html. What is done already is not done again.
+Prints the errors against the truth and writes demo/report.html. What is done already is not done
+again.
 """
 
 from __future__ import annotations
@@ -52,12 +55,20 @@ from uns_pose_ros.training.training_views import TrainConfig  # noqa: E402
 
 # small, so that two cores are done in a few minutes; a robot's category deserves the defaults
 TRAIN = TrainConfig(
-    network=NetworkConfig(width=128), template=TemplateConfig(vertices=150), views=4, steps=600, batch=16, learning_rate=4e-3
+    network=NetworkConfig(width=128),
+    template=TemplateConfig(vertices=150),
+    views=4,
+    steps=600,
+    batch=16,
+    learning_rate=4e-3,
 )
 
 
 class Log:
-    """Progress as lines with the time since the start: at every new task, and every five seconds in a long one."""
+    """Progress as lines with the time since the start.
+
+    At every new task, and every five seconds in a long one.
+    """
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -80,14 +91,21 @@ def main() -> int:
     stages.reconstruct(CATEGORY, progress=log.progress)
     log.say("align: one canonical frame for all, without labels")
     stages.align(CATEGORY, progress=log.progress)
-    alignment, _ = stages.name_axes(CATEGORY, AxisNames(AUTO, None))  # z is up, as the cameras were held
+    alignment, _ = stages.name_axes(
+        CATEGORY, AxisNames(AUTO, None)
+    )  # z is up, as the cameras were held
     log.say("train: what a pixel of a chair looks like")
     model, _ = stages.train(CATEGORY, config=TRAIN, progress=log.progress)
 
     known = [folder.name for folder in list_videos(DEMO / "data" / "chair")]
-    labels = metrics.load_labels(DEMO / "data" / "chair" / "labels.json", known)  # read only to measure
+    labels = metrics.load_labels(
+        DEMO / "data" / "chair" / "labels.json", known
+    )  # read only to measure
     aligned = metrics.evaluate_alignment(alignment, labels)
-    log.say(f"alignment: {aligned['acc30']:.0f} % of {aligned['pairs']} pairs within 30°, median {aligned['median_deg']:.1f}°")
+    log.say(
+        f"alignment: {aligned['acc30']:.0f} % of {aligned['pairs']} pairs within 30°, median "
+        f"{aligned['median_deg']:.1f}°"
+    )
 
     log.say("estimator node: starting as a process of its own")
     walks = [load_video(folder) for folder in list_videos(DEMO / "data" / "live")]
@@ -95,51 +113,97 @@ def main() -> int:
     with estimator_node(), LiveCamera() as camera:
         camera.wait_for_node()
         for walk in walks:
-            log.say(f"{walk.name}: {len(walk.frames)} pictures of a chair never seen, one every {PERIOD:g} s")
+            log.say(
+                f"{walk.name}: {len(walk.frames)} pictures of a chair never seen, one every "
+                f"{PERIOD:g} s"
+            )
             answers[walk.name] = camera.film(walk.frames, PERIOD)
     results = compare(model, walks, answers, labels)
     for result in results:
         told = "no answer"
         if result.estimate is not None:
-            told = f"{result.error:5.1f}° off, score {result.estimate.score:.2f}, {result.seconds:.2f} s after its picture"
+            told = (
+                f"{result.error:5.1f}° off, score {result.estimate.score:.2f}, "
+                f"{result.seconds:.2f} s after its picture"
+            )
         log.say(f"  {result.video}/{result.frame}: {told}")
     summary = metrics.summarise(results)
     log.say(
         f"unseen chairs over ROS: {summary['estimated']} of {summary['images']} pictures answered, "
-        f"{summary['acc30']:.0f} % of all within 30°, {summary['acc15']:.0f} % within 15°, median {summary['median_deg']:.1f}°"
+        f"{summary['acc30']:.0f} % of all within 30°, {summary['acc15']:.0f} % within 15°, "
+        f"median {summary['median_deg']:.1f}°"
     )
-    page(alignment, model, aligned, results, [answer for walk in walks for answer in answers[walk.name]])
+    page(
+        alignment,
+        model,
+        aligned,
+        results,
+        [answer for walk in walks for answer in answers[walk.name]],
+    )
     log.say(f"pictures, meshes and figures: {REPORT}")
     return 0
 
 
 def page(
-    alignment: Alignment, model: CategoryModel, aligned: Mapping[str, Any],
-    results: Sequence[ImageResult], answers: Sequence[Answer | None],
-) -> None:  # fmt: skip
+    alignment: Alignment,
+    model: CategoryModel,
+    aligned: Mapping[str, Any],
+    results: Sequence[ImageResult],
+    answers: Sequence[Answer | None],
+) -> None:
     """Write REPORT with the overlays that the node drew, the worst first."""
-    meshes = {name: artifacts.load_feature_mesh(CATEGORY / name) for name in alignment.videos}
+    meshes = {
+        name: artifacts.load_feature_mesh(CATEGORY / name) for name in alignment.videos
+    }
     shots = []
-    for result, answer in sorted(zip(results, answers, strict=True), key=lambda pair: -pair[0].error):
+    for result, answer in sorted(
+        zip(results, answers, strict=True), key=lambda pair: -pair[0].error
+    ):
         if answer is not None and answer.overlay is not None:
-            caption = f"{result.video}/{result.frame}, score {answer.score:.2f}, {result.error:.1f}° off"
+            caption = (
+                f"{result.video}/{result.frame}, score {answer.score:.2f}, "
+                f"{result.error:.1f}° off"
+            )
             shots.append(Shot(answer.overlay, caption, answer.score, result.error))
     accuracies = {
         "alignment of the training videos": aligned,
         "unseen chairs, by the node over ROS": metrics.summarise(results),
     }
     facts = [
-        facts_of(load_video(CATEGORY / name), mesh, artifacts.provenance_of(CATEGORY / name / artifacts.FEATURES) or {})
+        facts_of(
+            load_video(CATEGORY / name),
+            mesh,
+            artifacts.provenance_of(CATEGORY / name / artifacts.FEATURES) or {},
+        )
         for name, mesh in meshes.items()
     ]
     errors = [result.error for result in results]
     spent = stages.seconds_of(CATEGORY, model)
-    write_report(REPORT, Contents(model.category, alignment, meshes, model, shots, errors, accuracies, facts, spent))
-    drawn = [answer.overlay for answer in answers if answer is not None and answer.overlay is not None]
+    write_report(
+        REPORT,
+        Contents(
+            model.category,
+            alignment,
+            meshes,
+            model,
+            shots,
+            errors,
+            accuracies,
+            facts,
+            spent,
+        ),
+    )
+    drawn = [
+        answer.overlay
+        for answer in answers
+        if answer is not None and answer.overlay is not None
+    ]
     some = drawn[:: max(1, len(drawn) // 8)][:8]  # evenly over the walks, not the best
     if len(some) == 8:
         rows = [np.concatenate(some[k : k + 4], 1) for k in (0, 4)]
-        cv2.imwrite(str(PICTURE), np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+        cv2.imwrite(
+            str(PICTURE), np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80]
+        )
 
 
 def copy_videos(source: Path, target: Path) -> None:
@@ -166,10 +230,15 @@ def estimator_node() -> Iterator[None]:
 
 
 def compare(
-    model: CategoryModel, walks: Sequence[Video], answers: dict[str, list[Answer | None]], labels: dict[str, torch.Tensor]
+    model: CategoryModel,
+    walks: Sequence[Video],
+    answers: dict[str, list[Answer | None]],
+    labels: dict[str, torch.Tensor],
 ) -> list[ImageResult]:
     """Each live picture's answer against its label, as `uns-pose evaluate pose` compares."""
-    live = metrics.load_labels(DEMO / "data" / "live" / "labels.json", [walk.name for walk in walks])
+    live = metrics.load_labels(
+        DEMO / "data" / "live" / "labels.json", [walk.name for walk in walks]
+    )
     label_from_canon = metrics.fit_label_from_canon(model, labels)
     results = []
     for walk in walks:
@@ -178,18 +247,39 @@ def compare(
             truth = frame.cam_from_obj[:3, :3] @ live[walk.name].T @ label_from_canon
             found = received(model, answer)
             seconds = math.nan if answer is None else answer.latency
-            results.append(metrics.judge([] if found is None else [found], model, truth, walk.name, frame.name, seconds))
+            results.append(
+                metrics.judge(
+                    [] if found is None else [found],
+                    model,
+                    truth,
+                    walk.name,
+                    frame.name,
+                    seconds,
+                )
+            )
     return results
 
 
 def received(model: CategoryModel, answer: Answer | None) -> PoseEstimate | None:
-    """What the messages say, as the estimate that they were made from; they do not tell its inliers."""
+    """What the messages say, as the estimate that they were made from.
+
+    They do not tell its inliers.
+    """
     if answer is None:
         return None
     return PoseEstimate(
-        model.category, answer.cam_from_canon, float(answer.size.norm()), True, answer.size, answer.score, None,
-        model.symmetry, 0, 0.0, torch.zeros(4, dtype=torch.float64),
-    )  # fmt: skip
+        model.category,
+        answer.cam_from_canon,
+        float(answer.size.norm()),
+        True,
+        answer.size,
+        answer.score,
+        None,
+        model.symmetry,
+        0,
+        0.0,
+        torch.zeros(4, dtype=torch.float64),
+    )
 
 
 if __name__ == "__main__":

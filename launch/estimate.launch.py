@@ -1,8 +1,12 @@
-"""The estimator node on a camera's topics: /tf, detections, markers, overlay; with RViz or the overlay's window where asked.
+"""The estimator node on a camera's topics.
 
-    ros2 launch uns_pose_ros estimate.launch.py models:=mug/model image:=/camera/image_raw camera_info:=/camera/camera_info
+/tf, detections, markers, overlay; with RViz or the overlay's window where asked.
 
-Two cameras: include it twice, with different namespaces. `ros2 launch uns_pose_ros estimate.launch.py -s` lists the arguments.
+    ros2 launch uns_pose_ros estimate.launch.py models:=mug/model \\
+        image:=/camera/image_raw camera_info:=/camera/camera_info
+
+Two cameras: include it twice, with different namespaces. `ros2 launch uns_pose_ros
+estimate.launch.py -s` lists the arguments.
 """
 
 from launch import LaunchContext, LaunchDescription
@@ -16,23 +20,45 @@ SHOWN = ("overlay", "markers", "detections")  # of the node's topics, those that
 ARGUMENTS = [
     *launch_common.common_arguments("estimator"),
     DeclareLaunchArgument(
-        "models", default_value="", description="folders of trained models, comma separated; empty: those of params_file"
-    ),
-    DeclareLaunchArgument("device", default_value="", description="auto, cpu, cuda or cuda:N; empty: that of params_file"),
-    DeclareLaunchArgument(
-        "regions", default_value="", description="where objects are: search, detections_2d or mask; empty: as in params_file"
-    ),
-    DeclareLaunchArgument("detections_2d", default_value="detections_2d", description="topic of a detector's boxes"),
-    DeclareLaunchArgument("mask", default_value="mask", description="topic of the objects' masks"),
-    DeclareLaunchArgument(
-        "depth", default_value="", description="topic of depth images to be used; empty: topic depth, if params_file says so"
-    ),
-    DeclareLaunchArgument("rviz", default_value="false", description="true: open RViz on the results"),
-    DeclareLaunchArgument(
-        "rviz_config", default_value=launch_common.share("config", "uns_pose.rviz"), description="what RViz shows"
+        "models",
+        default_value="",
+        description="folders of trained models, comma separated; empty: those of params_file",
     ),
     DeclareLaunchArgument(
-        "fixed_frame", default_value="", description="frame in which RViz shows all; empty: that of rviz_config (camera)"
+        "device",
+        default_value="",
+        description="auto, cpu, cuda or cuda:N; empty: that of params_file",
+    ),
+    DeclareLaunchArgument(
+        "regions",
+        default_value="",
+        description="where objects are: search, detections_2d or mask; empty: as in params_file",
+    ),
+    DeclareLaunchArgument(
+        "detections_2d",
+        default_value="detections_2d",
+        description="topic of a detector's boxes",
+    ),
+    DeclareLaunchArgument(
+        "mask", default_value="mask", description="topic of the objects' masks"
+    ),
+    DeclareLaunchArgument(
+        "depth",
+        default_value="",
+        description="topic of depth images to be used; empty: topic depth, if params_file says so",
+    ),
+    DeclareLaunchArgument(
+        "rviz", default_value="false", description="true: open RViz on the results"
+    ),
+    DeclareLaunchArgument(
+        "rviz_config",
+        default_value=launch_common.share("config", "uns_pose.rviz"),
+        description="what RViz shows",
+    ),
+    DeclareLaunchArgument(
+        "fixed_frame",
+        default_value="",
+        description="frame in which RViz shows all; empty: that of rviz_config (camera)",
     ),
 ]
 
@@ -41,25 +67,36 @@ def nodes(context: LaunchContext) -> list[Node]:
     """The processes, once the arguments have their values."""
     given = launch_common.values(context, ARGUMENTS)
     parameters = {name: given[name] for name in ("device", "regions") if given[name]}
-    if models := [folder.strip() for folder in given["models"].split(",") if folder.strip()]:
+    if models := [
+        folder.strip() for folder in given["models"].split(",") if folder.strip()
+    ]:
         parameters["models"] = models
     own = launch_common.own_name(given)
     frame = ["-f", given["fixed_frame"]] if given["fixed_frame"] else []
-    remappings = [(topic, given[topic]) for topic in ("detections_2d", "mask") if given[topic]]
+    remappings = [
+        (topic, given[topic]) for topic in ("detections_2d", "mask") if given[topic]
+    ]
     if depth := given["depth"]:
         compressed = depth.endswith("/compressedDepth")
-        parameters |= {"use_depth": True, "depth_transport": "compressed" if compressed else "raw"}
+        parameters |= {
+            "use_depth": True,
+            "depth_transport": "compressed" if compressed else "raw",
+        }
         remappings.append(("depth/compressedDepth" if compressed else "depth", depth))
     return [
         launch_common.node(given, "estimator", parameters, remappings),
         Node(
-            package="rviz2", executable="rviz2", name="rviz", namespace=given["namespace"],
+            package="rviz2",
+            executable="rviz2",
+            name="rviz",
+            namespace=given["namespace"],
             arguments=["-d", given["rviz_config"], *frame],
             remappings=[(f"/estimator/{topic}", f"{own}/{topic}") for topic in SHOWN],
-            parameters=[{"use_sim_time": launch_common.flag("use_sim_time")}], condition=IfCondition(given["rviz"]),
+            parameters=[{"use_sim_time": launch_common.flag("use_sim_time")}],
+            condition=IfCondition(given["rviz"]),
         ),
         launch_common.overlay_window(given),
-    ]  # fmt: skip
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -1,7 +1,9 @@
-"""The recorder node on a camera's topics: films an object for training; with the overlay's window where asked.
+"""The recorder node on a camera's topics.
 
-    ros2 launch uns_pose_ros record.launch.py category:=mug image:=/camera/image_raw camera_info:=/camera/camera_info \\
-        fixed_frame:=odom overlay:=true
+Films an object for training; with the overlay's window where asked.
+
+    ros2 launch uns_pose_ros record.launch.py category:=mug image:=/camera/image_raw \\
+        camera_info:=/camera/camera_info fixed_frame:=odom overlay:=true
     ros2 service call /recorder/start std_srvs/srv/Trigger        (or record:=true)
 
 `ros2 launch uns_pose_ros record.launch.py -s` lists the arguments.
@@ -19,25 +21,41 @@ from uns_pose_ros.nodes import launch_common
 ARGUMENTS = [
     *launch_common.common_arguments("recorder"),
     DeclareLaunchArgument(
-        "category", default_value="", description="folder of a category, made if need be; empty: that of params_file"
+        "category",
+        default_value="",
+        description="folder of a category, made if need be; empty: that of params_file",
     ),
     DeclareLaunchArgument(
-        "clip", default_value="", description="name of the video in it; empty: the next of clip_01, clip_02, …"
+        "clip",
+        default_value="",
+        description="name of the video in it; empty: the next of clip_01, clip_02, …",
     ),
     DeclareLaunchArgument(
-        "fixed_frame", default_value="", description="TF frame in which the object stands; empty: that of params_file"
+        "fixed_frame",
+        default_value="",
+        description="TF frame in which the object stands; empty: that of params_file",
     ),
     DeclareLaunchArgument(
-        "depth", default_value="", description="topic of depth aligned to the pictures, kept too; empty: as in params_file"
+        "depth",
+        default_value="",
+        description="topic of depth aligned to the pictures, kept too; empty: as in params_file",
     ),
-    DeclareLaunchArgument("record", default_value="false", description="true: record at once; false: when ~/start is called"),
+    DeclareLaunchArgument(
+        "record",
+        default_value="false",
+        description="true: record at once; false: when ~/start is called",
+    ),
 ]
 
 
 def nodes(context: LaunchContext) -> list[Node]:
     """The processes, once the arguments have their values."""
     given = launch_common.values(context, ARGUMENTS)
-    parameters = {name: ParameterValue(given[name], value_type=str) for name in ("clip", "fixed_frame") if given[name]}
+    parameters = {
+        name: ParameterValue(given[name], value_type=str)
+        for name in ("clip", "fixed_frame")
+        if given[name]
+    }
     if given["category"]:
         parameters["category"] = str(Path(given["category"]).expanduser().absolute())
     parameters["record"] = launch_common.flag("record")

@@ -1,8 +1,11 @@
-"""Write the licence of every package of a lock as an SBOM (CycloneDX 1.6, JSON), from what is installed in .venv.
+"""Write the licence of every package of a lock as an SBOM (CycloneDX 1.6, JSON), from what is
+installed in .venv.
 
-    .venv/bin/python requirements/licences.py [FILE]        default: standard output; a table of licences goes to standard error
+    .venv/bin/python requirements/licences.py [FILE]
+        default: standard output; a table of licences goes to standard error
 
-Licences are those that the packages themselves declare: the SPDX expression, else the classifiers, else the free text.
+Licences are those that the packages themselves declare: the SPDX expression, else the classifiers,
+else the free text.
 """
 
 from __future__ import annotations
@@ -17,25 +20,38 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[1]
-_LOCK = _ROOT / "requirements" / f"bare-py{sys.version_info.major}{sys.version_info.minor}.txt"
+_LOCK = (
+    _ROOT / "requirements" / f"bare-py{sys.version_info.major}{sys.version_info.minor}.txt"
+)
 
 
 def main() -> None:
     components = [_component(name, version) for name, version in _pins()]
-    record = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": components}
+    record = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "components": components,
+    }
     text = json.dumps(record, indent=1) + "\n"
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(text)
     else:
         print(text, end="")
-    counts = Counter(component["licenses"][0]["license"]["name"] for component in components)
+    counts = Counter(
+        component["licenses"][0]["license"]["name"] for component in components
+    )
     for licence, count in counts.most_common():
         print(f"{count:4d}  {licence}", file=sys.stderr)
 
 
 def _pins() -> list[tuple[str, str]]:
-    lines = [line for line in _LOCK.read_text().splitlines() if line and not line.startswith("#")]
-    return [(name, version) for name, _, version in (line.partition("==") for line in lines)]
+    lines = [
+        line for line in _LOCK.read_text().splitlines() if line and not line.startswith("#")
+    ]
+    return [
+        (name, version) for name, _, version in (line.partition("==") for line in lines)
+    ]
 
 
 def _component(name: str, version: str) -> dict[str, Any]:
@@ -56,7 +72,9 @@ def _licence(name: str) -> str:
     if expression := told.get("License-Expression"):
         return expression
     classifiers = [
-        line.rpartition("::")[2].strip() for line in told.get_all("Classifier") or () if line.startswith("License ::")
+        line.rpartition("::")[2].strip()
+        for line in told.get_all("Classifier") or ()
+        if line.startswith("License ::")
     ]
     named = [one for one in classifiers if one != "OSI Approved"]
     if named:
@@ -70,7 +88,10 @@ def _licence(name: str) -> str:
 
 
 def _of_ros(name: str) -> str:
-    """The wheels of ROS packages carry package.xml instead; those without are empty and require one that has it."""
+    """The wheels of ROS packages carry package.xml instead.
+
+    Those without are empty and require one that has it.
+    """
     package = name.removeprefix("ros-").removeprefix("jazzy-").replace("-", "_")
     for path in metadata.distribution(name).files or ():
         if path.name == "package.xml" and path.parent.name == package:

@@ -20,16 +20,26 @@ if TYPE_CHECKING:
     from ros_robot import Robot
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"  # else an int in a float64 field goes out as rubbish, unnoticed
+os.environ["ROS_PYTHON_CHECK_FIELDS"] = (
+    "1"  # else an int in a float64 field goes out as rubbish, unnoticed
+)
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)  # the wheels do not set it
 _SHARED_DOMAIN = 1 + (os.getpid() - 1) % 101
 _DOMAINS = itertools.count(os.getpid())
 _DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
-    "models": ["plain"], "categories": [""], "object_diameter": 0.0, "tracking.fuse": True, "tracking.fixed_frame": "",
+    "models": ["plain"],
+    "categories": [""],
+    "object_diameter": 0.0,
+    "tracking.fuse": True,
+    "tracking.fixed_frame": "",
     "tracking.transform_timeout": 0.1,
-    "tracking.tentative": True, "tracking.confirm": 2, "regions": "search", "detection_classes": [""], "use_depth": False,
+    "tracking.tentative": True,
+    "tracking.confirm": 2,
+    "regions": "search",
+    "detection_classes": [""],
+    "use_depth": False,
     "depth_transport": "raw",
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -107,7 +117,10 @@ def film(recorder: Film, tmp_path: Path) -> Film:
         "depth": "none",
     }
     config = KeyframeConfig()
-    defaults |= {name: getattr(config, name) for name in ("sharpness", "darkest", "clipped", "view_angle")}
+    defaults |= {
+        name: getattr(config, name)
+        for name in ("sharpness", "darkest", "clipped", "view_angle")
+    }
     recorder.renew(**{**defaults, "category": str(tmp_path / "mug")})
     recorder.told.clear()
     recorder.overlays.clear()

@@ -1,6 +1,9 @@
-"""A small ray caster: textures, one soft lamp with shadows, ambient occlusion; anti-aliased, with motion blur.
+"""A small ray caster.
 
-Needs `embreex` (pip). Every sample of a pixel has its own place in the pixel and its own moment of the exposure.
+Textures, one soft lamp with shadows, ambient occlusion; anti-aliased, with motion blur.
+
+Needs `embreex` (pip). Every sample of a pixel has its own place in the pixel and its own moment of
+the exposure.
 """
 
 from __future__ import annotations
@@ -20,18 +23,27 @@ NUDGE = 1e-3  # m, off the surface before a second ray starts
 class Renderer:
     """Renders one scene; the light on its floor is computed once."""
 
-    def __init__(self, scene: Scene, random: np.random.Generator, floor_cells: int = 300, floor_samples: int = 12) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        random: np.random.Generator,
+        floor_cells: int = 300,
+        floor_samples: int = 12,
+    ) -> None:
         self.scene, self.random = scene, random
         self._tree = EmbreeScene()
         TriangleMesh(self._tree, np.ascontiguousarray(scene.triangles.corners, np.float32))
         self._reach = min(scene.floor_half, 2.5)
         self._floor = self._light_floor(floor_cells, floor_samples)
 
-    def frame(self, matrix: Array, poses: Array, width: int, height: int, grid: int) -> tuple[Array, NDArray[np.bool_]]:
+    def frame(
+        self, matrix: Array, poses: Array, width: int, height: int, grid: int
+    ) -> tuple[Array, NDArray[np.bool_]]:
         """Linear image (H, W, 3) and object mask (H, W).
 
-        matrix (3, 3) px, pixel (0, 0) centred at (0, 0); poses (grid * grid, 4, 4) cam_from_canon, one for each sample
-        of the exposure. The mask holds the pixels that the object covers by half.
+        matrix (3, 3) px, pixel (0, 0) centred at (0, 0); poses (grid * grid, 4, 4) cam_from_canon,
+        one for each sample of the exposure. The mask holds the pixels that the object covers by
+        half.
         """
         image, cover = np.zeros((height * width, 3)), np.zeros(height * width)
         v, u = (x.ravel() for x in np.mgrid[:height, :width])
@@ -42,11 +54,15 @@ class Renderer:
             dv = (k // grid + jitter[1]) / grid - 0.5
             rays = np.stack([u + du, v + dv, np.ones(len(u))], 1) @ inverse.T @ pose[:3, :3]
             rays = (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
-            eye = np.repeat((-pose[:3, :3].T @ pose[:3, 3])[None], len(u), 0).astype(np.float32)
+            eye = np.repeat((-pose[:3, :3].T @ pose[:3, 3])[None], len(u), 0).astype(
+                np.float32
+            )
             colour, inside = self._trace(eye, rays)
             image += colour
             cover += inside
-        return (image / len(poses)).reshape(height, width, 3), (cover / len(poses)).reshape(height, width) >= 0.5
+        return (image / len(poses)).reshape(height, width, 3), (cover / len(poses)).reshape(
+            height, width
+        ) >= 0.5
 
     def visible(self, eye: Array, points: Array) -> NDArray[np.bool_]:
         """Which points (N, 3) on surfaces are seen from eye (3,)."""
@@ -57,11 +73,15 @@ class Renderer:
 
     def _cast(self, origins: Array, directions: Array) -> dict[str, NDArray]:
         result = self._tree.run(
-            np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32), output=1
+            np.ascontiguousarray(origins, np.float32),
+            np.ascontiguousarray(directions, np.float32),
+            output=1,
         )
         return {key: np.asarray(value) for key, value in result.items()}
 
-    def _free(self, origins: Array, directions: Array, reach: Array | float) -> NDArray[np.bool_]:
+    def _free(
+        self, origins: Array, directions: Array, reach: Array | float
+    ) -> NDArray[np.bool_]:
         """Whether nothing is within reach (m) along the unit directions (N, 3)."""
         hit = self._cast(origins, directions)
         return np.asarray((hit["primID"] < 0) | (hit["tfar"] > reach))
@@ -73,7 +93,9 @@ class Renderer:
         found = hit["primID"] >= 0
         colour = np.tile(scene.sky, (len(rays), 1))
         triangle = hit["primID"][found]
-        weight = np.stack([1 - hit["u"] - hit["v"], hit["u"], hit["v"]], 1)[found].astype(np.float32)[..., None]
+        weight = np.stack([1 - hit["u"] - hit["v"], hit["u"], hit["v"]], 1)[found].astype(
+            np.float32
+        )[..., None]
         point = (soup.corners[triangle] * weight).sum(1)
         normal = (soup.normals[triangle] * weight).sum(1)
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
@@ -96,34 +118,59 @@ class Renderer:
         return colour, inside
 
     def _surface(self, triangle: NDArray[np.int64], uv: Array) -> tuple[Array, Array]:
-        """Colour (N, 3) and gloss (N,) of the hit materials; textures repeat and are read bilinearly."""
+        """Colour (N, 3) and gloss (N,) of the hit materials.
+
+        Textures repeat and are read bilinearly.
+        """
         soup = self.scene.triangles
-        albedo, gloss = np.zeros((len(triangle), 3), np.float32), np.zeros(len(triangle), np.float32)
+        albedo, gloss = (
+            np.zeros((len(triangle), 3), np.float32),
+            np.zeros(len(triangle), np.float32),
+        )
         material = soup.material[triangle]
         for k in np.unique(material):
             here, surface = material == k, soup.materials[k]
             gloss[here] = surface.gloss
-            albedo[here] = surface.colour if surface.texture is None else _sample(surface.texture, uv[here])
+            albedo[here] = (
+                surface.colour
+                if surface.texture is None
+                else _sample(surface.texture, uv[here])
+            )
         return albedo, gloss
 
-    def _exposure(self, point: Array, normal: Array, target: NDArray[np.bool_]) -> tuple[Array, Array]:
-        """Direct and ambient visibility (N,), (N,) in [0, 1]: one ray each on the object, the table on the floor."""
+    def _exposure(
+        self, point: Array, normal: Array, target: NDArray[np.bool_]
+    ) -> tuple[Array, Array]:
+        """Direct and ambient visibility (N,), (N,) in [0, 1].
+
+        One ray each on the object, the table on the floor.
+        """
         lit, open_ = np.ones(len(point)), np.ones(len(point))
         lit[target], open_[target] = self._sampled_light(point[target], normal[target])
-        ground = (point[:, 2] < 1e-3) & (np.abs(point[:, :2]).max(1) < self._reach) & ~target
+        ground = (
+            (point[:, 2] < 1e-3) & (np.abs(point[:, :2]).max(1) < self._reach) & ~target
+        )
         cell = (point[ground, :2] / self._reach + 1) / 2 * len(self._floor) - 0.5
         table = _bilinear(self._floor, cell[:, 0], cell[:, 1])
         lit[ground], open_[ground] = table[:, 0], table[:, 1]
         return lit, open_
 
-    def _sampled_light(self, point: Array, normal: Array, rounds: int = 4) -> tuple[Array, Array]:
-        """Direct and ambient visibility (N,), (N,) of points (N, 3) by `rounds` rays each, spread by the R2 sequence."""
+    def _sampled_light(
+        self, point: Array, normal: Array, rounds: int = 4
+    ) -> tuple[Array, Array]:
+        """Direct and ambient visibility (N,), (N,) of points (N, 3) by `rounds` rays each, spread
+        by the R2 sequence.
+        """
         start = point + normal * NUDGE
         lit, open_ = np.zeros(len(point)), np.zeros(len(point))
         shift = self.random.uniform(0, 1, (2, 2, len(point)))
         for k in range(rounds):
             step = k * np.array([0.7548776662, 0.5698402910])[:, None]
-            towards = self.scene.lamp + _on_sphere((shift[0] + step) % 1) * self.scene.lamp_radius - start
+            towards = (
+                self.scene.lamp
+                + _on_sphere((shift[0] + step) % 1) * self.scene.lamp_radius
+                - start
+            )
             length = np.linalg.norm(towards, axis=1)
             lit += self._free(start, towards / length[:, None], length)
             cosine = normal + _on_sphere((shift[1] + step) % 1)

@@ -13,7 +13,16 @@ import house
 
 IMAGE = house.ROOT / "docs" / "pictures" / "architecture.svg"
 _WIDTH, _FLOOR_HEIGHT, _BOX_HEIGHT, _LEFT = 900, 84, 40, 70  # px
-_COLORS = ("#e8eaf6", "#e3f2fd", "#e0f2f1", "#f1f8e9", "#fff8e1", "#fbe9e7", "#fce4ec", "#f3e5f5")
+_COLORS = (
+    "#e8eaf6",
+    "#e3f2fd",
+    "#e0f2f1",
+    "#f1f8e9",
+    "#fff8e1",
+    "#fbe9e7",
+    "#fce4ec",
+    "#f3e5f5",
+)
 
 
 def main() -> None:
@@ -29,7 +38,9 @@ def draw() -> str:
         floors.setdefault(floor, []).append(package)
     top = max(floors)
     height = _FLOOR_HEIGHT * (top + 1) + 8
-    boxes: dict[str, tuple[float, float, float]] = {}  # left, top and width of every package
+    boxes: dict[
+        str, tuple[float, float, float]
+    ] = {}  # left, top and width of every package
     shapes = list[str]()
     for floor, packages in floors.items():
         row = 4 + _FLOOR_HEIGHT * (top - floor)

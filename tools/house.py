@@ -39,7 +39,10 @@ FLOORS: dict[str, tuple[int, tuple[str, ...] | None]] = {
     "capture": (2, ("core", "io", "visualization")),
     "reconstruction": (3, ("core", "io", "networks")),
     "estimation": (3, ("core", "networks")),
-    "training": (4, ("core", "io", "networks", "reconstruction", "alignment", "estimation")),
+    "training": (
+        4,
+        ("core", "io", "networks", "reconstruction", "alignment", "estimation"),
+    ),
     "evaluation": (4, ("core", "io", "networks", "estimation")),
     "nodes": (4, ("core", "io", "visualization", "networks", "capture", "estimation")),
     "pipeline": (5, None),
@@ -121,7 +124,9 @@ def names_public_twice() -> dict[str, list[str]]:
     homes: dict[str, list[str]] = defaultdict(list)
     for module, path in module_files().items():
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if isinstance(
+                node, ast.FunctionDef | ast.ClassDef
+            ) and not node.name.startswith("_"):
                 homes[node.name].append(module)
     return {name: modules for name, modules in sorted(homes.items()) if len(modules) > 1}
 
@@ -135,7 +140,9 @@ def nodes_per_line() -> float:
         docstrings = set[int]()
         for node in ast.walk(tree):
             nodes += 1
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            if isinstance(
+                node, ast.Module | ast.ClassDef | ast.FunctionDef
+            ) and ast.get_docstring(node):
                 text_node = node.body[0]
                 docstrings |= set(range(text_node.lineno, (text_node.end_lineno or 0) + 1))
                 nodes -= 2
@@ -176,7 +183,9 @@ def measure() -> dict[str, object]:
 
 def main() -> int:
     """Print the figures; returns 1 where one of them exceeds its limit."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("--json", metavar="-", help="print JSON on stdout")
     as_json = parser.parse_args().json is not None
     figures = measure()
@@ -187,9 +196,14 @@ def main() -> int:
         for name, limit in LIMITS.items():
             print(f"{name:20} {figures[name]:>6}  (at most {limit})")
     for name in exceeded:
-        detail = {"longest_line": "longest_line_at", "names_public_twice": "twice"}.get(name)
+        detail = {"longest_line": "longest_line_at", "names_public_twice": "twice"}.get(
+            name
+        )
         more = f": {figures[detail]}" if detail else ""
-        print(f"house: {name} is {figures[name]}, at most {LIMITS[name]}{more}", file=sys.stderr)
+        print(
+            f"house: {name} is {figures[name]}, at most {LIMITS[name]}{more}",
+            file=sys.stderr,
+        )
     return 1 if exceeded else 0
 
 

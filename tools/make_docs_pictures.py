@@ -1,8 +1,10 @@
 """Make the pictures of docs/ from the demo's videos, by the package's own code.
 
-    .venv/bin/python tools/make_docs_pictures.py            after `make demo`, whose meshes and alignment are shown
+    .venv/bin/python tools/make_docs_pictures.py
+        after `make demo`, whose meshes and alignment are shown
 
-`filming`: good pictures, and the same ones spoilt; what `uns-pose doctor` says of each is printed, for docs/filming.md.
+`filming`: good pictures, and the same ones spoilt; what `uns-pose doctor` says of each is printed,
+for docs/filming.md.
 """
 
 from __future__ import annotations
@@ -21,13 +23,23 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.colmap import read_sparse, write_sparse
 from uns_pose_ros.io.video_folder import load_video, read_frame
 from uns_pose_ros.reporting import capture_check
-from uns_pose_ros.reporting.video_summary import canonical, correspondence_pictures, facts_of, position_colours, ring_picture
+from uns_pose_ros.reporting.video_summary import (
+    canonical,
+    correspondence_pictures,
+    facts_of,
+    position_colours,
+    ring_picture,
+)
 from uns_pose_ros.visualization import drawing
 from uns_pose_ros.visualization.alignment_figure import mesh_strip
 from uns_pose_ros.visualization.drawing import Picture
 
 ROOT = Path(__file__).resolve().parents[1]
-MADE, GIVEN, OUT = ROOT / "demo" / "out" / "chair", ROOT / "demo" / "data" / "chair", ROOT / "docs" / "pictures"
+MADE, GIVEN, OUT = (
+    ROOT / "demo" / "out" / "chair",
+    ROOT / "demo" / "data" / "chair",
+    ROOT / "docs" / "pictures",
+)
 _CLIP, _OTHER = "clip_01", "clip_04"
 _TILE = 200  # px
 
@@ -40,22 +52,37 @@ def main() -> None:
 
 
 def how_it_works() -> None:
-    """Four steps: a frame, its mask and hull; features on two meshes; all meshes in the canonical frame."""
+    """Four steps.
+
+    A frame, its mask and hull; features on two meshes; all meshes in the canonical frame.
+    """
     video, mesh = load_video(MADE / _CLIP), artifacts.load_feature_mesh(MADE / _CLIP)
     frame = video.frames[0]
     image, mask, camera = read_frame(frame)
     assert mask is not None and frame.cam_from_obj is not None
     hull = drawing.silhouette(mesh.vertices, mesh.triangles, camera, frame.cam_from_obj)
-    steps = [image.numpy(), drawing.outline(image.numpy(), mask.numpy()), drawing.contour(image.numpy(), hull, (255, 60, 60))]
+    steps = [
+        image.numpy(),
+        drawing.outline(image.numpy(), mask.numpy()),
+        drawing.contour(image.numpy(), hull, (255, 60, 60)),
+    ]
     tiles = [drawing.fit_into(np.asarray(step, np.uint8), _TILE) for step in steps]
-    _save("hull.jpg", [[*tiles, drawing.fit_into(ring_picture(facts_of(video, mesh, {})), _TILE)]])
+    _save(
+        "hull.jpg",
+        [[*tiles, drawing.fit_into(ring_picture(facts_of(video, mesh, {})), _TILE)]],
+    )
     alignment = artifacts.load_alignment(MADE / "alignment.json")
     meshes = {name: artifacts.load_feature_mesh(MADE / name) for name in alignment.videos}
-    _save("correspondences.jpg", [list(correspondence_pictures(_CLIP, _OTHER, alignment, meshes))])
+    _save(
+        "correspondences.jpg",
+        [list(correspondence_pictures(_CLIP, _OTHER, alignment, meshes))],
+    )
     strips = []
     for name in list(alignment.videos)[:6]:
         vertices = canonical(name, alignment, meshes[name])
-        strips.append(mesh_strip(vertices, meshes[name].triangles, position_colours(vertices)))
+        strips.append(
+            mesh_strip(vertices, meshes[name].triangles, position_colours(vertices))
+        )
     _save("canonical.jpg", [strips[:2], strips[2:4], strips[4:6]])
 
 
@@ -76,11 +103,25 @@ def filming() -> None:
             if spoil is not None:
                 spoil(clip)
             checkup = capture_check.examine(clip)
-            print(f"{name}: " + ("; ".join(f"{finding.what}: {finding.remedy}" for finding in checkup.findings) or "ok"))
+            print(
+                f"{name}: "
+                + (
+                    "; ".join(
+                        f"{finding.what}: {finding.remedy}" for finding in checkup.findings
+                    )
+                    or "ok"
+                )
+            )
             if name in ("good", "blurred", "dark", "far"):
                 pictures = sorted((clip / "images").iterdir())
                 rows.append([_tile(pictures[k], name) for k in (0, len(pictures) // 3)])
-    _save("filming.jpg", [[tile for row in rows for tile in row[:1]], [tile for row in rows for tile in row[1:]]])
+    _save(
+        "filming.jpg",
+        [
+            [tile for row in rows for tile in row[:1]],
+            [tile for row in rows for tile in row[1:]],
+        ],
+    )
 
 
 def _blur(clip: Path) -> None:
@@ -127,14 +168,22 @@ def _few(clip: Path) -> None:
 
 def _keep(clip: Path, names: list[str]) -> None:
     sparse = read_sparse(clip / "sparse")
-    write_sparse(clip / "sparse", sparse.cameras, [image for image in sparse.images if image.name in names], sparse.points)
+    write_sparse(
+        clip / "sparse",
+        sparse.cameras,
+        [image for image in sparse.images if image.name in names],
+        sparse.points,
+    )
     for path in (clip / "images").iterdir():
         if path.name not in names:
             path.unlink()
 
 
 def _change(clip: Path, change: Callable[[Picture], Picture], masks: bool = False) -> None:
-    for path in [*(clip / "images").iterdir(), *((clip / "masks").iterdir() if masks else ())]:
+    for path in [
+        *(clip / "images").iterdir(),
+        *((clip / "masks").iterdir() if masks else ()),
+    ]:
         image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         assert image is not None
         cv2.imwrite(str(path), change(np.asarray(image, np.uint8)))
@@ -151,7 +200,11 @@ def _tile(path: Path, words: str) -> Picture:
 def _save(name: str, rows: list[list[Picture]]) -> None:
     pixels = np.concatenate([np.concatenate(row, 1) for row in rows])
     OUT.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(OUT / name), np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 80])
+    cv2.imwrite(
+        str(OUT / name),
+        np.ascontiguousarray(pixels[..., ::-1]),
+        [cv2.IMWRITE_JPEG_QUALITY, 80],
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Make .venv ready on a machine without a ROS installation: `make setup`.
 
-Five steps, each skipped while what it was made from is unchanged: the environment, the packages of requirements/ (ROS 2 among
-them), the message packages of tools/interfaces, this package itself, the pretrained weights. Their output: .venv/setup.log.
-Older Pythons must be able to read this file, to be told that they are too old.
+Five steps, each skipped while what it was made from is unchanged: the environment, the packages of
+requirements/ (ROS 2 among them), the message packages of tools/interfaces, this package itself, the
+pretrained weights. Their output: .venv/setup.log. Older Pythons must be able to read this file, to
+be told that they are too old.
 """
 
 from __future__ import annotations
@@ -43,16 +44,34 @@ def main() -> None:
     complaint = what_is_missing()
     if complaint:
         sys.exit(f"setup: {complaint}")
-    pins = ROOT / "requirements" / f"bare-py{sys.version_info.major}{sys.version_info.minor}.txt"
+    pins = (
+        ROOT
+        / "requirements"
+        / f"bare-py{sys.version_info.major}{sys.version_info.minor}.txt"
+    )
     interfaces = files_under(ROOT / "tools" / "interfaces")
-    itself = [ROOT / name for name in ("setup.py", "setup.cfg", "pyproject.toml", "package.xml")]
+    itself = [
+        ROOT / name for name in ("setup.py", "setup.cfg", "pyproject.toml", "package.xml")
+    ]
     if read_stamps().get("environment") != environment() and VENV.exists():
         shutil.rmtree(VENV)  # made elsewhere, or by another Python
     started = time.monotonic()
-    steps: list[tuple[str, str, Callable[[], str], Callable[[], None]]] = [  # name, title, key, work
+    steps: list[
+        tuple[str, str, Callable[[], str], Callable[[], None]]
+    ] = [  # name, title, key, work
         ("environment", "virtual environment", environment, make_environment),
-        ("packages", "Python packages and ROS 2 (1-2 minutes, 1.9 GB)", lambda: key_of([pins]), lambda: install_packages(pins)),
-        ("interfaces", "message packages (half a minute)", lambda: key_of([pins, *interfaces]), build_interfaces),
+        (
+            "packages",
+            "Python packages and ROS 2 (1-2 minutes, 1.9 GB)",
+            lambda: key_of([pins]),
+            lambda: install_packages(pins),
+        ),
+        (
+            "interfaces",
+            "message packages (half a minute)",
+            lambda: key_of([pins, *interfaces]),
+            build_interfaces,
+        ),
         ("itself", "uns_pose_ros", lambda: key_of(itself), install_itself),
         ("weights", "pretrained weights (180 MB)", weights_key, fetch_weights),
     ]
@@ -62,27 +81,43 @@ def main() -> None:
             begun = time.monotonic()
             work()
             write_stamps({**read_stamps(), name: key()})
-            print(f"[{number}/{len(steps)}] done in {time.monotonic() - begun:.0f} s", flush=True)
-    print(f"setup: ready after {time.monotonic() - started:.0f} s; the commands are in .venv/bin", flush=True)
+            print(
+                f"[{number}/{len(steps)}] done in {time.monotonic() - begun:.0f} s",
+                flush=True,
+            )
+    print(
+        f"setup: ready after {time.monotonic() - started:.0f} s; the commands are in .venv/bin",
+        flush=True,
+    )
 
 
 def what_is_missing() -> str | None:
     """One line on what this machine lacks, None where it has everything."""
     version = sys.version_info[:2]
     if version not in VALID_PYTHONS:
-        return f"Python {version[0]}.{version[1]} is not supported, 3.10 to 3.12 are: make setup PYTHON=python3.11"
+        return (
+            f"Python {version[0]}.{version[1]} is not supported, 3.10 to 3.12 are: make "
+            "setup PYTHON=python3.11"
+        )
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return (
-            f"ROS 2 as Python packages exists for Linux on x86-64, this is {platform.system()} on {platform.machine()}: "
+            f"ROS 2 as Python packages exists for Linux on x86-64, this is {platform.system()} "
+            f"on {platform.machine()}: "
             "install ROS 2 and build with colcon (README, On a robot)"
         )
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         return f"{', '.join(missing)} not found: sudo apt install gcc g++ cmake make"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        return f"the headers of Python are missing: sudo apt install python{version[0]}.{version[1]}-dev"
+        return (
+            "the headers of Python are missing: sudo apt install "
+            f"python{version[0]}.{version[1]}-dev"
+        )
     if importlib.util.find_spec("ensurepip") is None:
-        return f"the venv module of Python is incomplete: sudo apt install python{version[0]}.{version[1]}-venv"
+        return (
+            "the venv module of Python is incomplete: sudo apt install "
+            f"python{version[0]}.{version[1]}-venv"
+        )
     return None
 
 
@@ -92,7 +127,12 @@ def environment() -> str:
 
 def make_environment() -> None:
     run([sys.executable, "-m", "venv", str(VENV)])
-    site = VENV / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    site = (
+        VENV
+        / "lib"
+        / f"python{sys.version_info.major}.{sys.version_info.minor}"
+        / "site-packages"
+    )
     (site / "uns_pose_ros_ament.pth").write_text(AMENT_PTH)
 
 
@@ -114,9 +154,16 @@ def fetch_weights() -> None:
 
 
 def weights_key() -> str:
-    """Changes with the sources of the weights and with what is in their cache, so that a deleted file is fetched again."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uns_pose_ros"
-    return key_of([ROOT / "uns_pose_ros" / "networks" / "pretrained_weights.py"], *sorted(map(str, cache.glob("*.*"))))
+    """Changes with the sources of the weights and with what is in their cache, so that a deleted
+    file is fetched again.
+    """
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uns_pose_ros"
+    )
+    return key_of(
+        [ROOT / "uns_pose_ros" / "networks" / "pretrained_weights.py"],
+        *sorted(map(str, cache.glob("*.*"))),
+    )
 
 
 def pip(*arguments: str) -> None:
@@ -124,21 +171,32 @@ def pip(*arguments: str) -> None:
 
 
 def run(command: list[str]) -> None:
-    """Run a command, its output into the log, on a terminal the newest line in view; a failure ends the set-up."""
+    """Run a command, its output into the log, on a terminal the newest line in view.
+
+    A failure ends the set-up.
+    """
     lines: list[str] = []
     VENV.mkdir(exist_ok=True)
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     with LOG.open("a") as log:
         for line in process.stdout or ():
             log.write(line)
             lines.append(line)
             if sys.stdout.isatty():
-                print(f"\r\033[K  {line.strip()[: shutil.get_terminal_size().columns - 3]}", end="", flush=True)
+                print(
+                    f"\r\033[K  {line.strip()[: shutil.get_terminal_size().columns - 3]}",
+                    end="",
+                    flush=True,
+                )
     if sys.stdout.isatty():
         print("\r\033[K", end="", flush=True)
     if process.wait():
         end = "\n".join(line.rstrip()[:200] for line in lines[-8:])
-        sys.exit(f"{end}\nsetup: failed ({' '.join(command)[:100]}); all of its output is in {LOG}")
+        sys.exit(
+            f"{end}\nsetup: failed ({' '.join(command)[:100]}); all of its output is in {LOG}"
+        )
 
 
 def read_stamps() -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 import os
 
-# Threads that wait for each other spin for microseconds, then sleep: on a processor that others use too, longer spinning once
+# Threads that wait for each other spin for microseconds, then sleep: on a processor that others use
+# too, longer spinning once
 # made an estimate 15 times slower. Read when PyTorch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")

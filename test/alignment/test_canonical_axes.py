@@ -1,4 +1,6 @@
-"""The axes of an aligned category are named afterwards, through the command line, without aligning again."""
+"""The axes of an aligned category are named afterwards, through the command line, without aligning
+again.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,22 @@ Align = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def align(trucks: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Align:
-    """`uns-pose align` with the settings that `trucks` is aligned with: its JSON. Computing anything again is a fault."""
+def align(
+    trucks: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Align:
+    """`uns-pose align` with the settings that `trucks` is aligned with: its JSON.
+
+    Computing anything again is a fault.
+    """
 
     def refuse(*_: Any) -> None:
         raise AssertionError("was aligned again")
 
     def call(*words: str) -> dict[str, Any]:
-        assert main.main(["align", str(trucks), *ALIGN_WORDS, "--json", "-", *words]) == main.DONE
+        assert (
+            main.main(["align", str(trucks), *ALIGN_WORDS, "--json", "-", *words])
+            == main.DONE
+        )
         result: dict[str, Any] = json.loads(capsys.readouterr().out)
         return result
 
@@ -45,20 +55,30 @@ def poses(category: Path) -> Tensor:
     return artifacts.load_alignment(category / stages.ALIGNMENT).canon_from_obj
 
 
-def test_what_was_up_becomes_z_and_what_was_front_becomes_x(trucks: Path, align: Align) -> None:
+def test_what_was_up_becomes_z_and_what_was_front_becomes_x(
+    trucks: Path, align: Align
+) -> None:
     computed = poses(trucks)
     before = artifacts.provenance_of(trucks / stages.ALIGNMENT)
     result = align("--up", "-y", "--front", "z")
     new_from_old = poses(trucks) @ torch.linalg.inv(computed)
-    expected = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=torch.float64)
+    expected = torch.tensor(
+        [[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=torch.float64
+    )
     torch.testing.assert_close(new_from_old, expected.expand_as(new_from_old))
-    assert (result["made"], result["named"], result["axes"]) == (False, True, {"x": "z", "y": "-x", "z": "-y"})
+    assert (result["made"], result["named"], result["axes"]) == (
+        False,
+        True,
+        {"x": "z", "y": "-x", "z": "-y"},
+    )
     after = artifacts.provenance_of(trucks / stages.ALIGNMENT)
     assert before is not None and after is not None
     assert {name: value for name, value in after.items() if name != "axes"} == before
 
 
-def test_the_same_names_said_again_change_nothing_and_no_names_neither(trucks: Path, align: Align) -> None:
+def test_the_same_names_said_again_change_nothing_and_no_names_neither(
+    trucks: Path, align: Align
+) -> None:
     align("--up", "y", "--front", "-x")
     written = (trucks / stages.ALIGNMENT).read_bytes()
     assert align("--up", "y", "--front", "-x")["named"] is False
@@ -66,7 +86,9 @@ def test_the_same_names_said_again_change_nothing_and_no_names_neither(trucks: P
     assert (trucks / stages.ALIGNMENT).read_bytes() == written
 
 
-def test_names_are_of_the_frame_as_computed_so_a_wrong_one_is_corrected_by_another(trucks: Path, align: Align) -> None:
+def test_names_are_of_the_frame_as_computed_so_a_wrong_one_is_corrected_by_another(
+    trucks: Path, align: Align
+) -> None:
     computed = poses(trucks)
     align("--up", "x", "--front", "-z")
     assert align("--front", "y")["axes"] == {"x": "y", "y": "z", "z": "x"}  # up stays
@@ -74,13 +96,18 @@ def test_names_are_of_the_frame_as_computed_so_a_wrong_one_is_corrected_by_anoth
     torch.testing.assert_close(poses(trucks), computed)
 
 
-@pytest.mark.parametrize(("words", "axes"), [
-    (("--up", "x"), {"x": "y", "y": "z", "z": "x"}),
-    (("--up", "-z"), {"x": "x", "y": "-y", "z": "-z"}),
-    (("--front", "-y"), {"x": "-y", "y": "x", "z": "z"}),
-    (("--front", "z"), {"x": "z", "y": "-y", "z": "x"}),
-])  # fmt: skip
-def test_one_name_is_enough(align: Align, words: tuple[str, ...], axes: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "axes"),
+    [
+        (("--up", "x"), {"x": "y", "y": "z", "z": "x"}),
+        (("--up", "-z"), {"x": "x", "y": "-y", "z": "-z"}),
+        (("--front", "-y"), {"x": "-y", "y": "x", "z": "z"}),
+        (("--front", "z"), {"x": "z", "y": "-y", "z": "x"}),
+    ],
+)
+def test_one_name_is_enough(
+    align: Align, words: tuple[str, ...], axes: dict[str, str]
+) -> None:
     assert align(*words)["axes"] == axes
 
 
@@ -90,31 +117,59 @@ def test_auto_is_up_as_the_cameras_were_held(trucks: Path, align: Align) -> None
     up = propose_up(meshes, computed)
     align("--up", "auto")
     named_from_computed = poses(trucks)[0] @ torch.linalg.inv(computed.canon_from_obj[0])
-    torch.testing.assert_close(named_from_computed[:3, :3] @ up, torch.tensor([0.0, 0, 1], dtype=torch.float64))
+    torch.testing.assert_close(
+        named_from_computed[:3, :3] @ up, torch.tensor([0.0, 0, 1], dtype=torch.float64)
+    )
     labels = json.loads((trucks / "labels.json").read_text())
-    for name, rotation in zip(computed.videos, split_similarity(poses(trucks))[0], strict=True):
-        true_up = rotation @ torch.tensor(labels[name]["canon_from_obj"], dtype=torch.float64).T[:, 2]
+    for name, rotation in zip(
+        computed.videos, split_similarity(poses(trucks))[0], strict=True
+    ):
+        true_up = (
+            rotation
+            @ torch.tensor(labels[name]["canon_from_obj"], dtype=torch.float64).T[:, 2]
+        )
         assert float(true_up[2]) > 0.9
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (("--up", "w"), "--up 'w': x, -x, y, -y, z, -z and auto are valid"),
-    (("--front", "auto"), "--front 'auto': x, -x, y, -y, z, -z are valid"),
-    (("--up", "z", "--front", "-z"), "--up z --front -z: they must be two directions across each other"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--up", "w"), "--up 'w': x, -x, y, -y, z, -z and auto are valid"),
+        (("--front", "auto"), "--front 'auto': x, -x, y, -y, z, -z are valid"),
+        (
+            ("--up", "z", "--front", "-z"),
+            "--up z --front -z: they must be two directions across each other",
+        ),
+    ],
+)
 @pytest.mark.parametrize("command", ["align", "run"])
 def test_names_that_make_no_frame_are_refused_before_any_work(
-    trucks: Path, command: str, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+    trucks: Path,
+    command: str,
+    words: tuple[str, ...],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     written = (trucks / stages.ALIGNMENT).read_bytes()
-    assert main.main([command, str(trucks), *words]) == main.BAD_INPUT  # with other settings, so aligning would be due
+    assert (
+        main.main([command, str(trucks), *words]) == main.BAD_INPUT
+    )  # with other settings, so aligning would be due
     assert capsys.readouterr().err == f"uns-pose {command}: {said}\n"
     assert (trucks / stages.ALIGNMENT).read_bytes() == written
 
 
-def test_a_model_with_the_old_axes_is_trained_again(trucks: Path, align: Align, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_with_the_old_axes_is_trained_again(
+    trucks: Path, align: Align, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def train(category: str, *_: Any) -> CategoryModel:
-        return CategoryModel(category, torch.eye(3), torch.tensor([[0, 1, 2]]), torch.eye(3), torch.eye(3), {})
+        return CategoryModel(
+            category,
+            torch.eye(3),
+            torch.tensor([[0, 1, 2]]),
+            torch.eye(3),
+            torch.eye(3),
+            {},
+        )
 
     monkeypatch.setattr(category_training, "train", train)
     assert stages.train(trucks)[1]
@@ -125,31 +180,63 @@ def test_a_model_with_the_old_axes_is_trained_again(trucks: Path, align: Align, 
     assert not stages.train(trucks)[1]
 
 
-def test_run_names_the_axes_before_it_trains(trucks: Path, align: Align, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_names_the_axes_before_it_trains(
+    trucks: Path, align: Align, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained = []
 
-    def train(category: str, videos: Any, meshes: Any, alignment: Alignment, *_: Any) -> CategoryModel:
+    def train(
+        category: str, videos: Any, meshes: Any, alignment: Alignment, *_: Any
+    ) -> CategoryModel:
         trained.append(alignment.canon_from_obj)
-        return CategoryModel(category, torch.eye(3), torch.tensor([[0, 1, 2]]), torch.eye(3), torch.eye(3), {})
+        return CategoryModel(
+            category,
+            torch.eye(3),
+            torch.tensor([[0, 1, 2]]),
+            torch.eye(3),
+            torch.eye(3),
+            {},
+        )
 
     monkeypatch.setattr(category_training, "train", train)
-    monkeypatch.setattr(pipeline_commands, "make_report", lambda *_: None)  # there is no network to report on
+    monkeypatch.setattr(
+        pipeline_commands, "make_report", lambda *_: None
+    )  # there is no network to report on
     computed = poses(trucks)
-    words = ["run", str(trucks), *RECONSTRUCT_WORDS, *ALIGN_WORDS, "--up", "-y", "--front", "x"]
+    words = [
+        "run",
+        str(trucks),
+        *RECONSTRUCT_WORDS,
+        *ALIGN_WORDS,
+        "--up",
+        "-y",
+        "--front",
+        "x",
+    ]
     assert [main.main(words), main.main(words)] == [main.DONE, main.DONE]
     (used,) = trained  # the second time nothing is to be done
     torch.testing.assert_close(used[:, 2], -computed[:, 1])
     torch.testing.assert_close(used[:, 0], computed[:, 0])
 
 
-def test_the_table_says_what_the_axes_were(trucks: Path, align: Align, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_says_what_the_axes_were(
+    trucks: Path, align: Align, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main.main(["align", str(trucks), *ALIGN_WORDS]) == main.DONE
     assert "axes: arbitrary" in capsys.readouterr().out
-    assert main.main(["align", str(trucks), *ALIGN_WORDS, "--up", "y", "--front", "-x"]) == main.DONE
-    assert "axes: z (up) was y, x (front) was -x of the frame as computed" in capsys.readouterr().out
+    assert (
+        main.main(["align", str(trucks), *ALIGN_WORDS, "--up", "y", "--front", "-x"])
+        == main.DONE
+    )
+    assert (
+        "axes: z (up) was y, x (front) was -x of the frame as computed"
+        in capsys.readouterr().out
+    )
 
 
-def test_a_new_alignment_says_that_the_names_are_gone(trucks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_alignment_says_that_the_names_are_gone(
+    trucks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main.main(["align", str(trucks), *ALIGN_WORDS, "--up", "y"]) == main.DONE
     assert main.main(["align", str(trucks), *ALIGN_WORDS, "--seed", "1"]) == main.DONE
     out, err = capsys.readouterr()
@@ -158,4 +245,6 @@ def test_a_new_alignment_says_that_the_names_are_gone(trucks: Path, capsys: pyte
 
 def test_a_frame_has_its_x_across_up_as_near_to_front_as_that_allows() -> None:
     frame = frame_of(torch.tensor([0.0, 2, 0]), torch.tensor([3.0, 1, 0]))
-    torch.testing.assert_close(frame, torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64))
+    torch.testing.assert_close(
+        frame, torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
+    )

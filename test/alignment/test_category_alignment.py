@@ -1,4 +1,7 @@
-"""Many videos to one canonical frame: consensus despite flips and outliers, half orbits, symmetry, videos added later."""
+"""Many videos to one canonical frame.
+
+Consensus despite flips and outliers, half orbits, symmetry, videos added later.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,30 @@ import pytest
 import torch
 
 from synthetic_meshes import category_of, feature_mesh, moved
-from uns_pose_ros.alignment.canonical_axes import frame_of, named_axis, nearest_axis, propose_up, reorient
+from uns_pose_ros.alignment.canonical_axes import (
+    frame_of,
+    named_axis,
+    nearest_axis,
+    propose_up,
+    reorient,
+)
 from uns_pose_ros.alignment.category_alignment import AlignConfig, align, choose_pairs
 from uns_pose_ros.alignment.half_turns import choose_turns, turn_matrices
 from uns_pose_ros.alignment.incremental_alignment import extend
 from uns_pose_ros.alignment.mesh_batch import prepare
-from uns_pose_ros.alignment.rotation_synchronization import Edges, agreement_shares, synchronize
+from uns_pose_ros.alignment.rotation_synchronization import (
+    Edges,
+    agreement_shares,
+    synchronize,
+)
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import angle_between, from_parts, random_rotations, rotation_from_vector, split_similarity
+from uns_pose_ros.core.geometry import (
+    angle_between,
+    from_parts,
+    random_rotations,
+    rotation_from_vector,
+    split_similarity,
+)
 from uns_pose_ros.core.types import Alignment, FeatureMesh
 from uns_pose_ros.evaluation.metrics import evaluate_alignment
 
@@ -30,14 +49,18 @@ def worst(rotation: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def noisy_edges(truth: torch.Tensor, flipped: float, outlier: int) -> Edges:
-    """All pairs of videos (N, 3, 3) with 2 degrees of noise about each axis; a part half a turn off, the right mode second.
+    """All pairs of videos (N, 3, 3) with 2 degrees of noise about each axis.
+
+    A part half a turn off, the right mode second.
 
     The outlier's pairs say anything.
     """
     generator = torch.Generator().manual_seed(7)
     pairs = torch.combinations(torch.arange(len(truth)))
     a, b = pairs.T
-    vector = torch.randn(len(pairs), 3, generator=generator, dtype=torch.float64) * math.radians(2)
+    vector = torch.randn(
+        len(pairs), 3, generator=generator, dtype=torch.float64
+    ) * math.radians(2)
     right = truth[a].mT @ rotation_from_vector(vector) @ truth[b]
     wrong = truth[a].mT @ HALF_TURN @ rotation_from_vector(vector) @ truth[b]
     flip = torch.rand(len(pairs), generator=generator) < flipped
@@ -87,7 +110,9 @@ def test_mirrored_votes_join_what_no_plain_vote_joins() -> None:
     twins = [(a, b) for a in range(6) for b in range(a, 6)]
     a, b = torch.tensor(plain + twins).T
     mirrored = torch.arange(len(a)) >= len(plain)
-    between = torch.where(mirrored[:, None, None], reflection, torch.eye(3, dtype=torch.float64))
+    between = torch.where(
+        mirrored[:, None, None], reflection, torch.eye(3, dtype=torch.float64)
+    )
     weight = torch.ones(len(a), 1, dtype=torch.float64)
     edges = Edges(6, a, b, mirrored, (truth[a].mT @ between @ truth[b])[:, None], weight)
     found = synchronize(edges).canon_from_video
@@ -95,7 +120,9 @@ def test_mirrored_votes_join_what_no_plain_vote_joins() -> None:
 
 
 @pytest.mark.parametrize("turned", [(), (2,), (0, 4)])
-def test_half_turns_are_found_from_the_evidence_of_all_pairs(turned: tuple[int, ...]) -> None:
+def test_half_turns_are_found_from_the_evidence_of_all_pairs(
+    turned: tuple[int, ...],
+) -> None:
     # evidence for relative turn 3 where one of a pair is turned and the other is not
     a, b = torch.combinations(torch.arange(6)).T
     state = torch.zeros(6, dtype=torch.int64)
@@ -119,15 +146,21 @@ def whole() -> tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment]
     return meshes, labels, align(meshes, CONFIG, device="cpu")
 
 
-def test_videos_of_full_orbits_align(whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment]) -> None:
+def test_videos_of_full_orbits_align(
+    whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment],
+) -> None:
     meshes, labels, alignment = whole
     figures = evaluate_alignment(alignment, labels)
     assert figures["acc10"] == 100 and figures["pairs"] == 10
     assert bool(alignment.kept.all()) and float(alignment.confidence.min()) > 0.8
     assert alignment.symmetry.name == "none"
     scale = split_similarity(alignment.canon_from_obj)[2]
-    sizes = torch.stack([meshes[name].diameter * s for name, s in zip(alignment.videos, scale, strict=True)])
-    assert float(sizes.max() / sizes.min()) < 1.2 and float(sizes.mean()) == pytest.approx(1.0, abs=0.25)
+    sizes = torch.stack(
+        [meshes[name].diameter * s for name, s in zip(alignment.videos, scale, strict=True)]
+    )
+    assert float(sizes.max() / sizes.min()) < 1.2 and float(sizes.mean()) == pytest.approx(
+        1.0, abs=0.25
+    )
 
 
 def test_order_names_and_obj_frames_change_nothing(
@@ -136,16 +169,27 @@ def test_order_names_and_obj_frames_change_nothing(
     meshes, _, alignment = whole
     generator = torch.Generator().manual_seed(4)
     new_from_obj = {
-        name: from_parts(rotation, torch.randn(3, generator=generator, dtype=torch.float64), 0.3 + k)
-        for k, (name, rotation) in enumerate(zip(meshes, random_rotations(len(meshes), generator), strict=True))
+        name: from_parts(
+            rotation, torch.randn(3, generator=generator, dtype=torch.float64), 0.3 + k
+        )
+        for k, (name, rotation) in enumerate(
+            zip(meshes, random_rotations(len(meshes), generator), strict=True)
+        )
     }
-    shuffled = {f"renamed_{name}": moved(meshes[name], new_from_obj[name]) for name in reversed(list(meshes))}
+    shuffled = {
+        f"renamed_{name}": moved(meshes[name], new_from_obj[name])
+        for name in reversed(list(meshes))
+    }
     again = align(shuffled, CONFIG, device="cpu")
     for k, name in enumerate(alignment.videos):
         other = again.videos.index(f"renamed_{name}")
         canon_from_obj = again.canon_from_obj[other] @ new_from_obj[name]
-        torch.testing.assert_close(canon_from_obj, alignment.canon_from_obj[k], atol=5e-3, rtol=0.0)
-        torch.testing.assert_close(again.confidence[other], alignment.confidence[k], atol=1e-2, rtol=0.0)
+        torch.testing.assert_close(
+            canon_from_obj, alignment.canon_from_obj[k], atol=5e-3, rtol=0.0
+        )
+        torch.testing.assert_close(
+            again.confidence[other], alignment.confidence[k], atol=1e-2, rtol=0.0
+        )
 
 
 def test_an_added_video_joins_and_changes_no_other(
@@ -154,17 +198,28 @@ def test_an_added_video_joins_and_changes_no_other(
     meshes, labels, alignment = whole
     late, pose = feature_mesh(11)
     steps: list[tuple[str, int, int]] = []
-    longer = extend(alignment, {**meshes, "late": late}, CONFIG, progress=lambda *step: steps.append(step))
+    longer = extend(
+        alignment,
+        {**meshes, "late": late},
+        CONFIG,
+        progress=lambda *step: steps.append(step),
+    )
     assert longer.videos == (*alignment.videos, "late") and steps == [("videos", 1, 1)]
     assert torch.equal(longer.canon_from_obj[:5], alignment.canon_from_obj)
     figures = evaluate_alignment(longer, {**labels, "late": split_similarity(pose)[0]})
     assert figures["acc10"] == 100
-    assert float(longer.confidence[5]) > 0.8 and bool(longer.kept[5]) and float(longer.residual[5]) < 8
+    assert (
+        float(longer.confidence[5]) > 0.8
+        and bool(longer.kept[5])
+        and float(longer.residual[5]) < 8
+    )
     size = split_similarity(longer.canon_from_obj[5])[2] * late.diameter
     assert float(size) == pytest.approx(1.0, abs=0.25)
 
 
-def test_nothing_to_add_changes_nothing(whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment]) -> None:
+def test_nothing_to_add_changes_nothing(
+    whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment],
+) -> None:
     meshes, _, alignment = whole
     assert extend(alignment, meshes, CONFIG) is alignment
     with pytest.raises(InvalidInput, match="none of the aligned videos"):
@@ -207,7 +262,9 @@ def test_the_symmetry_of_a_category_is_found(order: int, name: str) -> None:
     assert alignment.symmetry.name == name
     rotations = split_similarity(alignment.canon_from_obj)[0]
     for rotation, video in zip(rotations, alignment.videos, strict=True):
-        axis = rotation @ labels[video].T @ torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+        axis = (
+            rotation @ labels[video].T @ torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+        )
         assert abs(float(axis @ alignment.symmetry.axis)) > math.cos(math.radians(5))
     assert evaluate_alignment(alignment, labels)["symmetry_aware"]["acc10"] == 100
 
@@ -217,24 +274,41 @@ def test_many_videos_cost_pairs_in_proportion() -> None:
     one = prepare({"video": mesh})
     counts = {}
     for videos in (10, 30, 60):
-        pairs = choose_pairs(one.take(torch.zeros(videos, dtype=torch.int64)), videos, CONFIG)
-        assert bool((pairs[:, 0] < pairs[:, 1]).all()) and len(pairs.unique(dim=0)) == len(pairs)
+        pairs = choose_pairs(
+            one.take(torch.zeros(videos, dtype=torch.int64)), videos, CONFIG
+        )
+        assert bool((pairs[:, 0] < pairs[:, 1]).all()) and len(pairs.unique(dim=0)) == len(
+            pairs
+        )
         counts[videos] = len(pairs)
     k = CONFIG.references
-    assert counts == {n: n * (n - 1) // 2 if n == 10 else k * (n - k) + k * (k - 1) // 2 for n in counts}
+    assert counts == {
+        n: n * (n - 1) // 2 if n == 10 else k * (n - k) + k * (k - 1) // 2 for n in counts
+    }
 
 
-def test_up_is_proposed_from_level_cameras(whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment]) -> None:
+def test_up_is_proposed_from_level_cameras(
+    whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment],
+) -> None:
     meshes, labels, alignment = whole
     rotation = split_similarity(alignment.canon_from_obj[0])[0]
-    true_up = rotation @ labels[alignment.videos[0]].T @ torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    true_up = (
+        rotation
+        @ labels[alignment.videos[0]].T
+        @ torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    )
     assert float(propose_up(meshes, alignment) @ true_up) > math.cos(math.radians(5))
 
 
-def test_axes_are_named_without_recomputing(whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment]) -> None:
+def test_axes_are_named_without_recomputing(
+    whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment],
+) -> None:
     alignment = whole[2]
     turned = reorient(alignment, frame_of(named_axis("-y"), named_axis("x")))
-    new_from_old = split_similarity(turned.canon_from_obj[0])[0] @ split_similarity(alignment.canon_from_obj[0])[0].T
+    new_from_old = (
+        split_similarity(turned.canon_from_obj[0])[0]
+        @ split_similarity(alignment.canon_from_obj[0])[0].T
+    )
     torch.testing.assert_close(new_from_old @ named_axis("-y"), named_axis("z"))
     torch.testing.assert_close(new_from_old @ named_axis("x"), named_axis("x"))
     assert float(torch.linalg.det(new_from_old)) == pytest.approx(1.0)
@@ -255,5 +329,7 @@ def test_an_added_video_of_something_else_is_left_out(
     whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment],
 ) -> None:
     meshes, _, alignment = whole
-    longer = extend(alignment, {**meshes, "stranger": feature_mesh(20, category=9)[0]}, CONFIG)
+    longer = extend(
+        alignment, {**meshes, "stranger": feature_mesh(20, category=9)[0]}, CONFIG
+    )
     assert not bool(longer.kept[5]), longer.confidence

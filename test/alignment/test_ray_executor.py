@@ -1,4 +1,7 @@
-"""Work on the processes of a Ray cluster: the same results, in order, whatever happens to the processes."""
+"""Work on the processes of a Ray cluster.
+
+The same results, in order, whatever happens to the processes.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ def local() -> Iterator[Cluster]:
         yield cluster
 
 
-def test_results_come_in_order_though_a_process_is_killed(local: Cluster, tmp_path: Path) -> None:
+def test_results_come_in_order_though_a_process_is_killed(
+    local: Cluster, tmp_path: Path
+) -> None:
     def scaled(factor: int, job: int) -> int:
         mark = tmp_path / str(job)
         if job == 2 and not mark.exists():
@@ -38,15 +43,21 @@ def test_results_come_in_order_though_a_process_is_killed(local: Cluster, tmp_pa
         return factor * job
 
     told: list[tuple[str, int, int]] = []
-    assert local.map(scaled, 10, range(5), lambda *words: told.append(words), "numbers") == [0, 10, 20, 30, 40]
+    assert local.map(
+        scaled, 10, range(5), lambda *words: told.append(words), "numbers"
+    ) == [0, 10, 20, 30, 40]
     assert (tmp_path / "2").exists()
     assert told == [("numbers", k, 5) for k in range(1, 6)]
 
 
 def test_an_alignment_by_a_cluster_is_the_one_made_here(local: Cluster) -> None:
-    meshes = {f"clip_{k}": feature_mesh(k)[0] for k in range(9)}  # 36 pairs and their mirrored twins: several pieces of work
+    meshes = {
+        f"clip_{k}": feature_mesh(k)[0] for k in range(9)
+    }  # 36 pairs and their mirrored twins: several pieces of work
     config = AlignConfig(pair=PairConfig(hypotheses=100))
-    here, there = (align(meshes, config, device="cpu", cluster=cluster) for cluster in (None, local))
+    here, there = (
+        align(meshes, config, device="cpu", cluster=cluster) for cluster in (None, local)
+    )
     assert torch.allclose(there.canon_from_obj, here.canon_from_obj, atol=1e-4)
     assert torch.allclose(there.confidence, here.confidence, atol=1e-4)
 
@@ -60,16 +71,28 @@ def test_an_error_of_the_work_comes_through_as_it_is(local: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "told"), [("127.0.0.1:1", "nothing answers"), ("nowhere", "no address"), ("here:99999", "no address")]
+    ("address", "told"),
+    [
+        ("127.0.0.1:1", "nothing answers"),
+        ("nowhere", "no address"),
+        ("here:99999", "no address"),
+    ],
 )
-def test_a_cluster_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, address: str, told: str) -> None:
+def test_a_cluster_that_is_not_there_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, address: str, told: str
+) -> None:
     monkeypatch.setitem(sys.modules, "ray", object())  # the address is looked at first
-    with pytest.raises(InvalidInput, match=f'cluster "{address}": {told}.*; valid are local, auto or HOST:PORT'):
+    with pytest.raises(
+        InvalidInput,
+        match=f'cluster "{address}": {told}.*; valid are local, auto or HOST:PORT',
+    ):
         Cluster(address).__enter__()
 
 
 def test_without_ray_the_way_to_it_is_told(
-    aligned_trucks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    aligned_trucks: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main.main(["align", str(aligned_trucks), "--cluster", "local"]) == main.BAD_INPUT
@@ -81,7 +104,19 @@ def test_several_categories_are_aligned_by_one_command_and_a_bad_one_is_told_at_
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert main.main(["align", str(empty), str(aligned_trucks), "--align.pair.hypotheses=300", "--json", "-"]) == main.BAD_INPUT
+    assert (
+        main.main(
+            [
+                "align",
+                str(empty),
+                str(aligned_trucks),
+                "--align.pair.hypotheses=300",
+                "--json",
+                "-",
+            ]
+        )
+        == main.BAD_INPUT
+    )
     told = capsys.readouterr()
     record: dict[str, Any] = json.loads(told.out)
     assert list(record["categories"]) == [str(aligned_trucks)]

@@ -1,4 +1,7 @@
-"""Imports of rosbag2 recordings, without ROS: pictures, cameras, poses from transforms, and bags that are broken."""
+"""Imports of rosbag2 recordings, without ROS.
+
+Pictures, cameras, poses from transforms, and bags that are broken.
+"""
 
 from __future__ import annotations
 
@@ -50,20 +53,37 @@ def test_a_bag_gives_pictures_cameras_and_interpolated_poses_in_metres(
     tmp_path: Path, plugin: StoragePlugin, topics: set[str]
 ) -> None:
     poses = write_bag(tmp_path / "bag", plugin, topics)
-    assert import_video(tmp_path / "bag", tmp_path / "clip", ImportConfig(fixed_frame="odom"))
+    assert import_video(
+        tmp_path / "bag", tmp_path / "clip", ImportConfig(fixed_frame="odom")
+    )
     video = load_video(tmp_path / "clip", need_masks=False)
     record = json.loads((tmp_path / "clip" / "video.json").read_text())
-    assert video.metric and record["camera"]["from"] == "camera_info" and len(video.frames) == len(poses) == 8
+    assert (
+        video.metric
+        and record["camera"]["from"] == "camera_info"
+        and len(video.frames) == len(poses) == 8
+    )
     assert list(record["stamps"].values()) == pytest.approx(list(poses), abs=1e-6)
     for frame, (time, pose) in zip(video.frames, poses.items(), strict=True):
         assert frame.cam_from_obj is not None
         turn = frame.cam_from_obj[:3, :3].numpy() @ pose[:3, :3].T
         # a chord stands for an arc of 20 degrees
         assert np.degrees(np.arccos(min(1, (np.trace(turn) - 1) / 2))) < 0.6, time
-        np.testing.assert_allclose(frame.cam_from_obj[:3, 3].numpy(), pose[:3, 3], atol=0.06)
-        np.testing.assert_allclose(frame.camera.matrix.numpy(), CAMERA.matrix.numpy(), atol=1e-9)
+        np.testing.assert_allclose(
+            frame.cam_from_obj[:3, 3].numpy(), pose[:3, 3], atol=0.06
+        )
+        np.testing.assert_allclose(
+            frame.camera.matrix.numpy(), CAMERA.matrix.numpy(), atol=1e-9
+        )
         image, _ = render(truck(np.random.default_rng(0)), np.linalg.inv(pose), CAMERA)
-        assert float((read_image(frame.image).double() - torch.from_numpy(image).double()).abs().mean()) < 4
+        assert (
+            float(
+                (read_image(frame.image).double() - torch.from_numpy(image).double())
+                .abs()
+                .mean()
+            )
+            < 4
+        )
 
 
 def test_one_file_of_a_bag_is_enough(tmp_path: Path) -> None:
@@ -72,34 +92,63 @@ def test_one_file_of_a_bag_is_enough(tmp_path: Path) -> None:
     path.rename(tmp_path / "alone.mcap")
     import_video(tmp_path / "alone.mcap", tmp_path / "clip")
     video = load_video(tmp_path / "clip", need_masks=False, need_poses=False)
-    assert len(video.frames) == 8 and not video.metric and video.frames[0].cam_from_obj is None
+    assert (
+        len(video.frames) == 8 and not video.metric and video.frames[0].cam_from_obj is None
+    )
     assert torch.allclose(video.frames[0].camera.matrix, CAMERA.matrix)
 
 
-def test_pictures_without_a_transform_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_pictures_without_a_transform_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     messages = [("/cam/camera_info", 100.0, camera_info(100.0))]
     for k in range(10):
         image = np.full((48, 64, 3), 20 * k, np.uint8)
         messages.append(("/cam/image_raw", 100 + k / 10, raw(100 + k / 10, image)))
         if 2 <= k <= 8:
             tf = transform(100 + k / 10, "odom", "cam_optical", np.eye(4))
-            messages.append(("/tf", 100 + k / 10, make("tf2_msgs/msg/TFMessage", transforms=[tf])))
+            messages.append(
+                ("/tf", 100 + k / 10, make("tf2_msgs/msg/TFMessage", transforms=[tf]))
+            )
     write_bag(tmp_path / "bag", StoragePlugin.MCAP, RAW, messages=messages)
     with caplog.at_level(logging.WARNING):
         import_video(tmp_path / "bag", tmp_path / "clip", ImportConfig(fixed_frame="odom"))
     assert len(load_video(tmp_path / "clip", need_masks=False).frames) == 7
-    assert "3 of 10 pictures left out; the first: 'cam_optical' is known in 'odom' from +0.200 to +0.800 s" in caplog.text
+    assert (
+        "3 of 10 pictures left out; the first: 'cam_optical' is known in 'odom' from +0.200 to "
+        "+0.800 s" in caplog.text
+    )
 
 
 @pytest.mark.parametrize(
     ("topics", "config", "reason"),
     [
-        (RAW, {"image_topic": "/other"}, r"no images on '/other'; its topics: .*/cam/image_raw \(sensor_msgs/msg/Image\)"),
-        ({"/tf", "/cam/camera_info"}, {}, r"no topic with sensor_msgs/Image or CompressedImage; its topics: /cam/camera_info"),
-        (RAW - {"/cam/camera_info"}, {}, r"no camera_info on '/cam/camera_info'; .*: none. Name one by --camera-info-topic"),
-        (RAW, {"camera_info_topic": "/x"}, r"no camera_info on '/x'; topics with sensor_msgs/CameraInfo: /cam/camera_info"),
+        (
+            RAW,
+            {"image_topic": "/other"},
+            r"no images on '/other'; its topics: .*/cam/image_raw \(sensor_msgs/msg/Image\)",
+        ),
+        (
+            {"/tf", "/cam/camera_info"},
+            {},
+            r"no topic with sensor_msgs/Image or CompressedImage; its topics: /cam/camera_info",
+        ),
+        (
+            RAW - {"/cam/camera_info"},
+            {},
+            r"no camera_info on '/cam/camera_info'; .*: none. Name one by --camera-info-topic",
+        ),
+        (
+            RAW,
+            {"camera_info_topic": "/x"},
+            r"no camera_info on '/x'; topics with sensor_msgs/CameraInfo: /cam/camera_info",
+        ),
         (RAW - {"/tf", "/tf_static"}, {"fixed_frame": "odom"}, "no transforms"),
-        (RAW, {"fixed_frame": "map"}, "/tf has no frame 'map'; its frames: body, cam_optical, odom"),
+        (
+            RAW,
+            {"fixed_frame": "map"},
+            "/tf has no frame 'map'; its frames: body, cam_optical, odom",
+        ),
         (
             RAW - {"/tf_static"},
             {"fixed_frame": "odom"},
@@ -119,19 +168,31 @@ def test_what_a_bag_lacks_is_one_line_that_lists_what_it_has(
 
 
 @pytest.mark.parametrize("kind", sorted(DEPTHS))
-def test_depth_is_kept_beside_its_pictures_and_shrunk_with_them(tmp_path: Path, kind: str) -> None:
+def test_depth_is_kept_beside_its_pictures_and_shrunk_with_them(
+    tmp_path: Path, kind: str
+) -> None:
     write_bag(tmp_path / "bag", StoragePlugin.MCAP, RAW | {kind})
     config = ImportConfig(frames=4, depth_topic="/cam/depth/image_raw")
     import_video(tmp_path / "bag", tmp_path / "clip", config)
     stamps = json.loads((tmp_path / "clip" / "video.json").read_text())["stamps"]
-    assert json.loads((tmp_path / "clip" / "video.json").read_text())["topics"] == {"image": "/cam/image_raw", "depth": kind}
+    assert json.loads((tmp_path / "clip" / "video.json").read_text())["topics"] == {
+        "image": "/cam/image_raw",
+        "depth": kind,
+    }
     assert len(stamps) == len(list((tmp_path / "clip" / "depth").iterdir())) == 4
     for name, stamp in stamps.items():
         expected = depth_of(round((stamp - 100) * 10))
-        assert read_depth(path_of(tmp_path / "clip", name), (64, 48)).tolist() == expected.tolist()
-    import_video(tmp_path / "bag", tmp_path / "small", ImportConfig(longest=32, depth_topic=kind))
+        assert (
+            read_depth(path_of(tmp_path / "clip", name), (64, 48)).tolist()
+            == expected.tolist()
+        )
+    import_video(
+        tmp_path / "bag", tmp_path / "small", ImportConfig(longest=32, depth_topic=kind)
+    )
     small = read_depth(path_of(tmp_path / "small", "000001.jpg"), (32, 24))
-    assert small.tolist() == depth_of(0)[::2, ::2].tolist(), "no depth between two depths is invented"
+    assert small.tolist() == depth_of(0)[::2, ::2].tolist(), (
+        "no depth between two depths is invented"
+    )
 
 
 def test_pictures_without_depth_of_their_stamp_are_left_out_and_no_depth_at_all_is_one_line(
@@ -139,30 +200,61 @@ def test_pictures_without_depth_of_their_stamp_are_left_out_and_no_depth_at_all_
 ) -> None:
     messages = [("/cam/camera_info", 100.0, camera_info(100.0))]
     for k in range(10):
-        messages.append(("/cam/image_raw", 100 + k / 10, raw(100 + k / 10, np.full((48, 64, 3), 20 * k, np.uint8))))
+        messages.append(
+            (
+                "/cam/image_raw",
+                100 + k / 10,
+                raw(100 + k / 10, np.full((48, 64, 3), 20 * k, np.uint8)),
+            )
+        )
         if k % 3:
-            messages.append(("/cam/depth/image_raw", 100 + k / 10, raw_depth(100 + k / 10, depth_of(k))))
+            messages.append(
+                ("/cam/depth/image_raw", 100 + k / 10, raw_depth(100 + k / 10, depth_of(k)))
+            )
     topics = RAW | {"/cam/depth/image_raw"}
     write_bag(tmp_path / "bag", StoragePlugin.MCAP, topics, messages=messages)
     with caplog.at_level(logging.WARNING):
-        import_video(tmp_path / "bag", tmp_path / "clip", ImportConfig(depth_topic="/cam/depth/image_raw"))
-    assert len(load_video(tmp_path / "clip", need_masks=False, need_poses=False).frames) == 6
+        import_video(
+            tmp_path / "bag",
+            tmp_path / "clip",
+            ImportConfig(depth_topic="/cam/depth/image_raw"),
+        )
+    assert (
+        len(load_video(tmp_path / "clip", need_masks=False, need_poses=False).frames) == 6
+    )
     assert "4 of 10 pictures left out; the first: no depth of its stamp" in caplog.text
-    for topic, reason in (("/deep", "no depth images on '/deep'; its topics: "), ("/cam/image_raw", "encoding is 'rgb8'")):
+    for topic, reason in (
+        ("/deep", "no depth images on '/deep'; its topics: "),
+        ("/cam/image_raw", "encoding is 'rgb8'"),
+    ):
         config = ImportConfig(depth_topic=topic, image_topic="/cam/image_raw")
         with pytest.raises(InvalidInput, match=reason):
             import_video(tmp_path / "bag", tmp_path / "other", config)
     pictures = [message for message in messages if message[0] != "/cam/depth/image_raw"]
-    halves = [("/cam/depth/image_raw", time, raw_depth(time, depth_of(0)[:24])) for _, time, _ in pictures]
+    halves = [
+        ("/cam/depth/image_raw", time, raw_depth(time, depth_of(0)[:24]))
+        for _, time, _ in pictures
+    ]
     write_bag(tmp_path / "odd", StoragePlugin.MCAP, topics, messages=[*pictures, *halves])
-    with pytest.raises(InvalidInput, match="no usable picture on .* 64 x 24 px, the image 64 x 48 px"):
-        import_video(tmp_path / "odd", tmp_path / "other", ImportConfig(depth_topic="/cam/depth/image_raw"))
+    with pytest.raises(
+        InvalidInput, match="no usable picture on .* 64 x 24 px, the image 64 x 48 px"
+    ):
+        import_video(
+            tmp_path / "odd",
+            tmp_path / "other",
+            ImportConfig(depth_topic="/cam/depth/image_raw"),
+        )
 
 
 def test_without_camera_info_a_focal_length_will_do(tmp_path: Path) -> None:
     write_bag(tmp_path / "bag", StoragePlugin.SQLITE3, RAW - {"/cam/camera_info"})
-    import_video(tmp_path / "bag", tmp_path / "clip", ImportConfig(focal=70.0, fixed_frame="odom"))
-    assert float(load_video(tmp_path / "clip", need_masks=False).frames[0].camera.matrix[0, 0]) == 70
+    import_video(
+        tmp_path / "bag", tmp_path / "clip", ImportConfig(focal=70.0, fixed_frame="odom")
+    )
+    assert (
+        float(load_video(tmp_path / "clip", need_masks=False).frames[0].camera.matrix[0, 0])
+        == 70
+    )
 
 
 def test_an_uncalibrated_camera_is_one_line(tmp_path: Path) -> None:
@@ -175,7 +267,9 @@ def test_an_uncalibrated_camera_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: plugin.name.lower())
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.7, 0.98])
-def test_a_bag_cut_off_anywhere_is_one_line_and_leaves_nothing(tmp_path: Path, plugin: StoragePlugin, part: float) -> None:
+def test_a_bag_cut_off_anywhere_is_one_line_and_leaves_nothing(
+    tmp_path: Path, plugin: StoragePlugin, part: float
+) -> None:
     write_bag(tmp_path / "bag", plugin, RAW)
     [path] = [p for p in (tmp_path / "bag").iterdir() if p.suffix in (".mcap", ".db3")]
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
@@ -191,9 +285,15 @@ def test_encodings_become_rgb_and_lies_about_sizes_are_noticed() -> None:
     assert picture(raw(0, red), IMAGE)[0].tolist() == red.tolist()
     assert picture(raw(0, red[..., ::-1], "bgr8"), IMAGE)[0].tolist() == red.tolist()
     bayer = make(
-        "sensor_msgs/msg/Image", header=header(0, "c"), height=4, width=4, encoding="bayer_rggb8", is_bigendian=0, step=4,
+        "sensor_msgs/msg/Image",
+        header=header(0, "c"),
+        height=4,
+        width=4,
+        encoding="bayer_rggb8",
+        is_bigendian=0,
+        step=4,
         data=np.tile(np.array([[200, 0], [0, 0]], np.uint8), (2, 2)).ravel(),
-    )  # fmt: skip
+    )
     assert picture(bayer, IMAGE)[0][1, 1].tolist() == [200, 0, 0]
     image, file = picture(compressed(0, red), COMPRESSED)
     assert file is not None and np.abs(image.astype(int) - red).max() < 5
@@ -219,5 +319,8 @@ def test_rectified_pictures_have_the_camera_p_and_binned_ones_half_of_k() -> Non
     binned = camera_of(info, 32, 24, rectified=False)
     assert binned.matrix[0, 0] == 50 and binned.distortion.tolist() == [0.1, 0, 0, 0, 0]
     info.distortion_model = "equidistant"
-    with pytest.raises(InvalidInput, match="distortion model 'equidistant' with 5 coefficients is not supported"):
+    with pytest.raises(
+        InvalidInput,
+        match="distortion model 'equidistant' with 5 coefficients is not supported",
+    ):
         camera_of(info, 64, 48, rectified=False)

@@ -1,4 +1,7 @@
-"""Which pictures are kept: exposure, blur and viewpoint with known answers; photos as pixels and as files."""
+"""Which pictures are kept.
+
+Exposure, blur and viewpoint with known answers; photos as pixels and as files.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,15 @@ from PIL import Image
 
 from camera_ring import view
 from textures import scene
-from uns_pose_ros.capture.keyframes import BLURRED, DARK, OVEREXPOSED, KeyframeChooser, KeyframeConfig, measure, shift
+from uns_pose_ros.capture.keyframes import (
+    BLURRED,
+    DARK,
+    OVEREXPOSED,
+    KeyframeChooser,
+    KeyframeConfig,
+    measure,
+    shift,
+)
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.encoded_image import Photo
 
@@ -21,7 +32,9 @@ WIDTH, HEIGHT = 640, 480
 def photo(x: int = 0, blur: int = 1, seed: int = 0) -> Photo:
     """A window of the scene, moved by x px, blurred along the rows over `blur` px."""
     pixels = scene(seed)[100 : 100 + HEIGHT, 100 + x : 100 + x + WIDTH]
-    return Photo.of_pixels(np.array(cv2.blur(pixels, (blur, 1)) if blur > 1 else pixels, dtype=np.uint8))
+    return Photo.of_pixels(
+        np.array(cv2.blur(pixels, (blur, 1)) if blur > 1 else pixels, dtype=np.uint8)
+    )
 
 
 def grey(value: int) -> Photo:
@@ -30,13 +43,17 @@ def grey(value: int) -> Photo:
 
 @pytest.mark.parametrize("pixels", [0, 6, 13, 26, 51])
 def test_the_shift_of_a_moved_picture_is_its_motion_in_picture_widths(pixels: int) -> None:
-    assert shift(measure(photo()), measure(photo(pixels))) == pytest.approx(pixels / WIDTH, rel=0.1, abs=0.001)
+    assert shift(measure(photo()), measure(photo(pixels))) == pytest.approx(
+        pixels / WIDTH, rel=0.1, abs=0.001
+    )
 
 
 def test_noise_and_brightness_are_no_motion() -> None:
     sharp = photo().pixels
     assert sharp is not None
-    noisy = np.clip(sharp + np.random.default_rng(0).normal(0, 8, sharp.shape), 0, 255).astype(np.uint8)
+    noisy = np.clip(
+        sharp + np.random.default_rng(0).normal(0, 8, sharp.shape), 0, 255
+    ).astype(np.uint8)
     dim = (0.6 * sharp).astype(np.uint8)
     for other in (noisy, dim):
         assert shift(measure(photo()), measure(Photo.of_pixels(other))) < 0.005
@@ -53,7 +70,14 @@ def test_pictures_that_no_motion_explains_are_different() -> None:
 def test_without_poses_a_picture_is_new_when_it_has_moved_away_from_the_last_kept() -> None:
     chooser = KeyframeChooser()
     chooser.keep(measure(photo()))
-    assert [chooser.is_new(measure(photo(x))) for x in (0, 10, 20, 40, 100, 300)] == [False, False, False, True, True, True]
+    assert [chooser.is_new(measure(photo(x))) for x in (0, 10, 20, 40, 100, 300)] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_with_poses_only_they_count() -> None:
@@ -75,13 +99,26 @@ def test_a_picture_is_blurred_against_the_recent_ones(blur: int, fault: str | No
 
 def test_pictures_that_are_all_alike_are_not_blurred_and_the_first_ones_never() -> None:
     chooser = KeyframeChooser()
-    assert [chooser.fault(measure(photo(x, blur=15))) for x in range(0, 100, 10)] == [None] * 10
+    assert [chooser.fault(measure(photo(x, blur=15))) for x in range(0, 100, 10)] == [
+        None
+    ] * 10
     sharp_first = KeyframeChooser()
-    assert [sharp_first.fault(measure(photo(blur=blur))) for blur in (1, 21, 1)] == [None] * 3
+    assert [sharp_first.fault(measure(photo(blur=blur))) for blur in (1, 21, 1)] == [
+        None
+    ] * 3
 
 
 @pytest.mark.parametrize(
-    ("value", "fault"), [(0, DARK), (39, DARK), (40, None), (128, None), (249, None), (250, OVEREXPOSED), (255, OVEREXPOSED)]
+    ("value", "fault"),
+    [
+        (0, DARK),
+        (39, DARK),
+        (40, None),
+        (128, None),
+        (249, None),
+        (250, OVEREXPOSED),
+        (255, OVEREXPOSED),
+    ],
 )
 def test_exposure_of_flat_pictures(value: int, fault: str | None) -> None:
     assert KeyframeChooser().fault(measure(grey(value))) == fault
@@ -119,14 +156,20 @@ def test_pixels_survive_as_png_and_nearly_as_jpeg() -> None:
     assert np.array_equal(np.array(Image.open(io.BytesIO(data))), taken.pixels)
     data, ending = taken.encoded(".jpg", 95)
     assert ending == ".jpg"
-    assert np.abs(np.array(Image.open(io.BytesIO(data))).astype(int) - taken.pixels).mean() < 3
+    assert (
+        np.abs(np.array(Image.open(io.BytesIO(data))).astype(int) - taken.pixels).mean() < 3
+    )
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png"])
 def test_a_file_is_kept_as_it_came_and_measured_as_its_pixels_are(ending: str) -> None:
     data, _ = photo().encoded(ending, 95)
     filed = Photo.of_file(data)
-    assert (filed.width, filed.height, filed.encoded(".jpg", 1)) == (WIDTH, HEIGHT, (data, ending))
+    assert (filed.width, filed.height, filed.encoded(".jpg", 1)) == (
+        WIDTH,
+        HEIGHT,
+        (data, ending),
+    )
     assert measure(filed).sharpness == pytest.approx(measure(photo()).sharpness, rel=0.1)
     assert filed.preview(320).shape == (240, 320, 3)
     assert np.abs(filed.preview(320).astype(int) - photo().preview(320)).mean() < 3

@@ -57,7 +57,9 @@ def record(folder: Path, numbers: range, frame: str = "odom", **options: Any) ->
 def check(folder: Path, numbers: range) -> None:
     """The folder is a whole video of these pictures, each with its own pixels, pose and stamp."""
     video = load_video(folder, need_masks=False)
-    assert [frame.name for frame in video.frames] == [f"{k:06d}.png" for k in range(1, len(numbers) + 1)]
+    assert [frame.name for frame in video.frames] == [
+        f"{k:06d}.png" for k in range(1, len(numbers) + 1)
+    ]
     assert video.metric
     stamps = read_json(folder / "video.json")["stamps_ns"]
     for frame, number in zip(video.frames, numbers, strict=True):
@@ -67,14 +69,23 @@ def check(folder: Path, numbers: range) -> None:
         assert torch.allclose(frame.camera.matrix, camera().matrix)
         assert torch.allclose(frame.camera.distortion, camera().distortion)
         assert stamps[frame.name] == 1_700_000_000_123_456_789 + number
-    assert sorted(path.name for path in folder.iterdir()) == ["images", "sparse", "video.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "images",
+        "sparse",
+        "video.json",
+    ]
 
 
 def test_a_recorded_folder_is_a_video_with_poses_stamps_and_cameras(tmp_path: Path) -> None:
     record(tmp_path / "clip", range(4)).close()
     check(tmp_path / "clip", range(4))
     said = read_json(tmp_path / "clip" / "video.json")
-    assert (said["metric"], said["fixed_frame"], said["topics"], said["frames"]) == (True, "odom", SOURCE, 4)
+    assert (said["metric"], said["fixed_frame"], said["topics"], said["frames"]) == (
+        True,
+        "odom",
+        SOURCE,
+        4,
+    )
     assert said["stamps"]["000001.png"] == pytest.approx(1_700_000_000.123456789, abs=1e-6)
     assert [entry["camera_info"] for entry in said["cameras"]] == [INFO]
     assert said["camera"]["K"] == camera().matrix.flatten().tolist()
@@ -92,23 +103,37 @@ def _pixels(number: int) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(picture(number))))
 
 
-def test_going_on_with_a_recording_numbers_on_and_keeps_what_was_there(tmp_path: Path) -> None:
+def test_going_on_with_a_recording_numbers_on_and_keeps_what_was_there(
+    tmp_path: Path,
+) -> None:
     record(tmp_path / "clip", range(3)).close()
     record(tmp_path / "clip", range(3, 5)).close()
     record(tmp_path / "clip", range(5, 5)).close()
     check(tmp_path / "clip", range(5))
 
 
-def test_a_camera_that_changes_while_recording_is_kept_for_its_pictures(tmp_path: Path) -> None:
+def test_a_camera_that_changes_while_recording_is_kept_for_its_pictures(
+    tmp_path: Path,
+) -> None:
     opened = record(tmp_path / "clip", range(2))
     opened.add(picture(2), ".png", shot(2, focal=80.0))
     opened.add(picture(3), ".png", shot(3, focal=80.0))
     opened.close()
     record(tmp_path / "clip", range(4, 5)).close()
     video = load_video(tmp_path / "clip", need_masks=False)
-    assert [float(frame.camera.matrix[0, 0]) for frame in video.frames] == [60, 60, 80, 80, 60]
+    assert [float(frame.camera.matrix[0, 0]) for frame in video.frames] == [
+        60,
+        60,
+        80,
+        80,
+        60,
+    ]
     said = read_json(tmp_path / "clip" / "video.json")
-    assert [entry["first"] for entry in said["cameras"]] == ["000001.png", "000003.png", "000005.png"]
+    assert [entry["first"] for entry in said["cameras"]] == [
+        "000001.png",
+        "000003.png",
+        "000005.png",
+    ]
     assert "camera" not in said
 
 
@@ -117,13 +142,19 @@ def test_an_uncalibrated_camera_is_recorded_with_what_it_said(tmp_path: Path) ->
     for number in range(3):
         opened.add(picture(number), ".png", Shot(number, None, INFO))
     opened.close()
-    assert len(load_video(tmp_path / "clip", need_masks=False, need_poses=False).frames) == 3
+    assert (
+        len(load_video(tmp_path / "clip", need_masks=False, need_poses=False).frames) == 3
+    )
     said = read_json(tmp_path / "clip" / "video.json")
     assert (said["cameras"][0]["K"], said["cameras"][0]["camera_info"]) == (None, INFO)
-    assert [again.camera for again in Recording(tmp_path / "clip", SOURCE).shots.values()] == [None] * 3
+    assert [
+        again.camera for again in Recording(tmp_path / "clip", SOURCE).shots.values()
+    ] == [None] * 3
 
 
-def test_the_last_pictures_are_listed_also_when_no_more_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_pictures_are_listed_also_when_no_more_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = record(tmp_path / "clip", range(3))
     assert read_json(tmp_path / "clip" / "video.json")["frames"] == 0
     opened.settle()  # too soon
@@ -155,7 +186,9 @@ def test_a_folder_that_no_recorder_made_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [("odom", "map"), ("odom", ""), ("", "odom")])
-def test_poses_of_another_frame_are_not_mixed_in(tmp_path: Path, before: str, after: str) -> None:
+def test_poses_of_another_frame_are_not_mixed_in(
+    tmp_path: Path, before: str, after: str
+) -> None:
     record(tmp_path / "clip", range(3), frame=before).close()
     with pytest.raises(InvalidInput, match="choose another folder"):
         Recording(tmp_path / "clip", SOURCE, after)
@@ -175,7 +208,12 @@ def test_a_record_that_somebody_broke_is_refused_in_one_line(tmp_path: Path) -> 
     path = tmp_path / "clip" / "video.json"
     said = read_json(path)
     broken: dict[str, Any]
-    for broken in ({"cameras": None}, {"cameras": []}, {"stamps_ns": 3}, {"stamps_ns": {"000001.png": "now"}}):
+    for broken in (
+        {"cameras": None},
+        {"cameras": []},
+        {"stamps_ns": 3},
+        {"stamps_ns": {"000001.png": "now"}},
+    ):
         path.write_text(json.dumps({**said, **broken}))
         with pytest.raises(InvalidInput, match="not as a recorder writes it"):
             Recording(tmp_path / "clip", SOURCE, "odom")
@@ -188,11 +226,15 @@ def test_depth_is_there_before_its_picture_and_goes_where_there_is_none(
     opened = Recording(folder, SOURCE, "odom")
     for number in (0, 1):
         opened.add(picture(number), ".png", shot(number), b"depth %d" % number)
-    opened._journal.close()  # without close(): as if killed, just before the next picture had its name
+    # without close(): as if killed, just before the next picture had its name
+    opened._journal.close()
     path_of(folder, "000003.png").write_bytes(b"depth 2")
     (folder / "depth" / ".000004.png.png.77.tmp").write_bytes(b"half of it")
     opened = Recording(folder, SOURCE, "odom")
-    assert [path_of(folder, name).read_bytes() for name in names] == [b"depth 0", b"depth 1"]
+    assert [path_of(folder, name).read_bytes() for name in names] == [
+        b"depth 0",
+        b"depth 1",
+    ]
     assert len(list((folder / "depth").iterdir())) == 2
 
     def full(temporary: Path, data: bytes) -> None:
@@ -217,12 +259,16 @@ def test_clips_are_numbered_on(tmp_path: Path) -> None:
     assert next_clip(tmp_path / "mug").name == "clip_02"
 
 
-def test_what_a_process_left_that_was_killed_is_a_valid_video_and_whole_again_after_recovery(tmp_path: Path) -> None:
+def test_what_a_process_left_that_was_killed_is_a_valid_video_and_whole_again_after_recovery(
+    tmp_path: Path,
+) -> None:
     opened = record(tmp_path / "mug" / "clip_01", range(4))
     opened.save()
     for number in range(4, 7):
         opened.add(picture(number), ".png", shot(number))
-    folder = Path(shutil.copytree(tmp_path / "mug", tmp_path / "cup")) / "clip_01"  # as it is on disk now
+    folder = (
+        Path(shutil.copytree(tmp_path / "mug", tmp_path / "cup")) / "clip_01"
+    )  # as it is on disk now
     (folder / "images" / ".000008.png.77.tmp").write_bytes(b"half a pic")
     with (folder / JOURNAL).open("ab") as journal:
         journal.write(b'{"name": "000008.png", "stamp": 17000')
@@ -242,7 +288,9 @@ def test_after_a_torn_line_of_the_journal_recording_goes_on(tmp_path: Path) -> N
     check(tmp_path / "clip", range(6))
 
 
-def test_a_picture_in_the_journal_that_never_got_its_name_is_recorded_anew(tmp_path: Path) -> None:
+def test_a_picture_in_the_journal_that_never_got_its_name_is_recorded_anew(
+    tmp_path: Path,
+) -> None:
     opened = record(tmp_path / "clip", range(3))
     opened._journal.close()
     (tmp_path / "clip" / "images" / "000003.png").unlink()
@@ -271,7 +319,9 @@ def test_a_full_disk_leaves_every_picture_before_it_and_room_is_used_when_there_
     check(tmp_path / "clip", range(5))
 
 
-def test_a_disk_so_full_that_the_end_cannot_be_written_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_so_full_that_the_end_cannot_be_written_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = record(tmp_path / "clip", range(4))
 
     def full(*_: Any) -> None:
@@ -295,8 +345,12 @@ def test_some_room_on_the_disk_is_left_free(tmp_path: Path) -> None:
 
 def _record_on(folder: Path, count: int) -> None:
     """Record pictures from number `count` on until killed."""
-    gc.disable()  # a fork must not clean up the ROS nodes that other tests left: their threads are not here
-    recording._LAZY, recording._SHARE = 0.0, 1.0  # many chances to be killed while everything is made anew
+    # a fork must not clean up the ROS nodes that other tests left: their threads are not here
+    gc.disable()
+    recording._LAZY, recording._SHARE = (
+        0.0,
+        1.0,
+    )  # many chances to be killed while everything is made anew
     opened = Recording(folder, SOURCE, "odom")
     if len(opened) != count:
         os._exit(7)
@@ -308,16 +362,24 @@ def test_killed_at_random_moments_nothing_kept_is_lost_or_broken(tmp_path: Path)
     folder, rng, known = tmp_path / "mug" / "clip_01", np.random.default_rng(0), 3
     record(folder, range(known)).close()
     for _ in range(20):
-        process = multiprocessing.get_context("fork").Process(target=_record_on, args=(folder, known), daemon=True)
+        process = multiprocessing.get_context("fork").Process(
+            target=_record_on, args=(folder, known), daemon=True
+        )
         process.start()
-        while process.is_alive() and len(list((folder / "images").glob("0*.png"))) < known + 3:
+        while (
+            process.is_alive() and len(list((folder / "images").glob("0*.png"))) < known + 3
+        ):
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.03))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
         known = len(list((folder / "images").glob("0*.png")))
-        video = load_video(folder, need_masks=False)  # whatever the moment, without any repair
-        assert known >= len(video.frames) == len(colmap.read_sparse(folder / "sparse").images)
+        video = load_video(
+            folder, need_masks=False
+        )  # whatever the moment, without any repair
+        assert (
+            known >= len(video.frames) == len(colmap.read_sparse(folder / "sparse").images)
+        )
     assert recover(tmp_path / "mug") == ["clip_01"]
     check(folder, range(known))

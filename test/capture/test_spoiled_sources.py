@@ -1,4 +1,7 @@
-"""`uns-pose import` of sources that hold nothing usable: one line that names them, exit code 2, no video folder."""
+"""`uns-pose import` of sources that hold nothing usable.
+
+One line that names them, exit code 2, no video folder.
+"""
 
 from __future__ import annotations
 
@@ -45,17 +48,33 @@ def bag(folder: Path, sizes: list[tuple[int, int]], info: bool = True) -> Path:
     from bag_writer import KINDS, camera_info, raw, write_bag
 
     messages = [("/cam/camera_info", 1.0, camera_info(1.0))]
-    messages += [("/cam/image_raw", 1.0 + k, raw(1.0 + k, noise(k, *size))) for k, size in enumerate(sizes)]
-    topics = set(KINDS) - {"/cam/image_raw/compressed", "/tf", "/tf_static"} - (set() if info else {"/cam/camera_info"})
+    messages += [
+        ("/cam/image_raw", 1.0 + k, raw(1.0 + k, noise(k, *size)))
+        for k, size in enumerate(sizes)
+    ]
+    topics = (
+        set(KINDS)
+        - {"/cam/image_raw/compressed", "/tf", "/tf_static"}
+        - (set() if info else {"/cam/camera_info"})
+    )
     write_bag(folder / "bag", StoragePlugin.MCAP, topics, messages=messages)
     return folder / "bag"
 
 
 SPOILED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a film that is none": (text_film, "a.mov: broken, cut off or of unknown format"),
-    "a film without pictures": (lambda folder: film(folder / "a.mp4", 0), "a.mp4: broken, cut off or of unknown format"),
-    "photographs of all sizes": (photographs_of_all_sizes, "photos: 1 usable pictures, at least 3 are needed"),
-    "a bag whose topic is empty": (lambda folder: bag(folder, []), "no usable picture on /cam/image_raw, it is empty"),
+    "a film without pictures": (
+        lambda folder: film(folder / "a.mp4", 0),
+        "a.mp4: broken, cut off or of unknown format",
+    ),
+    "photographs of all sizes": (
+        photographs_of_all_sizes,
+        "photos: 1 usable pictures, at least 3 are needed",
+    ),
+    "a bag whose topic is empty": (
+        lambda folder: bag(folder, []),
+        "no usable picture on /cam/image_raw, it is empty",
+    ),
     "a bag of all sizes": (
         lambda folder: bag(folder, [(64, 48), (65, 48), (66, 48), (67, 48)]),
         "bag: 1 usable pictures, at least 3 are needed",
@@ -64,17 +83,26 @@ SPOILED: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda folder: bag(folder, [(64, 48)] * 4, info=False),
         "no camera_info on '/cam/camera_info'",
     ),
-    "a bag with the camera_info of another camera": (lambda folder: bag(folder, [(80, 48)] * 4), "px, "),
+    "a bag with the camera_info of another camera": (
+        lambda folder: bag(folder, [(80, 48)] * 4),
+        "px, ",
+    ),
 }
 
 
 @pytest.mark.parametrize(("spoil", "reason"), SPOILED.values(), ids=SPOILED)
 def test_a_source_with_nothing_usable_is_one_line(
-    spoil: Callable[[Path], Path], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    spoil: Callable[[Path], Path],
+    reason: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "source").mkdir()
     source = spoil(tmp_path / "source")
-    assert main.main(["import", str(source), "--into", str(tmp_path / "mug" / "clip_01")]) == main.BAD_INPUT
+    assert (
+        main.main(["import", str(source), "--into", str(tmp_path / "mug" / "clip_01")])
+        == main.BAD_INPUT
+    )
     out, err = capsys.readouterr()
     [line] = [line for line in err.splitlines() if "WARNING" not in line]
     assert line.startswith("uns-pose import: ") and str(source) in line and reason in line
@@ -82,10 +110,21 @@ def test_a_source_with_nothing_usable_is_one_line(
     assert not list((tmp_path / "mug").iterdir()) if (tmp_path / "mug").exists() else True
 
 
-def test_a_camera_of_another_shape_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_camera_of_another_shape_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, camera = film(tmp_path / "a.mp4", 5), tmp_path / "K.json"
-    camera.write_text(json.dumps({"K": [100, 0, 32, 0, 100, 32, 0, 0, 1], "width": 64, "height": 64}))
-    words = ["import", str(source), "--into", str(tmp_path / "mug" / "clip_01"), "--camera", str(camera)]
+    camera.write_text(
+        json.dumps({"K": [100, 0, 32, 0, 100, 32, 0, 0, 1], "width": 64, "height": 64})
+    )
+    words = [
+        "import",
+        str(source),
+        "--into",
+        str(tmp_path / "mug" / "clip_01"),
+        "--camera",
+        str(camera),
+    ]
     assert main.main(words) == main.BAD_INPUT
     [line] = capsys.readouterr().err.splitlines()
     assert "the pictures have 64 x 48 px, their camera 64 x 64 px" in line

@@ -27,17 +27,29 @@ with progress_bar() as show:
 
 
 def test_a_bar_tells_what_is_done_and_the_time_that_is_left() -> None:
-    assert _bar("train", 50, 200, 30.4) == f"train {'━' * 8}{'─' * 22} 50/200 0:00:30, 0:01:31 left"
+    assert (
+        _bar("train", 50, 200, 30.4)
+        == f"train {'━' * 8}{'─' * 22} 50/200 0:00:30, 0:01:31 left"
+    )
     assert _bar("train", 200, 200, 3723.0) == f"train {'━' * 30} 200/200 1:02:03"
     assert _bar("waiting", 0, 0, 0.0) == f"waiting {'─' * 30} 0/0 0:00:00"
 
 
 def test_words_stand_left_and_figures_right() -> None:
-    lines = table(["video", "residual"], [["clip_01", "3.2"], ["b", "12.0"], ["c", figure(None)]]).splitlines()
-    assert lines == ["video    residual", "clip_01       3.2", "b            12.0", "c               –"]
+    lines = table(
+        ["video", "residual"], [["clip_01", "3.2"], ["b", "12.0"], ["c", figure(None)]]
+    ).splitlines()
+    assert lines == [
+        "video    residual",
+        "clip_01       3.2",
+        "b            12.0",
+        "c               –",
+    ]
 
 
-def test_json_to_stdout_leaves_nothing_else_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_to_stdout_leaves_nothing_else_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     emit({"file": Path("a"), "both": (1, 2)}, "words", "-")
     assert json.loads(capsys.readouterr().out) == {"file": "a", "both": [1, 2]}
     emit({"a": 1}, "words", str(tmp_path / "out.json"))
@@ -52,7 +64,9 @@ def test_warnings_are_single_lines_on_stderr(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "uns-pose: WARNING: frame left out: a.jpg\n"
 
 
-def test_progress_is_silent_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_silent_where_stderr_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with progress_bar() as show:
         show("train", 1, 2)
     assert capsys.readouterr() == ("", "")
@@ -61,7 +75,9 @@ def test_progress_is_silent_where_stderr_is_no_terminal(capsys: pytest.CaptureFi
 def test_progress_is_shown_on_a_terminal_and_never_on_stdout() -> None:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    done = subprocess.run([sys.executable, "-c", SHOW], stdout=subprocess.PIPE, stderr=theirs, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW], stdout=subprocess.PIPE, stderr=theirs, env=environment
+    )
     os.close(theirs)
     shown = b""
     try:

@@ -1,4 +1,7 @@
-"""The command line: help, JSON, exit codes, and that every command calls its stage with what was asked for."""
+"""The command line.
+
+Help, JSON, exit codes, and that every command calls its stage with what was asked for.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +32,35 @@ def run(*words: object) -> int:
 
 @pytest.fixture
 def model(trucks: Path) -> Path:
-    """A model folder in `trucks`, trained on clip_01 and clip_02 in the labels' frame; its network is empty."""
+    """A model folder in `trucks`, trained on clip_01 and clip_02 in the labels' frame.
+
+    Its network is empty.
+    """
     labels = json.loads((trucks / "labels.json").read_text())
     poses = {
-        name: [[*row, 0.0] for row in labels[name]["canon_from_obj"]] + [[0.0, 0, 0, 1]] for name in ("clip_01", "clip_02")
+        name: [[*row, 0.0] for row in labels[name]["canon_from_obj"]] + [[0.0, 0, 0, 1]]
+        for name in ("clip_01", "clip_02")
     }
     triangle = torch.tensor([[0, 1, 2]])
     artifacts.save_model(
-        CategoryModel("truck", torch.eye(3), triangle, torch.eye(3), torch.eye(3), {}, provenance={"canon_from_obj": poses}),
+        CategoryModel(
+            "truck",
+            torch.eye(3),
+            triangle,
+            torch.eye(3),
+            torch.eye(3),
+            {},
+            provenance={"canon_from_obj": poses},
+        ),
         trucks / "model",
     )
     return trucks / "model"
 
 
 class OneInTheMiddle:
-    """An estimator that finds one object, always in the same pose, and nothing in images without any colour."""
+    """An estimator that finds one object, always in the same pose, and nothing in images without
+    any colour.
+    """
 
     def __init__(self, model: CategoryModel, device: str, config: object) -> None:
         self.models = (model,)
@@ -55,7 +72,11 @@ class OneInTheMiddle:
         pose = torch.eye(4, dtype=torch.float64)
         pose[2, 3] = 3
         size, box = torch.ones(3, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
-        return [PoseEstimate("truck", pose, 1.0, False, size, 0.75, None, Symmetry(), 12, 1.5, box)]
+        return [
+            PoseEstimate(
+                "truck", pose, 1.0, False, size, 0.75, None, Symmetry(), 12, 1.5, box
+            )
+        ]
 
 
 @pytest.fixture
@@ -64,7 +85,10 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_help_lists_every_command_without_importing_torch() -> None:
-    code = "import sys; from uns_pose_ros.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from uns_pose_ros.cli.main import main; main(['--help']); "
+        "sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert all(f"  {command}" in done.stdout for command in main.COMMANDS)
@@ -78,41 +102,62 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
     assert f"usage: uns-pose {name}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    ([], "a command is needed"),
-    (["algin", "mug"], "'algin' is no command"),
-    (["evaluate", "poses"], "'evaluate poses' is no command; evaluate alignment, evaluate pose, evaluate bag are valid"),
-    (["align"], "no category named: uns-pose align CATEGORY"),
-])  # fmt: skip
-def test_an_unknown_command_gives_the_valid_ones(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "a command is needed"),
+        (["algin", "mug"], "'algin' is no command"),
+        (
+            ["evaluate", "poses"],
+            "'evaluate poses' is no command; evaluate alignment, evaluate pose, evaluate bag "
+            "are valid",
+        ),
+        (["align"], "no category named: uns-pose align CATEGORY"),
+    ],
+)
+def test_an_unknown_command_gives_the_valid_ones(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*words) == main.BAD_INPUT
     out, err = capsys.readouterr()
     assert said in err and "valid" in err
     assert not out
 
 
-@pytest.mark.parametrize("words", [["train"], ["align", "mug", "--sed", "3"], ["align", "mug", "--seed", "three"]])
+@pytest.mark.parametrize(
+    "words",
+    [["train"], ["align", "mug", "--sed", "3"], ["align", "mug", "--seed", "three"]],
+)
 def test_bad_usage_ends_with_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(*words)
     assert end.value.code == main.BAD_INPUT
 
 
-def test_a_fault_of_ours_is_not_disguised_as_bad_input(trucks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_is_not_disguised_as_bad_input(
+    trucks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(path: Path) -> None:
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(artifacts, "load_alignment", broken)
-    with pytest.raises(RuntimeError, match="a fault"):  # Python ends with 1 and the traceback
+    with pytest.raises(
+        RuntimeError, match="a fault"
+    ):  # Python ends with 1 and the traceback
         run("evaluate", "alignment", trucks, "--labels", trucks / "labels.json")
 
 
-def test_ctrl_c_ends_with_one_line(trucks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_ends_with_one_line(
+    trucks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(path: Path) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(artifacts, "load_alignment", interrupted)
-    assert run("evaluate", "alignment", trucks, "--labels", trucks / "labels.json") == main.INTERRUPTED
+    assert (
+        run("evaluate", "alignment", trucks, "--labels", trucks / "labels.json")
+        == main.INTERRUPTED
+    )
     assert capsys.readouterr().err.splitlines() == [
         "uns-pose evaluate alignment: stopped; what was finished is kept, the same command goes on"
     ]
@@ -123,25 +168,44 @@ def test_a_reader_that_has_read_enough_is_no_fault(words: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     code = "import sys; from uns_pose_ros.cli.main import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code, *words], stdout=writing, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     os.close(writing)
     assert (done.returncode, done.stderr) == (main.DONE, "")
 
 
-def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.delitem(sys.modules, "uns_pose_ros.reporting.category_report", raising=False)
+def test_a_missing_extra_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(
+        sys.modules, "uns_pose_ros.reporting.category_report", raising=False
+    )
     monkeypatch.delitem(sys.modules, "uns_pose_ros.cli.report_command", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert run("report", "mug") == main.BAD_INPUT
-    assert "matplotlib" in (err := capsys.readouterr().err) and "uns_pose_ros[pipeline]" in err
+    assert (
+        "matplotlib" in (err := capsys.readouterr().err) and "uns_pose_ros[pipeline]" in err
+    )
 
 
-def test_reconstruct_and_align_skip_what_is_done_and_say_so_as_json(trucks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reconstruct_and_align_skip_what_is_done_and_say_so_as_json(
+    trucks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (trucks / "clip_02" / "mesh.ply").unlink()
     assert run("reconstruct", trucks, *RECONSTRUCT_WORDS, "--json", "-") == main.DONE
-    made = {name: video["made"] for name, video in json.loads(capsys.readouterr().out)["videos"].items()}
+    made = {
+        name: video["made"]
+        for name, video in json.loads(capsys.readouterr().out)["videos"].items()
+    }
     assert made == {"clip_01": False, "clip_02": True, "clip_03": False}
-    assert run("align", trucks, *ALIGN_WORDS, "--videos", "clip_01,clip_03", "--json", "-") == main.DONE
+    assert (
+        run("align", trucks, *ALIGN_WORDS, "--videos", "clip_01,clip_03", "--json", "-")
+        == main.DONE
+    )
     out, err = capsys.readouterr()
     result = json.loads(out)
     assert result["made"] and list(result["videos"]) == ["clip_01", "clip_03"]
@@ -156,9 +220,22 @@ def test_align_prints_a_table(trucks: Path, capsys: pytest.CaptureFixture[str]) 
     assert [line.split()[0] for line in lines[1:4]] == ["clip_01", "clip_02", "clip_03"]
 
 
-def test_evaluate_alignment_writes_exactly_the_promised_keys(trucks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_alignment_writes_exactly_the_promised_keys(
+    trucks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = trucks / "out.json"
-    assert run("evaluate", "alignment", trucks, "--labels", trucks / "labels.json", "--json", out) == main.DONE
+    assert (
+        run(
+            "evaluate",
+            "alignment",
+            trucks,
+            "--labels",
+            trucks / "labels.json",
+            "--json",
+            out,
+        )
+        == main.DONE
+    )
     result = json.loads(out.read_text())
     assert set(result) == ACCURACIES | {"videos", "pairs", "symmetry_aware", "seconds"}
     assert set(result["symmetry_aware"]) == ACCURACIES
@@ -170,13 +247,30 @@ def test_evaluate_alignment_writes_exactly_the_promised_keys(trucks: Path, capsy
 def test_evaluate_pose_writes_exactly_the_promised_keys_for_the_videos_not_trained_on(
     model: Path, scripted: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["evaluate", "pose", model, model.parent, "--labels", model.parent / "labels.json", "--json", "-"]
+    words = [
+        "evaluate",
+        "pose",
+        model,
+        model.parent,
+        "--labels",
+        model.parent / "labels.json",
+        "--json",
+        "-",
+    ]
     assert run(*words) == main.DONE
     result = json.loads(capsys.readouterr().out)
     assert set(result) == ACCURACIES | {
-        "images", "estimated", "symmetry_aware", "auroc", "coverage95", "seconds_per_image", "shift_diameters",
-        "aside_diameters", "score", "by",
-    }  # fmt: skip
+        "images",
+        "estimated",
+        "symmetry_aware",
+        "auroc",
+        "coverage95",
+        "seconds_per_image",
+        "shift_diameters",
+        "aside_diameters",
+        "score",
+        "by",
+    }
     assert (result["images"], result["estimated"]) == (8, 8)  # clip_03
     assert sum(row["images"] for row in result["by"]["elevation"]) == 8
     assert sum(row["count"] for row in result["score"]) == 8
@@ -192,39 +286,69 @@ def test_evaluate_pose_writes_exactly_the_promised_keys_for_the_videos_not_train
 def test_estimate_gives_each_image_its_estimates_and_overlays(
     model: Path, scripted: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen, black, camera = model.parent / "clip_03/images/000000.jpg", tmp_path / "black.png", tmp_path / "K.json"
+    seen, black, camera = (
+        model.parent / "clip_03/images/000000.jpg",
+        tmp_path / "black.png",
+        tmp_path / "K.json",
+    )
     cv2.imwrite(str(black), torch.zeros(96, 96, 3, dtype=torch.uint8).numpy())
-    camera.write_text('{"K": [150, 0, 48, 0, 150, 48, 0, 0, 1], "D": [], "width": 96, "height": 96}')
-    words = ["estimate", model, seen, black, "--camera", camera, "--overlay", tmp_path / "drawn", "--json", "-"]
+    camera.write_text(
+        '{"K": [150, 0, 48, 0, 150, 48, 0, 0, 1], "D": [], "width": 96, "height": 96}'
+    )
+    words = [
+        "estimate",
+        model,
+        seen,
+        black,
+        "--camera",
+        camera,
+        "--overlay",
+        tmp_path / "drawn",
+        "--json",
+        "-",
+    ]
     assert run(*words) == main.DONE
     result = json.loads(capsys.readouterr().out)
     (estimate,) = result["images"][0]["estimates"]
     assert estimate["cam_from_canon"][2] == [0, 0, 1, 3]
-    assert (estimate["category"], estimate["score"], estimate["metric"], estimate["inliers"]) == ("truck", 0.75, False, 12)
+    assert (
+        estimate["category"],
+        estimate["score"],
+        estimate["metric"],
+        estimate["inliers"],
+    ) == ("truck", 0.75, False, 12)
     assert result["images"][1] == {"image": str(black), "estimates": []}
     drawn = cv2.imread(str(tmp_path / "drawn" / "000000.png"))
     assert drawn is not None and (drawn != cv2.imread(str(seen))).any()
 
 
-def test_estimate_says_that_it_assumed_a_camera(model: Path, scripted: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_estimate_says_that_it_assumed_a_camera(
+    model: Path, scripted: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("estimate", model, model.parent / "clip_03/images/000000.jpg") == main.DONE
     out = capsys.readouterr().out
     assert "truck, score 0.75" in out and "60° was assumed" in out
 
 
-def test_report_writes_one_page_even_before_training(trucks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_writes_one_page_even_before_training(
+    trucks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("report", trucks, "--json", "-") == main.DONE
     result = json.loads(capsys.readouterr().out)
     page = Path(result["report"]).read_text()
     assert result["accuracies"]["alignment"]["pairs"] == 3
-    pictures = 3 + 3 * (1 + 3) + 2  # meshes, viewpoints and frames of the videos, correspondences
+    pictures = (
+        3 + 3 * (1 + 3) + 2
+    )  # meshes, viewpoints and frames of the videos, correspondences
     assert "Not trained yet." in page and page.count("data:image/") == pictures
 
 
 def test_weights_and_doctor_tell_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("weights", "--json", "-") == main.DONE
     listed = json.loads(capsys.readouterr().out)
-    assert set(listed) == set(pretrained_weights.NAMES) and all(one["intact"] for one in listed.values())
+    assert set(listed) == set(pretrained_weights.NAMES) and all(
+        one["intact"] for one in listed.values()
+    )
     assert run("doctor", "--json", "-") == main.DONE
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert found["torch"] == torch.__version__
@@ -237,5 +361,7 @@ def test_weights_are_taken_from_a_file_without_saying_which_they_are(
     given = pretrained_weights.find("u2netp")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert run("weights", "--source", given, "--json", "-") == main.DONE
-    state = {name: one["intact"] for name, one in json.loads(capsys.readouterr().out).items()}
+    state = {
+        name: one["intact"] for name, one in json.loads(capsys.readouterr().out).items()
+    }
     assert state == {"dinov2_vits14": False, "u2netp": True}

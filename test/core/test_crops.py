@@ -19,7 +19,9 @@ def test_the_box_of_a_mask_holds_its_outermost_pixels() -> None:
 
 
 def test_squares_keep_the_centre_and_the_longer_side() -> None:
-    assert square_around(torch.tensor([[10.0, 20, 30, 30]]), 0.1).tolist() == [[8, 13, 32, 37]]
+    assert square_around(torch.tensor([[10.0, 20, 30, 30]]), 0.1).tolist() == [
+        [8, 13, 32, 37]
+    ]
 
 
 @pytest.mark.parametrize("side", [20.0, 56.0, 300.0])

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.types import Alignment, Camera, FeatureMesh, PoseEstimate, Symmetry, Video
+from uns_pose_ros.core.types import (
+    Alignment,
+    Camera,
+    FeatureMesh,
+    PoseEstimate,
+    Symmetry,
+    Video,
+)
 
 MATRIX = torch.tensor([[500.0, 0, 319.5], [0, 500, 239.5], [0, 0, 1]], dtype=torch.float64)
 
@@ -42,7 +49,9 @@ def estimate(**changes: object) -> PoseEstimate:
 
 
 def test_a_camera_of_the_wrong_shape_says_which_shape_is_needed() -> None:
-    with pytest.raises(ValueError, match=r"camera matrix has shape \(4, 4\), \(3, 3\) needed"):
+    with pytest.raises(
+        ValueError, match=r"camera matrix has shape \(4, 4\), \(3, 3\) needed"
+    ):
         Camera(torch.eye(4, dtype=torch.float64), 640, 480)
 
 
@@ -57,7 +66,9 @@ def test_a_camera_refuses_values_that_are_not_finite() -> None:
 
 
 def test_single_precision_intrinsics_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"camera matrix is torch.float32, torch.float64 needed"):
+    with pytest.raises(
+        ValueError, match=r"camera matrix is torch.float32, torch.float64 needed"
+    ):
         Camera(MATRIX.float(), 640, 480)
 
 
@@ -76,7 +87,9 @@ def test_a_mesh_refuses_triangles_and_observations_of_vertices_it_lacks() -> Non
         feature_mesh(vertex_index=torch.tensor([0, 0, 0, 0, 4]))
 
 
-@pytest.mark.parametrize(("order", "name"), [(0, "continuous"), (1, "none"), (2, "C2"), (6, "C6")])
+@pytest.mark.parametrize(
+    ("order", "name"), [(0, "continuous"), (1, "none"), (2, "C2"), (6, "C6")]
+)
 def test_a_symmetry_is_named_by_its_order(order: int, name: str) -> None:
     assert Symmetry(order).name == name
 

@@ -1,4 +1,7 @@
-"""Where views look, which are new and which azimuths are missing; with the picture that shows it."""
+"""Where views look, which are new and which azimuths are missing.
+
+With the picture that shows it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ def test_the_centre_is_where_the_optical_axes_meet() -> None:
 
 def test_a_camera_that_does_not_quite_aim_at_the_object_still_finds_its_centre() -> None:
     rng = np.random.default_rng(0)
-    found = Orbit(view(10 * k, aim=CENTRE + rng.normal(0, 0.05, 3)) for k in range(12)).centre
+    found = Orbit(
+        view(10 * k, aim=CENTRE + rng.normal(0, 0.05, 3)) for k in range(12)
+    ).centre
     assert found is not None
     assert np.linalg.norm(found - CENTRE) < 0.05
 
@@ -55,7 +60,9 @@ def test_a_view_is_new_by_its_angle_to_all_kept_or_by_its_distance() -> None:
     assert not is_new(kept, view(20, distance=1.25))
     assert is_new(kept, view(20, distance=1.35))
     assert is_new(kept, view(20, distance=1 / 1.35))
-    assert not is_new(kept, view(20, aim=CENTRE + [0, 0, 0.3]))  # turned on the spot: nothing new is seen
+    assert not is_new(
+        kept, view(20, aim=CENTRE + [0, 0, 0.3])
+    )  # turned on the spot: nothing new is seen
 
 
 def test_before_the_centre_is_known_a_turn_or_a_step_makes_a_view_new() -> None:
@@ -73,7 +80,10 @@ def test_before_the_centre_is_known_a_turn_or_a_step_makes_a_view_new() -> None:
 def test_azimuths_grow_to_the_right_of_somebody_who_faces_the_object() -> None:
     kept = orbit([0, 20, 40])
     for azimuth in (0.0, 90.0, 250.0, 359.0):
-        assert kept.azimuth(view(azimuth)) == pytest.approx(azimuth, abs=1e-6) or azimuth == 0.0
+        assert (
+            kept.azimuth(view(azimuth)) == pytest.approx(azimuth, abs=1e-6)
+            or azimuth == 0.0
+        )
     there = np.append(np.linalg.inv(view(10))[:3, 3], 1.0)
     assert (view(0) @ there)[0] > 0
 
@@ -97,7 +107,9 @@ def test_covered_sectors_are_those_with_a_kept_view() -> None:
         ([5, 7], [(90.0, 105.0), (120.0, 435.0)]),
     ],
 )
-def test_gaps_are_runs_of_sectors_without_a_view(seen: list[int], missing: list[tuple[float, float]]) -> None:
+def test_gaps_are_runs_of_sectors_without_a_view(
+    seen: list[int], missing: list[tuple[float, float]]
+) -> None:
     covered = np.zeros(SECTORS, bool)
     covered[list(seen)] = True
     assert gaps(covered) == missing
@@ -116,23 +128,41 @@ def test_coverage_in_words() -> None:
     covered = np.ones(SECTORS, bool)
     covered[2:8] = False
     coverage = Coverage(30, covered, 0.0, (10.0, 30.0))
-    facts = {"coverage": "75 %", "missing azimuths": "30..120 deg", "elevations": "10..30 deg"}
+    facts = {
+        "coverage": "75 %",
+        "missing azimuths": "30..120 deg",
+        "elevations": "10..30 deg",
+    }
     assert coverage.facts() == facts
     assert coverage.advice() == "75 %: next gap 38 deg to the right"
     assert Coverage(30, covered, 125.0, (10.0, 30.0)).advice() == "75 %: go on, left"
     assert Coverage(30, covered, None, (10.0, 30.0)).advice() == "75 % of the azimuths"
-    assert "another height" in Coverage(30, np.ones(SECTORS, bool), 0.0, (10.0, 30.0)).advice()
+    assert (
+        "another height" in Coverage(30, np.ones(SECTORS, bool), 0.0, (10.0, 30.0)).advice()
+    )
     unknown = Coverage.of(Orbit(), 3, None)
     assert unknown.facts()["coverage"] == unknown.facts()["missing azimuths"] == "unknown"
     assert unknown.advice() == "coverage unknown"
 
 
 def ring_colours(coverage: Coverage) -> list[tuple[int, ...]]:
-    """Colours of the ring at the right, the top, the left and near its bottom, of a picture of 600 x 400 px."""
+    """Colours of the ring at the right, the top, the left and near its bottom, of a picture of 600
+    x 400 px.
+    """
     picture = guide(np.zeros((400, 600, 3), np.uint8), coverage, [])
-    radius, (x, y) = 56, (600 - 83, 400 - 83)  # 0.16 of the height, and 1.3 radii from the corner
-    angles = np.radians([7.5, 97.5, 187.5, 292.5])  # counter-clockwise from the right, as if from above
-    return [tuple(picture[round(y - radius * np.sin(a)), round(x + radius * np.cos(a))].tolist()) for a in angles]
+    radius, (x, y) = (
+        56,
+        (600 - 83, 400 - 83),
+    )  # 0.16 of the height, and 1.3 radii from the corner
+    angles = np.radians(
+        [7.5, 97.5, 187.5, 292.5]
+    )  # counter-clockwise from the right, as if from above
+    return [
+        tuple(
+            picture[round(y - radius * np.sin(a)), round(x + radius * np.cos(a))].tolist()
+        )
+        for a in angles
+    ]
 
 
 def test_the_ring_has_the_camera_at_its_bottom_and_the_right_on_its_right() -> None:

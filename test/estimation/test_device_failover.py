@@ -1,4 +1,7 @@
-"""When a device runs out of memory or fails the estimates go on: with the errors of torch, from a stand-in for the device."""
+"""When a device runs out of memory or fails the estimates go on.
+
+With the errors of torch, from a stand-in for the device.
+"""
 
 from __future__ import annotations
 
@@ -26,37 +29,57 @@ from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone
 FULL = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 LOST = [
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
-    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
-    RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError(
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"
+    ),
+    RuntimeError(
+        "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously "
+        "reported"
+    ),
 ]
 if hasattr(torch, "AcceleratorError"):
     LOST.append(torch.AcceleratorError("CUDA error: unspecified launch failure"))
 PICTURE = np.zeros((48, 64, 3), np.uint8)
-CAMERA = Camera(torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]], dtype=torch.float64), 64, 48)
+CAMERA = Camera(
+    torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]], dtype=torch.float64), 64, 48
+)
 
 
 class World:
-    """A machine whose GPU raises `making` when an estimator is made on it, `working` with the next pictures."""
+    """A machine whose GPU raises `making` when an estimator is made on it, `working` with the next
+    pictures.
+    """
 
     def __init__(self) -> None:
         self.making: Exception | None = None
-        self.working: list[Exception | None] = []  # of the next pictures on the GPU, in turn; none: it works
+        self.working: list[
+            Exception | None
+        ] = []  # of the next pictures on the GPU, in turn; none: it works
         self.gone = False  # auto finds the processor only
         self.seconds = 0.0
         self.made: list[str] = []
         self.looked: list[str] = []
         self.runtimes: list[str] = []
 
-    def make(self, models: Sequence[CategoryModel], backbone: Any, device: str, config: EstimatorConfig) -> Estimator:
+    def make(
+        self,
+        models: Sequence[CategoryModel],
+        backbone: Any,
+        device: str,
+        config: EstimatorConfig,
+    ) -> Estimator:
         on_gpu = device != "cpu" and not self.gone
         self.made.append("cuda" if on_gpu else "cpu")
         self.runtimes.append(config.runtime)
         if on_gpu and self.making is not None:
             raise self.making
-        return StandIn(self, torch.device(self.made[-1]))  # type: ignore[return-value]  # answers like an Estimator
+        # answers like an Estimator
+        return StandIn(self, torch.device(self.made[-1]))  # type: ignore[return-value]
 
     def estimator(self, **settings: Any) -> FallbackEstimator:
-        return FallbackEstimator([car(0.2)], make=self.make, clock=lambda: self.seconds, **settings)
+        return FallbackEstimator(
+            [car(0.2)], make=self.make, clock=lambda: self.seconds, **settings
+        )
 
 
 class StandIn:
@@ -66,17 +89,28 @@ class StandIn:
         self.device, self.backbone, self._world = device, object(), world
 
     def __call__(
-        self, image: Any, camera: Camera, regions: Any, depth: Any, categories: Collection[str] | None
+        self,
+        image: Any,
+        camera: Camera,
+        regions: Any,
+        depth: Any,
+        categories: Collection[str] | None,
     ) -> list[PoseEstimate]:
         self._world.looked.append(self.device.type)
-        error = self._world.working.pop(0) if self.device.type == "cuda" and self._world.working else None
+        error = (
+            self._world.working.pop(0)
+            if self.device.type == "cuda" and self._world.working
+            else None
+        )
         if error is not None:
             raise error
         return []
 
 
 @pytest.mark.parametrize("error", LOST, ids=lambda error: str(error)[:30])
-def test_a_lost_device_is_left_for_the_processor_which_answers_the_same_picture(error: Exception) -> None:
+def test_a_lost_device_is_left_for_the_processor_which_answers_the_same_picture(
+    error: Exception,
+) -> None:
     world = World()
     world.working = [None, error]
     find = world.estimator()
@@ -101,7 +135,9 @@ def test_the_device_is_tried_again_after_a_minute_and_used_once_it_works() -> No
     assert (world.made, find.device.type) == (["cuda", "cpu", "cuda"], "cpu")
     world.making, world.seconds = None, 2 * RETRY
     world.working = [LOST[0]]
-    find(PICTURE, CAMERA)  # it loads and fails with the picture; the processor's estimator is still there
+    find(
+        PICTURE, CAMERA
+    )  # it loads and fails with the picture; the processor's estimator is still there
     assert (world.made, find.device.type) == (["cuda", "cpu", "cuda", "cuda"], "cpu")
     world.seconds = 3 * RETRY
     find(PICTURE, CAMERA)
@@ -109,7 +145,9 @@ def test_the_device_is_tried_again_after_a_minute_and_used_once_it_works() -> No
     assert world.looked == ["cuda", "cpu", "cpu", "cpu", "cuda", "cpu", "cuda"]
 
 
-def test_out_of_memory_is_tried_again_with_an_empty_cache_before_the_processor_takes_over() -> None:
+def test_out_of_memory_is_tried_again_with_an_empty_cache_before_the_processor_takes_over() -> (
+    None
+):
     world = World()
     find = world.estimator(device="cuda:1", config=EstimatorConfig(runtime="torch-compile"))
     world.working = [FULL]
@@ -119,7 +157,10 @@ def test_out_of_memory_is_tried_again_with_an_empty_cache_before_the_processor_t
     find(PICTURE, CAMERA)
     assert world.looked[2:] == ["cuda", "cuda", "cpu"]
     assert OUT_OF_MEMORY in find.trouble
-    assert world.runtimes == ["torch-compile", "torch"]  # the processor does not know the former
+    assert world.runtimes == [
+        "torch-compile",
+        "torch",
+    ]  # the processor does not know the former
 
 
 def test_a_device_that_cannot_even_be_loaded_leaves_the_work_to_the_processor() -> None:
@@ -130,7 +171,10 @@ def test_a_device_that_cannot_even_be_loaded_leaves_the_work_to_the_processor() 
     assert find.trouble.startswith("cuda: out of memory")
     world.making = None
     other = find.of([car(0.3), car(0.2, "truck")])
-    assert (other.device.type, [model.category for model in other.models]) == ("cuda", ["car", "truck"])
+    assert (other.device.type, [model.category for model in other.models]) == (
+        "cuda",
+        ["car", "truck"],
+    )
 
 
 def test_a_device_that_is_gone_is_not_taken_for_one_that_works_again() -> None:
@@ -157,7 +201,12 @@ def test_a_fault_that_is_not_the_devices_is_not_hidden() -> None:
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         find(PICTURE, CAMERA)
     assert (world.made, find.trouble) == (["cuda", "cuda"], "")
-    assert trouble_of(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")) is None
+    assert (
+        trouble_of(
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        )
+        is None
+    )
 
 
 class Narrow:
@@ -175,17 +224,26 @@ class Narrow:
         return self._network(images, layers=layers)
 
 
-def test_with_little_memory_objects_are_looked_at_one_by_one_with_the_same_answer(chair_model: Path) -> None:
+def test_with_little_memory_objects_are_looked_at_one_by_one_with_the_same_answer(
+    chair_model: Path,
+) -> None:
     frame, seconds = load_video(CLIP).frames[4], [0.0]
     image, model = read_image(frame.image), artifacts.load_model(chair_model)
-    narrow, config = Narrow(load_backbone(device="cpu", precision="fp32")), EstimatorConfig(score_threshold=0.0)
-    find = FallbackEstimator([model], "cpu", config, narrow, clock=lambda: seconds[0])  # type: ignore[arg-type]  # a protocol
+    narrow, config = (
+        Narrow(load_backbone(device="cpu", precision="fp32")),
+        EstimatorConfig(score_threshold=0.0),
+    )
+    # a protocol
+    find = FallbackEstimator([model], "cpu", config, narrow, clock=lambda: seconds[0])  # type: ignore[arg-type]
     height, width = image.shape[:2]
     box = torch.tensor([0.2 * width, 0.1 * height, 0.8 * width, 0.9 * height])
     regions = torch.stack([box, box * 0.9])
     alone = find(image, frame.camera, regions)
     assert narrow.batches == [2, 1, 1]
-    assert find.trouble == "cpu is out of memory: the objects of a picture are looked at one by one"
+    assert (
+        find.trouble
+        == "cpu is out of memory: the objects of a picture are looked at one by one"
+    )
     find(image, frame.camera, regions)
     assert narrow.batches[3:] == [1, 1]  # it is remembered
     seconds[0], narrow.room = RETRY, 9
@@ -200,7 +258,9 @@ def test_only_the_categories_asked_for_are_looked_for(chair_model: Path) -> None
     frame, model = load_video(CLIP).frames[4], artifacts.load_model(chair_model)
     find = FallbackEstimator([model], "cpu", EstimatorConfig(score_threshold=0.0))
     image = read_image(frame.image)
-    assert {one.category for one in find(image, frame.camera, categories=["chair"])} == {"chair"}
+    assert {one.category for one in find(image, frame.camera, categories=["chair"])} == {
+        "chair"
+    }
     assert find(image, frame.camera, categories=["table"]) == []
     with pytest.raises(InvalidInput, match="no model given"):
         find.of([])

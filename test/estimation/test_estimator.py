@@ -13,7 +13,12 @@ from small_model import CLIP
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import Camera, Frame
-from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig, neighbours, overlap
+from uns_pose_ros.estimation.estimator import (
+    Estimator,
+    EstimatorConfig,
+    neighbours,
+    overlap,
+)
 from uns_pose_ros.estimation.pose_solver import quality
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
@@ -24,7 +29,11 @@ from uns_pose_ros.training.training_views import photographs
 
 @pytest.fixture(scope="module")
 def estimator(chair_model: Path) -> Estimator:
-    return Estimator(artifacts.load_model(chair_model), device="cpu", config=EstimatorConfig(score_threshold=0.0))
+    return Estimator(
+        artifacts.load_model(chair_model),
+        device="cpu",
+        config=EstimatorConfig(score_threshold=0.0),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,23 +48,34 @@ def test_the_same_image_gives_the_same_answer(estimator: Estimator, frame: Frame
     assert torch.equal(first[0].cam_from_canon, second[0].cam_from_canon)
 
 
-def test_a_given_region_is_looked_at_and_the_rest_is_not(estimator: Estimator, frame: Frame) -> None:
+def test_a_given_region_is_looked_at_and_the_rest_is_not(
+    estimator: Estimator, frame: Frame
+) -> None:
     image = read_image(frame.image)
     whole = estimator(image, frame.camera)[0]
     regions = torch.stack([whole.box, whole.box])
     answers = estimator(image, frame.camera, regions)
     assert len(answers) == 2
-    assert float(angle_between(answers[0].cam_from_canon[:3, :3], whole.cam_from_canon[:3, :3])) < 20
+    assert (
+        float(
+            angle_between(answers[0].cam_from_canon[:3, :3], whole.cam_from_canon[:3, :3])
+        )
+        < 20
+    )
     assert estimator(image, frame.camera, torch.zeros(0, 4)) == []
 
 
-def test_the_other_poses_that_explain_the_picture_are_told_with_their_odds(estimator: Estimator, frame: Frame) -> None:
+def test_the_other_poses_that_explain_the_picture_are_told_with_their_odds(
+    estimator: Estimator, frame: Frame
+) -> None:
     (best, *_) = estimator(read_image(frame.image), frame.camera)
     assert best.alternatives  # a chair of a few hundred pixels is never that certain
     weights = [mode.log_weight for mode in best.alternatives]
     assert weights == sorted(weights, reverse=True)
     assert -8 < weights[-1] <= weights[0] <= 0
-    poses = torch.stack([best.cam_from_canon, *(mode.cam_from_canon for mode in best.alternatives)])[:, :3, :3]
+    poses = torch.stack(
+        [best.cam_from_canon, *(mode.cam_from_canon for mode in best.alternatives)]
+    )[:, :3, :3]
     apart = angle_between(poses[:, None], poses[None]) + 180 * torch.eye(len(poses))
     assert float(apart.min()) > 20
     for mode in best.alternatives:  # however badly it fits
@@ -64,7 +84,9 @@ def test_the_other_poses_that_explain_the_picture_are_told_with_their_odds(estim
         assert float(spread[0]) > 0 and float(spread[-1]) < 200
 
 
-def test_moving_the_picture_inside_a_larger_one_moves_the_pose_with_it(estimator: Estimator, frame: Frame) -> None:
+def test_moving_the_picture_inside_a_larger_one_moves_the_pose_with_it(
+    estimator: Estimator, frame: Frame
+) -> None:
     image = read_image(frame.image)
     height, width = image.shape[:2]
     wide = torch.full((height + 90, width + 160, 3), 127, dtype=torch.uint8)
@@ -75,60 +97,105 @@ def test_moving_the_picture_inside_a_larger_one_moves_the_pose_with_it(estimator
     box = estimator(image, frame.camera)[0].box
     before = estimator(image, frame.camera, box[None])[0]
     after = estimator(wide, camera, (box + torch.tensor([130.0, 40, 130, 40]))[None])[0]
-    assert float(angle_between(before.cam_from_canon[:3, :3], after.cam_from_canon[:3, :3])) < 10
-    assert torch.allclose(before.cam_from_canon[:3, 3], after.cam_from_canon[:3, 3], rtol=0.1, atol=0.05)
+    assert (
+        float(angle_between(before.cam_from_canon[:3, :3], after.cam_from_canon[:3, :3]))
+        < 10
+    )
+    assert torch.allclose(
+        before.cam_from_canon[:3, 3], after.cam_from_canon[:3, 3], rtol=0.1, atol=0.05
+    )
 
 
 def test_nothing_is_found_where_nothing_is(chair_model: Path, frame: Frame) -> None:
     estimator = Estimator(artifacts.load_model(chair_model), device="cpu")
-    camera = Camera(torch.tensor([[500.0, 0, 150], [0, 500, 100], [0, 0, 1]], dtype=torch.float64), 300, 200)
+    camera = Camera(
+        torch.tensor([[500.0, 0, 150], [0, 500, 100], [0, 0, 1]], dtype=torch.float64),
+        300,
+        200,
+    )
     assert estimator(torch.full((200, 300, 3), 128, dtype=torch.uint8), camera) == []
 
 
 def test_an_object_that_something_parts_is_found_as_one(
     chair_model: Path, frame: Frame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The search is told the object's two halves as parts of their own: the answer is that of the whole box."""
-    estimator = Estimator(artifacts.load_model(chair_model), device="cpu", config=EstimatorConfig(score_threshold=0.0))
+    """The search is told the object's two halves as parts of their own.
+
+    The answer is that of the whole box.
+    """
+    estimator = Estimator(
+        artifacts.load_model(chair_model),
+        device="cpu",
+        config=EstimatorConfig(score_threshold=0.0),
+    )
     image = read_image(frame.image)
     x0, y0, x1, y1 = estimator(image, frame.camera)[0].box.tolist()
     whole = estimator(image, frame.camera, torch.tensor([[x0, y0, x1, y1]]))[0]
     halves = [[x0, y0, x1, 0.6 * y0 + 0.4 * y1], [x0, 0.4 * y0 + 0.6 * y1, x1, y1]]
-    monkeypatch.setattr(estimator, "_search", lambda *_: [torch.tensor(halves, dtype=torch.float64)])
+    monkeypatch.setattr(
+        estimator, "_search", lambda *_: [torch.tensor(halves, dtype=torch.float64)]
+    )
     found = estimator(image, frame.camera)
     assert len(found) == 1
     assert overlap(found[0].box, whole.box) > 0.7
-    assert float(angle_between(found[0].cam_from_canon[:3, :3], whole.cam_from_canon[:3, :3])) < 20
+    assert (
+        float(angle_between(found[0].cam_from_canon[:3, :3], whole.cam_from_canon[:3, :3]))
+        < 20
+    )
 
 
 def test_boxes_are_neighbours_through_others() -> None:
-    boxes = torch.tensor([[0.0, 0, 10, 10], [15, 0, 25, 10], [30, 0, 40, 10], [100, 0, 110, 10], [100, 13, 105, 14]])
+    boxes = torch.tensor(
+        [
+            [0.0, 0, 10, 10],
+            [15, 0, 25, 10],
+            [30, 0, 40, 10],
+            [100, 0, 110, 10],
+            [100, 13, 105, 14],
+        ]
+    )
     assert neighbours(boxes, 0.6) == [[0, 1, 2], [3, 4]]
     assert neighbours(boxes, 0.4) == [[3, 4]]
     assert neighbours(boxes[:1], 0.6) == []
 
 
 def test_what_the_template_fills_of_its_region_is_in_the_score() -> None:
-    explained, covered = torch.tensor([0.81, 0.81, 0.81, 0.81]), torch.tensor([0.0, math.log(0.5), 0.0, 0.0])
-    score = quality(explained, covered, torch.tensor([1.0, 1.0, 0.5, 1.7]))  # the root of what is explained
-    assert score.tolist() == pytest.approx([0.9, 0.45, 0.9 / 4, 0.9])  # it never fills more than all
+    explained, covered = (
+        torch.tensor([0.81, 0.81, 0.81, 0.81]),
+        torch.tensor([0.0, math.log(0.5), 0.0, 0.0]),
+    )
+    score = quality(
+        explained, covered, torch.tensor([1.0, 1.0, 0.5, 1.7])
+    )  # the root of what is explained
+    assert score.tolist() == pytest.approx(
+        [0.9, 0.45, 0.9 / 4, 0.9]
+    )  # it never fills more than all
 
 
-def test_regions_are_answered_together_as_each_would_be_alone(estimator: Estimator, frame: Frame) -> None:
+def test_regions_are_answered_together_as_each_would_be_alone(
+    estimator: Estimator, frame: Frame
+) -> None:
     image = read_image(frame.image)
     whole = estimator(image, frame.camera)[0].box
-    regions = torch.stack([whole, torch.tensor([0.0, 0, 60, 60]), whole + torch.tensor([-20.0, -10, 20, 10])])
+    regions = torch.stack(
+        [whole, torch.tensor([0.0, 0, 60, 60]), whole + torch.tensor([-20.0, -10, 20, 10])]
+    )
     alone = [estimator(image, frame.camera, region[None]) for region in regions]
     answers = estimator(image, frame.camera, regions)
     assert len(answers) == sum(map(len, alone))
     for one in (found[0] for found in alone if found):
         other = min(answers, key=lambda answer: abs(answer.score - one.score))
-        assert float(angle_between(one.cam_from_canon[:3, :3], other.cam_from_canon[:3, :3])) < 3
+        assert (
+            float(angle_between(one.cam_from_canon[:3, :3], other.cam_from_canon[:3, :3]))
+            < 3
+        )
         assert other.score == pytest.approx(one.score, abs=0.03)
         assert torch.allclose(one.box, other.box, atol=3)
 
 
-def test_the_covariance_is_one_and_grows_when_the_picture_is_covered(estimator: Estimator, frame: Frame) -> None:
+def test_the_covariance_is_one_and_grows_when_the_picture_is_covered(
+    estimator: Estimator, frame: Frame
+) -> None:
     image = read_image(frame.image)
     seen = estimator(image, frame.camera)[0]
     assert seen.covariance is not None
@@ -136,7 +203,9 @@ def test_the_covariance_is_one_and_grows_when_the_picture_is_covered(estimator: 
     assert bool((torch.linalg.eigvalsh(seen.covariance) > 0).all())
     hidden = image.clone()
     _, y0, _, y1 = seen.box.round().long().tolist()
-    hidden[y0 : (y0 + y1) // 2] = torch.tensor(photographs()[0])[: (y0 + y1) // 2 - y0, : image.shape[1]]
+    hidden[y0 : (y0 + y1) // 2] = torch.tensor(photographs()[0])[
+        : (y0 + y1) // 2 - y0, : image.shape[1]
+    ]
     half = estimator(hidden, frame.camera, seen.box[None])[0]
     assert half.inliers < seen.inliers
     assert half.covariance is not None
@@ -144,7 +213,9 @@ def test_the_covariance_is_one_and_grows_when_the_picture_is_covered(estimator: 
 
 
 @pytest.mark.parametrize("shape", [(0, 0, 3), (10, 10), (10, 10, 4)])
-def test_what_is_not_a_picture_is_refused(estimator: Estimator, frame: Frame, shape: tuple[int, ...]) -> None:
+def test_what_is_not_a_picture_is_refused(
+    estimator: Estimator, frame: Frame, shape: tuple[int, ...]
+) -> None:
     with pytest.raises(InvalidInput, match="uint8 RGB"):
         estimator(torch.zeros(shape, dtype=torch.uint8), frame.camera)
 

@@ -14,16 +14,32 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMod
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.metric_scale import in_metres, measured
 
-CAMERA = Camera(torch.tensor([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]], dtype=torch.float64), 320, 240)
+CAMERA = Camera(
+    torch.tensor([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]], dtype=torch.float64), 320, 240
+)
 HALF = 0.3  # of the cube's sides, in the model's units; one of them is UNIT m
 UNIT = 0.25
-FRONT, WALL = (3 - HALF) * UNIT, 2.0  # m, depth of the cube's front side and of what is behind it
+FRONT, WALL = (
+    (3 - HALF) * UNIT,
+    2.0,
+)  # m, depth of the cube's front side and of what is behind it
 
 
 def cube() -> CategoryModel:
-    corners = torch.tensor([[x, y, z] for x in (-HALF, HALF) for y in (-HALF, HALF) for z in (-HALF, HALF)])
-    sides = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
-    triangles = torch.tensor([corner for a, b, c, d in sides for corner in ((a, b, c), (a, c, d))])
+    corners = torch.tensor(
+        [[x, y, z] for x in (-HALF, HALF) for y in (-HALF, HALF) for z in (-HALF, HALF)]
+    )
+    sides = [
+        (0, 1, 3, 2),
+        (4, 6, 7, 5),
+        (0, 4, 5, 1),
+        (2, 3, 7, 6),
+        (0, 2, 6, 4),
+        (1, 5, 7, 3),
+    ]
+    triangles = torch.tensor(
+        [corner for a, b, c, d in sides for corner in ((a, b, c), (a, c, d))]
+    )
     unit = torch.nn.functional.normalize(torch.ones(8, 4), dim=1)
     return CategoryModel("cube", corners, triangles, unit, unit[:1], {})
 
@@ -31,15 +47,26 @@ def cube() -> CategoryModel:
 def seen(x: float = 0.0, z: float = 3.0, camera: Camera = CAMERA) -> PoseEstimate:
     """A cube in the model's units, seen from the front."""
     found = estimate(pose((0.0, 0.0, 0.0), (x, 0.0, z)), size=1.0, metric=False)
-    pixels = project(camera.matrix, transform(found.cam_from_canon, cube().vertices.double()))
+    pixels = project(
+        camera.matrix, transform(found.cam_from_canon, cube().vertices.double())
+    )
     box = torch.cat([pixels.amin(0), pixels.amax(0)])
-    return PoseEstimate(**{**vars(found), "box": box, "size": torch.full((3,), 2 * HALF, dtype=torch.float64)})
+    return PoseEstimate(
+        **{
+            **vars(found),
+            "box": box,
+            "size": torch.full((3,), 2 * HALF, dtype=torch.float64),
+        }
+    )
 
 
 def picture() -> np.ndarray:
     """Depth (240, 320) m of a cube of 0.15 m before a wall."""
     depth = np.full((240, 320), WALL, np.float32)
-    low, high = (project(CAMERA.matrix, torch.tensor([[s * HALF, s * HALF, 3 - HALF]]).double())[0] for s in (-1, 1))
+    low, high = (
+        project(CAMERA.matrix, torch.tensor([[s * HALF, s * HALF, 3 - HALF]]).double())[0]
+        for s in (-1, 1)
+    )
     (x0, y0), (x1, y1) = low.round().long().tolist(), high.round().long().tolist()
     depth[y0 : y1 + 1, x0 : x1 + 1] = FRONT
     return depth
@@ -74,7 +101,10 @@ def test_what_is_before_the_object_or_has_no_depth_is_outvoted() -> None:
 
 
 def test_without_depth_that_agrees_the_scale_stays_unknown() -> None:
-    nothing, scattered = np.full((240, 320), np.nan, np.float32), np.random.default_rng(0).uniform(0.1, 100, (240, 320))
+    nothing, scattered = (
+        np.full((240, 320), np.nan, np.float32),
+        np.random.default_rng(0).uniform(0.1, 100, (240, 320)),
+    )
     outside = seen(x=50.0)
     for found in (
         measured(seen(), cube(), CAMERA, nothing),
@@ -91,10 +121,14 @@ def test_a_size_that_the_model_knows_is_not_measured_again() -> None:
 
 
 def test_depth_is_read_where_the_lens_shows_the_object() -> None:
-    lens = Camera(CAMERA.matrix, 320, 240, torch.tensor([-0.6, 0.2, 0.0, 0.0], dtype=torch.float64))
+    lens = Camera(
+        CAMERA.matrix, 320, 240, torch.tensor([-0.6, 0.2, 0.0, 0.0], dtype=torch.float64)
+    )
     side = np.linspace(-HALF, HALF, 120)
     points = np.array([(x + 1.2, y, 3 - HALF) for x in side for y in side])
-    shown = cv2.projectPoints(points, np.zeros(3), np.zeros(3), lens.matrix.numpy(), lens.distortion.numpy())[0][:, 0]
+    shown = cv2.projectPoints(
+        points, np.zeros(3), np.zeros(3), lens.matrix.numpy(), lens.distortion.numpy()
+    )[0][:, 0]
     depth = np.full((240, 320), np.nan, np.float32)
     columns, rows = shown.round().astype(int).T
     depth[rows, columns] = FRONT
@@ -108,7 +142,13 @@ def test_diameters_become_metres_and_metres_stay() -> None:
     covariance = torch.eye(6, dtype=torch.float64)
     covariance[0, 3] = covariance[3, 0] = 0.5
     turned = pose((0.0, 0.0, 180.0), (0.5, 0.0, 3.0))
-    found = PoseEstimate(**{**vars(seen()), "covariance": covariance, "alternatives": (PoseMode(turned, -1.0, covariance),)})
+    found = PoseEstimate(
+        **{
+            **vars(seen()),
+            "covariance": covariance,
+            "alternatives": (PoseMode(turned, -1.0, covariance),),
+        }
+    )
     scaled = in_metres(found, 0.25)
     assert scaled.cam_from_canon[:3, 3].tolist() == [0, 0, 0.75]
     assert scaled.size.tolist() == pytest.approx([0.15] * 3)
@@ -123,5 +163,10 @@ def test_diameters_become_metres_and_metres_stay() -> None:
 
 def test_depth_of_another_size_than_the_image_is_refused() -> None:
     picture, camera = torch.zeros(240, 320, 3, dtype=torch.uint8), CAMERA
-    with pytest.raises(InvalidInput, match=r"depth of shape \(24, 32\): that of the image, \(240, 320\), is valid"):
-        Estimator.__call__(Estimator.__new__(Estimator), picture, camera, depth=torch.zeros(24, 32))
+    with pytest.raises(
+        InvalidInput,
+        match=r"depth of shape \(24, 32\): that of the image, \(240, 320\), is valid",
+    ):
+        Estimator.__call__(
+            Estimator.__new__(Estimator), picture, camera, depth=torch.zeros(24, 32)
+        )

@@ -1,4 +1,7 @@
-"""Poses of several images become one: flips are outvoted, noise shrinks, symmetric objects do not jump."""
+"""Poses of several images become one.
+
+Flips are outvoted, noise shrinks, symmetric objects do not jump.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,13 @@ from torch import Tensor
 
 from streams import HALF_TURN, TURN, estimate, motions, noisy, orbit, pose
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import angle_between, from_parts, nearest_equivalent, rotation_from_vector, vector_from_rotation
+from uns_pose_ros.core.geometry import (
+    angle_between,
+    from_parts,
+    nearest_equivalent,
+    rotation_from_vector,
+    vector_from_rotation,
+)
 from uns_pose_ros.core.types import PoseEstimate, PoseMode, Symmetry
 from uns_pose_ros.estimation import pose_fusion
 from uns_pose_ros.estimation.pose_fusion import FusionConfig, fuse
@@ -27,18 +36,23 @@ def error(found: PoseEstimate | None, truth: Tensor) -> float:
 
 @pytest.mark.parametrize("flipped", range(5))
 @pytest.mark.parametrize("step", [0.0, 12.0])
-def test_a_flip_in_one_of_five_images_is_corrected_wherever_it_comes(flipped: int, step: float) -> None:
+def test_a_flip_in_one_of_five_images_is_corrected_wherever_it_comes(
+    flipped: int, step: float
+) -> None:
     generator = torch.Generator().manual_seed(flipped)
     cameras = orbit(5, step)
     truths = [camera @ OBJECT for camera in cameras]
-    seen = [estimate(noisy(truth @ HALF_TURN if k == flipped else truth, generator)) for k, truth in enumerate(truths)]
+    seen = [
+        estimate(noisy(truth @ HALF_TURN if k == flipped else truth, generator))
+        for k, truth in enumerate(truths)
+    ]
     assert error(seen[flipped], truths[flipped]) > 150
     assert error(fuse(seen, motions(cameras)), truths[-1]) < 15
     if step == 0:  # then the motion need not be known
         assert error(fuse(seen), truths[-1]) < 15
 
 
-def test_a_later_sure_view_resolves_what_two_unsure_ones_had_wrong_because_their_other_modes_are_kept() -> None:
+def test_a_later_sure_view_resolves_what_two_unsure_ones_had_wrong() -> None:
     truth, flipped = OBJECT, OBJECT @ HALF_TURN
     unsure = estimate(flipped, alternatives=(PoseMode(truth, -0.2),))
     sure = estimate(truth, alternatives=(PoseMode(flipped, -4.0),))
@@ -53,7 +67,10 @@ def test_a_later_sure_view_resolves_what_two_unsure_ones_had_wrong_because_their
 
 
 def test_the_score_follows_the_chance_that_the_mode_is_right() -> None:
-    """A score is quality times the chance of the mode: 0.45 where two are equal is 0.9 once the other is ruled out."""
+    """A score is quality times the chance of the mode.
+
+    0.45 where two are equal is 0.9 once the other is ruled out.
+    """
     unsure = estimate(OBJECT, 0.45, (PoseMode(OBJECT @ HALF_TURN, 0.0),))
     sure = estimate(OBJECT, 0.9, (PoseMode(OBJECT @ HALF_TURN, -9.0),))
     alone, fused = fuse([unsure]), fuse([sure, unsure])
@@ -75,7 +92,9 @@ def test_noise_of_independent_images_shrinks_and_the_covariance_says_by_how_much
         fused.append(error(answer, truths[-1]) ** 2)
         sigma.append(float(answer.covariance[3:, 3:].trace()))
     rms = math.radians((sum(fused) / 40) ** 0.5)
-    assert (sum(fused) / sum(single)) ** 0.5 == pytest.approx(1 / 3, abs=0.06)  # nine images: a third
+    assert (sum(fused) / sum(single)) ** 0.5 == pytest.approx(
+        1 / 3, abs=0.06
+    )  # nine images: a third
     assert rms == pytest.approx((sum(sigma) / 40) ** 0.5, rel=0.25)
 
 
@@ -105,7 +124,9 @@ def test_an_image_without_the_object_moves_its_pose_with_the_camera() -> None:
     assert torch.allclose(fused.cam_from_canon, cameras[2] @ OBJECT, atol=1e-9)
 
 
-def test_where_the_scale_is_unknown_the_motion_turns_the_object_and_does_not_shift_it() -> None:
+def test_where_the_scale_is_unknown_the_motion_turns_the_object_and_does_not_shift_it() -> (
+    None
+):
     cameras = orbit(2, 20.0)
     fused = fuse([estimate(cameras[0] @ OBJECT, metric=False), None], motions(cameras))
     assert fused is not None
@@ -119,7 +140,12 @@ def test_a_symmetric_object_does_not_jump_between_its_equal_poses(order: int) ->
     symmetry, seen = Symmetry(order, Z), []
     for k in range(12):
         turn = 77.0 * k if order == 0 else 360.0 / order * (k % order)
-        seen.append(estimate(noisy(OBJECT, generator) @ pose((0.0, 0.0, turn), (0.0, 0.0, 0.0)), symmetry=symmetry))
+        seen.append(
+            estimate(
+                noisy(OBJECT, generator) @ pose((0.0, 0.0, turn), (0.0, 0.0, 0.0)),
+                symmetry=symmetry,
+            )
+        )
     answers = [fuse(seen[: k + 1]) for k in range(12)]
     for before, now in itertools.pairwise(answers):
         assert before is not None
@@ -136,7 +162,11 @@ def test_an_object_that_was_turned_is_believed_after_some_images() -> None:
 
 def test_an_object_that_was_moved_is_followed_at_once() -> None:
     there = pose((0.0, 0.0, 40.0), (0.6, 0.0, 0.05))
-    fused = fuse([estimate(OBJECT)] * 10 + [estimate(there)], [torch.eye(4, dtype=torch.float64)] * 10, seconds=0.1)
+    fused = fuse(
+        [estimate(OBJECT)] * 10 + [estimate(there)],
+        [torch.eye(4, dtype=torch.float64)] * 10,
+        seconds=0.1,
+    )
     assert fused is not None
     assert float((fused.cam_from_canon - there)[:3, 3].norm()) < 0.05
 
@@ -149,21 +179,36 @@ def test_a_flipped_image_still_says_where_the_object_is() -> None:
     assert float((fused.cam_from_canon - there)[:3, 3].norm()) < 0.03
 
 
-def test_a_camera_that_walks_unknown_ways_is_followed_and_a_flip_on_the_way_is_still_outvoted() -> None:
+def test_a_camera_that_walks_unknown_ways_is_followed_and_a_flip_on_the_way_is_still_outvoted() -> (
+    None
+):
     cameras = orbit(8, 25.0)  # in steps of half a second
     truths = [camera @ OBJECT for camera in cameras]
     for flipped in (None, 7):
-        seen = [estimate(truth @ HALF_TURN if k == flipped else truth) for k, truth in enumerate(truths)]
+        seen = [
+            estimate(truth @ HALF_TURN if k == flipped else truth)
+            for k, truth in enumerate(truths)
+        ]
         assert error(fuse(seen, seconds=0.5), truths[-1]) < (10 if flipped is None else 30)
 
 
 def test_covariances_of_any_size_and_sign_do_no_harm() -> None:
     """A fit that leaves a direction open has them."""
-    wild = torch.diag(torch.tensor([1e36, -1e34, 1e-30, 0.0, 1e20, -1.0], dtype=torch.float64))
-    bad = PoseEstimate(
-        **{**vars(estimate(OBJECT)), "covariance": wild, "alternatives": (PoseMode(OBJECT @ HALF_TURN, -1.0, wild),)}
+    wild = torch.diag(
+        torch.tensor([1e36, -1e34, 1e-30, 0.0, 1e20, -1.0], dtype=torch.float64)
     )
-    fused = fuse([estimate(OBJECT), bad, bad, estimate(OBJECT)], [torch.eye(4, dtype=torch.float64)] * 3, seconds=0.1)
+    bad = PoseEstimate(
+        **{
+            **vars(estimate(OBJECT)),
+            "covariance": wild,
+            "alternatives": (PoseMode(OBJECT @ HALF_TURN, -1.0, wild),),
+        }
+    )
+    fused = fuse(
+        [estimate(OBJECT), bad, bad, estimate(OBJECT)],
+        [torch.eye(4, dtype=torch.float64)] * 3,
+        seconds=0.1,
+    )
     assert fused is not None and fused.covariance is not None
     assert error(fused, OBJECT) < 1
     assert bool((torch.linalg.eigvalsh(fused.covariance) > 0).all())
@@ -186,15 +231,25 @@ def test_what_images_give_without_covariance_goes_out_without() -> None:
 
 
 def test_logarithm_and_exponential_of_rotations_cancel() -> None:
-    vectors = torch.tensor([[0.0, 0, 0], [1e-12, 0, 0], [0.3, -0.2, 0.1], [0, 0, 3.1], [-2.0, 1.0, 0.5]], dtype=torch.float64)
-    assert torch.allclose(vector_from_rotation(rotation_from_vector(vectors)), vectors, atol=1e-9)
+    vectors = torch.tensor(
+        [[0.0, 0, 0], [1e-12, 0, 0], [0.3, -0.2, 0.1], [0, 0, 3.1], [-2.0, 1.0, 0.5]],
+        dtype=torch.float64,
+    )
+    assert torch.allclose(
+        vector_from_rotation(rotation_from_vector(vectors)), vectors, atol=1e-9
+    )
     half = vector_from_rotation(HALF_TURN[:3, :3])
     assert float(half.norm()) == pytest.approx(math.pi)
 
 
 @pytest.mark.parametrize("order", [0, 1, 3])
-def test_the_nearest_equivalent_rotation_is_the_nearest_of_a_fine_search(order: int) -> None:
-    a, b = (pose(angles, (0.0, 0.0, 0.0))[:3, :3] for angles in ((10.0, 50.0, -100.0), (-60.0, 5.0, 20.0)))
+def test_the_nearest_equivalent_rotation_is_the_nearest_of_a_fine_search(
+    order: int,
+) -> None:
+    a, b = (
+        pose(angles, (0.0, 0.0, 0.0))[:3, :3]
+        for angles in ((10.0, 50.0, -100.0), (-60.0, 5.0, 20.0))
+    )
     axis = torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64)
     steps = {0: 100000, 1: 1, 3: 3}[order]
     turns = torch.arange(steps, dtype=torch.float64) * (2 * math.pi / steps)

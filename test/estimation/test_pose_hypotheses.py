@@ -17,25 +17,47 @@ CELL = 0.03  # object diameters between neighbouring places
 def cloud(generator: torch.Generator) -> Template:
     """120 points without symmetry, all of them always visible."""
     points = (torch.rand(120, 3, generator=generator) - 0.5) * torch.tensor([1.0, 0.5, 0.4])
-    return Template(points, torch.tensor([[0.0, 0.0, 1.0]]), torch.ones(1, 120, dtype=torch.bool), points.mean(0))
+    return Template(
+        points,
+        torch.tensor([[0.0, 0.0, 1.0]]),
+        torch.ones(1, 120, dtype=torch.bool),
+        points.mean(0),
+    )
 
 
-def seen(template: Template, rotation: torch.Tensor, translation: torch.Tensor) -> torch.Tensor:
+def seen(
+    template: Template, rotation: torch.Tensor, translation: torch.Tensor
+) -> torch.Tensor:
     """Tangents (V, 2) of the template under a pose (3, 3), (3,)."""
-    return pose_refinement.project(template, rotation[None, None], translation[None, None]).tangents[0, :, 0].T
+    return (
+        pose_refinement.project(template, rotation[None, None], translation[None, None])
+        .tangents[0, :, 0]
+        .T
+    )
 
 
 def observe(
-    template: Template, rotation: torch.Tensor, translation: torch.Tensor, outliers: float, generator: torch.Generator
+    template: Template,
+    rotation: torch.Tensor,
+    translation: torch.Tensor,
+    outliers: float,
+    generator: torch.Generator,
 ) -> Places:
-    """A place for every point, half a cell of noise; some places believe in a wrong vertex instead."""
+    """A place for every point, half a cell of noise.
+
+    Some places believe in a wrong vertex instead.
+    """
     count = len(template.vertices)
-    vertex = torch.stack([torch.arange(count), torch.randint(count, (count,), generator=generator)], 1)
+    vertex = torch.stack(
+        [torch.arange(count), torch.randint(count, (count,), generator=generator)], 1
+    )
     wrong = torch.rand(count, generator=generator) < outliers
     probability = torch.tensor([[0.8, 0.1]]).repeat(count, 1)
     probability[wrong] = torch.tensor([0.05, 0.85])
     cell = CELL / float(translation[2])
-    tangents = seen(template, rotation, translation) + 0.5 * cell * torch.randn(count, 2, generator=generator)
+    tangents = seen(template, rotation, translation) + 0.5 * cell * torch.randn(
+        count, 2, generator=generator
+    )
     return Places(tangents[None], probability[None], vertex[None], torch.tensor([cell]))
 
 
@@ -44,7 +66,12 @@ def together(several: list[Places], room: int) -> Places:
     room = max(room, *(one.tangents.shape[1] for one in several))
 
     def filled(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([torch.nn.functional.pad(part, (0, 0, 0, room - part.shape[1])) for part in parts])
+        return torch.cat(
+            [
+                torch.nn.functional.pad(part, (0, 0, 0, room - part.shape[1]))
+                for part in parts
+            ]
+        )
 
     return Places(
         filled([one.tangents for one in several]),
@@ -57,25 +84,41 @@ def together(several: list[Places], room: int) -> Places:
 def search(places: Places, template: Template) -> tuple[torch.Tensor, torch.Tensor]:
     """The best pose of each crop, (B, 3, 3), (B, 3)."""
     tangents, vertex = pose_hypotheses.draw_triples(places, 300)
-    rotation, translation = pose_hypotheses.poses_from_triples(tangents, template.vertices[vertex])
+    rotation, translation = pose_hypotheses.poses_from_triples(
+        tangents, template.vertices[vertex]
+    )
     score = pose_hypotheses.rate(places, template, rotation, translation, 3.0, 0.05)
     best, found = pose_hypotheses.distinct(rotation, score, 25.0, 6)
     assert bool(found[:, 0].all())
     rotation = torch.take_along_dim(rotation, best[..., None, None], 1).transpose(0, 1)
     translation = torch.take_along_dim(translation, best[..., None], 1).transpose(0, 1)
-    rotation, translation, _ = pose_refinement.refine(places, template, rotation, translation, (3.0, 2.0, 1.5, 1.5), 0.05)
-    fit = pose_refinement.kernel(places, pose_refinement.project(template, rotation, translation), 1.5)
-    winner, crop = pose_hypotheses.agreement(fit, places.presence, 0.05).argmax(0), torch.arange(len(best))
+    rotation, translation, _ = pose_refinement.refine(
+        places, template, rotation, translation, (3.0, 2.0, 1.5, 1.5), 0.05
+    )
+    fit = pose_refinement.kernel(
+        places, pose_refinement.project(template, rotation, translation), 1.5
+    )
+    winner, crop = (
+        pose_hypotheses.agreement(fit, places.presence, 0.05).argmax(0),
+        torch.arange(len(best)),
+    )
     return rotation[winner, crop], translation[winner, crop]
 
 
 @pytest.mark.parametrize("distance", [1.6, 4.0, 30.0])
 @pytest.mark.parametrize("outliers", [0.0, 0.5])
-def test_finds_the_poses_near_and_far_with_half_of_the_places_wrong(distance: float, outliers: float) -> None:
+def test_finds_the_poses_near_and_far_with_half_of_the_places_wrong(
+    distance: float, outliers: float
+) -> None:
     generator = torch.Generator().manual_seed(3)
     template = cloud(generator)
-    truth, translation = random_rotations(4, generator).float(), torch.tensor([0.1, -0.05, distance])
-    places = together([observe(template, one, translation, outliers, generator) for one in truth], 0)
+    truth, translation = (
+        random_rotations(4, generator).float(),
+        torch.tensor([0.1, -0.05, distance]),
+    )
+    places = together(
+        [observe(template, one, translation, outliers, generator) for one in truth], 0
+    )
     rotation, moved = search(places, template)
     assert float(angle_between(rotation, truth).max()) < 6.0
     assert float((moved[:, 2] / distance - 1).abs().max()) < 0.1
@@ -84,10 +127,15 @@ def test_finds_the_poses_near_and_far_with_half_of_the_places_wrong(distance: fl
 def test_a_crop_is_answered_as_it_would_be_alone() -> None:
     generator = torch.Generator().manual_seed(5)
     template = cloud(generator)
-    poses = [(one, torch.tensor([0.0, 0.1, 3.0])) for one in random_rotations(3, generator).float()]
+    poses = [
+        (one, torch.tensor([0.0, 0.1, 3.0]))
+        for one in random_rotations(3, generator).float()
+    ]
     several = [observe(template, *pose, 0.2, generator) for pose in poses]
     one = several[1]
-    several[1] = Places(one.tangents[:, :50], one.probability[:, :50], one.vertex[:, :50], one.cell)
+    several[1] = Places(
+        one.tangents[:, :50], one.probability[:, :50], one.vertex[:, :50], one.cell
+    )
     rotation, moved = search(together(several, 150), template)
     for k, one in enumerate(several):
         alone, there = search(one, template)
@@ -98,30 +146,44 @@ def test_a_crop_is_answered_as_it_would_be_alone() -> None:
 def test_some_of_the_places_are_spread_over_all_that_show_something() -> None:
     generator = torch.Generator().manual_seed(5)
     template = cloud(generator)
-    places = together([observe(template, torch.eye(3), torch.tensor([0.0, 0.0, 3.0]), 0.0, generator)], 300)
+    places = together(
+        [observe(template, torch.eye(3), torch.tensor([0.0, 0.0, 3.0]), 0.0, generator)],
+        300,
+    )
     assert places.count.tolist() == [120]
     few = places.some(40, 1)
-    assert few.vertex[0, :, 0].tolist() == (torch.arange(40) * 119 / 39).round().long().tolist()
+    assert (
+        few.vertex[0, :, 0].tolist()
+        == (torch.arange(40) * 119 / 39).round().long().tolist()
+    )
     all_of_them = places.some(200, 2)  # more than there are
     assert torch.equal(all_of_them.vertex[0, :120], places.vertex[0, :120])
     assert all_of_them.count.tolist() == [120]
 
 
-def test_a_triple_without_noise_gives_the_weak_perspective_pose_and_its_mirror_image() -> None:
+def test_a_triple_without_noise_gives_the_weak_perspective_pose_and_its_mirror_image() -> (
+    None
+):
     generator = torch.Generator().manual_seed(0)
     truth = random_rotations(20, generator).float()
     model = torch.randn(20, 3, 3, generator=generator)
     image = (model @ truth.mT)[..., :2] * 0.25 + torch.tensor([0.3, -0.2])
-    rotation, translation = (both[0] for both in pose_hypotheses.poses_from_triples(image[None], model[None]))
+    rotation, translation = (
+        both[0] for both in pose_hypotheses.poses_from_triples(image[None], model[None])
+    )
     errors = angle_between(rotation.view(2, 20, 3, 3), truth).amin(0)
     assert float(errors.max()) < 0.5
     assert torch.allclose(pose_hypotheses.orthonormal(rotation), rotation, atol=1e-3)
     assert torch.allclose(
-        (translation[:20, 2] + (rotation[:20] @ model.mean(1)[..., None])[:, 2, 0]), torch.full((20,), 4.0), rtol=1e-3
+        (translation[:20, 2] + (rotation[:20] @ model.mean(1)[..., None])[:, 2, 0]),
+        torch.full((20,), 4.0),
+        rtol=1e-3,
     )
 
 
-def test_refinement_converges_to_the_truth_and_its_information_is_that_of_the_projection() -> None:
+def test_refinement_converges_to_the_truth_and_its_information_is_that_of_the_projection() -> (
+    None
+):
     generator = torch.Generator().manual_seed(1)
     template = cloud(generator)
     truth = random_rotations(1, generator)[0].float()
@@ -129,28 +191,48 @@ def test_refinement_converges_to_the_truth_and_its_information_is_that_of_the_pr
     tangents = seen(template, truth, translation)
     count = len(template.vertices)
     places = Places(
-        tangents[None], torch.full((1, count, 1), 0.95), torch.arange(count)[None, :, None], torch.tensor([CELL / 2.5])
+        tangents[None],
+        torch.full((1, count, 1), 0.95),
+        torch.arange(count)[None, :, None],
+        torch.tensor([CELL / 2.5]),
     )
     start = rotation_from_vector(torch.tensor([[0.1, -0.1, 0.15]])) @ truth
     rotation, moved, information = pose_refinement.refine(
-        places, template, start[None], translation[None, None] + 0.05, (6.0, 6.0, 3.0, 2.0, 1.0, 1.0), 0.01
+        places,
+        template,
+        start[None],
+        translation[None, None] + 0.05,
+        (6.0, 6.0, 3.0, 2.0, 1.0, 1.0),
+        0.01,
     )
     assert float(angle_between(rotation[0, 0], truth)) < 0.05
     assert torch.allclose(moved[0, 0], translation, atol=2e-3)
 
     def motion(vector: torch.Tensor) -> torch.Tensor:
-        return seen(template, rotation_from_vector(vector[3:]) @ rotation[0, 0], moved[0, 0] + vector[:3]).flatten()
+        return seen(
+            template,
+            rotation_from_vector(vector[3:]) @ rotation[0, 0],
+            moved[0, 0] + vector[:3],
+        ).flatten()
 
-    slope = torch.autograd.functional.jacobian(motion, torch.zeros(6))  # every place is its vertex with a weight near 0.94
+    slope = torch.autograd.functional.jacobian(
+        motion, torch.zeros(6)
+    )  # every place is its vertex with a weight near 0.94
     weight = 0.95 * 0.95 / (0.95 + 0.95 * 0.01)
     assert torch.allclose(information[0, 0], weight * slope.T @ slope, rtol=0.01, atol=0.01)
 
 
-def test_distinct_keeps_the_best_of_each_neighbourhood_and_says_where_nothing_is_left() -> None:
+def test_distinct_keeps_the_best_of_each_neighbourhood_and_says_where_nothing_is_left() -> (
+    None
+):
     turns = torch.tensor([0.0, 5.0, 90.0, 95.0, 180.0]).deg2rad()
     rotation = rotation_from_vector(turns[:, None] * torch.tensor([0.0, 0.0, 1.0]))
-    score = torch.tensor([[1.0, 2.0, 0.5, 0.1, 1.5], [-torch.inf, -torch.inf, -torch.inf, 0.1, -torch.inf]])
-    chosen, found = pose_hypotheses.distinct(torch.stack([rotation, rotation]), score, 25.0, 4)
+    score = torch.tensor(
+        [[1.0, 2.0, 0.5, 0.1, 1.5], [-torch.inf, -torch.inf, -torch.inf, 0.1, -torch.inf]]
+    )
+    chosen, found = pose_hypotheses.distinct(
+        torch.stack([rotation, rotation]), score, 25.0, 4
+    )
     assert chosen[0, :3].tolist() == [1, 4, 2]
     assert found.tolist() == [[True, True, True, False], [True, False, False, False]]
     assert int(chosen[1, 0]) == 3
@@ -161,14 +243,25 @@ def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
     generator = torch.Generator().manual_seed(1)
     known = cloud(generator)
     template = Template(
-        known.vertices.to("meta"), known.directions.to("meta"), known.visible.to("meta"), known.centre.to("meta")
+        known.vertices.to("meta"),
+        known.directions.to("meta"),
+        known.visible.to("meta"),
+        known.centre.to("meta"),
     )
     config = EstimatorConfig(places=60)
-    camera = Camera(torch.tensor([[300.0, 0, 112], [0, 300, 112], [0, 0, 1]], dtype=torch.float64), 224, 224)
+    camera = Camera(
+        torch.tensor([[300.0, 0, 112], [0, 300, 112], [0, 0, 1]], dtype=torch.float64),
+        224,
+        224,
+    )
     probability = torch.zeros(3, 32, 32, 120, device="meta")
     crop_from_image = torch.eye(3, dtype=torch.float64).expand(3, 3, 3)
-    view = pose_solver.look(probability, probability.sum(-1), 224, crop_from_image, camera, config)
-    told = pose_solver.explain(view, template, *pose_solver.hypotheses(view.places, template, config), config)
+    view = pose_solver.look(
+        probability, probability.sum(-1), 224, crop_from_image, camera, config
+    )
+    told = pose_solver.explain(
+        view, template, *pose_solver.hypotheses(view.places, template, config), config
+    )
     assert told.device.type == "meta"
     modes = pose_solver.received(torch.zeros(told.shape))
     assert modes.rotation.shape == (3, config.modes + 3, 3, 3)

@@ -44,34 +44,61 @@ def test_a_wrong_depth_does_not_cost_the_number() -> None:
     assert numbers(tracker, [car(0.5, depth=1.4), car(0.1, depth=0.7)], TENTH) == [1, 0]
 
 
-def test_an_object_is_tentative_then_tracked_then_lost_and_comes_back_with_its_number() -> None:
+def test_an_object_is_tentative_then_tracked_then_lost_and_comes_back_with_its_number() -> (
+    None
+):
     tracker = Tracker(TrackerConfig(memory=1.0, confirm=2))
-    assert [track.state for track in tracker.update([car(0.0)], 0)] == [TrackState.TENTATIVE]
-    assert [track.state for track in tracker.update([car(0.0)], TENTH)] == [TrackState.TRACKED]
+    assert [track.state for track in tracker.update([car(0.0)], 0)] == [
+        TrackState.TENTATIVE
+    ]
+    assert [track.state for track in tracker.update([car(0.0)], TENTH)] == [
+        TrackState.TRACKED
+    ]
     assert tracker.update([], 2 * TENTH) == []
-    assert [(track.state, track.number, track.seen) for track in tracker.tracks] == [(TrackState.LOST, 0, TENTH)]
+    assert [(track.state, track.number, track.seen) for track in tracker.tracks] == [
+        (TrackState.LOST, 0, TENTH)
+    ]
     (back,) = tracker.update([car(0.01)], 9 * TENTH)
     assert (back.number, back.state, back.sightings) == (0, TrackState.TRACKED, 3)
-    assert numbers(tracker, [car(0.0)], 20 * TENTH) == [1]  # out of sight for longer than the memory
+    assert numbers(tracker, [car(0.0)], 20 * TENTH) == [
+        1
+    ]  # out of sight for longer than the memory
     assert len(tracker.tracks) == 1
 
 
 def test_a_size_that_depth_has_shown_once_is_kept_where_an_image_does_not_show_it() -> None:
     tracker = Tracker()
-    unknown = estimate(pose((0.0, 0.0, 0.0), (0.0, 0.0, 5.0)), size=1.0, metric=False)  # five diameters away
+    unknown = estimate(
+        pose((0.0, 0.0, 0.0), (0.0, 0.0, 5.0)), size=1.0, metric=False
+    )  # five diameters away
     measured = estimate(pose((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)), size=0.2)
-    found = [tracker.update([seen], k * TENTH)[0] for k, seen in enumerate([unknown, measured, unknown, unknown])]
+    found = [
+        tracker.update([seen], k * TENTH)[0]
+        for k, seen in enumerate([unknown, measured, unknown, unknown])
+    ]
     assert [track.number for track in found] == [0, 0, 0, 0]
     assert [track.estimate.metric for track in found] == [False, True, True, True]
-    assert [float(track.estimate.cam_from_canon[2, 3]) for track in found] == pytest.approx([5, 1, 1, 1], rel=1e-6)
-    assert [float(track.estimate.size.norm()) for track in found] == pytest.approx([1, 0.2, 0.2, 0.2])
+    assert [float(track.estimate.cam_from_canon[2, 3]) for track in found] == pytest.approx(
+        [5, 1, 1, 1], rel=1e-6
+    )
+    assert [float(track.estimate.size.norm()) for track in found] == pytest.approx(
+        [1, 0.2, 0.2, 0.2]
+    )
 
 
 def test_a_lost_object_is_expected_where_the_cameras_motion_brings_it() -> None:
-    cameras = [pose((0.0, 5.0 * k, 0.0), (0.0, 0.0, 0.0)) for k in range(6)]  # turning on the spot
-    left, right = pose((0.0, 0.0, 0.0), (-0.45, 0.0, 1.0)), pose((0.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+    cameras = [
+        pose((0.0, 5.0 * k, 0.0), (0.0, 0.0, 0.0)) for k in range(6)
+    ]  # turning on the spot
+    left, right = (
+        pose((0.0, 0.0, 0.0), (-0.45, 0.0, 1.0)),
+        pose((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
+    )
     tracker = Tracker()
-    assert [t.number for t in tracker.update([estimate(left), estimate(right)], 0)] == [0, 1]
+    assert [t.number for t in tracker.update([estimate(left), estimate(right)], 0)] == [
+        0,
+        1,
+    ]
     for k in range(1, 5):
         tracker.update([], k * TENTH, motions(cameras)[k - 1])
     expected = cameras[4] @ left
@@ -99,7 +126,9 @@ def test_a_stream_with_flips_is_answered_without_them_and_with_less_noise() -> N
         seen = noisy(camera @ HALF_TURN if k % 5 == 3 else camera, generator)
         (track,) = tracker.update([estimate(seen)], k * TENTH, step[k - 1] if k else None)
         alone.append(float(angle_between(seen[:3, :3], camera[:3, :3])))
-        fused.append(float(angle_between(track.estimate.cam_from_canon[:3, :3], camera[:3, :3])))
+        fused.append(
+            float(angle_between(track.estimate.cam_from_canon[:3, :3], camera[:3, :3]))
+        )
     assert sum(error > 90 for error in alone) == 8
     assert max(fused[1:]) < 25
     assert sorted(fused)[20] < 0.7 * sorted(alone)[20]

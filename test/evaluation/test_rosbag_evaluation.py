@@ -1,4 +1,6 @@
-"""A recorded bag gives the poses that the Estimator gives for its pictures, and the figures that these deserve."""
+"""A recorded bag gives the poses that the Estimator gives for its pictures, and the figures that
+these deserve.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,13 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import rosbag_evaluation, rosbag_export, rosbag_plot
-from uns_pose_ros.evaluation.rosbag_evaluation import Answer, BagConfig, fit_truth_from_canon, read_answers, summarise
+from uns_pose_ros.evaluation.rosbag_evaluation import (
+    Answer,
+    BagConfig,
+    fit_truth_from_canon,
+    read_answers,
+    summarise,
+)
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
@@ -48,7 +56,9 @@ IDENTITY = torch.eye(4, dtype=torch.float64)
 
 def map_from_cam(k: int) -> Tensor:
     """A camera that looks at the object's place and turns by 4 degrees a picture."""
-    away = pose((0.0, 0.0, 4.0 * k), (0.5, 0.1, 0.0)) @ pose((-110.0, 0.0, 0.0), (0.0, -1.2, 0.4))
+    away = pose((0.0, 0.0, 4.0 * k), (0.5, 0.1, 0.0)) @ pose(
+        (-110.0, 0.0, 0.0), (0.0, -1.2, 0.4)
+    )
     return away
 
 
@@ -57,23 +67,42 @@ def true_pose(k: int) -> Tensor:
 
 
 def car() -> CategoryModel:
-    vertices = torch.tensor([[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]])
+    vertices = torch.tensor(
+        [[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]]
+    )
     unit = torch.nn.functional.normalize(torch.ones(4, 8), dim=1)
     return CategoryModel(
-        "car", vertices, torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]]), unit, unit[:1], {}, diameter=0.2
+        "car",
+        vertices,
+        torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]]),
+        unit,
+        unit[:1],
+        {},
+        diameter=0.2,
     )
 
 
 class Scripted:
-    """Answers picture k (of grey 10 k) with the true pose, `flipped` some, with nothing in those `missed`."""
+    """Answers picture k (of grey 10 k) with the true pose, `flipped` some, with nothing in those
+    `missed`.
+    """
 
-    def __init__(self, flipped: Sequence[int] = (), missed: Sequence[int] = (), canon_from_own: Tensor = IDENTITY) -> None:
+    def __init__(
+        self,
+        flipped: Sequence[int] = (),
+        missed: Sequence[int] = (),
+        canon_from_own: Tensor = IDENTITY,
+    ) -> None:
         self.models = (car(),)
         self._flipped, self._missed, self._turn = flipped, missed, canon_from_own
         self.depths: dict[int, np.ndarray] = {}  # given, by picture
 
     def __call__(
-        self, image: np.ndarray, camera: Camera, regions: None = None, depth: np.ndarray | None = None
+        self,
+        image: np.ndarray,
+        camera: Camera,
+        regions: None = None,
+        depth: np.ndarray | None = None,
     ) -> list[PoseEstimate]:
         k = int(image[0, 0, 0]) // 10
         if depth is not None:
@@ -81,14 +110,23 @@ class Scripted:
         if k in self._missed:
             return []
         truth = true_pose(k) @ self._turn
-        return [estimate(truth @ HALF_TURN if k in self._flipped else truth, score=0.3 if k in self._flipped else 0.8)]
+        return [
+            estimate(
+                truth @ HALF_TURN if k in self._flipped else truth,
+                score=0.3 if k in self._flipped else 0.8,
+            )
+        ]
 
 
 @pytest.fixture
 def bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """20 pictures, one every 0.1 s, with the camera's way in map and the object's on TF and on /truth."""
+    """20 pictures, one every 0.1 s, with the camera's way in map and the object's on TF and on
+    /truth.
+    """
     monkeypatch.setitem(bag_writer.KINDS, "/truth", rosbag_evaluation.POSE)
-    messages: list[tuple[str, float, Any]] = [("/cam/camera_info", 100.0, camera_info(100.0))]
+    messages: list[tuple[str, float, Any]] = [
+        ("/cam/camera_info", 100.0, camera_info(100.0))
+    ]
     for k in range(20):
         at = 100 + k / 10
         tf = [
@@ -97,10 +135,25 @@ def bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ]
         messages.append(("/tf", at, make("tf2_msgs/msg/TFMessage", transforms=tf)))
         parts = transform(at, "map", "", OBJECT.numpy()).transform
-        position = make("geometry_msgs/msg/Point", x=parts.translation.x, y=parts.translation.y, z=parts.translation.z)
-        placed = make("geometry_msgs/msg/Pose", position=position, orientation=parts.rotation)
-        messages.append(("/truth", at, make(rosbag_evaluation.POSE, header=header(at, "map"), pose=placed)))
-        messages.append(("/cam/image_raw", at, raw(at, np.full((48, 64, 3), 10 * k, np.uint8))))
+        position = make(
+            "geometry_msgs/msg/Point",
+            x=parts.translation.x,
+            y=parts.translation.y,
+            z=parts.translation.z,
+        )
+        placed = make(
+            "geometry_msgs/msg/Pose", position=position, orientation=parts.rotation
+        )
+        messages.append(
+            (
+                "/truth",
+                at,
+                make(rosbag_evaluation.POSE, header=header(at, "map"), pose=placed),
+            )
+        )
+        messages.append(
+            ("/cam/image_raw", at, raw(at, np.full((48, 64, 3), 10 * k, np.uint8)))
+        )
     topics = {"/cam/image_raw", "/cam/camera_info", "/tf", "/truth"}
     write_bag(tmp_path / "bag", StoragePlugin.MCAP, topics, messages=messages)
     return tmp_path / "bag"
@@ -111,7 +164,8 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 def answers_of(bag: Path, estimator: Scripted, **settings: Any) -> list[Answer]:
-    return read_answers(bag, estimator, BagConfig(**settings), silent)  # type: ignore[arg-type]  # answers like one
+    # answers like one
+    return read_answers(bag, estimator, BagConfig(**settings), silent)  # type: ignore[arg-type]
 
 
 def figures(bag: Path, estimator: Scripted, **settings: Any) -> dict[str, Any]:
@@ -135,20 +189,28 @@ def test_errors_losses_and_jitter_are_counted(bag: Path) -> None:
 
 
 def test_fusion_with_the_cameras_known_motion_removes_the_flips(bag: Path) -> None:
-    result = figures(bag, Scripted(flipped=[3, 10]), truth_frame="thing", fixed_frame="map", fuse=True)
+    result = figures(
+        bag, Scripted(flipped=[3, 10]), truth_frame="thing", fixed_frame="map", fuse=True
+    )
     assert result["acc10"] == 100
     assert result["jitter"]["deg"]["max"] < 1
 
 
-def test_the_truth_may_be_a_topic_or_an_object_at_rest_and_all_say_the_same(bag: Path, tmp_path: Path) -> None:
-    (tmp_path / "rest.json").write_text(json.dumps({"frame": "map", "pose": OBJECT.tolist()}))
+def test_the_truth_may_be_a_topic_or_an_object_at_rest_and_all_say_the_same(
+    bag: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rest.json").write_text(
+        json.dumps({"frame": "map", "pose": OBJECT.tolist()})
+    )
     for settings in ({"truth_topic": "/truth"}, {"truth_pose": tmp_path / "rest.json"}):
         result = figures(bag, Scripted(flipped=[3]), **settings)
         assert (result["with_truth"], result["acc10"]) == (20, 95.0)
         assert result["translation_m"]["max"] < 1e-4
 
 
-def test_without_truth_jitter_is_told_against_the_cameras_motion_or_rest_and_accuracies_are_not(bag: Path) -> None:
+def test_without_truth_jitter_is_told_against_the_cameras_motion_or_rest_and_accuracies_are_not(
+    bag: Path,
+) -> None:
     result = figures(bag, Scripted(), fixed_frame="map")
     assert result["acc30"] is None
     assert result["with_truth"] == 0
@@ -161,14 +223,18 @@ def test_without_truth_jitter_is_told_against_the_cameras_motion_or_rest_and_acc
 
 def test_a_model_with_another_frame_than_the_truth_is_fitted_on_demand(bag: Path) -> None:
     turn = pose((10.0, 80.0, -30.0), (0.02, 0.0, 0.01))
-    answers = answers_of(bag, Scripted(flipped=[3, 10], canon_from_own=turn), truth_frame="thing")
+    answers = answers_of(
+        bag, Scripted(flipped=[3, 10], canon_from_own=turn), truth_frame="thing"
+    )
     assert summarise(answers, car(), IDENTITY)["acc30"] == 0
     fitted = fit_truth_from_canon(answers, car())
     assert torch.allclose(fitted, turn, atol=1e-5)
     assert summarise(answers, car(), fitted)["acc10"] == 90
 
 
-@pytest.mark.parametrize("wanted", ["/cam/depth/image_raw", "/cam/depth/image_raw/compressedDepth"])
+@pytest.mark.parametrize(
+    "wanted", ["/cam/depth/image_raw", "/cam/depth/image_raw/compressedDepth"]
+)
 @pytest.mark.parametrize("late", [-0.25, 0.0, 0.25], ids=["before", "with", "after"])
 def test_each_picture_gets_the_depth_of_its_stamp_whichever_is_recorded_first(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, wanted: str, late: float
@@ -178,43 +244,65 @@ def test_each_picture_gets_the_depth_of_its_stamp_whichever_is_recorded_first(
     make_depth = compressed_depth if wanted.endswith("compressedDepth") else raw_depth
     for k in range(10):
         at = 100 + k / 10
-        messages.append(("/cam/image_raw", at, raw(at, np.full((48, 64, 3), 10 * k, np.uint8))))
+        messages.append(
+            ("/cam/image_raw", at, raw(at, np.full((48, 64, 3), 10 * k, np.uint8)))
+        )
         if k not in (3, 9):
             messages.append((wanted, at + late, make_depth(at, depth_of(k))))
     messages.sort(key=lambda one: one[1])
-    write_bag(tmp_path / "bag", StoragePlugin.SQLITE3, {one[0] for one in messages}, messages=messages)
+    write_bag(
+        tmp_path / "bag",
+        StoragePlugin.SQLITE3,
+        {one[0] for one in messages},
+        messages=messages,
+    )
     find = Scripted()
     answers = answers_of(tmp_path / "bag", find, depth_topic="/cam/depth/image_raw")
     assert list(find.depths) == [0, 1, 2, 4, 5, 6, 7, 8]
     for k, given in find.depths.items():
         assert np.isnan(given[:8, :8]).all()
         assert np.allclose(given[8:], depth_of(k)[8:] / 1000)
-    assert [round((answer.stamp / 1e9 - 100) * 10) for answer in answers] == list(find.depths)
+    assert [round((answer.stamp / 1e9 - 100) * 10) for answer in answers] == list(
+        find.depths
+    )
     assert "2 pictures left out; the first: no depth of its stamp" in caplog.text
     with pytest.raises(InvalidInput, match="no depth images on '/nothing'"):
         answers_of(tmp_path / "bag", find, depth_topic="/nothing")
 
 
 def test_every_nth_picture_is_enough_for_a_look(bag: Path) -> None:
-    assert [a.stamp for a in answers_of(bag, Scripted(), every=7)] == [(100_000 + 100 * k) * 10**6 for k in (0, 7, 14)]
+    assert [a.stamp for a in answers_of(bag, Scripted(), every=7)] == [
+        (100_000 + 100 * k) * 10**6 for k in (0, 7, 14)
+    ]
 
 
 @pytest.mark.parametrize("name", ["out.mcap", "out"])
-def test_the_results_bag_holds_the_poses_under_the_pictures_stamps(bag: Path, tmp_path: Path, name: str) -> None:
+def test_the_results_bag_holds_the_poses_under_the_pictures_stamps(
+    bag: Path, tmp_path: Path, name: str
+) -> None:
     answers = answers_of(bag, Scripted(missed=[5]))
     rosbag_export.write_bag(tmp_path / name, answers, car())
-    with AnyReader([tmp_path / name], default_typestore=rosbag_export.typestore()) as reader:
+    with AnyReader(
+        [tmp_path / name], default_typestore=rosbag_export.typestore()
+    ) as reader:
         counts = {topic: info.msgcount for topic, info in reader.topics.items()}
         messages: list[tuple[str, int, Any]] = [
-            (c.topic, stamp, reader.deserialize(data, c.msgtype)) for c, stamp, data in reader.messages()
+            (c.topic, stamp, reader.deserialize(data, c.msgtype))
+            for c, stamp, data in reader.messages()
         ]
     assert counts == {"/tf": 19, rosbag_export.TOPIC: 20}
-    sent = {stamp: message.transforms[0] for topic, stamp, message in messages if topic == "/tf"}
+    sent = {
+        stamp: message.transforms[0] for topic, stamp, message in messages if topic == "/tf"
+    }
     one = sent[100_400 * 10**6]
     assert (one.header.frame_id, one.child_frame_id) == ("cam_optical", "car_0")
     shift = one.transform.translation
     assert [shift.x, shift.y, shift.z] == pytest.approx(true_pose(4)[:3, 3].tolist())
-    detections = {stamp: message.detections for topic, stamp, message in messages if topic == rosbag_export.TOPIC}
+    detections = {
+        stamp: message.detections
+        for topic, stamp, message in messages
+        if topic == rosbag_export.TOPIC
+    }
     assert len(detections[100_500 * 10**6]) == 0
     (detection,) = detections[100_400 * 10**6]
     assert (detection.id, detection.results[0].hypothesis.class_id) == ("0", "car")
@@ -222,39 +310,62 @@ def test_the_results_bag_holds_the_poses_under_the_pictures_stamps(bag: Path, tm
         rosbag_export.write_bag(tmp_path / name, answers, car())
 
 
-def test_the_bop_file_holds_every_estimate_in_millimetres(bag: Path, tmp_path: Path) -> None:
+def test_the_bop_file_holds_every_estimate_in_millimetres(
+    bag: Path, tmp_path: Path
+) -> None:
     rosbag_export.write_bop(tmp_path / "bop.csv", answers_of(bag, Scripted(missed=[5])))
     with (tmp_path / "bop.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 19
     fifth = rows[5]  # the sixth picture shows nothing
     assert (fifth["scene_id"], fifth["im_id"], fifth["obj_id"]) == ("1", "6", "1")
-    assert [float(x) for x in fifth["t"].split()] == pytest.approx((1000 * true_pose(6)[:3, 3]).tolist(), abs=1e-3)
-    assert [float(x) for x in fifth["R"].split()] == pytest.approx(true_pose(6)[:3, :3].flatten().tolist(), abs=1e-6)
+    assert [float(x) for x in fifth["t"].split()] == pytest.approx(
+        (1000 * true_pose(6)[:3, 3]).tolist(), abs=1e-3
+    )
+    assert [float(x) for x in fifth["R"].split()] == pytest.approx(
+        true_pose(6)[:3, :3].flatten().tolist(), abs=1e-6
+    )
 
 
-def test_the_errors_of_every_picture_are_listed_and_drawn(bag: Path, tmp_path: Path) -> None:
+def test_the_errors_of_every_picture_are_listed_and_drawn(
+    bag: Path, tmp_path: Path
+) -> None:
     answers = answers_of(bag, Scripted(flipped=[3], missed=[5]), truth_frame="thing")
     errors = rosbag_evaluation.errors_of(answers, car(), IDENTITY)
-    assert [error is not None and error.found for error in errors] == [k != 5 for k in range(20)]
+    assert [error is not None and error.found for error in errors] == [
+        k != 5 for k in range(20)
+    ]
     listed = rosbag_export.records(answers, errors, IDENTITY)
     assert [k for k, record in enumerate(listed) if record.get("error_deg", 0) > 1] == [3]
     assert "error_deg" not in listed[5]
     rosbag_plot.write_plot(tmp_path / "plot.svg", answers, errors)
     drawn = (tmp_path / "plot.svg").read_text()
-    assert all(f"<!-- {label} -->" in drawn for label in ("rotation error (°)", "translation error (m)", "time a picture (s)"))
+    assert all(
+        f"<!-- {label} -->" in drawn
+        for label in ("rotation error (°)", "translation error (m)", "time a picture (s)")
+    )
     assert "no truth" not in drawn
     unknown = answers_of(bag, Scripted())
-    rosbag_plot.write_plot(tmp_path / "plot.svg", unknown, rosbag_evaluation.errors_of(unknown, car(), IDENTITY))
+    rosbag_plot.write_plot(
+        tmp_path / "plot.svg",
+        unknown,
+        rosbag_evaluation.errors_of(unknown, car(), IDENTITY),
+    )
     assert "no truth is known" in (tmp_path / "plot.svg").read_text()
-    with pytest.raises(InvalidInput, match="plot.jpg: a name that ends with .png, .svg, .pdf is valid"):
+    with pytest.raises(
+        InvalidInput, match="plot.jpg: a name that ends with .png, .svg, .pdf is valid"
+    ):
         rosbag_plot.write_plot(tmp_path / "plot.jpg", answers, errors)
 
 
 def test_what_cannot_be_true_is_refused_with_one_line(bag: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="truth_frame and truth_topic both say what is true"):
+    with pytest.raises(
+        InvalidInput, match="truth_frame and truth_topic both say what is true"
+    ):
         BagConfig(truth_frame="a", truth_topic="/b")
-    with pytest.raises(InvalidInput, match=r"/tf has no frame 'cup'; its frames: cam_optical, map, thing"):
+    with pytest.raises(
+        InvalidInput, match=r"/tf has no frame 'cup'; its frames: cam_optical, map, thing"
+    ):
         answers_of(bag, Scripted(), truth_frame="cup")
     with pytest.raises(InvalidInput, match="topics with one: /truth"):
         answers_of(bag, Scripted(), truth_topic="/tf")
@@ -268,9 +379,24 @@ def test_a_bag_of_photographs_gives_the_estimators_poses(
 ) -> None:
     frames = load_video(CLIP).frames[:3]
     write_photographs(tmp_path / "photos", frames)
-    words = ["evaluate", "bag", str(chair_model), str(tmp_path / "photos"), "--device", "cpu", "--json", "-"]
-    written = {"--results": tmp_path / "out.mcap", "--bop": tmp_path / "bop.csv", "--plot": tmp_path / "plot.png"}
-    assert main.main([*words, *(str(word) for pair in written.items() for word in pair)]) == 0
+    words = [
+        "evaluate",
+        "bag",
+        str(chair_model),
+        str(tmp_path / "photos"),
+        "--device",
+        "cpu",
+        "--json",
+        "-",
+    ]
+    written = {
+        "--results": tmp_path / "out.mcap",
+        "--bop": tmp_path / "bop.csv",
+        "--plot": tmp_path / "plot.png",
+    }
+    assert (
+        main.main([*words, *(str(word) for pair in written.items() for word in pair)]) == 0
+    )
     result = json.loads(capsys.readouterr().out)
     find = Estimator(artifacts.load_model(chair_model), device="cpu")
     assert result["images"] == 3
@@ -280,5 +406,7 @@ def test_a_bag_of_photographs_gives_the_estimators_poses(
         assert ("score" in record) == bool(direct)
         if direct:
             assert record["score"] == pytest.approx(direct[0].score, abs=1e-4)
-            assert np.allclose(record["cam_from_canon"], direct[0].cam_from_canon, atol=1e-4)
+            assert np.allclose(
+                record["cam_from_canon"], direct[0].cam_from_canon, atol=1e-4
+            )
     assert all(path.is_file() for path in written.values())

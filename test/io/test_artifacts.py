@@ -40,7 +40,10 @@ def a_model() -> CategoryModel:
         triangles=TETRAHEDRON,
         bank=torch.randn(4, 5, generator=generator),
         clutter=torch.randn(2, 5, generator=generator),
-        head={"conv.weight": torch.randn(3, 3, generator=generator), "conv.bias": torch.zeros(3)},
+        head={
+            "conv.weight": torch.randn(3, 3, generator=generator),
+            "conv.bias": torch.zeros(3),
+        },
         symmetry=Symmetry(2, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)),
         diameter=0.12,
         provenance=PROVENANCE,
@@ -66,7 +69,9 @@ def assert_equal(a: object, b: object) -> None:
         elif isinstance(left, Symmetry):
             assert left.order == right.order and torch.equal(left.axis, right.axis)
         elif field.name == "head":
-            assert left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+            assert left.keys() == right.keys() and all(
+                torch.equal(left[k], right[k]) for k in left
+            )
         else:
             assert left == right, field.name
 
@@ -105,13 +110,20 @@ def test_a_missing_json_file_is_named(tmp_path: Path) -> None:
 
 def test_the_hash_of_a_file_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
-    assert artifacts.file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        artifacts.file_hash(tmp_path / "a")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 def test_a_fingerprint_depends_on_values_and_not_on_their_order() -> None:
-    assert artifacts.fingerprint(a=1, b={"x": 1, "y": (2, 3)}) == artifacts.fingerprint(b={"y": [2, 3], "x": 1}, a=1)
+    assert artifacts.fingerprint(a=1, b={"x": 1, "y": (2, 3)}) == artifacts.fingerprint(
+        b={"y": [2, 3], "x": 1}, a=1
+    )
     assert artifacts.fingerprint(a=1) != artifacts.fingerprint(a=2)
-    assert artifacts.fingerprint(a=Symmetry.__name__) != artifacts.fingerprint(b=Symmetry.__name__)
+    assert artifacts.fingerprint(a=Symmetry.__name__) != artifacts.fingerprint(
+        b=Symmetry.__name__
+    )
 
 
 def test_a_feature_mesh_comes_back_exactly_with_its_provenance(tmp_path: Path) -> None:
@@ -152,9 +164,16 @@ def test_an_alignment_comes_back_exactly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("canon_from_obj", [[1, 0], [0, 1]]), ("confidence", "high"), ("confidence", float("nan")), ("residual_deg", None)],
+    [
+        ("canon_from_obj", [[1, 0], [0, 1]]),
+        ("confidence", "high"),
+        ("confidence", float("nan")),
+        ("residual_deg", None),
+    ],
 )
-def test_an_alignment_with_a_wrong_value_is_refused(tmp_path: Path, key: str, value: object) -> None:
+def test_an_alignment_with_a_wrong_value_is_refused(
+    tmp_path: Path, key: str, value: object
+) -> None:
     path = tmp_path / "alignment.json"
     artifacts.save_alignment(an_alignment(), path, PROVENANCE)
     record = json.loads(path.read_text())
@@ -173,7 +192,9 @@ def test_a_model_comes_back_exactly_also_by_its_category_folder(tmp_path: Path) 
 
 def test_a_model_with_the_weights_of_another_is_refused(tmp_path: Path) -> None:
     artifacts.save_model(a_model(), tmp_path / "a")
-    artifacts.save_model(dataclasses.replace(a_model(), bank=a_model().bank + 1), tmp_path / "b")
+    artifacts.save_model(
+        dataclasses.replace(a_model(), bank=a_model().bank + 1), tmp_path / "b"
+    )
     (tmp_path / "b" / "model.safetensors").replace(tmp_path / "a" / "model.safetensors")
     with pytest.raises(InvalidInput, match="not the file that it was saved with"):
         artifacts.load_model(tmp_path / "a")
@@ -188,14 +209,24 @@ def test_a_file_without_provenance_has_none(tmp_path: Path) -> None:
     artifacts.write_json(tmp_path / "a.json", {})
     artifacts.write_json(tmp_path / "b.json", [1])
     (tmp_path / "c.safetensors").write_bytes(b"\xff" * 20)
-    assert [artifacts.provenance_of(tmp_path / name) for name in ("a.json", "b.json", "c.safetensors", "d.json")] == [None] * 4
+    assert [
+        artifacts.provenance_of(tmp_path / name)
+        for name in ("a.json", "b.json", "c.safetensors", "d.json")
+    ] == [None] * 4
 
 
 def test_a_ply_file_is_laid_out_as_its_header_says(tmp_path: Path) -> None:
-    write_ply(tmp_path / "a.ply", torch.tensor([[1.0, 2, 3], [0, 0, 0], [4, 5, 6]]), torch.tensor([[2, 1, 0]]))
+    write_ply(
+        tmp_path / "a.ply",
+        torch.tensor([[1.0, 2, 3], [0, 0, 0], [4, 5, 6]]),
+        torch.tensor([[2, 1, 0]]),
+    )
     header, body = (tmp_path / "a.ply").read_bytes().split(b"end_header\n")
     assert b"element vertex 3" in header and b"element face 1" in header
-    assert body[:12].hex() == "0000803f0000004000004040" and body[-13:].hex() == "03020000000100000000000000"
+    assert (
+        body[:12].hex() == "0000803f0000004000004040"
+        and body[-13:].hex() == "03020000000100000000000000"
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "count", "corner"])
@@ -214,13 +245,18 @@ def test_a_damaged_ply_file_is_refused(tmp_path: Path, damage: str) -> None:
         read_ply(path)
 
 
-def test_what_a_killed_process_left_half_written_is_gone_with_the_next_write(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_half_written_is_gone_with_the_next_write(
+    tmp_path: Path,
+) -> None:
     path, dead = tmp_path / "alignment.json", subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host = socket.gethostname()
     left = tmp_path / f".alignment.json.{host}-{dead.pid}.tmp"
     alive = tmp_path / f".alignment.json.{host}-{os.getppid()}.tmp"
-    elsewhere, other = tmp_path / f".alignment.json.not{host}-{dead.pid}.tmp", tmp_path / f".model.json.{host}-{dead.pid}.tmp"
+    elsewhere, other = (
+        tmp_path / f".alignment.json.not{host}-{dead.pid}.tmp",
+        tmp_path / f".model.json.{host}-{dead.pid}.tmp",
+    )
     for stray in (left, alive, elsewhere, other):
         stray.write_text("half")
     artifacts.write_json(path, {})

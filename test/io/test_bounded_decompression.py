@@ -1,4 +1,6 @@
-"""Compressed bags are read, and those that unpack to too much are refused before memory or disk are full."""
+"""Compressed bags are read, and those that unpack to too much are refused before memory or disk
+are full.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ KINDS_OF_DATA: dict[str, tuple[Callable[[bytes], bytes], Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_DATA)
-def test_what_fits_is_unpacked_and_what_does_not_is_refused_before_it_is_made(kind: str) -> None:
+def test_what_fits_is_unpacked_and_what_does_not_is_refused_before_it_is_made(
+    kind: str,
+) -> None:
     pack, make = KINDS_OF_DATA[kind]
     assert unpacked(make, pack(b"abc" * 1000) + pack(b"de"), 3002) == b"abc" * 1000 + b"de"
     assert unpacked(make, b"", 10) == b""
@@ -59,13 +63,18 @@ def bag(path: Path, plugin: StoragePlugin, mode: CompressionMode) -> list[np.nda
     with writer:
         connection = writer.add_connection(TOPIC, KINDS[TOPIC], typestore=STORE)
         for k, shown in enumerate(pictures):
-            writer.write(connection, k, STORE.serialize_cdr(raw(float(k), shown), KINDS[TOPIC]))
+            writer.write(
+                connection, k, STORE.serialize_cdr(raw(float(k), shown), KINDS[TOPIC])
+            )
     return pictures
 
 
 def read(path: Path) -> list[np.ndarray]:
     with rosbag.open_bag(path) as reader:
-        return [picture(message, IMAGE)[0] for message in rosbag.messages(path, reader, TOPIC, 10)]
+        return [
+            picture(message, IMAGE)[0]
+            for message in rosbag.messages(path, reader, TOPIC, 10)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -78,13 +87,21 @@ def read(path: Path) -> list[np.ndarray]:
     ids=["file", "message", "chunks"],
 )
 def test_a_compressed_bag_is_read_and_one_that_unpacks_to_too_much_is_refused_with_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: StoragePlugin, mode: CompressionMode
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plugin: StoragePlugin,
+    mode: CompressionMode,
 ) -> None:
     pictures = bag(tmp_path / "bag", plugin, mode)
-    assert all(np.array_equal(a, b) for a, b in zip(read(tmp_path / "bag"), pictures, strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(read(tmp_path / "bag"), pictures, strict=True)
+    )
     monkeypatch.setattr(bounded_decompression, "MOST", 100_000)
     monkeypatch.setattr(bounded_decompression, "RATIO", 1)
-    with pytest.raises(InvalidInput, match=r"bag: broken, cut off or no rosbag2 recording .*unpacks? to more than"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"bag: broken, cut off or no rosbag2 recording .*unpacks? to more than",
+    ):
         read(tmp_path / "bag")
     monkeypatch.setattr(bounded_decompression, "MOST", 10_000_000)
     monkeypatch.setattr(bounded_decompression, "SPARED", 1 << 60)

@@ -34,7 +34,10 @@ def test_what_a_killed_process_left_is_there(tmp_path: Path) -> None:
     assert work.note("rows") == 3 and work.note("others") is None
     left = work.load()
     assert left is not None
-    assert left[0]["weight"].tolist() == [0, 1, 2, 3, 4] and left[1] == {"step": 2, "rate": 0.1}
+    assert left[0]["weight"].tolist() == [0, 1, 2, 3, 4] and left[1] == {
+        "step": 2,
+        "rate": 0.1,
+    }
 
 
 def test_other_work_finds_nothing_of_it(tmp_path: Path) -> None:
@@ -58,7 +61,9 @@ def test_two_do_not_work_in_one_folder(tmp_path: Path) -> None:
     Unfinished(tmp_path, {}).close(done=True)
 
 
-def test_without_room_on_the_disk_work_goes_on_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_on_the_disk_work_goes_on_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: int) -> None:
         raise OSError(28, "No space left on device")
 

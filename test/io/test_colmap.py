@@ -11,10 +11,18 @@ from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.colmap import SparseImage, read_sparse, write_sparse
 
 
-def write_text(folder: Path, cameras: str = "1 PINHOLE 640 480 500 510 320 240", images: str | None = None) -> Path:
+def write_text(
+    folder: Path,
+    cameras: str = "1 PINHOLE 640 480 500 510 320 240",
+    images: str | None = None,
+) -> Path:
     folder.mkdir(exist_ok=True, parents=True)
-    (folder / "cameras.txt").write_text(f"# Camera list\n#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n{cameras}\n")
-    (folder / "images.txt").write_text(images if images is not None else "# Images\n1 1 0 0 0 1 2 3 1 a.jpg\n10 20 -1\n")
+    (folder / "cameras.txt").write_text(
+        f"# Camera list\n#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n{cameras}\n"
+    )
+    (folder / "images.txt").write_text(
+        images if images is not None else "# Images\n1 1 0 0 0 1 2 3 1 a.jpg\n10 20 -1\n"
+    )
     return folder
 
 
@@ -25,37 +33,73 @@ def write_text(folder: Path, cameras: str = "1 PINHOLE 640 480 500 510 320 240",
         ("PINHOLE 640 480 500 510 320 240", (500, 510), []),
         ("SIMPLE_RADIAL 640 480 500 320 240 0.1", (500, 500), [0.1, 0, 0, 0]),
         ("RADIAL 640 480 500 320 240 0.1 0.2", (500, 500), [0.1, 0.2, 0, 0]),
-        ("OPENCV 640 480 500 510 320 240 0.1 0.2 0.3 0.4", (500, 510), [0.1, 0.2, 0.3, 0.4]),
-        ("FULL_OPENCV 640 480 500 510 320 240 1 2 3 4 5 6 7 8", (500, 510), [1, 2, 3, 4, 5, 6, 7, 8]),
+        (
+            "OPENCV 640 480 500 510 320 240 0.1 0.2 0.3 0.4",
+            (500, 510),
+            [0.1, 0.2, 0.3, 0.4],
+        ),
+        (
+            "FULL_OPENCV 640 480 500 510 320 240 1 2 3 4 5 6 7 8",
+            (500, 510),
+            [1, 2, 3, 4, 5, 6, 7, 8],
+        ),
     ],
 )
-def test_every_camera_model_becomes_opencvs(tmp_path: Path, line: str, focal: tuple[int, int], distortion: list[float]) -> None:
+def test_every_camera_model_becomes_opencvs(
+    tmp_path: Path, line: str, focal: tuple[int, int], distortion: list[float]
+) -> None:
     camera = read_sparse(write_text(tmp_path, f"1 {line}")).cameras[1]
     assert camera.matrix.tolist() == [[focal[0], 0, 319.5], [0, focal[1], 239.5], [0, 0, 1]]
     assert camera.distortion.tolist() == distortion
     assert (camera.width, camera.height) == (640, 480)
 
 
-def test_the_middle_of_the_image_is_the_middle_in_our_pixel_convention(tmp_path: Path) -> None:
+def test_the_middle_of_the_image_is_the_middle_in_our_pixel_convention(
+    tmp_path: Path,
+) -> None:
     camera = read_sparse(write_text(tmp_path, "1 SIMPLE_PINHOLE 2 2 5 1 1")).cameras[1]
-    assert camera.matrix[:2, 2].tolist() == [0.5, 0.5]  # between the centres of pixels 0 and 1
+    assert camera.matrix[:2, 2].tolist() == [
+        0.5,
+        0.5,
+    ]  # between the centres of pixels 0 and 1
 
 
-def test_text_reads_images_with_and_without_points_and_names_with_spaces(tmp_path: Path) -> None:
-    images = "# c\n\n1 1 0 0 0 1 2 3 1 b c.jpg\n10 20 -1 30 40 5\n2 0 0 0 2 0 0 0 1 a.jpg\n\n3 1 0 0 0 0 0 9 1 d.jpg"
+def test_text_reads_images_with_and_without_points_and_names_with_spaces(
+    tmp_path: Path,
+) -> None:
+    images = (
+        "# c\n\n1 1 0 0 0 1 2 3 1 b c.jpg\n10 20 -1 30 40 5\n2 0 0 0 2 0 0 0 1 a.jpg\n\n3 "
+        "1 0 0 0 0 0 9 1 d.jpg"
+    )
     sparse = read_sparse(write_text(tmp_path, images=images))
     assert [image.name for image in sparse.images] == ["a.jpg", "b c.jpg", "d.jpg"]
-    assert sparse.images[0].cam_from_obj[:3, :3].diagonal().tolist() == [-1, -1, 1]  # half a turn about z
+    assert sparse.images[0].cam_from_obj[:3, :3].diagonal().tolist() == [
+        -1,
+        -1,
+        1,
+    ]  # half a turn about z
     assert sparse.images[1].cam_from_obj[:3, 3].tolist() == [1, 2, 3]
     assert sparse.points.shape == (0, 3)
 
 
 def test_binary_reads_what_colmap_describes(tmp_path: Path) -> None:
     sparse = read_sparse(write_binary(tmp_path / "sparse"))
-    assert sparse.cameras[1].matrix.tolist() == [[500, 0, 319.5], [0, 510, 239.5], [0, 0, 1]]
+    assert sparse.cameras[1].matrix.tolist() == [
+        [500, 0, 319.5],
+        [0, 510, 239.5],
+        [0, 0, 1],
+    ]
     assert sparse.cameras[7].distortion.tolist() == [0.1, -0.2, 0.003, 0.004]
-    assert [(image.name, image.camera_id) for image in sparse.images] == [("a.jpg", 1), ("b c.jpg", 7)]
-    assert sparse.images[1].cam_from_obj.tolist() == [[-1, 0, 0, 1], [0, 1, 0, 2], [0, 0, -1, 3], [0, 0, 0, 1]]
+    assert [(image.name, image.camera_id) for image in sparse.images] == [
+        ("a.jpg", 1),
+        ("b c.jpg", 7),
+    ]
+    assert sparse.images[1].cam_from_obj.tolist() == [
+        [-1, 0, 0, 1],
+        [0, 1, 0, 2],
+        [0, 0, -1, 3],
+        [0, 0, 0, 1],
+    ]
     assert sparse.points.tolist() == [[0.5, 1, 2], [-1, -2, -3]]
 
 
@@ -66,9 +110,17 @@ def test_a_model_in_subfolder_0_is_found(tmp_path: Path) -> None:
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
-    pose = from_parts(random_rotations(3, generator), torch.randn(3, 3, generator=generator, dtype=torch.float64))
-    matrix = torch.tensor([[500.25, 0, 319.125], [0, 510, 239], [0, 0, 1]], dtype=torch.float64)
-    cameras = {n: Camera(matrix, 640, 480, torch.full((n,), 0.01, dtype=torch.float64)) for n in (0, 4, 5, 8)}
+    pose = from_parts(
+        random_rotations(3, generator),
+        torch.randn(3, 3, generator=generator, dtype=torch.float64),
+    )
+    matrix = torch.tensor(
+        [[500.25, 0, 319.125], [0, 510, 239], [0, 0, 1]], dtype=torch.float64
+    )
+    cameras = {
+        n: Camera(matrix, 640, 480, torch.full((n,), 0.01, dtype=torch.float64))
+        for n in (0, 4, 5, 8)
+    }
     images = [SparseImage(f"{i}.jpg", 4, pose[i]) for i in range(3)]
     points = torch.randn(4, 3, generator=generator, dtype=torch.float64)
     write_sparse(tmp_path, cameras, images, points)
@@ -78,7 +130,9 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
         assert torch.equal(back.cameras[n].matrix, matrix)
         assert back.cameras[n].distortion[:n].tolist() == camera.distortion.tolist()
     for image, read in zip(images, back.images, strict=True):
-        assert read.name == image.name and torch.allclose(read.cam_from_obj, image.cam_from_obj, atol=1e-14)
+        assert read.name == image.name and torch.allclose(
+            read.cam_from_obj, image.cam_from_obj, atol=1e-14
+        )
 
 
 @pytest.mark.parametrize("name", ["cameras", "images", "points3D"])
@@ -92,7 +146,9 @@ def test_a_binary_file_cut_anywhere_is_refused_by_name(tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize("name", ["cameras", "images", "points3D"])
-def test_a_count_beyond_the_end_of_the_file_takes_no_memory_and_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_count_beyond_the_end_of_the_file_takes_no_memory_and_is_refused(
+    tmp_path: Path, name: str
+) -> None:
     folder = write_binary(tmp_path / "sparse")
     whole = (folder / f"{name}.bin").read_bytes()
     (folder / f"{name}.bin").write_bytes(struct.pack("<Q", 2**63) + whole[8:])
@@ -102,11 +158,14 @@ def test_a_count_beyond_the_end_of_the_file_takes_no_memory_and_is_refused(tmp_p
 
 def test_an_unsupported_camera_model_lists_the_supported_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        InvalidInput, match=r"cameras.txt, line 3: camera model FOV is not supported: SIMPLE_PINHOLE, PINHOLE, "
+        InvalidInput,
+        match=r"cameras.txt, line 3: camera model FOV is not supported: SIMPLE_PINHOLE, PINHOLE, ",
     ):
         read_sparse(write_text(tmp_path / "text", "1 FOV 640 480 500 510 320 240 1"))
     folder = write_binary(tmp_path / "binary")
-    (folder / "cameras.bin").write_bytes(struct.pack("<QiiQQ8d", 1, 1, 5, 640, 480, *[1.0] * 8))
+    (folder / "cameras.bin").write_bytes(
+        struct.pack("<QiiQQ8d", 1, 1, 5, 640, 480, *[1.0] * 8)
+    )
     with pytest.raises(InvalidInput, match="OPENCV_FISHEYE is not supported"):
         read_sparse(folder)
 

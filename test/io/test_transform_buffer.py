@@ -27,10 +27,19 @@ def about_z(degrees: float) -> np.ndarray:
 
 @pytest.fixture
 def tree() -> TransformTree:
-    """map > odom > base > camera (static); odom is known later than base, base turns by 90 degrees a second."""
+    """map > odom > base > camera (static).
+
+    Odom is known later than base, base turns by 90 degrees a second.
+    """
     tree = TransformTree()
     for second in range(5):
-        tree.add("odom", "base", second * SECOND, np.array([second, 0.0, 0.0]), about_z(90 * second))
+        tree.add(
+            "odom",
+            "base",
+            second * SECOND,
+            np.array([second, 0.0, 0.0]),
+            about_z(90 * second),
+        )
     tree.add("map", "odom", 3 * SECOND, np.array([0.0, 10.0, 0.0]), STILL)
     tree.add("base", "camera", 0, np.array([0.0, 0.0, 1.0]), STILL, static=True)
     return tree
@@ -43,32 +52,47 @@ def found(answer: np.ndarray | str) -> np.ndarray:
 
 def test_at_a_known_stamp_a_chain_is_the_product_of_its_poses(tree: TransformTree) -> None:
     expected = matrix([0, 10, 0]) @ matrix([3, 0, 0], about_z(270)) @ matrix([0, 0, 1])
-    assert np.allclose(found(tree.lookup("map", "camera", 3 * SECOND)), expected, atol=1e-12)
-    assert np.allclose(found(tree.lookup("camera", "map", 3 * SECOND)), np.linalg.inv(expected), atol=1e-12)
+    assert np.allclose(
+        found(tree.lookup("map", "camera", 3 * SECOND)), expected, atol=1e-12
+    )
+    assert np.allclose(
+        found(tree.lookup("camera", "map", 3 * SECOND)), np.linalg.inv(expected), atol=1e-12
+    )
     assert np.allclose(found(tree.lookup("camera", "camera", 17)), np.eye(4))
 
 
 def test_between_stamps_poses_are_interpolated() -> None:
     rng = np.random.default_rng(0)
     ends = Rotation.random(2, random_state=1)
-    quaternions = [ends[0].as_quat(), -ends[1].as_quat()]  # the sign of a quaternion means nothing
+    quaternions = [
+        ends[0].as_quat(),
+        -ends[1].as_quat(),
+    ]  # the sign of a quaternion means nothing
     places = rng.normal(size=(2, 3))
     tree = TransformTree()
     for k in (0, 1):
         tree.add("odom", "camera", k * SECOND, places[k], quaternions[k])
     for part in (0.0, 0.1, 0.5, 0.9, 1.0):
         pose = found(tree.lookup("odom", "camera", round(part * SECOND)))
-        assert np.allclose(pose[:3, 3], (1 - part) * places[0] + part * places[1], atol=1e-12)
+        assert np.allclose(
+            pose[:3, 3], (1 - part) * places[0] + part * places[1], atol=1e-12
+        )
         assert np.allclose(pose[:3, :3], Slerp([0, 1], ends)(part).as_matrix(), atol=1e-9)
 
 
-def test_nothing_is_extrapolated_and_only_the_way_needed_must_be_known(tree: TransformTree) -> None:
+def test_nothing_is_extrapolated_and_only_the_way_needed_must_be_known(
+    tree: TransformTree,
+) -> None:
     assert (
-        tree.lookup("odom", "camera", 5 * SECOND) == "'base' is known in 'odom' from -5.000 to -1.000 s about the picture only"
+        tree.lookup("odom", "camera", 5 * SECOND)
+        == "'base' is known in 'odom' from -5.000 to -1.000 s about the picture only"
     )
     assert isinstance(tree.lookup("odom", "camera", -1), str)
     assert isinstance(tree.lookup("map", "camera", SECOND), str)
-    assert np.allclose(found(tree.lookup("odom", "camera", SECOND)), matrix([1, 0, 0], about_z(90)) @ matrix([0, 0, 1]))
+    assert np.allclose(
+        found(tree.lookup("odom", "camera", SECOND)),
+        matrix([1, 0, 0], about_z(90)) @ matrix([0, 0, 1]),
+    )
     assert isinstance(found(tree.lookup("base", "camera", 99 * SECOND)), np.ndarray)
 
 
@@ -91,7 +115,9 @@ def test_transforms_may_come_in_any_order_and_the_same_stamp_counts_once() -> No
     for stamp, x in ((3, 3.0), (1, 1.0), (2, 9.0), (2, 2.0)):
         assert tree.add("odom", "camera", stamp * SECOND, np.array([x, 0.0, 0.0]), STILL)
     for half in (2, 3, 4, 5, 6):
-        assert found(tree.lookup("odom", "camera", half * SECOND // 2))[0, 3] == pytest.approx(half / 2)
+        assert found(tree.lookup("odom", "camera", half * SECOND // 2))[
+            0, 3
+        ] == pytest.approx(half / 2)
 
 
 def test_old_poses_are_forgotten_and_useless_ones_not_taken(tree: TransformTree) -> None:
@@ -116,16 +142,27 @@ def test_a_recording_is_kept_whole_and_not_bridged_over_a_long_gap() -> None:
 
 def test_messages_are_taken_with_their_stamps_and_without_leading_slashes() -> None:
     tree = TransformTree()
-    point, turn = SimpleNamespace(x=1.0, y=2.0, z=3.0), SimpleNamespace(x=0.0, y=0.0, z=0.0, w=2.0)
+    point, turn = (
+        SimpleNamespace(x=1.0, y=2.0, z=3.0),
+        SimpleNamespace(x=0.0, y=0.0, z=0.0, w=2.0),
+    )
     header = SimpleNamespace(frame_id="/odom", stamp=SimpleNamespace(sec=7, nanosec=5))
-    one = SimpleNamespace(header=header, child_frame_id="/camera", transform=SimpleNamespace(translation=point, rotation=turn))
+    one = SimpleNamespace(
+        header=header,
+        child_frame_id="/camera",
+        transform=SimpleNamespace(translation=point, rotation=turn),
+    )
     tree.take(SimpleNamespace(transforms=[one]), static=False)
-    assert np.allclose(found(tree.lookup("odom", "camera", 7 * SECOND + 5)), matrix([1, 2, 3]))
+    assert np.allclose(
+        found(tree.lookup("odom", "camera", 7 * SECOND + 5)), matrix([1, 2, 3])
+    )
     assert isinstance(tree.lookup("odom", "camera", 7 * SECOND), str)
     assert tree.frames == ["camera", "odom"]
 
 
-def test_after_time_has_jumped_back_only_static_transforms_are_known(tree: TransformTree) -> None:
+def test_after_time_has_jumped_back_only_static_transforms_are_known(
+    tree: TransformTree,
+) -> None:
     tree.clear()
     assert isinstance(tree.lookup("odom", "base", 3 * SECOND), str)
     assert np.allclose(found(tree.lookup("base", "camera", 0)), matrix([0, 0, 1]))

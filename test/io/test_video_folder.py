@@ -51,21 +51,33 @@ def test_videos_are_the_subfolders_with_images_in_order(tmp_path: Path) -> None:
     for name in ("clip_02", "clip_10", "clip_01", ".hidden"):
         (tmp_path / name / "images").mkdir(parents=True)
     (tmp_path / "model").mkdir()
-    assert [v.name for v in list_videos(tmp_path, None)] == ["clip_01", "clip_02", "clip_10"]
-    assert [v.name for v in list_videos(tmp_path, "clip_1*, clip_0[12]")] == ["clip_01", "clip_02", "clip_10"]
+    assert [v.name for v in list_videos(tmp_path, None)] == [
+        "clip_01",
+        "clip_02",
+        "clip_10",
+    ]
+    assert [v.name for v in list_videos(tmp_path, "clip_1*, clip_0[12]")] == [
+        "clip_01",
+        "clip_02",
+        "clip_10",
+    ]
     assert [v.name for v in list_videos(tmp_path, "clip_02")] == ["clip_02"]
 
 
 def test_a_pattern_that_matches_nothing_lists_the_videos(tmp_path: Path) -> None:
     (tmp_path / "clip_01" / "images").mkdir(parents=True)
-    with pytest.raises(InvalidInput, match=r"no video is called 'clop\*'; there are clip_01"):
+    with pytest.raises(
+        InvalidInput, match=r"no video is called 'clop\*'; there are clip_01"
+    ):
         list_videos(tmp_path, "clip_01,clop*")
 
 
 def test_a_category_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="mug: no such folder"):
         list_videos(tmp_path / "mug", None)
-    with pytest.raises(InvalidInput, match="no videos; each video is a subfolder with images/"):
+    with pytest.raises(
+        InvalidInput, match="no videos; each video is a subfolder with images/"
+    ):
         list_videos(tmp_path, None)
 
 
@@ -74,10 +86,16 @@ def test_a_video_has_its_frames_by_name_with_masks_poses_and_cameras(clip: Path)
     assert [frame.name for frame in video.frames] == [f"{k:06d}.jpg" for k in range(5)]
     image, mask, camera = read_frame(video.frames[2])
     assert image.shape == (48, 48, 3) and image.dtype == torch.uint8
-    assert mask is not None and mask.shape == (48, 48) and 0.05 < float(mask.double().mean()) < 0.6
+    assert (
+        mask is not None
+        and mask.shape == (48, 48)
+        and 0.05 < float(mask.double().mean()) < 0.6
+    )
     assert camera.matrix[0, 2] == 23.5 and not len(camera.distortion)
     pose = video.frames[2].cam_from_obj
-    assert pose is not None and torch.allclose(pose[:3, :3] @ pose[:3, :3].T, torch.eye(3).double(), atol=1e-9)
+    assert pose is not None and torch.allclose(
+        pose[:3, :3] @ pose[:3, :3].T, torch.eye(3).double(), atol=1e-9
+    )
 
 
 def test_metric_is_what_video_json_says(clip: Path) -> None:
@@ -106,22 +124,39 @@ def resize(clip: Path) -> None:
     ("damage", "reason"),
     [
         (lambda clip: cut(clip / IMAGE, 400), f"{IMAGE}: the image is broken"),
-        (lambda clip: (clip / IMAGE).write_text("no image"), f"{IMAGE}: the image is broken or of unknown format"),
+        (
+            lambda clip: (clip / IMAGE).write_text("no image"),
+            f"{IMAGE}: the image is broken or of unknown format",
+        ),
         (lambda clip: (clip / IMAGE).unlink(), f"{IMAGE}: named in sparse/ but not there"),
         (lambda clip: cut(clip / MASK, 60), f"{MASK}: the mask is broken"),
         (lambda clip: (clip / MASK).unlink(), f"{MASK}: the mask is not there"),
-        (lambda clip: Image.new("L", (48, 48)).save(clip / MASK), f"{MASK}: the mask is empty"),
-        (lambda clip: Image.new("L", (40, 48), 255).save(clip / MASK), f"{MASK}: 40 x 48 px, its image has 48 x 48"),
+        (
+            lambda clip: Image.new("L", (48, 48)).save(clip / MASK),
+            f"{MASK}: the mask is empty",
+        ),
+        (
+            lambda clip: Image.new("L", (40, 48), 255).save(clip / MASK),
+            f"{MASK}: 40 x 48 px, its image has 48 x 48",
+        ),
         (resize, f"{IMAGE}: 40 x 48 px, its camera in sparse/ has 48 x 48"),
     ],
 )
 def test_a_bad_frame_is_left_out_with_one_warning_that_names_it(
-    clip: Path, damage: Callable[[Path], object], reason: str, caplog: pytest.LogCaptureFixture
+    clip: Path,
+    damage: Callable[[Path], object],
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     damage(clip)
     with caplog.at_level(logging.WARNING):
         video = load_video(clip)
-    assert [frame.name for frame in video.frames] == ["000000.jpg", "000002.jpg", "000003.jpg", "000004.jpg"]
+    assert [frame.name for frame in video.frames] == [
+        "000000.jpg",
+        "000002.jpg",
+        "000003.jpg",
+        "000004.jpg",
+    ]
     assert len(caplog.messages) == 1 and reason in caplog.messages[0]
 
 
@@ -129,7 +164,8 @@ def test_too_few_usable_frames_are_an_error_with_the_first_reason(clip: Path) ->
     for k in range(3):
         (clip / "masks" / f"{k:06d}.jpg.png").unlink()
     with pytest.raises(
-        InvalidInput, match=r"clip_01: 2 of 5 frames are usable, 3 needed; the first left out: .*000000.jpg.png"
+        InvalidInput,
+        match=r"clip_01: 2 of 5 frames are usable, 3 needed; the first left out: .*000000.jpg.png",
     ):
         load_video(clip)
     assert len(load_video(clip, need_masks=False).frames) == 5
@@ -137,7 +173,9 @@ def test_too_few_usable_frames_are_an_error_with_the_first_reason(clip: Path) ->
 
 def test_missing_parts_say_what_is_needed(clip: Path) -> None:
     shutil.rmtree(clip / "masks")
-    with pytest.raises(InvalidInput, match=r"clip_01: no object masks; masks/<image name>.png"):
+    with pytest.raises(
+        InvalidInput, match=r"clip_01: no object masks; masks/<image name>.png"
+    ):
         load_video(clip)
     shutil.rmtree(clip / "sparse")
     with pytest.raises(InvalidInput, match=r"clip_01: no camera poses; a COLMAP model"):
@@ -149,20 +187,30 @@ def test_missing_parts_say_what_is_needed(clip: Path) -> None:
 def test_without_poses_frames_get_the_assumed_camera(clip: Path) -> None:
     shutil.rmtree(clip / "sparse")
     frame = load_video(clip, need_poses=False).frames[0]
-    assert frame.cam_from_obj is None and torch.equal(frame.camera.matrix, assumed_camera(48, 48).matrix)
+    assert frame.cam_from_obj is None and torch.equal(
+        frame.camera.matrix, assumed_camera(48, 48).matrix
+    )
 
 
 def test_the_assumed_camera_sees_its_angle_along_the_longer_side() -> None:
     camera = assumed_camera(640, 480, fov_deg=90)
-    assert camera.matrix.tolist() == [[pytest.approx(320), 0, 319.5], [0, pytest.approx(320), 239.5], [0, 0, 1]]
+    assert camera.matrix.tolist() == [
+        [pytest.approx(320), 0, 319.5],
+        [0, pytest.approx(320), 239.5],
+        [0, 0, 1],
+    ]
 
 
-def test_an_image_that_claims_a_billion_pixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+def test_an_image_that_claims_a_billion_pixels_is_refused_before_it_is_decoded(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a.png").write_bytes(png_header(40000, 25000))
     with pytest.raises(InvalidInput, match="too large|claims 40000 x 25000 px"):
         read_image(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(png_header(10000, 8001))
-    with pytest.raises(InvalidInput, match="claims 10000 x 8001 px; .* at most 80 megapixels"):
+    with pytest.raises(
+        InvalidInput, match="claims 10000 x 8001 px; .* at most 80 megapixels"
+    ):
         read_image(tmp_path / "b.png")
 
 
@@ -182,23 +230,38 @@ def test_images_are_rgb_as_stored_without_exif_rotation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 255), (30, 200)])
-def test_masks_of_any_two_values_are_cut_between_them(tmp_path: Path, values: tuple[int, int]) -> None:
+def test_masks_of_any_two_values_are_cut_between_them(
+    tmp_path: Path, values: tuple[int, int]
+) -> None:
     gray = np.array([[values[0], values[1]], [values[1], values[0]]], np.uint8)
     cv2.imwrite(str(tmp_path / "m.png"), gray)
     assert read_mask(tmp_path / "m.png").tolist() == [[False, True], [True, False]]
 
 
 def test_undistorting_moves_a_point_to_where_a_pinhole_sees_it() -> None:
-    matrix = torch.tensor([[200.0, 0, 99.5], [0, 200, 79.5], [0, 0, 1]], dtype=torch.float64)
+    matrix = torch.tensor(
+        [[200.0, 0, 99.5], [0, 200, 79.5], [0, 0, 1]], dtype=torch.float64
+    )
     distortion = torch.tensor([-0.3, 0.05, 0.002, -0.003], dtype=torch.float64)
     point = np.array([[0.32, -0.25, 1.0]])
-    seen = cv2.projectPoints(point, np.zeros(3), np.zeros(3), matrix.numpy(), distortion.numpy())[0][0, 0]
+    seen = cv2.projectPoints(
+        point, np.zeros(3), np.zeros(3), matrix.numpy(), distortion.numpy()
+    )[0][0, 0]
     v, u = np.mgrid[:160, :200]
     blob = 255 * np.exp(-((u - seen[0]) ** 2 + (v - seen[1]) ** 2) / 8)
     image = torch.from_numpy(np.repeat(blob.astype(np.uint8)[..., None], 3, 2))
-    straight, mask, pinhole = undistort(image, image[..., 0] > 100, Camera(matrix, 200, 160, distortion))
+    straight, mask, pinhole = undistort(
+        image, image[..., 0] > 100, Camera(matrix, 200, 160, distortion)
+    )
     want = [200 * 0.32 + 99.5, 200 * -0.25 + 79.5]
     assert np.abs(want - seen).max() > 2
     weight = straight[..., 0].double().numpy()
-    assert [(weight * u).sum() / weight.sum(), (weight * v).sum() / weight.sum()] == pytest.approx(want, abs=0.2)
-    assert mask is not None and mask[round(want[1]), round(want[0])] and not len(pinhole.distortion)
+    assert [
+        (weight * u).sum() / weight.sum(),
+        (weight * v).sum() / weight.sum(),
+    ] == pytest.approx(want, abs=0.2)
+    assert (
+        mask is not None
+        and mask[round(want[1]), round(want[0])]
+        and not len(pinhole.distortion)
+    )

@@ -1,4 +1,6 @@
-"""The backbone says the same of real pictures in every runtime, and the graph that is exported is what they run."""
+"""The backbone says the same of real pictures in every runtime, and the graph that is exported is
+what they run.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,13 @@ LAYERS = (5, 8, 11)
 @pytest.fixture(scope="module")
 def pictures() -> Tensor:
     """Two pictures of the demo, (2, 3, 112, 168), as the backbone reads them."""
-    found = [read_image(frame.image).permute(2, 0, 1).float() for frame in load_video(CLIP).frames[:2]]
-    return normalise(torch.stack([F.interpolate(one[None], (112, 168), mode="area")[0] for one in found]))
+    found = [
+        read_image(frame.image).permute(2, 0, 1).float()
+        for frame in load_video(CLIP).frames[:2]
+    ]
+    return normalise(
+        torch.stack([F.interpolate(one[None], (112, 168), mode="area")[0] for one in found])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +47,16 @@ def network() -> DinoV2:
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_a_runtime_gives_the_features_that_torch_gives(name: str, network: DinoV2, pictures: Tensor) -> None:
+def test_a_runtime_gives_the_features_that_torch_gives(
+    name: str, network: DinoV2, pictures: Tensor
+) -> None:
     pytest.importorskip({"onnx": "onnxruntime"}.get(name, name))
     other, device = backbone_runtimes.load_runtime(name)
     found, expected = other(pictures, LAYERS), network(pictures, layers=LAYERS)
     assert device == torch.device("cpu")
-    assert found.shape == expected.shape == (3, 2, 8, 12, 384) and found.dtype == torch.float32
+    assert (
+        found.shape == expected.shape == (3, 2, 8, 12, 384) and found.dtype == torch.float32
+    )
     worst = float(F.cosine_similarity(found, expected, dim=-1).min())
     assert worst > (0.9999 if other.precision == "fp32" else 0.99)
 
@@ -53,12 +64,16 @@ def test_a_runtime_gives_the_features_that_torch_gives(name: str, network: DinoV
 def test_an_image_is_read_alike_alone_and_among_others(pictures: Tensor) -> None:
     pytest.importorskip("onnxruntime")
     other, _ = backbone_runtimes.load_runtime("onnx")
-    assert torch.allclose(other(pictures, LAYERS)[:, :1], other(pictures[:1], LAYERS), atol=1e-3)
+    assert torch.allclose(
+        other(pictures, LAYERS)[:, :1], other(pictures[:1], LAYERS), atol=1e-3
+    )
 
 
 def test_the_graph_names_its_input_and_output_and_takes_any_batch(network: DinoV2) -> None:
     runtime = pytest.importorskip("onnxruntime")
-    session = runtime.InferenceSession(backbone_graph(network, 28, 42, (0, -1)), providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(
+        backbone_graph(network, 28, 42, (0, -1)), providers=["CPUExecutionProvider"]
+    )
     ((into,), (out,)) = session.get_inputs(), session.get_outputs()
     assert (into.name, into.shape) == ("images", ["batch", 3, 28, 42])
     assert (out.name, out.shape) == ("tokens", ["batch", 6, 768])
@@ -69,7 +84,9 @@ def test_a_graph_of_a_size_that_14_does_not_divide_is_refused(network: DinoV2) -
         backbone_graph(network, 28, 40, (0,))
 
 
-def test_a_graph_is_made_once_for_a_size_and_only_the_last_used_sizes_are_kept(network: DinoV2) -> None:
+def test_a_graph_is_made_once_for_a_size_and_only_the_last_used_sizes_are_kept(
+    network: DinoV2,
+) -> None:
     made: list[int] = []
 
     def compiler(graph: bytes) -> backbone_runtimes.Run:
@@ -83,7 +100,13 @@ def test_a_graph_is_made_once_for_a_size_and_only_the_last_used_sizes_are_kept(n
 
     other = backbone_runtimes.GraphBackbone(network, compiler, "fp32")
     sizes = [14, 28, 42, 56]
-    for size in [*sizes, 14, 70, 14, 28]:  # the fifth size takes the place of the least used, 28
+    for size in [
+        *sizes,
+        14,
+        70,
+        14,
+        28,
+    ]:  # the fifth size takes the place of the least used, 28
         assert other(torch.zeros(2, 3, size, 14), (0,)).shape == (1, 2, size // 14, 1, 384)
     assert len(made) == 6
 
@@ -101,29 +124,71 @@ def test_the_estimator_answers_in_every_runtime(name: str, chair_model: Path) ->
     assert found.inliers > 10
 
 
-def test_export_writes_what_the_model_reads(chair_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_writes_what_the_model_reads(
+    chair_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     runtime = pytest.importorskip("onnxruntime")
     path = tmp_path / "backbone.onnx"
-    assert main.main(["export", str(chair_model), str(path), "--width", "42", "--height", "28", "--json", "-"]) == main.DONE
+    assert (
+        main.main(
+            [
+                "export",
+                str(chair_model),
+                str(path),
+                "--width",
+                "42",
+                "--height",
+                "28",
+                "--json",
+                "-",
+            ]
+        )
+        == main.DONE
+    )
     record = json.loads(capsys.readouterr().out)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    assert record["inputs"] == {one.name: one.shape for one in session.get_inputs()} == {"images": ["batch", 3, 28, 42]}
-    assert record["outputs"] == {one.name: one.shape for one in session.get_outputs()} == {"tokens": ["batch", 6, 1152]}
-    assert main.main(["export", str(chair_model), str(path), "--width", "40"]) == main.BAD_INPUT
-    assert "width 40 px: multiples of 14 from 14 to 1400 are valid" in capsys.readouterr().err
+    assert (
+        record["inputs"]
+        == {one.name: one.shape for one in session.get_inputs()}
+        == {"images": ["batch", 3, 28, 42]}
+    )
+    assert (
+        record["outputs"]
+        == {one.name: one.shape for one in session.get_outputs()}
+        == {"tokens": ["batch", 6, 1152]}
+    )
+    assert (
+        main.main(["export", str(chair_model), str(path), "--width", "40"])
+        == main.BAD_INPUT
+    )
+    assert (
+        "width 40 px: multiples of 14 from 14 to 1400 are valid" in capsys.readouterr().err
+    )
 
 
 def test_what_cannot_run_here_is_refused_with_what_can() -> None:
-    with pytest.raises(InvalidInput, match="runtime 'tpu' is unknown: torch, torch-fp32, .* are valid"):
+    with pytest.raises(
+        InvalidInput, match="runtime 'tpu' is unknown: torch, torch-fp32, .* are valid"
+    ):
         backbone_runtimes.load_runtime("tpu")
-    with pytest.raises(InvalidInput, match="torch-compile on cpu: it needs CUDA; torch is valid here"):
+    with pytest.raises(
+        InvalidInput, match="torch-compile on cpu: it needs CUDA; torch is valid here"
+    ):
         backbone_runtimes.load_runtime("torch-compile", "cpu")
     if find_spec("onnxruntime") is not None:
-        with pytest.raises(InvalidInput, match="runtime onnx on device 'cuda': it runs on the CPU, auto and cpu are valid"):
+        with pytest.raises(
+            InvalidInput,
+            match="runtime onnx on device 'cuda': it runs on the CPU, auto and cpu are valid",
+        ):
             backbone_runtimes.load_runtime("onnx", "cuda")
 
 
-def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(backbone_runtimes, "find_spec", lambda name: None)
-    with pytest.raises(InvalidInput, match="runtime openvino: the Python package openvino is missing: python3 -m pip install"):
+    with pytest.raises(
+        InvalidInput,
+        match="runtime openvino: the Python package openvino is missing: python3 -m pip install",
+    ):
         backbone_runtimes.load_runtime("openvino")

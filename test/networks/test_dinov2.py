@@ -1,4 +1,6 @@
-"""The backbone against the exported graph of the same network, and the rule by which positions are resized."""
+"""The backbone against the exported graph of the same network, and the rule by which positions are
+resized.
+"""
 
 from __future__ import annotations
 
@@ -41,21 +43,31 @@ def exported() -> Callable[[Tensor], Tensor]:
     for number in (1, 12, 7):
         addition = bytes([number << 3 | 2, len(addition)]) + addition
     session = runtime.InferenceSession(graph + addition, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run([TOKENS.decode()], {"input": images.numpy()})[0])
+    return lambda images: torch.from_numpy(
+        session.run([TOKENS.decode()], {"input": images.numpy()})[0]
+    )
 
 
 def smooth_images(count: int, height: int, width: int) -> Tensor:
     """Images (count, 3, height, width) uint8 that have structure at the scale of a patch."""
     noise = torch.rand(count, 3, 12, 12, generator=torch.Generator().manual_seed(3)) * 255
-    return F.interpolate(noise, size=(height, width), mode="bicubic").clamp(0, 255).to(torch.uint8)
+    return (
+        F.interpolate(noise, size=(height, width), mode="bicubic")
+        .clamp(0, 255)
+        .to(torch.uint8)
+    )
 
 
 def test_features_equal_those_of_the_exported_graph(
-    network: dinov2.DinoV2, exported: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+    network: dinov2.DinoV2,
+    exported: Callable[[Tensor], Tensor],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def bilinear(rows: int, columns: int) -> Tensor:  # as in the graph
         grid = network.pos_embed[:, 1:].unflatten(1, (37, 37)).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, scale_factor=((rows + 0.1) / 37, (columns + 0.1) / 37), mode="bilinear")
+        grid = F.interpolate(
+            grid, scale_factor=((rows + 0.1) / 37, (columns + 0.1) / 37), mode="bilinear"
+        )
         return torch.cat([network.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], 1)
 
     images = dinov2.normalise(smooth_images(2, 224, 224))
@@ -67,7 +79,10 @@ def test_features_equal_those_of_the_exported_graph(
 
 
 def bicubic_weights(count: int) -> Tensor:
-    """(count, 37) float64: the bicubic kernel (a = -0.75) sampled by the rule of DINOv2's authors, written out."""
+    """(count, 37) float64.
+
+    The bicubic kernel (a = -0.75) sampled by the rule of DINOv2's authors, written out.
+    """
     matrix = torch.zeros(count, 37, dtype=torch.float64)
     for i in range(count):
         centre = (i + 0.5) * 37 / (count + 0.1) - 0.5
@@ -80,9 +95,13 @@ def bicubic_weights(count: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(16, 16), (20, 32), (45, 3)])
-def test_positions_are_resized_by_the_rule_of_the_training(network: dinov2.DinoV2, rows: int, columns: int) -> None:
+def test_positions_are_resized_by_the_rule_of_the_training(
+    network: dinov2.DinoV2, rows: int, columns: int
+) -> None:
     grid = network.pos_embed[0, 1:].unflatten(0, (37, 37)).double()
-    expected = torch.einsum("ri,cj,ijd->rcd", bicubic_weights(rows), bicubic_weights(columns), grid)
+    expected = torch.einsum(
+        "ri,cj,ijd->rcd", bicubic_weights(rows), bicubic_weights(columns), grid
+    )
     found = network.positions(rows, columns)
     assert torch.equal(found[:, 0], network.pos_embed[:, 0])
     assert (found[0, 1:].unflatten(0, (rows, columns)) - expected).abs().max() < 1e-4
@@ -96,7 +115,9 @@ def test_a_patch_keeps_its_row_and_column(network: dinov2.DinoV2) -> None:
     images = smooth_images(1, 56, 84)
     changed = images.clone()
     changed[:, :, 14:28, 42:56] = 255 - changed[:, :, 14:28, 42:56]  # row 1, column 3
-    before, after = (network(dinov2.normalise(image), layers=(0,))[0] for image in (images, changed))
+    before, after = (
+        network(dinov2.normalise(image), layers=(0,))[0] for image in (images, changed)
+    )
     difference = (before - after).norm(dim=-1)[0]
     assert difference.shape == (4, 6)
     assert int(difference.argmax()) == 1 * 6 + 3
@@ -125,7 +146,9 @@ def test_bfloat16_gives_nearly_the_same_features(network: dinov2.DinoV2) -> None
 
 
 def test_normalised_pixels_are_those_of_imagenet() -> None:
-    images = torch.tensor([124, 116, 104], dtype=torch.uint8)[None, :, None, None].expand(1, 3, 14, 14)
+    images = torch.tensor([124, 116, 104], dtype=torch.uint8)[None, :, None, None].expand(
+        1, 3, 14, 14
+    )
     assert dinov2.normalise(images).abs().max() < 0.01  # the mean colour
     white = dinov2.normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
     assert torch.allclose(white, torch.tensor([2.2489, 2.4286, 2.6400]), atol=1e-4)
@@ -137,15 +160,22 @@ def test_the_backbone_is_frozen(network: dinov2.DinoV2) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(224, 225), (223, 224), (0, 14)])
-def test_a_size_that_14_does_not_divide_is_refused(network: dinov2.DinoV2, height: int, width: int) -> None:
-    with pytest.raises(ValueError, match=f"image of {width} x {height} px: multiples of 14 px needed"):
+def test_a_size_that_14_does_not_divide_is_refused(
+    network: dinov2.DinoV2, height: int, width: int
+) -> None:
+    with pytest.raises(
+        ValueError, match=f"image of {width} x {height} px: multiples of 14 px needed"
+    ):
         network(torch.zeros(1, 3, height, width))
 
 
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"conv.weight": torch.zeros(3)}, path)
-    with pytest.raises(InvalidInput, match=r"other\.safetensors does not hold the weights of DINOv2 ViT-S/14") as refusal:
+    with pytest.raises(
+        InvalidInput,
+        match=r"other\.safetensors does not hold the weights of DINOv2 ViT-S/14",
+    ) as refusal:
         dinov2.load_backbone(path)
     assert "\n" not in str(refusal.value)
 

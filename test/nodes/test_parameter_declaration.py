@@ -34,7 +34,9 @@ def context(ros_domain: int) -> Iterator[Context]:
 
 def node(context: Context, *arguments: str) -> Node:
     given = [item for argument in arguments for item in ("-p", argument)]
-    made = Node("estimator", context=context, cli_args=["--ros-args", *given] if given else None)
+    made = Node(
+        "estimator", context=context, cli_args=["--ros-args", *given] if given else None
+    )
     parameter_declaration.declare(made, NodeParameters)
     return made
 
@@ -46,14 +48,29 @@ def test_without_overrides_the_defaults_of_the_dataclass_hold(context: Context) 
 
 
 def test_overrides_arrive_in_the_dataclass(context: Context) -> None:
-    made = node(context, "models:=[a/model, b/model]", "object_diameter:=0.2", "rectified:=true", "transport:=compressed")
+    made = node(
+        context,
+        "models:=[a/model, b/model]",
+        "object_diameter:=0.2",
+        "rectified:=true",
+        "transport:=compressed",
+    )
     settings = parameter_declaration.read(made, NodeParameters)
     assert settings.model_folders == ["a/model", "b/model"]
-    assert (settings.object_diameter, settings.rectified, settings.transport) == (0.2, True, "compressed")
+    assert (settings.object_diameter, settings.rectified, settings.transport) == (
+        0.2,
+        True,
+        "compressed",
+    )
 
 
 def test_an_empty_list_from_the_command_line_names_no_model(context: Context) -> None:
-    assert parameter_declaration.read(node(context, "models:=[]"), NodeParameters).model_folders == []
+    assert (
+        parameter_declaration.read(
+            node(context, "models:=[]"), NodeParameters
+        ).model_folders
+        == []
+    )
 
 
 def test_every_parameter_is_described_and_numbers_have_a_range(context: Context) -> None:
@@ -62,14 +79,23 @@ def test_every_parameter_is_described_and_numbers_have_a_range(context: Context)
         assert len(made.describe_parameter(name).description) > 20, name
     (bounds,) = made.describe_parameter("object_diameter").floating_point_range
     assert (bounds.from_value, bounds.to_value) == (0.0, 100.0)
-    assert made.describe_parameter("transport").additional_constraints == "one of raw, compressed"
+    assert (
+        made.describe_parameter("transport").additional_constraints
+        == "one of raw, compressed"
+    )
 
 
 @pytest.mark.parametrize(
     ("argument", "reason"),
-    [("object_diameter:=-1.0", "Min: 0.0, Max: 100.0"), ("object_diameter:=large", "DOUBLE"), ("models:=mug", "STRING_ARRAY")],
+    [
+        ("object_diameter:=-1.0", "Min: 0.0, Max: 100.0"),
+        ("object_diameter:=large", "DOUBLE"),
+        ("models:=mug", "STRING_ARRAY"),
+    ],
 )
-def test_an_override_out_of_range_or_of_another_type_is_refused_at_start(context: Context, argument: str, reason: str) -> None:
+def test_an_override_out_of_range_or_of_another_type_is_refused_at_start(
+    context: Context, argument: str, reason: str
+) -> None:
     with pytest.raises(ParameterException, match=reason):
         node(context, argument)
 
@@ -82,15 +108,21 @@ def test_an_override_out_of_range_or_of_another_type_is_refused_at_start(context
         ("frame_prefix:='my robot/'", "no blanks and no leading slash"),
     ],
 )
-def test_a_word_that_is_not_valid_is_refused_with_those_that_are(context: Context, argument: str, reason: str) -> None:
+def test_a_word_that_is_not_valid_is_refused_with_those_that_are(
+    context: Context, argument: str, reason: str
+) -> None:
     with pytest.raises(InvalidInput, match=reason):
         parameter_declaration.read(node(context, argument), NodeParameters)
 
 
-def test_a_value_about_to_be_set_is_checked_in_place_of_the_present_one(context: Context) -> None:
+def test_a_value_about_to_be_set_is_checked_in_place_of_the_present_one(
+    context: Context,
+) -> None:
     made = node(context)
     changed = [Parameter("transport", value="compressed")]
-    assert parameter_declaration.read(made, NodeParameters, changed).transport == "compressed"
+    assert (
+        parameter_declaration.read(made, NodeParameters, changed).transport == "compressed"
+    )
     assert parameter_declaration.read(made, NodeParameters).transport == "raw"
 
 
@@ -107,19 +139,49 @@ def test_any_dataclass_of_settings_becomes_parameters(context: Context) -> None:
     assert not made.set_parameters([Parameter("bounded", value=10)])[0].successful
 
 
-def test_settings_of_the_estimation_are_described_by_their_comments(context: Context) -> None:
+def test_settings_of_the_estimation_are_described_by_their_comments(
+    context: Context,
+) -> None:
     made = node(context)
     parameter_declaration.declare(made, EstimatorConfig)
     assert parameter_declaration.read(made, EstimatorConfig) == EstimatorConfig()
-    described = {name: made.describe_parameter(name).description for name in parameter_declaration.names(EstimatorConfig)}
+    described = {
+        name: made.describe_parameter(name).description
+        for name in parameter_declaration.names(EstimatorConfig)
+    }
     assert described["score_threshold"] == "estimates below are not returned"
-    assert [name for name, text in described.items() if text == name.replace("_", " ")] == []
+    assert [
+        name for name, text in described.items() if text == name.replace("_", " ")
+    ] == []
 
 
 VALUES = (
-    0, -1, 7, 0.0, 0.5, -2.5, math.nan, math.inf, 1e300, 2**40, True, "", "cpu", "cuda:99", "a b", "/x", "raw", "mask", "..",
-    ["plain"], ["", " "], [1, 2], [math.nan], [True], [b"1"],
-)  # fmt: skip
+    0,
+    -1,
+    7,
+    0.0,
+    0.5,
+    -2.5,
+    math.nan,
+    math.inf,
+    1e300,
+    2**40,
+    True,
+    "",
+    "cpu",
+    "cuda:99",
+    "a b",
+    "/x",
+    "raw",
+    "mask",
+    "..",
+    ["plain"],
+    ["", " "],
+    [1, 2],
+    [math.nan],
+    [True],
+    [b"1"],
+)
 
 
 @pytest.mark.parametrize("kind", ["estimator", "recorder"])
@@ -134,10 +196,17 @@ def test_a_thousand_random_sets_are_taken_or_refused_with_a_reason_and_the_node_
         if round == 800:
             made.set_parameters(_USABLE[kind])
             assert made.start()
-        chosen = [Parameter(name, value=random.choice(VALUES)) for name in random.sample(known, random.randint(1, 3))]
+        chosen = [
+            Parameter(name, value=random.choice(VALUES))
+            for name in random.sample(known, random.randint(1, 3))
+        ]
         chosen = [one for one in chosen if one.name != "use_sim_time"]  # is rclpy's own
         together = random.random() < 0.3
-        results = [made.set_parameters_atomically(chosen)] if together else made.set_parameters(chosen)
+        results = (
+            [made.set_parameters_atomically(chosen)]
+            if together
+            else made.set_parameters(chosen)
+        )
         for result in results:
             assert result.successful or len(result.reason) > 10
             taken, refused = taken + result.successful, refused + (not result.successful)
@@ -163,7 +232,8 @@ def _node(kind: str, context: Context) -> ManagedNode:
 
     if kind == "recorder":
         return RecorderNode(context=context)
-    return EstimatorNode(read, ScriptedEstimator, context=context)  # type: ignore[arg-type]  # answers like an Estimator
+    # answers like an Estimator
+    return EstimatorNode(read, ScriptedEstimator, context=context)  # type: ignore[arg-type]
 
 
 def test_a_refused_value_is_named_with_what_is_valid(context: Context) -> None:

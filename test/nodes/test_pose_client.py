@@ -1,4 +1,7 @@
-"""Other packages get poses through the client, over DDS; the example computes an approach pose from them."""
+"""Other packages get poses through the client, over DDS.
+
+The example computes an approach pose from them.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,9 @@ def mount_camera(robot: Robot) -> Any:
     return publisher
 
 
-def test_wait_for_gives_the_next_image_that_shows_the_category_and_pose_at_an_earlier_one(plain: Robot) -> None:
+def test_wait_for_gives_the_next_image_that_shows_the_category_and_pose_at_an_earlier_one(
+    plain: Robot,
+) -> None:
     robot = plain
     with PoseClient(context=robot.context) as client, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.wait_for, "car", 60.0)
@@ -75,17 +80,25 @@ def test_wait_for_gives_the_next_image_that_shows_the_category_and_pose_at_an_ea
 
 def test_where_no_estimator_runs_the_error_says_that_nobody_publishes(robot: Robot) -> None:
     told = r"no car within 0\.1 s: nothing on /estimator/detections \(0 publishers\)"
-    with PoseClient(context=robot.context) as client, pytest.raises(TimeoutError, match=told):
+    with (
+        PoseClient(context=robot.context) as client,
+        pytest.raises(TimeoutError, match=told),
+    ):
         client.wait_for("car", 0.1)
 
 
 def test_poses_come_in_the_frame_asked_for(plain: Robot) -> None:
     robot = plain
-    with PoseClient(frame="base_link", context=robot.context) as client, ThreadPoolExecutor(1) as pool:
+    with (
+        PoseClient(frame="base_link", context=robot.context) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
         robot.calibrate()
         robot.show(1, 5)
         robot.results(5)
-        assert client.pose_at("car", 5 * 10**9) is None  # nobody has told where the camera is
+        assert (
+            client.pose_at("car", 5 * 10**9) is None
+        )  # nobody has told where the camera is
         publisher = mount_camera(robot)
         waiting = pool.submit(client.wait_for, "car", 60.0)
         film_until(robot, waiting.done)
@@ -99,7 +112,17 @@ def test_poses_come_in_the_frame_asked_for(plain: Robot) -> None:
 def test_the_gripper_stands_above_the_object_and_closes_across_its_narrower_side() -> None:
     upright = np.eye(4)
     upright[:3, 3] = 1.0, 2.0, 0.5
-    found = ObjectPose("mug", 0, 0, "base_link", upright, np.array([0.2, 0.1, 0.3]), np.array([1.0, 2.0, 0.6]), 0.9, None)
+    found = ObjectPose(
+        "mug",
+        0,
+        0,
+        "base_link",
+        upright,
+        np.array([0.2, 0.1, 0.3]),
+        np.array([1.0, 2.0, 0.6]),
+        0.9,
+        None,
+    )
     pose = approach(found, 0.1)
     assert pose[:3, 3] == pytest.approx([1.0, 2.0, 0.85])
     assert pose[:3, 2].tolist() == [0.0, 0.0, -1.0]
@@ -107,13 +130,19 @@ def test_the_gripper_stands_above_the_object_and_closes_across_its_narrower_side
     assert np.linalg.det(pose[:3, :3]) == pytest.approx(1.0)
 
 
-def test_the_example_publishes_the_approach_pose(plain: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_publishes_the_approach_pose(
+    plain: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     robot = plain
     heard: list[PoseStamped] = []
-    subscription = robot.node.create_subscription(PoseStamped, "/grasp_approach", heard.append, LASTING)
+    subscription = robot.node.create_subscription(
+        PoseStamped, "/grasp_approach", heard.append, LASTING
+    )
     monkeypatch.setenv("ROS_DOMAIN_ID", str(robot.context.get_domain_id()))
     command = [sys.executable, str(EXAMPLE), "car", "--distance", "0.4", "--stay", "60"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         film_until(robot, lambda: heard)
     finally:
@@ -123,4 +152,6 @@ def test_the_example_publishes_the_approach_pose(plain: Robot, monkeypatch: pyte
     pose = heard[0].pose
     assert heard[0].header.frame_id == "camera"
     # the car's own frame is the camera's; its box of 0.2 m has its centre in the middle
-    assert [pose.position.x, pose.position.y, pose.position.z] == pytest.approx([0.0, 0.0, 3.0 + 0.1 + 0.4])
+    assert [pose.position.x, pose.position.y, pose.position.z] == pytest.approx(
+        [0.0, 0.0, 3.0 + 0.1 + 0.4]
+    )

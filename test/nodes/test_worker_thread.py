@@ -14,7 +14,13 @@ PATIENCE = 60.0  # s
 
 
 def test_the_worker_takes_the_newest_item_and_counts_those_replaced() -> None:
-    begun, go, done, seen, replaced = threading.Event(), threading.Event(), threading.Event(), [], []
+    begun, go, done, seen, replaced = (
+        threading.Event(),
+        threading.Event(),
+        threading.Event(),
+        [],
+        [],
+    )
 
     def work(item: int) -> None:
         seen.append(item)
@@ -34,8 +40,15 @@ def test_the_worker_takes_the_newest_item_and_counts_those_replaced() -> None:
     assert (seen, len(replaced)) == ([1, 5], 3)
 
 
-def test_a_worker_with_slots_keeps_the_order_drops_the_oldest_and_finishes_what_waits() -> None:
-    go, begun, seen, replaced = threading.Event(), threading.Event(), list[int](), list[int]()
+def test_a_worker_with_slots_keeps_the_order_drops_the_oldest_and_finishes_what_waits() -> (
+    None
+):
+    go, begun, seen, replaced = (
+        threading.Event(),
+        threading.Event(),
+        list[int](),
+        list[int](),
+    )
 
     def work(item: int) -> None:
         begun.set()
@@ -71,8 +84,12 @@ print(count() - before)
 product()
 print(count() - before)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["0", "1"], done.stderr[-500:]  # done here, it leaves the second thread
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["0", "1"], done.stderr[
+        -500:
+    ]  # done here, it leaves the second thread
 
 
 def test_what_fails_apart_is_raised_here() -> None:

@@ -21,7 +21,12 @@ from uns_pose_ros.io.colmap import read_sparse
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.pipeline import preparation, stages
-from uns_pose_ros.pipeline.preparation import check_masks, ensure_masks, ensure_poses, prepare
+from uns_pose_ros.pipeline.preparation import (
+    check_masks,
+    ensure_masks,
+    ensure_poses,
+    prepare,
+)
 from uns_pose_ros.reconstruction import segmentation
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, overlap
 from walks import CONFIG, write_walk
@@ -30,49 +35,73 @@ MASKS = MaskConfig(resolution=32, side=96)
 
 
 class Oracle:
-    """A network that knows the true mask of every picture, and sees nothing in parts of pictures."""
+    """A network that knows the true mask of every image, and sees nothing in parts of one."""
 
     def __init__(self, folder: Path) -> None:
         self.true = {
-            read_image(path).numpy().tobytes(): read_mask(folder / "truth" / f"{path.name}.png").numpy()
+            read_image(path).numpy().tobytes(): read_mask(
+                folder / "truth" / f"{path.name}.png"
+            ).numpy()
             for path in (folder / "images").iterdir()
         }
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         mask = self.true.get(image.tobytes())
-        return np.zeros(image.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
+        return (
+            np.zeros(image.shape[:2], np.float32)
+            if mask is None
+            else mask.astype(np.float32)
+        )
 
 
-def test_pictures_alone_become_a_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_alone_become_a_mesh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("pycolmap")
     folder = tmp_path / "truck" / "clip_01"
     truth = write_walk(folder, views=10)
     monkeypatch.setattr(segmentation, "load_salience", lambda: Oracle(folder))
-    assert stages.reconstruct(tmp_path / "truck", config=RECONSTRUCT, sfm=CONFIG, masks=MASKS) == {"clip_01": True}
+    assert stages.reconstruct(
+        tmp_path / "truck", config=RECONSTRUCT, sfm=CONFIG, masks=MASKS
+    ) == {"clip_01": True}
     sparse = read_sparse(folder / "sparse")
     assert len(sparse.images) == 10 and errors(sparse.images, truth)[0] < 1.0
-    paths = [[folder / kind / f"{name}.png" for kind in ("masks", "truth")] for name in truth]
-    found = [overlap(read_mask(ours).numpy(), read_mask(true).numpy()) for ours, true in paths]
+    paths = [
+        [folder / kind / f"{name}.png" for kind in ("masks", "truth")] for name in truth
+    ]
+    found = [
+        overlap(read_mask(ours).numpy(), read_mask(true).numpy()) for ours, true in paths
+    ]
     assert np.mean(found) > 0.9
     record = json.loads((folder / "video.json").read_text())
-    assert record["poses"]["registered_fraction"] == 1.0 and record["poses"]["turntable"] is False
+    assert (
+        record["poses"]["registered_fraction"] == 1.0
+        and record["poses"]["turntable"] is False
+    )
     assert record["masks"]["fused"] is True and record["masks"]["bad"] == []
     mesh = artifacts.load_feature_mesh(folder)
     assert len(mesh.vertices) > 50
-    assert stages.reconstruct(tmp_path / "truck", config=RECONSTRUCT, sfm=CONFIG, masks=MASKS) == {"clip_01": False}, (
-        "all of it is there"
-    )
+    assert stages.reconstruct(
+        tmp_path / "truck", config=RECONSTRUCT, sfm=CONFIG, masks=MASKS
+    ) == {"clip_01": False}, "all of it is there"
 
 
-def test_poses_are_found_again_when_a_picture_changes_and_masks_follow(tmp_path: Path) -> None:
+def test_poses_are_found_again_when_a_picture_changes_and_masks_follow(
+    tmp_path: Path,
+) -> None:
     pytest.importorskip("pycolmap")
     folder = tmp_path / "clip"
     write_walk(folder, views=9)
     assert ensure_poses(folder, CONFIG) and not ensure_poses(folder, CONFIG)
-    assert ensure_masks(folder, lambda: Oracle(folder), MASKS) and not ensure_masks(folder, lambda: Oracle(folder), MASKS)
+    assert ensure_masks(folder, lambda: Oracle(folder), MASKS) and not ensure_masks(
+        folder, lambda: Oracle(folder), MASKS
+    )
     (folder / "images" / "000008.jpg").unlink()
     assert ensure_poses(folder, CONFIG) and len(read_sparse(folder / "sparse").images) == 8
-    assert ensure_masks(folder, lambda: Oracle(folder), MASKS) and len(list((folder / "masks").glob("*.png"))) == 8
+    assert (
+        ensure_masks(folder, lambda: Oracle(folder), MASKS)
+        and len(list((folder / "masks").glob("*.png"))) == 8
+    )
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
@@ -83,7 +112,9 @@ def test_given_poses_and_masks_are_never_touched(tmp_path: Path) -> None:
     assert stages.video_inputs(tmp_path / "clip") == before
 
 
-def test_a_turntable_is_solved_with_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turntable_is_solved_with_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("pycolmap")
     folder = tmp_path / "clip"
     truth = write_walk(folder, table=True)
@@ -103,20 +134,28 @@ def test_a_killed_preparation_leaves_nothing_that_counts(tmp_path: Path) -> None
     assert len(load_video(folder).frames) == 5 and not (folder / ".masks.making").exists()
 
 
-def test_one_video_that_fails_does_not_keep_the_others_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_video_that_fails_does_not_keep_the_others_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("pycolmap")
     for name in ("clip_01", "clip_02"):
         write_video(tmp_path / name, seed=1, views=5, size=48)
         shutil.move(tmp_path / name / "masks", tmp_path / name / "truth")
-    shutil.rmtree(tmp_path / "clip_01" / "sparse")  # bare trucks, far apart: nothing to hold on to
+    shutil.rmtree(
+        tmp_path / "clip_01" / "sparse"
+    )  # bare trucks, far apart: nothing to hold on to
     monkeypatch.setattr(segmentation, "load_salience", lambda: Oracle(tmp_path / "clip_02"))
-    with pytest.raises(InvalidInput, match="clip_01: 0 of 5 frames got a pose; a picture has .* features"):
+    with pytest.raises(
+        InvalidInput, match="clip_01: 0 of 5 frames got a pose; a picture has .* features"
+    ):
         prepare([tmp_path / "clip_01", tmp_path / "clip_02"], CONFIG)
     assert (tmp_path / "clip_02" / "masks" / preparation.MADE).exists()
     assert not (tmp_path / "clip_01" / "sparse").exists()
 
 
-def test_a_wrong_given_mask_is_named_in_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_given_mask_is_named_in_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_video(tmp_path / "clip", seed=1, views=12, size=96)
     path = tmp_path / "clip" / "masks" / "000004.jpg.png"
     wrong = torch.roll(read_mask(path), 30, 1).numpy()
@@ -125,7 +164,9 @@ def test_a_wrong_given_mask_is_named_in_one_warning(tmp_path: Path, caplog: pyte
     cv2.imwrite(str(path), wrong.astype(np.uint8) * 255)
     with caplog.at_level(logging.WARNING):
         assert check_masks(load_video(tmp_path / "clip")) == ["000004.jpg"]
-    assert len(caplog.messages) == 1 and "1 of 12 masks do not fit the others" in caplog.text
+    assert (
+        len(caplog.messages) == 1 and "1 of 12 masks do not fit the others" in caplog.text
+    )
 
 
 def test_an_empty_sparse_folder_is_filled_and_a_wrong_one_is_named(tmp_path: Path) -> None:

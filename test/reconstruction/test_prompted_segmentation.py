@@ -1,4 +1,7 @@
-"""Points in one picture become masks of all: what is given, how it is followed, and what MobileSAM itself answers."""
+"""Points in one picture become masks of all.
+
+What is given, how it is followed, and what MobileSAM itself answers.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,13 @@ from uns_pose_ros.networks import mobile_sam
 from uns_pose_ros.pipeline import preparation
 from uns_pose_ros.pipeline.preparation import ensure_masks
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, overlap
-from uns_pose_ros.reconstruction.prompted_segmentation import FILE, Prompted, Prompts, read_prompts, write_prompts
+from uns_pose_ros.reconstruction.prompted_segmentation import (
+    FILE,
+    Prompted,
+    Prompts,
+    read_prompts,
+    write_prompts,
+)
 from uns_pose_ros.reconstruction.segmentation import find_masks
 from weight_cache import cached
 
@@ -39,11 +48,15 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Video:
 
 
 def truth(video: Video) -> list[NDArray[np.bool_]]:
-    return [read_mask(frame.mask).numpy() for frame in video.frames if frame.mask is not None]
+    return [
+        read_mask(frame.mask).numpy() for frame in video.frames if frame.mask is not None
+    ]
 
 
 class Oracle:
-    """Knows the true mask of every picture and answers with it where most points are on the object, else with the rest."""
+    """Knows the true mask of every picture and answers with it where most points are on the
+    object, else with the rest.
+    """
 
     def __init__(self, video: Video, blind: tuple[int, ...] = ()) -> None:
         self.true, self.blind = truth(video), blind
@@ -51,20 +64,30 @@ class Oracle:
         self.embedded, self.asked = list[int](), list[tuple[Tensor, Tensor]]()
 
     def embed(self, image: NDArray[np.uint8]) -> Tensor:
-        [number] = [k for k, picture in enumerate(self.pictures) if np.array_equal(picture, image)]
+        [number] = [
+            k for k, picture in enumerate(self.pictures) if np.array_equal(picture, image)
+        ]
         self.embedded.append(number)
         return torch.tensor(number)
 
-    def masks(self, seen: Tensor, points: Tensor, kinds: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def masks(
+        self, seen: Tensor, points: Tensor, kinds: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor]:
         self.asked.append((points, kinds))
         mask = torch.from_numpy(self.true[int(seen)])
-        inside = [bool(mask[int(y), int(x)]) for (x, y), kind in zip(points.round(), kinds, strict=True) if kind == 1]
+        inside = [
+            bool(mask[int(y), int(x)])
+            for (x, y), kind in zip(points.round(), kinds, strict=True)
+            if kind == 1
+        ]
         if 2 * sum(inside) <= len(inside) or int(seen) in self.blind:
             mask = ~mask
         left = mask.clone()
         left[:, width // 2 :] = False
         doubtless = left if len(points) == 1 else mask
-        return 12 * torch.stack([doubtless, left, mask, left]).float() - 6, torch.tensor([0.5, 0.6, 0.9, 0.2])
+        return 12 * torch.stack([doubtless, left, mask, left]).float() - 6, torch.tensor(
+            [0.5, 0.6, 0.9, 0.2]
+        )
 
 
 def fits(video: Video, oracle: Oracle, config: MaskConfig = SMALL) -> list[float]:
@@ -72,44 +95,75 @@ def fits(video: Video, oracle: Oracle, config: MaskConfig = SMALL) -> list[float
     return [overlap(one, other) for one, other in zip(found, truth(video), strict=True)]
 
 
-def test_one_point_in_one_picture_is_enough_for_all_and_each_is_looked_at_once(video: Video) -> None:
+def test_one_point_in_one_picture_is_enough_for_all_and_each_is_looked_at_once(
+    video: Video,
+) -> None:
     oracle = Oracle(video)
     assert min(fits(video, oracle)) > 0.95
-    assert oracle.embedded == [*range(5, 24), 4, 3, 2, 1, 0], "from the picture that was pointed at"
+    assert oracle.embedded == [*range(5, 24), 4, 3, 2, 1, 0], (
+        "from the picture that was pointed at"
+    )
     points, kinds = oracle.asked[0]
     assert (points.tolist(), kinds.tolist()) == ([[48.0, 48.0]], [1])
     mask = truth(video)[5]
     points, kinds = oracle.asked[1]
-    assert kinds.tolist()[-2:] == [2, 3] and set(kinds.tolist()[:-2]) == {1}, "points deep in the last mask and its box"
-    assert np.abs(points[-2:].numpy() - [[f(np.flatnonzero(mask.any(k))) for k in (0, 1)] for f in (min, max)]).max() < 25
+    assert kinds.tolist()[-2:] == [2, 3] and set(kinds.tolist()[:-2]) == {1}, (
+        "points deep in the last mask and its box"
+    )
+    assert (
+        np.abs(
+            points[-2:].numpy()
+            - [[f(np.flatnonzero(mask.any(k))) for k in (0, 1)] for f in (min, max)]
+        ).max()
+        < 25
+    )
 
 
-def test_pictures_in_which_the_network_sees_something_else_follow_the_vote_of_the_others(video: Video) -> None:
+def test_pictures_in_which_the_network_sees_something_else_follow_the_vote_of_the_others(
+    video: Video,
+) -> None:
     found = fits(video, Oracle(video, blind=(8, 9)))
     assert min(found[:8] + found[10:]) > 0.9
     assert min(found[8:10]) > 0.5
 
 
-def test_without_poses_the_object_is_followed_from_picture_to_picture(tmp_path: Path) -> None:
+def test_without_poses_the_object_is_followed_from_picture_to_picture(
+    tmp_path: Path,
+) -> None:
     write_video(tmp_path / "clip", seed=1, views=72, size=64)
     video = load_video(tmp_path / "clip")
     ring = tuple(replace(frame, cam_from_obj=None) for frame in video.frames[1::2])
     rows, columns = np.nonzero(truth(video)[1])
     middle = Prompts(((float(np.median(columns)), float(np.median(rows))),))
     found = find_masks(replace(video, frames=ring), Prompted(middle, Oracle(video)), SMALL)
-    fit = [overlap(found.masks[frame.name], mask) for frame, mask in zip(ring, truth(video)[1::2], strict=True)]
+    fit = [
+        overlap(found.masks[frame.name], mask)
+        for frame, mask in zip(ring, truth(video)[1::2], strict=True)
+    ]
     assert np.mean(fit) > 0.95 and min(fit) > 0.5
     assert found.agreement == {}
 
 
-def test_points_are_where_the_camera_would_see_them_without_distortion_in_a_smaller_picture(video: Video) -> None:
+def test_points_are_where_the_camera_would_see_them_without_distortion_in_a_smaller_picture(
+    video: Video,
+) -> None:
     camera = video.frames[0].camera
-    bent = Camera(camera.matrix, camera.width, camera.height, torch.tensor([0.4, 0, 0, 0], dtype=torch.float64))
+    bent = Camera(
+        camera.matrix,
+        camera.width,
+        camera.height,
+        torch.tensor([0.4, 0, 0, 0], dtype=torch.float64),
+    )
     half = Camera(camera.matrix / 2, 48, 48)
     prompts = Prompts(((80.0, 60.0),), ((47.5, 47.5),))
-    points, kinds = Prompted(prompts, Oracle(video))._given(replace(video.frames[0], camera=bent), half)
+    points, kinds = Prompted(prompts, Oracle(video))._given(
+        replace(video.frames[0], camera=bent), half
+    )
     assert kinds.tolist() == [1, 0]
-    x, y = ((float(v) - float(c)) / 153.6 for v, c in zip((points[0] + 0.5) * 2 - 0.5, (47.5, 47.5), strict=True))
+    x, y = (
+        (float(v) - float(c)) / 153.6
+        for v, c in zip((points[0] + 0.5) * 2 - 0.5, (47.5, 47.5), strict=True)
+    )
     factor = 1 + 0.4 * (x * x + y * y)
     assert [153.6 * v * factor + 47.5 for v in (x, y)] == pytest.approx([80, 60], abs=0.05)
     assert points[1].tolist() == pytest.approx([23.5, 23.5])
@@ -118,17 +172,32 @@ def test_points_are_where_the_camera_would_see_them_without_distortion_in_a_smal
 @pytest.mark.parametrize(
     ("prompts", "reason"),
     [
-        (Prompts(((96.0, 3.0),)), r"000000\.jpg: the points \[\[96\.0, 3\.0\]\] are not all in the picture of 96 x 96 px"),
-        (Prompts(((3.0, 3.0),), frame="7.jpg"), r"no usable picture is called '7\.jpg'; there are 000000\.jpg"),
+        (
+            Prompts(((96.0, 3.0),)),
+            r"000000\.jpg: the points \[\[96\.0, 3\.0\]\] are not all in the picture of 96 x 96 px",
+        ),
+        (
+            Prompts(((3.0, 3.0),), frame="7.jpg"),
+            r"no usable picture is called '7\.jpg'; there are 000000\.jpg",
+        ),
     ],
 )
-def test_points_that_are_nowhere_are_one_line(video: Video, prompts: Prompts, reason: str) -> None:
+def test_points_that_are_nowhere_are_one_line(
+    video: Video, prompts: Prompts, reason: str
+) -> None:
     with pytest.raises(InvalidInput, match=reason):
         find_masks(video, Prompted(prompts, Oracle(video)), SMALL)
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", '{"points": []}', '{"points": [[1]]}', '{"points": [["a", 2]]}', '{"points": [[1, NaN]]}']
+    "text",
+    [
+        "[]",
+        '{"points": []}',
+        '{"points": [[1]]}',
+        '{"points": [["a", 2]]}',
+        '{"points": [[1, NaN]]}',
+    ],
 )
 def test_a_file_that_holds_no_prompts_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
@@ -137,7 +206,9 @@ def test_a_file_that_holds_no_prompts_is_one_line(tmp_path: Path, text: str) -> 
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_prompts_are_kept_and_masks_follow_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_kept_and_masks_follow_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, used = tmp_path / "mug" / "clip", list[str]()
     write_video(folder, seed=1, views=24, size=96)
     oracle = Oracle(load_video(folder))
@@ -152,7 +223,9 @@ def test_prompts_are_kept_and_masks_follow_them(tmp_path: Path, monkeypatch: pyt
     def salience(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """A disc in the middle."""
         row, column = np.mgrid[: image.shape[0], : image.shape[1]]
-        near = np.hypot(row - image.shape[0] / 2, column - image.shape[1] / 2) < 0.2 * min(image.shape[:2])
+        near = np.hypot(row - image.shape[0] / 2, column - image.shape[1] / 2) < 0.2 * min(
+            image.shape[:2]
+        )
         return np.where(near, 0.95, 0.05).astype(np.float32)
 
     def make() -> bool:
@@ -163,13 +236,19 @@ def test_prompts_are_kept_and_masks_follow_them(tmp_path: Path, monkeypatch: pyt
     write_prompts(folder, prompts)
     assert read_prompts(folder) == prompts
     assert make() and not make() and set(used) == {"mobile_sam"}
-    found = [overlap(read_mask(folder / "masks" / f"{k:06d}.jpg.png").numpy(), mask) for k, mask in enumerate(oracle.true)]
+    found = [
+        overlap(read_mask(folder / "masks" / f"{k:06d}.jpg.png").numpy(), mask)
+        for k, mask in enumerate(oracle.true)
+    ]
     assert min(found) > 0.95
     write_prompts(folder, MIDDLE)
     assert make(), "other prompts"
     (folder / FILE).unlink()
     assert make() and used[-1] == "u2netp"
-    assert overlap(read_mask(folder / "masks" / "000000.jpg.png").numpy(), oracle.true[0]) < 0.9
+    assert (
+        overlap(read_mask(folder / "masks" / "000000.jpg.png").numpy(), oracle.true[0])
+        < 0.9
+    )
 
 
 def test_the_command_takes_points_of_one_video_and_says_what_it_needs(
@@ -188,17 +267,37 @@ def test_the_command_takes_points_of_one_video_and_says_what_it_needs(
     assert "2 are named: --videos NAME names it" in said("--points", "3", "4")
     assert "given and are never touched" in said("--videos", "a", "--points", "3", "4")
     assert "go with --points" in said("--videos", "b", "--background", "3", "4")
-    words = ("--videos", "b", "--points", "3", "4", "5", "6", "--background", "7", "8", "--frame", "000001.jpg")
+    words = (
+        "--videos",
+        "b",
+        "--points",
+        "3",
+        "4",
+        "5",
+        "6",
+        "--background",
+        "7",
+        "8",
+        "--frame",
+        "000001.jpg",
+    )
     assert "`uns-pose weights mobile_sam` fetches them" in said(*words)
     record = read_json(tmp_path / "mug" / "b" / FILE)
-    assert record == {"points": [[3, 4], [5, 6]], "background": [[7, 8]], "frame": "000001.jpg"}
+    assert record == {
+        "points": [[3, 4], [5, 6]],
+        "background": [[7, 8]],
+        "frame": "000001.jpg",
+    }
 
 
 def test_attention_within_windows_has_one_bias_an_offset() -> None:
     """Against a slow twin that numbers offsets as they come, as the authors do."""
     numbers: dict[Any, int] = {}
     places = [(row, column) for row in range(3) for column in range(3)]
-    expected = [[numbers.setdefault((abs(a - c), abs(b - d)), len(numbers)) for c, d in places] for a, b in places]
+    expected = [
+        [numbers.setdefault((abs(a - c), abs(b - d)), len(numbers)) for c, d in places]
+        for a, b in places
+    ]
     assert mobile_sam._WindowAttention(8, 2, 3).offset.tolist() == expected
 
 
@@ -221,6 +320,8 @@ def test_mobile_sam_finds_the_truck_that_a_point_is_on(tmp_path: Path) -> None:
     picture, mask = read_image(video.frames[0].image).numpy(), truth(video)[0]
     rows, columns = np.nonzero(mask)
     points = torch.tensor([[float(np.median(columns)), float(np.median(rows))]])
-    logits, expected = model.masks(model.embed(picture), points, torch.tensor([1]), 192, 192)
+    logits, expected = model.masks(
+        model.embed(picture), points, torch.tensor([1]), 192, 192
+    )
     assert logits.shape == (4, 192, 192) and expected.shape == (4,)
     assert max(overlap(one.numpy() > 0, mask) for one in logits) > 0.8

@@ -1,4 +1,7 @@
-"""Masks made consistent over a video: against true masks, from a network whose mistakes are scripted."""
+"""Masks made consistent over a video.
+
+Against true masks, from a network whose mistakes are scripted.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,12 @@ from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import pretrained_weights
 from uns_pose_ros.networks.u2net import load_salience
-from uns_pose_ros.reconstruction.mask_voting import MaskConfig, central, hull_agreement, overlap
+from uns_pose_ros.reconstruction.mask_voting import (
+    MaskConfig,
+    central,
+    hull_agreement,
+    overlap,
+)
 from uns_pose_ros.reconstruction.segmentation import as_stored, find_masks, summary
 
 
@@ -31,14 +39,25 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Video:
 
 
 def truth(video: Video) -> dict[str, NDArray[np.bool_]]:
-    return {frame.name: read_mask(frame.mask).numpy() for frame in video.frames if frame.mask is not None}
+    return {
+        frame.name: read_mask(frame.mask).numpy()
+        for frame in video.frames
+        if frame.mask is not None
+    }
 
 
 class Scripted:
-    """Knows the true masks; in every third picture it takes a corner for the object as well, or half of the object away."""
+    """Knows the true masks.
+
+    In every third picture it takes a corner for the object as well, or half of the object away.
+    """
 
     def __init__(self, video: Video) -> None:
-        self.true = [(read_image(frame.image).numpy(), read_mask(frame.mask).numpy()) for frame in video.frames if frame.mask]
+        self.true = [
+            (read_image(frame.image).numpy(), read_mask(frame.mask).numpy())
+            for frame in video.frames
+            if frame.mask
+        ]
         self.calls = 0
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -58,7 +77,10 @@ class Scripted:
 def test_what_single_pictures_miss_or_add_is_outvoted(video: Video) -> None:
     salience = Scripted(video)
     true = truth(video)
-    single = {frame.name: salience(read_image(frame.image).numpy()) > 0.5 for frame in video.frames}
+    single = {
+        frame.name: salience(read_image(frame.image).numpy()) > 0.5
+        for frame in video.frames
+    }
     before = [overlap(single[name], true[name]) for name in true]
     found = find_masks(video, Scripted(video), MaskConfig(vote=1.5))
     after = [overlap(found.masks[name], true[name]) for name in true]
@@ -67,11 +89,18 @@ def test_what_single_pictures_miss_or_add_is_outvoted(video: Video) -> None:
 
 def test_right_masks_stay_as_they_are(video: Video) -> None:
     true = truth(video)
-    pictures = {read_image(frame.image).numpy().tobytes(): true[frame.name] for frame in video.frames}
+    pictures = {
+        read_image(frame.image).numpy().tobytes(): true[frame.name]
+        for frame in video.frames
+    }
 
     def salience(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         mask = pictures.get(image.tobytes())
-        return np.zeros(image.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
+        return (
+            np.zeros(image.shape[:2], np.float32)
+            if mask is None
+            else mask.astype(np.float32)
+        )
 
     found = find_masks(video, salience, MaskConfig(resolution=32, side=96))
     assert min(overlap(found.masks[name], true[name]) for name in true) > 0.9
@@ -79,7 +108,9 @@ def test_right_masks_stay_as_they_are(video: Video) -> None:
     assert summary(found, MaskConfig())["bad"] == []
 
 
-def test_large_pictures_are_looked_at_small_and_get_masks_of_their_size(video: Video) -> None:
+def test_large_pictures_are_looked_at_small_and_get_masks_of_their_size(
+    video: Video,
+) -> None:
     shapes = set()
 
     def salience(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -90,7 +121,10 @@ def test_large_pictures_are_looked_at_small_and_get_masks_of_their_size(video: V
     found = find_masks(video, salience, MaskConfig(size=64, resolution=32, side=64))
     assert max(shapes) == 64
     assert {mask.shape for mask in found.masks.values()} == {(96, 96)}
-    assert np.mean([overlap(found.masks[name], mask) for name, mask in truth(video).items()]) > 0.7
+    assert (
+        np.mean([overlap(found.masks[name], mask) for name, mask in truth(video).items()])
+        > 0.7
+    )
 
 
 def test_a_mask_that_does_not_fit_the_others_is_noticed(video: Video) -> None:
@@ -98,17 +132,31 @@ def test_a_mask_that_does_not_fit_the_others_is_noticed(video: Video) -> None:
     wrong = video.frames[4].name
     masks[wrong] = np.roll(masks[wrong], 30, axis=1)
     matrices = torch.stack([frame.camera.matrix for frame in video.frames])
-    poses = torch.stack([frame.cam_from_obj for frame in video.frames if frame.cam_from_obj is not None])
+    poses = torch.stack(
+        [frame.cam_from_obj for frame in video.frames if frame.cam_from_obj is not None]
+    )
     agreement = hull_agreement(masks, matrices, poses)
-    assert [name for name, value in agreement.items() if value < MaskConfig().bad] == [wrong]
-    assert hull_agreement({name: ~mask & False for name, mask in masks.items()}, matrices, poses) == {}
+    assert [name for name, value in agreement.items() if value < MaskConfig().bad] == [
+        wrong
+    ]
+    assert (
+        hull_agreement(
+            {name: ~mask & False for name, mask in masks.items()}, matrices, poses
+        )
+        == {}
+    )
 
 
 def test_without_poses_the_part_in_the_middle_is_kept(video: Video) -> None:
-    blind = replace(video, frames=tuple(replace(frame, cam_from_obj=None) for frame in video.frames))
+    blind = replace(
+        video, frames=tuple(replace(frame, cam_from_obj=None) for frame in video.frames)
+    )
     found = find_masks(blind, Scripted(video))
     assert found.agreement == {} and summary(found, MaskConfig())["fused"] is False
-    assert all(cv2.connectedComponents(mask.astype(np.uint8))[0] <= 2 for mask in found.masks.values())
+    assert all(
+        cv2.connectedComponents(mask.astype(np.uint8))[0] <= 2
+        for mask in found.masks.values()
+    )
 
 
 def test_a_mask_is_stored_as_the_camera_sees_it() -> None:
@@ -116,7 +164,9 @@ def test_a_mask_is_stored_as_the_camera_sees_it() -> None:
     camera = Camera(matrix, 80, 60, torch.tensor([0.8, 0, 0, 0]).double())
     seen = np.zeros((60, 80), bool)
     seen[20:45, 30:60] = True
-    _, straight, _ = undistort(torch.zeros(60, 80, 3, dtype=torch.uint8), torch.from_numpy(seen), camera)
+    _, straight, _ = undistort(
+        torch.zeros(60, 80, 3, dtype=torch.uint8), torch.from_numpy(seen), camera
+    )
     assert straight is not None and overlap(straight.numpy(), seen) < 0.95
     assert overlap(as_stored(straight.numpy(), camera), seen) > 0.95
 
@@ -130,7 +180,10 @@ def test_central_prefers_the_middle_to_a_larger_thing_at_the_border() -> None:
 
 
 def test_an_orbit_without_an_object_is_one_line(video: Video) -> None:
-    with pytest.raises(InvalidInput, match="clip: no object in the middle of the orbit; keep it in the middle"):
+    with pytest.raises(
+        InvalidInput,
+        match="clip: no object in the middle of the orbit; keep it in the middle",
+    ):
         find_masks(video, lambda image: np.zeros(image.shape[:2], np.float32))
 
 

@@ -27,7 +27,10 @@ CONFIG = SfmConfig(threads=2)
 
 
 def known(video: Video, size: int = 256) -> Video:
-    return replace(video, frames=tuple(replace(frame, camera=camera_of(size)) for frame in video.frames))
+    return replace(
+        video,
+        frames=tuple(replace(frame, camera=camera_of(size)) for frame in video.frames),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,27 +41,41 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Video, dict[str, np.
     return load_video(folder, need_masks=False, need_poses=False), truth
 
 
-def test_a_walk_around_an_object_on_a_patterned_floor_is_recovered(walk: tuple[Video, dict[str, np.ndarray]]) -> None:
+def test_a_walk_around_an_object_on_a_patterned_floor_is_recovered(
+    walk: tuple[Video, dict[str, np.ndarray]],
+) -> None:
     video, truth = walk
     found = find_poses(known(video), "given", config=CONFIG)
-    assert len(found.images) == found.report["registered"] == 14 and found.report["attempt"] == "plain"
+    assert (
+        len(found.images) == found.report["registered"] == 14
+        and found.report["attempt"] == "plain"
+    )
     turn, place = errors(found.images, truth)
     assert turn < 0.5 and place < 0.02
-    assert torch.equal(found.camera.matrix, camera_of(256).matrix), "a known camera is not touched"
+    assert torch.equal(found.camera.matrix, camera_of(256).matrix), (
+        "a known camera is not touched"
+    )
     assert found.report["coverage"]["covered_deg"] == pytest.approx(130, abs=3)
     assert len(found.points) > 100
 
 
-def test_an_unknown_focal_length_is_found_with_the_poses(walk: tuple[Video, dict[str, np.ndarray]]) -> None:
+def test_an_unknown_focal_length_is_found_with_the_poses(
+    walk: tuple[Video, dict[str, np.ndarray]],
+) -> None:
     video, truth = walk
-    assert float(video.frames[0].camera.matrix[0, 0]) == pytest.approx(221.7, abs=0.1), "60 degrees are assumed"
+    assert float(video.frames[0].camera.matrix[0, 0]) == pytest.approx(221.7, abs=0.1), (
+        "60 degrees are assumed"
+    )
     found = find_poses(video, "guessed", config=CONFIG)
     assert float(found.camera.matrix[0, 0]) == pytest.approx(256, rel=0.04)
     assert errors(found.images, truth)[0] < 1.0
 
 
 def grey(video: Video) -> list[np.ndarray]:
-    return [cv2.cvtColor(read_image(frame.image).numpy(), cv2.COLOR_RGB2GRAY) for frame in video.frames]
+    return [
+        cv2.cvtColor(read_image(frame.image).numpy(), cv2.COLOR_RGB2GRAY)
+        for frame in video.frames
+    ]
 
 
 def test_on_a_turntable_the_background_is_noticed_and_masked_away(
@@ -77,24 +94,39 @@ def frames(folder: Path, pictures: list[np.ndarray]) -> Video:
     for k, image in enumerate(pictures):
         path = folder / "images" / f"{k}.png"
         cv2.imwrite(str(path), image)
-        listed.append(Frame(path.name, path, assumed_camera(image.shape[1], image.shape[0])))
+        listed.append(
+            Frame(path.name, path, assumed_camera(image.shape[1], image.shape[0]))
+        )
     return Video(folder, tuple(listed))
 
 
 def test_a_video_that_fails_says_why_and_what_to_film_differently(tmp_path: Path) -> None:
     pytest.importorskip("pycolmap")
     blank = frames(tmp_path / "blank", [np.full((96, 128), 128, np.uint8)] * 4)
-    with pytest.raises(InvalidInput, match=r"blank: 0 of 4 frames got a pose; a picture has 0 features, .*pattern"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"blank: 0 of 4 frames got a pose; a picture has 0 features, .*pattern",
+    ):
         find_poses(blank, config=CONFIG)
     rng = np.random.default_rng(0)
-    strangers = [cv2.resize(rng.integers(0, 255, (60, 80), np.uint8), (320, 240)).astype(np.uint8) for _ in range(4)]
-    with pytest.raises(InvalidInput, match=r"strangers: 0 of 4 .*; 0 pairs of pictures show the same things: walk slower"):
+    strangers = [
+        cv2.resize(rng.integers(0, 255, (60, 80), np.uint8), (320, 240)).astype(np.uint8)
+        for _ in range(4)
+    ]
+    with pytest.raises(
+        InvalidInput,
+        match=r"strangers: 0 of 4 .*; 0 pairs of pictures show the same things: walk slower",
+    ):
         find_poses(frames(tmp_path / "strangers", strangers), config=CONFIG)
 
 
 def test_pictures_of_several_sizes_are_one_line(tmp_path: Path) -> None:
-    video = frames(tmp_path / "odd", [np.zeros((96, 128), np.uint8), np.zeros((96, 120), np.uint8)])
-    with pytest.raises(InvalidInput, match=r"1\.png: 120 x 96 px, the first picture has 128 x 96"):
+    video = frames(
+        tmp_path / "odd", [np.zeros((96, 128), np.uint8), np.zeros((96, 120), np.uint8)]
+    )
+    with pytest.raises(
+        InvalidInput, match=r"1\.png: 120 x 96 px, the first picture has 128 x 96"
+    ):
         find_poses(video)
 
 
@@ -116,15 +148,21 @@ def test_coverage_is_what_the_largest_gap_leaves() -> None:
     assert coverage(poses[:2]) is None
 
 
-def test_poses_that_two_models_give_differently_are_told_from_those_that_they_share() -> None:
+def test_poses_that_two_models_give_differently_are_told_from_those_that_they_share() -> (
+    None
+):
     from synthetic import look_at
 
     one = {f"{k:02d}": torch.from_numpy(look_at(20.0 * k, 20, 2.0)) for k in range(12)}
     turn = torch.eye(4, dtype=torch.float64)
-    turn[:3, :3] = torch.tensor([[0, -1.0, 0], [0, 0, -1.0], [1.0, 0, 0]], dtype=torch.float64)
+    turn[:3, :3] = torch.tensor(
+        [[0, -1.0, 0], [0, 0, -1.0], [1.0, 0, 0]], dtype=torch.float64
+    )
     other = {name: pose @ turn for name, pose in one.items()}
     assert agreeing(one, other, 2.0) == sorted(one)
-    wrong = torch.from_numpy(look_at(8.0, 0, 2.0)) @ torch.linalg.inv(torch.from_numpy(look_at(0.0, 0, 2.0)))
+    wrong = torch.from_numpy(look_at(8.0, 0, 2.0)) @ torch.linalg.inv(
+        torch.from_numpy(look_at(0.0, 0, 2.0))
+    )
     other |= {name: wrong @ other[name] for name in ("03", "04", "05", "06")}
     del other["11"]
     assert agreeing(one, other, 2.0) == ["00", "01", "02", "07", "08", "09", "10"]
@@ -134,7 +172,9 @@ def test_poses_that_two_models_give_differently_are_told_from_those_that_they_sh
 def test_what_two_mappers_disagree_on_is_added_again_to_what_they_agree_on(
     walk: tuple[Video, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A global mapper that turns three pictures by 20 degrees, as matches of bricks do, changes nothing in the end."""
+    """A global mapper that turns three pictures by 20 degrees, as matches of bricks do, changes
+    nothing in the end.
+    """
     import pycolmap
 
     video, truth = walk
@@ -144,16 +184,33 @@ def test_what_two_mappers_disagree_on_is_added_again_to_what_they_agree_on(
         models = dict(before(*given))
         for model in models.values():
             for image in model.images.values():
-                if image.has_pose and image.name in ("000002.jpg", "000003.jpg", "000004.jpg"):
+                if image.has_pose and image.name in (
+                    "000002.jpg",
+                    "000003.jpg",
+                    "000004.jpg",
+                ):
                     pose = image.frame.rig_from_world
                     turn = pycolmap.Rotation3d(np.array([0, np.radians(20.0), 0]))
-                    image.frame.rig_from_world = pycolmap.Rigid3d(turn * pose.rotation, pose.translation)
+                    image.frame.rig_from_world = pycolmap.Rigid3d(
+                        turn * pose.rotation, pose.translation
+                    )
         return models
 
     monkeypatch.setattr(pycolmap, "global_mapping", misled)
-    monkeypatch.setattr(structure_from_motion, "ATTEMPTS", (replace(structure_from_motion.ATTEMPTS[0], globally=True),))
+    monkeypatch.setattr(
+        structure_from_motion,
+        "ATTEMPTS",
+        (replace(structure_from_motion.ATTEMPTS[0], globally=True),),
+    )
     found = find_poses(known(video), "given", config=CONFIG)
     assert len(found.images) == 14
     assert errors(found.images, truth)[0] < 0.5
     poses = {image.name: image.cam_from_obj for image in found.images}
-    assert len(agreeing(poses, {name: torch.from_numpy(pose) for name, pose in truth.items()}, 1.5)) == 14
+    assert (
+        len(
+            agreeing(
+                poses, {name: torch.from_numpy(pose) for name, pose in truth.items()}, 1.5
+            )
+        )
+        == 14
+    )

@@ -9,20 +9,29 @@ import torch
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts, project, random_rotations, sphere
 from uns_pose_ros.core.isosurface import extract_surface
-from uns_pose_ros.core.ray_casting import cast_rays, vertex_normals, visible_from, visible_vertices
+from uns_pose_ros.core.ray_casting import (
+    cast_rays,
+    vertex_normals,
+    visible_from,
+    visible_vertices,
+)
 from uns_pose_ros.reconstruction.visual_hull import HullConfig, locate, visual_hull
 
 MATRIX = torch.tensor([[300.0, 0, 100], [0, 300, 100], [0, 0, 1]], dtype=torch.float64)
 
 
-def ball_views(count: int, radius: float, middle: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+def ball_views(
+    count: int, radius: float, middle: torch.Tensor
+) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
     """Masks, camera matrices and poses of cameras 3 units from a ball, at random rotations."""
     generator = torch.Generator().manual_seed(0)
     rotation = random_rotations(count, generator)
     translation = torch.tensor([0.05, -0.1, 3.0]) - (rotation @ middle)
     poses = from_parts(rotation, translation.double())
     v, u = torch.meshgrid(torch.arange(200), torch.arange(200), indexing="ij")
-    rays = torch.linalg.solve(MATRIX, torch.stack([u, v, torch.ones_like(u)], -1).double()[..., None])[..., 0]
+    rays = torch.linalg.solve(
+        MATRIX, torch.stack([u, v, torch.ones_like(u)], -1).double()[..., None]
+    )[..., 0]
     rays = rays / rays.norm(dim=-1, keepdim=True)
     centre = torch.tensor([0.05, -0.1, 3.0], dtype=torch.float64)
     apart = (centre - (rays @ centre)[..., None] * rays).norm(dim=-1)
@@ -31,12 +40,21 @@ def ball_views(count: int, radius: float, middle: torch.Tensor) -> tuple[list[to
 
 def test_the_hull_of_a_ball_is_the_ball() -> None:
     middle = torch.tensor([0.4, -0.2, 0.1], dtype=torch.float64)
-    vertices, triangles = visual_hull(*ball_views(24, 0.4, middle), HullConfig(resolution=48, vertices=300))
+    vertices, triangles = visual_hull(
+        *ball_views(24, 0.4, middle), HullConfig(resolution=48, vertices=300)
+    )
     distance = (vertices.double() - middle).norm(dim=-1)
     assert len(vertices) <= 300
     assert float((distance - 0.4).abs().mean()) < 0.02
-    assert len(vertices) - 1.5 * len(triangles) + len(triangles) == 2  # closed, without holes
-    assert bool((vertex_normals(vertices, triangles) * (vertices - middle.float())).sum(-1).gt(0).all())
+    assert (
+        len(vertices) - 1.5 * len(triangles) + len(triangles) == 2
+    )  # closed, without holes
+    assert bool(
+        (vertex_normals(vertices, triangles) * (vertices - middle.float()))
+        .sum(-1)
+        .gt(0)
+        .all()
+    )
 
 
 def test_one_wrong_mask_carves_nothing_away() -> None:
@@ -49,7 +67,10 @@ def test_one_wrong_mask_carves_nothing_away() -> None:
 
 def test_masks_of_different_objects_are_refused() -> None:
     masks, matrices, poses = ball_views(6, 0.2, torch.zeros(3, dtype=torch.float64))
-    moved = [mask.roll((9 * k) % 100 - 50, 0).roll(-60 + 24 * k, 1) for k, mask in enumerate(masks)]
+    moved = [
+        mask.roll((9 * k) % 100 - 50, 0).roll(-60 + 24 * k, 1)
+        for k, mask in enumerate(masks)
+    ]
     with pytest.raises(InvalidInput, match="masks"):
         visual_hull(moved, matrices, poses, HullConfig(resolution=24))
 
@@ -71,11 +92,15 @@ def ball_mesh() -> tuple[torch.Tensor, torch.Tensor]:
 def test_rays_hit_the_near_side_and_miss_what_they_miss() -> None:
     vertices, triangles = ball_mesh()
     directions = torch.tensor([[0.0, 0, 1], [0, 0.1, 1], [0, 0.6, 1], [0, 0, -1]])
-    distance, triangle, weights = cast_rays(torch.tensor([0.0, 0.0, -4.0]), directions, vertices, triangles)
+    distance, triangle, weights = cast_rays(
+        torch.tensor([0.0, 0.0, -4.0]), directions, vertices, triangles
+    )
     assert distance[0] == pytest.approx(3.0, abs=0.03)
     assert distance[2:].isinf().all()
     hit = (vertices[triangles[triangle[:2]]] * weights[:2, :, None]).sum(1)
-    assert torch.allclose(hit, torch.tensor([0.0, 0.0, -4.0]) + distance[:2, None] * directions[:2], atol=1e-4)
+    assert torch.allclose(
+        hit, torch.tensor([0.0, 0.0, -4.0]) + distance[:2, None] * directions[:2], atol=1e-4
+    )
 
 
 def test_a_camera_sees_the_half_that_faces_it() -> None:
@@ -104,15 +129,21 @@ def test_many_far_views_agree_with_rays_also_where_parts_hide_each_other() -> No
     bent = np.maximum(0.35 - np.hypot(np.abs(x) - 0.7, y), -np.inf) + 0 * z  # two columns
     bar = 0.35 - np.hypot(z + 0.8, y)  # joined below
     field = np.minimum(np.maximum(bent, bar), 1.1 - np.maximum(np.abs(z), np.abs(x)))
-    vertices, triangles = extract_surface(field, np.full(3, -1.3), np.full(3, steps[1] - steps[0]), 300)
+    vertices, triangles = extract_surface(
+        field, np.full(3, -1.3), np.full(3, steps[1] - steps[0]), 300
+    )
     directions = sphere(60)
     found, agree = visible_from(vertices, triangles, directions), []
     for direction, row in zip(directions, found, strict=True):
         aside = torch.linalg.cross(direction, torch.tensor([0.31, 0.53, 0.79]))
         across = aside / aside.norm()
         pose = torch.eye(4)
-        pose[:3, :3] = torch.stack([across, torch.linalg.cross(-direction, across), -direction])
+        pose[:3, :3] = torch.stack(
+            [across, torch.linalg.cross(-direction, across), -direction]
+        )
         pose[2, 3] = 30.0
-        agree.append(float((row == visible_vertices(vertices, triangles, pose)).float().mean()))
+        agree.append(
+            float((row == visible_vertices(vertices, triangles, pose)).float().mean())
+        )
     assert min(agree) > 0.8
     assert sum(agree) / len(agree) > 0.9

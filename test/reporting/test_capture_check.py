@@ -1,4 +1,7 @@
-"""`uns-pose doctor CATEGORY`: every fault of a video that is put there is found, named and has a remedy."""
+"""`uns-pose doctor CATEGORY`.
+
+Every fault of a video that is put there is found, named and has a remedy.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,9 @@ def images(clip: Path) -> list[Path]:
     return sorted((clip / "images").iterdir())
 
 
-def change_masks(clip: Path, count: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
+def change_masks(
+    clip: Path, count: int, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
     for path in sorted((clip / "masks").iterdir())[:count]:
         cv2.imwrite(str(path), change(read_mask(path).numpy()).astype(np.uint8) * 255)
 
@@ -60,7 +65,10 @@ def keep_poses(clip: Path, names: slice) -> None:
 def shuffle_poses(clip: Path) -> None:
     sparse = read_sparse(clip / "sparse")
     others = np.random.default_rng(0).permutation(np.array(sparse.images, dtype=object))
-    mixed = [type(a)(a.name, a.camera_id, b.cam_from_obj) for a, b in zip(sparse.images, others, strict=True)]
+    mixed = [
+        type(a)(a.name, a.camera_id, b.cam_from_obj)
+        for a, b in zip(sparse.images, others, strict=True)
+    ]
     write_sparse(clip / "sparse", sparse.cameras, mixed, sparse.points)
 
 
@@ -81,7 +89,13 @@ FAULTS: list[tuple[str, Callable[[Path], object], bool, str, str]] = [
         "2 of 12 pictures are blurred: 000000.jpg",
         "delete those",
     ),
-    ("most pictures are blurred", lambda clip: blur(clip, 9), True, "9 of 12 pictures are blurred", "slower, in more light"),
+    (
+        "most pictures are blurred",
+        lambda clip: blur(clip, 9),
+        True,
+        "9 of 12 pictures are blurred",
+        "slower, in more light",
+    ),
     (
         "few frames",
         remove_pictures,
@@ -89,9 +103,27 @@ FAULTS: list[tuple[str, Callable[[Path], object], bool, str, str]] = [
         "5 usable frames of 5 pictures, 8 are needed",
         "--frames",
     ),
-    ("a broken picture", lambda clip: spoil(images(clip)[3]), False, "images/000003.jpg: the image is broken", "delete"),
-    ("pictures without pose", lambda clip: keep_poses(clip, slice(0, 9)), False, "9 of 12 pictures have a pose", "slower"),
-    ("hardly any pose", lambda clip: keep_poses(clip, slice(0, 4)), True, "4 of 12 pictures have a pose", "pattern"),
+    (
+        "a broken picture",
+        lambda clip: spoil(images(clip)[3]),
+        False,
+        "images/000003.jpg: the image is broken",
+        "delete",
+    ),
+    (
+        "pictures without pose",
+        lambda clip: keep_poses(clip, slice(0, 9)),
+        False,
+        "9 of 12 pictures have a pose",
+        "slower",
+    ),
+    (
+        "hardly any pose",
+        lambda clip: keep_poses(clip, slice(0, 4)),
+        True,
+        "4 of 12 pictures have a pose",
+        "pattern",
+    ),
     (
         "one side only",
         lambda clip: keep_poses(clip, slice(0, 4)),
@@ -106,7 +138,13 @@ FAULTS: list[tuple[str, Callable[[Path], object], bool, str, str]] = [
         "12 of 12 frames cannot be used; the first: masks/000000.jpg.png: 112 x 60 px",
         "mend or delete",
     ),
-    ("an empty mask", lambda clip: change_masks(clip, 1, lambda mask: 0 * mask), False, "the mask is empty", "mend or delete"),
+    (
+        "an empty mask",
+        lambda clip: change_masks(clip, 1, lambda mask: 0 * mask),
+        False,
+        "the mask is empty",
+        "mend or delete",
+    ),
     (
         "a mask beside the object",
         lambda clip: change_masks(clip, 1, lambda mask: np.roll(mask, 40, 1)),
@@ -114,10 +152,18 @@ FAULTS: list[tuple[str, Callable[[Path], object], bool, str, str]] = [
         "1 of 12 masks do not fit the others: 000000.jpg",
         "draw these masks anew",
     ),
-    ("poses of other pictures", shuffle_poses, True, "on average", "look at masks/ and at the poses"),
+    (
+        "poses of other pictures",
+        shuffle_poses,
+        True,
+        "on average",
+        "look at masks/ and at the poses",
+    ),
     (
         "objects cut off",
-        lambda clip: change_masks(clip, 5, lambda mask: mask | (np.arange(112) > 90)[:, None]),
+        lambda clip: change_masks(
+            clip, 5, lambda mask: mask | (np.arange(112) > 90)[:, None]
+        ),
         False,
         "the picture's edge cuts 5 of 12 masks",
         "keep all of the object",
@@ -136,43 +182,87 @@ FAULTS: list[tuple[str, Callable[[Path], object], bool, str, str]] = [
         "cameras.txt",
         "mend or delete",
     ),
-    ("a spoilt record", lambda clip: (clip / "video.json").write_text("{"), True, "video.json", "mend or delete"),
-    ("a record that is none", lambda clip: (clip / "video.json").write_text("[]"), False, "", ""),
+    (
+        "a spoilt record",
+        lambda clip: (clip / "video.json").write_text("{"),
+        True,
+        "video.json",
+        "mend or delete",
+    ),
+    (
+        "a record that is none",
+        lambda clip: (clip / "video.json").write_text("[]"),
+        False,
+        "",
+        "",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("fault", "mend", "what", "remedy"), [row[1:] for row in FAULTS], ids=[row[0] for row in FAULTS])
-def test_a_fault_is_found(clip: Path, fault: Callable[[Path], object], mend: bool, what: str, remedy: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "mend", "what", "remedy"),
+    [row[1:] for row in FAULTS],
+    ids=[row[0] for row in FAULTS],
+)
+def test_a_fault_is_found(
+    clip: Path, fault: Callable[[Path], object], mend: bool, what: str, remedy: str
+) -> None:
     fault(clip)
     findings = examine(clip).findings
-    assert any(what in one.what and remedy in one.remedy and one.mend == mend for one in findings) or not (what or findings)
+    assert any(
+        what in one.what and remedy in one.remedy and one.mend == mend for one in findings
+    ) or not (what or findings)
     assert all(len(f"{one.what} {one.remedy}".splitlines()) == 1 for one in findings)
 
 
-def test_a_film_without_poses_is_fine_where_they_can_be_found_and_told_of_the_camera(tmp_path: Path) -> None:
+def test_a_film_without_poses_is_fine_where_they_can_be_found_and_told_of_the_camera(
+    tmp_path: Path,
+) -> None:
     write_textured(tmp_path / "clip", views=9)
     shutil.rmtree(tmp_path / "clip" / "truth")
     [unknown] = examine(tmp_path / "clip").findings
-    assert not unknown.mend and "focal length is not calibrated but guessed, and will be found" in unknown.what
+    assert (
+        not unknown.mend
+        and "focal length is not calibrated but guessed, and will be found" in unknown.what
+    )
     assert "--camera K.json" in unknown.remedy
-    artifacts.write_json(tmp_path / "clip" / "video.json", {"metric": False, "camera": camera_record(camera_of(256))})
+    artifacts.write_json(
+        tmp_path / "clip" / "video.json",
+        {"metric": False, "camera": camera_record(camera_of(256))},
+    )
     assert examine(tmp_path / "clip").findings == ()
 
 
-@pytest.mark.parametrize(("source", "said"), [("guessed", "guessed"), ("exif", "taken from EXIF"), ("given", "")])
-def test_poses_found_with_a_focal_length_that_nobody_calibrated_are_told(clip: Path, source: str, said: str) -> None:
-    artifacts.write_json(clip / "video.json", {"metric": False, "poses": {"calibration": source, "focal_px": 181.4}})
-    assert not any("focal length" in one.what for one in examine(clip).findings), "its poses were given"
+@pytest.mark.parametrize(
+    ("source", "said"), [("guessed", "guessed"), ("exif", "taken from EXIF"), ("given", "")]
+)
+def test_poses_found_with_a_focal_length_that_nobody_calibrated_are_told(
+    clip: Path, source: str, said: str
+) -> None:
+    artifacts.write_json(
+        clip / "video.json",
+        {"metric": False, "poses": {"calibration": source, "focal_px": 181.4}},
+    )
+    assert not any("focal length" in one.what for one in examine(clip).findings), (
+        "its poses were given"
+    )
     artifacts.write_json(clip / "sparse" / "made.json", {})
     told = [one.what for one in examine(clip).findings if "focal length" in one.what]
     expected = [f"calibrated but {said}"] if said else []
-    assert len(told) == len(expected) and all(part in what for part, what in zip(expected, told, strict=True))
-    assert all("found with the poses: 181 px; frames may be left out" in what for what in told)
+    assert len(told) == len(expected) and all(
+        part in what for part, what in zip(expected, told, strict=True)
+    )
+    assert all(
+        "found with the poses: 181 px; frames may be left out" in what for what in told
+    )
 
 
 def test_a_small_object_is_told(tmp_path: Path) -> None:
     write_category(tmp_path / "truck", {"clip_01": 1}, views=12, size=64)
-    assert any("px large, 64 are needed" in one.what for one in examine(tmp_path / "truck" / "clip_01").findings)
+    assert any(
+        "px large, 64 are needed" in one.what
+        for one in examine(tmp_path / "truck" / "clip_01").findings
+    )
 
 
 def test_the_command_ends_with_1_where_something_must_be_mended_and_0_where_not(
@@ -192,19 +282,29 @@ def test_the_command_ends_with_1_where_something_must_be_mended_and_0_where_not(
     assert main.main(["doctor", str(tmp_path / "nowhere")]) == main.BAD_INPUT
 
 
-def test_too_few_videos_and_one_that_did_not_fit_are_told_of_the_category(healthy: Path, tmp_path: Path) -> None:
+def test_too_few_videos_and_one_that_did_not_fit_are_told_of_the_category(
+    healthy: Path, tmp_path: Path
+) -> None:
     category = tmp_path / "truck"
     for name in ("clip_01", "clip_02"):
         shutil.copytree(healthy / name, category / name)
-    poses, kept = torch.eye(4, dtype=torch.float64).expand(2, 4, 4), torch.tensor([True, False])
+    poses, kept = (
+        torch.eye(4, dtype=torch.float64).expand(2, 4, 4),
+        torch.tensor([True, False]),
+    )
     numbers = torch.tensor([1.0, 0.1], dtype=torch.float64)
-    artifacts.save_alignment(Alignment(("clip_01", "clip_02"), poses, numbers, kept, numbers), category / "alignment.json", {})
+    artifacts.save_alignment(
+        Alignment(("clip_01", "clip_02"), poses, numbers, kept, numbers),
+        category / "alignment.json",
+        {},
+    )
     found = examine_category(category)[-1]
     assert found.name == "(all)" and found.mend
     what = {one.what: one.mend for one in found.findings}
     assert what == {
-        "clip_02 did not fit the others in alignment.json and is not trained on": False, "2 videos, 3 are needed": True
-    }  # fmt: skip
+        "clip_02 did not fit the others in alignment.json and is not trained on": False,
+        "2 videos, 3 are needed": True,
+    }
 
 
 def test_shares_outside_0_to_1_are_refused() -> None:

@@ -13,12 +13,24 @@ import pytest
 import torch
 
 from synthetic import write_video
-from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, PoseEstimate, Symmetry
+from uns_pose_ros.core.types import (
+    Alignment,
+    CategoryModel,
+    FeatureMesh,
+    PoseEstimate,
+    Symmetry,
+)
 from uns_pose_ros.evaluation.metrics import MISSING, ImageResult
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
-from uns_pose_ros.reporting.category_report import Contents, Shot, shots_of, thinned, write_report
+from uns_pose_ros.reporting.category_report import (
+    Contents,
+    Shot,
+    shots_of,
+    thinned,
+    write_report,
+)
 from uns_pose_ros.reporting.video_summary import (
     VideoFacts,
     correspondence_pictures,
@@ -28,13 +40,23 @@ from uns_pose_ros.reporting.video_summary import (
     widest_gap,
 )
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium")
+    or shutil.which("chromium-browser")
+    or shutil.which("google-chrome")
+)
 
 TETRAHEDRON = (
     torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]),
     torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]),
 )
-FIGURES = {"acc30": 90.0, "acc15": 50.0, "acc10": None, "median_deg": 12.34, "symmetry_aware": {"acc30": 95.0}}
+FIGURES = {
+    "acc30": 90.0,
+    "acc15": 50.0,
+    "acc10": None,
+    "median_deg": 12.34,
+    "symmetry_aware": {"acc30": 95.0},
+}
 
 
 def contents(names: tuple[str, ...] = ("clip_01", "clip_02")) -> Contents:
@@ -46,21 +68,49 @@ def contents(names: tuple[str, ...] = ("clip_01", "clip_02")) -> Contents:
 
 
 def mesh_seen_from(*azimuths: float, features: torch.Tensor | None = None) -> FeatureMesh:
-    """The tetrahedron, each vertex with a feature of its own; views around the z axis through its middle, 20° above it."""
+    """The tetrahedron, each vertex with a feature of its own.
+
+    Views around the z axis through its middle, 20° above it.
+    """
     poses = []
     for azimuth in np.radians(azimuths):
-        turn = torch.tensor([[np.cos(azimuth), np.sin(azimuth), 0], [-np.sin(azimuth), np.cos(azimuth), 0], [0, 0, 1]]).float()
-        eye = TETRAHEDRON[0].mean(0) + 3 * turn.T @ torch.tensor([np.cos(np.radians(20)), 0, np.sin(np.radians(20))]).float()
+        turn = torch.tensor(
+            [
+                [np.cos(azimuth), np.sin(azimuth), 0],
+                [-np.sin(azimuth), np.cos(azimuth), 0],
+                [0, 0, 1],
+            ]
+        ).float()
+        eye = (
+            TETRAHEDRON[0].mean(0)
+            + 3
+            * turn.T
+            @ torch.tensor([np.cos(np.radians(20)), 0, np.sin(np.radians(20))]).float()
+        )
         pose = torch.eye(4)
         pose[:3, :3], pose[:3, 3] = turn, -turn @ eye
         poses.append(pose)
     own = torch.eye(4) if features is None else features
-    return FeatureMesh(*TETRAHEDRON, own.half(), torch.arange(4), torch.zeros(4, dtype=torch.int64), torch.stack(poses))
+    return FeatureMesh(
+        *TETRAHEDRON,
+        own.half(),
+        torch.arange(4),
+        torch.zeros(4, dtype=torch.int64),
+        torch.stack(poses),
+    )
 
 
 def model_of(curve: object = None) -> CategoryModel:
     provenance = {"canon_from_obj": {"clip_01": torch.eye(4).tolist()}, "training": curve}
-    return CategoryModel("mug", *TETRAHEDRON, torch.eye(4), torch.eye(4), {}, diameter=0.125, provenance=provenance)
+    return CategoryModel(
+        "mug",
+        *TETRAHEDRON,
+        torch.eye(4),
+        torch.eye(4),
+        {},
+        diameter=0.125,
+        provenance=provenance,
+    )
 
 
 def page(folder: Path, shown: Contents) -> str:
@@ -74,7 +124,9 @@ def result(frame: str, error: float, score: float | None) -> ImageResult:
         pose = torch.eye(4, dtype=torch.float64)
         pose[2, 3] = 3
         one, box = torch.ones(3, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
-        estimate = PoseEstimate("mug", pose, 1.0, False, one, score, None, Symmetry(), 9, 1.0, box)
+        estimate = PoseEstimate(
+            "mug", pose, 1.0, False, one, score, None, Symmetry(), 9, 1.0, box
+        )
     return ImageResult("clip_01", frame, estimate, error, error, 0.1)
 
 
@@ -82,16 +134,42 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     grey = np.full((30, 40, 3), 127, np.uint8)
     curve = {"step": [0, 20], "object": [5.0, 1.0], "background": [2.0, 0.5]}
     whole = contents()
-    shots, accuracies = [Shot(grey, "a", 0.5, 3.0)], {"poses": {**FIGURES, "images": 4, "estimated": 3}}
-    shown = Contents(whole.category, whole.alignment, whole.meshes, model_of(curve), shots, [3.0], accuracies)
+    shots, accuracies = (
+        [Shot(grey, "a", 0.5, 3.0)],
+        {"poses": {**FIGURES, "images": 4, "estimated": 3}},
+    )
+    shown = Contents(
+        whole.category,
+        whole.alignment,
+        whole.meshes,
+        model_of(curve),
+        shots,
+        [3.0],
+        accuracies,
+    )
     text = page(tmp_path, shown)
     sources = re.findall(r"(?:src|href)='([^']{0,22})", text)
-    assert len([source for source in sources if source.startswith("data:image/")]) == 6  # two meshes and four others
+    assert (
+        len([source for source in sources if source.startswith("data:image/")]) == 6
+    )  # two meshes and four others
     assert all(source.startswith(("data:image/", "#s")) for source in sources)
-    assert "<script" not in text and "http" not in text and "url(" not in text and "@import" not in text
+    assert (
+        "<script" not in text
+        and "http" not in text
+        and "url(" not in text
+        and "@import" not in text
+    )
     for link in re.findall(r"href='#(\w+)'", text):
         assert f"id='{link}'" in text
-    for said in ("0.87", "3.2", "12.3", "3 of 4 images", "0.125 m", "training: losses", "<tr class='out'><td>clip_02"):
+    for said in (
+        "0.87",
+        "3.2",
+        "12.3",
+        "3 of 4 images",
+        "0.125 m",
+        "training: losses",
+        "<tr class='out'><td>clip_02",
+    ):
         assert said in text
 
 
@@ -117,7 +195,10 @@ def test_failures_come_first(tmp_path: Path) -> None:
     write_video(tmp_path / "clip_01", seed=1, views=4, size=48)
     video = load_video(tmp_path / "clip_01")
     found = ((4, 0.9), (170, 0.8), (MISSING, None), (9, 0.2))
-    results = [result(f"00000{k}.jpg", *errors_and_scores) for k, errors_and_scores in enumerate(found)]
+    results = [
+        result(f"00000{k}.jpg", *errors_and_scores)
+        for k, errors_and_scores in enumerate(found)
+    ]
     shots = shots_of(results, [video], model_of(), labelled=True)
     assert [shot.error for shot in shots] == [MISSING, 170, 9, 4]
     assert [shot.caption for shot in shots][:2] == [
@@ -127,10 +208,14 @@ def test_failures_come_first(tmp_path: Path) -> None:
     unsure = shots_of(results, [video], model_of(), labelled=False)
     assert [shot.score for shot in unsure] == [0, 0.2, 0.8, 0.9]
     assert all(shot.error is None for shot in unsure)
-    assert [shot.error for shot in shots_of(results, [video], model_of(), labelled=True, most=2)] == [MISSING, 4]
+    assert [
+        shot.error for shot in shots_of(results, [video], model_of(), labelled=True, most=2)
+    ] == [MISSING, 4]
 
 
-@pytest.mark.parametrize(("most", "kept"), [(2, [0, 4]), (3, [0, 2, 4]), (9, [0, 1, 2, 3, 4])])
+@pytest.mark.parametrize(
+    ("most", "kept"), [(2, [0, 4]), (3, [0, 2, 4]), (9, [0, 1, 2, 3, 4])]
+)
 def test_a_long_video_is_thinned_evenly(tmp_path: Path, most: int, kept: list[int]) -> None:
     write_video(tmp_path / "clip_01", seed=1, views=5, size=32)
     frames = thinned(load_video(tmp_path / "clip_01"), most).frames
@@ -140,13 +225,19 @@ def test_a_long_video_is_thinned_evenly(tmp_path: Path, most: int, kept: list[in
 def test_the_gap_is_where_no_camera_stood() -> None:
     azimuths, elevations = viewpoints(mesh_seen_from(0, 20, 40, 60, 90, 120, 150, 180, 210))
     assert widest_gap(azimuths) == pytest.approx(150, abs=8)
-    assert elevations == pytest.approx(np.full(9, 20.0), abs=12)  # the axis is that of the walk, not quite the vertical
+    assert elevations == pytest.approx(
+        np.full(9, 20.0), abs=12
+    )  # the axis is that of the walk, not quite the vertical
     assert widest_gap(np.array([10.0])) == 360 and widest_gap(np.zeros(0)) == 360
     assert widest_gap(np.array([350.0, 10.0, 170.0])) == 180
 
 
 def test_equal_features_have_equal_colours_on_both_objects() -> None:
-    meshes = {"a": mesh_seen_from(0, 90), "b": mesh_seen_from(0, 90), "c": mesh_seen_from(0, 90, features=torch.eye(4).flip(0))}
+    meshes = {
+        "a": mesh_seen_from(0, 90),
+        "b": mesh_seen_from(0, 90),
+        "c": mesh_seen_from(0, 90, features=torch.eye(4).flip(0)),
+    }
     alignment = contents(("a", "b", "c")).alignment
     one, same = correspondence_pictures("a", "b", alignment, meshes)
     _, other = correspondence_pictures("a", "c", alignment, meshes)
@@ -154,9 +245,21 @@ def test_equal_features_have_equal_colours_on_both_objects() -> None:
 
 
 def facts(**changes: object) -> VideoFacts:
-    values: dict[str, object] = {"name": "clip_01", "views": 8, "frames": 8, "gap": 45.0, "overlap": 0.95}
-    values |= {"azimuths": np.arange(8) * 45.0, "elevations": np.full(8, 20.0), "poses": "given", "masks": "found"}
-    return VideoFacts(**{**values, "pictures": [], "seconds": {"reconstruct": 3.0}, **changes})  # type: ignore[arg-type]
+    values: dict[str, object] = {
+        "name": "clip_01",
+        "views": 8,
+        "frames": 8,
+        "gap": 45.0,
+        "overlap": 0.95,
+    }
+    values |= {
+        "azimuths": np.arange(8) * 45.0,
+        "elevations": np.full(8, 20.0),
+        "poses": "given",
+        "masks": "found",
+    }
+    values |= {"pictures": [], "seconds": {"reconstruct": 3.0}} | changes
+    return VideoFacts(**values)  # type: ignore[arg-type]
 
 
 def test_what_is_wrong_with_a_video_stands_first_and_marks_its_row(tmp_path: Path) -> None:
@@ -167,7 +270,9 @@ def test_what_is_wrong_with_a_video_stands_first_and_marks_its_row(tmp_path: Pat
         "clip_02: no view of 200° around the object",
         "clip_02: masks and hull overlap by 0.40 only",
     ]
-    text = page(tmp_path, replace(contents(), videos=[facts(), bad], seconds={"train": 61.0}))
+    text = page(
+        tmp_path, replace(contents(), videos=[facts(), bad], seconds={"train": 61.0})
+    )
     first = text.split("<section>")[1]
     assert "What to look at" in first and all(f"{line}<" in first for line in bad.warnings)
     assert "clip_02: left out of the training" in first
@@ -179,7 +284,9 @@ def test_what_is_wrong_with_a_video_stands_first_and_marks_its_row(tmp_path: Pat
 def test_masks_and_hull_of_a_true_mesh_agree(trucks: Path) -> None:
     folder = trucks / "clip_01"
     video, mesh = load_video(folder), artifacts.load_feature_mesh(folder)
-    found = facts_of(video, mesh, artifacts.provenance_of(folder / artifacts.FEATURES) or {})
+    found = facts_of(
+        video, mesh, artifacts.provenance_of(folder / artifacts.FEATURES) or {}
+    )
     assert found.views == found.frames == 8 and found.poses == found.masks == "given"
     assert found.overlap is not None and found.overlap > 0.75
     assert found.gap < 70 and found.seconds["reconstruct"] > 0
@@ -190,17 +297,23 @@ def test_masks_and_hull_of_a_true_mesh_agree(trucks: Path) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_browser_shows_the_page_at_desktop_and_phone_width(tmp_path: Path, width: int) -> None:
+def test_a_browser_shows_the_page_at_desktop_and_phone_width(
+    tmp_path: Path, width: int
+) -> None:
     """Every picture is loaded, and nothing is wider than the window."""
     shots = [Shot(np.full((240, 320, 3), 127, np.uint8), "a" * 200, 0.5, None)] * 6
-    write_report(tmp_path / "report.html", replace(contents(), shots=shots, videos=[facts()]))
+    write_report(
+        tmp_path / "report.html", replace(contents(), shots=shots, videos=[facts()])
+    )
     inner = (tmp_path / "report.html").read_text()
     # a window is 500 px wide at least, a frame in it is not
     (tmp_path / "outer.html").write_text(
         "<!doctype html><body style='margin:0'>"
         f"<iframe src='report.html' style='border:0;width:{width}px;height:900px'></iframe>"
-        "<script>onload=()=>{const d=document.querySelector('iframe').contentDocument;document.title=["
-        "d.documentElement.scrollWidth,d.images.length,[...d.images].every(i=>i.naturalWidth>0)].join(' ')}</script>"
+        "<script>onload=()=>{const "
+        "d=document.querySelector('iframe').contentDocument;document.title=["
+        "d.documentElement.scrollWidth,d.images.length,"
+        "[...d.images].every(i=>i.naturalWidth>0)].join(' ')}</script>"
     )
     command = [
         str(CHROMIUM),
@@ -212,8 +325,19 @@ def test_a_browser_shows_the_page_at_desktop_and_phone_width(tmp_path: Path, wid
     ]
     command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
     outer = f"file://{tmp_path / 'outer.html'}"
-    subprocess.run([*command, f"--screenshot={tmp_path / 'shot.png'}", outer], check=True, timeout=240, capture_output=True)
+    subprocess.run(
+        [*command, f"--screenshot={tmp_path / 'shot.png'}", outer],
+        check=True,
+        timeout=240,
+        capture_output=True,
+    )
     assert read_image(tmp_path / "shot.png").float().std() > 5, "the page is blank"
-    done = subprocess.run([*command, "--dump-dom", outer], check=True, timeout=240, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--dump-dom", outer],
+        check=True,
+        timeout=240,
+        capture_output=True,
+        text=True,
+    )
     wide, images, loaded = re.findall(r"<title>(\d+) (\d+) (\w+)</title>", done.stdout)[0]
     assert int(wide) == width and int(images) == inner.count("<img") and loaded == "true"

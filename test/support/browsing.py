@@ -22,19 +22,42 @@ def browser(url: str, profile: Path) -> Iterator[Callable[[], np.ndarray]]:
     """A page in a browser without a screen; gives what takes its screenshot (H, W, 3) RGB."""
     from websockets.sync.client import connect  # viser brings it
 
-    command = ["chromium", "--headless", "--no-sandbox", "--enable-unsafe-swiftshader", "--use-gl=angle"]
-    command += ["--use-angle=swiftshader", "--window-size=900,600", f"--user-data-dir={profile}", "--remote-debugging-port=0"]
-    process = subprocess.Popen([*command, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--enable-unsafe-swiftshader",
+        "--use-gl=angle",
+    ]
+    command += [
+        "--use-angle=swiftshader",
+        "--window-size=900,600",
+        f"--user-data-dir={profile}",
+        "--remote-debugging-port=0",
+    ]
+    process = subprocess.Popen(
+        [*command, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         port = wait(lambda: (profile / "DevToolsActivePort").read_text().split()[0])
-        pages = wait(lambda: json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=60)))
-        (address,) = [page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"]
+        pages = wait(
+            lambda: json.load(
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=60)
+            )
+        )
+        (address,) = [
+            page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"
+        ]
         with connect(address, max_size=None) as channel:
 
             def screenshot() -> np.ndarray:
                 channel.send(json.dumps({"id": 1, "method": "Page.captureScreenshot"}))
                 answer = json.loads(channel.recv(timeout=60))
-                return np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["result"]["data"]))).convert("RGB"))
+                return np.asarray(
+                    Image.open(
+                        io.BytesIO(base64.b64decode(answer["result"]["data"]))
+                    ).convert("RGB")
+                )
 
             yield screenshot
     finally:
@@ -56,7 +79,9 @@ def wait(ready: Callable[[], Any]) -> Any:
 
 
 def shows_blue_and_red(screenshot: np.ndarray) -> bool:
-    """Whether a screenshot (H, W, 3) shows something blue, as a picture in the scene, and something red, as a template."""
+    """Whether a screenshot (H, W, 3) shows something blue, as a picture in the scene, and
+    something red, as a template.
+    """
     red, green, blue = screenshot.astype(int).transpose(2, 0, 1)
     picture, template = (blue > 150) & (red < 100), (red > green + 60) & (red > blue + 60)
     return bool(picture.mean() > 0.005 and template.mean() > 0.0005)

@@ -1,6 +1,9 @@
-"""For launch_testing: what the recorder films is played to the estimator, both started by their launch files.
+"""For launch_testing.
 
-test_launch.py runs it. A model's folder comes in UNS_POSE_TEST_MODEL, one to record into in UNS_POSE_TEST_FOLDER.
+What the recorder films is played to the estimator, both started by their launch files.
+
+test_launch.py runs it. A model's folder comes in UNS_POSE_TEST_MODEL, one to record into in
+UNS_POSE_TEST_FOLDER.
 """
 
 from __future__ import annotations
@@ -40,13 +43,22 @@ LASTING = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 def include(name: str, **arguments: str) -> IncludeLaunchDescription:
     path = f"{get_package_share_directory('uns_pose_ros')}/launch/{name}.launch.py"
-    return IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=arguments.items())
+    return IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(path), launch_arguments=arguments.items()
+    )
 
 
 @launch_testing.markers.keep_alive
 def generate_test_description() -> LaunchDescription:
-    recorder = include("record", category=os.environ["UNS_POSE_TEST_FOLDER"], clip="clip_01", record="true")
-    estimator = include("estimate", models=os.environ["UNS_POSE_TEST_MODEL"], device="cpu", namespace="replayed")
+    recorder = include(
+        "record", category=os.environ["UNS_POSE_TEST_FOLDER"], clip="clip_01", record="true"
+    )
+    estimator = include(
+        "estimate",
+        models=os.environ["UNS_POSE_TEST_MODEL"],
+        device="cpu",
+        namespace="replayed",
+    )
     return LaunchDescription([recorder, estimator, launch_testing.actions.ReadyToTest()])
 
 
@@ -58,8 +70,12 @@ class TestChain(unittest.TestCase):
         self.node = rclpy.create_node("chain")
         self.status: list[DiagnosticStatus] = []
         self.answers: list[Detection3DArray] = []
-        self.node.create_subscription(DiagnosticStatus, "/recorder/status", self.status.append, LASTING)
-        self.node.create_subscription(Detection3DArray, "/replayed/estimator/detections", self.answers.append, 50)
+        self.node.create_subscription(
+            DiagnosticStatus, "/recorder/status", self.status.append, LASTING
+        )
+        self.node.create_subscription(
+            Detection3DArray, "/replayed/estimator/detections", self.answers.append, 50
+        )
 
     def tearDown(self) -> None:
         self.node.destroy_node()
@@ -74,7 +90,9 @@ class TestChain(unittest.TestCase):
         raise AssertionError(f"{what} did not come; {self.status[-1:]} {self.answers[-1:]}")
 
     def play(self, namespace: str, frames: list[Frame], ready: Callable[[], Any]) -> Any:
-        """Show the frames to the camera topics of a namespace, one after the other and again, until something has come."""
+        """Show the frames to the camera topics of a namespace, one after the other and again,
+        until something has come.
+        """
         infos = self.node.create_publisher(CameraInfo, f"{namespace}/camera_info", 5)
         images = self.node.create_publisher(Image, f"{namespace}/image", 5)
         order, due = itertools.cycle(frames), [0.0]
@@ -83,17 +101,27 @@ class TestChain(unittest.TestCase):
             if time.monotonic() > due[0]:
                 due[0] = time.monotonic() + 0.5
                 frame = next(order)
-                header = Header(frame_id="camera", stamp=self.node.get_clock().now().to_msg())
-                info = CameraInfo(header=header, width=frame.camera.width, height=frame.camera.height)
+                header = Header(
+                    frame_id="camera", stamp=self.node.get_clock().now().to_msg()
+                )
+                info = CameraInfo(
+                    header=header, width=frame.camera.width, height=frame.camera.height
+                )
                 info.k = [float(value) for value in frame.camera.matrix.flatten()]
                 infos.publish(info)
-                images.publish(array_to_image(read_image(frame.image).numpy(), "rgb8", header))
+                images.publish(
+                    array_to_image(read_image(frame.image).numpy(), "rgb8", header)
+                )
             return ready()
 
         return self.wait(f"what is to come of {namespace}/image", show)
 
     def kept(self) -> int:
-        values = {value.key: value.value for value in self.status[-1].values} if self.status else {}
+        values = (
+            {value.key: value.value for value in self.status[-1].values}
+            if self.status
+            else {}
+        )
         return int(values.get("pictures in the folder", "0"))
 
     def test_what_is_recorded_and_played_is_found(self) -> None:
@@ -106,8 +134,12 @@ class TestChain(unittest.TestCase):
         folder = Path(os.environ["UNS_POSE_TEST_FOLDER"]) / "clip_01"
         recorded = load_video(folder, need_masks=False, need_poses=False).frames
         assert len(recorded) >= 5
-        found = self.play("/replayed", list(recorded), lambda: [m for m in self.answers if m.detections])
-        assert {one.results[0].hypothesis.class_id for m in found for one in m.detections} == {"chair"}
+        found = self.play(
+            "/replayed", list(recorded), lambda: [m for m in self.answers if m.detections]
+        )
+        assert {
+            one.results[0].hypothesis.class_id for m in found for one in m.detections
+        } == {"chair"}
         assert {message.header.frame_id for message in found} == {"camera"}
 
 

@@ -2,11 +2,12 @@
 
     python test/support/fuzz.py --inputs 10000              all readers, in equal parts
     python test/support/fuzz.py --reader ply --inputs 500   one of them
-    python test/support/fuzz.py --reader ply --only 17      one input, with its traceback; the files are kept
+    python test/support/fuzz.py --reader ply --only 17
+        one input, with its traceback; the files are kept
 
-A child process reads, with its memory bounded: what kills it, hangs it, takes more than 1.5 GiB, raises anything but
-InvalidInput, or writes beside the target folder is a finding. Inputs follow from reader and number alone. Exit code 1 where
-there are findings.
+A child process reads, with its memory bounded: what kills it, hangs it, takes more than 1.5 GiB,
+raises anything but InvalidInput, or writes beside the target folder is a finding. Inputs follow
+from reader and number alone. Exit code 1 where there are findings.
 """
 
 from __future__ import annotations
@@ -33,15 +34,20 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = 3 * 2**29  # bytes more than the process has at its start
 TIME = 20.0  # s an input may take of processor time
-PATIENCE = 200.0  # s of silence after which a child is taken for hung, in whatever the machine is doing besides
+# s of silence after which a child is taken for hung, in whatever the machine is doing besides
+PATIENCE = 200.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--reader", default="")
     parser.add_argument("--only", type=int, default=None)
-    parser.add_argument("--skip", type=int, default=None, help=argparse.SUPPRESS)  # makes it a child
+    parser.add_argument(
+        "--skip", type=int, default=None, help=argparse.SUPPRESS
+    )  # makes it a child
     words = parser.parse_args()
     if words.skip is not None:
         child(words.inputs, words.reader, words.skip)
@@ -53,12 +59,20 @@ def main() -> None:
         for finding in findings:
             print(finding)
         counts = ", ".join(f"{count} {what}" for what, count in sorted(outcomes.items()))
-        print(f"{sum(outcomes.values())} inputs ({counts}), {len(findings)} findings, {time.monotonic() - started:.0f} s")
+        print(
+            f"{sum(outcomes.values())} inputs ({counts}), {len(findings)} findings, "
+            f"{time.monotonic() - started:.0f} s"
+        )
         sys.exit(1 if findings else 0)
 
 
-def fuzz(inputs: int, reader: str = "", progress: IO[str] | None = None) -> tuple[Counter[str], list[str]]:
-    """How many inputs had which outcome, and a line for each finding. `reader`: one of them; "": all."""
+def fuzz(
+    inputs: int, reader: str = "", progress: IO[str] | None = None
+) -> tuple[Counter[str], list[str]]:
+    """How many inputs had which outcome, and a line for each finding.
+
+    `reader`: one of them; "": all.
+    """
     outcomes, findings, running = Counter[str](), list[str](), True
     while running:  # a new child where one died
         running, before = False, sum(outcomes.values())
@@ -73,12 +87,31 @@ def fuzz(inputs: int, reader: str = "", progress: IO[str] | None = None) -> tupl
 
 
 def _results(inputs: int, reader: str, skip: int) -> Iterator[tuple[str, int, str, str]]:
-    """Reader, number, outcome and reason of each input but the first `skip`, until the child dies of one."""
-    command = [sys.executable, __file__, "--inputs", str(inputs), "--reader", reader, "--skip", str(skip)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    with tempfile.TemporaryFile() as errors, subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=errors, env=environment, bufsize=0
-    ) as process:  # fmt: skip
+    """Reader, number, outcome and reason of each input but the first `skip`, until the child dies
+    of one.
+    """
+    command = [
+        sys.executable,
+        __file__,
+        "--inputs",
+        str(inputs),
+        "--reader",
+        reader,
+        "--skip",
+        str(skip),
+    ]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",
+    }
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, env=environment, bufsize=0
+        ) as process,
+    ):
         assert process.stdout is not None
         begun: list[Any] = []
         try:
@@ -94,9 +127,17 @@ def _results(inputs: int, reader: str, skip: int) -> Iterator[tuple[str, int, st
         finally:
             process.kill()
         errors.seek(0)
-        why = f"the process ended with {code}: {errors.read()[-500:].decode('utf-8', 'replace').strip()}"
+        why = (
+            f"the process ended with {code}: "
+            f"{errors.read()[-500:].decode('utf-8', 'replace').strip()}"
+        )
         if begun:
-            yield begun[0], begun[1], "crash", f"no answer for {PATIENCE:g} s" if code == -signal.SIGKILL else why
+            yield (
+                begun[0],
+                begun[1],
+                "crash",
+                f"no answer for {PATIENCE:g} s" if code == -signal.SIGKILL else why,
+            )
         elif code:
             raise RuntimeError(why)
 
@@ -113,7 +154,10 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def child(inputs: int, reader: str, skip: int) -> None:
-    """Read all inputs but the first `skip`; a line of JSON on what was the standard output before and after each."""
+    """Read all inputs but the first `skip`.
+
+    A line of JSON on what was the standard output before and after each.
+    """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.path.insert(0, str(ROOT))
@@ -124,7 +168,9 @@ def child(inputs: int, reader: str, skip: int) -> None:
 
     logging.disable()
     names = [one.name for one in READERS if reader in ("", one.name)]
-    jobs = [(name, number) for name in names for number in range(-(-inputs // len(names)))][skip:]
+    jobs = [(name, number) for name in names for number in range(-(-inputs // len(names)))][
+        skip:
+    ]
     with tempfile.TemporaryDirectory(prefix="fuzz_") as folder:
         bench = Bench(Path(folder))
         for name in dict.fromkeys(name for name, _ in jobs):
@@ -143,10 +189,20 @@ def child(inputs: int, reader: str, skip: int) -> None:
                 finally:
                     signal.setitimer(signal.ITIMER_PROF, 0)
             except InvalidInput as error:
-                outcome, reason = ("refused", "") if "\n" not in str(error) else ("several lines", repr(str(error)))
+                outcome, reason = (
+                    ("refused", "")
+                    if "\n" not in str(error)
+                    else ("several lines", repr(str(error)))
+                )
             except BaseException as error:
-                places = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)[-3:]]
-                outcome, reason = "fault", f"{type(error).__name__}: {str(error)[:200]!r} in {' '.join(places)}"
+                places = [
+                    f"{Path(f.filename).name}:{f.lineno}"
+                    for f in traceback.extract_tb(error.__traceback__)[-3:]
+                ]
+                outcome, reason = (
+                    "fault",
+                    f"{type(error).__name__}: {str(error)[:200]!r} in {' '.join(places)}",
+                )
             answers.write(json.dumps([name, number, outcome, reason]) + "\n")
 
 
@@ -175,19 +231,36 @@ class Bench:
         """Write the valid files, and read them once."""
         reader, valid = self._readers[name], self.folder / name / "valid"
         valid.mkdir(parents=True)
-        twin = next((other for other in self._targets if self._readers[other].write is reader.write), None)
+        twin = next(
+            (
+                other
+                for other in self._targets
+                if self._readers[other].write is reader.write
+            ),
+            None,
+        )
         if twin is None:
             reader.write(valid)
         else:
             shutil.copytree(self.folder / twin / "intact", valid, dirs_exist_ok=True)
-        paths = sorted({p for pattern in reader.pattern.split(",") for p in valid.glob(pattern) if p.is_file()})
+        paths = sorted(
+            {
+                p
+                for pattern in reader.pattern.split(",")
+                for p in valid.glob(pattern)
+                if p.is_file()
+            }
+        )
         assert paths, name
         self._targets[name] = {path: path.read_bytes() for path in paths}
         shutil.copytree(valid, self.folder / name / "intact")
         self._read(name, paths[0])
 
     def run(self, name: str, number: int) -> None:
-        """Spoil one file and read. AssertionError where anything is written beside the target folder."""
+        """Spoil one file and read.
+
+        AssertionError where anything is written beside the target folder.
+        """
         from fuzz_mutations import mutate
 
         random = Random(f"{name} {number}")
@@ -204,8 +277,12 @@ class Bench:
             self._readers[name].read(self.folder / name / "valid", path)
         finally:
             self._restore(name)
-        beside = {p.name for p in (self.folder / name).iterdir()} | {p.name for p in self.folder.iterdir()}
-        assert beside <= {"valid", "intact", "into"} | self._targets.keys(), f"written beside the target: {beside}"
+        beside = {p.name for p in (self.folder / name).iterdir()} | {
+            p.name for p in self.folder.iterdir()
+        }
+        assert beside <= {"valid", "intact", "into"} | self._targets.keys(), (
+            f"written beside the target: {beside}"
+        )
 
     def _restore(self, name: str) -> None:
         base = self.folder / name

@@ -9,36 +9,135 @@ import zlib
 from random import Random
 from typing import Any
 
-_INTEGERS = (0, 1, 2, 127, 128, 255, 256, 65535, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
+_INTEGERS = (
+    0,
+    1,
+    2,
+    127,
+    128,
+    255,
+    256,
+    65535,
+    2**16,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**40,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+)
 _WORDS = (
-    b"", b"-1", b"0", b"1", b"nan", b"inf", b"-inf", b"1e999", b"1e38", b"2147483648", b"4294967296", b"9" * 30, b"9" * 5000,
-    b"null", b"true", b"[]", b"{}", b'""', b"..", b"/", b"../../x", b"\x00", b"\xff", b"%s", b"[" * 5000,
-)  # fmt: skip
+    b"",
+    b"-1",
+    b"0",
+    b"1",
+    b"nan",
+    b"inf",
+    b"-inf",
+    b"1e999",
+    b"1e38",
+    b"2147483648",
+    b"4294967296",
+    b"9" * 30,
+    b"9" * 5000,
+    b"null",
+    b"true",
+    b"[]",
+    b"{}",
+    b'""',
+    b"..",
+    b"/",
+    b"../../x",
+    b"\x00",
+    b"\xff",
+    b"%s",
+    b"[" * 5000,
+)
 _VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2, 3, 10**9, 2**31, 2**63, 10**30, -(10**30), 0.5, 1e308, -1e-308, float("nan"), float("inf"),
-    "", "x", "..", "../../x", "/etc/passwd", "a\nb", "\x00", "x" * 1000, [], [0], [[]], [[[1]]], {}, {"x": 1}, [0] * 1000,
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    3,
+    10**9,
+    2**31,
+    2**63,
+    10**30,
+    -(10**30),
+    0.5,
+    1e308,
+    -1e-308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "..",
+    "../../x",
+    "/etc/passwd",
+    "a\nb",
+    "\x00",
+    "x" * 1000,
+    [],
+    [0],
+    [[]],
+    [[[1]]],
+    {},
+    {"x": 1},
+    [0] * 1000,
+)
 
 
 def mutate(data: bytes, name: str, random: Random) -> bytes:
-    """`data`, a file called `name`, spoiled once to four times: as its format allows, or just anywhere."""
-    special = {".json": _json, ".jgz": _gzipped, ".safetensors": _safetensors, ".png": _png, ".ply": _words, ".txt": _words}
+    """`data`, a file called `name`, spoiled once to four times.
+
+    As its format allows, or just anywhere.
+    """
+    special = {
+        ".json": _json,
+        ".jgz": _gzipped,
+        ".safetensors": _safetensors,
+        ".png": _png,
+        ".ply": _words,
+        ".txt": _words,
+    }
     suffix = name[name.rfind(".") :]
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         if suffix in special and random.random() < 0.7:
             try:
                 data = special[suffix](data, random)
                 continue
-            except (ValueError, KeyError, IndexError, OSError, struct.error, zlib.error, EOFError, RecursionError, TypeError):
+            except (
+                ValueError,
+                KeyError,
+                IndexError,
+                OSError,
+                struct.error,
+                zlib.error,
+                EOFError,
+                RecursionError,
+                TypeError,
+            ):
                 pass  # an earlier turn broke the format
-        data = random.choice((_cut, _flip, _number, _number, _words, _delete, _double, _insert))(data, random)
+        data = random.choice(
+            (_cut, _flip, _number, _number, _words, _delete, _double, _insert)
+        )(data, random)
     return data
 
 
 def _place(data: bytes, random: Random) -> int:
     """A position in the file; headers, which stand at its ends, are met more often."""
     near = min(len(data), 300)
-    return random.choice((random.randrange(len(data) + 1), random.randrange(near + 1), len(data) - random.randrange(near + 1)))
+    return random.choice(
+        (
+            random.randrange(len(data) + 1),
+            random.randrange(near + 1),
+            len(data) - random.randrange(near + 1),
+        )
+    )
 
 
 def _cut(data: bytes, random: Random) -> bytes:
@@ -70,7 +169,11 @@ def _words(data: bytes, random: Random) -> bytes:
     while start < len(data) and start < at + 200 and not chr(data[start]).isalnum():
         start += 1
     end = start
-    while end < len(data) and end < start + 200 and (chr(data[end]).isalnum() or data[end : end + 1] in (b".", b"-")):
+    while (
+        end < len(data)
+        and end < start + 200
+        and (chr(data[end]).isalnum() or data[end : end + 1] in (b".", b"-"))
+    ):
         end += 1
     return data[:start] + random.choice(_WORDS) + data[end:]
 
@@ -82,7 +185,11 @@ def _delete(data: bytes, random: Random) -> bytes:
 
 def _double(data: bytes, random: Random) -> bytes:
     at = _place(data, random)
-    return data[:at] + data[at : at + random.choice((1, 8, 64, 1000))] * random.choice((2, 3, 50)) + data[at:]
+    return (
+        data[:at]
+        + data[at : at + random.choice((1, 8, 64, 1000))] * random.choice((2, 3, 50))
+        + data[at:]
+    )
 
 
 def _insert(data: bytes, random: Random) -> bytes:
@@ -91,7 +198,10 @@ def _insert(data: bytes, random: Random) -> bytes:
 
 
 def _json(data: bytes, random: Random) -> bytes:
-    """Another value for one, or none, anywhere in a JSON text; now and then nesting that no reader can follow."""
+    """Another value for one, or none, anywhere in a JSON text.
+
+    Now and then nesting that no reader can follow.
+    """
     if random.random() < 0.02:
         return b"[" * 100_000 + b"]" * 100_000
     return json.dumps(_other(json.loads(data), random)).encode()
@@ -124,9 +234,20 @@ def _safetensors(data: bytes, random: Random) -> bytes:
     if random.random() < 0.5:  # what a safetensors header may really say
         name = random.choice([key for key in header if key != "__metadata__"])
         if random.random() < 0.5:
-            header[name]["dtype"] = random.choice(("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL", "F8_E4M3"))
+            header[name]["dtype"] = random.choice(
+                ("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL", "F8_E4M3")
+            )
         else:
-            shape = random.choice(([0], [0, 2**40], [2**62, 4], [1, *header[name]["shape"]], header[name]["shape"][::-1], []))
+            shape = random.choice(
+                (
+                    [0],
+                    [0, 2**40],
+                    [2**62, 4],
+                    [1, *header[name]["shape"]],
+                    header[name]["shape"][::-1],
+                    [],
+                )
+            )
             header[name]["shape"] = shape
     else:
         header = _other(header, random)

@@ -1,4 +1,4 @@
-"""Every reader of the package, each with valid files that are to be spoiled before it reads them."""
+"""Every reader of the package, each with valid files to be spoiled before it reads them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Reader:
     write: Callable[[Path], Any]  # valid files into an empty folder
     read: Callable[[Path, Path], Any]  # the folder, the file in it that was spoiled
     pattern: str = "*"  # of the files that are spoiled, comma separated
-    repair: Callable[[Path, Path], None] | None = None  # checksums put right, so that the reader behind them is met
+    repair: Callable[[Path, Path], None] | None = (
+        None  # checksums put right, so that the reader behind them is met
+    )
 
 
 def _pictures(folder: Path) -> None:
@@ -59,29 +61,52 @@ def _pictures(folder: Path) -> None:
 
 def _camera(folder: Path) -> None:
     k = [500.0, 0, 31.5, 0, 500.0, 23.5, 0, 0, 1]
-    (folder / "K.json").write_text(json.dumps({"K": k, "D": [0.1, 0.2, 0, 0, 0], "width": 64, "height": 48}))
+    (folder / "K.json").write_text(
+        json.dumps({"K": k, "D": [0.1, 0.2, 0, 0, 0], "width": 64, "height": 48})
+    )
 
 
 def _text_model(folder: Path) -> None:
-    (folder / "cameras.txt").write_text("# cameras\n1 PINHOLE 640 480 500 510 320 240\n2 OPENCV 64 48 50 51 32 24 .1 .2 0 0\n")
-    (folder / "images.txt").write_text("1 1 0 0 0 1 2 3 1 a.jpg\n10 20 -1 3 4 1\n2 0 1 0 0 4 5 6 2 b/c d.jpg\n\n")
-    (folder / "points3D.txt").write_text("1 0.5 1 2 128 128 128 0.1 1 0 2 1\n2 -1 -2 -3 0 0 0 0\n")
+    (folder / "cameras.txt").write_text(
+        "# cameras\n1 PINHOLE 640 480 500 510 320 240\n2 OPENCV 64 48 50 51 32 24 .1 .2 0 0\n"
+    )
+    (folder / "images.txt").write_text(
+        "1 1 0 0 0 1 2 3 1 a.jpg\n10 20 -1 3 4 1\n2 0 1 0 0 4 5 6 2 b/c d.jpg\n\n"
+    )
+    (folder / "points3D.txt").write_text(
+        "1 0.5 1 2 128 128 128 0.1 1 0 2 1\n2 -1 -2 -3 0 0 0 0\n"
+    )
 
 
 def _category(folder: Path) -> None:
     """One reconstructed video without pictures, an alignment of it, and a model of it."""
-    vertices, triangles = torch.eye(4)[:, :3].contiguous(), torch.tensor([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])
+    vertices, triangles = (
+        torch.eye(4)[:, :3].contiguous(),
+        torch.tensor([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]]),
+    )
     features, cameras = torch.eye(4, 8).half(), torch.eye(4).repeat(2, 1, 1)
-    mesh = FeatureMesh(vertices, triangles, features, torch.arange(4), torch.tensor([0, 1, 0, 1]), cameras)
+    mesh = FeatureMesh(
+        vertices, triangles, features, torch.arange(4), torch.tensor([0, 1, 0, 1]), cameras
+    )
     artifacts.save_feature_mesh(mesh, folder / "clip_01", {"seed": 0})
     one, pose = torch.ones(1, dtype=torch.float64), torch.eye(4, dtype=torch.float64)[None]
     alignment = Alignment(("clip_01",), pose, one, torch.ones(1, dtype=torch.bool), one)
     artifacts.save_alignment(alignment, folder / "alignment.json", {"seed": 0})
     config = NetworkConfig(layers=(11,), width=8, blocks=1, features=4, clutter=2)
-    head = {name: tensor.detach() for name, tensor in Head(config, len(vertices), 16).state_dict().items()}
+    head = {
+        name: tensor.detach()
+        for name, tensor in Head(config, len(vertices), 16).state_dict().items()
+    }
     bank, clutter = head.pop("bank"), head.pop("clutter")
-    origin = {"network": artifacts.plain(config), "crop_size": 224, "canon_from_obj": {"clip_01": torch.eye(4).tolist()}}
-    artifacts.save_model(CategoryModel("truck", vertices, triangles, bank, clutter, head, provenance=origin), folder / "model")
+    origin = {
+        "network": artifacts.plain(config),
+        "crop_size": 224,
+        "canon_from_obj": {"clip_01": torch.eye(4).tolist()},
+    }
+    artifacts.save_model(
+        CategoryModel("truck", vertices, triangles, bank, clutter, head, provenance=origin),
+        folder / "model",
+    )
 
 
 def _read_model(folder: Path, _: Path) -> None:
@@ -94,7 +119,9 @@ def _renew_mesh(folder: Path, _: Path) -> None:
     path = folder / "clip_01" / artifacts.FEATURES
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    metadata["companions"] = json.dumps({artifacts.MESH: artifacts.file_hash(path.with_name(artifacts.MESH))})
+    metadata["companions"] = json.dumps(
+        {artifacts.MESH: artifacts.file_hash(path.with_name(artifacts.MESH))}
+    )
     save_file(load_file(path), path, metadata)
 
 
@@ -102,19 +129,29 @@ def _renew_model(folder: Path, _: Path) -> None:
     path = folder / "model" / artifacts.MODEL
     record = json.loads(path.read_text())
     if isinstance(record.get("companions"), dict):
-        record["companions"] = {n: artifacts.file_hash(path.with_name(n)) for n in (artifacts.TEMPLATE, artifacts.WEIGHTS)}
+        record["companions"] = {
+            n: artifacts.file_hash(path.with_name(n))
+            for n in (artifacts.TEMPLATE, artifacts.WEIGHTS)
+        }
         path.write_text(json.dumps(record))
 
 
 def _recording(folder: Path) -> None:
     """A recording that was closed, one that was killed."""
     picture = cv2.imencode(".jpg", checks(1))[1].tobytes()
-    camera = {"K": [500.0, 0, 31.5, 0, 500.0, 23.5, 0, 0, 1], "D": [], "width": 64, "height": 48}
+    camera = {
+        "K": [500.0, 0, 31.5, 0, 500.0, 23.5, 0, 0, 1],
+        "D": [],
+        "width": 64,
+        "height": 48,
+    }
     pose = torch.eye(4, dtype=torch.float64)
     for name in ("clip_01", "clip_02"):
         recording = Recording(folder / name, {"image": "/image"}, "odom")
         for stamp in range(4):
-            recording.add(picture, ".jpg", Shot(stamp, camera_of(camera, folder), cam_from_obj=pose))
+            recording.add(
+                picture, ".jpg", Shot(stamp, camera_of(camera, folder), cam_from_obj=pose)
+            )
         if name == "clip_01":
             recording.close()
 
@@ -126,7 +163,9 @@ def _read_recordings(folder: Path, _: Path) -> None:
 
 
 def _import(folder: Path, _: Path, source: str, **settings: Any) -> None:
-    import_video(folder / source, folder.parent / "into", ImportConfig(**{"frames": 3, **settings}))
+    import_video(
+        folder / source, folder.parent / "into", ImportConfig(**{"frames": 3, **settings})
+    )
 
 
 def _bag(folder: Path, plugin: str) -> None:
@@ -142,7 +181,9 @@ def _bag(folder: Path, plugin: str) -> None:
 def _photographs(folder: Path) -> None:
     (folder / "photos").mkdir()
     for k in range(4):
-        save_photograph(folder / "photos" / f"{k}.jpg", checks(k), orientation=6, focal_35=28)
+        save_photograph(
+            folder / "photos" / f"{k}.jpg", checks(k), orientation=6, focal_35=28
+        )
 
 
 def _dataset(folder: Path) -> None:
@@ -150,25 +191,58 @@ def _dataset(folder: Path) -> None:
 
     write_video(folder / "clip", seed=1, views=4, size=32)
     (folder / "clip" / "video.json").write_text(
-        json.dumps({"metric": True, "camera": {"K": [50, 0, 16, 0, 50, 16, 0, 0, 1], "D": [], "width": 32, "height": 32}})
+        json.dumps(
+            {
+                "metric": True,
+                "camera": {
+                    "K": [50, 0, 16, 0, 50, 16, 0, 0, 1],
+                    "D": [],
+                    "width": 32,
+                    "height": 32,
+                },
+            }
+        )
     )
 
 
 def _field(number: int, content: bytes | int) -> bytes:
     """One field of a protobuf message; numbers and lengths below 2^14."""
     value = content if isinstance(content, int) else len(content)
-    head = bytes([number << 3 | (0 if isinstance(content, int) else 2), value & 127 | 128, value >> 7])
+    head = bytes(
+        [
+            number << 3 | (0 if isinstance(content, int) else 2),
+            value & 127 | 128,
+            value >> 7,
+        ]
+    )
     return head if isinstance(content, int) else head + content
 
 
 def _onnx(folder: Path) -> None:
     """A graph of one matrix product, and of the parts of DINOv2 that are put together again."""
-    graph = _field(1, _field(1, b"x") + _field(1, b"m") + _field(3, b"/a/MatMul") + _field(4, b"MatMul"))
-    for name, shape in (("m", (3, 2)), ("model.cls_token", (1, 1, 4)), ("onnx::Reshape_1", (1, 2, 4)), ("model.b", (5,))):
+    graph = _field(
+        1,
+        _field(1, b"x") + _field(1, b"m") + _field(3, b"/a/MatMul") + _field(4, b"MatMul"),
+    )
+    for name, shape in (
+        ("m", (3, 2)),
+        ("model.cls_token", (1, 1, 4)),
+        ("onnx::Reshape_1", (1, 2, 4)),
+        ("model.b", (5,)),
+    ):
         dimensions = b"".join(_field(1, size) for size in shape)
-        graph += _field(5, dimensions + _field(2, 1) + _field(8, name.encode()) + _field(9, np.zeros(shape, "<f4").tobytes()))
+        graph += _field(
+            5,
+            dimensions
+            + _field(2, 1)
+            + _field(8, name.encode())
+            + _field(9, np.zeros(shape, "<f4").tobytes()),
+        )
     (folder / "tiny.onnx").write_bytes(_field(1, 8) + _field(7, graph))
-    save_file({"cls_token": torch.zeros(1, 1, 4), "norm.weight": torch.ones(4)}, folder / "tiny.safetensors")
+    save_file(
+        {"cls_token": torch.zeros(1, 1, 4), "norm.weight": torch.ones(4)},
+        folder / "tiny.safetensors",
+    )
 
 
 def _read_weights(_: Path, spoiled: Path) -> None:
@@ -179,11 +253,15 @@ def _read_weights(_: Path, spoiled: Path) -> None:
 
 def _labels(folder: Path) -> None:
     eye = np.eye(3).tolist()
-    (folder / "labels.json").write_text(json.dumps({name: {"canon_from_obj": eye} for name in _NAMES}))
+    (folder / "labels.json").write_text(
+        json.dumps({name: {"canon_from_obj": eye} for name in _NAMES})
+    )
 
 
 def _resting(folder: Path) -> None:
-    (folder / "pose.json").write_text(json.dumps({"frame": "odom", "pose": np.eye(4).tolist()}))
+    (folder / "pose.json").write_text(
+        json.dumps({"frame": "odom", "pose": np.eye(4).tolist()})
+    )
 
 
 def _read_mesh(folder: Path, _: Path) -> None:
@@ -197,11 +275,15 @@ def _read_video(folder: Path, _: Path) -> None:
 
 
 def _depth(folder: Path) -> None:
-    (folder / "a.png").write_bytes(depth_images.encoded(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)))
+    (folder / "a.png").write_bytes(
+        depth_images.encoded(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64))
+    )
 
 
 def _prompts(folder: Path) -> None:
-    prompted_segmentation.write_prompts(folder, prompted_segmentation.Prompts(((3.0, 4.5),), ((5.0, 6.0),), "000001.jpg"))
+    prompted_segmentation.write_prompts(
+        folder, prompted_segmentation.Prompts(((3.0, 4.5),), ((5.0, 6.0),), "000001.jpg")
+    )
 
 
 _BAG = {"fixed_frame": "odom", "depth_topic": "/cam/depth/image_raw"}
@@ -210,25 +292,72 @@ READERS = (
     Reader("image", _pictures, lambda _, spoiled: read_image(spoiled)),
     Reader("mask", _pictures, lambda _, spoiled: read_mask(spoiled)),
     Reader("depth", _depth, lambda _, spoiled: depth_images.read_depth(spoiled, (64, 48))),
-    Reader("prompts", _prompts, lambda folder, _: prompted_segmentation.read_prompts(folder)),
+    Reader(
+        "prompts", _prompts, lambda folder, _: prompted_segmentation.read_prompts(folder)
+    ),
     Reader("camera", _camera, lambda _, spoiled: read_camera(spoiled)),
     Reader("sparse_text", _text_model, lambda folder, _: read_sparse(folder)),
-    Reader("sparse_binary", lambda folder: write_binary(folder / "0"), lambda folder, _: read_sparse(folder), "0/*"),
-    Reader("mesh", _category, _read_mesh, "clip_01/features.safetensors,clip_01/mesh.ply", _renew_mesh),
+    Reader(
+        "sparse_binary",
+        lambda folder: write_binary(folder / "0"),
+        lambda folder, _: read_sparse(folder),
+        "0/*",
+    ),
+    Reader(
+        "mesh",
+        _category,
+        _read_mesh,
+        "clip_01/features.safetensors,clip_01/mesh.ply",
+        _renew_mesh,
+    ),
     Reader("ply", _category, lambda _, spoiled: read_ply(spoiled), "clip_01/mesh.ply"),
-    Reader("alignment", _category, lambda _, spoiled: artifacts.load_alignment(spoiled), "alignment.json"),
+    Reader(
+        "alignment",
+        _category,
+        lambda _, spoiled: artifacts.load_alignment(spoiled),
+        "alignment.json",
+    ),
     Reader("model", _category, _read_model, _IN_MODEL, _renew_model),
     Reader("labels", _labels, lambda _, spoiled: metrics.load_labels(spoiled, _NAMES)),
     Reader("resting", _resting, lambda _, spoiled: rosbag_evaluation._resting(spoiled)),
-    Reader("video", _dataset, _read_video, "clip/images/*,clip/masks/*,clip/sparse/*,clip/video.json"),
-    Reader("recording", _recording, _read_recordings, f"*/video.json,*/{JOURNAL},*/sparse/*"),
     Reader(
-        "film", lambda folder: write_film(folder / "a.mp4", [checks(k) for k in range(9)]), lambda f, s: _import(f, s, "a.mp4")
+        "video",
+        _dataset,
+        _read_video,
+        "clip/images/*,clip/masks/*,clip/sparse/*,clip/video.json",
+    ),
+    Reader(
+        "recording", _recording, _read_recordings, f"*/video.json,*/{JOURNAL},*/sparse/*"
+    ),
+    Reader(
+        "film",
+        lambda folder: write_film(folder / "a.mp4", [checks(k) for k in range(9)]),
+        lambda f, s: _import(f, s, "a.mp4"),
     ),
     Reader("photographs", _photographs, lambda f, s: _import(f, s, "photos"), "photos/*"),
-    Reader("colmap_dataset", _dataset, lambda f, s: _import(f, s, "clip"), "clip/images/*,clip/masks/*,clip/sparse/*"),
-    Reader("co3d", lambda f: write_co3d(f, "ndc_isotropic"), lambda f, s: _import(f, s, "truck/101_1_2"), "truck/*.jgz"),
-    Reader("bag_mcap", lambda f: _bag(f, "MCAP"), lambda f, s: _import(f, s, "bag", **_BAG), "bag/*"),
-    Reader("bag_sqlite3", lambda f: _bag(f, "SQLITE3"), lambda f, s: _import(f, s, "bag", **_BAG), "bag/*"),
+    Reader(
+        "colmap_dataset",
+        _dataset,
+        lambda f, s: _import(f, s, "clip"),
+        "clip/images/*,clip/masks/*,clip/sparse/*",
+    ),
+    Reader(
+        "co3d",
+        lambda f: write_co3d(f, "ndc_isotropic"),
+        lambda f, s: _import(f, s, "truck/101_1_2"),
+        "truck/*.jgz",
+    ),
+    Reader(
+        "bag_mcap",
+        lambda f: _bag(f, "MCAP"),
+        lambda f, s: _import(f, s, "bag", **_BAG),
+        "bag/*",
+    ),
+    Reader(
+        "bag_sqlite3",
+        lambda f: _bag(f, "SQLITE3"),
+        lambda f, s: _import(f, s, "bag", **_BAG),
+        "bag/*",
+    ),
     Reader("weights", _onnx, _read_weights),
 )

@@ -1,4 +1,7 @@
-"""The other end of the recorder node's topics: a camera whose pose TF knows, and ears for the node's status."""
+"""The other end of the recorder node's topics.
+
+A camera whose pose TF knows, and ears for the node's status.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,9 @@ def pixels(number: int, blur: int = 1) -> np.ndarray:
 
 
 class Film(Robot):
-    """Shows pictures to the recorder, tells it where the camera is, and hears its status and overlay."""
+    """Shows pictures to the recorder, tells it where the camera is, and hears its status and
+    overlay.
+    """
 
     target = "/recorder"
 
@@ -55,7 +60,9 @@ class Film(Robot):
         self.told: list[DiagnosticStatus] = []
         self.overlays: list[Image] = []
         lasting = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.node.create_subscription(DiagnosticStatus, "/recorder/status", self.told.append, lasting)
+        self.node.create_subscription(
+            DiagnosticStatus, "/recorder/status", self.told.append, lasting
+        )
         self._watching: Any = None
         self._first = False  # since camera_info
         self._placed = 0  # poses told since the node was known to have them
@@ -64,37 +71,63 @@ class Film(Robot):
 
     def _start_camera(self) -> None:
         self.images = self.node.create_publisher(Image, "/image", RELIABLE)
-        self.files = self.node.create_publisher(CompressedImage, "/image/compressed", RELIABLE)
+        self.files = self.node.create_publisher(
+            CompressedImage, "/image/compressed", RELIABLE
+        )
         self.depths = {
             "raw": self.node.create_publisher(Image, "/depth", RELIABLE),
-            "compressed": self.node.create_publisher(CompressedImage, "/depth/compressedDepth", RELIABLE),
+            "compressed": self.node.create_publisher(
+                CompressedImage, "/depth/compressedDepth", RELIABLE
+            ),
         }
         self.infos = self.node.create_publisher(CameraInfo, "/camera_info", RELIABLE)
 
     def watch(self) -> None:
         """Look at the overlay from now on."""
-        self._watching = self.node.create_subscription(Image, "/recorder/overlay", self.overlays.append, RELIABLE)
-        self.wait("the overlay's publisher", lambda: self.node.count_publishers("/recorder/overlay"))
+        self._watching = self.node.create_subscription(
+            Image, "/recorder/overlay", self.overlays.append, RELIABLE
+        )
+        self.wait(
+            "the overlay's publisher",
+            lambda: self.node.count_publishers("/recorder/overlay"),
+        )
 
-    def record(self, *arguments: str, program: Sequence[str] = BRINGUP) -> subprocess.Popen[str]:
+    def record(
+        self, *arguments: str, program: Sequence[str] = BRINGUP
+    ) -> subprocess.Popen[str]:
         """Start a recorder that loses no picture however slow this machine is."""
         patient = ["queue:=256", "tf_wait:=10.0"]
         others = ("image/compressed", "depth/compressedDepth")
-        patient += [f"qos_overrides./{topic}.subscription.reliability:=reliable" for topic in others]
-        patient += [f"qos_overrides./{topic}.subscription.depth:=100" for topic in ("image", "depth", *others)]
+        patient += [
+            f"qos_overrides./{topic}.subscription.reliability:=reliable" for topic in others
+        ]
+        patient += [
+            f"qos_overrides./{topic}.subscription.depth:=100"
+            for topic in ("image", "depth", *others)
+        ]
         patient += ["keep_free:=0.0"]
-        return self.start(*[item for given in [*patient, *arguments] for item in ("-p", given)], program=program)
+        return self.start(
+            *[item for given in [*patient, *arguments] for item in ("-p", given)],
+            program=program,
+        )
 
     def wait_until_listening(self) -> None:
         """Until the node hears pictures of either kind, camera_info and where the camera is."""
         pictures = (self.images, self.files)
-        self.wait("a listening node", lambda: any(p.get_subscription_count() for p in pictures))
+        self.wait(
+            "a listening node", lambda: any(p.get_subscription_count() for p in pictures)
+        )
         self.wait("a node that hears camera_info", self.infos.get_subscription_count)
 
     def wait_until_following(self) -> None:
         """Until the node hears the camera's poses."""
-        self.wait("a node that hears TF", lambda: self.transforms_out.get_subscription_count() > 0)
-        self.wait("a node that hears static TF", lambda: self.static_out.get_subscription_count() > 0)
+        self.wait(
+            "a node that hears TF", lambda: self.transforms_out.get_subscription_count() > 0
+        )
+        self.wait(
+            "a node that hears static TF",
+            lambda: self.static_out.get_subscription_count() > 0,
+        )
 
     def anew(self, **parameters: Any) -> None:
         """As if the recorder had been started with these parameters."""
@@ -102,26 +135,44 @@ class Film(Robot):
         if parameters.get("fixed_frame"):
             self.wait_until_following()
         if parameters.get("depth", "none") != "none":
-            self.wait("a node that hears depth", self.depths[parameters["depth"]].get_subscription_count)
+            self.wait(
+                "a node that hears depth",
+                self.depths[parameters["depth"]].get_subscription_count,
+            )
 
     def calibrate(self, **fields: Any) -> None:
         """Send camera_info of the pictures' pinhole."""
         k = [150.0, 0.0, 79.0, 0.0, 151.0, 61.0, 0.0, 0.0, 1.0]
         self.expect_first()
-        super().calibrate(**{"width": WIDTH, "height": HEIGHT, "k": k, "header": Header(frame_id="eye"), **fields})
+        super().calibrate(
+            **{
+                "width": WIDTH,
+                "height": HEIGHT,
+                "k": k,
+                "header": Header(frame_id="eye"),
+                **fields,
+            }
+        )
 
     def place(self, stamp: int, cam_from_obj: np.ndarray) -> None:
         """Tell by TF where the camera is at a stamp (ns)."""
         header = Header(frame_id="odom", stamp=Time(nanoseconds=stamp).to_msg())
         obj_from_cam = torch.from_numpy(np.linalg.inv(cam_from_obj))
-        transform: TransformStamped = message_conversions.transform_message(header, "eye", obj_from_cam)
+        transform: TransformStamped = message_conversions.transform_message(
+            header, "eye", obj_from_cam
+        )
         self.transforms_out.publish(TFMessage(transforms=[transform]))
         self._placed += 1
 
     def settle(self) -> None:
-        """Wait until the node knows every pose told so far: its queue holds them, and its executor goes round for each."""
+        """Wait until the node knows every pose told so far.
+
+        Its queue holds them, and its executor goes round for each.
+        """
         assert self.transforms_out.wait_for_all_acked(Duration(seconds=PATIENCE))
-        for _ in range(min(self._placed, 100) + 2):  # a round takes one message of each topic, and answers one request
+        for _ in range(
+            min(self._placed, 100) + 2
+        ):  # a round takes one message of each topic, and answers one request
             self.state()
         self._placed = 0
 
@@ -131,13 +182,21 @@ class Film(Robot):
         self.depths["raw"].publish(array_to_image(depth, "16UC1", header))
         self.turn()
 
-    def film(self, picture: np.ndarray, stamp: int, compressed: bool = False, **fields: Any) -> bytes:
+    def film(
+        self, picture: np.ndarray, stamp: int, compressed: bool = False, **fields: Any
+    ) -> bytes:
         """Send a picture (H, W, 3) uint8 RGB; the bytes of its file where compressed."""
         header = Header(frame_id="eye", stamp=Time(nanoseconds=stamp).to_msg())
         data = b""
         if compressed:
-            data = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes()
-            message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=array.array("B", data))
+            data = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]))[
+                1
+            ].tobytes()
+            message = CompressedImage(
+                header=header,
+                format="rgb8; jpeg compressed bgr8",
+                data=array.array("B", data),
+            )
         else:
             message = array_to_image(picture, "rgb8", header)
         for name, value in fields.items():
@@ -147,8 +206,13 @@ class Film(Robot):
         self.wait_for_first()
         return data
 
-    def orbit(self, azimuths: Sequence[float], compressed: bool = False) -> tuple[list[int], list[bytes]]:
-        """Film a picture from each azimuth, with the camera's pose in TF before or after it; stamps (ns) and files."""
+    def orbit(
+        self, azimuths: Sequence[float], compressed: bool = False
+    ) -> tuple[list[int], list[bytes]]:
+        """Film a picture from each azimuth, with the camera's pose in TF before or after it.
+
+        Stamps (ns) and files.
+        """
         stamps = list(itertools.islice(STAMPS, len(azimuths)))
         data = []
         self.calibrate()
@@ -169,34 +233,58 @@ class Film(Robot):
         self._first = True
 
     def wait_for_first(self) -> None:
-        """Wait for what becomes of the first picture, since pictures that wait for camera_info replace each other."""
+        """Wait for what becomes of the first picture, since pictures that wait for camera_info
+        replace each other.
+        """
         if self._first:
             before = self.counts().get("images received", "0")
-            self.wait("the first picture's fate", lambda: self._dealt_with_more_than(int(before)))
+            self.wait(
+                "the first picture's fate", lambda: self._dealt_with_more_than(int(before))
+            )
             self._first = False
 
     def _dealt_with_more_than(self, before: int) -> bool:
         """Whether more pictures have been received, and each has been kept or dropped."""
         now = self.counts()
-        received, kept = int(now.get("images received", "0")), int(now.get("pictures kept", "0"))
-        dropped = sum(int(value) for key, value in now.items() if key.startswith("dropped: "))
+        received, kept = (
+            int(now.get("images received", "0")),
+            int(now.get("pictures kept", "0")),
+        )
+        dropped = sum(
+            int(value) for key, value in now.items() if key.startswith("dropped: ")
+        )
         return received > before and kept + dropped == received
 
     def counts(self) -> dict[str, str]:
         """The figures of the last status."""
-        return {value.key: value.value for value in self.told[-1].values} if self.told else {}
+        return (
+            {value.key: value.value for value in self.told[-1].values} if self.told else {}
+        )
 
     def base(self) -> dict[str, int]:
         """Pictures received and dropped so far, which a recorder counts all its life."""
         self.wait("status", lambda: self.told)
         now = self.counts()
-        return {key: int(value) for key, value in now.items() if key == "images received" or key.startswith("dropped: ")}
+        return {
+            key: int(value)
+            for key, value in now.items()
+            if key == "images received" or key.startswith("dropped: ")
+        }
 
     def wait_for(self, **figures: Any) -> dict[str, str]:
-        """Wait for a status with these figures: kept (in the folder), received, or drops with _ for blanks; all figures."""
+        """Wait for a status with these figures.
+
+        Kept (in the folder), received, or drops with _ for blanks; all figures.
+        """
         keys = {"kept": "pictures in the folder", "received": "images received"}
-        reasons = {name: name.replace("_", " ").replace("camera info", "camera_info") for name in figures}
-        wanted = {keys.get(name, f"dropped: {reasons[name]}"): str(value) for name, value in figures.items()}
+        reasons = {
+            name: name.replace("_", " ").replace("camera info", "camera_info")
+            for name in figures
+        }
+        wanted = {
+            keys.get(name, f"dropped: {reasons[name]}"): str(value)
+            for name, value in figures.items()
+        }
 
         def there() -> bool:
             now = self.counts()

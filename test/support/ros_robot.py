@@ -1,4 +1,7 @@
-"""The other end of the node's topics, in the test's process: a camera to publish with and ears for what comes back."""
+"""The other end of the node's topics, in the test's process.
+
+A camera to publish with and ears for what comes back.
+"""
 
 from __future__ import annotations
 
@@ -32,17 +35,21 @@ from scripted_node import FLIPPED
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.nodes.ros_compat import array_to_image
 
-PATIENCE = 200.0  # s after which something that has to come will not come; only a failing test waits so long
+# s after which something that has to come will not come; only a failing test waits so long
+PATIENCE = 200.0
 SCRIPTED = str(Path(__file__).with_name("scripted_node.py"))
 TOPICS = {
-    "tf": (TFMessage, "/tf"), "detections": (Detection3DArray, "/estimator/detections"),
-    "poses": (PoseArray, "/estimator/poses"), "markers": (MarkerArray, "/estimator/markers"),
-    "overlay": (Image, "/estimator/overlay"), "diagnostics": (DiagnosticArray, "/diagnostics"),
-}  # fmt: skip
+    "tf": (TFMessage, "/tf"),
+    "detections": (Detection3DArray, "/estimator/detections"),
+    "poses": (PoseArray, "/estimator/poses"),
+    "markers": (MarkerArray, "/estimator/markers"),
+    "overlay": (Image, "/estimator/overlay"),
+    "diagnostics": (DiagnosticArray, "/diagnostics"),
+}
 
 
 class Robot:
-    """Publishes pictures and camera_info, hears the node's results, starts and stops its process."""
+    """Publishes images and camera_info, hears the node's results, starts and stops the node."""
 
     target = "/estimator"  # the node
 
@@ -54,12 +61,18 @@ class Robot:
         self._executor.add_node(self.node)
         self.heard: dict[str, list[Any]] = {name: [] for name in TOPICS}
         for name, (kind, topic) in TOPICS.items():
-            self.node.create_subscription(kind, topic, self.heard[name].append, QoSProfile(depth=50))
+            self.node.create_subscription(
+                kind, topic, self.heard[name].append, QoSProfile(depth=50)
+            )
         self._start_camera()
         self._processes: list[subprocess.Popen[str]] = []
 
     def _start_camera(self) -> None:
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
+        qos = QoSProfile(
+            depth=1,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.VOLATILE,
+        )
         self.images = self.node.create_publisher(Image, "/image", qos)
         self.infos = self.node.create_publisher(CameraInfo, "/camera_info", qos)
 
@@ -69,19 +82,30 @@ class Robot:
         self.node.destroy_publisher(self.infos)
         self._start_camera()
 
-    def start(self, *arguments: str, program: Sequence[str] = (SCRIPTED,), reliable: bool = True) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, program: Sequence[str] = (SCRIPTED,), reliable: bool = True
+    ) -> subprocess.Popen[str]:
         """Start a process of the node with ROS arguments.
 
-        program: Python's arguments before them.
-        reliable: ask for reliable pictures, since a single one sent best effort may be lost while the ends discover each other.
+        program: Python's arguments before them. reliable: ask for reliable pictures, since a single
+        one sent best effort may be lost while the ends discover each other.
         """
         overrides = [
             f"qos_overrides./{topic}.subscription.reliability:=reliable"
-            for topic in ("image", "camera_info", "detections_2d", "mask", "depth", "depth/compressedDepth")
+            for topic in (
+                "image",
+                "camera_info",
+                "detections_2d",
+                "mask",
+                "depth",
+                "depth/compressedDepth",
+            )
         ]
         given = [item for override in overrides if reliable for item in ("-p", override)]
         command = [sys.executable, *program, "--ros-args", *arguments, *given]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self._processes.append(process)
         return process
 
@@ -94,24 +118,51 @@ class Robot:
                 return value
             self._executor.spin_once(timeout_sec=0.05)
         counts = {name: len(got) for name, got in self.heard.items()}
-        raise AssertionError(f"{what} did not come; heard {counts}; {self.heard['diagnostics'][-1:]}")
+        raise AssertionError(
+            f"{what} did not come; heard {counts}; {self.heard['diagnostics'][-1:]}"
+        )
 
     def wait_until_listening(self) -> None:
         """Until the node hears pictures and camera_info, and this end hears its results."""
-        results = [TOPICS[name][1] for name in ("detections", "poses", "markers", "overlay")]
-        self.wait("a listening node", lambda: self.images.get_subscription_count() and self.infos.get_subscription_count())
-        self.wait("the results' publishers", lambda: all(self.node.count_publishers(topic) for topic in results))
+        results = [
+            TOPICS[name][1] for name in ("detections", "poses", "markers", "overlay")
+        ]
+        self.wait(
+            "a listening node",
+            lambda: (
+                self.images.get_subscription_count() and self.infos.get_subscription_count()
+            ),
+        )
+        self.wait(
+            "the results' publishers",
+            lambda: all(self.node.count_publishers(topic) for topic in results),
+        )
 
     def calibrate(self, **fields: Any) -> None:
         """Send camera_info of a 640 x 480 px pinhole."""
-        info = CameraInfo(header=Header(frame_id="camera"), width=640, height=480, distortion_model="plumb_bob", d=[0.0] * 5)
+        info = CameraInfo(
+            header=Header(frame_id="camera"),
+            width=640,
+            height=480,
+            distortion_model="plumb_bob",
+            d=[0.0] * 5,
+        )
         info.k = [600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]
         for name, value in fields.items():
             setattr(info, name, value)
         self.infos.publish(info)
 
-    def show(self, cars: int, seconds: int, frame: str = "camera", flipped: bool = False, roll: int = 0) -> None:
-        """Send a picture with so many cars, flipped or rolled by degrees as scripted_node says, stamped with `seconds`."""
+    def show(
+        self,
+        cars: int,
+        seconds: int,
+        frame: str = "camera",
+        flipped: bool = False,
+        roll: int = 0,
+    ) -> None:
+        """Send a picture with so many cars, flipped or rolled by degrees as scripted_node says,
+        stamped with `seconds`.
+        """
         header = Header(frame_id=frame)
         header.stamp.sec = seconds
         picture = np.full((480, 640, 3), cars, np.uint8)
@@ -119,7 +170,9 @@ class Robot:
         picture[..., 2] = roll
         self.images.publish(array_to_image(picture, "rgb8", header))
 
-    def photograph(self, pixels: np.ndarray, camera: Camera, seconds: int, frame: str = "camera") -> None:
+    def photograph(
+        self, pixels: np.ndarray, camera: Camera, seconds: int, frame: str = "camera"
+    ) -> None:
         """Send camera_info and a picture (H, W, 3) uint8 RGB, both stamped with `seconds`."""
         header = Header(frame_id=frame)
         header.stamp.sec = seconds
@@ -129,17 +182,28 @@ class Robot:
         self.images.publish(array_to_image(pixels, "rgb8", header))
 
     def results(self, seconds: int) -> dict[str, Any]:
-        """The messages about the picture stamped with `seconds`, by topic; waits for its detections."""
+        """The messages about the picture stamped with `seconds`, by topic.
+
+        Waits for its detections.
+        """
 
         def stamped(name: str) -> list[Any]:
-            return [message for message in self.heard[name] if message.header.stamp.sec == seconds]
+            return [
+                message
+                for message in self.heard[name]
+                if message.header.stamp.sec == seconds
+            ]
 
         self.wait(f"detections of {seconds} s", lambda: stamped("detections"))
         return {name: stamped(name) for name in ("detections", "poses")}
 
     def transforms(self) -> dict[tuple[int, str], Any]:
         """Every transform heard, by its stamp (s) and child frame."""
-        return {(t.header.stamp.sec, t.child_frame_id): t for message in self.heard["tf"] for t in message.transforms}
+        return {
+            (t.header.stamp.sec, t.child_frame_id): t
+            for message in self.heard["tf"]
+            for t in message.transforms
+        }
 
     def diagnosis(self, part: str) -> Any:
         """Wait for a diagnostic status of the node whose message or values hold `part`."""
@@ -147,7 +211,9 @@ class Robot:
         def find() -> Any:
             for array in reversed(self.heard["diagnostics"]):
                 for status in array.status:
-                    if part in status.message or any(part in value.key or part in value.value for value in status.values):
+                    if part in status.message or any(
+                        part in value.key or part in value.value for value in status.values
+                    ):
                         return status
             return None
 
@@ -168,7 +234,10 @@ class Robot:
         return bool(self.call(ChangeState, f"{self.target}/change_state", request).success)
 
     def renew(self, **parameters: Any) -> None:
-        """Deactivate, clean up, set parameters, configure and activate the node: as if it had been started anew."""
+        """Deactivate, clean up, set parameters, configure and activate the node.
+
+        As if it had been started anew.
+        """
         assert self.transition(Transition.TRANSITION_DEACTIVATE)
         assert self.transition(Transition.TRANSITION_CLEANUP)
         for name, value in parameters.items():
@@ -180,7 +249,11 @@ class Robot:
             heard.clear()
 
     def state(self) -> str:
-        return str(self.call(GetState, f"{self.target}/get_state", GetState.Request()).current_state.label)
+        return str(
+            self.call(
+                GetState, f"{self.target}/get_state", GetState.Request()
+            ).current_state.label
+        )
 
     def reset(self) -> Any:
         return self.call(Trigger, f"{self.target}/reset", Trigger.Request())

@@ -1,11 +1,14 @@
-"""The estimator node as a process, with an estimator that answers by a script instead of by a network.
+"""The estimator node as a process, with an estimator that answers by a script instead of by a
+network.
 
-A picture whose red is k holds k cars: car i is i diameters to the right of the optical axis, 3 diameters away. Its box of
-40 px stands at 100 i px. Red 255 is a picture that breaks the estimation. Where green is FLIPPED, the cars are turned by half
-a turn about their y; blue is their roll about the optical axis in degrees (up to ROLLED). In regions, one car stands in each.
-Depth is that of the cars' origins: its median gives their size. Folders with "truck" in their name are of that category.
-Folders named "size" give a model of 0.25 m. One with "gpu" in its name pretends to be on a GPU where the device is auto: red
-FULL is too much for its memory, and it is tried again after RETRY s.
+A picture whose red is k holds k cars: car i is i diameters to the right of the optical axis, 3
+diameters away. Its box of 40 px stands at 100 i px. Red 255 is a picture that breaks the
+estimation. Where green is FLIPPED, the cars are turned by half a turn about their y; blue is their
+roll about the optical axis in degrees (up to ROLLED). In regions, one car stands in each. Depth is
+that of the cars' origins: its median gives their size. Folders with "truck" in their name are of
+that category. Folders named "size" give a model of 0.25 m. One with "gpu" in its name pretends to
+be on a GPU where the device is auto: red FULL is too much for its memory, and it is tried again
+after RETRY s.
 """
 
 from __future__ import annotations
@@ -29,19 +32,29 @@ from uns_pose_ros.nodes.estimator import estimator_node
 FLIPPED, ROLLED = 200, 180
 FULL, RETRY = 254, 3.0
 GREY = 128  # of the picture that the node warms up with, which shows nothing
-VERTICES = torch.tensor([[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]])
+VERTICES = torch.tensor(
+    [[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]]
+)
 TRIANGLES = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 
 
 def car(diameter: float | None, category: str = "car") -> CategoryModel:
     unit = torch.nn.functional.normalize(torch.ones(4, 8), dim=1)
-    return CategoryModel(category, VERTICES, TRIANGLES, unit, unit[:1], {}, diameter=diameter)
+    return CategoryModel(
+        category, VERTICES, TRIANGLES, unit, unit[:1], {}, diameter=diameter
+    )
 
 
 class ScriptedEstimator:
     one_by_one = False
 
-    def __init__(self, models: Sequence[CategoryModel], backbone: Any = None, device: str = "cpu", config: Any = None) -> None:
+    def __init__(
+        self,
+        models: Sequence[CategoryModel],
+        backbone: Any = None,
+        device: str = "cpu",
+        config: Any = None,
+    ) -> None:
         self.models, self.backbone = tuple(models), backbone or object()
         pretends = device == "auto" and any(model.category == "gpu_car" for model in models)
         self.device = torch.device("cuda" if pretends else "cpu")
@@ -60,17 +73,35 @@ class ScriptedEstimator:
             raise RuntimeError("scripted fault")
         if count == FULL:
             if self.device.type == "cuda":
-                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+                raise torch.cuda.OutOfMemoryError(
+                    "CUDA out of memory. Tried to allocate 2.00 GiB."
+                )
             count = 1
         turn = torch.eye(3, dtype=torch.float64)
         if green == FLIPPED:
             turn = torch.diag(torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64))
         if blue <= ROLLED and blue != red:  # a grey picture rolls nothing
-            turn = rotation_from_vector(torch.tensor([0.0, 0.0, np.radians(blue)], dtype=torch.float64)) @ turn
-        models = [model for model in self.models if categories is None or model.category in categories]
-        found = [self._estimate(model, i, turn) for model in models for i in range(count if regions is None else len(regions))]
+            turn = (
+                rotation_from_vector(
+                    torch.tensor([0.0, 0.0, np.radians(blue)], dtype=torch.float64)
+                )
+                @ turn
+            )
+        models = [
+            model
+            for model in self.models
+            if categories is None or model.category in categories
+        ]
+        found = [
+            self._estimate(model, i, turn)
+            for model in models
+            for i in range(count if regions is None else len(regions))
+        ]
         if regions is not None:
-            found = [dataclasses.replace(one, box=box) for one, box in zip(found, regions, strict=True)]
+            found = [
+                dataclasses.replace(one, box=box)
+                for one, box in zip(found, regions, strict=True)
+            ]
         if depth is not None and np.isfinite(depth).any():
             found = [in_metres(one, float(np.nanmedian(depth)) / 3) for one in found]
         return found
@@ -83,20 +114,32 @@ class ScriptedEstimator:
         size = unit * torch.tensor([0.8, 0.4, 0.2], dtype=torch.float64)
         box = torch.tensor([100.0 * i, 100, 100.0 * i + 40, 140], dtype=torch.float64)
         metric = model.diameter is not None
-        return PoseEstimate(model.category, pose, unit, metric, size, 0.9, None, Symmetry(), 40, 1.0, box)
+        return PoseEstimate(
+            model.category, pose, unit, metric, size, 0.9, None, Symmetry(), 40, 1.0, box
+        )
 
 
 def read(folders: Sequence[str]) -> list[CategoryModel]:
     names = [Path(folder).name for folder in folders]
     if not names or not all(name.startswith(("plain", "size")) for name in names):
         raise InvalidInput(f"{folders}: there is no model; plain or size are valid")
-    return [car(0.25 if name.startswith("size") else None, _category(name)) for name in names]
+    return [
+        car(0.25 if name.startswith("size") else None, _category(name)) for name in names
+    ]
 
 
 def _category(name: str) -> str:
-    return next((category for part, category in {"truck": "truck", "gpu": "gpu_car"}.items() if part in name), "car")
+    return next(
+        (
+            category
+            for part, category in {"truck": "truck", "gpu": "gpu_car"}.items()
+            if part in name
+        ),
+        "car",
+    )
 
 
 if __name__ == "__main__":
     device_failover.RETRY = RETRY
-    sys.exit(estimator_node.run(read, ScriptedEstimator))  # type: ignore[arg-type]  # answers like an Estimator
+    # answers like an Estimator
+    sys.exit(estimator_node.run(read, ScriptedEstimator))  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""Three toy trucks, reconstructed and aligned in seconds: settings far below the defaults, which these simple shapes allow."""
+"""Three toy trucks, reconstructed and aligned in seconds.
+
+Settings far below the defaults, which these simple shapes allow.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,11 @@ SEEDS = {"clip_01": 1, "clip_02": 2, "clip_03": 3}
 RECONSTRUCT = ReconstructConfig(hull=HullConfig(resolution=32, vertices=150), size=112)
 ALIGN = AlignConfig(pair=PairConfig(hypotheses=300))
 # the same as words of the command line
-RECONSTRUCT_WORDS = ("--reconstruct.size=112", "--reconstruct.hull.resolution=32", "--reconstruct.hull.vertices=150")
+RECONSTRUCT_WORDS = (
+    "--reconstruct.size=112",
+    "--reconstruct.hull.resolution=32",
+    "--reconstruct.hull.vertices=150",
+)
 ALIGN_WORDS = ("--align.pair.hypotheses=300",)
 
 

@@ -1,4 +1,7 @@
-"""A model small enough to be trained in a test: one chair of the demo's data in a few frames, learned by heart."""
+"""A model small enough to be trained in a test.
+
+One chair of the demo's data in a few frames, learned by heart.
+"""
 
 from __future__ import annotations
 
@@ -21,24 +24,45 @@ from uns_pose_ros.training.training_views import TrainConfig
 
 CLIP = Path(__file__).resolve().parents[2] / "demo" / "data" / "chair" / "clip_08"
 HARDLY = AugmentConfig(
-    far_probability=0.0, rotation=8.0, tilt=0.0, background_probability=0.0, occlusion_probability=0.0, colour_probability=0.0,
-    grey_probability=0.0, blur_probability=0.0, jpeg_probability=0.0,
-)  # fmt: skip
+    far_probability=0.0,
+    rotation=8.0,
+    tilt=0.0,
+    background_probability=0.0,
+    occlusion_probability=0.0,
+    colour_probability=0.0,
+    grey_probability=0.0,
+    blur_probability=0.0,
+    jpeg_probability=0.0,
+)
 TRAIN = TrainConfig(
-    network=NetworkConfig(width=96, blocks=1), augment=HARDLY, views=3, steps=200,
-    batch=8, learning_rate=4e-3, dropout=0.0,
-)  # fmt: skip
+    network=NetworkConfig(width=96, blocks=1),
+    augment=HARDLY,
+    views=3,
+    steps=200,
+    batch=8,
+    learning_rate=4e-3,
+    dropout=0.0,
+)
 
 
 def train_small_model(folder: Path) -> None:
-    """Train on CLIP and save the model; its canonical frame is the video's, scaled to diameter 1. Seconds on one core."""
+    """Train on CLIP and save the model.
+
+    Its canonical frame is the video's, scaled to diameter 1. Seconds on one core.
+    """
     video = load_video(CLIP)
     video = replace(video, frames=video.frames[::2])
     backbone = load_backbone(device="cpu")
     mesh = feature_mesh.reconstruct(video, backbone, ReconstructConfig(size=112))
     centre, scale = mesh.vertices.double().mean(0), 1 / mesh.diameter
     one = torch.ones(1, dtype=torch.float64)
-    canon_from_obj = from_parts(torch.eye(3, dtype=torch.float64), -scale * centre, scale)[None]
-    alignment = Alignment((video.name,), canon_from_obj, one, torch.ones(1, dtype=torch.bool), 0 * one)
-    model = category_training.train("chair", {video.name: video}, {video.name: mesh}, alignment, backbone, TRAIN)
+    canon_from_obj = from_parts(torch.eye(3, dtype=torch.float64), -scale * centre, scale)[
+        None
+    ]
+    alignment = Alignment(
+        (video.name,), canon_from_obj, one, torch.ones(1, dtype=torch.bool), 0 * one
+    )
+    model = category_training.train(
+        "chair", {video.name: video}, {video.name: mesh}, alignment, backbone, TRAIN
+    )
     artifacts.save_model(model, folder)

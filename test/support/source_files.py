@@ -28,11 +28,15 @@ def write_film(path: Path, pictures: list[np.ndarray]) -> Path:
 def checks(number: int, blur: bool = False) -> np.ndarray:
     """A checkerboard (48, 64, 3) whose red channel says its number, with a bright left half."""
     v, u = np.mgrid[:48, :64]
-    image = np.stack([np.full((48, 64), 5 * number), 60 * ((u // 4 + v // 4) % 2), 150 * (u < 32)], -1).astype(np.uint8)
+    image = np.stack(
+        [np.full((48, 64), 5 * number), 60 * ((u // 4 + v // 4) % 2), 150 * (u < 32)], -1
+    ).astype(np.uint8)
     return cv2.blur(image, (9, 9)).astype(np.uint8) if blur else image
 
 
-def save_photograph(path: Path, image: np.ndarray, orientation: int = 1, focal_35: int | None = None) -> None:
+def save_photograph(
+    path: Path, image: np.ndarray, orientation: int = 1, focal_35: int | None = None
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     if focal_35 is not None:
@@ -41,11 +45,16 @@ def save_photograph(path: Path, image: np.ndarray, orientation: int = 1, focal_3
 
 
 def write_co3d(root: Path, kind: str) -> tuple[Path, dict[str, np.ndarray], Camera]:
-    """A truck as CO3D writes a sequence; returns its folder, cam_from_obj by image name, and the camera."""
+    """A truck as CO3D writes a sequence.
+
+    Returns its folder, cam_from_obj by image name, and the camera.
+    """
     folder = root / "truck" / "101_1_2"
     truth = write_video(folder, seed=2, views=5, size=48)
     shutil.rmtree(folder / "sparse")
-    for path in list((folder / "images").iterdir()):  # not square, so that the two kinds of NDC differ
+    for path in list(
+        (folder / "images").iterdir()
+    ):  # not square, so that the two kinds of NDC differ
         image = cv2.imread(str(path))
         mask = cv2.imread(str(folder / "masks" / f"{path.name}.png"))
         assert image is not None and mask is not None
@@ -68,7 +77,9 @@ def write_co3d(root: Path, kind: str) -> tuple[Path, dict[str, np.ndarray], Came
                     "R": (flip @ pose[:3, :3]).T.tolist(),
                     "T": (flip @ pose[:3, 3]).tolist(),
                     "focal_length": (np.array([fx, fy]) / half).tolist(),
-                    "principal_point": (-(np.array([cx, cy]) + 0.5 - [width / 2, height / 2]) / half).tolist(),
+                    "principal_point": (
+                        -(np.array([cx, cy]) + 0.5 - [width / 2, height / 2]) / half
+                    ).tolist(),
                     "intrinsics_format": kind,
                 },
             }

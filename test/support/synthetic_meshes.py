@@ -1,5 +1,7 @@
-"""Feature meshes of made-up categories with known canonical poses: a body whose features are a smooth random function of where
-on the body they are, seen from a ring of cameras.
+"""Feature meshes of made-up categories with known canonical poses.
+
+A body whose features are a smooth random function of where on the body they are, seen from a ring
+of cameras.
 """
 
 from __future__ import annotations
@@ -11,7 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uns_pose_ros.core.geometry import from_parts, random_rotations, symmetry_rotations, transform
+from uns_pose_ros.core.geometry import (
+    from_parts,
+    random_rotations,
+    symmetry_rotations,
+    transform,
+)
 from uns_pose_ros.core.types import FeatureMesh
 
 CHANNELS = 48
@@ -19,7 +26,9 @@ VERTICES = 200
 
 
 def body(directions: Tensor, order: int, size: Tensor) -> Tensor:
-    """Points (V, 3) in those directions of a body that an order-fold turn about z leaves unchanged; size (3,) stretches it."""
+    """Points (V, 3) in those directions of a body that an order-fold turn about z leaves
+    unchanged; size (3,) stretches it.
+    """
     azimuth = torch.atan2(directions[:, 1], directions[:, 0])
     fold = torch.zeros_like(azimuth) if order == 0 else (max(order, 2) * azimuth).cos()
     radius = 1 + 0.25 * fold * (1 - directions[:, 2] ** 2) + 0.25 * directions[:, 2]
@@ -29,12 +38,17 @@ def body(directions: Tensor, order: int, size: Tensor) -> Tensor:
 
 
 def appearance(points: Tensor, order: int, category: int) -> Tensor:
-    """Unit features (V, C) of canonical points (V, 3), the same for points that the symmetry takes to each other."""
+    """Unit features (V, C) of canonical points (V, 3), the same for points that the symmetry takes
+    to each other.
+    """
     generator = torch.Generator().manual_seed(category)
     frequency = torch.randn(3, CHANNELS, generator=generator, dtype=torch.float64) * 2.5
     phase = torch.rand(CHANNELS, generator=generator, dtype=torch.float64) * 2 * math.pi
     group = symmetry_rotations(order, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
-    return normalize(torch.stack([(points @ g.T @ frequency + phase).sin() for g in group]).mean(0), dim=-1)
+    return normalize(
+        torch.stack([(points @ g.T @ frequency + phase).sin() for g in group]).mean(0),
+        dim=-1,
+    )
 
 
 def feature_mesh(
@@ -47,8 +61,9 @@ def feature_mesh(
 ) -> tuple[FeatureMesh, Tensor]:
     """A video's mesh in its own random frame, and its canon_from_obj (4, 4).
 
-    `order` as in Symmetry. Cameras stand within the azimuths (degrees), at two heights. Every observation carries `noise`, a
-    vector of that length. A reflected world shows what is on the other side of y = 0.
+    `order` as in Symmetry. Cameras stand within the azimuths (degrees), at two heights. Every
+    observation carries `noise`, a vector of that length. A reflected world shows what is on the
+    other side of y = 0.
     """
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(8, generator=generator, dtype=torch.float64)
@@ -56,17 +71,27 @@ def feature_mesh(
     height = 1 - 2 * step / VERTICES
     turn = step * (math.pi * (3 - math.sqrt(5))) + 6 * uniform[1]
     ring = (1 - height**2).clamp_min(0).sqrt()
-    directions = torch.stack([ring * turn.cos(), ring * turn.sin(), height], 1) @ random_rotations(1, generator)[0]
-    size = torch.tensor([1.0, 0.6, 0.5] if order in (1, 2) else [0.6, 0.6, 1.0], dtype=torch.float64)
+    directions = (
+        torch.stack([ring * turn.cos(), ring * turn.sin(), height], 1)
+        @ random_rotations(1, generator)[0]
+    )
+    size = torch.tensor(
+        [1.0, 0.6, 0.5] if order in (1, 2) else [0.6, 0.6, 1.0], dtype=torch.float64
+    )
     stretch = 1 + 0.1 * (uniform[2:5] - 0.5)
     stretch[1] = stretch[1] if order in (1, 2) else stretch[0]
     points = body(directions, order, size * stretch)
     canonical = body(directions, order, size)
 
     low, high = (math.radians(angle) for angle in azimuths)
-    azimuth = low + (high - low) * (torch.arange(views, dtype=torch.float64) + uniform[5]) / views
+    azimuth = (
+        low + (high - low) * (torch.arange(views, dtype=torch.float64) + uniform[5]) / views
+    )
     elevation = torch.where(torch.arange(views) % 2 == 0, 0.2, 0.8).double()
-    eyes = torch.stack([elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], 1)
+    eyes = torch.stack(
+        [elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()],
+        1,
+    )
     seen = normalize(points, dim=-1) @ eyes.T > 0.25
     vertex, view = seen.nonzero(as_tuple=True)
     features = [
@@ -75,7 +100,9 @@ def feature_mesh(
     ]
 
     obj_from_canon = from_parts(
-        random_rotations(1, generator)[0], torch.randn(3, generator=generator, dtype=torch.float64), 0.5 + uniform[6]
+        random_rotations(1, generator)[0],
+        torch.randn(3, generator=generator, dtype=torch.float64),
+        0.5 + uniform[6],
     )
     cam_from_canon = torch.stack([_looking(eye) for eye in 4 * eyes])
     cam_from_obj = cam_from_canon @ torch.linalg.inv(obj_from_canon)
@@ -92,11 +119,19 @@ def feature_mesh(
     return mesh, torch.linalg.inv(obj_from_canon)
 
 
-def category_of(seeds: Sequence[int], **options: object) -> tuple[dict[str, FeatureMesh], dict[str, Tensor]]:
+def category_of(
+    seeds: Sequence[int], **options: object
+) -> tuple[dict[str, FeatureMesh], dict[str, Tensor]]:
     """Meshes by name and their true rotations canon from obj (3, 3)."""
-    made = {f"video_{seed}": feature_mesh(seed, **options) for seed in seeds}  # type: ignore[arg-type]
+    made = {
+        f"video_{seed}": feature_mesh(seed, **options)  # type: ignore[arg-type]
+        for seed in seeds
+    }
     meshes = {name: mesh for name, (mesh, _) in made.items()}
-    return meshes, {name: pose[:3, :3] / torch.linalg.det(pose[:3, :3]) ** (1 / 3) for name, (_, pose) in made.items()}
+    return meshes, {
+        name: pose[:3, :3] / torch.linalg.det(pose[:3, :3]) ** (1 / 3)
+        for name, (_, pose) in made.items()
+    }
 
 
 def moved(mesh: FeatureMesh, new_from_obj: Tensor) -> FeatureMesh:
@@ -116,13 +151,18 @@ def moved(mesh: FeatureMesh, new_from_obj: Tensor) -> FeatureMesh:
 
 
 def _noisy(features: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    offset = normalize(torch.randn(features.shape, generator=generator, dtype=torch.float64), dim=-1)
+    offset = normalize(
+        torch.randn(features.shape, generator=generator, dtype=torch.float64), dim=-1
+    )
     return normalize(features + noise * offset, dim=-1)
 
 
 def _looking(eye: Tensor) -> Tensor:
     """cam_from_canon (4, 4) of a level camera at `eye` (3,) that looks at the origin; z is up."""
     forward = normalize(-eye, dim=0)
-    right = normalize(torch.linalg.cross(forward, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)), dim=0)
+    right = normalize(
+        torch.linalg.cross(forward, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)),
+        dim=0,
+    )
     rotation = torch.stack([right, torch.linalg.cross(forward, right), forward])
     return from_parts(rotation, -(rotation @ eye))

@@ -17,5 +17,8 @@ CONFIG = SfmConfig(threads=2)
 def write_walk(folder: Path, views: int = 14, table: bool = False) -> dict[str, np.ndarray]:
     """A video of pictures and a calibrated camera."""
     truth = write_textured(folder, views, table=table)
-    artifacts.write_json(folder / "video.json", {"metric": False, "camera": {**camera_record(camera_of(256)), "from": "given"}})
+    artifacts.write_json(
+        folder / "video.json",
+        {"metric": False, "camera": {**camera_record(camera_of(256)), "from": "given"}},
+    )
     return truth

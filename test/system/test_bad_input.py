@@ -1,4 +1,7 @@
-"""What people give by mistake: one clear line on stderr that names it, exit code 2, nothing on stdout."""
+"""What people give by mistake.
+
+One clear line on stderr that names it, exit code 2, nothing on stdout.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs a command that must refuse its input; gives the one line that it says besides warnings."""
+    """Runs a command that must refuse its input.
+
+    Gives the one line that it says besides warnings.
+    """
 
     def run(*words: object) -> str:
         assert main.main([str(word) for word in words]) == main.BAD_INPUT
@@ -37,7 +43,15 @@ def model(trucks: Path) -> Path:
     """A model folder in `trucks` whose network is empty."""
     triangle = torch.tensor([[0, 1, 2]])
     poses = {"clip_01": torch.eye(4).tolist()}
-    empty = CategoryModel("truck", torch.eye(3), triangle, torch.eye(3), torch.eye(3), {}, provenance={"canon_from_obj": poses})
+    empty = CategoryModel(
+        "truck",
+        torch.eye(3),
+        triangle,
+        torch.eye(3),
+        torch.eye(3),
+        {},
+        provenance={"canon_from_obj": poses},
+    )
     artifacts.save_model(empty, trucks / "model")
     return trucks / "model"
 
@@ -65,14 +79,20 @@ def test_a_video_with_two_frames(trucks: Path, refused: Refused) -> None:
     assert f"{trucks}/clip_02" in line and "2 " in line and "3 needed" in line
 
 
-def test_a_corrupt_photograph(model: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corrupt_photograph(
+    model: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("uns_pose_ros.cli.model_commands.Estimator", lambda *_, **__: None)
     image = spoil(model.parent / "clip_01" / "images" / "000000.jpg")
     assert f"{image}: the image is broken" in refused("estimate", model, image)
     text = tmp_path / "notes.txt"
     text.write_text("no image")
-    assert f"{text}: the image is broken or of unknown format" in refused("estimate", model, text)
-    assert f"{tmp_path}/no.jpg: the image is not there" in refused("estimate", model, tmp_path / "no.jpg")
+    assert f"{text}: the image is broken or of unknown format" in refused(
+        "estimate", model, text
+    )
+    assert f"{tmp_path}/no.jpg: the image is not there" in refused(
+        "estimate", model, tmp_path / "no.jpg"
+    )
 
 
 def test_a_video_of_corrupt_images(trucks: Path, refused: Refused) -> None:
@@ -82,7 +102,9 @@ def test_a_video_of_corrupt_images(trucks: Path, refused: Refused) -> None:
     assert f"{trucks}/clip_01" in line and "broken" in line
 
 
-def test_one_corrupt_image_of_a_video_is_named_and_left_out(trucks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_corrupt_image_of_a_video_is_named_and_left_out(
+    trucks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = spoil(trucks / "clip_01" / "images" / "000004.jpg")
     assert main.main(["reconstruct", str(trucks), *RECONSTRUCT_WORDS]) == main.DONE
     (warning,) = capsys.readouterr().err.splitlines()
@@ -95,13 +117,18 @@ def test_a_label_for_an_unknown_video(trucks: Path, model: Path, refused: Refuse
     path.write_text(json.dumps({**labels, "clip_07": labels["clip_01"]}))
     for command in (["alignment", trucks], ["pose", model, trucks]):
         line = refused("evaluate", *command, "--labels", path)
-        assert "labels for unknown videos: clip_07; there are clip_01, clip_02, clip_03" in line
+        assert (
+            "labels for unknown videos: clip_07; there are clip_01, clip_02, clip_03"
+            in line
+        )
 
 
 def test_a_label_that_is_no_rotation(trucks: Path, refused: Refused) -> None:
     path = trucks / "labels.json"
     path.write_text('{"clip_02": {"canon_from_obj": [[1, 0, 0], [0, 1, 0], [0, 0, 2]]}}')
-    assert f"{path}: the label of clip_02 has no 3x3 rotation" in refused("evaluate", "alignment", trucks, "--labels", path)
+    assert f"{path}: the label of clip_02 has no 3x3 rotation" in refused(
+        "evaluate", "alignment", trucks, "--labels", path
+    )
 
 
 def test_one_video_only(trucks: Path, refused: Refused) -> None:
@@ -114,12 +141,20 @@ def test_a_camera_file_that_is_not_calibrated(
 ) -> None:
     monkeypatch.setattr("uns_pose_ros.cli.model_commands.Estimator", lambda *_, **__: None)
     image, path = model.parent / "clip_01" / "images" / "000000.jpg", tmp_path / "K.json"
-    path.write_text('{"K": [0, 0, 0, 0, 0, 0, 0, 0, 0], "D": [], "width": 96, "height": 96}')
-    assert f"{path}: uncalibrated camera: focal lengths 0, 0 px" in refused("estimate", model, image, "--camera", path)
+    path.write_text(
+        '{"K": [0, 0, 0, 0, 0, 0, 0, 0, 0], "D": [], "width": 96, "height": 96}'
+    )
+    assert f"{path}: uncalibrated camera: focal lengths 0, 0 px" in refused(
+        "estimate", model, image, "--camera", path
+    )
     path.write_text('{"K": [150, 0, 48, 0, 150, 48, 0, 0, 1], "height": 96}')
-    assert f"{path}: not a camera ('width' is missing)" in refused("estimate", model, image, "--camera", path)
+    assert f"{path}: not a camera ('width' is missing)" in refused(
+        "estimate", model, image, "--camera", path
+    )
     path.write_text('{"K": [150, 0, 48, 0, 150, 48, 0, 0, 1], "width": 640, "height": 480}')
-    assert f"96 x 96 px, the camera in {path} has 640 x 480" in refused("estimate", model, image, "--camera", path)
+    assert f"96 x 96 px, the camera in {path} has 640 x 480" in refused(
+        "estimate", model, image, "--camera", path
+    )
 
 
 def test_a_video_whose_camera_is_not_calibrated(trucks: Path, refused: Refused) -> None:
@@ -146,7 +181,9 @@ def test_a_video_without_camera_poses_and_no_structure_from_motion(
 
 def test_a_category_that_is_not_there_or_empty(tmp_path: Path, refused: Refused) -> None:
     assert f"{tmp_path}/mug: no such folder" in refused("run", tmp_path / "mug")
-    assert f"{tmp_path}: no videos; each video is a subfolder with images/" in refused("run", tmp_path)
+    assert f"{tmp_path}: no videos; each video is a subfolder with images/" in refused(
+        "run", tmp_path
+    )
 
 
 def test_a_step_that_was_left_out_is_named(trucks: Path, refused: Refused) -> None:
@@ -159,18 +196,29 @@ def test_a_step_that_was_left_out_is_named(trucks: Path, refused: Refused) -> No
     ):
         assert "`uns-pose align" in refused(*command)
     assert "`uns-pose reconstruct" in refused("align", trucks)
-    assert "`uns-pose train" in refused("estimate", trucks, trucks / "clip_01" / "images" / "000000.jpg")
+    assert "`uns-pose train" in refused(
+        "estimate", trucks, trucks / "clip_01" / "images" / "000000.jpg"
+    )
 
 
-def test_weights_that_were_not_fetched(trucks: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_were_not_fetched(
+    trucks: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert "`uns-pose weights` fetches them" in refused("reconstruct", trucks)
 
 
-def test_a_file_that_holds_no_weights(trucks: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_holds_no_weights(
+    trucks: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert "does not hold the weights" in refused("weights", "--source", trucks / "clip_01" / "features.safetensors")
-    assert "weights 'yolo' are unknown: dinov2_vits14, u2netp, mobile_sam are valid" in refused("weights", "yolo")
+    assert "does not hold the weights" in refused(
+        "weights", "--source", trucks / "clip_01" / "features.safetensors"
+    )
+    assert (
+        "weights 'yolo' are unknown: dinov2_vits14, u2netp, mobile_sam are valid"
+        in refused("weights", "yolo")
+    )
 
 
 def test_a_device_that_is_not_here(trucks: Path, refused: Refused) -> None:

@@ -1,4 +1,4 @@
-"""The committed demo data agree with themselves, and the tools that made them with known answers."""
+"""The committed demo data agree with themselves, their tools with known answers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def points_of(video: Video) -> Tensor:
 def views_of(video: Video) -> list[tuple[Frame, Path, Tensor]]:
     """Every frame with its mask's path and cam_from_obj."""
     views = [(frame, frame.mask, frame.cam_from_obj) for frame in video.frames]
-    return [(frame, mask, pose) for frame, mask, pose in views if mask is not None and pose is not None]
+    return [
+        (frame, mask, pose)
+        for frame, mask, pose in views
+        if mask is not None and pose is not None
+    ]
 
 
 def inside_share(video: Video) -> Tensor:
@@ -51,19 +55,34 @@ def inside_share(video: Video) -> Tensor:
     hits = torch.zeros(len(points_of(video)))
     for frame, path, cam_from_obj in views_of(video):
         mask = torch.nn.functional.max_pool2d(read_mask(path)[None].float(), 3, 1, 1)[0] > 0
-        pixel = project(frame.camera.matrix, transform(cam_from_obj, points_of(video))).round().long()
-        within = ((pixel >= 0) & (pixel < torch.tensor([frame.camera.width, frame.camera.height]))).all(1)
+        pixel = (
+            project(frame.camera.matrix, transform(cam_from_obj, points_of(video)))
+            .round()
+            .long()
+        )
+        within = (
+            (pixel >= 0) & (pixel < torch.tensor([frame.camera.width, frame.camera.height]))
+        ).all(1)
         hits[within] += mask[pixel[within, 1], pixel[within, 0]].float()
     return hits / len(video.frames)
 
 
 def test_there_are_ten_videos_and_two_walks_of_unseen_chairs() -> None:
-    assert [folder.name for folder in VIDEOS] == [f"clip_{k:02d}" for k in range(1, 11)] + ["live_01", "live_02"]
-    assert sum(file.stat().st_size for file in DATA.rglob("*") if file.is_file()) < 6_000_000
+    assert [folder.name for folder in VIDEOS] == [f"clip_{k:02d}" for k in range(1, 11)] + [
+        "live_01",
+        "live_02",
+    ]
+    assert (
+        sum(file.stat().st_size for file in DATA.rglob("*") if file.is_file()) < 6_000_000
+    )
 
 
 def test_every_frame_has_a_mask_and_a_pose(video: Video) -> None:
-    assert len(views_of(video)) == len(video.frames) == (16 if video.name.startswith("live") else 24)
+    assert (
+        len(views_of(video))
+        == len(video.frames)
+        == (16 if video.name.startswith("live") else 24)
+    )
     for _, mask, _ in views_of(video):
         share = read_mask(mask).float().mean()
         assert 0.04 < share < 0.6
@@ -82,7 +101,10 @@ def test_the_floor_is_level_and_under_the_cameras_in_the_labels_frame(video: Vid
     floor = points[150:]
     normal = torch.linalg.svd(floor - floor.mean(0), full_matrices=False)[2][2]
     assert abs(float(normal[2])) > np.cos(np.radians(0.5))
-    cameras = torch.stack([-pose[:3, :3].T @ pose[:3, 3] for _, _, pose in views_of(video)]) @ rotation.T
+    cameras = (
+        torch.stack([-pose[:3, :3].T @ pose[:3, 3] for _, _, pose in views_of(video)])
+        @ rotation.T
+    )
     assert bool((cameras[:, 2] > floor[:, 2].mean()).all())
     away = cameras - points[:150].mean(0)
     elevation = torch.rad2deg(torch.atan2(away[:, 2], away[:, :2].norm(dim=1)))
@@ -101,8 +123,13 @@ def test_each_video_has_its_own_frame_and_scale() -> None:
     rotations = torch.stack([canon_from_obj(folder) for folder in VIDEOS])
     first, second = torch.triu_indices(len(VIDEOS), len(VIDEOS), 1)
     assert float(angle_between(rotations[first], rotations[second]).min()) > 10
-    assert torch.allclose(torch.linalg.det(rotations), torch.ones(len(VIDEOS), dtype=torch.float64))
-    sizes = [float((p.amax(0) - p.amin(0)).norm()) for p in (points_of(load_video(folder))[:150] for folder in VIDEOS)]
+    assert torch.allclose(
+        torch.linalg.det(rotations), torch.ones(len(VIDEOS), dtype=torch.float64)
+    )
+    sizes = [
+        float((p.amax(0) - p.amin(0)).norm())
+        for p in (points_of(load_video(folder))[:150] for folder in VIDEOS)
+    ]
     assert max(sizes) / min(sizes) > 3
 
 
@@ -120,7 +147,9 @@ def test_a_handheld_path_keeps_upright_and_looks_at_the_object() -> None:
     poses = path.poses(path.times)
     assert np.allclose(poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1), np.eye(3))
     middle = poses[:, :3, :3] @ path.centre + poses[:, :3, 3]
-    assert (np.degrees(np.arctan2(np.linalg.norm(middle[:, :2], axis=1), middle[:, 2])) < 12).all()
+    assert (
+        np.degrees(np.arctan2(np.linalg.norm(middle[:, :2], axis=1), middle[:, 2])) < 12
+    ).all()
     assert (poses[:, 1, 2] < -0.7).all()  # the world's up points against the image's y
     assert np.diff(path.times).std() > 0.1 * np.diff(path.times).mean()
 
@@ -134,8 +163,14 @@ v 0 20 40
 f 1 2 3
 f 1 3 -1
 """
-CATALOGUE = "name#1=Box\nmodel#1=/models/box/box.obj\nwidth#1=10\ndepth#1=40\nheight#1=20\ncreator#1=Somebody\n"
-LICENCE = "Box, released under Creative Commons Zero (Public Domain), http://www.blendswap.com/blends/view/7"
+CATALOGUE = (
+    "name#1=Box\nmodel#1=/models/box/box.obj\nwidth#1=10\ndepth#1=40\n"
+    "height#1=20\ncreator#1=Somebody\n"
+)
+LICENCE = (
+    "Box, released under Creative Commons Zero (Public Domain), "
+    "http://www.blendswap.com/blends/view/7"
+)
 
 
 def library(path: Path, licence: str) -> Any:
@@ -150,12 +185,18 @@ def library(path: Path, licence: str) -> Any:
 
 def test_a_model_faces_forward_and_stands_on_the_floor_in_metres(tmp_path: Path) -> None:
     box = library(tmp_path / "box.sh3f", LICENCE).load("box")
-    # File frame: front +z, up +y, left +x. Canon: forward x, left y, up z, the middle of the box above the origin.
-    assert box.corners[0] == pytest.approx(np.array([[-0.2, -0.05, 0], [-0.2, 0.05, 0], [0.2, 0.05, 0]]))
+    # File frame: front +z, up +y, left +x. Canon: forward x, left y, up z, the middle of the box
+    # above the origin.
+    assert box.corners[0] == pytest.approx(
+        np.array([[-0.2, -0.05, 0], [-0.2, 0.05, 0], [0.2, 0.05, 0]])
+    )
     assert box.corners[1, 2] == pytest.approx(np.array([0.2, -0.05, 0.2]))
 
 
 def test_a_model_whose_licence_is_not_cc0_is_refused(tmp_path: Path) -> None:
-    chairs = library(tmp_path / "box.sh3f", "Box, released under CC-BY 3.0, http://www.blendswap.com/blends/view/7")
+    chairs = library(
+        tmp_path / "box.sh3f",
+        "Box, released under CC-BY 3.0, http://www.blendswap.com/blends/view/7",
+    )
     with pytest.raises(SystemExit, match="box: no licence file"):
         chairs.load("box")

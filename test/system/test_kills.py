@@ -1,4 +1,7 @@
-"""A few SIGKILLs of import and reconstruct, spread over the time each takes; benchmarks/kills.py does many."""
+"""A few SIGKILLs of import and reconstruct, spread over the time each takes.
+
+Benchmarks/kills.py does many.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,12 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
 
 
 @pytest.mark.parametrize(
-    ("stages", "kills", "needs"), [("film,photographs,bag", 3, "rosbags"), ("posed", 3, "cv2"), ("unposed", 2, "pycolmap")]
+    ("stages", "kills", "needs"),
+    [
+        ("film,photographs,bag", 3, "rosbags"),
+        ("posed", 3, "cv2"),
+        ("unposed", 2, "pycolmap"),
+    ],
 )
 def test_what_is_kept_is_whole_and_the_rerun_gives_what_an_undisturbed_run_gives(
     stages: str, kills: int, needs: str, tmp_path: Path
@@ -31,9 +39,15 @@ def test_what_is_kept_is_whole_and_the_rerun_gives_what_an_undisturbed_run_gives
         "--json",
         str(tmp_path / "out.json"),
     ]
-    done = subprocess.run([sys.executable, str(BENCHMARK), *words], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK), *words], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "out.json").read_text())
     assert list(result) == stages.split(",")
     for outcome in result.values():
-        assert (outcome["kills"], outcome["broken"], outcome["different"]) == (kills, [], [])
+        assert (outcome["kills"], outcome["broken"], outcome["different"]) == (
+            kills,
+            [],
+            [],
+        )

@@ -1,4 +1,7 @@
-"""Launch files, parameter file and RViz file agree with the node; started for real wherever `ros2 launch` is installed."""
+"""Launch files, parameter file and RViz file agree with the node.
+
+Started for real wherever `ros2 launch` is installed.
+"""
 
 from __future__ import annotations
 
@@ -38,33 +41,45 @@ RECORDER_YAML = ROOT / "config" / "recorder.yaml"
 
 
 def declared_arguments(path: Path) -> dict[str, str]:
-    """Name and description of every argument that a launch file declares, those in common too, without importing it."""
+    """Name and description of every argument that a launch file declares, those in common too,
+    without importing it.
+    """
     text = path.read_text()
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     found = declared_arguments(COMMON) if "launching.common_arguments(" in text else {}
     for call in calls:
         if isinstance(call.func, ast.Name) and call.func.id == "DeclareLaunchArgument":
             name = ast.literal_eval(call.args[0])
-            found[name] = "".join(ast.literal_eval(k.value) for k in call.keywords if k.arg == "description")
+            found[name] = "".join(
+                ast.literal_eval(k.value) for k in call.keywords if k.arg == "description"
+            )
     return found
 
 
 @pytest.mark.parametrize("path", LAUNCH, ids=lambda path: path.name)
-def test_every_launch_argument_is_described_and_every_one_used_is_declared(path: Path) -> None:
+def test_every_launch_argument_is_described_and_every_one_used_is_declared(
+    path: Path,
+) -> None:
     arguments = declared_arguments(path)
     assert arguments
     assert [name for name, text in arguments.items() if len(text) < 15] == []
-    used = set(re.findall(r'(?:given\[|LaunchConfiguration\(|flag\()"(\w+)"', path.read_text()))
+    used = set(
+        re.findall(r'(?:given\[|LaunchConfiguration\(|flag\()"(\w+)"', path.read_text())
+    )
     assert used
     assert used <= arguments.keys()
 
 
-def test_the_parameter_file_holds_parameters_of_the_node_that_are_valid(ros_domain: int) -> None:
+def test_the_parameter_file_holds_parameters_of_the_node_that_are_valid(
+    ros_domain: int,
+) -> None:
     given = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
     assert given.keys() <= parameter_declaration.names(*estimator_parameters.SETTINGS)
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=ros_domain)
-    node = Node("estimator", context=context, cli_args=["--ros-args", "--params-file", str(YAML)])
+    node = Node(
+        "estimator", context=context, cli_args=["--ros-args", "--params-file", str(YAML)]
+    )
     for kind in estimator_parameters.SETTINGS:
         parameter_declaration.declare(node, kind)
         parameter_declaration.read(node, kind)
@@ -75,12 +90,18 @@ def test_the_parameter_file_holds_parameters_of_the_node_that_are_valid(ros_doma
     assert settings.object_diameter == given["object_diameter"]
 
 
-def test_the_recorders_parameter_file_holds_its_parameters_and_none_is_other_than_the_default(ros_domain: int) -> None:
+def test_the_recorders_parameter_file_holds_its_parameters_and_none_is_other_than_the_default(
+    ros_domain: int,
+) -> None:
     given = yaml.safe_load(RECORDER_YAML.read_text())["/**"]["ros__parameters"]
     assert given.keys() <= parameter_declaration.names(RecorderParameters, KeyframeConfig)
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=ros_domain)
-    node = Node("recorder", context=context, cli_args=["--ros-args", "--params-file", str(RECORDER_YAML)])
+    node = Node(
+        "recorder",
+        context=context,
+        cli_args=["--ros-args", "--params-file", str(RECORDER_YAML)],
+    )
     parameter_declaration.declare(node, RecorderParameters)
     settings = parameter_declaration.read(node, RecorderParameters)
     node.destroy_node()
@@ -89,19 +110,34 @@ def test_the_recorders_parameter_file_holds_its_parameters_and_none_is_other_tha
 
 
 def test_rviz_shows_topics_that_the_node_publishes() -> None:
-    displays = yaml.safe_load((ROOT / "config" / "uns_pose.rviz").read_text())["Visualization Manager"]["Displays"]
+    displays = yaml.safe_load((ROOT / "config" / "uns_pose.rviz").read_text())[
+        "Visualization Manager"
+    ]["Displays"]
     shown = {display["Topic"]["Value"] for display in displays if "Topic" in display}
-    published = (ROOT / "uns_pose_ros" / "nodes" / "estimator" / "result_publishers.py").read_text()
+    published = (
+        ROOT / "uns_pose_ros" / "nodes" / "estimator" / "result_publishers.py"
+    ).read_text()
     assert shown == {"/estimator/overlay", "/estimator/markers", "/estimator/detections"}
     assert all(f'"~/{topic.rsplit("/", 1)[1]}"' in published for topic in shown)
 
 
-def test_bringup_makes_the_ros_arguments_that_the_node_needs(tmp_path: Path, ros_domain: int) -> None:
+def test_bringup_makes_the_ros_arguments_that_the_node_needs(
+    tmp_path: Path, ros_domain: int
+) -> None:
     models = [tmp_path / "mug's model", tmp_path / "shoe"]
     for folder in models:
         folder.mkdir()
     arguments = entry_points.ros_arguments(
-        [*map(str, models), "--image", "/cam/image_raw", "--namespace", "left/", "--params-file", str(YAML), "--sim-time"]
+        [
+            *map(str, models),
+            "--image",
+            "/cam/image_raw",
+            "--namespace",
+            "left/",
+            "--params-file",
+            str(YAML),
+            "--sim-time",
+        ]
         + ["--ros-args", "-p", "object_diameter:=0.3"]
     )
     context = rclpy.Context()
@@ -109,19 +145,38 @@ def test_bringup_makes_the_ros_arguments_that_the_node_needs(tmp_path: Path, ros
     node = Node("estimator", context=context, cli_args=arguments)
     parameter_declaration.declare(node, NodeParameters)
     settings = parameter_declaration.read(node, NodeParameters)
-    topics = [node.resolve_topic_name(name) for name in ("image", "image/compressed", "camera_info", "~/overlay")]
+    topics = [
+        node.resolve_topic_name(name)
+        for name in ("image", "image/compressed", "camera_info", "~/overlay")
+    ]
     sim_time = node.get_parameter("use_sim_time").value
     node.destroy_node()
     rclpy.shutdown(context=context)
     assert settings.model_folders == [str(folder) for folder in models]
     assert settings.object_diameter == 0.3
-    assert topics == ["/cam/image_raw", "/cam/image_raw/compressed", "/left/camera_info", "/left/estimator/overlay"]
+    assert topics == [
+        "/cam/image_raw",
+        "/cam/image_raw/compressed",
+        "/left/camera_info",
+        "/left/estimator/overlay",
+    ]
     assert sim_time is True
 
 
 def test_bringup_makes_the_ros_arguments_that_the_recorder_needs(ros_domain: int) -> None:
     arguments = entry_points.recorder_arguments(
-        ["mug's videos", "--clip", "7", "--fixed-frame", "odom", "--record", "--image", "/cam/image_raw", "--namespace", "left"]
+        [
+            "mug's videos",
+            "--clip",
+            "7",
+            "--fixed-frame",
+            "odom",
+            "--record",
+            "--image",
+            "/cam/image_raw",
+            "--namespace",
+            "left",
+        ]
         + ["--depth", "/cam/deep/compressedDepth"]
         + ["--params-file", str(RECORDER_YAML), "--ros-args", "-p", "queue:=3"]
     )
@@ -134,15 +189,27 @@ def test_bringup_makes_the_ros_arguments_that_the_recorder_needs(ros_domain: int
     topics = [node.resolve_topic_name(name) for name in names]
     node.destroy_node()
     rclpy.shutdown(context=context)
-    assert settings == RecorderParameters("mug's videos", "7", "odom", record=True, depth="compressed", queue=3)
+    assert settings == RecorderParameters(
+        "mug's videos", "7", "odom", record=True, depth="compressed", queue=3
+    )
     assert topics[:2] == ["/cam/image_raw", "/cam/image_raw/compressed"]
-    assert topics[2:] == ["/left/camera_info", "/cam/deep/compressedDepth", "/left/recorder/start"]
+    assert topics[2:] == [
+        "/left/camera_info",
+        "/cam/deep/compressedDepth",
+        "/left/recorder/start",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [(["nothing_there"], "no such folder"), (["--params-file", "nothing.yaml"], "no such file")]
+    ("arguments", "said"),
+    [
+        (["nothing_there"], "no such folder"),
+        (["--params-file", "nothing.yaml"], "no such file"),
+    ],
 )
-def test_bringup_refuses_files_that_are_not_there(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bringup_refuses_files_that_are_not_there(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         entry_points.ros_arguments(arguments)
     assert said in capsys.readouterr().err
@@ -150,9 +217,15 @@ def test_bringup_refuses_files_that_are_not_there(arguments: list[str], said: st
 
 @pytest.fixture
 def installed() -> None:
-    """Skip where the launch files cannot be started: no launch, or a package that colcon has not built."""
+    """Skip where the launch files cannot be started.
+
+    No launch, or a package that colcon has not built.
+    """
     pytest.importorskip("launch_ros")
-    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+    from ament_index_python.packages import (
+        PackageNotFoundError,
+        get_package_share_directory,
+    )
 
     try:
         get_package_share_directory("uns_pose_ros")
@@ -162,7 +235,10 @@ def installed() -> None:
 
 def ros2_has(verb: str) -> bool:
     """Whether this machine's `ros2` knows a command."""
-    return shutil.which("ros2") is not None and not subprocess.run(["ros2", verb, "--help"], capture_output=True).returncode
+    return (
+        shutil.which("ros2") is not None
+        and not subprocess.run(["ros2", verb, "--help"], capture_output=True).returncode
+    )
 
 
 def interrupted(process: subprocess.Popen[bytes]) -> int:
@@ -171,13 +247,25 @@ def interrupted(process: subprocess.Popen[bytes]) -> int:
     return process.wait(90)
 
 
-def test_estimate_starts_the_node_in_its_namespace_and_ends_clean(installed: None, robot: Robot) -> None:
+def test_estimate_starts_the_node_in_its_namespace_and_ends_clean(
+    installed: None, robot: Robot
+) -> None:
     if not ros2_has("launch"):
         pytest.skip("there is no ros2 launch")
-    command = ["ros2", "launch", "uns_pose_ros", "estimate.launch.py", "autostart:=false", "namespace:=left"]
+    command = [
+        "ros2",
+        "launch",
+        "uns_pose_ros",
+        "estimate.launch.py",
+        "autostart:=false",
+        "namespace:=left",
+    ]
     process = subprocess.Popen(command)
     try:
-        robot.wait("the node", lambda: ("estimator", "/left") in robot.node.get_node_names_and_namespaces())
+        robot.wait(
+            "the node",
+            lambda: ("estimator", "/left") in robot.node.get_node_names_and_namespaces(),
+        )
     finally:
         code = interrupted(process)
     assert code == 0
@@ -187,15 +275,25 @@ def test_what_is_recorded_and_played_is_found_by_the_estimator(
     installed: None, ros_domain: int, chair_model: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("launch_testing")
-    given = {"UNS_POSE_TEST_MODEL": str(chair_model), "UNS_POSE_TEST_FOLDER": str(tmp_path / "chair")}
-    paths = os.pathsep.join([str(ROOT / "test" / "support"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    given = {
+        "UNS_POSE_TEST_MODEL": str(chair_model),
+        "UNS_POSE_TEST_FOLDER": str(tmp_path / "chair"),
+    }
+    paths = os.pathsep.join(
+        [str(ROOT / "test" / "support"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     command = [
         sys.executable,
         "-c",
         "from launch_testing.launch_test import main; main()",
         str(ROOT / "test/support/chain_launch.py"),
     ]
-    done = subprocess.run(command, env={**os.environ, **given, "PYTHONPATH": paths}, capture_output=True, text=True)
+    done = subprocess.run(
+        command,
+        env={**os.environ, **given, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
@@ -209,13 +307,23 @@ def test_replay_plays_a_bag_to_the_node_and_ends_after_it(
 
     write_photographs(tmp_path / "bag", load_video(CLIP).frames[:6:2])
     arguments = {
-        "bag": tmp_path / "bag", "models": chair_model, "device": "cpu", "image": "/eye/image_raw",
-        "camera_info": "/eye/camera_info", "rviz": "false", "delay": 40, "rate": 0.2,
-    }  # fmt: skip
+        "bag": tmp_path / "bag",
+        "models": chair_model,
+        "device": "cpu",
+        "image": "/eye/image_raw",
+        "camera_info": "/eye/camera_info",
+        "rviz": "false",
+        "delay": 40,
+        "rate": 0.2,
+    }
     given = [f"{name}:={value}" for name, value in arguments.items()]
-    process = subprocess.Popen(["ros2", "launch", "uns_pose_ros", "replay.launch.py", *given])
+    process = subprocess.Popen(
+        ["ros2", "launch", "uns_pose_ros", "replay.launch.py", *given]
+    )
     try:
-        robot.wait("an object", lambda: [m for m in robot.heard["detections"] if m.detections])
+        robot.wait(
+            "an object", lambda: [m for m in robot.heard["detections"] if m.detections]
+        )
         assert process.wait(90) == 0
     finally:
         process.kill()

@@ -1,4 +1,7 @@
-"""From rendered videos to a pose: all stages through the command line, on an object whose poses are known."""
+"""From rendered videos to a pose.
+
+All stages through the command line, on an object whose poses are known.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from uns_pose_ros.evaluation.metrics import fit_label_from_canon, load_labels
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_mask
 
-pytestmark = pytest.mark.timeout(1800)  # s; all but a few of them are spent in the fixture, on a machine that may be busy
+pytestmark = pytest.mark.timeout(
+    1800
+)  # s; all but a few of them are spent in the fixture, on a machine that may be busy
 
 VIDEOS = {f"clip_0{k}": k for k in range(1, 6)}
 TRAINED, UNSEEN = "clip_0[1-4]", "clip_05"
@@ -55,21 +60,37 @@ def category(rendered: tuple[Path, dict[str, Truth]]) -> Path:
     return rendered[0]
 
 
-def test_a_truck_never_seen_is_posed_within_five_degrees(category: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run(capsys, "evaluate", "pose", category / "model", category, "--labels", category / "labels.json")
+def test_a_truck_never_seen_is_posed_within_five_degrees(
+    category: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(
+        capsys,
+        "evaluate",
+        "pose",
+        category / "model",
+        category,
+        "--labels",
+        category / "labels.json",
+    )
     assert (result["images"], result["estimated"]) == (18, 18)
     assert result["median_deg"] <= 5
     assert result["acc15"] == 100
 
 
-def test_the_trucks_are_aligned_within_five_degrees(category: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run(capsys, "evaluate", "alignment", category, "--labels", category / "labels.json")
+def test_the_trucks_are_aligned_within_five_degrees(
+    category: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(
+        capsys, "evaluate", "alignment", category, "--labels", category / "labels.json"
+    )
     assert (result["videos"], result["pairs"], result["acc10"]) == (4, 6, 100)
     assert result["median_deg"] <= 5
 
 
 def test_estimate_finds_the_truck_where_it_is(
-    rendered: tuple[Path, dict[str, Truth]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rendered: tuple[Path, dict[str, Truth]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     category, truths = rendered
     truth, name = truths[UNSEEN], "000007.jpg"
@@ -79,11 +100,15 @@ def test_estimate_finds_the_truck_where_it_is(
     result = run(capsys, "estimate", category / "model", image, "--camera", camera)
     (estimate,) = result["images"][0]["estimates"]
     box = mask_box(read_mask(category / UNSEEN / "masks" / f"{name}.png"))
-    assert (torch.tensor(estimate["box_px"]) - box).abs().max() < 0.15 * (box[2:] - box[:2]).max()
+    assert (torch.tensor(estimate["box_px"]) - box).abs().max() < 0.15 * (
+        box[2:] - box[:2]
+    ).max()
     assert (estimate["metric"], estimate["scale"]) == (False, 1.0)
 
     model = artifacts.load_model(category)
-    label_from_canon = fit_label_from_canon(model, load_labels(category / "labels.json", list(VIDEOS)))
+    label_from_canon = fit_label_from_canon(
+        model, load_labels(category / "labels.json", list(VIDEOS))
+    )
     rotation = torch.from_numpy(truth.canon_from_obj[:3, :3])
     label_from_obj = rotation / torch.linalg.det(rotation) ** (1 / 3)
     cam_from_label = torch.from_numpy(truth.cam_from_obj[name])[:3, :3] @ label_from_obj.T
@@ -91,13 +116,22 @@ def test_estimate_finds_the_truck_where_it_is(
     assert angle_between(cam_from_canon, cam_from_label @ label_from_canon) < 10
 
 
-def test_a_second_run_has_nothing_to_do(category: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in category.rglob("*") if path.is_file()}
+def test_a_second_run_has_nothing_to_do(
+    category: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {
+        path: path.stat().st_mtime_ns for path in category.rglob("*") if path.is_file()
+    }
     result = run(capsys, "run", category, "--videos", TRAINED, *SMALL)
-    made: Sequence[bool] = [video["made"] for video in result["reconstruct"]["videos"].values()]
+    made: Sequence[bool] = [
+        video["made"] for video in result["reconstruct"]["videos"].values()
+    ]
     assert not any([*made, result["align"]["made"], result["train"]["made"]])
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert result["report"] == str(category / "report.html") and category / "report.html" in before
+    assert (
+        result["report"] == str(category / "report.html")
+        and category / "report.html" in before
+    )
 
 
 def test_the_report_shows_what_the_model_does_in_the_video_it_has_not_seen(

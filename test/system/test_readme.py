@@ -18,7 +18,11 @@ TEXT = (ROOT / "README.md").read_text()
 def table(title: str) -> dict[str, list[str]]:
     """The rows of the table under a heading: first cell without its quotes, then the others."""
     section = TEXT.split(f"# {title}\n", 1)[1].split("\n#", 1)[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| `")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("| `")
+    ]
     return {row[0].split("`")[1]: row[1:] for row in rows}
 
 
@@ -27,12 +31,18 @@ def test_every_parameter_is_listed_with_its_default() -> None:
     from uns_pose_ros.nodes.estimator.estimator_parameters import SETTINGS
     from uns_pose_ros.nodes.parameter_declaration import PREFIXES
 
-    fields = {PREFIXES.get(kind, "") + field.name: field for kind in SETTINGS for field in dataclasses.fields(kind)}
+    fields = {
+        PREFIXES.get(kind, "") + field.name: field
+        for kind in SETTINGS
+        for field in dataclasses.fields(kind)
+    }
     listed = table("Parameters")
     assert list(listed) == list(fields)
     for name, field in fields.items():
         default = '[""]' if field.default == ("",) else str(field.default)
-        assert listed[name][0].strip("`") == (default.lower() if isinstance(field.default, bool) else default), name
+        assert listed[name][0].strip("`") == (
+            default.lower() if isinstance(field.default, bool) else default
+        ), name
 
 
 def test_every_parameter_of_the_recorder_is_listed_with_its_default() -> None:
@@ -44,18 +54,37 @@ def test_every_parameter_of_the_recorder_is_listed_with_its_default() -> None:
     assert list(listed) == list(fields)
     for name, field in fields.items():
         default = str(field.default)
-        assert listed[name][0].strip("`") == (default.lower() if isinstance(field.default, bool) else default), name
+        assert listed[name][0].strip("`") == (
+            default.lower() if isinstance(field.default, bool) else default
+        ), name
 
 
 def test_every_topic_of_the_recorder_is_listed() -> None:
     folder = ROOT / "uns_pose_ros" / "nodes"
     source = "".join(
         (folder / name).read_text()
-        for name in ("estimator/image_subscriber.py", "recorder/recorder_node.py", "managed_node.py", "tf_listener.py")
+        for name in (
+            "estimator/image_subscriber.py",
+            "recorder/recorder_node.py",
+            "managed_node.py",
+            "tf_listener.py",
+        )
     )
-    used = set(re.findall(r'"(~/\w+|/tf|/tf_static|/diagnostics|image/compressed|camera_info)"', source))
+    used = set(
+        re.findall(
+            r'"(~/\w+|/tf|/tf_static|/diagnostics|image/compressed|camera_info)"', source
+        )
+    )
     section = TEXT.split("\n## Filming", 1)[1].split("\n## ", 1)[0]
-    assert used >= {"~/start", "~/stop", "~/status", "~/overlay", "/tf", "/tf_static", "camera_info"}
+    assert used >= {
+        "~/start",
+        "~/stop",
+        "~/status",
+        "~/overlay",
+        "/tf",
+        "/tf_static",
+        "camera_info",
+    }
     assert not [topic for topic in used if f"`{topic}`" not in section]
 
 
@@ -70,9 +99,27 @@ def test_every_topic_of_the_node_is_listed() -> None:
         "managed_node.py",
     )
     source = "".join((folder / name).read_text() for name in files)
-    used = set(re.findall(r'"(~/\w+|/tf|/diagnostics|image/compressed|camera_info|detections_2d|mask|depth)"', source))
-    listed = " ".join(line for line in TEXT.splitlines() if line.startswith("|") or line.startswith("Services"))
-    assert used >= {"~/detections", "~/poses", "~/markers", "~/overlay", "~/reset", "/diagnostics", "camera_info", "mask"}
+    used = set(
+        re.findall(
+            r'"(~/\w+|/tf|/diagnostics|image/compressed|camera_info|detections_2d|mask|depth)"',
+            source,
+        )
+    )
+    listed = " ".join(
+        line
+        for line in TEXT.splitlines()
+        if line.startswith("|") or line.startswith("Services")
+    )
+    assert used >= {
+        "~/detections",
+        "~/poses",
+        "~/markers",
+        "~/overlay",
+        "~/reset",
+        "/diagnostics",
+        "camera_info",
+        "mask",
+    }
     assert not [topic for topic in used if f"`{topic}`" not in listed]
 
 
@@ -104,10 +151,14 @@ def test_every_make_target_and_every_file_of_the_readme_exists() -> None:
 
 
 def test_every_launch_argument_of_the_readme_is_declared() -> None:
-    lines = re.findall(r"ros2 launch uns_pose_ros (\w+\.launch\.py)([^`\n]*(?:\n   [^`\n]*)*)", TEXT)
+    lines = re.findall(
+        r"ros2 launch uns_pose_ros (\w+\.launch\.py)([^`\n]*(?:\n   [^`\n]*)*)", TEXT
+    )
     assert {name for name, _ in lines} == {"estimate.launch.py", "record.launch.py"}
     for name, rest in lines:
-        source = (ROOT / "launch" / name).read_text() + (ROOT / "uns_pose_ros" / "nodes" / "launch_common.py").read_text()
+        source = (ROOT / "launch" / name).read_text() + (
+            ROOT / "uns_pose_ros" / "nodes" / "launch_common.py"
+        ).read_text()
         used = set(re.findall(r"(\w+):=", rest))
         assert used >= {"image", "camera_info"}
         assert not [argument for argument in used if f'"{argument}"' not in source], name

@@ -1,4 +1,7 @@
-"""One image, one pose: from the Estimator called directly, from the command line, and from the node over DDS."""
+"""One image, one pose.
+
+From the Estimator called directly, from the command line, and from the node over DDS.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,16 +51,27 @@ class Case:
 def case(chair_model: Path) -> Case:
     frame = load_video(CLIP).frames[2]
     assert frame.cam_from_obj is not None
-    found = Estimator(artifacts.load_model(chair_model), device="cpu")(read_image(frame.image), frame.camera)
+    found = Estimator(artifacts.load_model(chair_model), device="cpu")(
+        read_image(frame.image), frame.camera
+    )
     return Case(chair_model, frame.image, frame.camera, frame.cam_from_obj, found[0])
 
 
 def test_the_estimator_knows_the_picture_that_it_was_trained_on(case: Case) -> None:
-    assert float(angle_between(case.expected.cam_from_canon[:3, :3], case.cam_from_obj[:3, :3])) < 15
+    assert (
+        float(
+            angle_between(case.expected.cam_from_canon[:3, :3], case.cam_from_obj[:3, :3])
+        )
+        < 15
+    )
 
 
 def test_the_command_line_gives_the_estimators_pose(case: Case, tmp_path: Path) -> None:
-    camera = {"K": case.camera.matrix.flatten().tolist(), "width": case.camera.width, "height": case.camera.height}
+    camera = {
+        "K": case.camera.matrix.flatten().tolist(),
+        "width": case.camera.width,
+        "height": case.camera.height,
+    }
     (tmp_path / "K.json").write_text(json.dumps(camera))
     words = [
         "estimate",
@@ -70,13 +85,17 @@ def test_the_command_line_gives_the_estimators_pose(case: Case, tmp_path: Path) 
         "-",
     ]
     code = "import sys; from uns_pose_ros.cli.main import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
     (best, *_) = json.loads(done.stdout)["images"][0]["estimates"]
     assert best["score"] == pytest.approx(case.expected.score, abs=1e-4)
     assert np.allclose(best["cam_from_canon"], case.expected.cam_from_canon, atol=1e-4)
 
 
-def test_the_node_gives_the_estimators_pose_on_tf_and_as_a_detection(case: Case, robot: Robot) -> None:
+def test_the_node_gives_the_estimators_pose_on_tf_and_as_a_detection(
+    case: Case, robot: Robot
+) -> None:
     program = ["-m", "uns_pose_ros.nodes.entry_points", str(case.model), "--device", "cpu"]
     node = robot.start(program=program)
     robot.wait_until_listening()
@@ -90,9 +109,13 @@ def test_the_node_gives_the_estimators_pose_on_tf_and_as_a_detection(case: Case,
     sent = robot.wait("the transform", lambda: robot.transforms().get((11, "chair_0")))
     assert sent.header.frame_id == "eye"
     shift = sent.transform.translation  # the model knows no size: a diameter is sent as 1 m
-    assert np.allclose([shift.x, shift.y, shift.z], case.expected.cam_from_canon[:3, 3], atol=1e-4)
+    assert np.allclose(
+        [shift.x, shift.y, shift.z], case.expected.cam_from_canon[:3, 3], atol=1e-4
+    )
     turn = sent.transform.rotation
-    rotation = torch.from_numpy(Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix())
+    rotation = torch.from_numpy(
+        Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
+    )
     assert float(angle_between(rotation, case.expected.cam_from_canon[:3, :3])) < 0.05
     assert robot.interrupt(node)[0] == 0
 
@@ -105,22 +128,55 @@ def messages_of(bag: Path) -> tuple[Any, list[Any]]:
 
     with AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
         found = [(connection.msgtype, data) for connection, _, data in reader.messages()]
-    (info,) = [deserialize_message(data, CameraInfo) for kind, data in found if kind.endswith("CameraInfo")]
-    return info, [deserialize_message(data, Image) for kind, data in found if kind.endswith("Image")]
+    (info,) = [
+        deserialize_message(data, CameraInfo)
+        for kind, data in found
+        if kind.endswith("CameraInfo")
+    ]
+    return info, [
+        deserialize_message(data, Image) for kind, data in found if kind.endswith("Image")
+    ]
 
 
 def test_a_bag_played_into_the_live_node_gives_the_poses_of_its_evaluation(
     case: Case, robot: Robot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Message by message, each picture sent again until it is answered: the node takes a stamp once."""
+    """Message by message, each picture sent again until it is answered.
+
+    The node takes a stamp once.
+    """
     frames = load_video(CLIP).frames[:8:2]
     write_photographs(tmp_path / "bag", frames)
-    words = ["evaluate", "bag", str(case.model), str(tmp_path / "bag"), "--fuse", "--device", "cpu", "--json", "-"]
+    words = [
+        "evaluate",
+        "bag",
+        str(case.model),
+        str(tmp_path / "bag"),
+        "--fuse",
+        "--device",
+        "cpu",
+        "--json",
+        "-",
+    ]
     assert main.main(words) == 0
-    evaluated = {record["stamp_ns"]: record for record in json.loads(capsys.readouterr().out)["frames"]}
-    node = robot.start(program=["-m", "uns_pose_ros.nodes.entry_points", str(case.model), "--device", "cpu"])
+    evaluated = {
+        record["stamp_ns"]: record
+        for record in json.loads(capsys.readouterr().out)["frames"]
+    }
+    node = robot.start(
+        program=[
+            "-m",
+            "uns_pose_ros.nodes.entry_points",
+            str(case.model),
+            "--device",
+            "cpu",
+        ]
+    )
     robot.wait_until_listening()
-    black, early = np.zeros((frames[0].camera.height, frames[0].camera.width, 3), np.uint8), itertools.count(100)
+    black, early = (
+        np.zeros((frames[0].camera.height, frames[0].camera.width, 3), np.uint8),
+        itertools.count(100),
+    )
 
     def heard() -> list[Any]:
         robot.photograph(black, frames[0].camera, next(early))
@@ -133,26 +189,56 @@ def test_a_bag_played_into_the_live_node_gives_the_poses_of_its_evaluation(
     def answered(picture: Any) -> Any:
         robot.infos.publish(info)
         robot.images.publish(picture)
-        return [m for m in robot.heard["detections"] if m.header.stamp == picture.header.stamp]
+        return [
+            m for m in robot.heard["detections"] if m.header.stamp == picture.header.stamp
+        ]
 
     compared = 0
     for picture in pictures:
-        (answer, *_) = robot.wait(f"the answer to {picture.header.stamp}", lambda: answered(picture))  # noqa: B023
+        (answer, *_) = robot.wait(
+            f"the answer to {picture.header.stamp}",
+            partial(answered, picture),
+        )
         record = evaluated[picture.header.stamp.sec * 10**9]
         assert bool(answer.detections) == ("score" in record)
-        for best in sorted(answer.detections, key=lambda d: -d.results[0].hypothesis.score)[:1]:
+        for best in sorted(answer.detections, key=lambda d: -d.results[0].hypothesis.score)[
+            :1
+        ]:
             pose, expected = best.results[0].pose.pose, np.array(record["cam_from_canon"])
-            assert best.results[0].hypothesis.score == pytest.approx(record["score"], abs=1e-3)
-            assert np.allclose([pose.position.x, pose.position.y, pose.position.z], expected[:3, 3], atol=1e-2)
-            turn = Rotation.from_quat([pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w])
-            assert float(angle_between(torch.from_numpy(turn.as_matrix()), torch.from_numpy(expected[:3, :3]))) < 0.5
+            assert best.results[0].hypothesis.score == pytest.approx(
+                record["score"], abs=1e-3
+            )
+            assert np.allclose(
+                [pose.position.x, pose.position.y, pose.position.z],
+                expected[:3, 3],
+                atol=1e-2,
+            )
+            turn = Rotation.from_quat(
+                [
+                    pose.orientation.x,
+                    pose.orientation.y,
+                    pose.orientation.z,
+                    pose.orientation.w,
+                ]
+            )
+            assert (
+                float(
+                    angle_between(
+                        torch.from_numpy(turn.as_matrix()),
+                        torch.from_numpy(expected[:3, :3]),
+                    )
+                )
+                < 0.5
+            )
             compared += 1
     assert compared >= 3
     assert robot.interrupt(node)[0] == 0
 
 
 def test_only_the_worker_of_a_node_keeps_threads_to_compute_with(chair_model: Path) -> None:
-    """With those of another thread beside them they would sleep whenever they wait, see `worker.apart`."""
+    """With those of another thread beside them they would sleep whenever they wait, see
+    `worker.apart`.
+    """
     code = f"""
 import time
 from pathlib import Path
@@ -174,5 +260,9 @@ print(threads() - before)
 node.close()
 rclpy.shutdown()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.split()[-1:] == ["1"], done.stdout + done.stderr[-500:]  # the worker, which has not computed yet
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split()[-1:] == ["1"], (
+        done.stdout + done.stderr[-500:]
+    )  # the worker, which has not computed yet

@@ -24,13 +24,32 @@ from uns_pose_ros.training import category_training
 from uns_pose_ros.training.augmentation import AugmentConfig
 from uns_pose_ros.training.category_training import template_share
 from uns_pose_ros.training.head_training import fit_head
-from uns_pose_ros.training.training_views import TrainConfig, Views, grid_places, photographs, random_views
+from uns_pose_ros.training.training_views import (
+    TrainConfig,
+    Views,
+    grid_places,
+    photographs,
+    random_views,
+)
 
 STILL = AugmentConfig(
-    near=(0.8, 0.8), far_probability=0.0, rotation=0.0, tilt=0.0, shift=0.0, background_probability=0.0,
-    occlusion_probability=0.0, colour_probability=0.0, blur_probability=0.0, jpeg_probability=0.0,
-)  # fmt: skip
-CONFIG = TrainConfig(network=NetworkConfig(width=32, blocks=1, features=16, clutter=2), augment=STILL, size=112, views=1)
+    near=(0.8, 0.8),
+    far_probability=0.0,
+    rotation=0.0,
+    tilt=0.0,
+    shift=0.0,
+    background_probability=0.0,
+    occlusion_probability=0.0,
+    colour_probability=0.0,
+    blur_probability=0.0,
+    jpeg_probability=0.0,
+)
+CONFIG = TrainConfig(
+    network=NetworkConfig(width=32, blocks=1, features=16, clutter=2),
+    augment=STILL,
+    size=112,
+    views=1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +63,35 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Video:
 def shape(video: Video) -> tuple[torch.Tensor, torch.Tensor]:
     frames = [read_frame(frame) for frame in video.frames]
     masks = [mask for _, mask, _ in frames if mask is not None]
-    poses = torch.stack([frame.cam_from_obj for frame in video.frames if frame.cam_from_obj is not None])
-    return visual_hull(masks, torch.stack([camera.matrix for *_, camera in frames]), poses, HullConfig(resolution=40))
+    poses = torch.stack(
+        [frame.cam_from_obj for frame in video.frames if frame.cam_from_obj is not None]
+    )
+    return visual_hull(
+        masks,
+        torch.stack([camera.matrix for *_, camera in frames]),
+        poses,
+        HullConfig(resolution=40),
+    )
 
 
-def views_of(video: Video, shape: tuple[torch.Tensor, torch.Tensor], mirror: torch.Tensor | None = None) -> Views:
+def views_of(
+    video: Video,
+    shape: tuple[torch.Tensor, torch.Tensor],
+    mirror: torch.Tensor | None = None,
+) -> Views:
     ones = torch.ones(1, dtype=torch.float64)
     pose = torch.eye(4, dtype=torch.float64)[None]
-    return random_views([video], [shape], pose, ones, load_backbone(device="cpu"), CONFIG, mirror=mirror)
+    return random_views(
+        [video], [shape], pose, ones, load_backbone(device="cpu"), CONFIG, mirror=mirror
+    )
 
 
 def test_the_share_of_a_template_that_lacks_half_of_the_object_is_told(
     video: Video, shape: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    pose = from_parts(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0.25)[None]
+    pose = from_parts(
+        torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0.25
+    )[None]
     canon = transform(pose[0], shape[0].double()).float()
     whole = template_share(canon, [video], pose)
     centre = (canon.amin(0) + canon.amax(0)) / 2
@@ -76,7 +110,9 @@ def test_places_lie_in_the_middle_of_the_heads_answers() -> None:
     assert head.logits(torch.ones(5, 16)).shape == (5, 22)
 
 
-def test_canonical_points_project_to_the_places_that_show_them(video: Video, shape: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_canonical_points_project_to_the_places_that_show_them(
+    video: Video, shape: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     views = views_of(video, shape)
     assert len(views) == len(video.frames) + 1  # one to watch the training by
     learned = views.canon[views.weight > 0]
@@ -87,7 +123,8 @@ def test_canonical_points_project_to_the_places_that_show_them(video: Video, sha
         rays = transform(frame.cam_from_obj, canon[seen].double())
         pixels = (rays / rays[:, 2:] @ frame.camera.matrix.T)[:, :2]
         places = grid_places(CONFIG.size)[seen]
-        # without rotation and tilt the view is a scaled piece of the picture: one scale and one shift explain all
+        # without rotation and tilt the view is a scaled piece of the picture: one scale and one
+        # shift explain all
         centred, expected = pixels - pixels.mean(0), places - places.mean(0)
         scale = (centred * expected).sum() / (centred * centred).sum()
         assert float((scale * centred - expected).norm(dim=-1).max()) < 0.5
@@ -95,7 +132,9 @@ def test_canonical_points_project_to_the_places_that_show_them(video: Video, sha
         assert not bool((views.background[0] & views.canon[0][:, 0].isfinite()).any())
 
 
-def test_flipped_views_show_the_reflected_points(video: Video, shape: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_flipped_views_show_the_reflected_points(
+    video: Video, shape: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     mirror = torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
     plain, mixed = views_of(video, shape), views_of(video, shape, mirror)
     side = CONFIG.size // STRIDE
@@ -104,7 +143,12 @@ def test_flipped_views_show_the_reflected_points(video: Video, shape: tuple[torc
         if torch.equal(before.nan_to_num(9), after.nan_to_num(9)):
             continue
         flipped += 1
-        back = transform(mirror, after.double()).unflatten(0, (side, side)).flip(1).flatten(0, 1)
+        back = (
+            transform(mirror, after.double())
+            .unflatten(0, (side, side))
+            .flip(1)
+            .flatten(0, 1)
+        )
         assert torch.allclose(back.nan_to_num(9), before.double().nan_to_num(9), atol=1e-3)
     assert 0 < flipped < len(plain)
 
@@ -118,7 +162,14 @@ def test_a_head_learns_which_vertex_a_token_belongs_to() -> None:
     fine = which.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1)
     points = torch.cat([vertices, torch.full((1, 3), torch.nan)])[fine]
     views = Views(tokens.bfloat16(), points.half(), fine == 12, torch.ones(40))
-    config = TrainConfig(network=CONFIG.network, size=112, steps=150, batch=8, learning_rate=1e-2, spread=0.01)
+    config = TrainConfig(
+        network=CONFIG.network,
+        size=112,
+        steps=150,
+        batch=8,
+        learning_rate=1e-2,
+        spread=0.01,
+    )
     head, curve = fit_head(views, vertices, Symmetry(), config)
     with torch.inference_mode():
         answer = head.logits(head(tokens[:8])).argmax(-1).flatten(1)
@@ -129,7 +180,9 @@ def test_a_head_learns_which_vertex_a_token_belongs_to() -> None:
     assert torch.equal(head.bank, again.bank)
 
 
-@pytest.mark.parametrize(("precision", "kind"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "kind"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
 def test_a_head_is_trained_in_the_precision_that_the_processor_is_fast_in(
     precision: str, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,10 +195,22 @@ def test_a_head_is_trained_in_the_precision_that_the_processor_is_fast_in(
 
     plain = Head.logits
     monkeypatch.setattr(Head, "logits", logits)
-    monkeypatch.setattr("uns_pose_ros.training.head_training.choose_precision", lambda device: precision)
+    monkeypatch.setattr(
+        "uns_pose_ros.training.head_training.choose_precision", lambda device: precision
+    )
     tokens, points = torch.randn(4, 8, 8, 3 * 384), torch.rand(4, 256, 3)
-    views = Views(tokens.bfloat16(), points.half(), torch.zeros(4, 256, dtype=torch.bool), torch.ones(4))
-    fit_head(views, torch.rand(12, 3), Symmetry(), TrainConfig(network=CONFIG.network, size=112, steps=2, batch=4))
+    views = Views(
+        tokens.bfloat16(),
+        points.half(),
+        torch.zeros(4, 256, dtype=torch.bool),
+        torch.ones(4),
+    )
+    fit_head(
+        views,
+        torch.rand(12, 3),
+        Symmetry(),
+        TrainConfig(network=CONFIG.network, size=112, steps=2, batch=4),
+    )
     assert set(computed) == {kind}
 
 
@@ -153,11 +218,21 @@ class Killed(Exception):
     """Ends a training from within."""
 
 
-def test_a_killed_training_goes_on_where_it_was_and_ends_the_same(video: Video, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_where_it_was_and_ends_the_same(
+    video: Video, tmp_path: Path
+) -> None:
     backbone = load_backbone(device="cpu")
-    mesh = reconstruct(video, backbone, ReconstructConfig(hull=HullConfig(resolution=24), size=112))
+    mesh = reconstruct(
+        video, backbone, ReconstructConfig(hull=HullConfig(resolution=24), size=112)
+    )
     one = torch.ones(1, dtype=torch.float64)
-    alignment = Alignment((video.name,), torch.eye(4, dtype=torch.float64)[None], one, torch.ones(1, dtype=torch.bool), one)
+    alignment = Alignment(
+        (video.name,),
+        torch.eye(4, dtype=torch.float64)[None],
+        one,
+        torch.ones(1, dtype=torch.bool),
+        one,
+    )
     config = replace(CONFIG, steps=140, batch=4, views=4)
     given = (
         "truck",
@@ -213,7 +288,8 @@ vertices = torch.rand(12, 3, generator=torch.Generator().manual_seed(5))
 which = torch.randint(12, (16, 8, 8), generator=generator)
 code = torch.randn(12, 3 * 384, generator=torch.Generator().manual_seed(6))
 fine = which.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1)
-views = Views(code[which].bfloat16(), vertices[fine].half(), torch.zeros_like(fine, dtype=torch.bool), torch.ones(16))
+nowhere = torch.zeros_like(fine, dtype=torch.bool)
+views = Views(code[which].bfloat16(), vertices[fine].half(), nowhere, torch.ones(16))
 network = NetworkConfig(width=32, blocks=1, features=16, clutter=2)
 config = TrainConfig(network=network, size=112, steps=40, batch=8, learning_rate=1e-2)
 head, curve = fit_head(views, vertices, Symmetry(), config, together=together)
@@ -228,18 +304,35 @@ distributed.destroy_process_group()
 def test_two_processes_train_one_head(tmp_path: Path) -> None:
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(script),
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.stdout.split() == ["2", "True", "True"], ended.stderr
 
 
 def test_videos_that_the_alignment_left_out_are_not_trained_on(video: Video) -> None:
     backbone = load_backbone(device="cpu")
-    mesh = reconstruct(video, backbone, ReconstructConfig(hull=HullConfig(resolution=24), size=112))
+    mesh = reconstruct(
+        video, backbone, ReconstructConfig(hull=HullConfig(resolution=24), size=112)
+    )
     one = torch.ones(1, dtype=torch.float64)
-    alignment = Alignment((video.name,), torch.eye(4, dtype=torch.float64)[None], one, torch.zeros(1, dtype=torch.bool), one)
+    alignment = Alignment(
+        (video.name,),
+        torch.eye(4, dtype=torch.float64)[None],
+        one,
+        torch.zeros(1, dtype=torch.bool),
+        one,
+    )
     with pytest.raises(InvalidInput, match="clip_01"):
-        category_training.train("truck", {video.name: video}, {video.name: mesh}, alignment, backbone, CONFIG)
+        category_training.train(
+            "truck", {video.name: video}, {video.name: mesh}, alignment, backbone, CONFIG
+        )
 
 
 def test_background_photographs_come_with_the_environment() -> None:

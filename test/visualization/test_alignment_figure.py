@@ -14,7 +14,12 @@ import torch
 from small_category import ALIGN_WORDS
 from uns_pose_ros.cli import main
 from uns_pose_ros.core.types import Alignment, FeatureMesh
-from uns_pose_ros.visualization.alignment_figure import Skin, alignment_picture, feature_colours, skin_of
+from uns_pose_ros.visualization.alignment_figure import (
+    Skin,
+    alignment_picture,
+    feature_colours,
+    skin_of,
+)
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 
@@ -26,21 +31,35 @@ def skin(features: torch.Tensor) -> Skin:
 def alignment_of(kept: list[bool]) -> Alignment:
     ones = torch.ones(len(kept), dtype=torch.float64)
     poses = torch.eye(4, dtype=torch.float64).repeat(len(kept), 1, 1)
-    return Alignment(tuple(f"clip_{k}" for k in range(len(kept))), poses, ones * 0.5, torch.tensor(kept), ones)
+    return Alignment(
+        tuple(f"clip_{k}" for k in range(len(kept))),
+        poses,
+        ones * 0.5,
+        torch.tensor(kept),
+        ones,
+    )
 
 
-def test_align_writes_the_picture_of_every_mesh_and_says_where(trucks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_align_writes_the_picture_of_every_mesh_and_says_where(
+    trucks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main.main(["align", str(trucks), *ALIGN_WORDS]) == main.DONE
     assert f"picture: {trucks / 'alignment.png'}" in capsys.readouterr().out
     picture = cv2.imread(str(trucks / "alignment.png"))
     assert picture is not None
     colourful = (picture.max(2).astype(int) - picture.min(2) > 40).mean(0) > 0
-    assert len(colourful) == 420 and all(colourful[k : k + 140].sum() > 40 for k in (0, 140, 280))  # three views
+    assert len(colourful) == 420 and all(
+        colourful[k : k + 140].sum() > 40 for k in (0, 140, 280)
+    )  # three views
     filled = (picture.max(2).astype(int) - picture.min(2) > 40).sum(1) > 30
-    assert (np.diff(filled.astype(int)) == 1).sum() >= 3  # three trucks, one below the other
+    assert (
+        np.diff(filled.astype(int)) == 1
+    ).sum() >= 3  # three trucks, one below the other
 
 
-def test_the_picture_is_drawn_again_only_for_another_alignment(trucks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_picture_is_drawn_again_only_for_another_alignment(
+    trucks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main.main(["align", str(trucks), *ALIGN_WORDS]) == main.DONE
     picture = trucks / "alignment.png"
     before, written = picture.read_bytes(), picture.stat().st_mtime_ns
@@ -50,13 +69,17 @@ def test_the_picture_is_drawn_again_only_for_another_alignment(trucks: Path, cap
     assert picture.stat().st_mtime_ns == written
     assert main.main(["align", str(trucks), *ALIGN_WORDS, "--up", "y"]) == main.DONE
     assert picture.read_bytes() != before
-    os.utime(trucks / "alignment.json", ns=(2**62, 2**62))  # as after a kill between the two
+    os.utime(
+        trucks / "alignment.json", ns=(2**62, 2**62)
+    )  # as after a kill between the two
     written = picture.stat().st_mtime_ns
     assert main.main(["align", str(trucks), *ALIGN_WORDS]) == main.DONE
     assert picture.stat().st_mtime_ns != written
 
 
-def test_equal_features_have_equal_colours_in_all_meshes_and_different_ones_differ() -> None:
+def test_equal_features_have_equal_colours_in_all_meshes_and_different_ones_differ() -> (
+    None
+):
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(40, 16, generator=generator)
     one, other = feature_colours([features, features.flip(0)])
@@ -68,9 +91,18 @@ def test_equal_features_have_equal_colours_in_all_meshes_and_different_ones_diff
 def test_a_vertex_has_the_mean_of_its_views_and_grey_where_none_sees_it() -> None:
     features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], dtype=torch.float16)
     vertex, view = torch.tensor([0, 0, 2]), torch.tensor([0, 1, 0])
-    mesh = FeatureMesh(torch.eye(3), torch.tensor([[0, 1, 2]]), features, vertex, view, torch.eye(4).repeat(2, 1, 1))
+    mesh = FeatureMesh(
+        torch.eye(3),
+        torch.tensor([[0, 1, 2]]),
+        features,
+        vertex,
+        view,
+        torch.eye(4).repeat(2, 1, 1),
+    )
     skin = skin_of(mesh)
-    torch.testing.assert_close(skin.features, torch.tensor([[0.5, 0.5], [0.0, 0.0], [1.0, 0.0]]))
+    torch.testing.assert_close(
+        skin.features, torch.tensor([[0.5, 0.5], [0.0, 0.0], [1.0, 0.0]])
+    )
 
 
 def test_unseen_vertices_are_grey() -> None:
@@ -83,7 +115,10 @@ def test_unseen_vertices_are_grey() -> None:
 
 
 def test_what_was_left_out_has_a_red_frame() -> None:
-    skins = [skin(torch.randn(4, 8, generator=torch.Generator().manual_seed(k))) for k in range(5)]
+    skins = [
+        skin(torch.randn(4, 8, generator=torch.Generator().manual_seed(k)))
+        for k in range(5)
+    ]
     red = (200, 0, 0)
     drawn = alignment_picture(alignment_of([True, True, True, True, False]), skins)
     assert (drawn == red).all(2).sum() > 500

@@ -5,13 +5,17 @@ import torch
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Symmetry
 from uns_pose_ros.visualization import drawing
 
-CUBE = torch.tensor([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+CUBE = torch.tensor(
+    [[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)]
+)
 FACES = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
 TRIANGLES = torch.tensor([[f[0], f[k], f[k + 1]] for f in FACES for k in (1, 2)])
 
 
 def camera(*distortion: float) -> Camera:
-    matrix = torch.tensor([[200.0, 0, 99.5], [0, 200, 79.5], [0, 0, 1]], dtype=torch.float64)
+    matrix = torch.tensor(
+        [[200.0, 0, 99.5], [0, 200, 79.5], [0, 0, 1]], dtype=torch.float64
+    )
     return Camera(matrix, 200, 160, torch.tensor(distortion, dtype=torch.float64))
 
 
@@ -19,11 +23,25 @@ def model() -> CategoryModel:
     return CategoryModel("cube", CUBE, TRIANGLES, torch.ones(8, 1), torch.ones(1, 1), {})
 
 
-def estimate(x: float, y: float, z: float, scale: float = 0.2, metric: bool = True) -> PoseEstimate:
+def estimate(
+    x: float, y: float, z: float, scale: float = 0.2, metric: bool = True
+) -> PoseEstimate:
     pose = torch.eye(4, dtype=torch.float64)
     pose[:3, 3] = torch.tensor([x, y, z])
     size = torch.full((3,), scale, dtype=torch.float64)
-    return PoseEstimate("cube", pose, scale, metric, size, 0.9, None, Symmetry(), 9, 1.0, torch.zeros(4, dtype=torch.float64))
+    return PoseEstimate(
+        "cube",
+        pose,
+        scale,
+        metric,
+        size,
+        0.9,
+        None,
+        Symmetry(),
+        9,
+        1.0,
+        torch.zeros(4, dtype=torch.float64),
+    )
 
 
 def changed_box(before: np.ndarray, after: np.ndarray) -> list[int]:
@@ -44,37 +62,57 @@ def test_an_overlay_covers_the_object_and_leaves_the_given_image_alone() -> None
 def test_an_overlay_follows_the_lens() -> None:
     image = np.zeros((160, 200, 3), np.uint8)
     low = estimate(0, 0.3, 1, scale=0.1)
-    straight, bent = (drawing.overlay(image, camera(*k), low, model()) for k in ((), (-0.8, 0, 0, 0)))
+    straight, bent = (
+        drawing.overlay(image, camera(*k), low, model()) for k in ((), (-0.8, 0, 0, 0))
+    )
     assert changed_box(image, straight)[3] == pytest.approx(79.5 + 200 * 0.35 / 0.95, abs=4)
     assert changed_box(image, bent)[3] < changed_box(image, straight)[3] - 5
 
 
 def test_an_object_behind_the_camera_or_around_it_draws_nothing_wild() -> None:
     image = np.zeros((160, 200, 3), np.uint8)
-    assert np.array_equal(drawing.overlay(image, camera(), estimate(0, 0, -1), model()), image)
-    assert drawing.overlay(image, camera(), estimate(0, 0, 0.05), model()).shape == image.shape
+    assert np.array_equal(
+        drawing.overlay(image, camera(), estimate(0, 0, -1), model()), image
+    )
+    assert (
+        drawing.overlay(image, camera(), estimate(0, 0, 0.05), model()).shape == image.shape
+    )
 
 
 def test_the_nearer_of_two_triangles_hides_the_farther_one() -> None:
-    points = np.array([[-1, -1, 1], [-1, 1, 1], [1, 0, 1], [-2, -2, 2], [-2, 2, 2], [2, 0, 2]], float)
+    points = np.array(
+        [[-1, -1, 1], [-1, 1, 1], [1, 0, 1], [-2, -2, 2], [-2, 2, 2], [2, 0, 2]], float
+    )
     pixels = points[:, :2] / points[:, 2:] * 40 + 50
     red, blue = [200.0, 0, 0], [0, 0, 200.0]
     for triangles in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
         picture = np.zeros((100, 100, 3), np.uint8)
-        drawing.paint(picture, points, pixels, np.array(triangles), np.array([red] * 3 + [blue] * 3))
+        drawing.paint(
+            picture, points, pixels, np.array(triangles), np.array([red] * 3 + [blue] * 3)
+        )
         assert picture[50, 40, 0] > 100 and picture[50, 40, 2] == 0
 
 
 def test_triangles_seen_from_inside_are_not_painted() -> None:
     points = np.array([[-1, -1, 1], [-1, 1, 1], [1, 0, 1]], float)
     picture = np.zeros((100, 100, 3), np.uint8)
-    drawing.paint(picture, points, points[:, :2] * 40 + 50, np.array([[0, 2, 1]]), np.full((3, 3), 200.0))
+    drawing.paint(
+        picture,
+        points,
+        points[:, :2] * 40 + 50,
+        np.array([[0, 2, 1]]),
+        np.full((3, 3), 200.0),
+    )
     assert not picture.any()
 
 
 @pytest.mark.parametrize(("azimuth", "side"), [(0, "right"), (180, "left")])
-def test_a_mesh_seen_from_the_front_has_its_left_side_on_the_right(azimuth: float, side: str) -> None:
-    colours = np.where(CUBE[:, 1:2].numpy() > 0, [0.0, 250.0, 0.0], [250.0, 0.0, 250.0])  # green on the left (+y)
+def test_a_mesh_seen_from_the_front_has_its_left_side_on_the_right(
+    azimuth: float, side: str
+) -> None:
+    colours = np.where(
+        CUBE[:, 1:2].numpy() > 0, [0.0, 250.0, 0.0], [250.0, 0.0, 250.0]
+    )  # green on the left (+y)
     shrunk = CUBE * torch.tensor([0.5, 0.5, 0.5])
     picture = drawing.mesh_picture(shrunk, TRIANGLES, colours, azimuth, 0, size=100)
     left, right = picture[30:45, 30].mean(0), picture[30:45, 70].mean(0)
@@ -87,13 +125,21 @@ def test_an_outline_darkens_what_is_not_the_object() -> None:
     mask = np.zeros((40, 40), bool)
     mask[10:30, 10:30] = True
     picture = drawing.outline(image, mask)
-    assert picture[20, 20].tolist() == [200] * 3 and picture[2, 2].tolist() == [100] * 3 and picture[10, 20, 2] < 60
+    assert (
+        picture[20, 20].tolist() == [200] * 3
+        and picture[2, 2].tolist() == [100] * 3
+        and picture[10, 20, 2] < 60
+    )
 
 
 def test_a_picture_is_fitted_into_a_square_without_stretching() -> None:
     picture = drawing.fit_into(np.zeros((20, 40, 3), np.uint8), 100)
     rows, columns = np.nonzero((picture == 0).all(-1))
-    assert picture.shape == (100, 100, 3) and (rows.min(), rows.max()) == (25, 74) and (columns.min(), columns.max()) == (0, 99)
+    assert (
+        picture.shape == (100, 100, 3)
+        and (rows.min(), rows.max()) == (25, 74)
+        and (columns.min(), columns.max()) == (0, 99)
+    )
 
 
 def test_text_stays_inside_the_picture() -> None:

@@ -20,7 +20,10 @@ _LEAST_ACROSS = 0.05  # part of the front direction that must lie across up
 
 @dataclass(frozen=True)
 class AxisNames:
-    """Which axes of the frame that was computed are up and front (None: not said); InvalidInput where they make no frame."""
+    """Which axes of the frame that was computed are up and front (None.
+
+    Not said); InvalidInput where they make no frame.
+    """
 
     up: str | None = None  # of AXES, or AUTO
     front: str | None = None  # of AXES
@@ -31,24 +34,38 @@ class AxisNames:
         if self.front not in (None, *AXES):
             raise InvalidInput(f"--front {self.front!r}: {', '.join(AXES)} are valid")
         if self.front is not None and self.up in AXES and self.up[-1] == self.front[-1]:
-            raise InvalidInput(f"--up {self.up} --front {self.front}: they must be two directions across each other")
+            raise InvalidInput(
+                f"--up {self.up} --front {self.front}: they must be two directions across each "
+                "other"
+            )
 
     def rotation(self, meshes: Mapping[str, FeatureMesh], computed: Alignment) -> Tensor:
-        """Rotation (3, 3) to the named frame, whose z is up and x front, from the one that was computed.
+        """Rotation (3, 3) to the named frame, whose z is up and x front, from the one that was
+        computed.
 
-        Where only one is said, the other is z or x if that is possible. `meshes` of the kept videos are needed for AUTO only.
+        Where only one is said, the other is z or x if that is possible. `meshes` of the kept videos
+        are needed for AUTO only.
         """
         lying = self.front is not None and self.front[-1] == "z"
-        up = propose_up(meshes, computed) if self.up == AUTO else named_axis(self.up or ("x" if lying else "z"))
+        up = (
+            propose_up(meshes, computed)
+            if self.up == AUTO
+            else named_axis(self.up or ("x" if lying else "z"))
+        )
         front = named_axis(self.front or ("x" if abs(float(up[0])) < 0.7 else "y"))
         return frame_of(up, front)
 
 
 def named_axis(name: str) -> Tensor:
-    """The unit vector (3,) float64 of an axis of the present canonical frame: x, -x, y, -y, z or -z."""
+    """The unit vector (3,) float64 of an axis of the present canonical frame.
+
+    X, -x, y, -y, z or -z.
+    """
     if name not in AXES:
         raise InvalidInput(f"axis {name!r}: {', '.join(AXES)} are valid")
-    return torch.eye(3, dtype=torch.float64)["xyz".index(name[-1])] * (-1.0 if name[0] == "-" else 1.0)
+    return torch.eye(3, dtype=torch.float64)["xyz".index(name[-1])] * (
+        -1.0 if name[0] == "-" else 1.0
+    )
 
 
 def nearest_axis(direction: Tensor) -> str:
@@ -57,12 +74,16 @@ def nearest_axis(direction: Tensor) -> str:
 
 
 def propose_up(meshes: Mapping[str, FeatureMesh], alignment: Alignment) -> Tensor:
-    """The direction (3,) of the present canonical frame that was up for whoever held the cameras, unit length.
+    """The direction (3,) of the present canonical frame that was up for whoever held the cameras,
+    unit length.
 
-    A camera is held level: its x axis lies across up, and its y axis points down more than up. Every kept video has one say,
-    by its confidence; only kept videos need a mesh.
+    A camera is held level: its x axis lies across up, and its y axis points down more than up.
+    Every kept video has one say, by its confidence; only kept videos need a mesh.
     """
-    across, down = torch.zeros(3, 3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    across, down = (
+        torch.zeros(3, 3, dtype=torch.float64),
+        torch.zeros(3, dtype=torch.float64),
+    )
     rotations = split_similarity(alignment.canon_from_obj)[0]
     for name, canon_from_obj, confidence, kept in zip(
         alignment.videos, rotations, alignment.confidence, alignment.kept, strict=True
@@ -71,7 +92,8 @@ def propose_up(meshes: Mapping[str, FeatureMesh], alignment: Alignment) -> Tenso
             continue
         canon_from_cam = canon_from_obj @ meshes[name].cameras_in_obj[:, :3, :3].double().mT
         right, below = canon_from_cam[..., 0], canon_from_cam[..., 1]
-        # where all cameras stand on one side, `right` leaves open how far they look down; `below` then decides
+        # where all cameras stand on one side, `right` leaves open how far they look down; `below`
+        # then decides
         across += confidence * (right.T @ right - 0.1 * below.T @ below) / len(right)
         down += confidence * below.mean(0)
     up = torch.linalg.eigh(across).eigenvectors[:, 0]
@@ -79,7 +101,8 @@ def propose_up(meshes: Mapping[str, FeatureMesh], alignment: Alignment) -> Tenso
 
 
 def frame_of(up: Tensor, front: Tensor) -> Tensor:
-    """Rotation (3, 3) to the frame whose z is `up` and whose x is as near to `front` as that allows.
+    """Rotation (3, 3) to the frame whose z is `up` and whose x is as near to `front` as that
+    allows.
 
     Directions (3,) of any length. Raises InvalidInput where they are parallel or zero.
     """
@@ -87,16 +110,22 @@ def frame_of(up: Tensor, front: Tensor) -> Tensor:
     z = normalize(up, dim=0)
     across = front - (front @ z) * z
     if float(up.norm()) == 0 or float(across.norm()) <= _LEAST_ACROSS * float(front.norm()):
-        raise InvalidInput(f"up {up.tolist()} and front {front.tolist()} must be two directions across each other")
+        raise InvalidInput(
+            f"up {up.tolist()} and front {front.tolist()} must be two directions across each other"
+        )
     x = normalize(across, dim=0)
     return torch.stack([x, torch.linalg.cross(z, x), z])
 
 
 def reorient(alignment: Alignment, new_from_old: Tensor) -> Alignment:
-    """The same alignment in a canonical frame that is turned by a rotation (3, 3). Nothing is computed again."""
+    """The same alignment in a canonical frame that is turned by a rotation (3, 3).
+
+    Nothing is computed again.
+    """
     return Alignment(
         videos=alignment.videos,
-        canon_from_obj=from_parts(new_from_old, torch.zeros(3, dtype=torch.float64)) @ alignment.canon_from_obj,
+        canon_from_obj=from_parts(new_from_old, torch.zeros(3, dtype=torch.float64))
+        @ alignment.canon_from_obj,
         confidence=alignment.confidence,
         kept=alignment.kept,
         residual=alignment.residual,

@@ -1,8 +1,11 @@
-"""Half turns about the canonical axes: which of the four a video stands in, decided over all pairs at once.
+"""Half turns about the canonical axes.
 
-Symmetric-looking objects seen from one half only agree with each other in wrong poses, most often half a turn off. The four
-turns (none, about x, y, z) form a group, so a pair's evidence needs four numbers, one for each relative turn, and the
-assignment of turns to videos is a small discrete problem.
+Which of the four a video stands in, decided over all pairs at once.
+
+Symmetric-looking objects seen from one half only agree with each other in wrong poses, most often
+half a turn off. The four turns (none, about x, y, z) form a group, so a pair's evidence needs four
+numbers, one for each relative turn, and the assignment of turns to videos is a small discrete
+problem.
 """
 
 from __future__ import annotations
@@ -12,12 +15,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_PRODUCT = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]])  # turn after turn
+_PRODUCT = torch.tensor(
+    [[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]]
+)  # turn after turn
 
 
 def turn_matrices() -> Tensor:
     """The turns (4, 4, 4) float64, canonical frame: none, half a turn about x, y and z."""
-    signs = [[1.0, 1.0, 1.0, 1.0], [1.0, -1.0, -1.0, 1.0], [-1.0, 1.0, -1.0, 1.0], [-1.0, -1.0, 1.0, 1.0]]
+    signs = [
+        [1.0, 1.0, 1.0, 1.0],
+        [1.0, -1.0, -1.0, 1.0],
+        [-1.0, 1.0, -1.0, 1.0],
+        [-1.0, -1.0, 1.0, 1.0],
+    ]
     return torch.diag_embed(torch.tensor(signs, dtype=torch.float64))
 
 
@@ -27,14 +37,23 @@ class Turns:
 
     video: Tensor  # (N,) int64, into `turn_matrices`
     mirror: int  # 0: the mirror plane stays y = 0; 1: it becomes z = 0; 3: x = 0
-    evidence: Tensor  # (N, 4) float64: the sum over a video's pairs if it alone took each turn instead
+    # (N, 4) float64: the sum over a video's pairs if it alone took each turn instead
+    evidence: Tensor
 
 
-def choose_turns(count: int, source: Tensor, target: Tensor, mirrored: Tensor, evidence: Tensor, sweeps: int = 20) -> Turns:
-    """The turns of N videos with the largest sum of evidence (P, 4), column k for a relative turn k of each pair's videos.
+def choose_turns(
+    count: int,
+    source: Tensor,
+    target: Tensor,
+    mirrored: Tensor,
+    evidence: Tensor,
+    sweeps: int = 20,
+) -> Turns:
+    """The turns of N videos with the largest sum of evidence (P, 4), column k for a relative turn
+    k of each pair's videos.
 
-    Pairs are given by source and target (P,) and whether they are mirrored (P,). Every video in turn takes its best, until none
-    changes; from no turns at all and from each video outwards.
+    Pairs are given by source and target (P,) and whether they are mirrored (P,). Every video in
+    turn takes its best, until none changes; from no turns at all and from each video outwards.
     """
     ways: list[tuple[float, Turns]] = []
     partners = [_partners(video, source, target) for video in range(count)]
@@ -48,14 +67,23 @@ def choose_turns(count: int, source: Tensor, target: Tensor, mirrored: Tensor, e
             known[max(root, 0)] = True
             for _ in range(sweeps):
                 before = (state.clone(), known.clone())
-                totals = torch.stack([_totals(partners[video], state, known, table) for video in range(count)])
+                totals = torch.stack(
+                    [
+                        _totals(partners[video], state, known, table)
+                        for video in range(count)
+                    ]
+                )
                 for video in totals.amax(1).argsort(descending=True, stable=True).tolist():
                     if bool(known[partners[video][1]].any()):
-                        state[video] = int(_totals(partners[video], state, known, table).argmax())
+                        state[video] = int(
+                            _totals(partners[video], state, known, table).argmax()
+                        )
                         known[video] = True
                 if torch.equal(before[0], state) and torch.equal(before[1], known):
                     break
-            totals = torch.stack([_totals(partners[video], state, known, table) for video in range(count)])
+            totals = torch.stack(
+                [_totals(partners[video], state, known, table) for video in range(count)]
+            )
             total = own + float(totals.gather(1, state[:, None]).sum()) / 2
             ways.append((total, Turns(state, mirror, totals)))
     return max(ways, key=lambda way: way[0])[1]
@@ -67,8 +95,12 @@ def _partners(video: int, source: Tensor, target: Tensor) -> tuple[Tensor, Tenso
     return pair, source[pair] + target[pair] - video
 
 
-def _totals(partners: tuple[Tensor, Tensor], state: Tensor, known: Tensor, table: Tensor) -> Tensor:
-    """Evidence (4,) for each turn of a video, given the turns of those of its partners that are known."""
+def _totals(
+    partners: tuple[Tensor, Tensor], state: Tensor, known: Tensor, table: Tensor
+) -> Tensor:
+    """Evidence (4,) for each turn of a video, given the turns of those of its partners that are
+    known.
+    """
     pair, other = partners
     relative = _PRODUCT[state[other]]  # (D, 4): by the video's own turn
     return (table[pair].gather(1, relative) * known[other][:, None]).sum(0)

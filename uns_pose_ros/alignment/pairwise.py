@@ -1,8 +1,11 @@
-"""Alignment of two feature meshes: cycle-consistent correspondences, hypotheses, their energy, and the modes they form.
+"""Alignment of two feature meshes.
 
-Source: Sommer et al., "Unsupervised Learning of Category-Level 3D Pose from Object-Centric Videos", CVPR 2024, section 3.
-Changed: vertices keep clustered views, hypotheses are scored through nearest-vertex tables and screened on fewer vertices,
-and the answer is not one winner but the modes of the good hypotheses.
+Cycle-consistent correspondences, hypotheses, their energy, and the modes they form.
+
+Source: Sommer et al., "Unsupervised Learning of Category-Level 3D Pose from Object-Centric Videos",
+CVPR 2024, section 3. Changed: vertices keep clustered views, hypotheses are scored through
+nearest-vertex tables and screened on fewer vertices, and the answer is not one winner but the modes
+of the good hypotheses.
 """
 
 from __future__ import annotations
@@ -15,7 +18,14 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.alignment.mesh_batch import ShapeConfig, Shapes
-from uns_pose_ros.core.geometry import fit_similarity, from_parts, invert, nearest_rotation, split_similarity, transform
+from uns_pose_ros.core.geometry import (
+    fit_similarity,
+    from_parts,
+    invert,
+    nearest_rotation,
+    split_similarity,
+    transform,
+)
 from uns_pose_ros.core.types import FeatureMesh
 
 
@@ -25,13 +35,21 @@ class PairConfig:
 
     shapes: ShapeConfig = field(default_factory=ShapeConfig)
     alpha: float = 0.2  # weight of appearance against geometry in the energy (published)
-    tau: float = 0.9  # diameters, length over which a broken cycle loses its weight (published)
-    hypotheses: int = 1000  # similarities from four correspondences each, half drawn in either direction
+    tau: float = (
+        0.9  # diameters, length over which a broken cycle loses its weight (published)
+    )
+    hypotheses: int = (
+        1000  # similarities from four correspondences each, half drawn in either direction
+    )
     screening: int = 128  # vertices on which all hypotheses are scored first
     kept: int = 200  # hypotheses that are scored on all vertices and form the modes
-    turned: int = 50  # of these that are tried again after a half turn about each principal axis
-    view_width: float = 30.0  # degrees between two views' directions at which they count as views of one side no more
-    temperature: float = 0.01  # energy; a hypothesis this far above the best weighs 1/e in the mean of its mode
+    turned: int = (
+        50  # of these that are tried again after a half turn about each principal axis
+    )
+    # degrees between two views' directions at which they count as views of one side no more
+    view_width: float = 30.0
+    # energy; a hypothesis this far above the best weighs 1/e in the mean of its mode
+    temperature: float = 0.01
     mode_width: float = 15.0  # degrees, kernel of a mode
     mode_distance: float = 45.0  # degrees between two modes, at least
     modes: int = 6  # a pair, at most
@@ -41,35 +59,51 @@ class PairConfig:
 class Modes:
     """The poses that B pairs of shapes may have, best first. K modes a pair."""
 
-    b_from_a: Tensor  # (B, K, 4, 4) float64, similarities between the shape frames of each pair's meshes
+    # (B, K, 4, 4) float64, similarities between the shape frames of each pair's meshes
+    b_from_a: Tensor
     energy: Tensor  # (B, K) float64, of the mode's best hypothesis; inf: no such mode
-    likeness: Tensor  # (B, K) float64 in [-1, 1]: mean cosine of corresponding features seen from corresponding sides
-    overlap: Tensor  # (B, K) float64 in [0, 1]: how much of what is seen is seen from corresponding sides
+    # (B, K) float64 in [-1, 1]: mean cosine of corresponding features seen from corresponding sides
+    likeness: Tensor
+    # (B, K) float64 in [0, 1]: how much of what is seen is seen from corresponding sides
+    overlap: Tensor
 
 
 def feature_distances(a: Shapes, b: Shapes) -> Tensor:
-    """Distances (B, V, W) of all vertices of B pairs of shapes: mean over one's views of the distance to the other's nearest
-    view, averaged over both directions; inf where either vertex has no view.
+    """Distances (B, V, W) of all vertices of B pairs of shapes.
+
+    Mean over one's views of the distance to the other's nearest view, averaged over both
+    directions; inf where either vertex has no view.
 
     Memory: 4 * B * (V K)**2 bytes, 16 MB a pair with the defaults.
     """
-    ours, theirs = (one.features.transpose(1, 2) for one in (a, b))  # (B, K, V, C): over what is not last, maxima are fast
+    ours, theirs = (
+        one.features.transpose(1, 2) for one in (a, b)
+    )  # (B, K, V, C): over what is not last, maxima are fast
     likeness = ours.flatten(1, 2) @ theirs.flatten(1, 2).mT
-    likeness = likeness.unflatten(2, theirs.shape[1:3]).unflatten(1, ours.shape[1:3])  # (B, K, V, L, W)
+    likeness = likeness.unflatten(2, theirs.shape[1:3]).unflatten(
+        1, ours.shape[1:3]
+    )  # (B, K, V, L, W)
     to_b = _chord(likeness.amax(3)).mul_(a.share.mT[..., None]).sum(1)
     to_a = _chord(likeness.amax(1)).mul_(b.share.mT[:, None]).sum(2)
-    return ((to_b + to_a) / 2).masked_fill_(~(a.seen[:, :, None] & b.seen[:, None]), torch.inf)
+    return ((to_b + to_a) / 2).masked_fill_(
+        ~(a.seen[:, :, None] & b.seen[:, None]), torch.inf
+    )
 
 
 def exact_feature_distances(a: FeatureMesh, b: FeatureMesh) -> Tensor:
-    """The distances (V, W) of `feature_distances` from every single view: slow, 4 * M * (M + V + W) bytes."""
+    """The distances (V, W) of `feature_distances` from every single view.
+
+    Slow, 4 * M * (M + V + W) bytes.
+    """
     likeness = a.features.float() @ b.features.float().T
     sums = []
     for mesh, other, matrix in ((a, b, likeness), (b, a, likeness.T)):
         best = matrix.new_full((len(matrix), len(other.vertices)), -torch.inf)
         best.scatter_reduce_(1, other.vertex_index.expand(len(matrix), -1), matrix, "amax")
         views = torch.bincount(mesh.vertex_index, minlength=len(mesh.vertices))
-        total = matrix.new_zeros(len(mesh.vertices), len(other.vertices)).index_add_(0, mesh.vertex_index, _chord(best))
+        total = matrix.new_zeros(len(mesh.vertices), len(other.vertices)).index_add_(
+            0, mesh.vertex_index, _chord(best)
+        )
         sums.append(torch.where(views[:, None] > 0, total / views[:, None], torch.inf))
     return (sums[0] + sums[1].T) / 2
 
@@ -79,11 +113,15 @@ def _chord(cosine: Tensor) -> Tensor:
     return (2 - 2 * cosine).clamp_min_(0).sqrt_()
 
 
-def cycle_weights(distances: Tensor, a: Tensor, b: Tensor, tau: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Correspondences and weights of points a (B, V, 3) and b (B, W, 3), diameter 1, under feature distances (B, V, W).
+def cycle_weights(
+    distances: Tensor, a: Tensor, b: Tensor, tau: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Correspondences and weights of points a (B, V, 3) and b (B, W, 3), diameter 1, under feature
+    distances (B, V, W).
 
-    Returns each point's nearest by feature, (B, V) into b and (B, W) into a, and how well the way there and back closes,
-    (B, V) and (B, W), mean 1 over the points that have features and 0 elsewhere.
+    Returns each point's nearest by feature, (B, V) into b and (B, W) into a, and how well the way
+    there and back closes, (B, V) and (B, W), mean 1 over the points that have features and 0
+    elsewhere.
     """
     to_b, to_a = distances.argmin(2), distances.argmin(1)
     weights = []
@@ -91,14 +129,25 @@ def cycle_weights(distances: Tensor, a: Tensor, b: Tensor, tau: float) -> tuple[
         returned = torch.take_along_dim(points, back.gather(1, there)[..., None], 1)
         weight = torch.exp(-(points - returned).norm(dim=-1) / tau)
         weight = weight * distances.amin(axis).isfinite()
-        weights.append(weight / weight.sum(1, keepdim=True).clamp_min(1e-9) * (weight > 0).sum(1, keepdim=True))
+        weights.append(
+            weight
+            / weight.sum(1, keepdim=True).clamp_min(1e-9)
+            * (weight > 0).sum(1, keepdim=True)
+        )
     return to_b, to_a, weights[0], weights[1]
 
 
 def draw_hypotheses(
-    a: Tensor, b: Tensor, to_b: Tensor, to_a: Tensor, weight_a: Tensor, weight_b: Tensor, uniform: Tensor
+    a: Tensor,
+    b: Tensor,
+    to_b: Tensor,
+    to_a: Tensor,
+    weight_a: Tensor,
+    weight_b: Tensor,
+    uniform: Tensor,
 ) -> Tensor:
-    """Similarities b_from_a (B, H, 4, 4) through four correspondences each, drawn with the weights by uniform numbers (H, 4).
+    """Similarities b_from_a (B, H, 4, 4) through four correspondences each, drawn with the weights
+    by uniform numbers (H, 4).
 
     The first half starts from vertices of a, the second from vertices of b.
     """
@@ -115,35 +164,75 @@ def draw_hypotheses(
     return fit_similarity(source, target)
 
 
-def energies(b_from_a: Tensor, a: Shapes, b: Shapes, distances: Tensor, weights: Sequence[Tensor], config: PairConfig,
-             vertices: int | None = None) -> Tensor:  # fmt: skip
-    """Energy (B, H) of similarities (B, H, 4, 4) of B pairs, both directions averaged, through the nearest-vertex tables.
+def energies(
+    b_from_a: Tensor,
+    a: Shapes,
+    b: Shapes,
+    distances: Tensor,
+    weights: Sequence[Tensor],
+    config: PairConfig,
+    vertices: int | None = None,
+) -> Tensor:
+    """Energy (B, H) of similarities (B, H, 4, 4) of B pairs, both directions averaged, through the
+    nearest-vertex tables.
 
-    (1 - alpha) * D_geo + alpha * D_app: weighted means over the vertices of their distance, in diameters of the other mesh,
-    to its nearest vertex there, and of the feature distance to that vertex. Feature distances (B, V, W) must be finite;
-    weights are (B, V) and (B, W). `vertices`: only so many of each mesh, evenly spread over their order.
+    (1 - alpha) * D_geo + alpha * D_app: weighted means over the vertices of their distance, in
+    diameters of the other mesh, to its nearest vertex there, and of the feature distance to that
+    vertex. Feature distances (B, V, W) must be finite; weights are (B, V) and (B, W). `vertices`:
+    only so many of each mesh, evenly spread over their order.
     """
     there = _one_way(b_from_a, a.points, b, distances, weights[0], config.alpha, vertices)
-    return (there + _one_way(invert(b_from_a), b.points, a, distances.mT, weights[1], config.alpha, vertices)) / 2
+    return (
+        there
+        + _one_way(
+            invert(b_from_a), b.points, a, distances.mT, weights[1], config.alpha, vertices
+        )
+    ) / 2
 
 
 def _one_way(
-    b_from_a: Tensor, points: Tensor, b: Shapes, distances: Tensor, weight: Tensor, alpha: float, vertices: int | None
+    b_from_a: Tensor,
+    points: Tensor,
+    b: Shapes,
+    distances: Tensor,
+    weight: Tensor,
+    alpha: float,
+    vertices: int | None,
 ) -> Tensor:
     if vertices is not None and vertices < points.shape[1]:
-        chosen = torch.linspace(0, points.shape[1] - 1, vertices, device=points.device).round().long()
-        points, weight, distances = points[:, chosen], weight[:, chosen], distances[:, chosen]
+        chosen = (
+            torch.linspace(0, points.shape[1] - 1, vertices, device=points.device)
+            .round()
+            .long()
+        )
+        points, weight, distances = (
+            points[:, chosen],
+            weight[:, chosen],
+            distances[:, chosen],
+        )
     pairs, count, size = distances.shape
     weight = weight / weight.sum(1, keepdim=True).clamp_min(1e-9)
     first = torch.arange(pairs, device=points.device)[:, None, None]
-    rows, row = distances.reshape(-1), (first * count + torch.arange(count, device=points.device)) * size
+    rows, row = (
+        distances.reshape(-1),
+        (first * count + torch.arange(count, device=points.device)) * size,
+    )
     planes = b.points.permute(2, 0, 1).reshape(3, -1)
     result = []
-    for part in b_from_a.split(max(1, 2**19 // (pairs * count)), 1):  # some MB a buffer: they stay in the cache
-        moved = part[..., :3, :3] @ points.mT[:, None] + part[..., :3, 3:]  # (B, H, 3, count)
+    for part in b_from_a.split(
+        max(1, 2**19 // (pairs * count)), 1
+    ):  # some MB a buffer: they stay in the cache
+        moved = (
+            part[..., :3, :3] @ points.mT[:, None] + part[..., :3, 3:]
+        )  # (B, H, 3, count)
         nearest = _nearest(moved, b)
         vertex = (nearest + first * size).view(-1)
-        square = sum((moved[:, :, k] - planes[k].index_select(0, vertex).view(nearest.shape)).square_() for k in range(3))
+        square = sum(
+            (
+                moved[:, :, k] - planes[k].index_select(0, vertex).view(nearest.shape)
+            ).square_()
+            for k in range(3)
+        )
         unlike = rows.index_select(0, (nearest + row).view(-1)).view(nearest.shape)
         cost = torch.add(unlike * alpha, torch.as_tensor(square).sqrt(), alpha=1 - alpha)
         result.append((cost @ weight[..., None])[..., 0])
@@ -153,30 +242,53 @@ def _one_way(
 def _nearest(moved: Tensor, b: Shapes) -> Tensor:
     """Vertices (B, H, N) int64 of b nearest to the cells that hold points (B, H, 3, N)."""
     cells = round(b.nearest.shape[1] ** (1 / 3))
-    cell = ((moved - b.low[:, None, :, None]) * (1 / b.cell)[:, None, :, None]).clamp_(0, cells - 1).int()
-    first = torch.arange(len(moved), device=moved.device, dtype=torch.int32)[:, None, None] * cells**3
-    flat = torch.add(cell[:, :, 2] + first, cell[:, :, 1], alpha=cells).add_(cell[:, :, 0], alpha=cells**2)
+    cell = (
+        ((moved - b.low[:, None, :, None]) * (1 / b.cell)[:, None, :, None])
+        .clamp_(0, cells - 1)
+        .int()
+    )
+    first = (
+        torch.arange(len(moved), device=moved.device, dtype=torch.int32)[:, None, None]
+        * cells**3
+    )
+    flat = torch.add(cell[:, :, 2] + first, cell[:, :, 1], alpha=cells).add_(
+        cell[:, :, 0], alpha=cells**2
+    )
     return b.nearest.view(-1).index_select(0, flat.view(-1)).view(flat.shape).long()
 
 
 def exact_energies(
-    b_from_a: Tensor, a: Tensor, b: Tensor, distances: Tensor, weights: Sequence[Tensor], alpha: float
+    b_from_a: Tensor,
+    a: Tensor,
+    b: Tensor,
+    distances: Tensor,
+    weights: Sequence[Tensor],
+    alpha: float,
 ) -> Tensor:
-    """The energy (H,) of similarities (H, 4, 4) with true nearest vertices of points a (V, 3) and b (W, 3): slow, the oracle.
+    """The energy (H,) of similarities (H, 4, 4) with true nearest vertices of points a (V, 3) and
+    b (W, 3): slow, the oracle.
 
     Feature distances (V, W) must be finite. Memory: 8 * H * V * W bytes.
     """
     total = torch.zeros(len(b_from_a), dtype=a.dtype)
-    ways = ((b_from_a, a, b, distances, weights[0]), (invert(b_from_a), b, a, distances.T, weights[1]))
+    ways = (
+        (b_from_a, a, b, distances, weights[0]),
+        (invert(b_from_a), b, a, distances.T, weights[1]),
+    )
     for matrix, source, target, table, weight in ways:
-        gap, nearest = torch.cdist(transform(matrix, source), target.expand(len(matrix), -1, -1)).min(2)
+        gap, nearest = torch.cdist(
+            transform(matrix, source), target.expand(len(matrix), -1, -1)
+        ).min(2)
         cost = (1 - alpha) * gap + alpha * table.gather(1, nearest.T).T
         total += cost @ (weight / weight.sum()) / 2
     return total
 
 
 def closeness(a: Tensor, b: Tensor, width: float) -> Tensor:
-    """How near rotations a (..., 3, 3) are to b (..., 3, 3): 1 where equal, 1/2 at `width` degrees (a Cauchy kernel)."""
+    """How near rotations a (..., 3, 3) are to b (..., 3, 3).
+
+    1 where equal, 1/2 at `width` degrees (a Cauchy kernel).
+    """
     return closeness_of_traces((a * b).sum((-2, -1)), width)
 
 
@@ -186,11 +298,14 @@ def closeness_of_traces(trace: Tensor, width: float) -> Tensor:
     return 1 / (1 + sine / math.sin(math.radians(width) / 2) ** 2)
 
 
-def find_modes(b_from_a: Tensor, energy: Tensor, config: PairConfig) -> tuple[Tensor, Tensor]:
-    """Modes (B, K, 4, 4) float64 of hypotheses (B, H, 4, 4) with energies (B, H), and their energies (B, K), inf for no mode.
+def find_modes(
+    b_from_a: Tensor, energy: Tensor, config: PairConfig
+) -> tuple[Tensor, Tensor]:
+    """Modes (B, K, 4, 4) float64 of hypotheses (B, H, 4, 4) with energies (B, H), and their
+    energies (B, K), inf for no mode.
 
-    The best hypothesis with the weighted mean of those around it, then the best of those farther than `mode_distance` from
-    every mode so far, and so on.
+    The best hypothesis with the weighted mean of those around it, then the best of those farther
+    than `mode_distance` from every mode so far, and so on.
     """
     rotation, translation, scale = split_similarity(b_from_a.double())
     energy = energy.double()
@@ -204,24 +319,36 @@ def find_modes(b_from_a: Tensor, energy: Tensor, config: PairConfig) -> tuple[Te
             share = closeness(rotation, centre[:, None], config.mode_width) ** 2 * weight
             share = share / share.sum(1, keepdim=True)
             centre = nearest_rotation((share[..., None, None] * rotation).sum(1))
-        found.append(from_parts(centre, (share[..., None] * translation).sum(1), (share * scale.log()).sum(1).exp()))
+        found.append(
+            from_parts(
+                centre,
+                (share[..., None] * translation).sum(1),
+                (share * scale.log()).sum(1).exp(),
+            )
+        )
         lowest.append(least)
         free = free & (closeness(rotation, centre[:, None], config.mode_distance) < 0.5)
     return torch.stack(found, 1), torch.stack(lowest, 1)
 
 
-def view_likeness(b_from_a: Tensor, a: Shapes, b: Shapes, width: float) -> tuple[Tensor, Tensor]:
-    """How alike what both meshes show from the same side is under similarities (B, K, 4, 4), and how much that is; (B, K) each.
+def view_likeness(
+    b_from_a: Tensor, a: Shapes, b: Shapes, width: float
+) -> tuple[Tensor, Tensor]:
+    """How alike what both meshes show from the same side is under similarities (B, K, 4, 4), and
+    how much that is; (B, K) each.
 
-    Each feature of a vertex is compared with those of the nearest vertex of the other mesh that were seen from about the same
-    direction, `width` degrees. Where the other has none, nothing is said: a pose is not better because unlike sides meet.
+    Each feature of a vertex is compared with those of the nearest vertex of the other mesh that
+    were seen from about the same direction, `width` degrees. Where the other has none, nothing is
+    said: a pose is not better because unlike sides meet.
     """
     there = _one_way_likeness(b_from_a, a, b, width)
     back = _one_way_likeness(invert(b_from_a), b, a, width)
     return (there[0] + back[0]) / 2, (there[1] + back[1]) / 2
 
 
-def _one_way_likeness(b_from_a: Tensor, a: Shapes, b: Shapes, width: float) -> tuple[Tensor, Tensor]:
+def _one_way_likeness(
+    b_from_a: Tensor, a: Shapes, b: Shapes, width: float
+) -> tuple[Tensor, Tensor]:
     rotation = split_similarity(b_from_a)[0].float()
     nearest = _nearest(transform(b_from_a.float(), a.points[:, None]).mT, b)  # (B, K, V)
     first = torch.arange(len(rotation), device=rotation.device)[:, None] * b.points.shape[1]
@@ -229,35 +356,61 @@ def _one_way_likeness(b_from_a: Tensor, a: Shapes, b: Shapes, width: float) -> t
     for k in range(b_from_a.shape[1]):
         rows = (nearest[:, k] + first).flatten()
         there = [
-            t.flatten(0, 1).index_select(0, rows).view(len(first), -1, *t.shape[2:]) for t in (b.features, b.direction, b.share)
+            t.flatten(0, 1).index_select(0, rows).view(len(first), -1, *t.shape[2:])
+            for t in (b.features, b.direction, b.share)
         ]
-        same = (a.direction @ rotation[:, None, k].mT) @ there[1].mT  # (B, V, K, K) cosine between directions
-        kernel = torch.exp((same - 1) / math.radians(width) ** 2) * (there[2] > 0)[:, :, None]
+        same = (a.direction @ rotation[:, None, k].mT) @ there[
+            1
+        ].mT  # (B, V, K, K) cosine between directions
+        kernel = (
+            torch.exp((same - 1) / math.radians(width) ** 2) * (there[2] > 0)[:, :, None]
+        )
         weighted = kernel * there[2][:, :, None]
-        likeness = (weighted * (a.features @ there[0].mT)).sum(3) / weighted.sum(3).clamp_min(1e-9)
+        likeness = (weighted * (a.features @ there[0].mT)).sum(3) / weighted.sum(
+            3
+        ).clamp_min(1e-9)
         said = kernel.amax(3) * a.share
         total = said.sum((1, 2))
-        result.append(torch.stack([(said * likeness).sum((1, 2)) / total.clamp_min(1e-9), total / a.share.sum((1, 2))]))
+        result.append(
+            torch.stack(
+                [
+                    (said * likeness).sum((1, 2)) / total.clamp_min(1e-9),
+                    total / a.share.sum((1, 2)),
+                ]
+            )
+        )
     likeness, overlap = torch.stack(result, -1).double()
     return likeness, overlap
 
 
 def align_pairs(shapes: Shapes, pairs: Tensor, config: PairConfig, seed: int = 0) -> Modes:
-    """Modes of the poses of pairs (B, 2) of shapes, b_from_a for each pair (a, b); results are on the CPU.
+    """Modes of the poses of pairs (B, 2) of shapes, b_from_a for each pair (a, b).
 
-    All pairs share the same random numbers, so the answer for a pair does not depend on its company.
+    Results are on the CPU.
+
+    All pairs share the same random numbers, so the answer for a pair does not depend on its
+    company.
     """
     device = shapes.points.device
     generator = torch.Generator().manual_seed(seed)
-    uniform = torch.rand(config.hypotheses, 4, generator=generator, dtype=torch.float64).to(device)
+    uniform = torch.rand(config.hypotheses, 4, generator=generator, dtype=torch.float64).to(
+        device
+    )
     chunks = pairs.to(device).split(1 if device.type == "cpu" else 16)
-    parts = [_align_chunk(shapes.take(chunk[:, 0]), shapes.take(chunk[:, 1]), uniform, config) for chunk in chunks]
+    parts = [
+        _align_chunk(shapes.take(chunk[:, 0]), shapes.take(chunk[:, 1]), uniform, config)
+        for chunk in chunks
+    ]
     return Modes(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
-def _align_chunk(a: Shapes, b: Shapes, uniform: Tensor, config: PairConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _align_chunk(
+    a: Shapes, b: Shapes, uniform: Tensor, config: PairConfig
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     distances = feature_distances(a, b)
-    to_b, to_a, weight_a, weight_b = cycle_weights(distances, a.points, b.points, config.tau)
+    to_b, to_a, weight_a, weight_b = cycle_weights(
+        distances, a.points, b.points, config.tau
+    )
     weights = (weight_a, weight_b)
     known = distances.isfinite()
     mean = distances.masked_fill(~known, 0).sum((1, 2)) / known.sum((1, 2))
@@ -270,5 +423,7 @@ def _align_chunk(a: Shapes, b: Shapes, uniform: Tensor, config: PairConfig) -> t
     for signs in ((1.0, -1.0, -1.0, 1.0), (-1.0, 1.0, -1.0, 1.0), (-1.0, -1.0, 1.0, 1.0)):
         turns.append(drawn[:, : config.turned] * torch.tensor(signs, device=drawn.device))
     drawn = torch.cat(turns, 1)
-    modes, energy = find_modes(drawn, energies(drawn, a, b, distances, weights, config), config)
+    modes, energy = find_modes(
+        drawn, energies(drawn, a, b, distances, weights, config), config
+    )
     return modes, energy, *view_likeness(modes, a, b, config.view_width)

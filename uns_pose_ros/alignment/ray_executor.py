@@ -22,10 +22,13 @@ Result = TypeVar("Result")
 
 
 class Cluster:
-    """A connection to Ray, open within a `with` block. What it started on this machine ends with the block.
+    """A connection to Ray, open within a `with` block.
 
-    address: "local", "auto" (the one that runs on this machine already) or HOST:PORT of a cluster's head. Its machines need
-    this package in the same version. Raises InvalidInput where Ray is not installed or the cluster does not answer.
+    What it started on this machine ends with the block.
+
+    address: "local", "auto" (the one that runs on this machine already) or HOST:PORT of a cluster's
+    head. Its machines need this package in the same version. Raises InvalidInput where Ray is not
+    installed or the cluster does not answer.
     """
 
     def __init__(self, address: str) -> None:
@@ -35,19 +38,31 @@ class Cluster:
         try:
             import ray
         except ImportError:
-            raise InvalidInput("a cluster needs Ray: pip install 'uns_pose_ros[cluster]'") from None
+            raise InvalidInput(
+                "a cluster needs Ray: pip install 'uns_pose_ros[cluster]'"
+            ) from None
         if self._address not in (LOCAL, "auto"):
             self._knock()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
         more = {"include_dashboard": False} if self._address == LOCAL else {}
         try:
-            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR, **more)
+            ray.init(
+                address=self._address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **more,
+            )
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             raise self._fault(str(error).strip().splitlines()[0]) from None
         self._ray: Any = ray
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._ray.shutdown()
 
     def map(
@@ -60,8 +75,8 @@ class Cluster:
     ) -> list[Result]:
         """function(common, job) of every job, in order.
 
-        `common` is sent to each machine once. A piece whose process dies is computed again. What the function raises comes
-        through.
+        `common` is sent to each machine once. A piece whose process dies is computed again. What
+        the function raises comes through.
         """
 
         def piece(common: Common, job: Job) -> Result:  # Ray takes no partial
@@ -88,4 +103,6 @@ class Cluster:
             raise self._fault(f"nothing answers ({error})") from None
 
     def _fault(self, reason: str) -> InvalidInput:
-        return InvalidInput(f'cluster "{self._address}": {reason}; valid are local, auto or HOST:PORT of a Ray head')
+        return InvalidInput(
+            f'cluster "{self._address}": {reason}; valid are local, auto or HOST:PORT of a Ray head'
+        )

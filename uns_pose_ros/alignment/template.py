@@ -22,19 +22,29 @@ class TemplateConfig:
 
     resolution: int = 48  # voxels along the longest side of the canonical box
     vertices: int = 300  # at most, after decimation
-    reach: float = 3.0  # voxels; farther from a surface, all places are alike inside or outside
+    reach: float = (
+        3.0  # voxels; farther from a surface, all places are alike inside or outside
+    )
 
 
 def mean_shape(
-    meshes: Sequence[tuple[Tensor, Tensor]], canon_from_obj: Tensor, weight: Tensor, config: TemplateConfig = TemplateConfig()
+    meshes: Sequence[tuple[Tensor, Tensor]],
+    canon_from_obj: Tensor,
+    weight: Tensor,
+    config: TemplateConfig = TemplateConfig(),
 ) -> tuple[Tensor, Tensor]:
-    """Vertices (V, 3) float32 and triangles (T, 3) int64, canon frame, of the weighted mean of N closed meshes.
+    """Vertices (V, 3) float32 and triangles (T, 3) int64, canon frame, of the weighted mean of N
+    closed meshes.
 
-    Meshes are vertices (V_i, 3) and triangles (T_i, 3) in their obj frames, canon_from_obj (N, 4, 4), weight (N,). Signed
-    distances are averaged, not positions, so the shapes need no correspondences.
+    Meshes are vertices (V_i, 3) and triangles (T_i, 3) in their obj frames, canon_from_obj (N, 4,
+    4), weight (N,). Signed distances are averaged, not positions, so the shapes need no
+    correspondences.
     """
     placed = zip(meshes, canon_from_obj, strict=True)
-    moved = [(transform(pose, vertices.double()), triangles) for (vertices, triangles), pose in placed]
+    moved = [
+        (transform(pose, vertices.double()), triangles)
+        for (vertices, triangles), pose in placed
+    ]
     everything = torch.cat([vertices for vertices, _ in moved])
     low, high = everything.amin(0), everything.amax(0)
     step = float((high - low).max()) / (config.resolution - 1)
@@ -48,18 +58,26 @@ def mean_shape(
         distance = distance_transform_edt(solid) - distance_transform_edt(~solid)
         mean += part * distance.clip(-config.reach, config.reach)
         filled += part * solid.mean()
-    mean = gaussian_filter(mean, 0.7)  # voxel distances are whole numbers; where they cancel, surfaces get slivers
-    level = np.quantile(mean, 1 - filled)  # the mean volume: parts that differ among the instances would shrink else
+    mean = gaussian_filter(
+        mean, 0.7
+    )  # voxel distances are whole numbers; where they cancel, surfaces get slivers
+    level = np.quantile(
+        mean, 1 - filled
+    )  # the mean volume: parts that differ among the instances would shrink else
     return extract_surface(mean - level, low.numpy(), np.full(3, step), config.vertices)
 
 
 def inside(vertices: Tensor, triangles: Tensor, axes: Sequence[Tensor]) -> np.ndarray:
-    """Which points of a grid with the given axes lie inside a closed mesh (V, 3), (T, 3): bool, (len(x), len(y), len(z)).
+    """Which points of a grid with the given axes lie inside a closed mesh (V, 3), (T, 3).
+
+    Bool, (len(x), len(y), len(z)).
 
     Crossings of the surface are counted along lines parallel to z.
     """
     a, b, c = vertices[triangles].unbind(1)
-    x, y = torch.meshgrid(axes[0].float() + 1e-6, axes[1].float() + 1e-6, indexing="ij")  # off the vertices of a grid-made mesh
+    x, y = torch.meshgrid(
+        axes[0].float() + 1e-6, axes[1].float() + 1e-6, indexing="ij"
+    )  # off the vertices of a grid-made mesh
     points = torch.stack([x, y], -1).reshape(-1, 1, 2)
     e1, e2, p = (b - a)[:, :2], (c - a)[:, :2], points - a[:, :2]
     area = e1[:, 0] * e2[:, 1] - e1[:, 1] * e2[:, 0]
@@ -68,7 +86,11 @@ def inside(vertices: Tensor, triangles: Tensor, axes: Sequence[Tensor]) -> np.nd
     v = (p[..., 1] * e1[:, 0] - p[..., 0] * e1[:, 1]) * inverse
     hit = (inverse != 0) & (u >= 0) & (v >= 0) & (u + v < 1)
     line, triangle = hit.nonzero(as_tuple=True)
-    height = a[triangle, 2] + u[line, triangle] * (b - a)[triangle, 2] + v[line, triangle] * (c - a)[triangle, 2]
+    height = (
+        a[triangle, 2]
+        + u[line, triangle] * (b - a)[triangle, 2]
+        + v[line, triangle] * (c - a)[triangle, 2]
+    )
     slot = torch.searchsorted(axes[2].float().contiguous(), height.contiguous())
     flips = torch.zeros(len(points), len(axes[2]) + 1, dtype=torch.int64)
     flips.index_put_((line, slot), torch.ones_like(slot), accumulate=True)
@@ -77,20 +99,28 @@ def inside(vertices: Tensor, triangles: Tensor, axes: Sequence[Tensor]) -> np.nd
 
 
 def mirror_plane(
-    vertices: Tensor, meshes: Sequence[FeatureMesh], canon_from_obj: Tensor, tolerance: float = 0.8, alpha: float = 0.5
+    vertices: Tensor,
+    meshes: Sequence[FeatureMesh],
+    canon_from_obj: Tensor,
+    tolerance: float = 0.8,
+    alpha: float = 0.5,
 ) -> Tensor | None:
-    """Reflection (4, 4) float64 of the canonical frame that leaves the category unchanged, or None where there is none.
+    """Reflection (4, 4) float64 of the canonical frame that leaves the category unchanged, or None
+    where there is none.
 
-    Template vertices (V, 3), N feature meshes with canon_from_obj (N, 4, 4). Of all planes through the template's middle, the
-    one for which reflected shape and shape coincide best, and the features of the mirrored images with those of the images,
-    weighted by `alpha`. None where the shapes are more than `tolerance` apart (mean, in distances of neighbouring vertices:
-    nearer than about 0.6 no sampled shape comes), the features are unlike, or a mesh has no mirrored features.
+    Template vertices (V, 3), N feature meshes with canon_from_obj (N, 4, 4). Of all planes through
+    the template's middle, the one for which reflected shape and shape coincide best, and the
+    features of the mirrored images with those of the images, weighted by `alpha`. None where the
+    shapes are more than `tolerance` apart (mean, in distances of neighbouring vertices: nearer than
+    about 0.6 no sampled shape comes), the features are unlike, or a mesh has no mirrored features.
     """
     if any(mesh.mirrored is None for mesh in meshes):
         return None
     totals = torch.zeros(2, len(vertices), meshes[0].features.shape[1])
     for mesh, pose in zip(meshes, canon_from_obj, strict=True):
-        nearest = torch.cdist(transform(pose, mesh.vertices.double()).float(), vertices).argmin(1)[mesh.vertex_index]
+        nearest = torch.cdist(
+            transform(pose, mesh.vertices.double()).float(), vertices
+        ).argmin(1)[mesh.vertex_index]
         assert mesh.mirrored is not None
         totals[0].index_add_(0, nearest, mesh.features.float())
         totals[1].index_add_(0, nearest, mesh.mirrored.float())
@@ -102,10 +132,14 @@ def mirror_plane(
     spacing = float(torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1).mean())
 
     def rate(normals: Tensor) -> tuple[Tensor, Tensor]:
-        """How far shape (canonical units) and features (1 - cosine) are from their reflections, (N,) each."""
+        """How far shape (canonical units) and features (1 - cosine) are from their reflections,
+        (N,) each.
+        """
         reflected = points - 2 * (points @ normals.T).T[..., None] * normals[:, None]
         gap, nearest = torch.cdist(reflected, points.expand(len(normals), -1, -1)).min(2)
-        apart = 1 - likeness.expand(len(normals), -1, -1).gather(2, nearest[..., None])[..., 0]
+        apart = (
+            1 - likeness.expand(len(normals), -1, -1).gather(2, nearest[..., None])[..., 0]
+        )
         return gap[:, known].mean(1), apart[:, known].mean(1)
 
     def cost(normals: Tensor) -> Tensor:
@@ -118,7 +152,12 @@ def mirror_plane(
         near = normalize(torch.cat([best[None], best + width * sphere(60)]), dim=-1)
         best = near[cost(near).argmin()]
     gap, apart = rate(best[None])
-    if float(gap) > tolerance * spacing or float(apart) > 0.5:  # 1: no more alike than any two places of the object
+    if (
+        float(gap) > tolerance * spacing or float(apart) > 0.5
+    ):  # 1: no more alike than any two places of the object
         return None
     normal = best.double()
-    return from_parts(torch.eye(3, dtype=torch.float64) - 2 * normal[:, None] * normal, 2 * (centre.double() @ normal) * normal)
+    return from_parts(
+        torch.eye(3, dtype=torch.float64) - 2 * normal[:, None] * normal,
+        2 * (centre.double() @ normal) * normal,
+    )

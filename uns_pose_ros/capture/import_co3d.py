@@ -1,8 +1,11 @@
-"""Sequences of CO3D version 2 (Reizenstein et al., ICCV 2021): images, masks and the cameras of their annotations.
+"""Sequences of CO3D version 2 (Reizenstein et al., ICCV 2021).
 
-PyTorch3D's cameras: a point (row) is X_cam = X_world R + T with x to the left, y up and z forward; focal length and principal
-point are in NDC, where +1 is half of the shorter image side ("ndc_isotropic") or half of each side
-("ndc_norm_image_bounds"), from the image's middle, x to the left and y up.
+Images, masks and the cameras of their annotations.
+
+PyTorch3D's cameras: a point (row) is X_cam = X_world R + T with x to the left, y up and z forward;
+focal length and principal point are in NDC, where +1 is half of the shorter image side
+("ndc_isotropic") or half of each side ("ndc_norm_image_bounds"), from the image's middle, x to the
+left and y up.
 """
 
 from __future__ import annotations
@@ -40,36 +43,72 @@ def is_co3d(folder: Path) -> bool:
 
 
 def import_co3d(folder: Path, draft: Draft, progress: Progress) -> None:
-    """The sharpest annotated frames of one sequence with masks and poses; every frame has a camera of its own."""
+    """The sharpest annotated frames of one sequence with masks and poses.
+
+    Every frame has a camera of its own.
+    """
     annotations = folder.parent / _ANNOTATIONS
     progress(f"reading {annotations.name}", 0, 1)
-    all_of_it = (a for a in _annotations(annotations) if isinstance(a, dict) and a.get("sequence_name") == folder.name)
-    mine = list(islice((a for a in all_of_it if isinstance(a.get("viewpoint"), dict)), draft.config.most))
+    all_of_it = (
+        a
+        for a in _annotations(annotations)
+        if isinstance(a, dict) and a.get("sequence_name") == folder.name
+    )
+    mine = list(
+        islice(
+            (a for a in all_of_it if isinstance(a.get("viewpoint"), dict)),
+            draft.config.most,
+        )
+    )
     if not mine:
-        raise InvalidInput(f"{annotations}: no frame of the sequence {folder.name} has a viewpoint")
-    mine.sort(key=lambda annotation: number if isinstance(number := annotation.get("frame_number"), int) else 0)
+        raise InvalidInput(
+            f"{annotations}: no frame of the sequence {folder.name} has a viewpoint"
+        )
+    mine.sort(
+        key=lambda annotation: (
+            number if isinstance(number := annotation.get("frame_number"), int) else 0
+        )
+    )
     root = folder.parent.parent  # paths in the annotations start with the category
     scores = []
     for done, annotation in enumerate(mine, 1):
-        scores.append(sharpness(np.array(decode(_path(root, annotation, "image", annotations), "image", True).convert("L"))))
+        scores.append(
+            sharpness(
+                np.array(
+                    decode(
+                        _path(root, annotation, "image", annotations), "image", True
+                    ).convert("L")
+                )
+            )
+        )
         progress(f"reading {folder.name}", done, len(mine))
     for index, name in numbered(sharpest(scores, draft.config.frames)).items():
         annotation = mine[index]
         path = _path(root, annotation, "image", annotations)
         image = np.array(decode(path, "image").convert("RGB"))
         try:
-            camera, pose = viewpoint(annotation["viewpoint"], image.shape[1], image.shape[0])
+            camera, pose = viewpoint(
+                annotation["viewpoint"], image.shape[1], image.shape[0]
+            )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InvalidInput(f"{annotations}: the viewpoint of {path.name} cannot be used ({error})") from None
+            raise InvalidInput(
+                f"{annotations}: the viewpoint of {path.name} cannot be used ({error})"
+            ) from None
         mask = None
         if annotation.get("mask"):
-            mask = np.array(decode(_path(root, annotation, "mask", annotations), "mask").convert("L"))
+            mask = np.array(
+                decode(_path(root, annotation, "mask", annotations), "mask").convert("L")
+            )
         draft.add(name, image, camera, path.read_bytes(), pose, mask)
-        progress(f"writing {folder.name}", len(draft.names), min(len(mine), draft.config.frames))
+        progress(
+            f"writing {folder.name}", len(draft.names), min(len(mine), draft.config.frames)
+        )
     draft.finish(str(folder), "co3d", {"pictures_read": len(mine), "sequence": folder.name})
 
 
-def viewpoint(annotation: Mapping[str, Any], width: int, height: int) -> tuple[Camera, Tensor]:
+def viewpoint(
+    annotation: Mapping[str, Any], width: int, height: int
+) -> tuple[Camera, Tensor]:
     """Camera and cam_from_obj (4, 4) of a CO3D viewpoint annotation, in our conventions."""
     kind = annotation.get("intrinsics_format", "ndc_norm_image_bounds")
     if kind not in ("ndc_isotropic", "ndc_norm_image_bounds"):
@@ -80,9 +119,13 @@ def viewpoint(annotation: Mapping[str, Any], width: int, height: int) -> tuple[C
     middle = half - np.array(annotation["principal_point"], float).reshape(2) * scale - 0.5
     matrix = [[focal[0], 0, middle[0]], [0, focal[1], middle[1]], [0, 0, 1]]
     flip = torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64)
-    rotation = torch.tensor(annotation["R"], dtype=torch.float64).reshape(3, 3).T * flip[:, None]
+    rotation = (
+        torch.tensor(annotation["R"], dtype=torch.float64).reshape(3, 3).T * flip[:, None]
+    )
     translation = torch.tensor(annotation["T"], dtype=torch.float64).reshape(3) * flip
-    return Camera(torch.tensor(matrix, dtype=torch.float64), width, height), from_parts(rotation, translation)
+    return Camera(torch.tensor(matrix, dtype=torch.float64), width, height), from_parts(
+        rotation, translation
+    )
 
 
 def _path(root: Path, annotation: Mapping[str, Any], what: str, where: Path) -> Path:
@@ -94,7 +137,9 @@ def _path(root: Path, annotation: Mapping[str, Any], what: str, where: Path) -> 
 
 
 def _annotations(path: Path) -> Iterator[Any]:
-    """The items of a gzipped JSON list one by one, so that neither a large file nor a bomb fills the memory."""
+    """The items of a gzipped JSON list one by one, so that neither a large file nor a bomb fills
+    the memory.
+    """
     decode_next = json.JSONDecoder().raw_decode
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
@@ -116,4 +161,6 @@ def _annotations(path: Path) -> Iterator[Any]:
                 yield item
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        raise InvalidInput(f"{path}: not a gzipped JSON list of annotations ({reason})") from None
+        raise InvalidInput(
+            f"{path}: not a gzipped JSON list of annotations ({reason})"
+        ) from None

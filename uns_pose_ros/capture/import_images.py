@@ -16,7 +16,14 @@ from uns_pose_ros.core.types import Progress
 from uns_pose_ros.io.colmap import has_sparse, read_sparse
 from uns_pose_ros.io.images import ENDINGS, decode, sharpness
 
-_EXIF, _ORIENTATION, _FOCAL, _FOCAL_35, _PER_UNIT, _UNIT = 0x8769, 0x0112, 0x920A, 0xA405, 0xA20E, 0xA210
+_EXIF, _ORIENTATION, _FOCAL, _FOCAL_35, _PER_UNIT, _UNIT = (
+    0x8769,
+    0x0112,
+    0x920A,
+    0xA405,
+    0xA20E,
+    0xA210,
+)
 _DIAGONAL_35 = 43.267  # mm, of the film that "35 mm equivalent" means
 _MM = {2: 25.4, 3: 10.0, 4: 1.0}  # EXIF's units of resolution in mm
 
@@ -25,11 +32,18 @@ _log = logging.getLogger(__name__)
 
 def pictures_in(folder: Path) -> list[Path]:
     """Image files right in a folder, by name."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS and p.is_file() and p.name[0] != ".")
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in ENDINGS and p.is_file() and p.name[0] != "."
+    )
 
 
 def import_pictures(folder: Path, draft: Draft, progress: Progress) -> None:
-    """Photographs in the order of their names, turned upright by EXIF, all of one size; the focal length is EXIF's median."""
+    """Photographs in the order of their names, turned upright by EXIF, all of one size.
+
+    The focal length is EXIF's median.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # broken EXIF is as none
         _import_pictures(folder, draft, progress)
@@ -37,7 +51,12 @@ def import_pictures(folder: Path, draft: Draft, progress: Progress) -> None:
 
 def _import_pictures(folder: Path, draft: Draft, progress: Progress) -> None:
     paths = pictures_in(folder)[: draft.config.most]
-    scores, sizes, focals, reasons = dict[Path, float](), dict[Path, tuple[int, int]](), list[float](), list[str]()
+    scores, sizes, focals, reasons = (
+        dict[Path, float](),
+        dict[Path, tuple[int, int]](),
+        list[float](),
+        list[str](),
+    )
     for done, path in enumerate(paths, 1):
         try:
             image = decode(path, "image")
@@ -52,32 +71,46 @@ def _import_pictures(folder: Path, draft: Draft, progress: Progress) -> None:
         progress(f"reading {folder.name}", done, len(paths))
     size = Counter(sizes.values()).most_common(1)[0][0] if sizes else (0, 0)
     odd = [path for path in sizes if sizes[path] != size]
-    reasons += [f"{path}: {sizes[path][0]} x {sizes[path][1]} px, most have {size[0]} x {size[1]}" for path in odd]
+    reasons += [
+        f"{path}: {sizes[path][0]} x {sizes[path][1]} px, most have {size[0]} x {size[1]}"
+        for path in odd
+    ]
     good = [path for path in paths if sizes.get(path) == size]
     for reason in reasons:
         _log.warning("picture left out: %s", reason)
     if not good:
-        raise InvalidInput(f"{folder}: no usable picture" + (f"; {reasons[0]}" if reasons else ""))
+        raise InvalidInput(
+            f"{folder}: no usable picture" + (f"; {reasons[0]}" if reasons else "")
+        )
     names = numbered(sharpest([scores[path] for path in good], draft.config.frames))
-    camera, camera_from = draft.camera(*size, exif=float(np.median(focals)) if focals else None)
+    camera, camera_from = draft.camera(
+        *size, exif=float(np.median(focals)) if focals else None
+    )
     files = {}
     for index, name in names.items():
         path = good[index]
         image = decode(path, "image")
         turned = image.getexif().get(_ORIENTATION, 1) != 1
         original = path.read_bytes() if image.format == "JPEG" and not turned else None
-        draft.add(name, np.array(ImageOps.exif_transpose(image).convert("RGB")), camera, original)
+        draft.add(
+            name, np.array(ImageOps.exif_transpose(image).convert("RGB")), camera, original
+        )
         files[name] = path.name
         progress(f"writing {folder.name}", len(files), len(names))
     draft.finish(str(folder), camera_from, {"pictures_read": len(paths), "files": files})
 
 
 def exif_focal(image: Image.Image) -> float | None:
-    """Focal length in px as EXIF tells it: by the resolution in the focal plane, else by the 35 mm equivalent; else None."""
+    """Focal length in px as EXIF tells it.
+
+    By the resolution in the focal plane, else by the 35 mm equivalent; else None.
+    """
     tags = image.getexif().get_ifd(_EXIF)
     try:
         if _FOCAL in tags and _PER_UNIT in tags:
-            focal = float(tags[_FOCAL]) * float(tags[_PER_UNIT]) / _MM[int(tags.get(_UNIT, 2))]
+            focal = (
+                float(tags[_FOCAL]) * float(tags[_PER_UNIT]) / _MM[int(tags.get(_UNIT, 2))]
+            )
         else:
             focal = float(tags[_FOCAL_35]) * float(np.hypot(*image.size)) / _DIAGONAL_35
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
@@ -87,7 +120,9 @@ def exif_focal(image: Image.Image) -> float | None:
 
 
 def is_colmap(folder: Path) -> bool:
-    """Whether a folder holds images/ and a sparse model, in sparse/, in sparse/0 or beside images/."""
+    """Whether a folder holds images/ and a sparse model, in sparse/, in sparse/0 or beside
+    images/.
+    """
     return (folder / "images").is_dir() and _sparse_folder(folder) is not None
 
 
@@ -96,18 +131,36 @@ def _sparse_folder(folder: Path) -> Path | None:
 
 
 def import_colmap(folder: Path, draft: Draft, progress: Progress) -> None:
-    """The registered images of a COLMAP dataset under their own names, with masks where there are any, poses and points."""
+    """The registered images of a COLMAP dataset under their own names, with masks where there are
+    any, poses and points.
+    """
     place = _sparse_folder(folder)
     if place is None:
-        raise InvalidInput(f"{folder}: no COLMAP model; images/ and sparse/ with cameras and images are needed")
+        raise InvalidInput(
+            f"{folder}: no COLMAP model; images/ and sparse/ with cameras and images are needed"
+        )
     sparse = read_sparse(place)
-    missing = [image.name for image in sparse.images if not (folder / "images" / image.name).is_file()]
+    missing = [
+        image.name
+        for image in sparse.images
+        if not (folder / "images" / image.name).is_file()
+    ]
     if missing:
-        _log.warning("%s: %s named in the COLMAP model but not in images/", folder, shorten(missing))
-    there = [image for image in sparse.images if image.name not in missing][: draft.config.most]
+        _log.warning(
+            "%s: %s named in the COLMAP model but not in images/", folder, shorten(missing)
+        )
+    there = [image for image in sparse.images if image.name not in missing][
+        : draft.config.most
+    ]
     scores = []
     for done, one in enumerate(there, 1):
-        scores.append(sharpness(np.array(decode(folder / "images" / one.name, "image", draft=True).convert("L"))))
+        scores.append(
+            sharpness(
+                np.array(
+                    decode(folder / "images" / one.name, "image", draft=True).convert("L")
+                )
+            )
+        )
         progress(f"reading {folder.name}", done, len(there))
     for index in sharpest(scores, draft.config.frames):
         one = there[index]
@@ -115,9 +168,21 @@ def import_colmap(folder: Path, draft: Draft, progress: Progress) -> None:
         image, camera = decode(path, "image"), sparse.cameras[one.camera_id]
         if image.size != (camera.width, camera.height):
             wanted = f"{camera.width} x {camera.height}"
-            raise InvalidInput(f"{path}: {image.width} x {image.height} px, its camera in the COLMAP model has {wanted}")
+            raise InvalidInput(
+                f"{path}: {image.width} x {image.height} px, its camera in the COLMAP model "
+                f"has {wanted}"
+            )
         mask = folder / "masks" / f"{one.name}.png"
         pixels = np.array(decode(mask, "mask").convert("L")) if mask.exists() else None
-        draft.add(one.name, np.array(image.convert("RGB")), camera, path.read_bytes(), one.cam_from_obj, pixels)
-        progress(f"writing {folder.name}", len(draft.names), min(len(there), draft.config.frames))
+        draft.add(
+            one.name,
+            np.array(image.convert("RGB")),
+            camera,
+            path.read_bytes(),
+            one.cam_from_obj,
+            pixels,
+        )
+        progress(
+            f"writing {folder.name}", len(draft.names), min(len(there), draft.config.frames)
+        )
     draft.finish(str(folder), "colmap", {"pictures_read": len(there)}, sparse.points)

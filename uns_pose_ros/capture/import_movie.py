@@ -24,7 +24,10 @@ _log = logging.getLogger(__name__)
 
 
 def import_movie(path: Path, draft: Draft, progress: Progress) -> None:
-    """Two passes over the film: how sharp each picture is, then the sharpest of each window to disk."""
+    """Two passes over the film.
+
+    How sharp each picture is, then the sharpest of each window to disk.
+    """
     scores, claimed = [], _claimed(path)
     for image, _ in _pictures(path, draft.config.most):
         scores.append(sharpness(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)))
@@ -32,7 +35,12 @@ def import_movie(path: Path, draft: Draft, progress: Progress) -> None:
     if not scores:
         raise InvalidInput(f"{path}: not one picture can be read; {_VALID}")
     if len(scores) < 0.9 * claimed:
-        _log.warning("%s: %d of its %d pictures can be read, is it cut off?", path, len(scores), claimed)
+        _log.warning(
+            "%s: %d of its %d pictures can be read, is it cut off?",
+            path,
+            len(scores),
+            claimed,
+        )
     names = numbered(sharpest(scores, draft.config.frames))
     camera_from = ""
     for number, (image, stamp) in enumerate(_pictures(path, draft.config.most)):
@@ -58,17 +66,26 @@ def _pictures(path: Path, most: int) -> Iterator[tuple[np.ndarray, float]]:
             if not good:
                 return
             if count == most:
-                raise InvalidInput(f"{path}: longer than {most} pictures; cut it, or raise --most")
+                raise InvalidInput(
+                    f"{path}: longer than {most} pictures; cut it, or raise --most"
+                )
             shape = shape or image.shape
             if image.shape != shape:
-                raise InvalidInput(f"{path}: the size of its pictures changes; one size is valid")
+                raise InvalidInput(
+                    f"{path}: the size of its pictures changes; one size is valid"
+                )
             yield image, max(0.0, film.get(cv2.CAP_PROP_POS_MSEC) / 1000)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
-    """A film, turned upright by its rotation metadata; its decoder's own complaints are kept off the terminal."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, when the decoder is loaded
+    """A film, turned upright by its rotation metadata.
+
+    Its decoder's own complaints are kept off the terminal.
+    """
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_LOGLEVEL", "-8"
+    )  # read once, when the decoder is loaded
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     film = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
@@ -77,9 +94,15 @@ def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
         if not film.isOpened():
             raise InvalidInput(f"{path}: broken, cut off or of unknown format; {_VALID}")
         film.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        width, height = film.get(cv2.CAP_PROP_FRAME_WIDTH), film.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        width, height = (
+            film.get(cv2.CAP_PROP_FRAME_WIDTH),
+            film.get(cv2.CAP_PROP_FRAME_HEIGHT),
+        )
         if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
-            raise InvalidInput(f"{path}: pictures of {width:g} x {height:g} px; at most {_MAX_SIDE} px a side are read")
+            raise InvalidInput(
+                f"{path}: pictures of {width:g} x {height:g} px; at most {_MAX_SIDE} px a side "
+                "are read"
+            )
         yield film
     finally:
         film.release()

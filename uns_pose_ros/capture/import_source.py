@@ -1,4 +1,7 @@
-"""Make a video folder of what there is: a film, photographs, a bag, a COLMAP dataset, a CO3D sequence."""
+"""Make a video folder of what there is.
+
+A film, photographs, a bag, a COLMAP dataset, a CO3D sequence.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ from uns_pose_ros.io import artifacts, rosbag
 from uns_pose_ros.io.camera_json import camera_record
 
 _VALID = (
-    "valid are a film (mp4, mov), a rosbag2 recording (its folder, .mcap or .db3), a folder of photographs, "
-    "a COLMAP dataset (images/ and sparse/) and a CO3D sequence (its category's frame_annotations.jgz beside it)"
+    "valid are a film (mp4, mov), a rosbag2 recording (its folder, .mcap or .db3), a folder of "
+    "photographs, "
+    "a COLMAP dataset (images/ and sparse/) and a CO3D sequence (its category's "
+    "frame_annotations.jgz beside it)"
 )
 
 
@@ -27,10 +32,12 @@ def import_video(
     camera: Camera | None = None,
     progress: Progress | None = None,
 ) -> bool:
-    """Make the video folder `into` of a source. Returns whether it was made now; False: it was there already, just so.
+    """Make the video folder `into` of a source.
 
-    `into` appears whole or not at all: it is built beside its place and renamed. Raises InvalidInput where the source cannot be
-    used, and where `into` holds something else.
+    Returns whether it was made now; False: it was there already, just so.
+
+    `into` appears whole or not at all: it is built beside its place and renamed. Raises
+    InvalidInput where the source cannot be used, and where `into` holds something else.
     """
     kind = kind_of(source)
     made_from = _made_from(source, kind, config, camera)
@@ -38,7 +45,8 @@ def import_video(
         if _recorded(into) == made_from:
             return False
         raise InvalidInput(
-            f"{into}: exists already and was not made from {source} with these settings; delete it or take another name"
+            f"{into}: exists already and was not made from {source} with these settings; "
+            "delete it or take another name"
         )
     with finished(into) as staging:
         draft = Draft(staging, config, camera)
@@ -73,10 +81,26 @@ def kind_of(source: Path) -> str:
     raise InvalidInput(f"{source}: cannot be imported; {_VALID}")
 
 
-def _made_from(source: Path, kind: str, config: ImportConfig, camera: Camera | None) -> dict[str, Any]:
-    """What a video was made from, as JSON types: kind, settings, and every file of the source by size and time."""
-    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-    listing = [(path.relative_to(source.parent).as_posix(), (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
+def _made_from(
+    source: Path, kind: str, config: ImportConfig, camera: Camera | None
+) -> dict[str, Any]:
+    """What a video was made from, as JSON types.
+
+    Kind, settings, and every file of the source by size and time.
+    """
+    files = (
+        [source]
+        if source.is_file()
+        else sorted(path for path in source.rglob("*") if path.is_file())
+    )
+    listing = [
+        (
+            path.relative_to(source.parent).as_posix(),
+            (s := path.stat()).st_size,
+            s.st_mtime_ns,
+        )
+        for path in files
+    ]
     record = {
         "source": str(source),
         "kind": kind,

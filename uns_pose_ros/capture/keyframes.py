@@ -15,9 +15,15 @@ from uns_pose_ros.core.view_coverage import Orbit
 from uns_pose_ros.io.encoded_image import Photo
 from uns_pose_ros.io.images import LONGEST, Pixels, sharpness
 
-DARK, OVEREXPOSED, BLURRED, SEEN = "too dark", "overexposed", "blurred", "same view as before"  # reasons to leave one out
+DARK, OVEREXPOSED, BLURRED, SEEN = (
+    "too dark",
+    "overexposed",
+    "blurred",
+    "same view as before",
+)  # reasons to leave one out
 _FLOW_LONGEST = 160  # px, of the picture whose motion is measured
-_ALIKE = 0.5  # correlation of two pictures, one moved by the flow onto the other, below which the flow is a guess
+# correlation of two pictures, one moved by the flow onto the other, below which the flow is a guess
+_ALIKE = 0.5
 _FLAT = 2.0  # grey values, standard deviation of a picture that shows nothing
 _WHITE = 250  # grey values from here on hold no detail
 _BRIGHT_PART = 95  # percentile that says how bright a picture's bright parts are
@@ -33,13 +39,27 @@ def _between(default: float, low: float, high: float) -> Any:
 class KeyframeConfig:
     """When a picture is kept."""
 
-    sharpness: float = _between(0.5, 0.0, 1.0)  # of the recent pictures' median variance of the Laplacian; below: blurred
-    darkest: int = _between(40, 0, 255)  # grey value that 5 % of the pixels must reach, else the picture is too dark
-    clipped: float = _between(0.7, 0.0, 1.0)  # share of white pixels (grey 250 and more) above which it is overexposed
-    view_angle: float = _between(8.0, 0.0, 180.0)  # degrees about the object to every kept view, where poses are known
-    view_step: float = _between(0.1, 0.0, 100.0)  # m of camera motion that counts as much, until the object's place is known
-    view_zoom: float = _between(0.3, 0.0, 100.0)  # relative change of the distance that counts as much
-    view_shift: float = _between(0.04, 0.0, 1.0)  # of the longer side, mean optical flow since the last, without poses
+    sharpness: float = _between(
+        0.5, 0.0, 1.0
+    )  # of the recent pictures' median variance of the Laplacian; below: blurred
+    darkest: int = _between(
+        40, 0, 255
+    )  # grey value that 5 % of the pixels must reach, else the picture is too dark
+    clipped: float = _between(
+        0.7, 0.0, 1.0
+    )  # share of white pixels (grey 250 and more) above which it is overexposed
+    view_angle: float = _between(
+        8.0, 0.0, 180.0
+    )  # degrees about the object to every kept view, where poses are known
+    view_step: float = _between(
+        0.1, 0.0, 100.0
+    )  # m of camera motion that counts as much, until the object's place is known
+    view_zoom: float = _between(
+        0.3, 0.0, 100.0
+    )  # relative change of the distance that counts as much
+    view_shift: float = _between(
+        0.04, 0.0, 1.0
+    )  # of the longer side, mean optical flow since the last, without poses
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,28 +79,44 @@ def measure(photo: Photo) -> Look:
     factor = min(1.0, _FLOW_LONGEST / max(height, width))
     # optical flow needs some pixels in either direction
     size = max(16, round(width * factor)), max(16, round(height * factor))
-    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(
+        np.uint8, copy=False
+    )
     counts = np.bincount(small.ravel(), minlength=256)
     bright = float(np.searchsorted(np.cumsum(counts), _BRIGHT_PART / 100 * small.size))
     return Look(small, sharpness(grey), bright, float(counts[_WHITE:].sum() / small.size))
 
 
 def shift(before: Look, now: Look) -> float:
-    """Mean length of the optical flow between two pictures, in longer sides; infinite where no flow explains the change."""
+    """Mean length of the optical flow between two pictures, in longer sides.
+
+    Infinite where no flow explains the change.
+    """
     if before.small.shape != now.small.shape:
         return float("inf")
     dense: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow = dense.calc(before.small, now.small, None)
     height, width = now.small.shape
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    moved = cv2.remap(now.small, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = np.meshgrid(
+        np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    )
+    moved = cv2.remap(
+        now.small,
+        x + flow[..., 0],
+        y + flow[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     if _likeness(before.small, moved.astype(np.uint8, copy=False)) < _ALIKE:
         return float("inf")
     return float(np.hypot(flow[..., 0], flow[..., 1]).mean() / max(height, width))
 
 
 def _likeness(a: Pixels, b: Pixels) -> float:
-    """Correlation of two grey pictures, whatever their brightness and contrast; of two without any contrast 1."""
+    """Correlation of two grey pictures, whatever their brightness and contrast.
+
+    Of two without any contrast 1.
+    """
     contrast = float(a.std()), float(b.std())
     if min(contrast) < _FLAT:
         return float(max(contrast) < _FLAT)
@@ -88,9 +124,16 @@ def _likeness(a: Pixels, b: Pixels) -> float:
 
 
 class KeyframeChooser:
-    """Judges the pictures of one stream in their order. With poses a view must differ from all kept, else from the last."""
+    """Judges the pictures of one stream in their order.
 
-    def __init__(self, config: KeyframeConfig = KeyframeConfig(), views: Iterable[NDArray[np.float64]] = ()) -> None:
+    With poses a view must differ from all kept, else from the last.
+    """
+
+    def __init__(
+        self,
+        config: KeyframeConfig = KeyframeConfig(),
+        views: Iterable[NDArray[np.float64]] = (),
+    ) -> None:
         """views: cam_from_obj (4, 4) of pictures kept before."""
         self._config = config
         self.orbit = Orbit(views)
@@ -98,7 +141,10 @@ class KeyframeChooser:
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
     def fault(self, look: Look) -> str | None:
-        """Why a picture is not fit to be kept, None where it is; each picture once, for the next are compared with it."""
+        """Why a picture is not fit to be kept, None where it is.
+
+        Each picture once, for the next are compared with it.
+        """
         typical = float(np.median(self._recent)) if len(self._recent) >= _ENOUGH else 0.0
         if look.bright < self._config.darkest:
             return DARK
@@ -108,9 +154,17 @@ class KeyframeChooser:
         return BLURRED if look.sharpness < self._config.sharpness * typical else None
 
     def is_new(self, look: Look, cam_from_obj: NDArray[np.float64] | None = None) -> bool:
-        """Whether the picture shows something new; cam_from_obj (4, 4) where the camera's pose is known, lengths in m."""
+        """Whether the picture shows something new.
+
+        cam_from_obj (4, 4) where the camera's pose is known, lengths in m.
+        """
         if cam_from_obj is not None:
-            return self.orbit.is_new(cam_from_obj, self._config.view_angle, self._config.view_step, self._config.view_zoom)
+            return self.orbit.is_new(
+                cam_from_obj,
+                self._config.view_angle,
+                self._config.view_step,
+                self._config.view_zoom,
+            )
         return self._last is None or shift(self._last, look) >= self._config.view_shift
 
     def keep(self, look: Look, cam_from_obj: NDArray[np.float64] | None = None) -> None:

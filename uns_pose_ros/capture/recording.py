@@ -1,8 +1,9 @@
 """The crash-safe writer of a video folder: pictures one by one, with stamps, cameras and poses.
 
-A picture is whole on disk before its name is there. Its stamp, camera and pose are a line of a journal, which is on disk before
-that too; video.json and sparse/ are made from all lines now and then and at the end, when the journal goes. Whatever ends the
-process, the folder is a valid video, and opening it again brings back everything that was kept.
+A picture is whole on disk before its name is there. Its stamp, camera and pose are a line of a
+journal, which is on disk before that too; video.json and sparse/ are made from all lines now and
+then and at the end, when the journal goes. Whatever ends the process, the folder is a valid video,
+and opening it again brings back everything that was kept.
 """
 
 from __future__ import annotations
@@ -40,22 +41,35 @@ class Shot:
 
     stamp: int  # ns
     camera: Camera | None = None  # of the picture as it is stored; None: uncalibrated
-    info: Mapping[str, Any] | None = None  # the camera_info message it came from, as JSON types
+    info: Mapping[str, Any] | None = (
+        None  # the camera_info message it came from, as JSON types
+    )
     cam_from_obj: Tensor | None = None  # (4, 4) float64, rigid, m
 
 
 class Recording:
     """A video folder open for writing; one writer at a time, others are refused."""
 
-    def __init__(self, folder: Path, topics: Mapping[str, str], fixed_frame: str = "", keep_free: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        topics: Mapping[str, str],
+        fixed_frame: str = "",
+        keep_free: float = 0.0,
+    ) -> None:
         """Begin a video, or go on with a recording of the same fixed frame.
 
-        topics: where the pictures come from, for video.json; fixed_frame: the frame that poses are in, lengths in m,
-        "": no poses; keep_free: MB that stay free on the disk. Raises InvalidInput where the folder is something else or
-        somebody else's, OSError where it cannot be written.
+        topics: where the pictures come from, for video.json; fixed_frame: the frame that poses are
+        in, lengths in m, "": no poses; keep_free: MB that stay free on the disk. Raises
+        InvalidInput where the folder is something else or somebody else's, OSError where it cannot
+        be written.
         """
         self.folder, self._keep_free = folder, keep_free
-        self._record: dict[str, Any] = {"metric": bool(fixed_frame), "fixed_frame": fixed_frame, "topics": dict(topics)}
+        self._record: dict[str, Any] = {
+            "metric": bool(fixed_frame),
+            "fixed_frame": fixed_frame,
+            "topics": dict(topics),
+        }
         self._record["recorder"] = f"uns_pose_ros {uns_pose_ros.__version__}"
         self._check(folder)
         (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -64,16 +78,22 @@ class Recording:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._journal.close()
-            raise InvalidInput(f"{folder}: another recorder is writing to it; choose another folder") from None
+            raise InvalidInput(
+                f"{folder}: another recorder is writing to it; choose another folder"
+            ) from None
         try:
             self.shots = _kept(folder, self._journal)
             for place in (folder, folder / "images", folder / "depth", folder / "sparse"):
                 for rest in place.glob(".*.tmp"):  # of a process that was killed
                     rest.unlink()
             for path in (folder / "depth").glob("*.png"):
-                if not (folder / "images" / path.stem).exists():  # killed before its picture had its name
+                if not (
+                    folder / "images" / path.stem
+                ).exists():  # killed before its picture had its name
                     path.unlink()
-            self._next = 1 + max((_number(path) for path in (folder / "images").iterdir()), default=0)
+            self._next = 1 + max(
+                (_number(path) for path in (folder / "images").iterdir()), default=0
+            )
             self.save()
         except Exception:
             self._journal.close()
@@ -82,29 +102,41 @@ class Recording:
     def _check(self, folder: Path) -> None:
         if not (folder / "video.json").exists() and not (folder / JOURNAL).exists():
             if (folder / "images").is_dir() and any((folder / "images").iterdir()):
-                raise InvalidInput(f"{folder}: a video that no recorder made is there; choose another folder")
+                raise InvalidInput(
+                    f"{folder}: a video that no recorder made is there; choose another folder"
+                )
             return
         if not (folder / "video.json").exists():
             return
         record = read_json(folder / "video.json")
         if not isinstance(record, dict) or "recorder" not in record:
-            raise InvalidInput(f"{folder}: a video that no recorder made is there; choose another folder")
+            raise InvalidInput(
+                f"{folder}: a video that no recorder made is there; choose another folder"
+            )
         before, now = record.get("fixed_frame", ""), self._record["fixed_frame"]
         if record.get("frames") and before != now:
             known = [f"in '{frame}'" if frame else "unknown" for frame in (before, now)]
-            raise InvalidInput(f"{folder}: its poses are {known[0]}, those to come {known[1]}; choose another folder")
+            raise InvalidInput(
+                f"{folder}: its poses are {known[0]}, those to come {known[1]}; choose another "
+                "folder"
+            )
 
     def __len__(self) -> int:
         return len(self.shots)
 
     def add(self, data: bytes, ending: str, shot: Shot, depth: bytes | None = None) -> str:
-        """Write a picture file and what is known of it; returns its name. OSError where that fails: nothing of it stays.
+        """Write a picture file and what is known of it; returns its name.
+
+        OSError where that fails: nothing of it stays.
 
         depth: the PNG file of its depth, which is there before the picture has its name.
         """
         free = (shutil.disk_usage(self.folder).free - len(data) - len(depth or b"")) / 1e6
         if self._keep_free > max(free, 0):
-            raise OSError(errno.ENOSPC, f"only {free:.0f} MB would stay free, keep_free is {self._keep_free:.0f} MB")
+            raise OSError(
+                errno.ENOSPC,
+                f"only {free:.0f} MB would stay free, keep_free is {self._keep_free:.0f} MB",
+            )
         name = f"{self._next:06d}{ending}"
         end = self._journal.seek(0, os.SEEK_END)
         try:
@@ -128,7 +160,9 @@ class Recording:
         return name
 
     def settle(self) -> None:
-        """Make sparse/ and video.json if they are behind and it is not too soon after the last time; called now and then."""
+        """Make sparse/ and video.json if they are behind and it is not too soon after the last
+        time; called now and then.
+        """
         if not self._listed and time.monotonic() - self._saved > self._pause:
             self.save()
 
@@ -146,10 +180,15 @@ class Recording:
                 used[len(cameras)] = shot.camera
                 posed.append(SparseImage(name, len(cameras), shot.cam_from_obj))
         if posed:
-            write_sparse(self.folder / "sparse", used, posed, torch.zeros(0, 3, dtype=torch.float64))
+            write_sparse(
+                self.folder / "sparse", used, posed, torch.zeros(0, 3, dtype=torch.float64)
+            )
         record = {**self._record, "frames": len(self.shots), "cameras": cameras}
         if len(cameras) == 1 and cameras[0]["K"] is not None:
-            record["camera"] = {**{key: cameras[0][key] for key in ("K", "D", "width", "height")}, "from": "camera_info"}
+            record["camera"] = {
+                **{key: cameras[0][key] for key in ("K", "D", "width", "height")},
+                "from": "camera_info",
+            }
         record["stamps"] = {name: shot.stamp / 1e9 for name, shot in self.shots.items()}
         record["stamps_ns"] = {name: shot.stamp for name, shot in self.shots.items()}
         write_json(self.folder / "video.json", record)
@@ -157,11 +196,19 @@ class Recording:
         self._pause = max(_LAZY, (self._saved - began) / _SHARE)
 
     def close(self) -> None:
-        """Finish the folder; one without a picture is removed. OSError where that fails: all kept stays, to be opened again."""
+        """Finish the folder; one without a picture is removed.
+
+        OSError where that fails: all kept stays, to be opened again.
+        """
         try:
             if self.shots:
                 self.save()
-                for name in ("video.json", "sparse/cameras.txt", "sparse/points3D.txt", "sparse/images.txt"):
+                for name in (
+                    "video.json",
+                    "sparse/cameras.txt",
+                    "sparse/points3D.txt",
+                    "sparse/images.txt",
+                ):
                     _to_disk(self.folder / name)
                 (self.folder / JOURNAL).unlink()
             else:
@@ -191,26 +238,44 @@ def recover(category: Path) -> list[str]:
         try:
             record = read_json(folder / "video.json")
             Recording(folder, record["topics"], record["fixed_frame"]).close()
-        except (InvalidInput, OSError, KeyError, TypeError):  # being written, or not to be written: whoever opens it is told
+        except (
+            InvalidInput,
+            OSError,
+            KeyError,
+            TypeError,
+        ):  # being written, or not to be written: whoever opens it is told
             continue
         found.append(folder.name)
     return found
 
 
 def _kept(folder: Path, journal: BinaryIO) -> dict[str, Shot]:
-    """Everything known of the pictures that are there: from video.json and sparse/, and from the journal, which is newer."""
+    """Everything known of the pictures that are there.
+
+    From video.json and sparse/, and from the journal, which is newer.
+    """
     shots: dict[str, Shot] = {}
     path = folder / "video.json"
     try:
         record = read_json(path) if path.exists() else {"stamps_ns": {}, "cameras": []}
         sparse = read_sparse(folder / "sparse") if has_sparse(folder / "sparse") else None
-        poses = {image.name: image.cam_from_obj for image in sparse.images} if sparse is not None else {}
+        poses = (
+            {image.name: image.cam_from_obj for image in sparse.images}
+            if sparse is not None
+            else {}
+        )
         for name, stamp in record["stamps_ns"].items():
             camera = [camera for camera in record["cameras"] if camera["first"] <= name][-1]
             shots[name] = _shot(stamp, camera, poses.get(name))
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
-        raise InvalidInput(f"{path}: not as a recorder writes it ({reason}); choose another folder") from None
+        reason = (
+            f"{error} is missing"
+            if isinstance(error, KeyError)
+            else str(error).splitlines()[0]
+        )
+        raise InvalidInput(
+            f"{path}: not as a recorder writes it ({reason}); choose another folder"
+        ) from None
     journal.seek(0)
     text = journal.read()
     if text and not text.endswith(b"\n"):
@@ -221,21 +286,42 @@ def _kept(folder: Path, journal: BinaryIO) -> dict[str, Shot]:
             pose = frame["cam_from_obj"]
             pose = None if pose is None else torch.tensor(pose, dtype=torch.float64)
             shots[frame["name"]] = _shot(frame["stamp"], frame["camera"], pose)
-        except (KeyError, TypeError, ValueError, RuntimeError):  # torn: its picture never got its name
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ):  # torn: its picture never got its name
             continue
-    return {name: shots[name] for name in sorted(shots) if (folder / "images" / name).is_file()}
+    return {
+        name: shots[name] for name in sorted(shots) if (folder / "images" / name).is_file()
+    }
 
 
 def _line(name: str, shot: Shot) -> bytes:
     """The journal's line of a picture."""
     pose = None if shot.cam_from_obj is None else shot.cam_from_obj.tolist()
-    record = {"name": name, "stamp": shot.stamp, "camera": _camera_record(shot), "cam_from_obj": pose}
+    record = {
+        "name": name,
+        "stamp": shot.stamp,
+        "camera": _camera_record(shot),
+        "cam_from_obj": pose,
+    }
     return (json.dumps(record) + "\n").encode()
 
 
 def _camera_record(shot: Shot) -> dict[str, Any]:
-    """A picture's camera as JSON: K and D of the picture as it is stored, K null where uncalibrated; and its message."""
-    record: dict[str, Any] = {"K": None, "D": [], "width": None, "height": None, "camera_info": shot.info}
+    """A picture's camera as JSON.
+
+    K and D of the picture as it is stored, K null where uncalibrated; and its message.
+    """
+    record: dict[str, Any] = {
+        "K": None,
+        "D": [],
+        "width": None,
+        "height": None,
+        "camera_info": shot.info,
+    }
     if shot.camera is not None:
         camera = shot.camera
         record |= {"K": camera.matrix.flatten().tolist(), "D": camera.distortion.tolist()}
@@ -248,7 +334,12 @@ def _shot(stamp: int, record: Mapping[str, Any], pose: Tensor | None) -> Shot:
     camera = None
     if record["K"] is not None:
         matrix = torch.tensor(record["K"], dtype=torch.float64).reshape(3, 3)
-        camera = Camera(matrix, record["width"], record["height"], torch.tensor(record["D"], dtype=torch.float64))
+        camera = Camera(
+            matrix,
+            record["width"],
+            record["height"],
+            torch.tensor(record["D"], dtype=torch.float64),
+        )
     return Shot(int(stamp), camera, record["camera_info"], pose)
 
 

@@ -1,7 +1,7 @@
 """A video folder in the making: what every import needs to write one, whole or not at all.
 
-Frames go to disk as they come, so that a long recording never lies in memory; the small files that make the folder a video come
-last, and `finished` renames it to its place.
+Frames go to disk as they come, so that a long recording never lies in memory; the small files that
+make the folder a video come last, and `finished` renames it to its place.
 """
 
 from __future__ import annotations
@@ -38,24 +38,40 @@ _log = logging.getLogger(__name__)
 class ImportConfig:
     """Which pictures of a source become frames, and how large."""
 
-    frames: int = 40  # at most; of each of so many windows of a longer source the sharpest picture is taken
+    # at most; of each of so many windows of a longer source the sharpest picture is taken
+    frames: int = 40
     longest: int = 1920  # px, longer side above which pictures are shrunk
     quality: int = 95  # of JPEG files where pictures cannot be copied as they are
     most: int = 36_000  # pictures that are read of one source, 20 minutes at 30 Hz
     focal: float | None = None  # px at the source's size, where nothing better is known
     image_topic: str | None = None  # bags; not needed where there is one topic with images
-    camera_info_topic: str | None = None  # bags; default: camera_info beside the image topic
-    fixed_frame: str | None = None  # bags: the frame in which the object stands, such as odom; poses come from /tf
-    depth_topic: str | None = None  # bags: depth aligned to the pictures, kept where it has their stamps
+    camera_info_topic: str | None = (
+        None  # bags; default: camera_info beside the image topic
+    )
+    fixed_frame: str | None = (
+        None  # bags: the frame in which the object stands, such as odom; poses come from /tf
+    )
+    depth_topic: str | None = (
+        None  # bags: depth aligned to the pictures, kept where it has their stamps
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (("frames", MIN_FRAMES), ("longest", 32), ("quality", 1), ("most", MIN_FRAMES)):
+        for name, least in (
+            ("frames", MIN_FRAMES),
+            ("longest", 32),
+            ("quality", 1),
+            ("most", MIN_FRAMES),
+        ):
             if getattr(self, name) < least:
-                raise InvalidInput(f"{name} {getattr(self, name)}: at least {least} is valid")
+                raise InvalidInput(
+                    f"{name} {getattr(self, name)}: at least {least} is valid"
+                )
         if self.quality > 100:
             raise InvalidInput(f"quality {self.quality}: 1 to 100 is valid")
         if self.focal is not None and not 0 < self.focal < 1e6:
-            raise InvalidInput(f"focal {self.focal}: a focal length in px is valid, such as 1000")
+            raise InvalidInput(
+                f"focal {self.focal}: a focal length in px is valid, such as 1000"
+            )
 
 
 @dataclass
@@ -71,8 +87,13 @@ class Draft:
     _poses: list[Tensor] = field(default_factory=list)
     _stamps: dict[str, float] = field(default_factory=dict)
 
-    def camera(self, width: int, height: int, info: Camera | None = None, exif: float | None = None) -> tuple[Camera, str]:
-        """The camera of pictures of width x height px, and where it is from: the user, camera_info, EXIF (px), a guess."""
+    def camera(
+        self, width: int, height: int, info: Camera | None = None, exif: float | None = None
+    ) -> tuple[Camera, str]:
+        """The camera of pictures of width x height px, and where it is from.
+
+        The user, camera_info, EXIF (px), a guess.
+        """
         if self.given is not None:
             return fitted(self.given, width, height), "given"
         if self.config.focal is not None:
@@ -101,11 +122,22 @@ class Draft:
         scale = min(1.0, self.config.longest / max(height, width))
         if scale < 1:
             width, height = max(1, round(scale * width)), max(1, round(scale * height))
-            image, original = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), None
-            mask = None if mask is None else cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+            image, original = (
+                cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA),
+                None,
+            )
+            mask = (
+                None
+                if mask is None
+                else cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+            )
         path = self.folder / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_encoded(image, path.suffix, self.config.quality) if original is None else original)
+        path.write_bytes(
+            _encoded(image, path.suffix, self.config.quality)
+            if original is None
+            else original
+        )
         if mask is not None:
             target = self.folder / "masks" / f"{name}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,27 +155,50 @@ class Draft:
         size = (camera.width, camera.height)
         path = path_of(self.folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST).astype(np.uint16, copy=False)))
+        path.write_bytes(
+            encoded(
+                cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST).astype(
+                    np.uint16, copy=False
+                )
+            )
+        )
 
     def _camera_index(self, camera: Camera) -> int:
         for index, other in enumerate(self._cameras):
             same = (other.width, other.height) == (camera.width, camera.height)
-            if same and torch.equal(other.matrix, camera.matrix) and torch.equal(other.distortion, camera.distortion):
+            if (
+                same
+                and torch.equal(other.matrix, camera.matrix)
+                and torch.equal(other.distortion, camera.distortion)
+            ):
                 return index
         self._cameras.append(camera)
         return len(self._cameras) - 1
 
-    def finish(self, source: str, camera_from: str, record: Mapping[str, Any], points: Tensor | None = None) -> None:
+    def finish(
+        self,
+        source: str,
+        camera_from: str,
+        record: Mapping[str, Any],
+        points: Tensor | None = None,
+    ) -> None:
         """Write sparse/ where every frame has its pose, and video.json."""
         if len(self.names) < MIN_FRAMES:
-            raise InvalidInput(f"{source}: {len(self.names)} usable pictures, at least {MIN_FRAMES} are needed")
+            raise InvalidInput(
+                f"{source}: {len(self.names)} usable pictures, at least {MIN_FRAMES} are needed"
+            )
         if self._poses:
             if len(self._poses) != len(self.names):
                 raise ValueError(f"{len(self._poses)} poses for {len(self.names)} frames")
             rows = zip(self.names, self._index, self._poses, strict=True)
             images = [SparseImage(name, index + 1, pose) for name, index, pose in rows]
             cameras = dict(enumerate(self._cameras, 1))
-            write_sparse(self.folder / "sparse", cameras, images, torch.zeros(0, 3).double() if points is None else points)
+            write_sparse(
+                self.folder / "sparse",
+                cameras,
+                images,
+                torch.zeros(0, 3).double() if points is None else points,
+            )
         common: dict[str, Any] = {"metric": False, "frames": len(self.names)}
         if len(self._cameras) == 1:
             common["camera"] = {**camera_record(self._cameras[0]), "from": camera_from}
@@ -152,13 +207,16 @@ class Draft:
         write_json(self.folder / RECORD, {**common, **record})
         if camera_from == "guessed":
             _log.warning(
-                "%s: no focal length known, a view of 60° is assumed; --camera K.json or --focal PX says better", source
+                "%s: no focal length known, a view of 60° is assumed; --camera K.json or "
+                "--focal PX says better",
+                source,
             )
 
 
 @contextmanager
 def finished(into: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `into` that takes its place when the block ends well, and vanishes when it does not.
+    """Yield an empty folder beside `into` that takes its place when the block ends well, and
+    vanishes when it does not.
 
     What a killed process left there is cleared away first.
     """
@@ -178,8 +236,13 @@ def finished(into: Path) -> Iterator[Path]:
 
 
 def sharpest(scores: Sequence[float], count: int) -> list[int]:
-    """Indices, ascending, of the highest score in each of `count` windows of equal length; all where there are no more."""
-    windows = np.array_split(np.arange(len(scores)), min(count, len(scores))) if scores else []
+    """Indices, ascending, of the highest score in each of `count` windows of equal length.
+
+    All where there are no more.
+    """
+    windows = (
+        np.array_split(np.arange(len(scores)), min(count, len(scores))) if scores else []
+    )
     return [int(max(window, key=lambda k: scores[k])) for window in windows]
 
 
@@ -196,5 +259,7 @@ def _with_focal(focal: float, width: int, height: int) -> Camera:
 def _encoded(image: np.ndarray, suffix: str, quality: int) -> bytes:
     """The file of a picture, RGB or grey."""
     pixels = image[..., ::-1] if image.ndim == 3 else image
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
+    options = (
+        [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
+    )
     return bytes(cv2.imencode(suffix, np.ascontiguousarray(pixels), options)[1].tobytes())

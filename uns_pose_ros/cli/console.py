@@ -22,7 +22,10 @@ _PERIOD = 0.1  # s between two bars
 
 @contextmanager
 def progress_bar() -> Iterator[types.Progress]:
-    """Yield the callback that shows what is being done as one bar on stderr; it shows nothing where that is no terminal."""
+    """Yield the callback that shows what is being done as one bar on stderr.
+
+    It shows nothing where that is no terminal.
+    """
     current, begun, due = "", 0.0, 0.0
 
     def show(what: str, done: int, total: int) -> None:
@@ -32,7 +35,9 @@ def progress_bar() -> Iterator[types.Progress]:
             current, begun, due = what, now, 0.0
         if now >= due or done >= total:
             due = now + _PERIOD
-            line = _bar(what, done, total, now - begun)[: shutil.get_terminal_size().columns - 1]
+            line = _bar(what, done, total, now - begun)[
+                : shutil.get_terminal_size().columns - 1
+            ]
             # the cursor goes back, so that whatever is written next takes the bar's place
             print(f"{line}{_CLEAR}\r", end="", file=sys.stderr, flush=True)
 
@@ -45,10 +50,17 @@ def progress_bar() -> Iterator[types.Progress]:
 
 
 def _bar(what: str, done: int, total: int, seconds: float) -> str:
-    """One line: how much is done, the time since the first of it, and the time left as far as that tells."""
+    """One line.
+
+    How much is done, the time since the first of it, and the time left as far as that tells.
+    """
     share = min(1.0, done / total) if total > 0 else 0.0
     bar = ("━" * round(_BAR * share)).ljust(_BAR, "─")
-    left = f", {_clock(seconds * (total - done) / done)} left" if 0 < done < total and seconds > 0 else ""
+    left = (
+        f", {_clock(seconds * (total - done) / done)} left"
+        if 0 < done < total and seconds > 0
+        else ""
+    )
     return f"{what} {bar} {done}/{total} {_clock(seconds)}{left}"
 
 
@@ -68,7 +80,11 @@ def warn_on_stderr() -> None:
 
 
 def emit(record: Any, text: str, to: str | None) -> None:
-    """Print `text`; with `to` a file write the record there as JSON too, with `to` "-" print the JSON and nothing else."""
+    """Print `text`.
+
+    With `to` a file write the record there as JSON too, with `to` "-" print the JSON and nothing
+    else.
+    """
     if to == "-":
         print(json.dumps(artifacts.plain(record), indent=1, allow_nan=False))
         return
@@ -81,11 +97,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lines of columns under a header: words to the left, figures to the right."""
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
-    figures = [bool(rows) and all(row[k][:1] in "0123456789-–" for row in rows) for k in range(len(header))]
+    figures = [
+        bool(rows) and all(row[k][:1] in "0123456789-–" for row in rows)
+        for k in range(len(header))
+    ]
 
     def padded(line: Sequence[str]) -> str:
         cells = zip(line, widths, figures, strict=True)
-        return "  ".join(cell.rjust(w) if right else cell.ljust(w) for cell, w, right in cells).rstrip()
+        return "  ".join(
+            cell.rjust(w) if right else cell.ljust(w) for cell, w, right in cells
+        ).rstrip()
 
     return "\n".join(map(padded, lines))
 

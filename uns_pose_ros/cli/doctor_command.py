@@ -21,34 +21,67 @@ from uns_pose_ros.io import artifacts
 _CORE = ("torch", "numpy", "scipy", "cv2", "PIL", "safetensors", "tyro")
 _ROS = ("rclpy", "tf2_msgs", "vision_msgs")
 _SFM = ("pycolmap",)
-_PIPELINE = ("skimage", "fast_simplification", "trimesh", "matplotlib", "onnxruntime", "rosbags")
-_HEADER = ("video", "pictures", "blurred", "posed", "around °", "masks' fit", "", "what is wrong", "what to do")
+_PIPELINE = (
+    "skimage",
+    "fast_simplification",
+    "trimesh",
+    "matplotlib",
+    "onnxruntime",
+    "rosbags",
+)
+_HEADER = (
+    "video",
+    "pictures",
+    "blurred",
+    "posed",
+    "around °",
+    "masks' fit",
+    "",
+    "what is wrong",
+    "what to do",
+)
 MEND = 1  # exit code where a video must be mended
 
 Category = Annotated[
-    Positional[Path | None], arg(metavar="[CATEGORY]", help="folder with one subfolder a video; without: this machine")
+    Positional[Path | None],
+    arg(
+        metavar="[CATEGORY]",
+        help="folder with one subfolder a video; without: this machine",
+    ),
 ]
 
 
 def doctor(category: Category = None, videos: Videos = None, json: Json = None) -> int:
-    """Say what is wrong with the videos of a category and what to do about it; without one, what this machine has and lacks.
+    """Say what is wrong with the videos of a category and what to do about it.
 
-    Nothing is changed, fetched or found: what `reconstruct` finds by itself is not missing. A line that says "mend" ends the
-    command with exit code 1; "look": it could be better. masks' fit: overlap of masks and silhouettes of their hull, 0 to 1.
+    Without one, what this machine has and lacks.
+
+    Nothing is changed, fetched or found: what `reconstruct` finds by itself is not missing. A line
+    that says "mend" ends the command with exit code 1; "look": it could be better. masks' fit:
+    overlap of masks and silhouettes of their hull, 0 to 1.
     """
     if category is None:
         _machine(json)
         return 0
-    from uns_pose_ros.reporting import capture_check as doctors  # needs the pipeline's packages
+    from uns_pose_ros.reporting import (
+        capture_check as doctors,
+    )  # needs the pipeline's packages
 
     with progress_bar() as progress:
         found = doctors.examine_category(category, videos, progress=progress)
     rows = []
     for one in found:
-        counts = [str(value) if value is not None else "–" for value in (one.pictures or None, one.blurred, one.posed)]
+        counts = [
+            str(value) if value is not None else "–"
+            for value in (one.pictures or None, one.blurred, one.posed)
+        ]
         first = [one.name, *counts, figure(one.covered_deg, 0), figure(one.fit, 2)]
         for finding in one.findings or [None]:
-            said = ["ok", "", ""] if finding is None else ["mend" if finding.mend else "look", finding.what, finding.remedy]
+            said = (
+                ["ok", "", ""]
+                if finding is None
+                else ["mend" if finding.mend else "look", finding.what, finding.remedy]
+            )
             rows.append([*first, *said])
             first = [""] * len(first)
     mend = [one.name for one in found if one.mend]
@@ -67,7 +100,9 @@ def _machine(json: str | None) -> None:
     }
     cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
     absent = [name for name, one in weights_record().items() if not one["intact"]]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
     record = {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -88,8 +123,15 @@ def _machine(json: str | None) -> None:
     ]
     for job, lacks in missing.items():
         fix = remedy.get(job, "source a ROS 2 installation, or see the README")
-        lines.append(f"{job}: " + (f"lacks {', '.join(lacks)} ({fix})" if lacks else "all packages are here"))
-    lines.append(f"weights: {', '.join(absent)} missing: uns-pose weights" if absent else "weights: all are here")
+        lines.append(
+            f"{job}: "
+            + (f"lacks {', '.join(lacks)} ({fix})" if lacks else "all packages are here")
+        )
+    lines.append(
+        f"weights: {', '.join(absent)} missing: uns-pose weights"
+        if absent
+        else "weights: all are here"
+    )
     emit(record, "\n".join(lines), json)
 
 

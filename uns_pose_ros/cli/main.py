@@ -1,4 +1,6 @@
-"""The command line `uns-pose`: finds the command, runs it, turns bad input into one line and exit code 2.
+"""The command line `uns-pose`.
+
+Finds the command, runs it, turns bad input into one line and exit code 2.
 
 Nothing heavy is imported before a command is chosen, so that help and usage errors come at once.
 """
@@ -14,7 +16,11 @@ import uns_pose_ros
 
 # command: module and function, what it does
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "run": ("pipeline_commands", "run", "find poses and masks, reconstruct, align and train; goes on where it was stopped"),
+    "run": (
+        "pipeline_commands",
+        "run",
+        "find poses and masks, reconstruct, align and train; goes on where it was stopped",
+    ),
     "import": (
         "video_commands",
         "import_",
@@ -26,12 +32,36 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "reconstruct",
         "make a mesh with features of each video, poses and masks first if need be",
     ),
-    "align": ("pipeline_commands", "align", "bring the videos of a category to one canonical frame"),
-    "train": ("pipeline_commands", "train", "train a model on the aligned videos of a category"),
-    "report": ("report_command", "report", "write one HTML page with meshes, confidences, estimates and accuracies"),
-    "estimate": ("model_commands", "estimate", "estimate the poses of a category's objects in images"),
-    "export": ("export_command", "export", "write the backbone as an ONNX file for other runtimes"),
-    "evaluate alignment": ("model_commands", "evaluate_alignment", "compare an alignment with labels"),
+    "align": (
+        "pipeline_commands",
+        "align",
+        "bring the videos of a category to one canonical frame",
+    ),
+    "train": (
+        "pipeline_commands",
+        "train",
+        "train a model on the aligned videos of a category",
+    ),
+    "report": (
+        "report_command",
+        "report",
+        "write one HTML page with meshes, confidences, estimates and accuracies",
+    ),
+    "estimate": (
+        "model_commands",
+        "estimate",
+        "estimate the poses of a category's objects in images",
+    ),
+    "export": (
+        "export_command",
+        "export",
+        "write the backbone as an ONNX file for other runtimes",
+    ),
+    "evaluate alignment": (
+        "model_commands",
+        "evaluate_alignment",
+        "compare an alignment with labels",
+    ),
     "evaluate pose": (
         "model_commands",
         "evaluate_pose",
@@ -42,10 +72,26 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "evaluate_bag",
         "estimate every picture of a recorded bag; accuracy, time, jitter, losses",
     ),
-    "view": ("view_commands", "view", "show a bag or photographs with the poses found in them as a 3D scene in a browser"),
-    "view live": ("view_commands", "view_live", "show what a running estimator node finds in a browser"),
-    "weights": ("model_commands", "weights", "show the pretrained weights and fetch the missing ones"),
-    "doctor": ("doctor_command", "doctor", "say what is wrong with a category's videos, or what this machine lacks"),
+    "view": (
+        "view_commands",
+        "view",
+        "show a bag or photographs with the poses found in them as a 3D scene in a browser",
+    ),
+    "view live": (
+        "view_commands",
+        "view_live",
+        "show what a running estimator node finds in a browser",
+    ),
+    "weights": (
+        "model_commands",
+        "weights",
+        "show the pretrained weights and fetch the missing ones",
+    ),
+    "doctor": (
+        "doctor_command",
+        "doctor",
+        "say what is wrong with a category's videos, or what this machine lacks",
+    ),
 }
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _INSTALL = 'python3 -m pip install "uns_pose_ros[{extra}]"'
@@ -69,12 +115,17 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
     if words[:1] == ["--version"]:
         print(uns_pose_ros.__version__)
         return DONE
-    name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None)
+    name = next(
+        (n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None
+    )
     if name is not None:
         try:
             return _run(name, words[len(name.split()) :])
         except KeyboardInterrupt:
-            print(f"uns-pose {name}: stopped; what was finished is kept, the same command goes on", file=sys.stderr)
+            print(
+                f"uns-pose {name}: stopped; what was finished is kept, the same command goes on",
+                file=sys.stderr,
+            )
             return INTERRUPTED
     asked = [word for word in words if word not in ("-h", "--help")]
     group = {n: c for n, c in COMMANDS.items() if asked and n.split()[0] == asked[0]}
@@ -82,15 +133,24 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
     if wants_help and (group or not asked):
         print(usage(group or COMMANDS))
         return DONE
-    what = f"{' '.join(asked[:2] if group else asked[:1])!r} is no command" if asked else "a command is needed"
-    print(f"uns-pose: {what}; {', '.join(group or COMMANDS)} are valid (uns-pose --help)", file=sys.stderr)
+    what = (
+        f"{' '.join(asked[:2] if group else asked[:1])!r} is no command"
+        if asked
+        else "a command is needed"
+    )
+    print(
+        f"uns-pose: {what}; {', '.join(group or COMMANDS)} are valid (uns-pose --help)",
+        file=sys.stderr,
+    )
     return BAD_INPUT
 
 
 def usage(commands: dict[str, tuple[str, str, str]]) -> str:
     """The help that lists commands."""
     width = max(len(name) for name in commands)
-    lines = [f"  {name.ljust(width)}  {summary}" for name, (_, _, summary) in commands.items()]
+    lines = [
+        f"  {name.ljust(width)}  {summary}" for name, (_, _, summary) in commands.items()
+    ]
     return "\n".join(
         [
             "usage: uns-pose COMMAND …",
@@ -100,7 +160,8 @@ def usage(commands: dict[str, tuple[str, str, str]]) -> str:
             *lines,
             "",
             "uns-pose COMMAND --help lists a command's settings with their units and defaults.",
-            "Exit codes: 0 done, 2 bad usage or bad input, 1 a fault of ours, or `doctor` found what must be mended.",
+            "Exit codes: 0 done, 2 bad usage or bad input, 1 a fault of ours, or `doctor` "
+            "found what must be mended.",
         ]
     )
 
@@ -123,7 +184,10 @@ def _run(name: str, words: Sequence[str]) -> int:
         if (error.name or "").split(".")[0] == uns_pose_ros.__name__:
             raise
         fix = _INSTALL.format(extra=_EXTRAS.get(error.name or "", "pipeline"))
-        print(f"uns-pose {name}: the Python package {error.name} is missing: {fix}", file=sys.stderr)
+        print(
+            f"uns-pose {name}: the Python package {error.name} is missing: {fix}",
+            file=sys.stderr,
+        )
         return BAD_INPUT
 
 
@@ -131,7 +195,12 @@ def _joined(words: Sequence[str]) -> list[str]:
     """The words with `--up -y` as `--up=-y`, else -y would be taken for an option."""
     joined = list[str]()
     for word in words:
-        if word in ("-x", "-y", "-z") and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+        if (
+            word in ("-x", "-y", "-z")
+            and joined
+            and joined[-1].startswith("--")
+            and "=" not in joined[-1]
+        ):
             joined[-1] += f"={word}"
         else:
             joined.append(word)

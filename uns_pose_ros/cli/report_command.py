@@ -22,41 +22,79 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.pipeline import stages
-from uns_pose_ros.reporting.category_report import Contents, shots_of, thinned, unlabelled, write_report
+from uns_pose_ros.reporting.category_report import (
+    Contents,
+    shots_of,
+    thinned,
+    unlabelled,
+    write_report,
+)
 from uns_pose_ros.reporting.video_summary import VideoFacts, facts_of
 
 PAGE = "report.html"
-_TRAINED = 4  # videos, and images of each, that are estimated where the model was trained on all
+_TRAINED = (
+    4  # videos, and images of each, that are estimated where the model was trained on all
+)
 
 
 def report(
     category: Category,
     videos: Videos = None,
-    labels: Annotated[Path | None, arg(metavar="FILE", help="default: CATEGORY/labels.json where it exists")] = None,
-    out: Annotated[Path | None, arg(metavar="FILE", help="the page; default: CATEGORY/report.html")] = None,
-    images: Annotated[int, arg(metavar="N", help="images a video that are estimated, evenly spread")] = 12,
+    labels: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="default: CATEGORY/labels.json where it exists"),
+    ] = None,
+    out: Annotated[
+        Path | None, arg(metavar="FILE", help="the page; default: CATEGORY/report.html")
+    ] = None,
+    images: Annotated[
+        int, arg(metavar="N", help="images a video that are estimated, evenly spread")
+    ] = 12,
     device: Device = "auto",
     json: Json = None,
 ) -> None:
-    """Write one HTML page: what to look at, accuracy, estimates, videos, alignment, correspondences, training, time.
+    """Write one HTML page.
 
-    --videos: those to estimate in; default: all that the model was not trained on, and where there are none, some that it was.
+    What to look at, accuracy, estimates, videos, alignment, correspondences, training, time.
+
+    --videos: those to estimate in. Default: all that the model was not trained on; if it was
+    trained on all, some of these.
     Labels, where there are any, only measure.
     """
     with progress_bar() as progress:
-        record = make_report(category, videos, labels, out or category / PAGE, images, device, progress)
+        record = make_report(
+            category, videos, labels, out or category / PAGE, images, device, progress
+        )
     emit(record, f"{record['report']}: {record['images']} images estimated", json)
 
 
 def make_report(
-    category: Path, patterns: str | None, labels: Path | None, out: Path, images: int, device: str, progress: Progress
+    category: Path,
+    patterns: str | None,
+    labels: Path | None,
+    out: Path,
+    images: int,
+    device: str,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Write the page `out` of a category; what the command says of it as JSON."""
     alignment = artifacts.load_alignment(category / stages.ALIGNMENT)
     folders = {folder.name: folder for folder in list_videos(category)}
-    meshes = {name: artifacts.load_feature_mesh(folders[name]) for name in alignment.videos if name in folders}
-    model = artifacts.load_model(category) if (category / stages.MODEL / artifacts.MODEL).exists() else None
-    labels = category / "labels.json" if labels is None and (category / "labels.json").exists() else labels
+    meshes = {
+        name: artifacts.load_feature_mesh(folders[name])
+        for name in alignment.videos
+        if name in folders
+    }
+    model = (
+        artifacts.load_model(category)
+        if (category / stages.MODEL / artifacts.MODEL).exists()
+        else None
+    )
+    labels = (
+        category / "labels.json"
+        if labels is None and (category / "labels.json").exists()
+        else labels
+    )
     known = {} if labels is None else metrics.load_labels(labels, list(folders))
     accuracies = {}
     if len(set(known) & set(alignment.videos)) > 1:
@@ -67,8 +105,13 @@ def make_report(
         tried = _unseen(category, patterns, model)
         if trained_on := not tried:
             tried, images = list(folders.values())[:_TRAINED], min(images, _TRAINED)
-        labelled = bool(known) and not trained_on and all(folder.name in known for folder in tried)
-        chosen = [thinned(load_video(folder, need_masks=False, need_poses=labelled), images) for folder in tried]
+        labelled = (
+            bool(known) and not trained_on and all(folder.name in known for folder in tried)
+        )
+        chosen = [
+            thinned(load_video(folder, need_masks=False, need_poses=labelled), images)
+            for folder in tried
+        ]
         results = _results(chosen, model, known if labelled else {}, device, progress)
     if results and labelled:
         accuracies["estimates in unseen videos"] = metrics.summarise(results)
@@ -88,7 +131,9 @@ def make_report(
     return {"report": str(out), "images": len(results), "accuracies": accuracies}
 
 
-def _facts(folders: Mapping[str, Path], meshes: Mapping[str, FeatureMesh], progress: Progress) -> list[VideoFacts]:
+def _facts(
+    folders: Mapping[str, Path], meshes: Mapping[str, FeatureMesh], progress: Progress
+) -> list[VideoFacts]:
     """What there is to say of every video with a mesh that can still be read."""
     found = []
     for done, (name, mesh) in enumerate(meshes.items(), 1):
@@ -103,11 +148,19 @@ def _unseen(category: Path, patterns: str | None, model: CategoryModel) -> list[
     trained = model.provenance.get("canon_from_obj")
     trained = trained if isinstance(trained, Mapping) else {}
     folders = list_videos(category, patterns)
-    return folders if patterns is not None else [folder for folder in folders if folder.name not in trained]
+    return (
+        folders
+        if patterns is not None
+        else [folder for folder in folders if folder.name not in trained]
+    )
 
 
 def _results(
-    videos: Sequence[Video], model: CategoryModel, labels: Mapping[str, Tensor], device: str, progress: Progress
+    videos: Sequence[Video],
+    model: CategoryModel,
+    labels: Mapping[str, Tensor],
+    device: str,
+    progress: Progress,
 ) -> list[ImageResult]:
     """The estimate of every frame; with errors where there are labels."""
     if not videos:
@@ -120,6 +173,8 @@ def _results(
     for done, (video, frame) in enumerate(jobs, 1):
         image, start = read_image(frame.image), time.perf_counter()
         found = estimator(image, frame.camera)
-        results.append(unlabelled(video.name, frame.name, found, time.perf_counter() - start))
+        results.append(
+            unlabelled(video.name, frame.name, found, time.perf_counter() - start)
+        )
         progress("estimate", done, len(jobs))
     return results

@@ -18,7 +18,10 @@ from uns_pose_ros.evaluation import rosbag_evaluation, rosbag_export, rosbag_plo
 from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig
 from uns_pose_ros.io import artifacts
 
-Bag = Annotated[Positional[Path], arg(metavar="BAG", help="rosbag2 recording: its folder, or its .mcap or .db3 file")]
+Bag = Annotated[
+    Positional[Path],
+    arg(metavar="BAG", help="rosbag2 recording: its folder, or its .mcap or .db3 file"),
+]
 
 
 def evaluate_bag(
@@ -26,20 +29,33 @@ def evaluate_bag(
     bag: Bag,
     config: OmitArgPrefixes[BagConfig] = BagConfig(),
     results: Annotated[
-        Path | None, arg(metavar="BAG", help="write a bag with /tf and detections: NAME.mcap, or a folder (sqlite3)")
+        Path | None,
+        arg(
+            metavar="BAG",
+            help="write a bag with /tf and detections: NAME.mcap, or a folder (sqlite3)",
+        ),
     ] = None,
-    bop: Annotated[Path | None, arg(metavar="FILE", help="write all estimates as a CSV of the BOP benchmark")] = None,
+    bop: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="write all estimates as a CSV of the BOP benchmark"),
+    ] = None,
     plot: Annotated[
-        Path | None, arg(metavar="FILE", help="write a picture of error and time over the bag: .png, .svg or .pdf")
+        Path | None,
+        arg(
+            metavar="FILE",
+            help="write a picture of error and time over the bag: .png, .svg or .pdf",
+        ),
     ] = None,
     device: Device = "auto",
     json: Json = None,
     estimator: EstimatorConfig = EstimatorConfig(),
 ) -> None:
-    """Estimate every picture of a recorded bag, which is not played, and tell accuracy, time, jitter and losses.
+    """Estimate every picture of a recorded bag, which is not played, and tell accuracy, time,
+    jitter and losses.
 
-    The best estimate of each picture is compared with the truth: a TF frame, a topic with poses, or an object at rest. Without
-    any, only time, jitter and losses are told. The truth's frame is taken to be the model's, or fitted with --fit.
+    The best estimate of each picture is compared with the truth: a TF frame, a topic with poses, or
+    an object at rest. Without any, only time, jitter and losses are told. The truth's frame is
+    taken to be the model's, or fitted with --fit.
     """
     if results is not None and results.exists():
         raise InvalidInput(f"{results}: is there already; another name, or delete it")
@@ -60,26 +76,45 @@ def evaluate_bag(
     errors = rosbag_evaluation.errors_of(answers, trained, truth_from_canon)
     if plot is not None:
         rosbag_plot.write_plot(plot, answers, errors)
-    extra = {"truth_from_canon": truth_from_canon.tolist(), "frames": rosbag_export.records(answers, errors, truth_from_canon)}
+    extra = {
+        "truth_from_canon": truth_from_canon.tolist(),
+        "frames": rosbag_export.records(answers, errors, truth_from_canon),
+    }
     emit(record | extra, _text(record), json)
 
 
 def _text(record: Mapping[str, Any]) -> str:
-    lines = [f"{record['images']} pictures, {record['estimated']} with an estimate, {record['with_truth']} with a known pose"]
+    lines = [
+        f"{record['images']} pictures, {record['estimated']} with an estimate, "
+        f"{record['with_truth']} with a known pose"
+    ]
     if record["with_truth"]:
-        lines += [accuracy_table(record), f"auroc of the score: {figure(record['auroc'], 2)}"]
+        lines += [
+            accuracy_table(record),
+            f"auroc of the score: {figure(record['auroc'], 2)}",
+        ]
     jitter, tracks = record["jitter"], record["tracks"]
-    rows = [["time a picture, s", *_cells(record["seconds"], 3)], ["translation error, m", *_cells(record["translation_m"], 3)]]
-    rows += [["jitter, °", *_cells(jitter["deg"], 1)], ["jitter, m", *_cells(jitter["m"], 3)]]
+    rows = [
+        ["time a picture, s", *_cells(record["seconds"], 3)],
+        ["translation error, m", *_cells(record["translation_m"], 3)],
+    ]
+    rows += [
+        ["jitter, °", *_cells(jitter["deg"], 1)],
+        ["jitter, m", *_cells(jitter["m"], 3)],
+    ]
     lines.append(table(["", "p50", "p95", "max"], rows))
     if jitter["against"]:
         lines.append(f"jitter against {jitter['against']}, over {jitter['steps']} steps")
     lines.append(
-        f"{tracks['ids']} track ids; lost {tracks['gaps']} times, the longest for {tracks['longest_gap_images']} pictures "
+        f"{tracks['ids']} track ids; lost {tracks['gaps']} times, the longest for "
+        f"{tracks['longest_gap_images']} pictures "
         f"({tracks['longest_gap_s']:.1f} s)"
     )
     return "\n".join(lines)
 
 
 def _cells(spread: Mapping[str, float] | None, digits: int) -> list[str]:
-    return [figure(None if spread is None else spread[key], digits) for key in ("p50", "p95", "max")]
+    return [
+        figure(None if spread is None else spread[key], digits)
+        for key in ("p50", "p95", "max")
+    ]

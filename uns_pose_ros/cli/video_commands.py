@@ -22,7 +22,11 @@ from uns_pose_ros.reconstruction.mask_voting import MaskConfig
 from uns_pose_ros.reconstruction.prompted_segmentation import Prompts, write_prompts
 
 Source = Annotated[
-    Positional[Path], arg(metavar="SOURCE", help="film, rosbag2, folder of photographs, COLMAP dataset or CO3D sequence")
+    Positional[Path],
+    arg(
+        metavar="SOURCE",
+        help="film, rosbag2, folder of photographs, COLMAP dataset or CO3D sequence",
+    ),
 ]
 
 
@@ -30,15 +34,20 @@ def import_(
     source: Source,
     into: Annotated[Path, arg(metavar="CATEGORY/NAME", help="the video folder to make")],
     camera: Annotated[
-        Path | None, arg(metavar="K.json", help='{"K": 9 numbers or 3x3, "D": [k1 k2 p1 p2 …], "width": px, "height": px}')
+        Path | None,
+        arg(
+            metavar="K.json",
+            help='{"K": 9 numbers or 3x3, "D": [k1 k2 p1 p2 …], "width": px, "height": px}',
+        ),
     ] = None,
     json: Json = None,
     config: Annotated[ImportConfig, arg(name="")] = ImportConfig(),
 ) -> None:
     """Make a video folder of a film, a bag, photographs, a COLMAP dataset or a CO3D sequence.
 
-    Pictures are turned upright; of a longer source the sharpest of each of --frames windows is kept. Poses come with COLMAP and
-    CO3D, and with a bag whose --fixed-frame the transforms on /tf connect with the camera; they are then in metres.
+    Pictures are turned upright; of a longer source the sharpest of each of --frames windows is
+    kept. Poses come with COLMAP and CO3D, and with a bag whose --fixed-frame the transforms on /tf
+    connect with the camera; they are then in metres.
     """
     given = None if camera is None else read_camera(camera)
     with progress_bar() as progress:
@@ -47,9 +56,18 @@ def import_(
     posed = (into / "sparse").is_dir()
     camera_from = record.get("camera", {}).get("from", "one a frame")
     kind = record["import"]["kind"]
-    text = f"{into}: {record['frames']} frames of {record['pictures_read']} pictures ({kind}), camera: {camera_from}, "
-    text += ("poses in metres" if record["metric"] else "poses") if posed else "no poses yet"
-    emit({"video": str(into), "made": made, "poses": posed, **record}, text if made else f"{text}; done already", json)
+    text = (
+        f"{into}: {record['frames']} frames of {record['pictures_read']} pictures ({kind}), "
+        f"camera: {camera_from}, "
+    )
+    text += (
+        ("poses in metres" if record["metric"] else "poses") if posed else "no poses yet"
+    )
+    emit(
+        {"video": str(into), "made": made, "poses": posed, **record},
+        text if made else f"{text}; done already",
+        json,
+    )
 
 
 Places = tuple[tuple[float, float], ...]
@@ -58,17 +76,32 @@ Places = tuple[tuple[float, float], ...]
 def mask(
     category: Category,
     videos: Videos = None,
-    points: Annotated[Places, arg(metavar="X Y …", help="px in one picture of one video, on the object that is meant")] = (),
-    background: Annotated[Places, arg(metavar="X Y …", help="px there, not on it, where the mask took too much")] = (),
-    frame: Annotated[str, arg(metavar="NAME", help="that picture, such as 000001.jpg; without: the first")] = "",
+    points: Annotated[
+        Places,
+        arg(
+            metavar="X Y …",
+            help="px in one picture of one video, on the object that is meant",
+        ),
+    ] = (),
+    background: Annotated[
+        Places,
+        arg(metavar="X Y …", help="px there, not on it, where the mask took too much"),
+    ] = (),
+    frame: Annotated[
+        str,
+        arg(metavar="NAME", help="that picture, such as 000001.jpg; without: the first"),
+    ] = "",
     json: Json = None,
     mask: MaskConfig = MaskConfig(),
 ) -> None:
-    """Make masks/ of each video that was given none: the salient object, fused over the video where it has camera poses.
+    """Make masks/ of each video that was given none.
 
-    `reconstruct` and `run` do this by themselves, after the poses. Masks made here before poses are known are made again then.
-    With --points, kept in the video's prompts.json, the masks are those of the object that they are on, found by MobileSAM
-    (`uns-pose weights mobile_sam` fetches it once); delete that file to have the salient object again.
+    The salient object, fused over the video where it has camera poses.
+
+    `reconstruct` and `run` do this by themselves, after the poses. Masks made here before poses are
+    known are made again then. With --points, kept in the video's prompts.json, the masks are those
+    of the object that they are on, found by MobileSAM (`uns-pose weights mobile_sam` fetches it
+    once); delete that file to have the salient object again.
     """
     load, made = cache(load_salience), dict[str, bool]()
     folders = list_videos(category, videos)
@@ -81,15 +114,23 @@ def mask(
             made[folder.name] = preparation.ensure_masks(folder, load, mask, progress)
     new = sum(made.values())
     given = sum(preparation.is_given(folder / "masks") for folder in folders)
-    text = f"masks of {new} of {len(made)} videos made, {given} were given, {len(made) - new - given} were done already"
+    text = (
+        f"masks of {new} of {len(made)} videos made, {given} were given, "
+        f"{len(made) - new - given} were done already"
+    )
     emit({"videos": {name: {"made": done} for name, done in made.items()}}, text, json)
 
 
 def _point(folders: list[Path], prompts: Prompts) -> None:
     """Keep the prompts of one video whose masks were not given."""
     if len(folders) != 1:
-        raise InvalidInput(f"--points are of one picture of one video, {len(folders)} are named: --videos NAME names it")
+        raise InvalidInput(
+            f"--points are of one picture of one video, {len(folders)} are named: --videos "
+            "NAME names it"
+        )
     [folder] = folders
     if preparation.is_given(folder / "masks"):
-        raise InvalidInput(f"{folder}/masks: were given and are never touched; delete them first")
+        raise InvalidInput(
+            f"{folder}/masks: were given and are never touched; delete them first"
+        )
     write_prompts(folder, prompts)

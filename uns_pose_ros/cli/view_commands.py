@@ -25,7 +25,10 @@ from uns_pose_ros.visualization.browser_viewer import Shot, Viewer
 
 Host = Annotated[str, arg(help="address to serve; 0.0.0.0 lets other machines look")]
 Port = Annotated[int, arg(help="port to serve; the next free one where it is in use")]
-Sources = Annotated[Positional[tuple[Path, ...]], arg(metavar="BAG|IMAGE [IMAGE …]", help="a recorded bag, or photographs")]
+Sources = Annotated[
+    Positional[tuple[Path, ...]],
+    arg(metavar="BAG|IMAGE [IMAGE …]", help="a recorded bag, or photographs"),
+]
 
 
 def view(
@@ -34,16 +37,22 @@ def view(
     camera: CameraFile = None,
     host: Host = "127.0.0.1",
     port: Port = 8080,
-    image_topic: Annotated[str | None, arg(help="of the bag's pictures; without: the only one")] = None,
-    camera_info_topic: Annotated[str | None, arg(help="without: camera_info beside the pictures")] = None,
+    image_topic: Annotated[
+        str | None, arg(help="of the bag's pictures; without: the only one")
+    ] = None,
+    camera_info_topic: Annotated[
+        str | None, arg(help="without: camera_info beside the pictures")
+    ] = None,
     fixed_frame: Annotated[
-        str | None, arg(help="TF frame of the bag that does not move with the camera: sharper poses")
+        str | None,
+        arg(help="TF frame of the bag that does not move with the camera: sharper poses"),
     ] = None,
     every: Annotated[int, arg(help="use only one in so many pictures of the bag")] = 1,
     device: Device = "auto",
     estimator: EstimatorConfig = EstimatorConfig(),
 ) -> None:
-    """Estimate every picture and show camera, picture, template and poses as a 3D scene in a browser, until Ctrl-C.
+    """Estimate every picture and show camera, picture, template and poses as a 3D scene in a
+    browser, until Ctrl-C.
 
     For machines without RViz. Lengths are m, or diameters where the model does not know its size.
     """
@@ -51,13 +60,21 @@ def view(
 
     if not sources:
         raise InvalidInput("nothing to be shown: a recorded bag or photographs are needed")
-    bag = BagConfig(image_topic, camera_info_topic, fixed_frame=fixed_frame, fuse=True, every=every)
+    bag = BagConfig(
+        image_topic, camera_info_topic, fixed_frame=fixed_frame, fuse=True, every=every
+    )
     find = Estimator(artifacts.load_model(model), device=device, config=estimator)
-    shots = _of_bag(sources[0], find, bag) if rosbag.is_bag(sources[0]) else _of_photographs(sources, find, camera)
+    shots = (
+        _of_bag(sources[0], find, bag)
+        if rosbag.is_bag(sources[0])
+        else _of_photographs(sources, find, camera)
+    )
     shown = Viewer(shots, browser_viewer.shapes_of(find.models), host, port)
     with contextlib.suppress(KeyboardInterrupt):
         print(f"http://{host}:{shown.port}  (Ctrl-C ends)", flush=True)
-        while True:  # a signal that another thread is given is seen by this one only when it runs
+        while (
+            True
+        ):  # a signal that another thread is given is seen by this one only when it runs
             time.sleep(0.5)
     shown.close()
 
@@ -66,30 +83,50 @@ def _of_bag(path: Path, find: Estimator, config: BagConfig) -> list[Shot]:
     shots = list[Shot]()
 
     def keep(answer: Answer, picture: NDArray[np.uint8], camera: Camera) -> None:
-        shots.append(browser_viewer.shot(f"{answer.stamp / 1e9:.3f} s", picture, camera, answer.estimates, answer.tracks))
+        shots.append(
+            browser_viewer.shot(
+                f"{answer.stamp / 1e9:.3f} s",
+                picture,
+                camera,
+                answer.estimates,
+                answer.tracks,
+            )
+        )
 
     with progress_bar() as progress:
         rosbag_evaluation.read_answers(path, find, config, progress, keep)
     return shots
 
 
-def _of_photographs(paths: tuple[Path, ...], find: Estimator, camera: Path | None) -> list[Shot]:
+def _of_photographs(
+    paths: tuple[Path, ...], find: Estimator, camera: Path | None
+) -> list[Shot]:
     shots = list[Shot]()
     with progress_bar() as progress:
         for path, picture, used in photographs(paths, camera):
             found = find(picture, used)
-            shots.append(browser_viewer.shot(path.name, picture.numpy(), used, found, range(len(found))))
+            shots.append(
+                browser_viewer.shot(
+                    path.name, picture.numpy(), used, found, range(len(found))
+                )
+            )
             progress("estimate", len(shots), len(paths))
     return shots
 
 
 def view_live(
-    node: Annotated[str, arg(help="name of the estimator node, with its namespace")] = "/estimator",
-    camera_info: Annotated[str, arg(metavar="TOPIC", help="camera_info of the node's camera")] = "/camera_info",
+    node: Annotated[
+        str, arg(help="name of the estimator node, with its namespace")
+    ] = "/estimator",
+    camera_info: Annotated[
+        str, arg(metavar="TOPIC", help="camera_info of the node's camera")
+    ] = "/camera_info",
     host: Host = "127.0.0.1",
     port: Port = 8080,
 ) -> None:
-    """Show what a running estimator node finds, as it finds it, until Ctrl-C: its overlay picture, templates and poses.
+    """Show what a running estimator node finds, as it finds it, until Ctrl-C.
+
+    Its overlay picture, templates and poses.
 
     No model is needed, only ROS. Lengths are those that the node publishes.
     """
@@ -99,6 +136,7 @@ def view_live(
         from uns_pose_ros.nodes.estimator import live_viewer
     except ModuleNotFoundError as error:
         raise InvalidInput(
-            f"ROS 2 is not there ({error.name}): source its setup.bash, or use the .venv of `make setup`"
+            f"ROS 2 is not there ({error.name}): source its setup.bash, or use the .venv of "
+            "`make setup`"
         ) from None
     live_viewer.run(node, camera_info, host, port)

@@ -8,7 +8,10 @@ from torch.nn.functional import avg_pool2d, grid_sample
 
 
 def mask_box(mask: Tensor) -> Tensor:
-    """Box (4,) float64 x0 y0 x1 y1, px, of the true pixels of a mask (H, W); raises ValueError where there are none."""
+    """Box (4,) float64 x0 y0 x1 y1, px, of the true pixels of a mask (H, W).
+
+    Raises ValueError where there are none.
+    """
     rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
     if not len(rows):
         raise ValueError("the mask is empty")
@@ -16,14 +19,17 @@ def mask_box(mask: Tensor) -> Tensor:
 
 
 def square_around(boxes: Tensor, margin: float) -> Tensor:
-    """Squares (N, 4) with the centres of boxes (N, 4) and side (1 + 2 * margin) times their longer side."""
+    """Squares (N, 4) with the centres of boxes (N, 4) and side (1 + 2 * margin) times their longer
+    side.
+    """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * (0.5 + margin)
     return torch.cat([centre - half, centre + half], 1)
 
 
 def crop_from_image(boxes: Tensor, size: int) -> Tensor:
-    """Affine maps (N, 3, 3) float64 from image pixels to pixels of a (size, size) crop of square boxes (N, 4).
+    """Affine maps (N, 3, 3) float64 from image pixels to pixels of a (size, size) crop of square
+    boxes (N, 4).
 
     The box's edges fall on the outer edges of the crop's border pixels.
     """
@@ -37,10 +43,11 @@ def crop_from_image(boxes: Tensor, size: int) -> Tensor:
 
 
 def crop(image: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Crops (N, C, size, size) float32 of image (C, H, W) and crop_from_image (N, 3, 3) float64; grey outside the picture.
+    """Crops (N, C, size, size) float32 of image (C, H, W) and crop_from_image (N, 3, 3) float64;
+    grey outside the picture.
 
-    Square boxes (N, 4) x0 y0 x1 y1 in px. Where a box is much larger than the crop the image is averaged first, so nothing
-    aliases.
+    Square boxes (N, 4) x0 y0 x1 y1 in px. Where a box is much larger than the crop the image is
+    averaged first, so nothing aliases.
     """
     maps = crop_from_image(boxes, size)
     channels = image.shape[0]
@@ -52,16 +59,25 @@ def crop(image: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
         factor = max(1, int(step))
         left, top = (max(0, int(low / factor) - 2) * factor for low in (x0, y0))
         right, bottom = (int(low + size * step) + 2 * factor + 1 for low in (x0, y0))
-        source = image[:, top : max(bottom, top + 1), left : max(right, left + 1)].float()[None]
+        source = image[:, top : max(bottom, top + 1), left : max(right, left + 1)].float()[
+            None
+        ]
         if not source.numel():  # all of it is outside
             out[k] = grey
             continue
         if factor > 1:
             source = avg_pool2d(source, factor, ceil_mode=True, count_include_pad=False)
         x, y = (
-            ((pixel + 0.5) * step + (low - near + 0.5)) * (2 / (factor * source.shape[axis])) - 1
+            ((pixel + 0.5) * step + (low - near + 0.5))
+            * (2 / (factor * source.shape[axis]))
+            - 1
             for low, near, axis in ((x0, left, 3), (y0, top, 2))
         )
         where = torch.stack([x.expand(size, size), y[:, None].expand(size, size)], -1)
-        out[k] = grid_sample(source - grey, where[None], align_corners=False, padding_mode="zeros")[0] + grey
+        out[k] = (
+            grid_sample(
+                source - grey, where[None], align_corners=False, padding_mode="zeros"
+            )[0]
+            + grey
+        )
     return out, maps

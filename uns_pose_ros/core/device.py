@@ -11,7 +11,15 @@ from uns_pose_ros.core.errors import InvalidInput
 
 Precision = Literal["fp32", "bf16"]
 OUT_OF_MEMORY = "out of memory"
-_FAILED = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "CUSOLVER_STATUS", "No CUDA GPUs", "no CUDA-capable")
+_FAILED = (
+    "CUDA error",
+    "CUDA driver",
+    "cuDNN error",
+    "CUBLAS_STATUS",
+    "CUSOLVER_STATUS",
+    "No CUDA GPUs",
+    "no CUDA-capable",
+)
 _log = logging.getLogger(__name__)
 
 
@@ -22,16 +30,26 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InvalidInput(f"device {name!r} is unknown: auto, cpu, cuda or cuda:N are valid") from None
+        raise InvalidInput(
+            f"device {name!r} is unknown: auto, cpu, cuda or cuda:N are valid"
+        ) from None
     if device.type not in ("cpu", "cuda"):
-        raise InvalidInput(f"device {name!r} is not supported: auto, cpu, cuda or cuda:N are valid")
+        raise InvalidInput(
+            f"device {name!r} is not supported: auto, cpu, cuda or cuda:N are valid"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InvalidInput(f"device {name!r} is not here: this machine has {torch.cuda.device_count()} CUDA devices")
+        raise InvalidInput(
+            f"device {name!r} is not here: this machine has {torch.cuda.device_count()} CUDA "
+            "devices"
+        )
     return device
 
 
 def choose_precision(device: torch.device) -> Precision:
-    """What networks compute their matrix products in: bf16 where the processor has instructions for it, else fp32."""
+    """What networks compute their matrix products in.
+
+    Bf16 where the processor has instructions for it, else fp32.
+    """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
@@ -49,11 +67,16 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 def trouble_of(error: RuntimeError) -> str | None:
-    """What an error says of the device, "out of memory" or that it failed; None where it is not about the device."""
+    """What an error says of the device, "out of memory" or that it failed.
+
+    None where it is not about the device.
+    """
     text = " ".join(str(error).split())[:200]
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return OUT_OF_MEMORY
-    lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or any(sign in text for sign in _FAILED)
+    lost = isinstance(error, getattr(torch, "AcceleratorError", ())) or any(
+        sign in text for sign in _FAILED
+    )
     return f"the device failed ({text})" if lost else None
 
 

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 
 class InvalidInput(ValueError):
-    """The user's input cannot be used; the message says what, where and what would be valid (exit code 2)."""
+    """The user's input cannot be used.
+
+    The message says what, where and what would be valid (exit code 2).
+    """
 
 
 def shorten(names: Iterable[str], most: int = 8) -> str:

@@ -1,4 +1,7 @@
-"""Transforms, projection, similarity fits and distances on SO(3). Everything is batched over leading dimensions."""
+"""Transforms, projection, similarity fits and distances on SO(3).
+
+Everything is batched over leading dimensions.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,17 @@ def transform(b_from_a: Tensor, points: Tensor) -> Tensor:
     return points @ b_from_a[..., :3, :3].transpose(-1, -2) + b_from_a[..., None, :3, 3]
 
 
-def from_parts(rotation: Tensor, translation: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """(..., 4, 4) matrix of x -> scale * rotation @ x + translation; rotation (..., 3, 3), translation (..., 3), scale (...)"""
+def from_parts(
+    rotation: Tensor, translation: Tensor, scale: Tensor | float = 1.0
+) -> Tensor:
+    """(..., 4, 4) matrix of x -> scale * rotation @ x + translation.
+
+    Rotation (..., 3, 3), translation (..., 3), scale (...)
+    """
     scale = torch.as_tensor(scale, dtype=rotation.dtype, device=rotation.device)
-    batch = (rotation[..., 0, 0] + translation[..., 0] + scale).shape  # torch.broadcast_shapes imports sympy, for seconds
+    batch = (
+        rotation[..., 0, 0] + translation[..., 0] + scale
+    ).shape  # torch.broadcast_shapes imports sympy, for seconds
     matrix = torch.zeros(*batch, 4, 4, dtype=rotation.dtype, device=rotation.device)
     matrix[..., :3, :3] = rotation * scale[..., None, None]
     matrix[..., :3, 3] = translation
@@ -34,23 +44,30 @@ def invert(matrix: Tensor) -> Tensor:
     """Inverse of similarities (..., 4, 4)."""
     rotation, translation, scale = split_similarity(matrix)
     back = rotation.transpose(-1, -2)
-    return from_parts(back, -(back @ translation[..., None])[..., 0] / scale[..., None], 1 / scale)
+    return from_parts(
+        back, -(back @ translation[..., None])[..., 0] / scale[..., None], 1 / scale
+    )
 
 
 def project(matrix: Tensor, points: Tensor) -> Tensor:
-    """Pixels (..., N, 2) of points (..., N, 3) in the camera frame by the camera matrix (..., 3, 3); no distortion."""
+    """Pixels (..., N, 2) of points (..., N, 3) in the camera frame by the camera matrix (..., 3,
+    3); no distortion.
+    """
     uvw = points @ matrix.transpose(-1, -2)
     return uvw[..., :2] / uvw[..., 2:].clamp_min(1e-9)
 
 
 def angle_between(a: Tensor, b: Tensor) -> Tensor:
-    """Angle in degrees (...) of the rotation that takes a (..., 3, 3) to b (..., 3, 3); exact also for small angles."""
+    """Angle in degrees (...) of the rotation that takes a (..., 3, 3) to b (..., 3, 3).
+
+    Exact also for small angles.
+    """
     chord = torch.linalg.matrix_norm(a - b) / (2 * 2**0.5)
     return torch.rad2deg(2 * torch.asin(chord.clamp(max=1.0)))
 
 
 def nearest_rotation(matrix: Tensor) -> Tensor:
-    """The rotation (..., 3, 3) nearest to a matrix (..., 3, 3) in Frobenius norm (determinant +1)."""
+    """The rotation (..., 3, 3) nearest to a matrix (..., 3, 3) in Frobenius norm."""
     u, _, vh = torch.linalg.svd(matrix)
     sign = torch.ones_like(matrix[..., 0])
     sign[..., 2] = torch.sign(torch.linalg.det(u @ vh))
@@ -63,19 +80,33 @@ def rotation_from_vector(vector: Tensor) -> Tensor:
     x, y, z = vector.unbind(-1)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
     angle = vector.norm(dim=-1)[..., None, None]
-    first, second = torch.sinc(angle / math.pi), torch.sinc(angle / (2 * math.pi)).square() / 2  # Rodrigues, exact at 0 too
-    return torch.eye(3, dtype=vector.dtype, device=vector.device) + first * cross + second * (cross @ cross)
+    first, second = (
+        torch.sinc(angle / math.pi),
+        torch.sinc(angle / (2 * math.pi)).square() / 2,
+    )  # Rodrigues, exact at 0 too
+    return (
+        torch.eye(3, dtype=vector.dtype, device=vector.device)
+        + first * cross
+        + second * (cross @ cross)
+    )
 
 
 def vector_from_rotation(rotation: Tensor) -> Tensor:
-    """Rotation vectors (..., 3), radians, at most half a turn long, of rotations (..., 3, 3) (logarithm)."""
+    """Rotation vectors (..., 3), radians, at most half a turn long, of rotations (..., 3, 3)
+    (logarithm).
+    """
     w, axis = matrix_to_quaternion(rotation).split([1, 3], -1)
     sine = axis.norm(dim=-1, keepdim=True)
-    return axis * torch.where(sine > 1e-9, 2 * torch.atan2(sine, w) / sine.clamp_min(1e-9), 2 / w)
+    return axis * torch.where(
+        sine > 1e-9, 2 * torch.atan2(sine, w) / sine.clamp_min(1e-9), 2 / w
+    )
 
 
-def fit_similarity(source: Tensor, target: Tensor, weight: Tensor | None = None, with_scale: bool = True) -> Tensor:
-    """Similarity target_from_source (..., 4, 4) of least squares over points (..., N, 3) with weights (..., N).
+def fit_similarity(
+    source: Tensor, target: Tensor, weight: Tensor | None = None, with_scale: bool = True
+) -> Tensor:
+    """Similarity target_from_source (..., 4, 4) of least squares over points (..., N, 3) with
+    weights (..., N).
 
     Source: Umeyama, PAMI 1991. Degenerate points (all equal) give scale 0.
     """
@@ -91,39 +122,62 @@ def fit_similarity(source: Tensor, target: Tensor, weight: Tensor | None = None,
     scale = torch.ones_like(s[..., 0])
     if with_scale:
         scale = (s * sign).sum(-1) / (weight * a * a).sum((-1, -2)).clamp_min(1e-30)
-    translation = target_mean - scale[..., None] * (rotation @ source_mean[..., None])[..., 0]
+    translation = (
+        target_mean - scale[..., None] * (rotation @ source_mean[..., None])[..., 0]
+    )
     return from_parts(rotation, translation, scale)
 
 
 def random_rotations(count: int, generator: torch.Generator) -> Tensor:
     """Rotations (count, 3, 3) float64, uniform on SO(3)."""
-    return quaternion_to_matrix(torch.randn(count, 4, generator=generator, dtype=torch.float64))
+    return quaternion_to_matrix(
+        torch.randn(count, 4, generator=generator, dtype=torch.float64)
+    )
 
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
-    """Rotations (..., 3, 3) of quaternions (..., 4) in the order w x y z, of any length but zero."""
+    """Rotations (..., 3, 3) of quaternions (..., 4), w x y z, of any length but zero."""
     w, x, y, z = (quaternion / quaternion.norm(dim=-1, keepdim=True)).unbind(-1)
     rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
-        2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
-        2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
+        1 - 2 * (y * y + z * z),
+        2 * (x * y - z * w),
+        2 * (x * z + y * w),
+        2 * (x * y + z * w),
+        1 - 2 * (x * x + z * z),
+        2 * (y * z - x * w),
+        2 * (x * z - y * w),
+        2 * (y * z + x * w),
+        1 - 2 * (x * x + y * y),
+    ]
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
 def matrix_to_quaternion(rotation: Tensor) -> Tensor:
     """Unit quaternions (..., 4) in the order w x y z with w >= 0 of rotations (..., 3, 3).
 
-    Each of the four products of the quaternion with one of its entries is read off the matrix; the longest is exact.
+    Each of the four products of the quaternion with one of its entries is read off the matrix; the
+    longest is exact.
     """
     r = rotation.flatten(-2)
     xx, xy, xz, yx, yy, yz, zx, zy, zz = r.unbind(-1)
     rows = [
-        1 + xx + yy + zz, zy - yz, xz - zx, yx - xy,
-        zy - yz, 1 + xx - yy - zz, xy + yx, xz + zx,
-        xz - zx, xy + yx, 1 - xx + yy - zz, yz + zy,
-        yx - xy, xz + zx, yz + zy, 1 - xx - yy + zz,
-    ]  # fmt: skip
+        1 + xx + yy + zz,
+        zy - yz,
+        xz - zx,
+        yx - xy,
+        zy - yz,
+        1 + xx - yy - zz,
+        xy + yx,
+        xz + zx,
+        xz - zx,
+        xy + yx,
+        1 - xx + yy - zz,
+        yz + zy,
+        yx - xy,
+        xz + zx,
+        yz + zy,
+        1 - xx - yy + zz,
+    ]
     candidates = torch.stack(rows, -1).unflatten(-1, (4, 4))
     best = candidates.norm(dim=-1).argmax(-1)
     quaternion = torch.take_along_dim(candidates, best[..., None, None], -2)[..., 0, :]
@@ -132,16 +186,25 @@ def matrix_to_quaternion(rotation: Tensor) -> Tensor:
 
 
 def symmetry_rotations(order: int, axis: Tensor, steps: int = 36) -> Tensor:
-    """The group's rotations (G, 3, 3) about axis (3,); a continuous one (order 0) is sampled in `steps` equal turns."""
+    """The group's rotations (G, 3, 3) about axis (3,).
+
+    A continuous one (order 0) is sampled in `steps` equal turns.
+    """
     count = steps if order == 0 else max(order, 1)
-    turns = torch.arange(count, dtype=axis.dtype, device=axis.device) * (2 * torch.pi / count)
+    turns = torch.arange(count, dtype=axis.dtype, device=axis.device) * (
+        2 * torch.pi / count
+    )
     return rotation_from_vector(turns[:, None] * (axis / axis.norm()))
 
 
-def nearest_equivalent(rotation: Tensor, wanted: Tensor, order: int, axis: Tensor) -> Tensor:
-    """Of the rotations (..., 3, 3) from the canonical frame that symmetry makes equal, those nearest to `wanted` (..., 3, 3).
+def nearest_equivalent(
+    rotation: Tensor, wanted: Tensor, order: int, axis: Tensor
+) -> Tensor:
+    """Of the rotations (..., 3, 3) from the canonical frame that symmetry makes equal, those
+    nearest to `wanted` (..., 3, 3).
 
-    order, axis: those of the symmetry. For a continuous one the turn about the axis that maximises the trace is exact.
+    order, axis: those of the symmetry. For a continuous one the turn about the axis that maximises
+    the trace is exact.
     """
     if order == 1:
         return rotation.expand((rotation + wanted).shape)

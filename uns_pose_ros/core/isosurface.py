@@ -9,11 +9,14 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 
 
-def extract_surface(field: np.ndarray, start: np.ndarray, step: np.ndarray, limit: int) -> tuple[Tensor, Tensor]:
-    """Vertices (V, 3) float32 and triangles (T, 3) int64 of the zero surface of field (X, Y, Z), positive inside.
+def extract_surface(
+    field: np.ndarray, start: np.ndarray, step: np.ndarray, limit: int
+) -> tuple[Tensor, Tensor]:
+    """Vertices (V, 3) float32 and triangles (T, 3) int64 of the zero surface of field (X, Y, Z),
+    positive inside.
 
-    Point (i, j, k) lies at start + (i, j, k) * step. The largest connected part is kept and decimated to `limit` vertices; it
-    is closed, whatever the field does at its border.
+    Point (i, j, k) lies at start + (i, j, k) * step. The largest connected part is kept and
+    decimated to `limit` vertices; it is closed, whatever the field does at its border.
     """
     volume = np.pad(field, 1, constant_values=-1.0)
     vertices, triangles, _, _ = marching_cubes(volume, 0.0, gradient_direction="ascent")
@@ -23,21 +26,29 @@ def extract_surface(field: np.ndarray, start: np.ndarray, step: np.ndarray, limi
     return torch.from_numpy(points), torch.from_numpy(triangles)
 
 
-def _largest_part(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _largest_part(
+    vertices: np.ndarray, triangles: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     edges = np.concatenate([triangles[:, :2], triangles[:, 1:]])
-    graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(len(vertices),) * 2)
+    graph = coo_array(
+        (np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(len(vertices),) * 2
+    )
     _, label = connected_components(graph, directed=False)
     keep = label == np.bincount(label).argmax()
     index = np.cumsum(keep) - 1
     return vertices[keep], index[triangles[keep[triangles[:, 0]]]]
 
 
-def _decimate(vertices: np.ndarray, triangles: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+def _decimate(
+    vertices: np.ndarray, triangles: np.ndarray, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
     target = 2 * limit - 4  # triangles of a closed mesh without holes
     while len(vertices) > limit and target >= 4:
-        vertices, triangles = fast_simplification.simplify(vertices, triangles, target_count=min(target, len(triangles) - 1))
+        vertices, triangles = fast_simplification.simplify(
+            vertices, triangles, target_count=min(target, len(triangles) - 1)
+        )
         target = int(target * 0.97)
     return vertices.astype(np.float32), triangles.astype(np.int64)

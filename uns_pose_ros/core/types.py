@@ -1,8 +1,9 @@
 """The nouns of the pipeline: frozen dataclasses of tensors that check themselves.
 
-Frames: `cam` is the optical frame (x right, y down, z forward), `obj` one video's own frame, `canon` the category's frame
-(diameter 1). `b_from_a` maps points of frame a into frame b; a similarity is a (4, 4) matrix whose upper left block is
-scale * rotation. Pixel (0, 0) is the centre of the top left pixel, as in OpenCV and ROS.
+Frames: `cam` is the optical frame (x right, y down, z forward), `obj` one video's own frame,
+`canon` the category's frame (diameter 1). `b_from_a` maps points of frame a into frame b; a
+similarity is a (4, 4) matrix whose upper left block is scale * rotation. Pixel (0, 0) is the centre
+of the top left pixel, as in OpenCV and ROS.
 """
 
 from __future__ import annotations
@@ -21,8 +22,15 @@ MAX_ORDER = 3600  # of a symmetry; its rotations are enumerated
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
 
-def _check(tensor: Tensor, name: str, shape: tuple[int | None, ...], dtype: torch.dtype | None = None) -> None:
-    fits = tensor.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, tensor.shape, strict=True))
+def _check(
+    tensor: Tensor,
+    name: str,
+    shape: tuple[int | None, ...],
+    dtype: torch.dtype | None = None,
+) -> None:
+    fits = tensor.ndim == len(shape) and all(
+        want in (None, have) for want, have in zip(shape, tensor.shape, strict=True)
+    )
     if not fits:
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, ({wanted}) needed")
@@ -35,17 +43,24 @@ def _check(tensor: Tensor, name: str, shape: tuple[int | None, ...], dtype: torc
 def _check_indices(indices: Tensor, who: str, what: str, count: int) -> None:
     for index in (int(indices.min()), int(indices.max())) if indices.numel() else ():
         if not 0 <= index < count:
-            raise ValueError(f"{'an' if who[0] in 'aeiou' else 'a'} {who} names {what} {index} of {count}")
+            raise ValueError(
+                f"{'an' if who[0] in 'aeiou' else 'a'} {who} names {what} {index} of {count}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A calibrated camera: pinhole with OpenCV's distortion (k1 k2 p1 p2 [k3 [k4 k5 k6]]); no coefficients: rectified."""
+    """A calibrated camera.
+
+    Pinhole with OpenCV's distortion (k1 k2 p1 p2 [k3 [k4 k5 k6]]); no coefficients: rectified.
+    """
 
     matrix: Tensor  # (3, 3) float64, px
     width: int  # px
     height: int  # px
-    distortion: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))  # (D,) float64
+    distortion: Tensor = field(
+        default_factory=lambda: torch.zeros(0, dtype=torch.float64)
+    )  # (D,) float64
 
     def __post_init__(self) -> None:
         _check(self.matrix, "camera matrix", (3, 3), torch.float64)
@@ -54,7 +69,8 @@ class Camera:
             raise ValueError(f"the camera's image is {self.width} x {self.height} px")
         if not (self.matrix[0, 0] > 0 and self.matrix[1, 1] > 0):
             raise InvalidInput(
-                f"uncalibrated camera: focal lengths {self.matrix[0, 0]:g}, {self.matrix[1, 1]:g} px; both must be positive"
+                f"uncalibrated camera: focal lengths {self.matrix[0, 0]:g}, "
+                f"{self.matrix[1, 1]:g} px; both must be positive"
             )
 
 
@@ -89,10 +105,11 @@ class Video:
 
 @dataclass(frozen=True, eq=False)
 class FeatureMesh:
-    """A coarse closed mesh whose vertices carry one backbone feature for every view that sees them.
+    """A coarse closed mesh whose vertices carry one backbone feature for every view that sees
+    them.
 
-    Observations are a flat list sorted by vertex: observation k is the unit feature of vertex `vertex_index[k]` in view
-    `view_index[k]`.
+    Observations are a flat list sorted by vertex: observation k is the unit feature of vertex
+    `vertex_index[k]` in view `view_index[k]`.
     """
 
     vertices: Tensor  # (V, 3) float32, obj frame, obj units
@@ -101,7 +118,9 @@ class FeatureMesh:
     vertex_index: Tensor  # (M,) int64, ascending
     view_index: Tensor  # (M,) int64, into cameras_in_obj
     cameras_in_obj: Tensor  # (F, 4, 4) float32, cam_from_obj of every view
-    mirrored: Tensor | None = None  # (M, C) float16: the same observations in the left-right flipped image
+    mirrored: Tensor | None = (
+        None  # (M, C) float16: the same observations in the left-right flipped image
+    )
 
     def __post_init__(self) -> None:
         _check(self.vertices, "vertices", (None, 3), torch.float32)
@@ -111,7 +130,12 @@ class FeatureMesh:
         _check(self.view_index, "view_index", (len(self.features),), torch.int64)
         _check(self.cameras_in_obj, "cameras_in_obj", (None, 4, 4), torch.float32)
         if self.mirrored is not None:
-            _check(self.mirrored, "mirrored features", tuple(self.features.shape), torch.float16)
+            _check(
+                self.mirrored,
+                "mirrored features",
+                tuple(self.features.shape),
+                torch.float16,
+            )
         _check_indices(self.triangles, "triangle", "vertex", len(self.vertices))
         _check_indices(self.vertex_index, "observation", "vertex", len(self.vertices))
         _check_indices(self.view_index, "observation", "view", len(self.cameras_in_obj))
@@ -124,15 +148,23 @@ class FeatureMesh:
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:
-    """Rotations about one canonical axis that leave the category unchanged: order 1 none, n >= 2 n-fold, 0 continuous."""
+    """Rotations about one canonical axis that leave the category unchanged.
+
+    Order 1 none, n >= 2 n-fold, 0 continuous.
+    """
 
     order: int = 1
-    axis: Tensor = field(default_factory=lambda: torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))  # (3,) canon frame
+    axis: Tensor = field(
+        default_factory=lambda: torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    )  # (3,) canon frame
 
     def __post_init__(self) -> None:
         _check(self.axis, "symmetry axis", (3,), torch.float64)
         if not 0 <= self.order <= MAX_ORDER:
-            raise ValueError(f"symmetry order {self.order}: 0 (continuous), 1 (none) or n up to {MAX_ORDER} are valid")
+            raise ValueError(
+                f"symmetry order {self.order}: 0 (continuous), 1 (none) or n up to {MAX_ORDER} "
+                "are valid"
+            )
         if not float(self.axis.norm()) > 0:
             raise ValueError("the symmetry axis is zero")
 
@@ -162,7 +194,10 @@ class Alignment:
 
 @dataclass(frozen=True, eq=False)
 class CategoryModel:
-    """A trained category: template mesh, one feature a template vertex, head weights, symmetry, size."""
+    """A trained category.
+
+    Template mesh, one feature a template vertex, head weights, symmetry, size.
+    """
 
     category: str
     vertices: Tensor  # (V, 3) float32, canon frame
@@ -172,7 +207,9 @@ class CategoryModel:
     head: Mapping[str, Tensor]  # weights of network.Head
     symmetry: Symmetry = field(default_factory=Symmetry)
     diameter: float | None = None  # m of one canonical unit; None: scale unknown
-    provenance: Mapping[str, object] = field(default_factory=dict)  # config, inputs' hashes, version, seed, calibration
+    provenance: Mapping[str, object] = field(
+        default_factory=dict
+    )  # config, inputs' hashes, version, seed, calibration
 
     def __post_init__(self) -> None:
         _check(self.vertices, "template vertices", (None, 3), torch.float32)
@@ -182,7 +219,10 @@ class CategoryModel:
         for name, tensor in self.head.items():
             _check(tensor, f"head's {name}", tuple(tensor.shape))
         if self.diameter is not None and not 0 < self.diameter < math.inf:
-            raise ValueError(f"diameter {self.diameter} m: a positive length, or None where it is unknown, is valid")
+            raise ValueError(
+                f"diameter {self.diameter} m: a positive length, or None where it is unknown, "
+                "is valid"
+            )
 
     @property
     def extents(self) -> Tensor:
@@ -192,10 +232,14 @@ class CategoryModel:
 
 @dataclass(frozen=True, eq=False)
 class PoseMode:
-    """Another pose that explains the same picture of an instance, such as the flipped one; units as in its PoseEstimate."""
+    """Another pose that explains the same picture of an instance, such as the flipped one.
+
+    Units as in its PoseEstimate.
+    """
 
     cam_from_canon: Tensor  # (4, 4) float64, rigid
-    log_weight: float  # natural log of its probability over that of the estimate's own pose; 0: as likely
+    # natural log of its probability over that of the estimate's own pose; 0: as likely
+    log_weight: float
     covariance: Tensor | None = None  # (6, 6) float64, as in PoseEstimate
 
     def __post_init__(self) -> None:
@@ -208,15 +252,21 @@ class PoseMode:
 
 @dataclass(frozen=True, eq=False)
 class PoseEstimate:
-    """One instance seen in one image: x_cam = R (scale * x_canon) + t with R, t the rotation and translation given."""
+    """One instance seen in one image.
+
+    x_cam = R (scale * x_canon) + t with R, t the rotation and translation given.
+    """
 
     category: str
-    cam_from_canon: Tensor  # (4, 4) float64, rigid; translation in m, or in object diameters where metric is False
+    # (4, 4) float64, rigid; translation in m, or in object diameters where metric is False
+    cam_from_canon: Tensor
     scale: float  # m (or diameters: 1) of one canonical unit
     metric: bool  # translation, scale and size are metres
     size: Tensor  # (3,) float64, extents along the canonical axes, m or diameters
     score: float  # in [0, 1]
-    covariance: Tensor | None  # (6, 6) float64: x y z, rotation about the camera's x y z; m^2 (or diameters^2), rad^2
+    covariance: (
+        Tensor | None
+    )  # (6, 6) float64: x y z, rotation about the camera's x y z; m^2 (or diameters^2), rad^2
     symmetry: Symmetry
     inliers: int  # correspondences that agree with the pose
     reprojection_error: float  # px, median over the inliers

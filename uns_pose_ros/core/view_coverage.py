@@ -1,7 +1,10 @@
-"""Views around an object by their camera poses alone: the orbit's centre, which views are new, which azimuths are missing.
+"""Views around an object by their camera poses alone.
 
-The object's own frame has z up (REP-103: odom, map, base_link). Azimuths are degrees in [0, 360) about that axis through the
-centre, 0 along x, growing counter-clockwise seen from above: for somebody who walks facing the object, to the right.
+The orbit's centre, which views are new, which azimuths are missing.
+
+The object's own frame has z up (REP-103: odom, map, base_link). Azimuths are degrees in [0, 360)
+about that axis through the centre, 0 along x, growing counter-clockwise seen from above: for
+somebody who walks facing the object, to the right.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SECTORS = 24  # of the coverage ring
-_SPREAD = np.sin(np.radians(5.0)) ** 2  # of the optical axes, below which they are too parallel to meet anywhere
+_SPREAD = (
+    np.sin(np.radians(5.0)) ** 2
+)  # of the optical axes, below which they are too parallel to meet anywhere
 _VIEWS = 3  # below which there is no telling where they meet
 
 
@@ -42,21 +47,28 @@ class Orbit:
     def is_new(self, cam_from_obj: Floats, angle: float, step: float, zoom: float) -> bool:
         """Whether no kept view is like this one (4, 4).
 
-        About the known centre, views differ by `angle` degrees between their directions or by the factor 1 + `zoom` of their
-        distances; while it is not known, by `angle` degrees of the camera's turn or `step` (obj units) of its way.
+        About the known centre, views differ by `angle` degrees between their directions or by the
+        factor 1 + `zoom` of their distances; while it is not known, by `angle` degrees of the
+        camera's turn or `step` (obj units) of its way.
         """
         if not len(self):
             return True
         rotation, place = _pose(cam_from_obj)
         if self.centre is None:
-            turn = np.einsum("kij,ij->k", self._rotations, rotation)  # trace of the turn from each to this one
+            turn = np.einsum(
+                "kij,ij->k", self._rotations, rotation
+            )  # trace of the turn from each to this one
             alike = np.arccos(np.clip((turn - 1) / 2, -1, 1)) < np.radians(angle)
-            return not bool((alike & (np.linalg.norm(self._places - place, axis=1) < step)).any())
+            return not bool(
+                (alike & (np.linalg.norm(self._places - place, axis=1) < step)).any()
+            )
         here, there = place - self.centre, self._places - self.centre
         near, far = np.linalg.norm(here), np.linalg.norm(there, axis=1)
         cosine = np.clip(there @ here / np.maximum(near * far, 1e-12), -1, 1)
         ratio = np.maximum(near, far) / np.maximum(np.minimum(near, far), 1e-12)
-        return not bool(((np.arccos(cosine) < np.radians(angle)) & (ratio < 1 + zoom)).any())
+        return not bool(
+            ((np.arccos(cosine) < np.radians(angle)) & (ratio < 1 + zoom)).any()
+        )
 
     def azimuth(self, cam_from_obj: Floats) -> float | None:
         """Of a view (4, 4), degrees; None while the centre is not known."""
@@ -65,15 +77,23 @@ class Orbit:
         return float(_azimuths(_pose(cam_from_obj)[1][None] - self.centre)[0])
 
     def covered(self) -> NDArray[np.bool_] | None:
-        """(SECTORS,) whether a kept view stands in each sector, the first from azimuth 0; None while there is no centre."""
+        """(SECTORS,) whether a kept view stands in each sector, the first from azimuth 0.
+
+        None while there is no centre.
+        """
         if self.centre is None:
             return None
         sectors = np.zeros(SECTORS, bool)
-        sectors[(_azimuths(self._places - self.centre) // (360 / SECTORS)).astype(int)] = True
+        sectors[(_azimuths(self._places - self.centre) // (360 / SECTORS)).astype(int)] = (
+            True
+        )
         return sectors
 
     def elevations(self) -> tuple[float, float] | None:
-        """Lowest and highest elevation of the kept views, degrees above the centre; None while there is no centre."""
+        """Lowest and highest elevation of the kept views, degrees above the centre.
+
+        None while there is no centre.
+        """
         if self.centre is None:
             return None
         offset = self._places - self.centre
@@ -82,14 +102,19 @@ class Orbit:
 
 
 def gaps(covered: NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """Runs of sectors that are not covered, as azimuths (from, to) in degrees; one across 0 ends above 360."""
+    """Runs of sectors that are not covered, as azimuths (from, to) in degrees.
+
+    One across 0 ends above 360.
+    """
     if covered.all():
         return []
     width = 360 / len(covered)
     if not covered.any():
         return [(0.0, 360.0)]
     found: list[tuple[float, float]] = []
-    first = int(np.argmax(covered))  # a run never starts before a covered sector and ends behind it
+    first = int(
+        np.argmax(covered)
+    )  # a run never starts before a covered sector and ends behind it
     for k in (np.arange(len(covered)) + first) % len(covered):
         if covered[k]:
             continue
@@ -101,7 +126,10 @@ def gaps(covered: NDArray[np.bool_]) -> list[tuple[float, float]]:
 
 
 def way_to_gap(covered: NDArray[np.bool_], azimuth: float) -> float | None:
-    """Signed degrees from an azimuth to the middle of the nearest sector not covered, positive: to the right; None: none."""
+    """Signed degrees from an azimuth to the middle of the nearest sector not covered, positive.
+
+    To the right; None: none.
+    """
     middles = (np.nonzero(~covered)[0] + 0.5) * (360 / len(covered))
     if not len(middles):
         return None
@@ -122,7 +150,10 @@ def _azimuths(offsets: Floats) -> Floats:
 
 
 def _meeting_point(places: Floats, axes: Floats) -> Floats | None:
-    """(3,) nearest to all lines through places (N, 3) along unit axes (N, 3), in front of them; None where they do not tell."""
+    """(3,) nearest to all lines through places (N, 3) along unit axes (N, 3), in front of them.
+
+    None where they do not tell.
+    """
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
     total = across.sum(0)
     if len(places) < _VIEWS or np.linalg.eigvalsh(total)[0] / len(places) < _SPREAD:

@@ -22,8 +22,14 @@ class EstimatorConfig:
     apart: float = 25.0  # degrees between two of them
     floor: float = 0.1  # likelihood of a place that a pose does not explain
     width: float = 0.7  # cells of the head's grid, standard deviation of a correspondence
-    variety: float = 3.0  # degrees about each axis, standard deviation by which instances differ from the template
+    # degrees about each axis, standard deviation by which instances differ from the template
+    variety: float = 3.0
     coverage: float = 0.5  # weight of template parts that are seen where the object is not
-    reach: float = 1.0  # gap between parts of an image, in sides of the larger one, up to which they are tried as one object
-    overlap: float = 0.4  # of two boxes, intersection over union, above which they are one object
-    runtime: str = "torch"  # of the backbone: torch, torch-fp32, torch-bf16, torch-compile, onnx or openvino
+    # gap between parts of an image, in sides of the larger one, up to which they are tried as one
+    # object
+    reach: float = 1.0
+    overlap: float = (
+        0.4  # of two boxes, intersection over union, above which they are one object
+    )
+    # of the backbone: torch, torch-fp32, torch-bf16, torch-compile, onnx or openvino
+    runtime: str = "torch"

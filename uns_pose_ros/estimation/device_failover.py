@@ -1,4 +1,7 @@
-"""An estimator that does not give up with its device: the processor goes on until the device works again."""
+"""An estimator that does not give up with its device.
+
+The processor goes on until the device works again.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,17 @@ from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
 from uns_pose_ros.networks.backbone_runtimes import Backbone
 
 RETRY = 60.0  # s after which a device that failed is tried again
-Make = Callable[[Sequence[CategoryModel], Backbone | None, str, EstimatorConfig], Estimator]  # as Estimator is made
+Make = Callable[
+    [Sequence[CategoryModel], Backbone | None, str, EstimatorConfig], Estimator
+]  # as Estimator is made
 
 
 class FallbackEstimator:
     """Answers like the Estimator that it makes, and outlives the errors of its device.
 
-    Out of memory: its cache is given back and the objects of a picture are looked at one by one. Where that does not help, or
-    the device has failed, the processor takes over; the device is tried again, with a picture, every RETRY seconds.
+    Out of memory: its cache is given back and the objects of a picture are looked at one by one.
+    Where that does not help, or the device has failed, the processor takes over; the device is
+    tried again, with a picture, every RETRY seconds.
     """
 
     def __init__(
@@ -37,11 +43,17 @@ class FallbackEstimator:
         make: Make = Estimator,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """backbone: of an estimator on this device; make: what makes estimators; clock: tells seconds. Raises InvalidInput."""
+        """backbone.
+
+        Of an estimator on this device; make: what makes estimators; clock: tells seconds. Raises
+        InvalidInput.
+        """
         self.models = tuple(models)
         self._name, self._config, self._make, self._clock = device, config, make, clock
         self._trouble, self._due = "", 0.0
-        self._spare: Estimator | None = None  # on the processor, kept once it has been needed
+        self._spare: Estimator | None = (
+            None  # on the processor, kept once it has been needed
+        )
         try:
             self._working = make(self.models, backbone, device, config)
         except RuntimeError as error:
@@ -59,13 +71,21 @@ class FallbackEstimator:
     def trouble(self) -> str:
         """What is wrong with the device, empty where nothing is."""
         if not self._trouble and self._working.one_by_one:
-            return f"{self.device} is {OUT_OF_MEMORY}: the objects of a picture are looked at one by one"
+            return (
+                f"{self.device} is {OUT_OF_MEMORY}: the objects of a picture are looked at "
+                "one by one"
+            )
         return self._trouble
 
     def of(self, models: Sequence[CategoryModel]) -> FallbackEstimator:
-        """One for other models; it shares this one's backbone where that is on the device it should be. Raises InvalidInput."""
+        """One for other models.
+
+        It shares this one's backbone where that is on the device it should be. Raises InvalidInput.
+        """
         backbone = None if self._trouble else self._working.backbone
-        return FallbackEstimator(models, self._name, self._config, backbone, self._make, self._clock)
+        return FallbackEstimator(
+            models, self._name, self._config, backbone, self._make, self._clock
+        )
 
     def __call__(
         self,
@@ -79,7 +99,9 @@ class FallbackEstimator:
         if self.trouble and self._clock() >= self._due:
             self._go_back()
         trouble, crowded = "", self._working.one_by_one
-        for _ in range(2):  # what other pictures left in the cache may be all that was missing
+        for _ in range(
+            2
+        ):  # what other pictures left in the cache may be all that was missing
             try:
                 found = self._working(image, camera, regions, depth, categories)
             except RuntimeError as error:
@@ -98,16 +120,26 @@ class FallbackEstimator:
 
     def _fall_back(self, device: str, trouble: str) -> None:
         """Let the processor work from now on."""
-        self._trouble = f"{device}: {trouble}; the processor works in its place, it is tried again every {RETRY:.0f} s"
+        self._trouble = (
+            f"{device}: {trouble}; the processor works in its place, it is tried "
+            f"again every {RETRY:.0f} s"
+        )
         self._due = self._clock() + RETRY
         if self._spare is None:
-            fitting = "torch" if self._config.runtime == "torch-compile" else self._config.runtime
-            self._spare = self._make(self.models, None, "cpu", replace(self._config, runtime=fitting))
+            fitting = (
+                "torch" if self._config.runtime == "torch-compile" else self._config.runtime
+            )
+            self._spare = self._make(
+                self.models, None, "cpu", replace(self._config, runtime=fitting)
+            )
         self._working = self._spare
         release_memory()
 
     def _go_back(self) -> None:
-        """Let the device work again, or all objects of a picture at once; the next picture shows whether it can."""
+        """Let the device work again, or all objects of a picture at once.
+
+        The next picture shows whether it can.
+        """
         self._due = self._clock() + RETRY
         if not self._trouble:
             self._working.one_by_one = False
@@ -120,5 +152,7 @@ class FallbackEstimator:
             if trouble_of(error) is None:
                 raise
             return
-        if working.device.type != "cpu":  # auto chooses the processor where there is no other device
+        if (
+            working.device.type != "cpu"
+        ):  # auto chooses the processor where there is no other device
             self._working, self._trouble = working, ""

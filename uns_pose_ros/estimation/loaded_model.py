@@ -23,7 +23,10 @@ class Runtime:
     """A category model ready on a device."""
 
     def __init__(self, model: CategoryModel, device: torch.device, halved: bool) -> None:
-        """halved: the head computes in bfloat16. Raises InvalidInput where the model's head does not fit its description."""
+        """halved: the head computes in bfloat16.
+
+        Raises InvalidInput where the model's head does not fit its description.
+        """
         self.model = model
         try:
             described: Mapping[str, Any] = model.provenance["network"]  # type: ignore[assignment]
@@ -34,19 +37,34 @@ class Runtime:
             if not 0 < share <= 1:
                 raise ValueError(f"a template share of {share}")
             known = {name.name for name in fields(NetworkConfig)}
-            chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items() if k in known}
+            chosen: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v
+                for k, v in described.items()
+                if k in known
+            }
             config = NetworkConfig(**chosen)
             tokens = model.head["norm.weight"].shape[0]
             claimed = (config.width, config.features, config.clutter)
-            there = (model.head["enter.bias"].shape[0], model.bank.shape[1], len(model.clutter))
-            if claimed != there or not 0 <= config.blocks <= len(model.head):  # before anything is allocated
-                raise ValueError(f"a head of {claimed} and {config.blocks} blocks is described, {there} is there")
+            there = (
+                model.head["enter.bias"].shape[0],
+                model.bank.shape[1],
+                len(model.clutter),
+            )
+            if claimed != there or not 0 <= config.blocks <= len(
+                model.head
+            ):  # before anything is allocated
+                raise ValueError(
+                    f"a head of {claimed} and {config.blocks} blocks is described, {there} is there"
+                )
             head = Head(config, len(model.vertices), tokens)
-            head.load_state_dict({**model.head, "bank": model.bank, "clutter": model.clutter})
+            head.load_state_dict(
+                {**model.head, "bank": model.bank, "clutter": model.clutter}
+            )
         except (LookupError, TypeError, ArithmeticError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InvalidInput(
-                f"model of {model.category}: its head is of another version ({reason}); train it again"
+                f"model of {model.category}: its head is of another version ({reason}); train "
+                "it again"
             ) from None
         self.layers = config.layers
         self.crop_size = size
@@ -57,10 +75,14 @@ class Runtime:
         directions = sphere(400)
         visible = visible_from(model.vertices, model.triangles, directions)
         vertices = model.vertices.to(device)
-        self.template = Template(vertices, directions.to(device), visible.to(device), vertices.mean(0), share)
+        self.template = Template(
+            vertices, directions.to(device), visible.to(device), vertices.mean(0), share
+        )
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (B, 2h, 2w, V) of the vertices and the object's presence (B, 2h, 2w), of tokens (B, h, w, L * C)."""
+        """Probabilities (B, 2h, 2w, V) of the vertices and the object's presence (B, 2h, 2w), of
+        tokens (B, h, w, L * C).
+        """
         logits = self.head.logits(self.head(tokens.to(self._kind)))
         probability = logits.softmax(-1)[..., : len(self.template.vertices)]
         return probability, probability.sum(-1)

@@ -1,4 +1,7 @@
-"""How large an object is whose model knows proportions only: a length that is given, or the depth seen where the object is."""
+"""How large an object is whose model knows proportions only.
+
+A length that is given, or the depth seen where the object is.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,34 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMod
 _GRID = 24  # rays along the longer side of the object's box
 _LEAST = 12  # of them that must show depth which agrees
 _SHARE = 0.3  # of those with depth, likewise
-_AGREE = 0.1  # of a ratio, by which two that agree differ at most: instances are not shaped like the template
+# of a ratio, by which two that agree differ at most: instances are not shaped like the template
+_AGREE = 0.1
 
 
 def in_metres(estimate: PoseEstimate, diameter: float) -> PoseEstimate:
-    """The estimate with lengths in metres; where it is metric it stays, else one of its units is `diameter` m."""
+    """The estimate with lengths in metres.
+
+    Where it is metric it stays, else one of its units is `diameter` m.
+    """
     if estimate.metric:
         return estimate
     others = [
-        PoseMode(_stretched(mode.cam_from_canon, diameter), mode.log_weight, _in_metres(mode.covariance, diameter))
+        PoseMode(
+            _stretched(mode.cam_from_canon, diameter),
+            mode.log_weight,
+            _in_metres(mode.covariance, diameter),
+        )
         for mode in estimate.alternatives
     ]
     return dataclasses.replace(
-        estimate, cam_from_canon=_stretched(estimate.cam_from_canon, diameter), scale=estimate.scale * diameter,
-        size=estimate.size * diameter, covariance=_in_metres(estimate.covariance, diameter), metric=True,
+        estimate,
+        cam_from_canon=_stretched(estimate.cam_from_canon, diameter),
+        scale=estimate.scale * diameter,
+        size=estimate.size * diameter,
+        covariance=_in_metres(estimate.covariance, diameter),
+        metric=True,
         alternatives=tuple(others),
-    )  # fmt: skip
+    )
 
 
 def _stretched(pose: Tensor, factor: float) -> Tensor:
@@ -47,18 +62,25 @@ def _in_metres(covariance: Tensor | None, diameter: float) -> Tensor | None:
     return covariance * unit[:, None] * unit[None, :]
 
 
-def measured(estimate: PoseEstimate, model: CategoryModel, camera: Camera, depth: NDArray[np.float32]) -> PoseEstimate:
-    """The estimate in metres by what depth (H, W) m, NaN: none, shows of it; as it is where that says too little.
+def measured(
+    estimate: PoseEstimate, model: CategoryModel, camera: Camera, depth: NDArray[np.float32]
+) -> PoseEstimate:
+    """The estimate in metres by what depth (H, W) m, NaN.
 
-    Scaling pose and size about the camera changes nothing in the picture. So each ray through the template's silhouette gives
-    the scale as measured over rendered depth, and the one that most rays agree on holds: what is before the object, behind it
-    or seen through it is outvoted. An error of the estimated distance cancels; the covariance still holds it.
+    None, shows of it; as it is where that says too little.
+
+    Scaling pose and size about the camera changes nothing in the picture. So each ray through the
+    template's silhouette gives the scale as measured over rendered depth, and the one that most
+    rays agree on holds: what is before the object, behind it or seen through it is outvoted. An
+    error of the estimated distance cancels; the covariance still holds it.
     """
     if estimate.metric:
         return estimate
     rendered, pixels = _rendered(estimate, model, camera)
     columns, rows = pixels.round().astype(np.int64).T
-    inside = (columns >= 0) & (columns < depth.shape[1]) & (rows >= 0) & (rows < depth.shape[0])
+    inside = (
+        (columns >= 0) & (columns < depth.shape[1]) & (rows >= 0) & (rows < depth.shape[0])
+    )
     ratio = depth[rows[inside], columns[inside]] / rendered[inside]
     ratio = np.sort(ratio[np.isfinite(ratio) & (ratio > 0)])
     if not len(ratio):
@@ -71,26 +93,55 @@ def measured(estimate: PoseEstimate, model: CategoryModel, camera: Camera, depth
     return in_metres(estimate, float(np.median(ratio[best : best + agreeing[best]])))
 
 
-def _rendered(estimate: PoseEstimate, model: CategoryModel, camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Depth (N,) of the template, in the estimate's units, on a grid within its silhouette, and the pixels (N, 2) x y there.
+def _rendered(
+    estimate: PoseEstimate, model: CategoryModel, camera: Camera
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Depth (N,) of the template, in the estimate's units, on a grid within its silhouette, and
+    the pixels (N, 2) x y there.
 
-    Rays beside which one misses are left out, as long as enough remain: there the outline of the instance may be another.
+    Rays beside which one misses are left out, as long as enough remain: there the outline of the
+    instance may be another.
     """
     corner, other = estimate.box.clamp_min(-1.0).split(2)
-    size = torch.minimum(other, torch.tensor([camera.width, camera.height], dtype=torch.float64)) - corner
+    size = (
+        torch.minimum(
+            other, torch.tensor([camera.width, camera.height], dtype=torch.float64)
+        )
+        - corner
+    )
     if not bool((size > 1).all()):
         return np.zeros(0), np.zeros((0, 2))
-    columns, rows = (max(3, round(float(side) / float(size.max()) * _GRID)) for side in size)
-    grid = torch.cartesian_prod((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns).flip(1)
-    pixel = torch.cat([corner + grid.double() * size, torch.ones(len(grid), 1, dtype=torch.float64)], 1)
+    columns, rows = (
+        max(3, round(float(side) / float(size.max()) * _GRID)) for side in size
+    )
+    grid = torch.cartesian_prod(
+        (torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns
+    ).flip(1)
+    pixel = torch.cat(
+        [corner + grid.double() * size, torch.ones(len(grid), 1, dtype=torch.float64)], 1
+    )
     rays = pixel @ torch.linalg.inv(camera.matrix).T  # z is 1
     canon_from_cam = estimate.cam_from_canon[:3, :3].T / estimate.scale
     origin = -canon_from_cam @ estimate.cam_from_canon[:3, 3]
-    depth, _, _ = cast_rays(origin.float(), (rays @ canon_from_cam.T).float(), model.vertices, model.triangles)
+    depth, _, _ = cast_rays(
+        origin.float(), (rays @ canon_from_cam.T).float(), model.vertices, model.triangles
+    )
     hit = depth.isfinite().reshape(rows, columns).numpy()
-    kept = cv2.erode(hit.astype(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+    kept = (
+        cv2.erode(
+            hit.astype(np.uint8),
+            np.ones((3, 3), np.uint8),
+            borderType=cv2.BORDER_CONSTANT,
+            borderValue=0,
+        )
+        > 0
+    )
     kept = (kept if kept.sum() >= 2 * _LEAST else hit).ravel()
     seen = rays.numpy()[kept]
     k, zero = camera.matrix.numpy(), np.zeros(3)
-    pixels = np.zeros((0, 2)) if not len(seen) else cv2.projectPoints(seen, zero, zero, k, camera.distortion.numpy())[0][:, 0]
+    pixels = (
+        np.zeros((0, 2))
+        if not len(seen)
+        else cv2.projectPoints(seen, zero, zero, k, camera.distortion.numpy())[0][:, 0]
+    )
     return depth.double().numpy()[kept], np.asarray(pixels, dtype=np.float64)

@@ -1,9 +1,12 @@
-"""The poses that one object may have, sharpened image by image: flips are outvoted, noise is averaged.
+"""The poses that one object may have, sharpened image by image.
 
-A single picture of a car often fits the car turned by half a turn nearly as well. So all distinct poses (modes) are kept, each
-with a log weight that sums what every picture says of it and with a covariance that a Kalman filter on the manifold shrinks
-(state: translation, rotation about the camera's axes). Modes are compared in the camera of the newest image, where the known
-motion of the camera takes them.
+Flips are outvoted, noise is averaged.
+
+A single picture of a car often fits the car turned by half a turn nearly as well. So all distinct
+poses (modes) are kept, each with a log weight that sums what every picture says of it and with a
+covariance that a Kalman filter on the manifold shrinks (state: translation, rotation about the
+camera's axes). Modes are compared in the camera of the newest image, where the known motion of the
+camera takes them.
 """
 
 from __future__ import annotations
@@ -16,42 +19,71 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import angle_between, from_parts, nearest_equivalent, rotation_from_vector, vector_from_rotation
+from uns_pose_ros.core.geometry import (
+    angle_between,
+    from_parts,
+    nearest_equivalent,
+    rotation_from_vector,
+    vector_from_rotation,
+)
 from uns_pose_ros.core.types import PoseEstimate, PoseMode, Symmetry
 
-_TINY = 1e-12  # rad^2, or squared distances: least variance of an image's pose in any direction
+_TINY = (
+    1e-12  # rad^2, or squared distances: least variance of an image's pose in any direction
+)
 _NOTHING = 1e6  # variance of what an image says nothing about
-_REACH = 1.5  # standard deviations of a mode's rotation by which the distance of one mode grows
-_SURPRISE = 22.5  # squared Mahalanobis distance that one in a thousand innovations of six dimensions exceeds
+_REACH = (
+    1.5  # standard deviations of a mode's rotation by which the distance of one mode grows
+)
+# squared Mahalanobis distance that one in a thousand innovations of six dimensions exceeds
+_SURPRISE = 22.5
 
 _BOUNDS = {
-    "floor": (1e-6, 1.0), "forget": (0.0, 1.0), "unknown_forget": (0.0, 1.0), "agree": (1.0, 180.0), "same": (1.0, 180.0),
+    "floor": (1e-6, 1.0),
+    "forget": (0.0, 1.0),
+    "unknown_forget": (0.0, 1.0),
+    "agree": (1.0, 180.0),
+    "same": (1.0, 180.0),
     "kept": (1, 100),
-    "common": (0.0, 0.99), "turn_noise": (0.0, 1e4), "shift_noise": (0.0, 1e4), "unknown_turn": (0.0, 1e4),
+    "common": (0.0, 0.99),
+    "turn_noise": (0.0, 1e4),
+    "shift_noise": (0.0, 1e4),
+    "unknown_turn": (0.0, 1e4),
     "unknown_shift": (0.0, 1e4),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class FusionConfig:
     """How poses of several images become one."""
 
-    floor: float = 0.1  # probability that an image shows a right pose among none of its modes
-    forget: float = 0.9  # share of the evidence that is left an image later: how soon an object that was turned is believed
+    floor: float = (
+        0.1  # probability that an image shows a right pose among none of its modes
+    )
+    # share of the evidence that is left an image later: how soon an object that was turned is
+    # believed
+    forget: float = 0.9
     unknown_forget: float = 0.7  # likewise where the camera's motion is not known
-    agree: float = 20.0  # degrees, standard deviation of the difference of two right estimates
+    agree: float = (
+        20.0  # degrees, standard deviation of the difference of two right estimates
+    )
     same: float = 30.0  # degrees within which two poses are one mode
     kept: int = 8  # modes of an object, at most
-    common: float = 0.3  # share of an image's variance that further images share, so that they do not average it away
-    turn_noise: float = 3.0  # degrees a square root of a second, rotation of objects at rest and error of the known motion
+    # share of an image's variance that further images share, so that they do not average it away
+    common: float = 0.3
+    # degrees a square root of a second, rotation of objects at rest and error of the known motion
+    turn_noise: float = 3.0
     shift_noise: float = 0.02  # of the distance a square root of a second, likewise
-    unknown_turn: float = 60.0  # degrees a square root of a second, rotation where the camera's motion is not known
+    # degrees a square root of a second, rotation where the camera's motion is not known
+    unknown_turn: float = 60.0
     unknown_shift: float = 0.5  # of the distance a square root of a second, likewise
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
             if not low <= getattr(self, name) <= high:
-                raise InvalidInput(f"{name} {getattr(self, name)}: {low:g} to {high:g} is valid")
+                raise InvalidInput(
+                    f"{name} {getattr(self, name)}: {low:g} to {high:g} is valid"
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,39 +91,69 @@ class Modes:
     """K poses that an object may have in the camera of one image, likeliest first."""
 
     pose: Tensor  # (K, 4, 4) float64, cam_from_canon
-    covariance: Tensor  # (K, 6, 6) float64, order and units as in PoseEstimate, without the images' common error
+    # (K, 6, 6) float64, order and units as in PoseEstimate, without the images' common error
+    covariance: Tensor
     common: Tensor  # (K, 6, 6) float64, the images' common error
     log_weight: Tensor  # (K,) float64, what all images say of the mode
     unseen: float  # log weight of a pose that no image has shown
-    forget: float = 1.0  # share of the log weights that is left when the next image is taken in
+    forget: float = (
+        1.0  # share of the log weights that is left when the next image is taken in
+    )
 
     def probability(self) -> Tensor:
-        """(K,) of being the right one, without the share that each would have if no image had shown it."""
-        weight = (self.log_weight - self.log_weight.max()).exp() - (self.unseen - self.log_weight.max()).exp()
+        """(K,) of being the right one, without the share that each would have if no image had
+        shown it.
+        """
+        weight = (self.log_weight - self.log_weight.max()).exp() - (
+            self.unseen - self.log_weight.max()
+        ).exp()
         return weight.clamp_min(1e-12) / weight.clamp_min(1e-12).sum()
 
 
 def observe(estimate: PoseEstimate, config: FusionConfig) -> Modes:
     """What one image says: its pose and alternatives."""
-    poses = torch.stack([estimate.cam_from_canon, *(mode.cam_from_canon for mode in estimate.alternatives)])
+    poses = torch.stack(
+        [estimate.cam_from_canon, *(mode.cam_from_canon for mode in estimate.alternatives)]
+    )
     known = [estimate.covariance, *(mode.covariance for mode in estimate.alternatives)]
-    covariance = torch.stack([_assumed(pose) if one is None else one for pose, one in zip(poses, known, strict=True)])
+    covariance = torch.stack(
+        [
+            _assumed(pose) if one is None else one
+            for pose, one in zip(poses, known, strict=True)
+        ]
+    )
     covariance = _bounded(covariance, poses[:, :3, 3].norm(dim=-1))
-    logs = torch.tensor([0.0, *(mode.log_weight for mode in estimate.alternatives)], dtype=torch.float64)
+    logs = torch.tensor(
+        [0.0, *(mode.log_weight for mode in estimate.alternatives)], dtype=torch.float64
+    )
     log_weight = (config.floor + logs.softmax(0)).log()
     order = log_weight.argsort(descending=True, stable=True)
     share = config.common
     covariance = covariance[order]
-    modes = Modes(poses[order], (1 - share) * covariance, share * covariance, log_weight[order], math.log(config.floor))
+    modes = Modes(
+        poses[order],
+        (1 - share) * covariance,
+        share * covariance,
+        log_weight[order],
+        math.log(config.floor),
+    )
     return _distinct(modes, estimate.symmetry, config)
 
 
 def _bounded(covariance: Tensor, distance: Tensor) -> Tensor:
-    """Covariances (J, 6, 6) that can be inverted: a fit that leaves a direction open has one of any size and sign there.
+    """Covariances (J, 6, 6) that can be inverted.
+
+    A fit that leaves a direction open has one of any size and sign there.
 
     No standard deviation is above half a turn, or that many distances (J,); none is 0.
     """
-    unit = torch.cat([distance.clamp_min(1e-6)[:, None].expand(-1, 3), torch.ones(len(distance), 3, dtype=torch.float64)], 1)
+    unit = torch.cat(
+        [
+            distance.clamp_min(1e-6)[:, None].expand(-1, 3),
+            torch.ones(len(distance), 3, dtype=torch.float64),
+        ],
+        1,
+    )
     both = unit[:, :, None] * unit[:, None, :]
     scaled = covariance / both
     values, vectors = torch.linalg.eigh((scaled + scaled.transpose(1, 2)) / 2)
@@ -100,19 +162,29 @@ def _bounded(covariance: Tensor, distance: Tensor) -> Tensor:
 
 
 def _assumed(pose: Tensor) -> Tensor:
-    """Covariance (6, 6) of a pose (4, 4) that comes without: 10 degrees, 2 % of the distance aside and 10 % in depth."""
+    """Covariance (6, 6) of a pose (4, 4) that comes without.
+
+    10 degrees, 2 % of the distance aside and 10 % in depth.
+    """
     distance = float(pose[:3, 3].norm())
     sigma = [0.02 * distance, 0.02 * distance, 0.1 * distance, *[math.radians(10)] * 3]
     return torch.diag(torch.tensor(sigma, dtype=torch.float64) ** 2)
 
 
-def predict(modes: Modes, motion: Tensor | None, seconds: float, metric: bool, config: FusionConfig) -> Modes:
+def predict(
+    modes: Modes, motion: Tensor | None, seconds: float, metric: bool, config: FusionConfig
+) -> Modes:
     """The modes in the camera of an image `seconds` later, less sure.
 
-    motion: (4, 4) cam_now_from_cam_before in m; None: not known, the object is taken to stay where it was in the picture.
-    metric: the poses are in m; where not, only the motion's rotation can be used, and it is exact for the object's rotation.
+    motion: (4, 4) cam_now_from_cam_before in m; None: not known, the object is taken to stay where
+    it was in the picture. metric: the poses are in m; where not, only the motion's rotation can be
+    used, and it is exact for the object's rotation.
     """
-    turn, shift = (config.unknown_turn, config.unknown_shift) if motion is None else (config.turn_noise, config.shift_noise)
+    turn, shift = (
+        (config.unknown_turn, config.unknown_shift)
+        if motion is None
+        else (config.turn_noise, config.shift_noise)
+    )
     if motion is not None and not metric:
         shift = config.unknown_shift
     pose, covariance = modes.pose.clone(), modes.covariance
@@ -124,17 +196,33 @@ def predict(modes: Modes, motion: Tensor | None, seconds: float, metric: bool, c
             pose[:, :3, 3] = pose[:, :3, 3] @ motion[:3, :3].T + motion[:3, 3]
     forget = config.unknown_forget if motion is None else config.forget
     distance = pose[:, :3, 3].norm(dim=-1, keepdim=True)
-    sigma = torch.cat([shift * distance.expand(-1, 3), torch.full_like(pose[:, :3, 3], math.radians(turn))], -1)
-    return replace(modes, pose=pose, covariance=covariance + torch.diag_embed(sigma**2 * seconds), forget=forget)
+    sigma = torch.cat(
+        [
+            shift * distance.expand(-1, 3),
+            torch.full_like(pose[:, :3, 3], math.radians(turn)),
+        ],
+        -1,
+    )
+    return replace(
+        modes,
+        pose=pose,
+        covariance=covariance + torch.diag_embed(sigma**2 * seconds),
+        forget=forget,
+    )
 
 
 def update(modes: Modes, seen: Modes, symmetry: Symmetry, config: FusionConfig) -> Modes:
     """The modes with what one more image, `observe`d in the same camera, says of them."""
     before, image = modes.pose[:, None, :3, :3], seen.pose[None, :, :3, :3]
-    turned = nearest_equivalent(image, before, symmetry.order, symmetry.axis)  # (K, J, 3, 3)
+    turned = nearest_equivalent(
+        image, before, symmetry.order, symmetry.axis
+    )  # (K, J, 3, 3)
     angle = angle_between(before, turned)
-    # what may have turned meanwhile, for all that is known, may show itself further from where it was
-    doubt = torch.rad2deg(modes.covariance.diagonal(dim1=1, dim2=2)[:, 3:].mean(1).sqrt())[:, None]
+    # what may have turned meanwhile, for all that is known, may show itself further from where it
+    # was
+    doubt = torch.rad2deg(modes.covariance.diagonal(dim1=1, dim2=2)[:, 3:].mean(1).sqrt())[
+        :, None
+    ]
     same = config.same + _REACH * doubt
     likely = (seen.log_weight.exp() - config.floor).clamp_min(0)
     support = likely * torch.exp(-0.5 * angle**2 / (config.agree**2 + doubt**2))
@@ -156,10 +244,15 @@ def update(modes: Modes, seen: Modes, symmetry: Symmetry, config: FusionConfig) 
     return _distinct(_chosen(together, order), symmetry, config)
 
 
-def _filter(modes: Modes, seen: Modes, turned: Tensor, best: Tensor, matched: Tensor) -> Modes:
-    """One Kalman step of every mode with its mode of the image: index `best` (K,), rotation `turned` (K, 3, 3).
+def _filter(
+    modes: Modes, seen: Modes, turned: Tensor, best: Tensor, matched: Tensor
+) -> Modes:
+    """One Kalman step of every mode with its mode of the image.
 
-    A mode that the image does not show (`matched` (K,) False) learns the position alone, from the image's likeliest mode.
+    Index `best` (K,), rotation `turned` (K, 3, 3).
+
+    A mode that the image does not show (`matched` (K,) False) learns the position alone, from the
+    image's likeliest mode.
     """
     best = torch.where(matched, best, 0)
     noise = seen.covariance[best].clone()
@@ -169,21 +262,32 @@ def _filter(modes: Modes, seen: Modes, turned: Tensor, best: Tensor, matched: Te
     turn = vector_from_rotation(turned @ rotation.transpose(-1, -2)) * matched[:, None]
     innovation = torch.cat([seen.pose[best, :3, 3] - translation, turn], -1)[..., None]
     spread = modes.covariance
-    square = (innovation.transpose(-1, -2) @ torch.linalg.solve(spread + noise, innovation))[:, 0, 0]
-    # farther off than both can explain: the object moved, or the filter was too sure; the difference joins its doubt
-    spread = spread + (square > _SURPRISE)[:, None, None] * innovation @ innovation.transpose(-1, -2)
+    square = (
+        innovation.transpose(-1, -2) @ torch.linalg.solve(spread + noise, innovation)
+    )[:, 0, 0]
+    # farther off than both can explain: the object moved, or the filter was too sure; the
+    # difference joins its doubt
+    spread = spread + (square > _SURPRISE)[
+        :, None, None
+    ] * innovation @ innovation.transpose(-1, -2)
     gain = torch.linalg.solve(spread + noise, spread).transpose(-1, -2)
     step = (gain @ innovation)[..., 0]
-    pose = from_parts(rotation_from_vector(step[:, 3:]) @ rotation, translation + step[:, :3])
+    pose = from_parts(
+        rotation_from_vector(step[:, 3:]) @ rotation, translation + step[:, :3]
+    )
     rest = torch.eye(6, dtype=torch.float64) - gain
-    covariance = rest @ spread @ rest.transpose(-1, -2) + gain @ noise @ gain.transpose(-1, -2)  # Joseph's form stays positive
+    covariance = rest @ spread @ rest.transpose(-1, -2) + gain @ noise @ gain.transpose(
+        -1, -2
+    )  # Joseph's form stays positive
     return replace(modes, pose=pose, covariance=covariance, common=seen.common[best])
 
 
 def _distinct(modes: Modes, symmetry: Symmetry, config: FusionConfig) -> Modes:
     """The likeliest modes, less those that symmetry or the filter has brought to a likelier one."""
     rotation = modes.pose[:, :3, :3]
-    turned = nearest_equivalent(rotation[None], rotation[:, None], symmetry.order, symmetry.axis)
+    turned = nearest_equivalent(
+        rotation[None], rotation[:, None], symmetry.order, symmetry.axis
+    )
     near = (angle_between(rotation[:, None], turned) < config.same / 2).tolist()
     left: list[int] = []
     for k in range(len(near)):
@@ -194,13 +298,18 @@ def _distinct(modes: Modes, symmetry: Symmetry, config: FusionConfig) -> Modes:
 
 def _chosen(modes: Modes, index: Tensor) -> Modes:
     return replace(
-        modes, pose=modes.pose[index], covariance=modes.covariance[index], common=modes.common[index],
+        modes,
+        pose=modes.pose[index],
+        covariance=modes.covariance[index],
+        common=modes.common[index],
         log_weight=modes.log_weight[index],
-    )  # fmt: skip
+    )
 
 
 def conclude(modes: Modes, newest: PoseEstimate) -> PoseEstimate:
-    """The estimate of all images: `newest` with the likeliest mode's pose, and the chance of being the right mode in its score.
+    """The estimate of all images.
+
+    `newest` with the likeliest mode's pose, and the chance of being the right mode in its score.
 
     Its box, inliers and reprojection error stay those of the newest image alone.
     """
@@ -208,10 +317,16 @@ def conclude(modes: Modes, newest: PoseEstimate) -> PoseEstimate:
     known = newest.covariance is not None
     covariance = modes.covariance + modes.common
     others = tuple(
-        PoseMode(modes.pose[k], float((probability[k] / probability[0]).log()), covariance[k] if known else None)
+        PoseMode(
+            modes.pose[k],
+            float((probability[k] / probability[0]).log()),
+            covariance[k] if known else None,
+        )
         for k in range(1, len(probability))
     )
-    alone = 1 / (1 + sum(math.exp(mode.log_weight) for mode in newest.alternatives))  # what its score has in it
+    alone = 1 / (
+        1 + sum(math.exp(mode.log_weight) for mode in newest.alternatives)
+    )  # what its score has in it
     return replace(
         newest,
         cam_from_canon=modes.pose[0],
@@ -227,18 +342,26 @@ def fuse(
     seconds: float = 0.0,
     config: FusionConfig = FusionConfig(),
 ) -> PoseEstimate | None:
-    """One estimate, in the last image's camera, of the same object's estimates in F images; None where no image has one.
+    """One estimate, in the last image's camera, of the same object's estimates in F images.
 
-    estimates: one an image, None where it was not found.
-    motions: F - 1 cameras' motions (4, 4), cam_after_from_cam_before in m, None where not known; without: none is known.
-    seconds: between two images.
+    None where no image has one.
+
+    estimates: one an image, None where it was not found. motions: F - 1 cameras' motions (4, 4),
+    cam_after_from_cam_before in m, None where not known; without: none is known. seconds: between
+    two images.
     """
     if motions is not None and len(motions) != max(len(estimates) - 1, 0):
         raise ValueError(f"{len(motions)} motions between {len(estimates)} images")
     modes, newest = None, None
     for k, estimate in enumerate(estimates):
         if modes is not None and newest is not None and k:
-            modes = predict(modes, None if motions is None else motions[k - 1], seconds, newest.metric, config)
+            modes = predict(
+                modes,
+                None if motions is None else motions[k - 1],
+                seconds,
+                newest.metric,
+                config,
+            )
         if estimate is None:
             continue
         seen = observe(estimate, config)

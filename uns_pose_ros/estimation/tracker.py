@@ -1,4 +1,7 @@
-"""Which object is which: tracks over images, each with a number, a state, and the pose fused over all that showed it."""
+"""Which object is which.
+
+Tracks over images, each with a number, a state, and the pose fused over all that showed it.
+"""
 
 from __future__ import annotations
 
@@ -24,24 +27,34 @@ _IMPOSSIBLE = 1e6  # cost of a pair that may not be matched
 class TrackState(Enum):
     """How well an object is known."""
 
-    TENTATIVE = "tentative"  # seen now, but not often enough to be sure that there is something
+    TENTATIVE = (
+        "tentative"  # seen now, but not often enough to be sure that there is something
+    )
     TRACKED = "tracked"  # seen now
-    LOST = "lost"  # not in the newest image; comes back with the same number within the tracker's memory
+    # not in the newest image; comes back with the same number within the tracker's memory
+    LOST = "lost"
 
 
 @dataclass(frozen=True)
 class TrackerConfig:
     """How objects are followed."""
 
-    fuse: bool = True  # earlier images sharpen the pose and outvote flips; false: each image's own pose is given
+    # earlier images sharpen the pose and outvote flips; false: each image's own pose is given
+    fuse: bool = True
     memory: float = 2.0  # s for which an object out of sight keeps its track id
     confirm: int = 2  # images that must show an object before it counts as tracked
     gate: float = 1.0  # apparent diameters that an object may move from image to image
 
     def __post_init__(self) -> None:
-        for name, (low, high) in {"memory": (0.0, 3600.0), "confirm": (1, 1000), "gate": (0.0, 100.0)}.items():
+        for name, (low, high) in {
+            "memory": (0.0, 3600.0),
+            "confirm": (1, 1000),
+            "gate": (0.0, 100.0),
+        }.items():
             if not low <= getattr(self, name) <= high:
-                raise InvalidInput(f"{name} {getattr(self, name)}: {low:g} to {high:g} is valid")
+                raise InvalidInput(
+                    f"{name} {getattr(self, name)}: {low:g} to {high:g} is valid"
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +63,9 @@ class Track:
 
     number: int  # unique over all categories
     state: TrackState
-    estimate: PoseEstimate  # fused, in the newest image's camera; predicted where it is LOST
+    estimate: (
+        PoseEstimate  # fused, in the newest image's camera; predicted where it is LOST
+    )
     sightings: int
     seen: int  # ns, stamp of the last image with it
 
@@ -58,12 +73,17 @@ class Track:
 class Tracker:
     """Follows the objects that an Estimator finds in a stream of images of one camera.
 
-    An object is found again by where it stands in the picture, in apparent diameters, which a wrong monocular depth does not
-    upset; the known motion of the camera says where to look. An object whose size has once been measured keeps it where an
-    image does not show it; what was known of its pose in units of its size is dropped when its size becomes known.
+    An object is found again by where it stands in the picture, in apparent diameters, which a wrong
+    monocular depth does not upset; the known motion of the camera says where to look. An object
+    whose size has once been measured keeps it where an image does not show it; what was known of
+    its pose in units of its size is dropped when its size becomes known.
     """
 
-    def __init__(self, config: TrackerConfig = TrackerConfig(), filtering: FusionConfig = FusionConfig()) -> None:
+    def __init__(
+        self,
+        config: TrackerConfig = TrackerConfig(),
+        filtering: FusionConfig = FusionConfig(),
+    ) -> None:
         self._config, self._fusion = config, filtering
         self.reset()
 
@@ -78,37 +98,68 @@ class Tracker:
         """Every object known, also those LOST, whose poses are predicted."""
         return [self._track(one) for one in self._followed]
 
-    def update(self, estimates: Sequence[PoseEstimate], stamp: int, motion: Tensor | None = None) -> list[Track]:
-        """One track for each estimate of the image at `stamp` (ns), in the same order; a stamp that goes back resets.
+    def update(
+        self, estimates: Sequence[PoseEstimate], stamp: int, motion: Tensor | None = None
+    ) -> list[Track]:
+        """One track for each estimate of the image at `stamp` (ns), in the same order.
 
-        motion: (4, 4) cam_now_from_cam_before, rigid, m, since the last image given here; None: not known.
+        A stamp that goes back resets.
+
+        motion: (4, 4) cam_now_from_cam_before, rigid, m, since the last image given here; None: not
+        known.
         """
         if self._stamp is not None and stamp < self._stamp:
             self.reset()
         if self._stamp is not None:
             for one in self._followed:
-                one.modes = pose_fusion.predict(one.modes, motion, (stamp - self._stamp) / 1e9, one.newest.metric, self._fusion)
+                one.modes = pose_fusion.predict(
+                    one.modes,
+                    motion,
+                    (stamp - self._stamp) / 1e9,
+                    one.newest.metric,
+                    self._fusion,
+                )
         self._stamp = stamp
-        self._followed = [one for one in self._followed if stamp - one.seen <= self._config.memory * 1e9]
+        self._followed = [
+            one for one in self._followed if stamp - one.seen <= self._config.memory * 1e9
+        ]
         chosen = []
         for estimate, match in zip(estimates, self._match(estimates), strict=True):
-            chosen.append(self._start(estimate) if match is None else self._continue(match, estimate))
+            chosen.append(
+                self._start(estimate) if match is None else self._continue(match, estimate)
+            )
         return [self._track(one) for one in chosen]
 
     def _match(self, estimates: Sequence[PoseEstimate]) -> list[_Followed | None]:
-        """The object that each estimate shows, None for a new one: least total distance over all pairs within the gate."""
+        """The object that each estimate shows, None for a new one.
+
+        Least total distance over all pairs within the gate.
+        """
         cost = np.full((len(estimates), len(self._followed)), _IMPOSSIBLE)
         for i, estimate in enumerate(estimates):
             for j, one in enumerate(self._followed):
                 if one.newest.category == estimate.category:
                     away = apparent_distance(one.modes.pose[0, :3, 3], one.newest, estimate)
                     cost[i, j] = away if away <= self._config.gate else _IMPOSSIBLE
-        pairs = {i: j for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost[i, j] < _IMPOSSIBLE}
-        return [self._followed[pairs[i]] if i in pairs else None for i in range(len(estimates))]
+        pairs = {
+            i: j
+            for i, j in zip(*linear_sum_assignment(cost), strict=True)
+            if cost[i, j] < _IMPOSSIBLE
+        }
+        return [
+            self._followed[pairs[i]] if i in pairs else None for i in range(len(estimates))
+        ]
 
     def _start(self, estimate: PoseEstimate) -> _Followed:
         assert self._stamp is not None
-        one = _Followed(self._next, pose_fusion.observe(estimate, self._fusion), estimate, estimate, 1, self._stamp)
+        one = _Followed(
+            self._next,
+            pose_fusion.observe(estimate, self._fusion),
+            estimate,
+            estimate,
+            1,
+            self._stamp,
+        )
         self._next += 1
         self._followed.append(one)
         return one
@@ -119,17 +170,31 @@ class Tracker:
             estimate = in_metres(estimate, one.newest.scale / estimate.scale)
         seen = pose_fusion.observe(estimate, self._fusion)
         together = self._config.fuse and estimate.metric == one.newest.metric
-        one.modes = pose_fusion.update(one.modes, seen, estimate.symmetry, self._fusion) if together else seen
+        one.modes = (
+            pose_fusion.update(one.modes, seen, estimate.symmetry, self._fusion)
+            if together
+            else seen
+        )
         one.newest, one.sightings, one.seen = estimate, one.sightings + 1, self._stamp
-        one.answer = pose_fusion.conclude(one.modes, estimate) if self._config.fuse else estimate
+        one.answer = (
+            pose_fusion.conclude(one.modes, estimate) if self._config.fuse else estimate
+        )
         return one
 
     def _track(self, one: _Followed) -> Track:
         if one.seen != self._stamp:
             return Track(
-                one.number, TrackState.LOST, replace(one.answer, cam_from_canon=one.modes.pose[0]), one.sightings, one.seen
+                one.number,
+                TrackState.LOST,
+                replace(one.answer, cam_from_canon=one.modes.pose[0]),
+                one.sightings,
+                one.seen,
             )
-        state = TrackState.TRACKED if one.sightings >= self._config.confirm else TrackState.TENTATIVE
+        state = (
+            TrackState.TRACKED
+            if one.sightings >= self._config.confirm
+            else TrackState.TENTATIVE
+        )
         return Track(one.number, state, one.answer, one.sightings, one.seen)
 
 
@@ -146,9 +211,16 @@ class _Followed:
 
 
 def apparent_distance(position: Tensor, before: PoseEstimate, now: PoseEstimate) -> float:
-    """Angle from where the object `before` is expected, position (3,) in the camera, to `now`, over the apparent diameter."""
+    """Angle from where the object `before` is expected, position (3,) in the camera, to `now`,
+    over the apparent diameter.
+    """
     here = now.cam_from_canon[:3, 3]
     far, near = float(position.norm()), float(here.norm())
-    angle = math.atan2(float(torch.linalg.cross(position, here).norm()), float(position @ here))
-    diameter = max(2 * math.atan2(float(one.size.norm()) / 2, distance) for one, distance in ((before, far), (now, near)))
+    angle = math.atan2(
+        float(torch.linalg.cross(position, here).norm()), float(position @ here)
+    )
+    diameter = max(
+        2 * math.atan2(float(one.size.norm()) / 2, distance)
+        for one, distance in ((before, far), (now, near))
+    )
     return angle / max(diameter, 1e-6)

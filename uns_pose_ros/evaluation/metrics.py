@@ -23,7 +23,15 @@ from uns_pose_ros.core.geometry import (
     transform,
     vector_from_rotation,
 )
-from uns_pose_ros.core.types import Alignment, Camera, CategoryModel, PoseEstimate, Progress, Symmetry, Video
+from uns_pose_ros.core.types import (
+    Alignment,
+    Camera,
+    CategoryModel,
+    PoseEstimate,
+    Progress,
+    Symmetry,
+    Video,
+)
 from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.images import read_image
 
@@ -32,7 +40,10 @@ WRONG = 30.0  # degrees: an estimate further off is one that a good score should
 MISSING = 180.0  # degrees, the error of an image without an estimate
 _CONSENSUS = 30.0  # degrees within which training videos agree on the labels' frame
 _REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
-BINS = {"elevation": (-30.0, 0.0, 30.0, 60.0), "distance": (1.0, 2.0, 3.0, 5.0)}  # edges, degrees and diameters
+BINS = {
+    "elevation": (-30.0, 0.0, 30.0, 60.0),
+    "distance": (1.0, 2.0, 3.0, 5.0),
+}  # edges, degrees and diameters
 _NOT_A_ROTATION = 0.01  # largest entry of R R^T - 1 that rounding explains
 
 EstimateImage = Callable[[Tensor, Camera], Sequence[PoseEstimate]]
@@ -48,8 +59,13 @@ class ImageResult:
     error: float  # degrees
     symmetric_error: float  # degrees, to the nearest equivalent pose
     seconds: float
-    inside: bool | None = None  # the true rotation lies in the 95 % region that the estimate gives; None: it gives none
-    shift: float | None = None  # diameters from the true place to the estimated one; None: not known
+    inside: bool | None = (
+        # the true rotation lies in the 95 % region that the estimate gives; None: it gives none
+        None
+    )
+    shift: float | None = (
+        None  # diameters from the true place to the estimated one; None: not known
+    )
     aside: float | None = None  # diameters, the part of it across the line of sight
     elevation: float | None = None  # degrees of the camera above the labels' xy plane
     distance: float | None = None  # diameters from the camera to the object
@@ -66,17 +82,26 @@ class Place:
     def of(vertices: Tensor) -> Place:
         """The place of a mesh with vertices (V, 3), in its own frame."""
         points = vertices.double()
-        return Place((points.amin(0) + points.amax(0)) / 2, float(torch.cdist(points, points).max()))
+        return Place(
+            (points.amin(0) + points.amax(0)) / 2, float(torch.cdist(points, points).max())
+        )
 
 
 def load_labels(path: Path, known: Sequence[str]) -> dict[str, Tensor]:
-    """Label rotations (3, 3) float64 by video, canon (of the labels) from obj; InvalidInput for a video that is not `known`."""
+    """Label rotations (3, 3) float64 by video, canon (of the labels) from obj.
+
+    InvalidInput for a video that is not `known`.
+    """
     record = read_json(path)
     if not isinstance(record, dict) or not record:
-        raise InvalidInput(f'{path}: {{"VIDEO": {{"canon_from_obj": 3x3 rotation}}, …}} is needed')
+        raise InvalidInput(
+            f'{path}: {{"VIDEO": {{"canon_from_obj": 3x3 rotation}}, …}} is needed'
+        )
     unknown = [name for name in record if name not in known]
     if unknown:
-        raise InvalidInput(f"{path}: labels for unknown videos: {shorten(unknown)}; there are {shorten(known)}")
+        raise InvalidInput(
+            f"{path}: labels for unknown videos: {shorten(unknown)}; there are {shorten(known)}"
+        )
     return {name: _rotation(path, name, label) for name, label in record.items()}
 
 
@@ -84,18 +109,26 @@ def _rotation(path: Path, name: str, label: Any) -> Tensor:
     try:
         matrix = torch.tensor(label["canon_from_obj"], dtype=torch.float64)
         off = (matrix @ matrix.T - torch.eye(3, dtype=torch.float64)).abs().max()
-        if matrix.shape == (3, 3) and float(off) < _NOT_A_ROTATION and float(torch.linalg.det(matrix)) > 0:
+        if (
+            matrix.shape == (3, 3)
+            and float(off) < _NOT_A_ROTATION
+            and float(torch.linalg.det(matrix)) > 0
+        ):
             return nearest_rotation(matrix)
     except (TypeError, LookupError, ValueError, ArithmeticError, RuntimeError):
         pass
-    raise InvalidInput(f"{path}: the label of {name} has no 3x3 rotation under canon_from_obj")
+    raise InvalidInput(
+        f"{path}: the label of {name} has no 3x3 rotation under canon_from_obj"
+    )
 
 
 def symmetric_angle(a: Tensor, b: Tensor, symmetry: Symmetry) -> Tensor:
-    """Angle in degrees (...) between rotations a, b (..., 3, 3) into the canonical frame, up to the category's symmetry.
+    """Angle in degrees (...) between rotations a, b (..., 3, 3) into the canonical frame, up to
+    the category's symmetry.
 
-    The least angle from a to g b over the group's rotations g; for a continuous symmetry the angle between the two axes,
-    because a turn about the axis removes the rest (swing-twist decomposition).
+    The least angle from a to g b over the group's rotations g; for a continuous symmetry the angle
+    between the two axes, because a turn about the axis removes the rest (swing-twist
+    decomposition).
     """
     if symmetry.order == 0:
         axis = symmetry.axis / symmetry.axis.norm()
@@ -106,45 +139,77 @@ def symmetric_angle(a: Tensor, b: Tensor, symmetry: Symmetry) -> Tensor:
 
 
 def accuracies(errors: Tensor) -> dict[str, float | None]:
-    """acc30, acc15, acc10 (percent below the angle) and median_deg of errors (N,) in degrees; None without any."""
-    percent = {f"acc{angle}": float((errors < angle).double().mean()) * 100 if len(errors) else None for angle in ANGLES}
+    """acc30, acc15, acc10 (percent below the angle) and median_deg of errors (N,) in degrees.
+
+    None without any.
+    """
+    percent = {
+        f"acc{angle}": float((errors < angle).double().mean()) * 100
+        if len(errors)
+        else None
+        for angle in ANGLES
+    }
     return percent | {"median_deg": float(errors.quantile(0.5)) if len(errors) else None}
 
 
 def evaluate_alignment(
     alignment: Alignment, labels: Mapping[str, Tensor], videos: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Accuracies over unordered pairs of labelled videos (of `videos`, where given), left out or not.
+    """Accuracies over unordered pairs of labelled videos (of `videos`, where given), left out or
+    not.
 
-    The error of a pair is the angle between its relative rotation by the alignment and by the labels.
+    The error of a pair is the angle between its relative rotation by the alignment and by the
+    labels.
     """
-    chosen = [name for name in alignment.videos if name in labels and (videos is None or name in videos)]
+    chosen = [
+        name
+        for name in alignment.videos
+        if name in labels and (videos is None or name in videos)
+    ]
     if len(chosen) < 2:
-        raise InvalidInput(f"{len(chosen)} aligned videos have labels, 2 needed; aligned: {shorten(alignment.videos)}")
+        raise InvalidInput(
+            f"{len(chosen)} aligned videos have labels, 2 needed; aligned: "
+            f"{shorten(alignment.videos)}"
+        )
     index = torch.tensor([alignment.videos.index(name) for name in chosen])
     rotation = split_similarity(alignment.canon_from_obj[index])[0]
-    canon_from_label = rotation @ torch.stack([labels[name] for name in chosen]).transpose(-1, -2)
+    canon_from_label = rotation @ torch.stack([labels[name] for name in chosen]).transpose(
+        -1, -2
+    )
     i, j = torch.triu_indices(len(chosen), len(chosen), 1)
     plain = accuracies(angle_between(canon_from_label[i], canon_from_label[j]))
-    symmetric = accuracies(symmetric_angle(canon_from_label[i], canon_from_label[j], alignment.symmetry))
+    symmetric = accuracies(
+        symmetric_angle(canon_from_label[i], canon_from_label[j], alignment.symmetry)
+    )
     return {"videos": len(chosen), "pairs": len(i)} | plain | {"symmetry_aware": symmetric}
 
 
 def fit_label_from_canon(model: CategoryModel, labels: Mapping[str, Tensor]) -> Tensor:
-    """The rotation (3, 3) from the model's canonical frame to the labels', by the labelled videos it was trained on.
+    """The rotation (3, 3) from the model's canonical frame to the labels', by the labelled videos
+    it was trained on.
 
-    Flips are bimodal, so a mean would be wrong twice: the video that most others agree with is chosen (up to symmetry, then
-    exactly), and only those that agree are averaged.
+    Flips are bimodal, so a mean would be wrong twice: the video that most others agree with is
+    chosen (up to symmetry, then exactly), and only those that agree are averaged.
     """
     trained = model.provenance.get("canon_from_obj")
     trained = trained if isinstance(trained, Mapping) else {}
     names = [name for name in trained if name in labels]
     if not names:
-        raise InvalidInput(f"none of the videos that the model was trained on has a label: {shorten(trained) or 'none named'}")
-    canon_from_obj = split_similarity(torch.tensor([trained[name] for name in names], dtype=torch.float64))[0]
-    canon_from_label = canon_from_obj @ torch.stack([labels[name] for name in names]).transpose(-1, -2)
+        raise InvalidInput(
+            "none of the videos that the model was trained on has a label: "
+            f"{shorten(trained) or 'none named'}"
+        )
+    canon_from_obj = split_similarity(
+        torch.tensor([trained[name] for name in names], dtype=torch.float64)
+    )[0]
+    canon_from_label = canon_from_obj @ torch.stack(
+        [labels[name] for name in names]
+    ).transpose(-1, -2)
     a, b = canon_from_label[:, None], canon_from_label[None]
-    same, close = symmetric_angle(a, b, model.symmetry) < _CONSENSUS, angle_between(a, b) < _CONSENSUS
+    same, close = (
+        symmetric_angle(a, b, model.symmetry) < _CONSENSUS,
+        angle_between(a, b) < _CONSENSUS,
+    )
     best = int((same.sum(1) * (len(names) + 1) + close.sum(1)).argmax())
     group = symmetry_rotations(model.symmetry.order, model.symmetry.axis)
     turned = group @ canon_from_label[same[best]][:, None]
@@ -160,14 +225,24 @@ def evaluate_poses(
     progress: Progress | None = None,
     places: Mapping[str, Place] = {},
 ) -> list[ImageResult]:
-    """Estimate every image of the videos and compare with its label; `estimate` gets the image and its own camera.
+    """Estimate every image of the videos and compare with its label.
 
-    places: of the videos' objects in their obj frames, for those where translations are to be compared too.
+    `estimate` gets the image and its own camera.
+
+    places: of the videos' objects in their obj frames, for those where translations are to be
+    compared too.
     """
     if missing := [video.name for video in videos if video.name not in labels]:
-        raise InvalidInput(f"no labels for {shorten(missing)}; there are labels for {shorten(labels)}")
+        raise InvalidInput(
+            f"no labels for {shorten(missing)}; there are labels for {shorten(labels)}"
+        )
     label_from_canon = fit_label_from_canon(model, labels)
-    jobs = [(video, frame) for video in videos for frame in video.frames if frame.cam_from_obj is not None]
+    jobs = [
+        (video, frame)
+        for video in videos
+        for frame in video.frames
+        if frame.cam_from_obj is not None
+    ]
     results = []
     for done, (video, frame) in enumerate(jobs, 1):
         image = read_image(frame.image)
@@ -176,32 +251,68 @@ def evaluate_poses(
         seconds = time.perf_counter() - start
         pose = frame.cam_from_obj
         assert pose is not None
-        result = judge(found, model, pose[:3, :3] @ labels[video.name].T @ label_from_canon, video.name, frame.name, seconds)
-        results.append(located(result, model, pose, labels[video.name], places.get(video.name)))
+        result = judge(
+            found,
+            model,
+            pose[:3, :3] @ labels[video.name].T @ label_from_canon,
+            video.name,
+            frame.name,
+            seconds,
+        )
+        results.append(
+            located(result, model, pose, labels[video.name], places.get(video.name))
+        )
         if progress is not None:
             progress("evaluate", done, len(jobs))
     return results
 
 
 def judge(
-    found: Sequence[PoseEstimate], model: CategoryModel, cam_from_canon: Tensor, video: str, frame: str, seconds: float
+    found: Sequence[PoseEstimate],
+    model: CategoryModel,
+    cam_from_canon: Tensor,
+    video: str,
+    frame: str,
+    seconds: float,
 ) -> ImageResult:
     """The best of an image's estimates of the model's category against the true rotation (3, 3)."""
-    best = max((e for e in found if e.category == model.category), key=lambda e: e.score, default=None)
+    best = max(
+        (e for e in found if e.category == model.category),
+        key=lambda e: e.score,
+        default=None,
+    )
     if best is None:
         return ImageResult(video, frame, None, MISSING, MISSING, seconds)
     true, estimated = cam_from_canon.T, best.cam_from_canon[:3, :3].T
-    errors = float(angle_between(true, estimated)), float(symmetric_angle(true, estimated, model.symmetry))
-    return ImageResult(video, frame, best, *errors, seconds, in_region(best, cam_from_canon))
+    errors = (
+        float(angle_between(true, estimated)),
+        float(symmetric_angle(true, estimated, model.symmetry)),
+    )
+    return ImageResult(
+        video, frame, best, *errors, seconds, in_region(best, cam_from_canon)
+    )
 
 
-def located(result: ImageResult, model: CategoryModel, cam_from_obj: Tensor, label: Tensor, place: Place | None) -> ImageResult:
-    """The result with the view's elevation and, where the object's place in its obj frame is known, distance and shift.
+def located(
+    result: ImageResult,
+    model: CategoryModel,
+    cam_from_obj: Tensor,
+    label: Tensor,
+    place: Place | None,
+) -> ImageResult:
+    """The result with the view's elevation and, where the object's place in its obj frame is
+    known, distance and shift.
 
-    Both are in diameters of the object, which the estimate takes for its own: a size that is not known does not count.
+    Both are in diameters of the object, which the estimate takes for its own: a size that is not
+    known does not count.
     """
-    towards = label @ -(cam_from_obj[:3, :3].T @ cam_from_obj[:3, 3] + (0 if place is None else place.centre))
-    result = replace(result, elevation=float(torch.rad2deg(torch.atan2(towards[2], towards[:2].norm()))))
+    towards = label @ -(
+        cam_from_obj[:3, :3].T @ cam_from_obj[:3, 3]
+        + (0 if place is None else place.centre)
+    )
+    result = replace(
+        result, elevation=float(torch.rad2deg(torch.atan2(towards[2], towards[:2].norm())))
+    )
     if place is None:
         return result
     true = transform(cam_from_obj, place.centre[None])[0] / place.diameter
@@ -211,11 +322,14 @@ def located(result: ImageResult, model: CategoryModel, cam_from_obj: Tensor, lab
     template, pose = Place.of(model.vertices), result.estimate.cam_from_canon
     there = pose[:3, :3] @ template.centre + pose[:3, 3] / result.estimate.scale
     off, sight = there / template.diameter - true, true / true.norm()
-    return replace(result, shift=float(off.norm()), aside=float((off - (off @ sight) * sight).norm()))
+    return replace(
+        result, shift=float(off.norm()), aside=float((off - (off @ sight) * sight).norm())
+    )
 
 
 def in_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
-    """Whether a rotation (3, 3), or one equivalent by symmetry, lies in the estimate's 95 % region; None without covariance.
+    """Whether a rotation (3, 3), or one equivalent by symmetry, lies in the estimate's 95 %
+    region; None without covariance.
 
     A turn about the axis of a continuous symmetry has no right value and does not count.
     """
@@ -224,60 +338,107 @@ def in_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
     symmetry, rotation = estimate.symmetry, estimate.cam_from_canon[:3, :3]
     true = nearest_equivalent(cam_from_canon, rotation, symmetry.order, symmetry.axis)
     off = vector_from_rotation(true @ rotation.T)
-    return float(off @ torch.linalg.pinv(estimate.covariance[3:, 3:], hermitian=True) @ off) <= _REGION
+    return (
+        float(off @ torch.linalg.pinv(estimate.covariance[3:, 3:], hermitian=True) @ off)
+        <= _REGION
+    )
 
 
 def summarise(results: Sequence[ImageResult]) -> dict[str, Any]:
-    """The figures of `evaluate pose`. A missing estimate is wrong in every accuracy and has no say in the others.
+    """The figures of `evaluate pose`.
 
-    coverage95: percent of the estimates whose 95 % region of rotations holds the true one. shift, aside: median distance to
-    the true place, and of it what lies across the line of sight, diameters. score: for each tenth of the scores how many
-    estimates have it and what percent of them is within 30 degrees. by: accuracies by BINS of the view.
+    A missing estimate is wrong in every accuracy and has no say in the others.
+
+    coverage95: percent of the estimates whose 95 % region of rotations holds the true one. shift,
+    aside: median distance to the true place, and of it what lies across the line of sight,
+    diameters. score: for each tenth of the scores how many estimates have it and what percent of
+    them is within 30 degrees. by: accuracies by BINS of the view.
     """
     error = torch.tensor([r.error for r in results], dtype=torch.float64)
     symmetric = torch.tensor([r.symmetric_error for r in results], dtype=torch.float64)
     scored = [(r.estimate.score, r.error) for r in results if r.estimate is not None]
     inside = [r.inside for r in results if r.inside is not None]
-    trust = {"auroc": auroc(scored), "coverage95": 100 * sum(inside) / len(inside) if inside else None}
+    trust = {
+        "auroc": auroc(scored),
+        "coverage95": 100 * sum(inside) / len(inside) if inside else None,
+    }
     seconds = float(torch.tensor([r.seconds for r in results]).double().mean())
-    figures: dict[str, Any] = {"images": len(results), "estimated": len(scored)} | accuracies(error)
-    figures |= {f"{name}_diameters": _median([getattr(r, name) for r in results]) for name in ("shift", "aside")}
+    figures: dict[str, Any] = {
+        "images": len(results),
+        "estimated": len(scored),
+    } | accuracies(error)
+    figures |= {
+        f"{name}_diameters": _median([getattr(r, name) for r in results])
+        for name in ("shift", "aside")
+    }
     figures |= {"score": reliability(scored)}
     figures |= {"by": {name: binned(results, name) for name in BINS}}
-    return figures | {"symmetry_aware": accuracies(symmetric)} | trust | {"seconds_per_image": seconds}
+    return (
+        figures
+        | {"symmetry_aware": accuracies(symmetric)}
+        | trust
+        | {"seconds_per_image": seconds}
+    )
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    known = torch.tensor([value for value in values if value is not None], dtype=torch.float64)
+    known = torch.tensor(
+        [value for value in values if value is not None], dtype=torch.float64
+    )
     return float(known.median()) if len(known) else None
 
 
 def reliability(scored: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
-    """Of pairs of score and error, degrees: from (the lowest score), count and acc30 of each tenth that has any."""
+    """Of pairs of score and error, degrees.
+
+    From (the lowest score), count and acc30 of each tenth that has any.
+    """
     tenths = [min(9, int(score * 10)) for score, _ in scored]
-    groups = {k: [error for tenth, (_, error) in zip(tenths, scored, strict=True) if tenth == k] for k in sorted(set(tenths))}
+    groups = {
+        k: [error for tenth, (_, error) in zip(tenths, scored, strict=True) if tenth == k]
+        for k in sorted(set(tenths))
+    }
     return [
-        {"from": k / 10, "count": len(errors), "acc30": 100 * sum(error < WRONG for error in errors) / len(errors)}
+        {
+            "from": k / 10,
+            "count": len(errors),
+            "acc30": 100 * sum(error < WRONG for error in errors) / len(errors),
+        }
         for k, errors in groups.items()
     ]
 
 
 def binned(results: Sequence[ImageResult], name: str) -> list[dict[str, Any]]:
-    """Accuracies of the results by elevation or distance: from and to (None: without end), images, and `accuracies`."""
+    """Accuracies of the results by elevation or distance.
+
+    From and to (None: without end), images, and `accuracies`.
+    """
     known = [(getattr(r, name), r.error) for r in results if getattr(r, name) is not None]
     edges, rows = [-math.inf, *BINS[name], math.inf], list[dict[str, Any]]()
     for low, high in pairwise(edges):
-        errors = torch.tensor([error for value, error in known if low <= value < high], dtype=torch.float64)
+        errors = torch.tensor(
+            [error for value, error in known if low <= value < high], dtype=torch.float64
+        )
         if len(errors):
-            ends = {"from": None if math.isinf(low) else low, "to": None if math.isinf(high) else high}
+            ends = {
+                "from": None if math.isinf(low) else low,
+                "to": None if math.isinf(high) else high,
+            }
             rows.append(ends | {"images": len(errors)} | accuracies(errors))
     return rows
 
 
 def auroc(scored: Sequence[tuple[float, float]]) -> float | None:
-    """Chance that a right estimate scores above a wrong one (error > 30 degrees), ties half; None unless there are both."""
-    right = torch.tensor([score for score, error in scored if error <= WRONG], dtype=torch.float64)
-    wrong = torch.tensor([score for score, error in scored if error > WRONG], dtype=torch.float64)
+    """Chance that a right estimate scores above a wrong one (error > 30 degrees), ties half.
+
+    None unless there are both.
+    """
+    right = torch.tensor(
+        [score for score, error in scored if error <= WRONG], dtype=torch.float64
+    )
+    wrong = torch.tensor(
+        [score for score, error in scored if error > WRONG], dtype=torch.float64
+    )
     if not len(right) or not len(wrong):
         return None
     difference = right[:, None] - wrong[None]

@@ -1,4 +1,7 @@
-"""Poses in every picture of a recorded bag, and how good they are: accuracy, time, jitter, lost objects. Nothing is played."""
+"""Poses in every picture of a recorded bag, and how good they are.
+
+Accuracy, time, jitter, lost objects. Nothing is played.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,13 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput, shorten
-from uns_pose_ros.core.geometry import angle_between, invert, matrix_to_quaternion, nearest_rotation, project
+from uns_pose_ros.core.geometry import (
+    angle_between,
+    invert,
+    matrix_to_quaternion,
+    nearest_rotation,
+    project,
+)
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progress
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig
@@ -41,21 +50,38 @@ class BagConfig:
 
     image_topic: str | None = None  # of the pictures; without: the only one
     camera_info_topic: str | None = None  # without: camera_info beside the pictures
-    depth_topic: str | None = None  # aligned depth, which gives metres where the model knows no size; without: not used
+    depth_topic: str | None = (
+        None  # aligned depth, which gives metres where the model knows no size; without: not used
+    )
     truth_frame: str | None = None  # TF frame of the object
-    truth_topic: str | None = None  # topic with the object's pose: PoseStamped, or Detection3DArray (first of the category)
-    truth_pose: Path | None = None  # of an object at rest, {"frame": TF frame, "pose": 4x4 frame_from_object, m}
-    fit: bool = False  # bring the model's frame to the truth's by the pose that fits this bag best, a little too well
-    fixed_frame: str | None = None  # TF frame that does not move with the camera: for fusion, and jitter without truth
-    fuse: bool = False  # poses fused over pictures, as the node gives them; without: each picture's own
+    truth_topic: str | None = (
+        # topic with the object's pose: PoseStamped, or Detection3DArray (first of the category)
+        None
+    )
+    truth_pose: Path | None = (
+        None  # of an object at rest, {"frame": TF frame, "pose": 4x4 frame_from_object, m}
+    )
+    # bring the model's frame to the truth's by the pose that fits this bag best, a little too well
+    fit: bool = False
+    fixed_frame: str | None = (
+        None  # TF frame that does not move with the camera: for fusion, and jitter without truth
+    )
+    # poses fused over pictures, as the node gives them; without: each picture's own
+    fuse: bool = False
     every: int = 1  # use only one in so many pictures
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise InvalidInput(f"--every {self.every}: 1 or more is valid")
-        given = [name for name in ("truth_frame", "truth_topic", "truth_pose") if getattr(self, name) is not None]
+        given = [
+            name
+            for name in ("truth_frame", "truth_topic", "truth_pose")
+            if getattr(self, name) is not None
+        ]
         if len(given) > 1:
-            raise InvalidInput(f"{' and '.join(given)} both say what is true: one of them is valid")
+            raise InvalidInput(
+                f"{' and '.join(given)} both say what is true: one of them is valid"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +93,9 @@ class Answer:
     estimates: tuple[PoseEstimate, ...]  # best first
     tracks: tuple[int, ...]  # of the estimates
     seconds: float  # that the estimation took
-    truth: Tensor | None  # (4, 4) cam_from_truth, m; None where it is not known or not in the picture
+    truth: (
+        Tensor | None
+    )  # (4, 4) cam_from_truth, m; None where it is not known or not in the picture
     motion: Tensor | None  # (4, 4) cam_now_from_cam_before, m; None where it is not known
 
     @property
@@ -75,21 +103,37 @@ class Answer:
         return self.estimates[0] if self.estimates else None
 
 
-Keep: TypeAlias = Callable[[Answer, np.ndarray, Camera], None]  # a picture (H, W, 3) uint8 RGB
+Keep: TypeAlias = Callable[
+    [Answer, np.ndarray, Camera], None
+]  # a picture (H, W, 3) uint8 RGB
 
 
 def read_answers(
-    path: Path, estimator: Estimator, config: BagConfig, progress: Progress, keep: Keep = lambda answer, picture, camera: None
+    path: Path,
+    estimator: Estimator,
+    config: BagConfig,
+    progress: Progress,
+    keep: Keep = lambda answer, picture, camera: None,
 ) -> list[Answer]:
-    """Estimate every picture of the bag, in the order of recording; `keep` gets each with its picture and camera.
+    """Estimate every picture of the bag, in the order of recording.
+
+    `keep` gets each with its picture and camera.
 
     Raises InvalidInput where the bag is of no use.
     """
     (model,) = estimator.models
-    tracker, answers, reasons = Tracker(TrackerConfig(fuse=config.fuse)), list[Answer](), list[str]()
+    tracker, answers, reasons = (
+        Tracker(TrackerConfig(fuse=config.fuse)),
+        list[Answer](),
+        list[str](),
+    )
     with rosbag.open_bag(path) as reader:
         kinds = rosbag.kinds_of(reader)
-        deep = None if config.depth_topic is None else rosbag.depth_topic(path, kinds, config.depth_topic)
+        deep = (
+            None
+            if config.depth_topic is None
+            else rosbag.depth_topic(path, kinds, config.depth_topic)
+        )
         topic = rosbag.image_topic(path, kinds, config.image_topic, deep)
         info = rosbag.camera_info(path, reader, kinds, topic, config.camera_info_topic)
         tree = _tree(path, reader, kinds, config, model.category)
@@ -101,35 +145,59 @@ def read_answers(
                 continue
             try:
                 image, _ = picture(message, kinds[topic])
-                camera = camera_of(info, image.shape[1], image.shape[0], rosbag.is_rectified(topic))
+                camera = camera_of(
+                    info, image.shape[1], image.shape[0], rosbag.is_rectified(topic)
+                )
                 if deep is not None and measured is None:
                     raise InvalidInput("no depth of its stamp")
-                metres = None if measured is None else depth_images.in_metres(measured, camera.width, camera.height)
+                metres = (
+                    None
+                    if measured is None
+                    else depth_images.in_metres(measured, camera.width, camera.height)
+                )
             except InvalidInput as error:
                 reasons.append(str(error))
                 continue
             stamp = nanoseconds(message.header.stamp)
             frame = message.header.frame_id.lstrip("/")
             begun = time.perf_counter()
-            found = estimator(image, camera) if metres is None else estimator(image, camera, None, metres)
+            found = (
+                estimator(image, camera)
+                if metres is None
+                else estimator(image, camera, None, metres)
+            )
             seconds = time.perf_counter() - begun
             motion = _motion(tree, config.fixed_frame, last, (frame, stamp))
             last = (frame, stamp)
-            tracks = sorted(tracker.update(found, stamp, motion), key=lambda track: -track.estimate.score)
+            tracks = sorted(
+                tracker.update(found, stamp, motion),
+                key=lambda track: -track.estimate.score,
+            )
             truth = _visible(_lookup(tree, frame, _TRUTH, stamp), camera)
-            estimates, ids = tuple(track.estimate for track in tracks), tuple(track.number for track in tracks)
+            estimates, ids = (
+                tuple(track.estimate for track in tracks),
+                tuple(track.number for track in tracks),
+            )
             answers.append(Answer(stamp, frame, estimates, ids, seconds, truth, motion))
             keep(answers[-1], image, camera)
     if not answers:
-        raise InvalidInput(f"{path}: no usable picture on {topic}; {reasons[0] if reasons else 'it is empty'}")
+        raise InvalidInput(
+            f"{path}: no usable picture on {topic}; {reasons[0] if reasons else 'it is empty'}"
+        )
     if reasons:
-        _log.warning("%s: %d pictures left out; the first: %s", path, len(reasons), reasons[0])
+        _log.warning(
+            "%s: %d pictures left out; the first: %s", path, len(reasons), reasons[0]
+        )
     if _truth_of(config) and all(answer.truth is None for answer in answers):
-        _log.warning("%s: %s is never known with the object in the picture", path, _truth_of(config))
+        _log.warning(
+            "%s: %s is never known with the object in the picture", path, _truth_of(config)
+        )
     return answers
 
 
-def _pictures(path: Path, reader: Any, topic: str, depth_topic: str | None) -> Iterator[tuple[Any, Any | None]]:
+def _pictures(
+    path: Path, reader: Any, topic: str, depth_topic: str | None
+) -> Iterator[tuple[Any, Any | None]]:
     """The pictures' messages, each with the depth of its stamp where there is such a topic."""
     if depth_topic is None:
         return ((message, None) for message in rosbag.messages(path, reader, topic, _MOST))
@@ -140,11 +208,19 @@ def _truth_of(config: BagConfig) -> str:
     return str(config.truth_frame or config.truth_topic or config.truth_pose or "")
 
 
-def _tree(path: Path, reader: Any, kinds: dict[str, str], config: BagConfig, category: str) -> TransformTree:
+def _tree(
+    path: Path, reader: Any, kinds: dict[str, str], config: BagConfig, category: str
+) -> TransformTree:
     """The bag's transforms with the object's true pose as one frame more."""
-    needed = [frame for frame in (config.fixed_frame, config.truth_frame) if frame is not None]
+    needed = [
+        frame for frame in (config.fixed_frame, config.truth_frame) if frame is not None
+    ]
     has_tf = any(kind == TF for kind in kinds.values())
-    tree = rosbag.transforms(path, reader, kinds, *needed) if needed or has_tf else TransformTree(math.inf)
+    tree = (
+        rosbag.transforms(path, reader, kinds, *needed)
+        if needed or has_tf
+        else TransformTree(math.inf)
+    )
     if config.truth_frame is not None:
         _add(tree, config.truth_frame, np.eye(4))
     elif config.truth_pose is not None:
@@ -152,14 +228,31 @@ def _tree(path: Path, reader: Any, kinds: dict[str, str], config: BagConfig, cat
     elif config.truth_topic is not None:
         kind = kinds.get(config.truth_topic)
         if kind not in (POSE, DETECTIONS):
-            there = shorten(sorted(topic for topic, k in kinds.items() if k in (POSE, DETECTIONS))) or "none"
-            raise InvalidInput(f"{path}: no {POSE} or {DETECTIONS} on {config.truth_topic!r}; topics with one: {there}")
+            there = (
+                shorten(
+                    sorted(topic for topic, k in kinds.items() if k in (POSE, DETECTIONS))
+                )
+                or "none"
+            )
+            raise InvalidInput(
+                f"{path}: no {POSE} or {DETECTIONS} on {config.truth_topic!r}; topics with "
+                f"one: {there}"
+            )
         for message in rosbag.messages(path, reader, config.truth_topic, _MOST):
             pose = message.pose if kind == POSE else _first(message, category)
             if pose is not None:
                 shift, turn = pose.position, pose.orientation
-                place, quaternion = np.array([shift.x, shift.y, shift.z]), np.array([turn.x, turn.y, turn.z, turn.w])
-                tree.add(message.header.frame_id.lstrip("/"), _TRUTH, nanoseconds(message.header.stamp), place, quaternion)
+                place, quaternion = (
+                    np.array([shift.x, shift.y, shift.z]),
+                    np.array([turn.x, turn.y, turn.z, turn.w]),
+                )
+                tree.add(
+                    message.header.frame_id.lstrip("/"),
+                    _TRUTH,
+                    nanoseconds(message.header.stamp),
+                    place,
+                    quaternion,
+                )
     return tree
 
 
@@ -178,17 +271,24 @@ def _resting(path: Path) -> tuple[str, np.ndarray]:
     try:
         pose = torch.tensor(record["pose"], dtype=torch.float64)
         rotation = pose[:3, :3]
-        if pose.shape == (4, 4) and float((nearest_rotation(rotation) - rotation).abs().max()) < 0.01:
+        if (
+            pose.shape == (4, 4)
+            and float((nearest_rotation(rotation) - rotation).abs().max()) < 0.01
+        ):
             return str(record["frame"]), pose.numpy()
     except (TypeError, LookupError, ValueError, ArithmeticError, RuntimeError):
         pass
-    raise InvalidInput(f'{path}: {{"frame": TF frame, "pose": 4x4 rigid frame_from_object, m}} is needed')
+    raise InvalidInput(
+        f'{path}: {{"frame": TF frame, "pose": 4x4 rigid frame_from_object, m}} is needed'
+    )
 
 
 def _add(tree: TransformTree, parent: str, pose: np.ndarray) -> None:
     """Take the object's pose (4, 4) in a frame, which holds always."""
     w, x, y, z = matrix_to_quaternion(torch.from_numpy(pose[:3, :3])).tolist()
-    tree.add(parent.lstrip("/"), _TRUTH, 0, pose[:3, 3], np.array([x, y, z, w]), static=True)
+    tree.add(
+        parent.lstrip("/"), _TRUTH, 0, pose[:3, 3], np.array([x, y, z, w]), static=True
+    )
 
 
 def _lookup(tree: TransformTree, target: str, source: str, stamp: int) -> Tensor | None:
@@ -197,12 +297,24 @@ def _lookup(tree: TransformTree, target: str, source: str, stamp: int) -> Tensor
     return None if isinstance(found, str) else torch.from_numpy(found)
 
 
-def _motion(tree: TransformTree, fixed: str | None, before: tuple[str, int] | None, now: tuple[str, int]) -> Tensor | None:
+def _motion(
+    tree: TransformTree,
+    fixed: str | None,
+    before: tuple[str, int] | None,
+    now: tuple[str, int],
+) -> Tensor | None:
     """cam_now_from_cam_before (4, 4) of two pictures, each by its frame and stamp in ns."""
     if fixed is None or before is None or before[0] != now[0]:
         return None
-    fixed_from_before, now_from_fixed = _lookup(tree, fixed, *before), _lookup(tree, now[0], fixed, now[1])
-    return None if fixed_from_before is None or now_from_fixed is None else now_from_fixed @ fixed_from_before
+    fixed_from_before, now_from_fixed = (
+        _lookup(tree, fixed, *before),
+        _lookup(tree, now[0], fixed, now[1]),
+    )
+    return (
+        None
+        if fixed_from_before is None or now_from_fixed is None
+        else now_from_fixed @ fixed_from_before
+    )
 
 
 def _visible(truth: Tensor | None, camera: Camera) -> Tensor | None:
@@ -214,8 +326,14 @@ def _visible(truth: Tensor | None, camera: Camera) -> Tensor | None:
 
 
 def fit_truth_from_canon(answers: Sequence[Answer], model: CategoryModel) -> Tensor:
-    """The pose (4, 4) of the model's canonical frame in the truth's frame that most pictures agree on; identity without any."""
-    pairs = [(a.truth, a.best.cam_from_canon, a.best.metric) for a in answers if a.truth is not None and a.best is not None]
+    """The pose (4, 4) of the model's canonical frame in the truth's frame that most pictures agree
+    on; identity without any.
+    """
+    pairs = [
+        (a.truth, a.best.cam_from_canon, a.best.metric)
+        for a in answers
+        if a.truth is not None and a.best is not None
+    ]
     fitted = torch.eye(4, dtype=torch.float64)
     if not pairs:
         return fitted
@@ -235,13 +353,19 @@ class Error:
 
     found: bool
     degrees: float = 180.0
-    symmetric: float = 180.0  # degrees to the nearest of the poses that the category's symmetry makes equal
+    # degrees to the nearest of the poses that the category's symmetry makes equal
+    symmetric: float = 180.0
     metres: float | None = None  # None where the model does not know its size
 
 
-def errors_of(answers: Sequence[Answer], model: CategoryModel, truth_from_canon: Tensor) -> list[Error | None]:
+def errors_of(
+    answers: Sequence[Answer], model: CategoryModel, truth_from_canon: Tensor
+) -> list[Error | None]:
     """The error in every picture, None where the truth is not known."""
-    return [None if a.truth is None else _error(a.best, model, a.truth @ truth_from_canon) for a in answers]
+    return [
+        None if a.truth is None else _error(a.best, model, a.truth @ truth_from_canon)
+        for a in answers
+    ]
 
 
 def _error(best: PoseEstimate | None, model: CategoryModel, truth: Tensor) -> Error:
@@ -256,7 +380,9 @@ def _error(best: PoseEstimate | None, model: CategoryModel, truth: Tensor) -> Er
     )
 
 
-def summarise(answers: Sequence[Answer], model: CategoryModel, truth_from_canon: Tensor) -> dict[str, Any]:
+def summarise(
+    answers: Sequence[Answer], model: CategoryModel, truth_from_canon: Tensor
+) -> dict[str, Any]:
     """The figures. In pictures with a truth a missing estimate is wrong in every accuracy."""
     pairs = zip(answers, errors_of(answers, model, truth_from_canon), strict=True)
     rows = [(answer, error) for answer, error in pairs if error is not None]
@@ -264,10 +390,22 @@ def summarise(answers: Sequence[Answer], model: CategoryModel, truth_from_canon:
         "images": len(answers),
         "estimated": sum(answer.best is not None for answer in answers),
         "with_truth": len(rows),
-        **accuracies(torch.tensor([error.degrees for _, error in rows], dtype=torch.float64)),
-        "symmetry_aware": accuracies(torch.tensor([error.symmetric for _, error in rows], dtype=torch.float64)),
-        "translation_m": _spread([error.metres for _, error in rows if error.metres is not None]),
-        "auroc": auroc([(answer.best.score, error.degrees) for answer, error in rows if answer.best is not None]),
+        **accuracies(
+            torch.tensor([error.degrees for _, error in rows], dtype=torch.float64)
+        ),
+        "symmetry_aware": accuracies(
+            torch.tensor([error.symmetric for _, error in rows], dtype=torch.float64)
+        ),
+        "translation_m": _spread(
+            [error.metres for _, error in rows if error.metres is not None]
+        ),
+        "auroc": auroc(
+            [
+                (answer.best.score, error.degrees)
+                for answer, error in rows
+                if answer.best is not None
+            ]
+        ),
         "seconds": _spread([answer.seconds for answer in answers]),
         "jitter": jitter(answers, model),
         "tracks": lost(answers),
@@ -278,13 +416,18 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
     """Median, 95th percentile and greatest of the values; None without any."""
     if not values:
         return None
-    return {"p50": float(np.percentile(values, 50)), "p95": float(np.percentile(values, 95)), "max": max(values)}
+    return {
+        "p50": float(np.percentile(values, 50)),
+        "p95": float(np.percentile(values, 95)),
+        "max": max(values),
+    }
 
 
 def jitter(answers: Sequence[Answer], model: CategoryModel) -> dict[str, Any]:
     """How far an object's pose goes from picture to picture besides how it truly goes.
 
-    Its true way is that of the truth, else the camera's motion, else none: `against` says which most pictures had.
+    Its true way is that of the truth, else the camera's motion, else none: `against` says which
+    most pictures had.
     """
     turns, shifts, sources = list[float](), list[float](), list[str]()
     for before, now in itertools.pairwise(answers):
@@ -297,21 +440,38 @@ def jitter(answers: Sequence[Answer], model: CategoryModel) -> dict[str, Any]:
         elif now.motion is not None:
             step, source = now.motion, "camera's motion"
         else:
-            step, source = torch.eye(4, dtype=torch.float64), "an object and a camera at rest"
+            step, source = (
+                torch.eye(4, dtype=torch.float64),
+                "an object and a camera at rest",
+            )
         expected, pose = step @ before.best.cam_from_canon, now.best.cam_from_canon
-        turns.append(float(symmetric_angle(pose[:3, :3].T, expected[:3, :3].T, model.symmetry)))
+        turns.append(
+            float(symmetric_angle(pose[:3, :3].T, expected[:3, :3].T, model.symmetry))
+        )
         sources.append(source)
         if now.best.metric:
             shifts.append(float((pose[:3, 3] - expected[:3, 3]).norm()))
     against = max(set(sources), key=sources.count) if sources else None
-    return {"against": against, "steps": len(turns), "deg": _spread(turns), "m": _spread(shifts)}
+    return {
+        "against": against,
+        "steps": len(turns),
+        "deg": _spread(turns),
+        "m": _spread(shifts),
+    }
 
 
 def lost(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Track ids given, and the gaps: pictures in a row without any estimate, after the object was first seen."""
-    first = next((k for k, answer in enumerate(answers) if answer.best is not None), len(answers))
+    """Track ids given, and the gaps.
+
+    Pictures in a row without any estimate, after the object was first seen.
+    """
+    first = next(
+        (k for k, answer in enumerate(answers) if answer.best is not None), len(answers)
+    )
     gaps, seconds = list[int](), list[float]()
-    for missing, group in itertools.groupby(range(first, len(answers)), lambda k: answers[k].best is None):
+    for missing, group in itertools.groupby(
+        range(first, len(answers)), lambda k: answers[k].best is None
+    ):
         if missing:
             inside = list(group)
             gaps.append(len(inside))
@@ -319,6 +479,9 @@ def lost(answers: Sequence[Answer]) -> dict[str, Any]:
             seconds.append((end - answers[inside[0] - 1].stamp) / 1e9)
     ids = {number for answer in answers for number in answer.tracks}
     return {
-        "ids": len(ids), "gaps": len(gaps), "images_in_gaps": sum(gaps), "longest_gap_images": max(gaps, default=0),
+        "ids": len(ids),
+        "gaps": len(gaps),
+        "images_in_gaps": sum(gaps),
+        "longest_gap_images": max(gaps, default=0),
         "longest_gap_s": max(seconds, default=0.0),
-    }  # fmt: skip
+    }

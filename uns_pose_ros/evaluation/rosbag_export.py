@@ -1,4 +1,6 @@
-"""What was found in a bag, as a bag with the node's topics (for RViz or Foxglove) and as a CSV of the BOP benchmark."""
+"""What was found in a bag, as a bag with the node's topics (for RViz or Foxglove) and as a CSV of
+the BOP benchmark.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ _VISION = {  # the public definitions of vision_msgs, which rosbags does not bri
     ),
     "vision_msgs/msg/BoundingBox3D": "geometry_msgs/Pose center\ngeometry_msgs/Vector3 size\n",
     "vision_msgs/msg/Detection3D": (
-        "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\nvision_msgs/BoundingBox3D bbox\nstring id\n"
+        "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] "
+        "results\nvision_msgs/BoundingBox3D bbox\nstring id\n"
     ),
     DETECTIONS: "std_msgs/Header header\nvision_msgs/Detection3D[] detections\n",
 }
@@ -45,9 +48,12 @@ def typestore() -> Any:
 
 
 def write_bag(path: Path, answers: Sequence[Answer], model: CategoryModel) -> None:
-    """A bag with /tf and TOPIC under the pictures' stamps and frames; mcap where the path ends so, else a folder of sqlite3.
+    """A bag with /tf and TOPIC under the pictures' stamps and frames.
 
-    Lengths are m, or diameters where the model does not know its size. Raises InvalidInput where something is there.
+    Mcap where the path ends so, else a folder of sqlite3.
+
+    Lengths are m, or diameters where the model does not know its size. Raises InvalidInput where
+    something is there.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -64,9 +70,15 @@ def write_bag(path: Path, answers: Sequence[Answer], model: CategoryModel) -> No
             detections = writer.add_connection(TOPIC, DETECTIONS, typestore=store)
             for answer in answers:
                 if answer.estimates and answer.frame:
-                    writer.write(tf, answer.stamp, store.serialize_cdr(_transforms(store, answer), TF))
+                    writer.write(
+                        tf,
+                        answer.stamp,
+                        store.serialize_cdr(_transforms(store, answer), TF),
+                    )
                 message = _detections(store, answer, model)
-                writer.write(detections, answer.stamp, store.serialize_cdr(message, DETECTIONS))
+                writer.write(
+                    detections, answer.stamp, store.serialize_cdr(message, DETECTIONS)
+                )
         if single:
             (file,) = unfinished.glob("*.mcap")
             file.rename(path)
@@ -77,7 +89,9 @@ def write_bag(path: Path, answers: Sequence[Answer], model: CategoryModel) -> No
 
 
 def _header(store: Any, answer: Answer) -> Any:
-    stamp = store.types["builtin_interfaces/msg/Time"](sec=answer.stamp // 10**9, nanosec=answer.stamp % 10**9)
+    stamp = store.types["builtin_interfaces/msg/Time"](
+        sec=answer.stamp // 10**9, nanosec=answer.stamp % 10**9
+    )
     return store.types["std_msgs/msg/Header"](stamp=stamp, frame_id=answer.frame)
 
 
@@ -97,19 +111,25 @@ def _transforms(store: Any, answer: Answer) -> Any:
         )
         child = f"{estimate.category}_{track}"
         stamped = types["geometry_msgs/msg/TransformStamped"]
-        transforms.append(stamped(header=_header(store, answer), child_frame_id=child, transform=pose))
+        transforms.append(
+            stamped(header=_header(store, answer), child_frame_id=child, transform=pose)
+        )
     return types[TF](transforms=transforms)
 
 
 def _pose(store: Any, pose: Tensor) -> Any:
     types, (position, quaternion) = store.types, _parts(pose)
     return types["geometry_msgs/msg/Pose"](
-        position=types["geometry_msgs/msg/Point"](**position), orientation=types["geometry_msgs/msg/Quaternion"](**quaternion)
+        position=types["geometry_msgs/msg/Point"](**position),
+        orientation=types["geometry_msgs/msg/Quaternion"](**quaternion),
     )
 
 
 def _detections(store: Any, answer: Answer, model: CategoryModel) -> Any:
-    header, centre = _header(store, answer), (model.vertices.amin(0) + model.vertices.amax(0)).double() / 2
+    header, centre = (
+        _header(store, answer),
+        (model.vertices.amin(0) + model.vertices.amax(0)).double() / 2,
+    )
     found = [
         _detection(store, header, estimate, track, centre)
         for estimate, track in zip(answer.estimates, answer.tracks, strict=True)
@@ -117,23 +137,39 @@ def _detections(store: Any, answer: Answer, model: CategoryModel) -> Any:
     return store.types[DETECTIONS](header=header, detections=found)
 
 
-def _detection(store: Any, header: Any, estimate: PoseEstimate, track: int, centre: Tensor) -> Any:
+def _detection(
+    store: Any, header: Any, estimate: PoseEstimate, track: int, centre: Tensor
+) -> Any:
     """As the node sends it; centre (3,) of the object's box, canonical units."""
     types = store.types
-    covariance = np.full(36, -1.0) if estimate.covariance is None else estimate.covariance.flatten().numpy()
+    covariance = (
+        np.full(36, -1.0)
+        if estimate.covariance is None
+        else estimate.covariance.flatten().numpy()
+    )
     result = types["vision_msgs/msg/ObjectHypothesisWithPose"](
-        hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id=estimate.category, score=float(estimate.score)),
-        pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=_pose(store, estimate.cam_from_canon), covariance=covariance),
+        hypothesis=types["vision_msgs/msg/ObjectHypothesis"](
+            class_id=estimate.category, score=float(estimate.score)
+        ),
+        pose=types["geometry_msgs/msg/PoseWithCovariance"](
+            pose=_pose(store, estimate.cam_from_canon), covariance=covariance
+        ),
     )
     middle = estimate.cam_from_canon.clone()
     middle[:3, 3] = transform(middle, estimate.scale * centre[None])[0]
-    size = types["geometry_msgs/msg/Vector3"](**dict(zip("xyz", estimate.size.tolist(), strict=True)))
+    size = types["geometry_msgs/msg/Vector3"](
+        **dict(zip("xyz", estimate.size.tolist(), strict=True))
+    )
     box = types["vision_msgs/msg/BoundingBox3D"](center=_pose(store, middle), size=size)
-    return types["vision_msgs/msg/Detection3D"](header=header, results=[result], bbox=box, id=str(track))
+    return types["vision_msgs/msg/Detection3D"](
+        header=header, results=[result], bbox=box, id=str(track)
+    )
 
 
 def write_bop(path: Path, answers: Sequence[Answer]) -> None:
-    """All estimates as the BOP challenge's CSV: scene 1, images numbered from 0, object 1, translation in mm, time in s.
+    """All estimates as the BOP challenge's CSV.
+
+    Scene 1, images numbered from 0, object 1, translation in mm, time in s.
 
     Where the model does not know its size, translations are thousandths of a diameter.
     """
@@ -143,20 +179,53 @@ def write_bop(path: Path, answers: Sequence[Answer]) -> None:
         for number, answer in enumerate(answers):
             for estimate in answer.estimates:
                 pose = estimate.cam_from_canon
-                rotation = " ".join(f"{value:.9f}" for value in pose[:3, :3].flatten().tolist())
-                translation = " ".join(f"{1000 * value:.6f}" for value in pose[:3, 3].tolist())
-                rows.writerow([1, number, 1, f"{estimate.score:.6f}", rotation, translation, f"{answer.seconds:.4f}"])
+                rotation = " ".join(
+                    f"{value:.9f}" for value in pose[:3, :3].flatten().tolist()
+                )
+                translation = " ".join(
+                    f"{1000 * value:.6f}" for value in pose[:3, 3].tolist()
+                )
+                rows.writerow(
+                    [
+                        1,
+                        number,
+                        1,
+                        f"{estimate.score:.6f}",
+                        rotation,
+                        translation,
+                        f"{answer.seconds:.4f}",
+                    ]
+                )
 
 
-def records(answers: Sequence[Answer], errors: Sequence[Error | None], truth_from_canon: Tensor) -> list[dict[str, Any]]:
+def records(
+    answers: Sequence[Answer], errors: Sequence[Error | None], truth_from_canon: Tensor
+) -> list[dict[str, Any]]:
     """Every picture's best estimate and its error, for JSON."""
     listed = []
     for answer, error in zip(answers, errors, strict=True):
-        truth = None if answer.truth is None else torch.as_tensor(answer.truth @ truth_from_canon).tolist()
-        record: dict[str, Any] = {"stamp_ns": answer.stamp, "frame": answer.frame, "seconds": answer.seconds, "truth": truth}
+        truth = (
+            None
+            if answer.truth is None
+            else torch.as_tensor(answer.truth @ truth_from_canon).tolist()
+        )
+        record: dict[str, Any] = {
+            "stamp_ns": answer.stamp,
+            "frame": answer.frame,
+            "seconds": answer.seconds,
+            "truth": truth,
+        }
         best = answer.best
         if best is not None:
-            record |= {"track": answer.tracks[0], "score": best.score, "cam_from_canon": best.cam_from_canon.tolist()}
-            record |= {} if error is None else {"error_deg": error.degrees, "error_m": error.metres}
+            record |= {
+                "track": answer.tracks[0],
+                "score": best.score,
+                "cam_from_canon": best.cam_from_canon.tolist(),
+            }
+            record |= (
+                {}
+                if error is None
+                else {"error_deg": error.degrees, "error_m": error.metres}
+            )
         listed.append(record)
     return listed

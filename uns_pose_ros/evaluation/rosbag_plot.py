@@ -20,8 +20,13 @@ def check_name(path: Path) -> None:
         raise InvalidInput(f"{path}: a name that ends with {', '.join(ENDINGS)} is valid")
 
 
-def write_plot(path: Path, answers: Sequence[Answer], errors: Sequence[Error | None]) -> None:
-    """Rotation error, translation error and seconds of every picture over the bag's time; red: pictures without an estimate."""
+def write_plot(
+    path: Path, answers: Sequence[Answer], errors: Sequence[Error | None]
+) -> None:
+    """Rotation error, translation error and seconds of every picture over the bag's time; red.
+
+    Pictures without an estimate.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,15 +39,33 @@ def write_plot(path: Path, answers: Sequence[Answer], errors: Sequence[Error | N
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
-    _draw(top, turned, missed, "rotation error (°)", "no truth is known" if not known else "no estimate")
+    _draw(
+        top,
+        turned,
+        missed,
+        "rotation error (°)",
+        "no truth is known" if not known else "no estimate",
+    )
     _draw(middle, shifted, missed, "translation error (m)", "no truth or no size is known")
-    _draw(bottom, list(zip(time, (answer.seconds for answer in answers), strict=True)), missed, "time a picture (s)", "")
+    _draw(
+        bottom,
+        list(zip(time, (answer.seconds for answer in answers), strict=True)),
+        missed,
+        "time a picture (s)",
+        "",
+    )
     bottom.set_xlabel("time in the bag (s)")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=110)
 
 
-def _draw(axes: Any, points: list[tuple[float, float]], missed: list[float], label: str, nothing: str) -> None:
+def _draw(
+    axes: Any,
+    points: list[tuple[float, float]],
+    missed: list[float],
+    label: str,
+    nothing: str,
+) -> None:
     """Points of time and value; ticks at the bottom where an estimate is missing."""
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
@@ -50,5 +73,20 @@ def _draw(axes: Any, points: list[tuple[float, float]], missed: list[float], lab
         axes.plot(*zip(*points, strict=True), marker=".", linewidth=0.8)
         axes.set_ylim(bottom=0)
     else:
-        axes.text(0.5, 0.5, nothing, transform=axes.transAxes, ha="center", va="center", color="grey")
-    axes.plot(missed, [0.02] * len(missed), "|", color=_MISSED, markersize=9, transform=axes.get_xaxis_transform())
+        axes.text(
+            0.5,
+            0.5,
+            nothing,
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            color="grey",
+        )
+    axes.plot(
+        missed,
+        [0.02] * len(missed),
+        "|",
+        color=_MISSED,
+        markersize=9,
+        transform=axes.get_xaxis_transform(),
+    )

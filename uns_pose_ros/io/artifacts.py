@@ -1,7 +1,10 @@
-"""Every artefact on disk: written atomically, carrying where it came from, checked when it is read.
+"""Every artefact on disk.
 
-An artefact's provenance is a JSON object (config, hashes of the inputs, version, seed). It is stored in the artefact itself,
-with the hashes of its companion files, so that an artefact torn apart or half copied is never taken for a whole one.
+Written atomically, carrying where it came from, checked when it is read.
+
+An artefact's provenance is a JSON object (config, hashes of the inputs, version, seed). It is
+stored in the artefact itself, with the hashes of its companion files, so that an artefact torn
+apart or half copied is never taken for a whole one.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from uns_pose_ros.io.ply import read_ply, write_ply
 
 MESH, FEATURES = "mesh.ply", "features.safetensors"
 TEMPLATE, WEIGHTS, MODEL = "template.ply", "model.safetensors", "model.json"
-_MESH_TENSORS = tuple(f.name for f in fields(FeatureMesh) if f.name not in ("vertices", "triangles"))  # those in mesh.ply
+_MESH_TENSORS = tuple(
+    f.name for f in fields(FeatureMesh) if f.name not in ("vertices", "triangles")
+)  # those in mesh.ply
 _MAX_VERTICES = 20_000  # of a template; who uses it takes memory by the vertex
 _MAX_JSON = 256 * 2**20  # bytes
 
@@ -37,14 +42,20 @@ def stays_inside(name: str) -> bool:
     """Whether a name that a file gives is a plain path below the folder it is meant for."""
     path = Path(name)
     return (
-        bool(name) and name.isprintable() and len(name.encode()) < 1000 and all(len(part.encode()) < 256 for part in path.parts)
-        and not path.is_absolute() and ".." not in path.parts
-    )  # fmt: skip
+        bool(name)
+        and name.isprintable()
+        and len(name.encode()) < 1000
+        and all(len(part.encode()) < 256 for part in path.parts)
+        and not path.is_absolute()
+        and ".." not in path.parts
+    )
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it replaces `path` when the block ends well, and is deleted when it does not.
+    """Yield a temporary path beside `path`.
+
+    It replaces `path` when the block ends well, and is deleted when it does not.
 
     What a process of this machine that was killed left of the same file is deleted too.
     """
@@ -83,9 +94,20 @@ def _reading(path: Path, what: str) -> Iterator[None]:
     except FileNotFoundError:
         raise InvalidInput(f"{path}: {what} is not there") from None
     except (
-        OSError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError, SafetensorError
-    ) as error:  # fmt: skip
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        reason = (
+            f"{error} is missing"
+            if isinstance(error, KeyError)
+            else str(error).splitlines()[0]
+        )
         raise InvalidInput(f"{path}: not a valid {what} ({reason})") from None
 
 
@@ -101,7 +123,9 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON value atomically; NaN and infinity are refused."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def file_hash(path: Path) -> str:
@@ -125,12 +149,20 @@ def plain(value: Any) -> Any:
 
 
 def fingerprint(**parts: Any) -> str:
-    """SHA-256 of the parts as canonical JSON: equal parts in any order give an equal fingerprint."""
-    return hashlib.sha256(json.dumps(plain(parts), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """SHA-256 of the parts as canonical JSON.
+
+    Equal parts in any order give an equal fingerprint.
+    """
+    return hashlib.sha256(
+        json.dumps(plain(parts), sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def provenance_of(path: Path) -> dict[str, Any] | None:
-    """The provenance of an artefact (features.safetensors, alignment.json, model.json); None where it is absent or torn."""
+    """The provenance of an artefact (features.safetensors, alignment.json, model.json).
+
+    None where it is absent or torn.
+    """
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
@@ -145,22 +177,32 @@ def provenance_of(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def save_feature_mesh(mesh: FeatureMesh, folder: Path, provenance: Mapping[str, Any]) -> None:
+def save_feature_mesh(
+    mesh: FeatureMesh, folder: Path, provenance: Mapping[str, Any]
+) -> None:
     """Write mesh.ply and features.safetensors into a video's folder."""
     with atomic_write(folder / MESH) as temporary:
         write_ply(temporary, mesh.vertices, mesh.triangles)
     companions = {MESH: file_hash(folder / MESH)}
     tensors = {name: getattr(mesh, name) for name in _MESH_TENSORS}
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items() if tensor is not None}
+    tensors = {
+        name: tensor.contiguous().cpu()
+        for name, tensor in tensors.items()
+        if tensor is not None
+    }
     with atomic_write(folder / FEATURES) as temporary:
-        save_file(tensors, temporary, _as_metadata(provenance=provenance, companions=companions))
+        save_file(
+            tensors, temporary, _as_metadata(provenance=provenance, companions=companions)
+        )
 
 
 def load_feature_mesh(folder: Path) -> FeatureMesh:
     """The feature mesh that `save_feature_mesh` wrote into a video's folder."""
     path = folder / FEATURES
     if not path.exists():
-        raise InvalidInput(f"{path}: not there; `uns-pose reconstruct {folder.parent}` makes it")
+        raise InvalidInput(
+            f"{path}: not there; `uns-pose reconstruct {folder.parent}` makes it"
+        )
     vertices, triangles = read_ply(folder / MESH)
     with _reading(path, "feature file"):
         if provenance_of(path) is None:
@@ -179,7 +221,14 @@ def save_alignment(alignment: Alignment, path: Path, provenance: Mapping[str, An
         }
         for i, name in enumerate(alignment.videos)
     }
-    write_json(path, {"videos": videos, "symmetry": _symmetry_out(alignment.symmetry), "provenance": plain(provenance)})
+    write_json(
+        path,
+        {
+            "videos": videos,
+            "symmetry": _symmetry_out(alignment.symmetry),
+            "provenance": plain(provenance),
+        },
+    )
 
 
 def load_alignment(path: Path) -> Alignment:
@@ -203,9 +252,13 @@ def save_model(model: CategoryModel, folder: Path) -> None:
     """Write template.ply, model.safetensors and, last, model.json with their hashes."""
     with atomic_write(folder / TEMPLATE) as temporary:
         write_ply(temporary, model.vertices, model.triangles)
-    tensors = {"bank": model.bank, "clutter": model.clutter} | {f"head.{k}": v for k, v in model.head.items()}
+    tensors = {"bank": model.bank, "clutter": model.clutter} | {
+        f"head.{k}": v for k, v in model.head.items()
+    }
     with atomic_write(folder / WEIGHTS) as temporary:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary)
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary
+        )
     record = {
         "category": model.category,
         "symmetry": _symmetry_out(model.symmetry),
@@ -217,19 +270,29 @@ def save_model(model: CategoryModel, folder: Path) -> None:
 
 
 def load_model(folder: Path) -> CategoryModel:
-    """The model in a folder that `save_model` wrote; a category folder that holds `model/` is understood too."""
+    """The model in a folder that `save_model` wrote.
+
+    A category folder that holds `model/` is understood too.
+    """
     if not (folder / MODEL).exists() and (folder / "model" / MODEL).exists():
         folder = folder / "model"
     path = folder / MODEL
     if not path.exists():
-        raise InvalidInput(f"{folder}: no model there ({MODEL}, {WEIGHTS}, {TEMPLATE}); `uns-pose train CATEGORY` makes one")
+        raise InvalidInput(
+            f"{folder}: no model there ({MODEL}, {WEIGHTS}, {TEMPLATE}); `uns-pose train "
+            "CATEGORY` makes one"
+        )
     record = read_json(path)
     vertices, triangles = read_ply(folder / TEMPLATE)
     with _reading(path, "model"):
         if provenance_of(path) is None:
-            raise ValueError(f"{TEMPLATE} or {WEIGHTS} is not the file that it was saved with")
+            raise ValueError(
+                f"{TEMPLATE} or {WEIGHTS} is not the file that it was saved with"
+            )
         if not 0 < len(vertices) <= _MAX_VERTICES:
-            raise ValueError(f"a template of {len(vertices)} vertices, 1 to {_MAX_VERTICES} are valid")
+            raise ValueError(
+                f"a template of {len(vertices)} vertices, 1 to {_MAX_VERTICES} are valid"
+            )
         tensors = load_file(folder / WEIGHTS)
         return CategoryModel(
             category=str(record["category"]),
@@ -237,7 +300,11 @@ def load_model(folder: Path) -> CategoryModel:
             triangles=triangles,
             bank=tensors["bank"],
             clutter=tensors["clutter"],
-            head={name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")},
+            head={
+                name.removeprefix("head."): tensor
+                for name, tensor in tensors.items()
+                if name.startswith("head.")
+            },
             symmetry=_symmetry_in(record["symmetry"]),
             diameter=None if record["diameter_m"] is None else float(record["diameter_m"]),
             provenance=record["provenance"],

@@ -1,4 +1,7 @@
-"""Compressed bags unpack to so much and no more: a small file must not fill the memory or the disk."""
+"""Compressed bags unpack to so much and no more.
+
+A small file must not fill the memory or the disk.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,20 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, BinaryIO
 
-MOST = 1 << 30  # bytes that a chunk or a message may have: three of the largest pictures that are read
+MOST = (
+    1 << 30
+)  # bytes that a chunk or a message may have: three of the largest pictures that are read
 RATIO = 100  # by which a whole file may grow, where it grows beyond MOST
 SPARED = 1 << 30  # bytes of the disk that are left free
 
 
 def unpacked(make: Callable[[], Any], data: bytes, most: int) -> bytes:
-    """What some bytes are when unpacked; ValueError where that is more than `most` bytes, of which no more are made.
+    """What some bytes are when unpacked.
 
-    make: a decompressor with Python's usual methods (bz2.BZ2Decompressor, …), of which one is needed for each frame.
+    ValueError where that is more than `most` bytes, of which no more are made.
+
+    make: a decompressor with Python's usual methods (bz2.BZ2Decompressor, …), of which one is
+    needed for each frame.
     """
     parts, left = list[bytes](), most
     while data:
@@ -45,9 +53,19 @@ def bound_rosbags() -> None:
         return
     module.zstd = _Zstd(module.zstd)
     kinds = {"zstd": module.zstd.ZstdDecompressor, "lz4": LZ4FrameDecompressor}
-    storage_mcap.DECOMPRESSORS.update({name: _of_known_size(make) for name, make in kinds.items()})
+    storage_mcap.DECOMPRESSORS.update(
+        {name: _of_known_size(make) for name, make in kinds.items()}
+    )
     bags: Any = first.decompressors
-    bags.update({name: _of_any_size(make) for name, make in {"bz2": bz2.BZ2Decompressor, "lz4": LZ4FrameDecompressor}.items()})
+    bags.update(
+        {
+            name: _of_any_size(make)
+            for name, make in {
+                "bz2": bz2.BZ2Decompressor,
+                "lz4": LZ4FrameDecompressor,
+            }.items()
+        }
+    )
 
 
 def _of_known_size(make: Callable[[], Any]) -> Callable[[bytes, int], bytes]:
@@ -84,12 +102,20 @@ class _File:
     def __enter__(self) -> _File:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._file.close()
 
     def read(self, size: int) -> bytes:
         data = bytes(self._file.read(size))
         self._left -= len(data)
         if self._left < 0:
-            raise ValueError(f"a compressed file unpacks to more than {max(self._most, 0)} bytes: too much, or too little room")
+            raise ValueError(
+                f"a compressed file unpacks to more than {max(self._most, 0)} bytes: too much, "
+                "or too little room"
+            )
         return data

@@ -13,7 +13,9 @@ from uns_pose_ros.io.artifacts import read_json
 
 
 def read_camera(path: Path) -> Camera:
-    """The camera in a JSON file with the fields of sensor_msgs/CameraInfo: K (9 numbers or 3x3), D, width, height (px).
+    """The camera in a JSON file with the fields of sensor_msgs/CameraInfo.
+
+    K (9 numbers or 3x3), D, width, height (px).
 
     InvalidInput where a field is missing or the camera is not calibrated.
     """
@@ -29,9 +31,22 @@ def camera_of(record: Any, path: Path) -> Camera:
         return Camera(matrix, int(fields["width"]), int(fields["height"]), distortion)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
-    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
-        example = '{"K": [fx, 0, cx, 0, fy, cy, 0, 0, 1], "D": [], "width": 640, "height": 480}'
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        reason = (
+            f"{error} is missing"
+            if isinstance(error, KeyError)
+            else str(error).splitlines()[0]
+        )
+        example = (
+            '{"K": [fx, 0, cx, 0, fy, cy, 0, 0, 1], "D": [], "width": 640, "height": 480}'
+        )
         raise InvalidInput(f"{path}: not a camera ({reason}); valid is {example}") from None
 
 

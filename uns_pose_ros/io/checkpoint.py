@@ -25,8 +25,8 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 class Unfinished:
     """A folder of one piece of work, known by its key; what another key left there is dropped.
 
-    Arrays lie in memory-mapped files, which a killed process leaves whole but a machine that went down does not: the key
-    tells the machine's start too.
+    Arrays lie in memory-mapped files, which a killed process leaves whole but a machine that went
+    down does not: the key tells the machine's start too.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
@@ -39,7 +39,9 @@ class Unfinished:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise InvalidInput(f"{folder}: another process is at work here; wait for it, or end it") from None
+            raise InvalidInput(
+                f"{folder}: another process is at work here; wait for it, or end it"
+            ) from None
         boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
         wanted = {"key": artifacts.fingerprint(**key), "boot": boot}
         path = folder / _KEY
@@ -50,12 +52,17 @@ class Unfinished:
             artifacts.write_json(path, wanted)
 
     def array(self, name: str, shape: Sequence[int], kind: torch.dtype) -> Tensor:
-        """The array of that name, as it was left; zeros at first. Where the disk has no room it is in memory, and not kept."""
+        """The array of that name, as it was left; zeros at first.
+
+        Where the disk has no room it is in memory, and not kept.
+        """
         path, count = self._folder / f"{name}.bin", math.prod(shape)
         size = count * torch.empty((), dtype=kind).element_size()
         try:
             with path.open("ab") as file:
-                os.posix_fallocate(file.fileno(), 0, max(size, 1))  # mapped files on a full disk end in a signal
+                os.posix_fallocate(
+                    file.fileno(), 0, max(size, 1)
+                )  # mapped files on a full disk end in a signal
         except OSError:
             self._kept = False
             return torch.zeros(*shape, dtype=kind)
@@ -68,11 +75,15 @@ class Unfinished:
     def write_note(self, name: str, value: Any) -> None:
         """Note a JSON value, unless an array that it may speak of is not kept."""
         if self._kept:
-            artifacts.write_json(self._folder / _NOTES, {**_record(self._folder / _NOTES), name: value})
+            artifacts.write_json(
+                self._folder / _NOTES, {**_record(self._folder / _NOTES), name: value}
+            )
 
     def save(self, tensors: Mapping[str, Tensor], facts: Any) -> None:
         """Keep tensors with a JSON value, in place of those kept before, both or neither."""
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        plain = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
+        }
         with artifacts.atomic_write(self._folder / _TENSORS) as temporary:
             safetensors.torch.save_file(plain, temporary, {"facts": json.dumps(facts)})
 

@@ -1,6 +1,7 @@
 """COLMAP sparse models: read as text or binary, written as text.
 
-COLMAP puts the centre of the top left pixel at (0.5, 0.5), we at (0, 0): the principal point is shifted here and nowhere else.
+COLMAP puts the centre of the top left pixel at (0.5, 0.5), we at (0, 0): the principal point is
+shifted here and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import from_parts, matrix_to_quaternion, quaternion_to_matrix
+from uns_pose_ros.core.geometry import (
+    from_parts,
+    matrix_to_quaternion,
+    quaternion_to_matrix,
+)
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.artifacts import atomic_write, stays_inside
 
-# Name, COLMAP's number, focal lengths, distortion coefficients, and how those become OpenCV's k1 k2 p1 p2 k3 k4 k5 k6.
+# Name, COLMAP's number, focal lengths, distortion coefficients, and how those become OpenCV's k1 k2
+# p1 p2 k3 k4 k5 k6.
 _MODELS: dict[str, tuple[int, int, int]] = {
     "SIMPLE_PINHOLE": (0, 1, 0),
     "PINHOLE": (1, 2, 0),
@@ -27,7 +33,13 @@ _MODELS: dict[str, tuple[int, int, int]] = {
     "OPENCV": (4, 2, 4),
     "FULL_OPENCV": (6, 2, 8),
 }
-_OTHER_MODELS = {5: "OPENCV_FISHEYE", 7: "FOV", 8: "SIMPLE_RADIAL_FISHEYE", 9: "RADIAL_FISHEYE", 10: "THIN_PRISM_FISHEYE"}
+_OTHER_MODELS = {
+    5: "OPENCV_FISHEYE",
+    7: "FOV",
+    8: "SIMPLE_RADIAL_FISHEYE",
+    9: "RADIAL_FISHEYE",
+    10: "THIN_PRISM_FISHEYE",
+}
 _MAX_FILE = 2**31  # bytes
 
 
@@ -50,22 +62,36 @@ class Sparse:
 
 
 def has_sparse(folder: Path) -> bool:
-    """Whether a sparse model stands in a folder, or in its subfolder 0 where COLMAP puts the first one."""
-    return any((place / f"images{ending}").exists() for place in (folder, folder / "0") for ending in (".bin", ".txt"))
+    """Whether a sparse model stands in a folder, or in its subfolder 0 where COLMAP puts the first
+    one.
+    """
+    return any(
+        (place / f"images{ending}").exists()
+        for place in (folder, folder / "0")
+        for ending in (".bin", ".txt")
+    )
 
 
 def read_sparse(folder: Path) -> Sparse:
-    """Read cameras, images and points3D, binary where there is a binary file, from `folder` or `folder`/0.
+    """Read cameras, images and points3D, binary where there is a binary file, from `folder` or
+    `folder`/0.
 
-    points3D may be missing: then there are no points. Errors: InvalidInput names the file, and the line of a text file.
+    points3D may be missing: then there are no points. Errors: InvalidInput names the file, and the
+    line of a text file.
     """
     if not any((folder / f"images{ending}").exists() for ending in (".bin", ".txt")):
         folder = folder / "0"
-    binary = {name: (folder / f"{name}.bin").exists() for name in ("cameras", "images", "points3D")}
+    binary = {
+        name: (folder / f"{name}.bin").exists()
+        for name in ("cameras", "images", "points3D")
+    }
     path = {name: folder / f"{name}{'.bin' if binary[name] else '.txt'}" for name in binary}
     for name in ("cameras", "images"):
         if not path[name].exists():
-            raise InvalidInput(f"{folder}: no {name}.txt or {name}.bin; a COLMAP sparse model has cameras, images and points3D")
+            raise InvalidInput(
+                f"{folder}: no {name}.txt or {name}.bin; a COLMAP sparse model has cameras, "
+                "images and points3D"
+            )
     cameras = (_cameras_binary if binary["cameras"] else _cameras_text)(path["cameras"])
     images = (_images_binary if binary["images"] else _images_text)(path["images"])
     points = _points([])
@@ -73,18 +99,43 @@ def read_sparse(folder: Path) -> Sparse:
         points = (_points_binary if binary["points3D"] else _points_text)(path["points3D"])
     for image in images:
         if image.camera_id not in cameras:
-            raise InvalidInput(f"{folder}: image {image.name} names camera {image.camera_id}, which is not among the cameras")
+            raise InvalidInput(
+                f"{folder}: image {image.name} names camera {image.camera_id}, which is not "
+                "among the cameras"
+            )
     return Sparse(cameras, tuple(sorted(images, key=lambda image: image.name)), points)
 
 
-def write_sparse(folder: Path, cameras: Mapping[int, Camera], images: Sequence[SparseImage], points: Tensor) -> None:
-    """Write cameras.txt, images.txt and points3D.txt (points (N, 3) float64, without tracks) atomically, images last."""
+def write_sparse(
+    folder: Path,
+    cameras: Mapping[int, Camera],
+    images: Sequence[SparseImage],
+    points: Tensor,
+) -> None:
+    """Write cameras.txt, images.txt and points3D.txt (points (N, 3) float64, without tracks)
+    atomically, images last.
+    """
     with atomic_write(folder / "cameras.txt") as path:
-        path.write_text("".join(f"{_camera_line(number, camera)}\n" for number, camera in sorted(cameras.items())))
+        path.write_text(
+            "".join(
+                f"{_camera_line(number, camera)}\n"
+                for number, camera in sorted(cameras.items())
+            )
+        )
     with atomic_write(folder / "points3D.txt") as path:
-        path.write_text("".join(f"{i} {x!r} {y!r} {z!r} 128 128 128 0\n" for i, (x, y, z) in enumerate(points.tolist(), 1)))
+        path.write_text(
+            "".join(
+                f"{i} {x!r} {y!r} {z!r} 128 128 128 0\n"
+                for i, (x, y, z) in enumerate(points.tolist(), 1)
+            )
+        )
     with atomic_write(folder / "images.txt") as path:
-        path.write_text("".join(f"{_image_line(number, image)}\n\n" for number, image in enumerate(images, 1)))
+        path.write_text(
+            "".join(
+                f"{_image_line(number, image)}\n\n"
+                for number, image in enumerate(images, 1)
+            )
+        )
 
 
 def _camera_line(number: int, camera: Camera) -> str:
@@ -92,11 +143,19 @@ def _camera_line(number: int, camera: Camera) -> str:
     model = "PINHOLE" if not any(k) else "OPENCV" if not any(k[4:]) else "FULL_OPENCV"
     k = (k + [0.0] * 8)[: _MODELS[model][2]]
     (fx, _, cx), (_, fy, cy), _ = camera.matrix.tolist()
-    return " ".join(map(str, [number, model, camera.width, camera.height, fx, fy, cx + 0.5, cy + 0.5, *k]))
+    return " ".join(
+        map(
+            str,
+            [number, model, camera.width, camera.height, fx, fy, cx + 0.5, cy + 0.5, *k],
+        )
+    )
 
 
 def _image_line(number: int, image: SparseImage) -> str:
-    pose = [*matrix_to_quaternion(image.cam_from_obj[:3, :3]).tolist(), *image.cam_from_obj[:3, 3].tolist()]
+    pose = [
+        *matrix_to_quaternion(image.cam_from_obj[:3, :3]).tolist(),
+        *image.cam_from_obj[:3, 3].tolist(),
+    ]
     return " ".join(map(str, [number, *pose, image.camera_id, image.name]))
 
 
@@ -106,10 +165,14 @@ def _camera(model: str, width: int, height: int, values: Sequence[float]) -> Cam
         raise ValueError(f"camera model {model} is not supported: {', '.join(_MODELS)} are")
     _, focals, coefficients = _MODELS[model]
     if len(values) != focals + 2 + coefficients:
-        raise ValueError(f"{model} has {focals + 2 + coefficients} parameters, {len(values)} are given")
+        raise ValueError(
+            f"{model} has {focals + 2 + coefficients} parameters, {len(values)} are given"
+        )
     fx, fy, (cx, cy) = values[0], values[focals - 1], values[focals : focals + 2]
     k = list(values[focals + 2 :])
-    matrix = torch.tensor([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]], dtype=torch.float64)
+    matrix = torch.tensor(
+        [[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]], dtype=torch.float64
+    )
     distortion = torch.tensor(k + [0.0] * (4 - len(k)) if k else [], dtype=torch.float64)
     return Camera(matrix, width, height, distortion)
 
@@ -121,7 +184,9 @@ def _image(name: str, camera_id: int, pose: Sequence[float]) -> SparseImage:
     values = torch.tensor(pose, dtype=torch.float64)
     if not bool(torch.isfinite(values).all()) or float(values[:4].norm()) < 1e-6:
         raise ValueError(f"image {name} has no valid pose")
-    return SparseImage(name, camera_id, from_parts(quaternion_to_matrix(values[:4]), values[4:]))
+    return SparseImage(
+        name, camera_id, from_parts(quaternion_to_matrix(values[:4]), values[4:])
+    )
 
 
 def _points(rows: list[tuple[float, float, float]]) -> Tensor:
@@ -130,7 +195,10 @@ def _points(rows: list[tuple[float, float, float]]) -> Tensor:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their number, without comments. Empty lines stay: in images.txt they mean an image without points."""
+    """Lines with their number, without comments.
+
+    Empty lines stay: in images.txt they mean an image without points.
+    """
     _check_size(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -151,9 +219,13 @@ def _cameras_text(path: Path) -> dict[int, Camera]:
         word = line.split()
         if word:
             try:
-                cameras[int(word[0])] = _camera(word[1], int(word[2]), int(word[3]), [float(w) for w in word[4:]])
+                cameras[int(word[0])] = _camera(
+                    word[1], int(word[2]), int(word[3]), [float(w) for w in word[4:]]
+                )
             except (ValueError, IndexError) as error:
-                raise _invalid(path, number, error, "CAMERA_ID MODEL WIDTH HEIGHT PARAMETERS…") from None
+                raise _invalid(
+                    path, number, error, "CAMERA_ID MODEL WIDTH HEIGHT PARAMETERS…"
+                ) from None
     return cameras
 
 
@@ -166,7 +238,9 @@ def _images_text(path: Path) -> list[SparseImage]:
                 word = line.split(maxsplit=9)
                 images.append(_image(word[9], int(word[8]), [float(w) for w in word[1:8]]))
             except (ValueError, IndexError) as error:
-                raise _invalid(path, number, error, "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME") from None
+                raise _invalid(
+                    path, number, error, "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
+                ) from None
             next(lines, None)  # the image's 2D points
     return images
 
@@ -179,17 +253,23 @@ def _points_text(path: Path) -> Tensor:
             try:
                 rows.append((float(word[1]), float(word[2]), float(word[3])))
             except (ValueError, IndexError) as error:
-                raise _invalid(path, number, error, "POINT3D_ID X Y Z R G B ERROR TRACK…") from None
+                raise _invalid(
+                    path, number, error, "POINT3D_ID X Y Z R G B ERROR TRACK…"
+                ) from None
     return _points(rows)
 
 
 def _check_size(path: Path) -> None:
     if path.stat().st_size > _MAX_FILE:
-        raise InvalidInput(f"{path}: {path.stat().st_size} bytes, at most {_MAX_FILE} are read")
+        raise InvalidInput(
+            f"{path}: {path.stat().st_size} bytes, at most {_MAX_FILE} are read"
+        )
 
 
 class _Binary:
-    """A cursor over a little-endian binary file that never reads, nor lets a count reach, past its end."""
+    """A cursor over a little-endian binary file that never reads, nor lets a count reach, past its
+    end.
+    """
 
     def __init__(self, path: Path) -> None:
         _check_size(path)
@@ -199,16 +279,22 @@ class _Binary:
         try:
             values = struct.unpack_from("<" + layout, self.data, self.at)
         except struct.error:
-            raise InvalidInput(f"{self.path}: ends in the middle of an entry, at byte {len(self.data)}") from None
+            raise InvalidInput(
+                f"{self.path}: ends in the middle of an entry, at byte {len(self.data)}"
+            ) from None
         self.at += struct.calcsize("<" + layout)
         return values
 
     def entries(self) -> range:
-        return range(int(self.take("Q")[0]))  # lazy: a wrong count runs into the end of the file
+        return range(
+            int(self.take("Q")[0])
+        )  # lazy: a wrong count runs into the end of the file
 
     def skip(self, count: int, size: int) -> None:
         if count * size > len(self.data) - self.at:
-            raise InvalidInput(f"{self.path}: ends in the middle of an entry, at byte {len(self.data)}")
+            raise InvalidInput(
+                f"{self.path}: ends in the middle of an entry, at byte {len(self.data)}"
+            )
         self.at += count * size
 
     def text(self) -> str:

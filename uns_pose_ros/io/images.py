@@ -13,7 +13,13 @@ from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
 
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # by content; of others some would start programs, as EPS does
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "WEBP",
+    "TIFF",
+)  # by content; of others some would start programs, as EPS does
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 MAX_PIXELS = 80_000_000  # of one image
@@ -31,36 +37,52 @@ def read_image(path: Path) -> Tensor:
 
 
 def read_mask(path: Path) -> Tensor:
-    """(H, W) bool, True on the object: above half of the mask's brightest value, so 0/1, 0/255 and soft masks all work."""
+    """(H, W) bool, True on the object.
+
+    Above half of the mask's brightest value, so 0/1, 0/255 and soft masks all work.
+    """
     gray = np.array(decode(path, "mask").convert("L"))
     return torch.from_numpy(gray > gray.max() / 2)
 
 
 def decode(path: Path, what: str, draft: bool = False) -> Image.Image:
-    """The picture in a file with its metadata; `draft`: an eighth of its size where possible. InvalidInput names it."""
+    """The picture in a file with its metadata; `draft`: an eighth of its size where possible.
+
+    InvalidInput names it.
+    """
     file = open_image(path, what)
     try:
         if draft:
             file.draft("RGB", (1, 1))  # JPEG: an eighth of the size, several times faster
         file.load()
     except (OSError, SyntaxError, ValueError, IndexError) as error:
-        raise InvalidInput(f"{path}: the {what} is broken ({str(error).splitlines()[0]})") from None
+        raise InvalidInput(
+            f"{path}: the {what} is broken ({str(error).splitlines()[0]})"
+        ) from None
     return file
 
 
 def sharpness(grey: np.ndarray) -> float:
-    """How sharp a grey picture (H, W) is: variance of the Laplacian at `LONGEST` px. To compare pictures of one source only."""
+    """How sharp a grey picture (H, W) is: variance of the Laplacian at `LONGEST` px.
+
+    To compare pictures of one source only.
+    """
     return float(cv2.Laplacian(shrunk(grey, LONGEST), cv2.CV_32F).var())
 
 
 def shrunk(pixels: np.ndarray, longest: int) -> Pixels:
-    """The picture (H, W) or (H, W, 3) with a longer side of `longest` px at most; one that is small enough is copied."""
+    """The picture (H, W) or (H, W, 3) with a longer side of `longest` px at most.
+
+    One that is small enough is copied.
+    """
     height, width = pixels.shape[:2]
     factor = longest / max(height, width)
     if factor >= 1:
         return pixels.copy()
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(
+        np.uint8, copy=False
+    )
 
 
 def open_image(path: Path, what: str) -> ImageFile.ImageFile:
@@ -69,15 +91,30 @@ def open_image(path: Path, what: str) -> ImageFile.ImageFile:
         file = Image.open(path, formats=_FORMATS)
     except FileNotFoundError:
         raise InvalidInput(f"{path}: the {what} is not there") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        reason = "too large" if isinstance(error, Image.DecompressionBombError) else "broken or of unknown format"
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:
+        reason = (
+            "too large"
+            if isinstance(error, Image.DecompressionBombError)
+            else "broken or of unknown format"
+        )
         raise InvalidInput(f"{path}: the {what} is {reason}; {_valid()}") from None
     if file.width * file.height > MAX_PIXELS:
-        raise InvalidInput(f"{path}: the {what} claims {file.width} x {file.height} px; {_valid()}")
+        raise InvalidInput(
+            f"{path}: the {what} claims {file.width} x {file.height} px; {_valid()}"
+        )
     if file.mode not in _EIGHT_BIT:
         raise InvalidInput(f"{path}: the {what} has pixels of kind {file.mode}; {_valid()}")
     return file
 
 
 def _valid() -> str:
-    return f"JPEG, PNG, BMP, WebP or TIFF of 8 bits and at most {MAX_PIXELS // 10**6} megapixels is valid"
+    return (
+        f"JPEG, PNG, BMP, WebP or TIFF of 8 bits and at most {MAX_PIXELS // 10**6} "
+        "megapixels is valid"
+    )

@@ -32,30 +32,52 @@ def write_ply(path: Path, vertices: Tensor, triangles: Tensor) -> None:
     faces["count"] = 3
     faces["corner"] = triangles.cpu().numpy()
     header = _HEADER.format(vertices=len(vertices), triangles=len(triangles))
-    path.write_bytes(header.encode() + vertices.cpu().numpy().astype(_VERTEX).tobytes() + faces.tobytes())
+    path.write_bytes(
+        header.encode() + vertices.cpu().numpy().astype(_VERTEX).tobytes() + faces.tobytes()
+    )
 
 
 def read_ply(path: Path) -> tuple[Tensor, Tensor]:
-    """Vertices (V, 3) float32 and triangles (T, 3) int64 of a file in the layout of `write_ply`; no other layout is read."""
+    """Vertices (V, 3) float32 and triangles (T, 3) int64 of a file in the layout of `write_ply`;
+    no other layout is read.
+    """
     try:
         if path.stat().st_size > _MAX_FILE:
-            raise InvalidInput(f"{path}: {path.stat().st_size} bytes, meshes of at most {_MAX_FILE} are read")
+            raise InvalidInput(
+                f"{path}: {path.stat().st_size} bytes, meshes of at most {_MAX_FILE} are read"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"{path}: the mesh cannot be read ({error.strerror})") from None
     end = data.find(b"end_header\n", 0, _MAX_HEADER) + len(b"end_header\n")
     header = data[:end].decode("ascii", "replace")
-    counts = {w[1]: int(w[2]) for w in map(str.split, header.splitlines()) if w[:1] == ["element"] and w[2:] and w[2].isdigit()}
+    counts = {
+        w[1]: int(w[2])
+        for w in map(str.split, header.splitlines())
+        if w[:1] == ["element"] and w[2:] and w[2].isdigit()
+    }
     v, t = counts.get("vertex", 0), counts.get("face", 0)
     if header != _HEADER.format(vertices=v, triangles=t):
-        raise InvalidInput(f"{path}: not a mesh written by this program (binary PLY of x y z vertices and triangles is valid)")
+        raise InvalidInput(
+            f"{path}: not a mesh written by this program (binary PLY of x y z vertices and "
+            "triangles is valid)"
+        )
     split = end + v * 3 * _VERTEX.itemsize
     if len(data) != split + t * _FACE.itemsize:
-        raise InvalidInput(f"{path}: {len(data)} bytes where {v} vertices and {t} triangles take {split + t * _FACE.itemsize}")
+        raise InvalidInput(
+            f"{path}: {len(data)} bytes where {v} vertices and {t} triangles take "
+            f"{split + t * _FACE.itemsize}"
+        )
     vertices = np.frombuffer(data[end:split], _VERTEX).reshape(v, 3)
     faces = np.frombuffer(data[split:], _FACE)
-    if t and not ((faces["count"] == 3).all() and faces["corner"].min() >= 0 and faces["corner"].max() < v):
+    if t and not (
+        (faces["count"] == 3).all()
+        and faces["corner"].min() >= 0
+        and faces["corner"].max() < v
+    ):
         raise InvalidInput(f"{path}: a face is no triangle of the {v} vertices")
     if not np.isfinite(vertices).all():
         raise InvalidInput(f"{path}: a vertex is not finite")
-    return torch.from_numpy(vertices.astype(np.float32)), torch.from_numpy(faces["corner"].astype(np.int64))
+    return torch.from_numpy(vertices.astype(np.float32)), torch.from_numpy(
+        faces["corner"].astype(np.int64)
+    )

@@ -23,7 +23,11 @@ _GAP = 0.5  # s, longest time between two transforms that is bridged
 def is_bag(path: Path) -> bool:
     """Whether a path is a bag: the folder of one, or one of its files."""
     if path.is_dir():
-        return (path / "metadata.yaml").is_file() or any(path.glob("*.mcap")) or any(path.glob("*.db3"))
+        return (
+            (path / "metadata.yaml").is_file()
+            or any(path.glob("*.mcap"))
+            or any(path.glob("*.db3"))
+        )
     return path.suffix.lower() in ENDINGS
 
 
@@ -33,27 +37,46 @@ def kinds_of(reader: Any) -> dict[str, str]:
 
 
 def is_rectified(topic: str) -> bool:
-    """By the names that ROS gives: image_rect, image_rect_color, each with or without /compressed."""
+    """By the names that ROS gives.
+
+    image_rect, image_rect_color, each with or without /compressed.
+    """
     return "rect" in topic.removesuffix("/compressed").rpartition("/")[2]
 
 
-def image_topic(path: Path, kinds: dict[str, str], wanted: str | None, other: str | None = None) -> str:
-    """The topic asked for, or the only one with images; raw before compressed where both carry the same pictures.
+def image_topic(
+    path: Path, kinds: dict[str, str], wanted: str | None, other: str | None = None
+) -> str:
+    """The topic asked for, or the only one with images.
+
+    Raw before compressed where both carry the same pictures.
 
     other: a topic with images that is not meant, since it is the depth.
     """
     images = sorted(topic for topic, kind in kinds.items() if kind in (IMAGE, COMPRESSED))
-    there = shorten((f"{topic} ({kind})" for topic, kind in sorted(kinds.items())), 20) or "none"
+    there = (
+        shorten((f"{topic} ({kind})" for topic, kind in sorted(kinds.items())), 20)
+        or "none"
+    )
     if wanted is not None:
         for topic in (wanted, f"{wanted}/compressed"):
             if topic in images:
                 return topic
         raise InvalidInput(f"{path}: no images on {wanted!r}; its topics: {there}")
     if not {*images} - {other}:
-        raise InvalidInput(f"{path}: no topic with sensor_msgs/Image or CompressedImage; its topics: {there}")
-    raw = [t for t in images if t != other and not (t.endswith("/compressed") and t.removesuffix("/compressed") in images)]
+        raise InvalidInput(
+            f"{path}: no topic with sensor_msgs/Image or CompressedImage; its topics: {there}"
+        )
+    raw = [
+        t
+        for t in images
+        if t != other
+        and not (t.endswith("/compressed") and t.removesuffix("/compressed") in images)
+    ]
     if len(raw) > 1:
-        raise InvalidInput(f"{path}: several topics with images, name one by --image-topic: {shorten(raw, 20)}")
+        raise InvalidInput(
+            f"{path}: several topics with images, name one by --image-topic: {shorten(raw, 20)}"
+        )
     return raw[0]
 
 
@@ -62,15 +85,29 @@ def depth_topic(path: Path, kinds: dict[str, str], wanted: str) -> str:
     for topic in (wanted, f"{wanted}/{COMPRESSED_TOPIC}"):
         if kinds.get(topic) in (IMAGE, COMPRESSED):
             return topic
-    there = shorten((f"{topic} ({kind})" for topic, kind in sorted(kinds.items())), 20) or "none"
+    there = (
+        shorten((f"{topic} ({kind})" for topic, kind in sorted(kinds.items())), 20)
+        or "none"
+    )
     raise InvalidInput(f"{path}: no depth images on {wanted!r}; its topics: {there}")
 
 
 def camera_info(
-    path: Path, reader: Any, kinds: dict[str, str], image_topic: str, wanted: str | None, otherwise: str = ""
+    path: Path,
+    reader: Any,
+    kinds: dict[str, str],
+    image_topic: str,
+    wanted: str | None,
+    otherwise: str = "",
 ) -> Any:
-    """The first CameraInfo of the topic `wanted`, or of the one beside the image topic; InvalidInput ends with `otherwise`."""
-    topic = wanted or image_topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
+    """The first CameraInfo of the topic `wanted`, or of the one beside the image topic.
+
+    InvalidInput ends with `otherwise`.
+    """
+    topic = (
+        wanted
+        or image_topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
+    )
     found = sorted(t for t, kind in kinds.items() if kind == CAMERA_INFO)
     if topic not in found:
         there = shorten(found, 20) or "none"
@@ -80,42 +117,67 @@ def camera_info(
         )
     for message in messages(path, reader, topic, 1, cut=True):
         return message
-    raise InvalidInput(f"{path}: {topic} is empty; name another by --camera-info-topic{otherwise}")
+    raise InvalidInput(
+        f"{path}: {topic} is empty; name another by --camera-info-topic{otherwise}"
+    )
 
 
-def transforms(path: Path, reader: Any, kinds: dict[str, str], *frames: str) -> TransformTree:
+def transforms(
+    path: Path, reader: Any, kinds: dict[str, str], *frames: str
+) -> TransformTree:
     """All transforms of the bag; InvalidInput where it does not know one of the frames."""
     tree = TransformTree(math.inf, _GAP)
     topics = [topic for topic, kind in kinds.items() if kind == TF]
     if not topics:
-        raise InvalidInput(f"{path}: no transforms (tf2_msgs/TFMessage on /tf), so frame {frames[0]} gives no poses")
+        raise InvalidInput(
+            f"{path}: no transforms (tf2_msgs/TFMessage on /tf), so frame {frames[0]} gives no "
+            "poses"
+        )
     for topic in topics:
         for message in messages(path, reader, topic, 10_000_000):
             tree.take(message, static=topic.rpartition("/")[2] == "tf_static")
     for frame in frames:
         if frame.lstrip("/") not in tree.frames:
-            raise InvalidInput(f"{path}: /tf has no frame {frame!r}; its frames: {shorten(tree.frames, 20)}")
+            raise InvalidInput(
+                f"{path}: /tf has no frame {frame!r}; its frames: {shorten(tree.frames, 20)}"
+            )
     return tree
 
 
-def messages(path: Path, reader: Any, topic: str, most: int, cut: bool = False) -> Iterator[Any]:
-    """Messages of a topic in the order of their recording; more than `most` are an error, or are not read where `cut`."""
-    connections = [connection for connection in reader.connections if connection.topic == topic]
+def messages(
+    path: Path, reader: Any, topic: str, most: int, cut: bool = False
+) -> Iterator[Any]:
+    """Messages of a topic in the order of their recording.
+
+    More than `most` are an error, or are not read where `cut`.
+    """
+    connections = [
+        connection for connection in reader.connections if connection.topic == topic
+    ]
     with _reading(path):
         for count, (connection, _, data) in enumerate(reader.messages(connections)):
             if count == most:
                 if cut:
                     return
-                raise InvalidInput(f"{path}: more than {most} messages on {topic}; record less, or raise --most")
+                raise InvalidInput(
+                    f"{path}: more than {most} messages on {topic}; record less, or raise --most"
+                )
             yield reader.deserialize(data, connection.msgtype)
 
 
-def pairs(path: Path, reader: Any, topic: str, other: str, most: int) -> Iterator[tuple[Any, Any | None]]:
-    """Messages of a topic, in order, each with the one of another topic that has its stamp; None where there is none.
+def pairs(
+    path: Path, reader: Any, topic: str, other: str, most: int
+) -> Iterator[tuple[Any, Any | None]]:
+    """Messages of a topic, in order, each with the one of another topic that has its stamp.
+
+    None where there is none.
 
     Either may be recorded first; one is waited for until _WAITING more of its topic have come.
     """
-    firsts, others = OrderedDict[tuple[int, int], Any](), OrderedDict[tuple[int, int], Any]()
+    firsts, others = (
+        OrderedDict[tuple[int, int], Any](),
+        OrderedDict[tuple[int, int], Any](),
+    )
     for at, message in _several(path, reader, (topic, other), most):
         stamp = (int(message.header.stamp.sec), int(message.header.stamp.nanosec))
         (firsts if at == topic else others)[stamp] = message
@@ -128,13 +190,22 @@ def pairs(path: Path, reader: Any, topic: str, other: str, most: int) -> Iterato
         yield first, others.get(stamp)
 
 
-def _several(path: Path, reader: Any, topics: Sequence[str], most: int) -> Iterator[tuple[str, Any]]:
-    """Topic and message of everything on several topics, in the order of recording; more than `most` are an error."""
-    connections = [connection for connection in reader.connections if connection.topic in topics]
+def _several(
+    path: Path, reader: Any, topics: Sequence[str], most: int
+) -> Iterator[tuple[str, Any]]:
+    """Topic and message of everything on several topics, in the order of recording.
+
+    More than `most` are an error.
+    """
+    connections = [
+        connection for connection in reader.connections if connection.topic in topics
+    ]
     with _reading(path):
         for count, (connection, _, data) in enumerate(reader.messages(connections)):
             if count == most:
-                raise InvalidInput(f"{path}: more than {most} messages on {' and '.join(topics)}; record less")
+                raise InvalidInput(
+                    f"{path}: more than {most} messages on {' and '.join(topics)}; record less"
+                )
             yield connection.topic, reader.deserialize(data, connection.msgtype)
 
 
@@ -147,7 +218,9 @@ def open_bag(path: Path) -> Iterator[Any]:
     bounded_decompression.bound_rosbags()
     with ExitStack() as stack:
         with _reading(path):
-            reader = AnyReader([_with_metadata(path)], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+            reader = AnyReader(
+                [_with_metadata(path)], default_typestore=get_typestore(Stores.ROS2_JAZZY)
+            )
             stack.enter_context(reader)
         yield reader
 
@@ -161,12 +234,21 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # foreign bytes are parsed: anything may come
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise InvalidInput(f"{path}: broken, cut off or no rosbag2 recording in sqlite3 or mcap ({reason})") from None
+        raise InvalidInput(
+            f"{path}: broken, cut off or no rosbag2 recording in sqlite3 or mcap ({reason})"
+        ) from None
 
 
 def _with_metadata(path: Path) -> Path:
-    """The folder of a bag where it has its metadata; else its one file, which mcap can be read from alone."""
-    if path.is_file() and path.suffix == ".db3" and (path.parent / "metadata.yaml").is_file():
+    """The folder of a bag where it has its metadata.
+
+    Else its one file, which mcap can be read from alone.
+    """
+    if (
+        path.is_file()
+        and path.suffix == ".db3"
+        and (path.parent / "metadata.yaml").is_file()
+    ):
         return path.parent
     if path.is_dir() and not (path / "metadata.yaml").is_file():
         files = sorted([*path.glob("*.mcap"), *path.glob("*.db3")])

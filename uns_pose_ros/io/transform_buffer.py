@@ -1,4 +1,7 @@
-"""Transforms between frames over time, as tf2 keeps them: a tree of frames, each with its recent poses in its parent."""
+"""Transforms between frames over time, as tf2 keeps them.
+
+A tree of frames, each with its recent poses in its parent.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,24 @@ MEMORY = 10.0  # s that poses are kept
 
 @dataclass
 class _Link:
-    """A frame's poses in its parent, by ascending stamp; a static one has a single pose, valid at any time."""
+    """A frame's poses in its parent, by ascending stamp.
+
+    A static one has a single pose, valid at any time.
+    """
 
     parent: str
     static: bool
     stamps: list[int] = field(default_factory=list)  # ns
-    poses: list[tuple[Floats, Floats]] = field(default_factory=list)  # translation (3,), quaternion (4,) x y z w, unit
+    poses: list[tuple[Floats, Floats]] = field(
+        default_factory=list
+    )  # translation (3,), quaternion (4,) x y z w, unit
 
 
 class TransformTree:
-    """Filled by one thread, asked by others. Messages are those of ROS or of `rosbags`, which have the same fields."""
+    """Filled by one thread, asked by others.
+
+    Messages are those of ROS or of `rosbags`, which have the same fields.
+    """
 
     def __init__(self, memory: float = MEMORY, gap: float = math.inf) -> None:
         """memory: s before the newest pose of a frame that its poses are kept, inf: all.
@@ -49,19 +60,43 @@ class TransformTree:
     def take(self, message: Any, static: bool) -> None:
         """Add the transforms of a TFMessage of /tf or, static, of /tf_static."""
         for one in message.transforms:
-            shift, turn, stamp = one.transform.translation, one.transform.rotation, one.header.stamp
+            shift, turn, stamp = (
+                one.transform.translation,
+                one.transform.rotation,
+                one.header.stamp,
+            )
             self.add(
-                one.header.frame_id.lstrip("/"), one.child_frame_id.lstrip("/"), int(stamp.sec) * 10**9 + int(stamp.nanosec),
-                np.array([shift.x, shift.y, shift.z]), np.array([turn.x, turn.y, turn.z, turn.w]), static,
-            )  # fmt: skip
+                one.header.frame_id.lstrip("/"),
+                one.child_frame_id.lstrip("/"),
+                int(stamp.sec) * 10**9 + int(stamp.nanosec),
+                np.array([shift.x, shift.y, shift.z]),
+                np.array([turn.x, turn.y, turn.z, turn.w]),
+                static,
+            )
 
-    def add(self, parent: str, child: str, stamp: int, translation: Floats, quaternion: Floats, static: bool = False) -> bool:
-        """Take the pose of a frame in its parent at a stamp (ns): translation (3,), quaternion (4,) x y z w.
+    def add(
+        self,
+        parent: str,
+        child: str,
+        stamp: int,
+        translation: Floats,
+        quaternion: Floats,
+        static: bool = False,
+    ) -> bool:
+        """Take the pose of a frame in its parent at a stamp (ns).
 
-        False where it is of no use: not finite, without direction, a frame in itself, or older than what is kept.
+        Translation (3,), quaternion (4,) x y z w.
+
+        False where it is of no use: not finite, without direction, a frame in itself, or older than
+        what is kept.
         """
         length = float(np.linalg.norm(quaternion))
-        if parent == child or not child or not np.isfinite(translation).all() or not 1e-6 < length < 1e6:
+        if (
+            parent == child
+            or not child
+            or not np.isfinite(translation).all()
+            or not 1e-6 < length < 1e6
+        ):
             return False
         pose = (translation, quaternion / length)
         with self._lock:
@@ -84,25 +119,38 @@ class TransformTree:
     def clear(self) -> None:
         """Forget all poses but the static ones."""
         with self._lock:
-            self._links = {child: link for child, link in self._links.items() if link.static}
+            self._links = {
+                child: link for child, link in self._links.items() if link.static
+            }
 
     def lookup(self, target: str, source: str, stamp: int) -> Floats | str:
-        """target_from_source (4, 4) at a stamp (ns), interpolated between the poses about it; else why there is none."""
+        """target_from_source (4, 4) at a stamp (ns), interpolated between the poses about it.
+
+        Else why there is none.
+        """
         with self._lock:
             up, no_further_up = self._chain(source, stamp)
             down, no_further_down = self._chain(target, stamp)
         common = next((frame for frame in up if frame in down), None)
         if common is None:
-            apart = f"'{target}' and '{source}' are not connected by transforms; there are {shorten(self.frames, 20) or 'none'}"
+            apart = (
+                f"'{target}' and '{source}' are not connected by transforms; there are "
+                f"{shorten(self.frames, 20) or 'none'}"
+            )
             return no_further_up or no_further_down or apart
         pose: Floats = np.linalg.inv(down[common]) @ up[common]
         return pose
 
     def _chain(self, frame: str, stamp: int) -> tuple[dict[str, Floats], str]:
-        """ancestor_from_frame of the frame itself and its ancestors, nearest first; and why it ends before the root, if so."""
+        """ancestor_from_frame of the frame itself and its ancestors, nearest first.
+
+        And why it ends before the root, if so.
+        """
         chain = {frame: np.eye(4)}
         matrix = np.eye(4)
-        while frame in self._links and self._links[frame].parent not in chain:  # else a circle
+        while (
+            frame in self._links and self._links[frame].parent not in chain
+        ):  # else a circle
             link = self._links[frame]
             pose = _at(link, stamp, self._gap)
             if isinstance(pose, str):
@@ -114,7 +162,10 @@ class TransformTree:
 
 
 def _at(link: _Link, stamp: int, gap: float) -> Floats | str:
-    """parent_from_frame (4, 4) at a stamp; nothing is extrapolated nor bridged over more than `gap` ns: else what is known."""
+    """parent_from_frame (4, 4) at a stamp.
+
+    Nothing is extrapolated nor bridged over more than `gap` ns: else what is known.
+    """
     if link.static:
         return _matrix(*link.poses[0])
     after = bisect.bisect_left(link.stamps, stamp)
@@ -147,9 +198,24 @@ def _matrix(translation: Floats, quaternion: Floats) -> Floats:
     x, y, z, w = quaternion
     return np.array(
         [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w), translation[0]],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w), translation[1]],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y), translation[2]],
+            [
+                1 - 2 * (y * y + z * z),
+                2 * (x * y - z * w),
+                2 * (x * z + y * w),
+                translation[0],
+            ],
+            [
+                2 * (x * y + z * w),
+                1 - 2 * (x * x + z * z),
+                2 * (y * z - x * w),
+                translation[1],
+            ],
+            [
+                2 * (x * z - y * w),
+                2 * (y * z + x * w),
+                1 - 2 * (x * x + y * y),
+                translation[2],
+            ],
             [0.0, 0.0, 0.0, 1.0],
         ]
     )

@@ -1,8 +1,9 @@
 """Video folders: which frames are usable, and their pixels.
 
-A video is a COLMAP dataset (images/, masks/, sparse/, video.json). A frame that cannot be used is left out with one warning
-line that names it; a video with fewer than three usable frames is an error. Nothing here trusts a file: sizes are read from
-headers and bounded before pixels are decoded.
+A video is a COLMAP dataset (images/, masks/, sparse/, video.json). A frame that cannot be used is
+left out with one warning line that names it; a video with fewer than three usable frames is an
+error. Nothing here trusts a file: sizes are read from headers and bounded before pixels are
+decoded.
 """
 
 from __future__ import annotations
@@ -29,13 +30,23 @@ _log = logging.getLogger(__name__)
 
 
 def list_videos(category: Path, patterns: str | None = None) -> list[Path]:
-    """Video folders of a category (subfolders with images/) by name; `patterns`: shell patterns, comma separated."""
+    """Video folders of a category (subfolders with images/) by name; `patterns`.
+
+    Shell patterns, comma separated.
+    """
     if not category.is_dir():
-        raise InvalidInput(f"{category}: no such folder; a category folder with one subfolder a video is needed")
-    videos = sorted(folder for folder in category.iterdir() if (folder / "images").is_dir() and folder.name[0] != ".")
+        raise InvalidInput(
+            f"{category}: no such folder; a category folder with one subfolder a video is needed"
+        )
+    videos = sorted(
+        folder
+        for folder in category.iterdir()
+        if (folder / "images").is_dir() and folder.name[0] != "."
+    )
     if not videos:
         raise InvalidInput(
-            f"{category}: no videos; each video is a subfolder with images/ in it, such as {category}/clip_01/images"
+            f"{category}: no videos; each video is a subfolder with images/ in it, such as "
+            f"{category}/clip_01/images"
         )
     if patterns is None:
         return videos
@@ -43,47 +54,68 @@ def list_videos(category: Path, patterns: str | None = None) -> list[Path]:
     for pattern in filter(None, (p.strip() for p in patterns.split(","))):
         matches = {video for video in videos if fnmatchcase(video.name, pattern)}
         if not matches:
-            raise InvalidInput(f"{category}: no video is called {pattern!r}; there are {shorten(v.name for v in videos)}")
+            raise InvalidInput(
+                f"{category}: no video is called {pattern!r}; there are "
+                f"{shorten(v.name for v in videos)}"
+            )
         chosen |= matches
     if not chosen:
         raise InvalidInput(
-            f"--videos {patterns!r} names nothing; shell patterns, comma separated, are valid: 'clip_0[1-4],clip_09'"
+            f"--videos {patterns!r} names nothing; shell patterns, comma separated, are valid: "
+            "'clip_0[1-4],clip_09'"
         )
     return sorted(chosen)
 
 
 def load_video(folder: Path, need_masks: bool = True, need_poses: bool = True) -> Video:
-    """The usable frames of a video folder, by name: readable, of the camera's size, with the masks and poses asked for.
+    """The usable frames of a video folder, by name.
 
-    Without poses, a frame that no sparse model knows gets the camera in video.json, else an assumed one (`assumed_camera`).
-    Errors: InvalidInput where fewer than three frames are usable, with the first reason.
+    Readable, of the camera's size, with the masks and poses asked for.
+
+    Without poses, a frame that no sparse model knows gets the camera in video.json, else an assumed
+    one (`assumed_camera`). Errors: InvalidInput where fewer than three frames are usable, with the
+    first reason.
     """
     frames, dropped, points = frames_of(folder, need_masks, need_poses)
     if len(frames) < MIN_FRAMES:
         reason = f"; the first left out: {dropped[0]}" if dropped else ""
         total = len(frames) + len(dropped)
-        raise InvalidInput(f"{folder}: {len(frames)} of {total} frames are usable, {MIN_FRAMES} needed{reason}")
+        raise InvalidInput(
+            f"{folder}: {len(frames)} of {total} frames are usable, {MIN_FRAMES} needed{reason}"
+        )
     for reason in dropped:
         _log.warning("frame left out: %s", reason)
     return Video(folder, tuple(frames), points, metric=_is_metric(folder))
 
 
-def frames_of(folder: Path, need_masks: bool, need_poses: bool) -> tuple[list[Frame], list[str], Tensor | None]:
-    """The usable frames of a video folder, why each of the others is left out, and the sparse model's points where it has one.
+def frames_of(
+    folder: Path, need_masks: bool, need_poses: bool
+) -> tuple[list[Frame], list[str], Tensor | None]:
+    """The usable frames of a video folder, why each of the others is left out, and the sparse
+    model's points where it has one.
 
     InvalidInput where the folder as a whole lacks what is needed.
     """
     images = folder / "images"
     if not images.is_dir():
-        raise InvalidInput(f"{folder}: no video there; a video is a folder with images/ (and masks/, sparse/) in it")
+        raise InvalidInput(
+            f"{folder}: no video there; a video is a folder with images/ (and masks/, sparse/) "
+            "in it"
+        )
     sparse = read_sparse(folder / "sparse") if has_sparse(folder / "sparse") else None
     if sparse is None and need_poses:
         raise InvalidInput(
-            f"{folder}: no camera poses; a COLMAP model (cameras, images, points3D as .txt or .bin) in sparse/ is needed"
+            f"{folder}: no camera poses; a COLMAP model (cameras, images, points3D as .txt or "
+            ".bin) in sparse/ is needed"
         )
     if need_masks and not (folder / "masks").is_dir():
-        raise InvalidInput(f"{folder}: no object masks; masks/<image name>.png, white on the object, is needed for every image")
-    registered = {image.name: image for image in sparse.images} if sparse is not None else {}
+        raise InvalidInput(
+            f"{folder}: no object masks; masks/<image name>.png, white on the object, is "
+            "needed for every image"
+        )
+    registered = (
+        {image.name: image for image in sparse.images} if sparse is not None else {}
+    )
     present = set(pictures_of(folder))
     known = recorded_camera(folder)
     frames, dropped = [], []
@@ -92,9 +124,16 @@ def frames_of(folder: Path, need_masks: bool, need_poses: bool) -> tuple[list[Fr
             if name not in present:
                 raise InvalidInput(f"{images / name}: named in sparse/ but not there")
             frame = _usable_frame(folder, name, need_masks)
-            if known is not None and (known.width, known.height) == (frame.camera.width, frame.camera.height):
+            if known is not None and (known.width, known.height) == (
+                frame.camera.width,
+                frame.camera.height,
+            ):
                 frame = replace(frame, camera=known)
-            frames.append(_with_pose(frame, registered[name], sparse.cameras) if sparse and name in registered else frame)
+            frames.append(
+                _with_pose(frame, registered[name], sparse.cameras)
+                if sparse and name in registered
+                else frame
+            )
         except InvalidInput as error:
             dropped.append(str(error))
     return frames, dropped, sparse.points if sparse is not None else None
@@ -103,28 +142,46 @@ def frames_of(folder: Path, need_masks: bool, need_poses: bool) -> tuple[list[Fr
 def pictures_of(folder: Path) -> list[str]:
     """Names of the pictures in a video folder, usable or not."""
     images = folder / "images"
-    files = (path for path in images.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    files = (
+        path
+        for path in images.rglob("*")
+        if path.suffix.lower() in ENDINGS and path.is_file()
+    )
     return sorted(path.relative_to(images).as_posix() for path in files)
 
 
 def _usable_frame(folder: Path, name: str, need_masks: bool) -> Frame:
-    """A frame whose image and, where it is needed, mask can be decoded and fit each other, with an assumed camera."""
+    """A frame whose image and, where it is needed, mask can be decoded and fit each other, with an
+    assumed camera.
+    """
     image, mask = folder / "images" / name, folder / "masks" / f"{name}.png"
     width, height = _check_image(image)
     if need_masks:
         pixels = read_mask(mask)
         if pixels.shape != (height, width):
-            raise InvalidInput(f"{mask}: {pixels.shape[1]} x {pixels.shape[0]} px, its image has {width} x {height}")
+            raise InvalidInput(
+                f"{mask}: {pixels.shape[1]} x {pixels.shape[0]} px, its image has {width} x "
+                f"{height}"
+            )
         if not bool(pixels.any()):
-            raise InvalidInput(f"{mask}: the mask is empty, the object is nowhere in the image")
-    return Frame(name, image, assumed_camera(width, height), mask if mask.exists() else None)
+            raise InvalidInput(
+                f"{mask}: the mask is empty, the object is nowhere in the image"
+            )
+    return Frame(
+        name, image, assumed_camera(width, height), mask if mask.exists() else None
+    )
 
 
-def _with_pose(frame: Frame, registered: SparseImage, cameras: Mapping[int, Camera]) -> Frame:
+def _with_pose(
+    frame: Frame, registered: SparseImage, cameras: Mapping[int, Camera]
+) -> Frame:
     camera, assumed = cameras[registered.camera_id], frame.camera
     if (camera.width, camera.height) != (assumed.width, assumed.height):
         wanted = f"{camera.width} x {camera.height}"
-        raise InvalidInput(f"{frame.image}: {assumed.width} x {assumed.height} px, its camera in sparse/ has {wanted}")
+        raise InvalidInput(
+            f"{frame.image}: {assumed.width} x {assumed.height} px, its camera in sparse/ has "
+            f"{wanted}"
+        )
     return replace(frame, camera=camera, cam_from_obj=registered.cam_from_obj)
 
 
@@ -135,7 +192,9 @@ def _is_metric(folder: Path) -> bool:
     record = read_json(path)
     metric = record.get("metric", False) if isinstance(record, dict) else None
     if not isinstance(metric, bool):
-        raise InvalidInput(f"{path}: an object is needed, with true or false under 'metric' (obj units are metres)")
+        raise InvalidInput(
+            f"{path}: an object is needed, with true or false under 'metric' (obj units are metres)"
+        )
     return metric
 
 
@@ -148,7 +207,9 @@ def recorded_camera(folder: Path) -> Camera | None:
 
 
 def read_frame(frame: Frame) -> tuple[Tensor, Tensor | None, Camera]:
-    """Image (H, W, 3) uint8 RGB, mask (H, W) bool where there is one, and pinhole camera of a frame, undistorted."""
+    """Image (H, W, 3) uint8 RGB, mask (H, W) bool where there is one, and pinhole camera of a
+    frame, undistorted.
+    """
     image = read_image(frame.image)
     mask = read_mask(frame.mask) if frame.mask is not None else None
     return undistort(image, mask, frame.camera)

@@ -1,11 +1,14 @@
-"""The backbone in PyTorch, ONNX Runtime or OpenVINO behind one call; what follows it stays in PyTorch.
+"""The backbone in PyTorch, ONNX Runtime or OpenVINO behind one call.
+
+What follows it stays in PyTorch.
 
 torch          bfloat16 where the processor has instructions for it, else float32
 torch-fp32     float32
 torch-bf16     bfloat16
 torch-compile  as torch, compiled with CUDA graphs; CUDA only, and not measured yet
 onnx           ONNX Runtime on the CPU, float32
-openvino       OpenVINO on the CPU, bfloat16 where the processor has instructions for it, else float32
+openvino
+    OpenVINO on the CPU, bfloat16 where the processor has instructions for it, else float32
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ RUNTIMES = ("torch", "torch-fp32", "torch-bf16", "torch-compile", "onnx", "openv
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 _MOST_SIZES = 4  # of images, whose graphs are kept compiled
 
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # images (B, 3, H, W) to tokens (B, N, L * 384)
+Run = Callable[
+    [NDArray[np.float32]], NDArray[np.float32]
+]  # images (B, 3, H, W) to tokens (B, N, L * 384)
 
 
 class Backbone(Protocol):
@@ -47,33 +52,52 @@ def check_runtime(name: str) -> None:
     package = _PACKAGES.get(name)
     if package is not None and find_spec(package) is None:
         fix = 'python3 -m pip install "uns_pose_ros[runtimes]"'
-        raise InvalidInput(f"runtime {name}: the Python package {package} is missing: {fix}")
+        raise InvalidInput(
+            f"runtime {name}: the Python package {package} is missing: {fix}"
+        )
 
 
-def load_runtime(name: str = "torch", device: str = "auto") -> tuple[Backbone, torch.device]:
-    """The pretrained backbone in a runtime, and the device of what it gives; raises InvalidInput."""
+def load_runtime(
+    name: str = "torch", device: str = "auto"
+) -> tuple[Backbone, torch.device]:
+    """The pretrained backbone in a runtime, and the device of what it gives.
+
+    Raises InvalidInput.
+    """
     check_runtime(name)
     if name in _PACKAGES:
         if device not in ("auto", "cpu"):
-            raise InvalidInput(f"runtime {name} on device {device!r}: it runs on the CPU, auto and cpu are valid")
+            raise InvalidInput(
+                f"runtime {name} on device {device!r}: it runs on the CPU, auto and cpu are valid"
+            )
         chosen = torch.device("cpu")
         precision: Precision = choose_precision(chosen) if name == "openvino" else "fp32"
         compiler = _openvino if name == "openvino" else _onnxruntime
-        return GraphBackbone(load_backbone(device="cpu"), lambda graph: compiler(graph, precision), precision), chosen
+        return GraphBackbone(
+            load_backbone(device="cpu"), lambda graph: compiler(graph, precision), precision
+        ), chosen
     chosen = choose_device(device)
     if name == "torch-compile" and chosen.type != "cuda":
-        raise InvalidInput(f"runtime {name} on {chosen}: it needs CUDA; torch is valid here")
+        raise InvalidInput(
+            f"runtime {name} on {chosen}: it needs CUDA; torch is valid here"
+        )
     fixed: dict[str, Precision] = {"torch-fp32": "fp32", "torch-bf16": "bf16"}
-    network = load_backbone(device=device, precision=fixed.get(name) or choose_precision(chosen))
+    network = load_backbone(
+        device=device, precision=fixed.get(name) or choose_precision(chosen)
+    )
     if name == "torch-compile":
         network.compile(mode="reduce-overhead")
     return network, chosen
 
 
 class GraphBackbone:
-    """The backbone as graphs of another runtime, one for each size of images, made when the first image of a size comes."""
+    """The backbone as graphs of another runtime, one for each size of images, made when the first
+    image of a size comes.
+    """
 
-    def __init__(self, network: DinoV2, compiler: Callable[[bytes], Run], precision: Precision) -> None:
+    def __init__(
+        self, network: DinoV2, compiler: Callable[[bytes], Run], precision: Precision
+    ) -> None:
         """network: the weights, float32 on the CPU; compiler: makes what runs an ONNX file."""
         self.precision = precision
         self._network, self._compiler = network, compiler
@@ -82,12 +106,16 @@ class GraphBackbone:
     def __call__(self, images: Tensor, layers: Sequence[int]) -> Tensor:
         height, width = images.shape[-2:]
         key = (height, width, tuple(layers))
-        run = self._graphs.pop(key, None) or self._compiler(backbone_graph(self._network, height, width, layers))
+        run = self._graphs.pop(key, None) or self._compiler(
+            backbone_graph(self._network, height, width, layers)
+        )
         self._graphs[key] = run  # the last used is the last to go
         if len(self._graphs) > _MOST_SIZES:
             del self._graphs[next(iter(self._graphs))]
         tokens = torch.from_numpy(run(images.numpy()))
-        return tokens.view(-1, height // PATCH, width // PATCH, len(layers), CHANNELS).permute(3, 0, 1, 2, 4)
+        return tokens.view(
+            -1, height // PATCH, width // PATCH, len(layers), CHANNELS
+        ).permute(3, 0, 1, 2, 4)
 
 
 def _onnxruntime(graph: bytes, precision: Precision) -> Run:
@@ -95,8 +123,12 @@ def _onnxruntime(graph: bytes, precision: Precision) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return lambda images: cast("NDArray[np.float32]", session.run(None, {session.get_inputs()[0].name: images})[0])
+    session = onnxruntime.InferenceSession(
+        graph, options, providers=["CPUExecutionProvider"]
+    )
+    return lambda images: cast(
+        "NDArray[np.float32]", session.run(None, {session.get_inputs()[0].name: images})[0]
+    )
 
 
 def _openvino(graph: bytes, precision: Precision) -> Run:
@@ -105,7 +137,9 @@ def _openvino(graph: bytes, precision: Precision) -> Run:
     core: Any = openvino.Core()
     model = core.read_model(graph)
     sides = [dimension.get_length() for dimension in list(model.input(0).partial_shape)[1:]]
-    model.reshape([1, *sides])  # a fixed batch is faster, and several images at once are not
+    model.reshape(
+        [1, *sides]
+    )  # a fixed batch is faster, and several images at once are not
     settings = {
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -117,7 +151,9 @@ def _openvino(graph: bytes, precision: Precision) -> Run:
         outputs = []
         for image in images:
             request.infer({0: image[None]})
-            outputs.append(request.get_output_tensor(0).data.copy())  # the next image overwrites it
+            outputs.append(
+                request.get_output_tensor(0).data.copy()
+            )  # the next image overwrites it
         return np.concatenate(outputs)
 
     return run

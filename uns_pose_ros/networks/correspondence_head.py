@@ -1,11 +1,14 @@
-"""The dense-correspondence network: frozen backbone tokens to a distribution over template vertices at every place.
+"""The dense-correspondence network.
+
+Frozen backbone tokens to a distribution over template vertices at every place.
 
 tokens   (B, h, w, L * 384)   backbone patch tokens of one or more layers, 14 px apart
 head     (B, 2h, 2w, D)       unit features, 7 px apart
 bank     (V, D), clutter (K, D)   unit features of the template's vertices and of everything else
 logits   (B, 2h, 2w, V + K)   cosine / temperature
 
-Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3; there with 128 channels at stride 8.
+Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3; there with 128 channels at stride
+8.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ class NetworkConfig:
 
 
 class Block(nn.Module):
-    """Residual 3 x 3 convolution between two 1 x 1, with what the whole map says added to every place."""
+    """Residual 3 x 3 convolution between two 1 x 1, with what the whole map says added to every
+    place.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -49,7 +54,10 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Tokens (B, h, w, L * 384) to unit features (B, 2h, 2w, D); owns the bank and the clutter features."""
+    """Tokens (B, h, w, L * 384) to unit features (B, 2h, 2w, D).
+
+    Owns the bank and the clutter features.
+    """
 
     def __init__(self, config: NetworkConfig, vertices: int, token_channels: int) -> None:
         super().__init__()
@@ -64,7 +72,9 @@ class Head(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.enter(self.norm(tokens)).permute(0, 3, 1, 2)
-        x = F.interpolate(self.coarse(x), scale_factor=2, mode="bilinear", align_corners=False)
+        x = F.interpolate(
+            self.coarse(x), scale_factor=2, mode="bilinear", align_corners=False
+        )
         return F.normalize(self.leave(self.fine(x)).float(), dim=1).permute(0, 2, 3, 1)
 
     def logits(self, features: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
-"""DINOv2 ViT-S/14 in plain PyTorch: images of any size that 14 divides to one feature for every 14 px patch.
+"""DINOv2 ViT-S/14 in plain PyTorch.
 
-Source: Oquab et al., DINOv2, arXiv 2304.07193; parameters carry the names of the official checkpoint.
+Images of any size that 14 divides to one feature for every 14 px patch.
+
+Source: Oquab et al., DINOv2, arXiv 2304.07193; parameters carry the names of the official
+checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ PATCH = 14  # px
 CHANNELS = 384
 DEPTH = 12  # blocks
 HEADS = 6
-GRID = 37  # patches along a side of the 518 px images of the training: size of the position embedding
+# patches along a side of the 518 px images of the training: size of the position embedding
+GRID = 37
 _MOST_GRIDS = 16  # whose positions are kept
 
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
@@ -29,7 +33,9 @@ _STD = (0.229, 0.224, 0.225)
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) uint8 RGB to the backbone's input, float32 with ImageNet's mean 0 and deviation 1."""
+    """Images (B, 3, H, W) uint8 RGB to the backbone's input, float32 with ImageNet's mean 0 and
+    deviation 1.
+    """
     mean = torch.tensor(_MEAN, device=images.device)[:, None, None]
     deviation = torch.tensor(_STD, device=images.device)[:, None, None]
     return (images.float() / 255 - mean) / deviation
@@ -43,8 +49,12 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, 384) -> (B, N, 384)"""
-        query, key, value = self.qkv(tokens).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)  # each (B, 6, N, 64)
-        return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        query, key, value = (
+            self.qkv(tokens).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        )  # each (B, 6, N, 64)
+        return self.proj(
+            F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        )
 
 
 class Mlp(nn.Module):
@@ -104,34 +114,50 @@ class DinoV2(nn.Module):
         self.patch_embed = PatchEmbedding()
         self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
         self.norm = nn.LayerNorm(CHANNELS, eps=1e-6)
-        self._resized: dict[tuple[int, int, torch.device], Tensor] = {}  # positions of a frozen network, by grid
+        self._resized: dict[
+            tuple[int, int, torch.device], Tensor
+        ] = {}  # positions of a frozen network, by grid
 
     def forward(self, images: Tensor, layers: Sequence[int] | None = None) -> Tensor:
         """Patch features of images (B, 3, H, W), `normalise`d; H and W multiples of 14.
 
-        Returns (B, H/14, W/14, 384) float32: the patch tokens of the last layer after the final norm. With `layers` (block
-        numbers from 0, negative from the end) those layers' tokens, each after the final norm: (L, B, H/14, W/14, 384).
+        Returns (B, H/14, W/14, 384) float32: the patch tokens of the last layer after the final
+        norm. With `layers` (block numbers from 0, negative from the end) those layers' tokens, each
+        after the final norm: (L, B, H/14, W/14, 384).
         """
         height, width = images.shape[-2:]
         if height % PATCH or width % PATCH or not height or not width:
-            raise ValueError(f"image of {width} x {height} px: multiples of {PATCH} px needed")
+            raise ValueError(
+                f"image of {width} x {height} px: multiples of {PATCH} px needed"
+            )
         rows, columns = height // PATCH, width // PATCH
-        wanted = [DEPTH - 1] if layers is None else [range(DEPTH)[layer] for layer in layers]
+        wanted = (
+            [DEPTH - 1] if layers is None else [range(DEPTH)[layer] for layer in layers]
+        )
         outputs: dict[int, Tensor] = {}
         with autocast(images.device, self.precision):
             patches = self.patch_embed(images)
-            tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.float()], 1) + self.positions(rows, columns)
+            tokens = torch.cat(
+                [self.cls_token.expand(len(images), -1, -1), patches.float()], 1
+            ) + self.positions(rows, columns)
             for number, block in enumerate(self.blocks[: max(wanted) + 1]):
                 tokens = block(tokens)
                 if number in wanted:
-                    outputs[number] = self.norm(tokens)[:, 1:].float().unflatten(1, (rows, columns))
-        return outputs[DEPTH - 1] if layers is None else torch.stack([outputs[number] for number in wanted])
+                    outputs[number] = (
+                        self.norm(tokens)[:, 1:].float().unflatten(1, (rows, columns))
+                    )
+        return (
+            outputs[DEPTH - 1]
+            if layers is None
+            else torch.stack([outputs[number] for number in wanted])
+        )
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """Position embedding (1, 1 + rows * columns, 384) of a grid of patches.
 
-        Resized by the rule that DINOv2 was trained with: bicubic by the factor (n + 0.1) / 37, not antialiased. Resizing to
-        the exact size instead changes the features (cosine 0.9994 at 224 px).
+        Resized by the rule that DINOv2 was trained with: bicubic by the factor (n + 0.1) / 37, not
+        antialiased. Resizing to the exact size instead changes the features (cosine 0.9994 at 224
+        px).
         """
         if (rows, columns) == (GRID, GRID):
             return self.pos_embed
@@ -140,24 +166,34 @@ class DinoV2(nn.Module):
             return self._resized[key]
         grid = self.pos_embed[:, 1:].unflatten(1, (GRID, GRID)).permute(0, 3, 1, 2)
         factors = ((rows + 0.1) / GRID, (columns + 0.1) / GRID)
-        grid = F.interpolate(grid.float(), scale_factor=factors, mode="bicubic", antialias=False)
+        grid = F.interpolate(
+            grid.float(), scale_factor=factors, mode="bicubic", antialias=False
+        )
         positions = torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], 1)
         if not self.pos_embed.requires_grad and len(self._resized) < _MOST_GRIDS:
             self._resized[key] = positions
         return positions
 
     def halve(self) -> None:
-        """Keep the matrices in bfloat16, as products in bfloat16 read them: else they are converted for every image."""
+        """Keep the matrices in bfloat16, as products in bfloat16 read them.
+
+        Else they are converted for every image.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(torch.bfloat16)
 
 
-def load_backbone(path: Path | None = None, device: str = "auto", precision: Precision = "fp32") -> DinoV2:
-    """The pretrained backbone, frozen, in evaluation mode, from a safetensors file (default: the cache of `weights`).
+def load_backbone(
+    path: Path | None = None, device: str = "auto", precision: Precision = "fp32"
+) -> DinoV2:
+    """The pretrained backbone, frozen, in evaluation mode, from a safetensors file (default.
 
-    `precision` "bf16" takes 1/2 to 1/3 of the time on processors with AMX or AVX-512 BF16 and gives features with a cosine of
-    0.9997 to the float32 ones (worst patch 0.999); it was not measured on others.
+    The cache of `weights`).
+
+    `precision` "bf16" takes 1/2 to 1/3 of the time on processors with AMX or AVX-512 BF16 and gives
+    features with a cosine of 0.9997 to the float32 ones (worst patch 0.999); it was not measured on
+    others.
 
     Raises InvalidInput where the weights are missing or are those of another network.
     """
@@ -167,7 +203,9 @@ def load_backbone(path: Path | None = None, device: str = "auto", precision: Pre
     try:
         backbone.load_state_dict(safetensors.torch.load_file(path), assign=True)
     except (RuntimeError, OSError, safetensors.SafetensorError) as error:
-        raise InvalidInput(f"{path} does not hold the weights of DINOv2 ViT-S/14: {str(error).splitlines()[0]}") from error
+        raise InvalidInput(
+            f"{path} does not hold the weights of DINOv2 ViT-S/14: {str(error).splitlines()[0]}"
+        ) from error
     if precision == "bf16":
         backbone.halve()
     return backbone.requires_grad_(False).eval().to(choose_device(device))

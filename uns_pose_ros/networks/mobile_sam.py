@@ -1,8 +1,10 @@
-"""MobileSAM in plain PyTorch: masks of the object that points in a picture mean. The whole model in this file.
+"""MobileSAM in plain PyTorch: masks of the object that points in a picture mean.
 
-Zhang et al., "Faster Segment Anything", arXiv 2306.14289: the decoder of SAM (Kirillov et al., ICCV 2023) on a TinyViT (Wu et
-al., ECCV 2022). Modules are named as in the authors' checkpoint. All pictures are squares of 1024 px: 64 x 64 places of 256
-channels.
+The whole model in this file.
+
+Zhang et al., "Faster Segment Anything", arXiv 2306.14289: the decoder of SAM (Kirillov et al., ICCV
+2023) on a TinyViT (Wu et al., ECCV 2022). Modules are named as in the authors' checkpoint. All
+pictures are squares of 1024 px: 64 x 64 places of 256 channels.
 """
 
 from __future__ import annotations
@@ -28,9 +30,13 @@ _MEAN, _DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 class _ConvNorm(nn.Sequential):
-    def __init__(self, inner: int, outer: int, size: int = 1, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, inner: int, outer: int, size: int = 1, stride: int = 1, groups: int = 1
+    ) -> None:
         super().__init__()
-        self.add_module("c", nn.Conv2d(inner, outer, size, stride, size // 2, groups=groups, bias=False))
+        self.add_module(
+            "c", nn.Conv2d(inner, outer, size, stride, size // 2, groups=groups, bias=False)
+        )
         self.add_module("bn", nn.BatchNorm2d(outer))
 
 
@@ -39,10 +45,15 @@ class _LayerNorm2d(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        found = functional.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6)
+        found = functional.layer_norm(
+            x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6
+        )
         return found.permute(0, 3, 1, 2)
 
 
@@ -80,7 +91,10 @@ class _WindowAttention(nn.Module):
         self.norm, self.qkv = nn.LayerNorm(channels), nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
         self.attention_biases = nn.Parameter(torch.zeros(heads, side * side))
-        row, column = torch.arange(side).repeat_interleave(side), torch.arange(side).repeat(side)
+        row, column = (
+            torch.arange(side).repeat_interleave(side),
+            torch.arange(side).repeat(side),
+        )
         offset = (row[:, None] - row).abs() * side + (column[:, None] - column).abs()
         self.register_buffer("offset", offset, persistent=False)
 
@@ -97,7 +111,10 @@ class _MLP(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.fc1, self.fc2 = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
+        self.fc1, self.fc2 = (
+            nn.Linear(channels, 4 * channels),
+            nn.Linear(4 * channels, channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(functional.gelu(self.fc1(self.norm(x))))
@@ -112,13 +129,20 @@ class _Block(nn.Module):
         self.mlp = _MLP(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same; windows at the right and lower edge are filled up with zeros, as the authors do."""
+        """(B, C, H, W) to the same.
+
+        Windows at the right and lower edge are filled up with zeros, as the authors do.
+        """
         count, channels, height, width = x.shape
         side = self.window
         padded = functional.pad(x, (0, -width % side, 0, -height % side))
         rows, columns = padded.shape[2] // side, padded.shape[3] // side
-        windows = padded.view(count, channels, rows, side, columns, side).permute(0, 2, 4, 3, 5, 1)
-        found = self.attn(windows.reshape(-1, side * side, channels)).view(count, rows, columns, side, side, channels)
+        windows = padded.view(count, channels, rows, side, columns, side).permute(
+            0, 2, 4, 3, 5, 1
+        )
+        found = self.attn(windows.reshape(-1, side * side, channels)).view(
+            count, rows, columns, side, side, channels
+        )
         found = found.permute(0, 5, 1, 3, 2, 4).reshape(padded.shape)[:, :, :height, :width]
         x = self.local_conv(x + found)
         return x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -149,9 +173,11 @@ class _Encoder(nn.Module):
             _Stage([_Block(320, 10, 7) for _ in range(2)], None),
         )
         self.neck = nn.Sequential(
-            nn.Conv2d(320, _CHANNELS, 1, bias=False), _LayerNorm2d(_CHANNELS),
-            nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1, bias=False), _LayerNorm2d(_CHANNELS),
-        )  # fmt: skip
+            nn.Conv2d(320, _CHANNELS, 1, bias=False),
+            _LayerNorm2d(_CHANNELS),
+            nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1, bias=False),
+            _LayerNorm2d(_CHANNELS),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.neck(self.layers(self.patch_embed["seq"](x)))
@@ -164,7 +190,9 @@ class _Places(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.zeros(2, _CHANNELS // 2))
+        self.register_buffer(
+            "positional_encoding_gaussian_matrix", torch.zeros(2, _CHANNELS // 2)
+        )
 
     def forward(self, places: Tensor) -> Tensor:
         turns = 2 * math.pi * ((2 * places - 1) @ self.positional_encoding_gaussian_matrix)
@@ -175,46 +203,79 @@ class _Prompts(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.pe_layer = _Places()
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, _CHANNELS) for _ in range(4))  # not it, it, corners of a box
-        self.not_a_point_embed, self.no_mask_embed = nn.Embedding(1, _CHANNELS), nn.Embedding(1, _CHANNELS)
+        self.point_embeddings = nn.ModuleList(
+            nn.Embedding(1, _CHANNELS) for _ in range(4)
+        )  # not it, it, corners of a box
+        self.not_a_point_embed, self.no_mask_embed = (
+            nn.Embedding(1, _CHANNELS),
+            nn.Embedding(1, _CHANNELS),
+        )
 
     def forward(self, points: Tensor, kinds: Tensor) -> Tensor:
-        """(1, N + 1, 256) of points (N, 2), px of the square, of kinds (N,): an index into the embeddings."""
-        kind = torch.cat([embedding.get_parameter("weight") for embedding in self.point_embeddings])[kinds]
-        return torch.cat([self.pe_layer((points + 0.5) / SIDE) + kind, self.not_a_point_embed.weight])[None]
+        """(1, N + 1, 256) of points (N, 2), px of the square, of kinds (N,).
+
+        An index into the embeddings.
+        """
+        kind = torch.cat(
+            [embedding.get_parameter("weight") for embedding in self.point_embeddings]
+        )[kinds]
+        return torch.cat(
+            [self.pe_layer((points + 0.5) / SIDE) + kind, self.not_a_point_embed.weight]
+        )[None]
 
 
 class _Attention(nn.Module):
     def __init__(self, inner: int) -> None:
         super().__init__()
-        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(_CHANNELS, inner) for _ in range(3))
+        self.q_proj, self.k_proj, self.v_proj = (
+            nn.Linear(_CHANNELS, inner) for _ in range(3)
+        )
         self.out_proj = nn.Linear(inner, _CHANNELS)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         parts = (self.q_proj(query), self.k_proj(key), self.v_proj(value))
         heads = (part.unflatten(-1, (8, -1)).transpose(1, 2) for part in parts)
-        return self.out_proj(functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
+        return self.out_proj(
+            functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        )
 
 
 class _TwoWay(nn.Module):
-    """Tokens (B, N, 256) look at themselves and at the picture (B, P, 256), the picture looks at them."""
+    """Tokens (B, N, 256) look at themselves and at the picture (B, P, 256), the picture looks at
+    them.
+    """
 
     def __init__(self, first: bool) -> None:
         super().__init__()
         self.first = first
         self.self_attn = _Attention(_CHANNELS)
-        self.cross_attn_token_to_image, self.cross_attn_image_to_token = _Attention(128), _Attention(128)
-        self.mlp = nn.ModuleDict({"lin1": nn.Linear(_CHANNELS, 2048), "lin2": nn.Linear(2048, _CHANNELS)})
-        self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(_CHANNELS) for _ in range(4))
+        self.cross_attn_token_to_image, self.cross_attn_image_to_token = (
+            _Attention(128),
+            _Attention(128),
+        )
+        self.mlp = nn.ModuleDict(
+            {"lin1": nn.Linear(_CHANNELS, 2048), "lin2": nn.Linear(2048, _CHANNELS)}
+        )
+        self.norm1, self.norm2, self.norm3, self.norm4 = (
+            nn.LayerNorm(_CHANNELS) for _ in range(4)
+        )
 
-    def forward(self, tokens: Tensor, picture: Tensor, token_place: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, picture: Tensor, token_place: Tensor, place: Tensor
+    ) -> tuple[Tensor, Tensor]:
         query = tokens if self.first else tokens + token_place
         found = self.self_attn(query, query, tokens)
         tokens = self.norm1(found if self.first else tokens + found)
-        found = self.cross_attn_token_to_image(tokens + token_place, picture + place, picture)
+        found = self.cross_attn_token_to_image(
+            tokens + token_place, picture + place, picture
+        )
         tokens = self.norm2(tokens + found)
-        tokens = self.norm3(tokens + self.mlp["lin2"](functional.relu(self.mlp["lin1"](tokens))))
-        found = self.cross_attn_image_to_token(picture + place, tokens + token_place, tokens)
+        tokens = self.norm3(
+            tokens + self.mlp["lin2"](functional.relu(self.mlp["lin1"](tokens)))
+        )
+        found = self.cross_attn_image_to_token(
+            picture + place, tokens + token_place, tokens
+        )
         return tokens, self.norm4(picture + found)
 
 
@@ -222,7 +283,10 @@ class _Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList([_TwoWay(True), _TwoWay(False)])
-        self.final_attn_token_to_image, self.norm_final_attn = _Attention(128), nn.LayerNorm(_CHANNELS)
+        self.final_attn_token_to_image, self.norm_final_attn = (
+            _Attention(128),
+            nn.LayerNorm(_CHANNELS),
+        )
 
     def forward(self, start: Tensor, seen: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         tokens = start
@@ -236,7 +300,11 @@ class _Perceptron(nn.Module):
     def __init__(self, outer: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            [nn.Linear(_CHANNELS, _CHANNELS), nn.Linear(_CHANNELS, _CHANNELS), nn.Linear(_CHANNELS, outer)]
+            [
+                nn.Linear(_CHANNELS, _CHANNELS),
+                nn.Linear(_CHANNELS, _CHANNELS),
+                nn.Linear(_CHANNELS, outer),
+            ]
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -249,14 +317,23 @@ class _Decoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.transformer = _Transformer()
-        self.iou_token, self.mask_tokens = nn.Embedding(1, _CHANNELS), nn.Embedding(4, _CHANNELS)
+        self.iou_token, self.mask_tokens = (
+            nn.Embedding(1, _CHANNELS),
+            nn.Embedding(4, _CHANNELS),
+        )
         self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(_CHANNELS, 64, 2, 2), _LayerNorm2d(64), nn.GELU(), nn.ConvTranspose2d(64, 32, 2, 2), nn.GELU()
+            nn.ConvTranspose2d(_CHANNELS, 64, 2, 2),
+            _LayerNorm2d(64),
+            nn.GELU(),
+            nn.ConvTranspose2d(64, 32, 2, 2),
+            nn.GELU(),
         )
         self.output_hypernetworks_mlps = nn.ModuleList(_Perceptron(32) for _ in range(4))
         self.iou_prediction_head = _Perceptron(4)
 
-    def forward(self, picture: Tensor, place: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, picture: Tensor, place: Tensor, prompt: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Log-odds (4, 256, 256) and expected overlaps (4,).
 
         picture and place: (1, 256, 64, 64), what is seen and where; prompt: (1, N, 256).
@@ -265,8 +342,12 @@ class _Decoder(nn.Module):
         start = torch.cat([self.iou_token.weight, self.mask_tokens.weight, prompt[0]])[None]
         tokens, seen = self.transformer(start, picture.flatten(2).mT, place.flatten(2).mT)
         fine = self.output_upscaling(seen.mT.unflatten(2, (side, side)))[0]
-        mixed = torch.stack([mlp(tokens[0, 1 + k]) for k, mlp in enumerate(self.output_hypernetworks_mlps)])
-        return torch.einsum("kc,chw->khw", mixed, fine), self.iou_prediction_head(tokens[0, 0])
+        mixed = torch.stack(
+            [mlp(tokens[0, 1 + k]) for k, mlp in enumerate(self.output_hypernetworks_mlps)]
+        )
+        return torch.einsum("kc,chw->khw", mixed, fine), self.iou_prediction_head(
+            tokens[0, 0]
+        )
 
 
 class MobileSam(nn.Module):
@@ -274,33 +355,51 @@ class MobileSam(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.image_encoder, self.prompt_encoder, self.mask_decoder = _Encoder(), _Prompts(), _Decoder()
+        self.image_encoder, self.prompt_encoder, self.mask_decoder = (
+            _Encoder(),
+            _Prompts(),
+            _Decoder(),
+        )
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:
         """What the network sees (256, 64, 64) float16 in a picture (H, W, 3) uint8 RGB."""
         height, width = _size(image.shape[0], image.shape[1])
         method = cv2.INTER_AREA if max(image.shape) > SIDE else cv2.INTER_LINEAR
-        small = torch.from_numpy(cv2.resize(image, (width, height), interpolation=method)).float()
+        small = torch.from_numpy(
+            cv2.resize(image, (width, height), interpolation=method)
+        ).float()
         pixels = ((small - torch.tensor(_MEAN)) / torch.tensor(_DEVIATION)).permute(2, 0, 1)
         square = functional.pad(pixels, (0, SIDE - width, 0, SIDE - height))
         return self.image_encoder(square[None])[0].half()
 
     @torch.inference_mode()
-    def masks(self, seen: Tensor, points: Tensor, kinds: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Four masks, log-odds (4, H, W), and the overlap with the true one (4,) that is expected of each.
+    def masks(
+        self, seen: Tensor, points: Tensor, kinds: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor]:
+        """Four masks, log-odds (4, H, W), and the overlap with the true one (4,) that is expected
+        of each.
 
-        points: (N, 2) x y px of the picture; kinds: (N,) 1 on the object, 0 not on it, 2 and 3 corners of its box. The first
-        mask is for prompts that leave no doubt, the others for the part, the object, all of it.
+        points: (N, 2) x y px of the picture; kinds: (N,) 1 on the object, 0 not on it, 2 and 3
+        corners of its box. The first mask is for prompts that leave no doubt, the others for the
+        part, the object, all of it.
         """
         rows, columns = _size(height, width)
         scale = torch.tensor([columns / width, rows / height], dtype=torch.float64)
         places = (points.double() + 0.5) * scale - 0.5
         axis = (torch.arange(seen.shape[-1]) + 0.5) / seen.shape[-1]
-        grid = self.prompt_encoder.pe_layer(torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)).permute(2, 0, 1)
-        picture = seen.float()[None] + self.prompt_encoder.no_mask_embed.weight[..., None, None]
-        found, overlap = self.mask_decoder(picture, grid[None], self.prompt_encoder(places.float(), kinds))
-        square = functional.interpolate(found[None], (SIDE, SIDE), mode="bilinear")[..., :rows, :columns]
+        grid = self.prompt_encoder.pe_layer(
+            torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
+        ).permute(2, 0, 1)
+        picture = (
+            seen.float()[None] + self.prompt_encoder.no_mask_embed.weight[..., None, None]
+        )
+        found, overlap = self.mask_decoder(
+            picture, grid[None], self.prompt_encoder(places.float(), kinds)
+        )
+        square = functional.interpolate(found[None], (SIDE, SIDE), mode="bilinear")[
+            ..., :rows, :columns
+        ]
         return functional.interpolate(square, (height, width), mode="bilinear")[0], overlap
 
 
@@ -311,13 +410,17 @@ def _size(height: int, width: int) -> tuple[int, int]:
 
 
 def load_sam(path: Path | None = None) -> MobileSam:
-    """MobileSAM from the cache (or `path`) on the CPU. InvalidInput where it is not fetched, or another network's."""
+    """MobileSAM from the cache (or `path`) on the CPU.
+
+    InvalidInput where it is not fetched, or another network's.
+    """
     path = pretrained_weights.find(NAME) if path is None else path
     model = MobileSam()
     try:
         model.load_state_dict(load_file(path))
     except Exception as error:  # of safetensors, or of a name or shape that differs
         raise InvalidInput(
-            f"{path}: not MobileSAM ({str(error).splitlines()[0]}); `uns-pose weights {NAME}` fetches it"
+            f"{path}: not MobileSAM ({str(error).splitlines()[0]}); `uns-pose weights {NAME}` "
+            "fetches it"
         ) from None
     return model.eval()

@@ -1,7 +1,8 @@
 """Read the weights of an ONNX file by the names of the PyTorch modules that it was exported from.
 
-ONNX is a protobuf message; the five fields that hold names and weights are read here directly, so that no ONNX package is
-needed. Field numbers: onnx/onnx.proto (ModelProto, GraphProto, NodeProto, TensorProto).
+ONNX is a protobuf message; the five fields that hold names and weights are read here directly, so
+that no ONNX package is needed. Field numbers: onnx/onnx.proto (ModelProto, GraphProto, NodeProto,
+TensorProto).
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ _MAX_SHIFT = 63  # bits, of the last byte of a number
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The float32 initialisers of the ONNX graph at `path`, by name.
 
-    Exporting transposes the matrix of a linear layer and takes its name away, but the MatMul node that uses it still carries
-    the module's name: `/blocks.0/attn/qkv/MatMul` gives `blocks.0.attn.qkv.weight`, (out, in) as in PyTorch.
-    Raises InvalidInput where the file is no ONNX file.
+    Exporting transposes the matrix of a linear layer and takes its name away, but the MatMul node
+    that uses it still carries the module's name: `/blocks.0/attn/qkv/MatMul` gives
+    `blocks.0.attn.qkv.weight`, (out, in) as in PyTorch. Raises InvalidInput where the file is no
+    ONNX file.
     """
     try:
         if path.stat().st_size > _MAX_FILE:
@@ -39,9 +41,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             inputs, name = [_text(i) for i in node.get(1, [])], _text(node.get(3, [b""])[0])
             if _text(node[4][0]) == "MatMul" and inputs[1] in initialisers:
                 module = name.strip("/").removesuffix("/MatMul").replace("/", ".")
-                initialisers[f"{module}.weight"] = initialisers.pop(inputs[1]).T.contiguous()
+                initialisers[f"{module}.weight"] = initialisers.pop(
+                    inputs[1]
+                ).T.contiguous()
     except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise InvalidInput(f"{path} is not an ONNX file with float32 weights ({error})") from error
+        raise InvalidInput(
+            f"{path} is not an ONNX file with float32 weights ({error})"
+        ) from error
     return initialisers
 
 
@@ -50,12 +56,19 @@ def _tensor(message: memoryview) -> tuple[str, Tensor]:
     name = _text(tensor[8][0])
     if tensor[2][0] != _FLOAT:
         raise ValueError(f"{name} has data type {tensor[2][0]}, {_FLOAT} (float32) needed")
-    shape = [size for packed in tensor.get(1, []) for size in ([packed] if isinstance(packed, int) else _varints(packed))]
+    shape = [
+        size
+        for packed in tensor.get(1, [])
+        for size in ([packed] if isinstance(packed, int) else _varints(packed))
+    ]
     return name, torch.from_numpy(np.frombuffer(tensor[9][0], "<f4").reshape(shape).copy())
 
 
 def _fields(message: memoryview) -> dict[int, list[Any]]:
-    """All fields of one protobuf message: number -> values (int, or the bytes of strings and messages)."""
+    """All fields of one protobuf message.
+
+    Number -> values (int, or the bytes of strings and messages).
+    """
     fields: dict[int, list[Any]] = {}
     position = 0
     while position < len(message):
@@ -65,7 +78,9 @@ def _fields(message: memoryview) -> dict[int, list[Any]]:
         if kind == 0:
             value, position = _varint(message, position)
         else:
-            size, position = _varint(message, position) if kind == 2 else ({1: 8, 5: 4}[kind], position)
+            size, position = (
+                _varint(message, position) if kind == 2 else ({1: 8, 5: 4}[kind], position)
+            )
             if position + size > len(message):
                 raise ValueError(f"cut off at byte {len(message)}")
             value, position = message[position : position + size], position + size

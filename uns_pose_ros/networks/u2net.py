@@ -13,30 +13,49 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.networks import pretrained_weights
 
 _SIDE = 320  # px, what the network reads
-_MEAN, _DEVIATION = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+_MEAN, _DEVIATION = (
+    np.array([0.485, 0.456, 0.406], np.float32),
+    np.array([0.229, 0.224, 0.225], np.float32),
+)
 
-Salience = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # RGB (H, W, 3) -> probability of the object (H, W)
+Salience = Callable[
+    [NDArray[np.uint8]], NDArray[np.float32]
+]  # RGB (H, W, 3) -> probability of the object (H, W)
 
 
 def load_salience(path: Path | None = None, threads: int = 0) -> Salience:
-    """U2-Net-P from the cache (or `path`) on the CPU; threads 0: onnxruntime's choice. InvalidInput where it is not fetched."""
+    """U2-Net-P from the cache (or `path`) on the CPU; threads 0: onnxruntime's choice.
+
+    InvalidInput where it is not fetched.
+    """
     path = pretrained_weights.find("u2netp") if path is None else path
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has one exception class for each of its error codes
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except (
+        Exception
+    ) as error:  # onnxruntime has one exception class for each of its error codes
         raise InvalidInput(
-            f"{path}: not U2-Net-P in ONNX ({str(error).splitlines()[0]}); `uns-pose weights` fetches it"
+            f"{path}: not U2-Net-P in ONNX ({str(error).splitlines()[0]}); `uns-pose weights` "
+            "fetches it"
         ) from None
     name = session.get_inputs()[0].name
 
     def salience(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+        small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(
+            np.float32
+        )
         pixels = (small / max(float(small.max()), 1.0) - _MEAN) / _DEVIATION
-        (found, *_) = session.run(None, {name: pixels.transpose(2, 0, 1)[None].astype(np.float32)})
-        return np.asarray(cv2.resize(found[0, 0], (image.shape[1], image.shape[0])).clip(0, 1), np.float32)
+        (found, *_) = session.run(
+            None, {name: pixels.transpose(2, 0, 1)[None].astype(np.float32)}
+        )
+        return np.asarray(
+            cv2.resize(found[0, 0], (image.shape[1], image.shape[0])).clip(0, 1), np.float32
+        )
 
     return salience

@@ -1,1 +1,4 @@
-"""The only part of the package that knows ROS: messages in and out, parameters, the estimator node."""
+"""The only part of the package that knows ROS.
+
+Messages in and out, parameters, the estimator node.
+"""

@@ -1,4 +1,7 @@
-"""What /diagnostics says of a node: rate, latency, drops by reason, conditions that need attention, the last error."""
+"""What /diagnostics says of a node.
+
+Rate, latency, drops by reason, conditions that need attention, the last error.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ import torch
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-WINDOW = 10.0  # s over which rates are taken and for which an error that came once is shown as a condition
+# s over which rates are taken and for which an error that came once is shown as a condition
+WINDOW = 10.0
 KEPT = 200  # latencies from which the percentiles are taken
 
 
@@ -21,7 +25,10 @@ class Health:
     """Counters and conditions, filled by callbacks and the worker from their threads."""
 
     def __init__(self, result: str = "results published", work: str = "estimation") -> None:
-        """result, work: what it is called when a picture has been dealt with, and dealing with it."""
+        """result, work.
+
+        What it is called when a picture has been dealt with, and dealing with it.
+        """
         self._result, self._work = result, work
         self._lock = threading.Lock()
         self._pictures = self._results = 0
@@ -56,7 +63,10 @@ class Health:
             self._last_error, self._error_time = text, time.monotonic()
 
     def condition(self, key: str, level: bytes, text: str) -> bool:
-        """A state that lasts until it is cleared (level OK); returns True where it is news, so that it is logged once."""
+        """A state that lasts until it is cleared (level OK).
+
+        Returns True where it is news, so that it is logged once.
+        """
         with self._lock:
             news = self._conditions.get(key) != (level, text)
             if level == OK:
@@ -84,7 +94,9 @@ class Health:
             return dict(sorted(self._drops.items()))
 
     def status(self, name: str, device: str, facts: dict[str, str]) -> DiagnosticStatus:
-        """The message: the worst condition's level, all conditions as text, every figure as a value.
+        """The message.
+
+        The worst condition's level, all conditions as text, every figure as a value.
 
         device: where it runs, cpu or a CUDA device; facts: what the node itself has to say.
         """
@@ -103,13 +115,18 @@ class Health:
                 f"latency p95, stamp to {self._result} (s)": _percentile(self._latency, 95),
                 f"{self._work} p50 (s)": _percentile(self._seconds, 50),
                 f"{self._work} p95 (s)": _percentile(self._seconds, 95),
-                **{f"dropped: {reason}": str(count) for reason, count in sorted(self._drops.items())},
+                **{
+                    f"dropped: {reason}": str(count)
+                    for reason, count in sorted(self._drops.items())
+                },
                 **_memory(device),
                 "last error": self._last_error or "none",
             }
         status = DiagnosticStatus(name=name, hardware_id=device)
         status.level = max((level for level, _ in conditions), default=OK)
-        status.message = "; ".join(text for _, text in sorted(conditions, reverse=True)) or "ok"
+        status.message = (
+            "; ".join(text for _, text in sorted(conditions, reverse=True)) or "ok"
+        )
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         return status
 
@@ -127,7 +144,9 @@ def _memory(device: str) -> dict[str, str]:
     statm = Path("/proc/self/statm")
     memory = {}
     if statm.exists():  # Linux
-        memory["memory (MB)"] = f"{int(statm.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6:.0f}"
+        memory["memory (MB)"] = (
+            f"{int(statm.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6:.0f}"
+        )
     if device.startswith("cuda"):
         memory["device memory (MB)"] = f"{torch.cuda.memory_allocated(device) / 1e6:.0f}"
     return memory

@@ -1,6 +1,9 @@
-"""Entry points: the nodes for `ros2 run` and launch, and `uns-pose-bringup` for machines without `ros2 launch`.
+"""Entry points.
 
-The nodes' modules import for seconds. Nothing is there to be cleaned up until then, so Ctrl-C ends these at once, with code 0.
+The nodes for `ros2 run` and launch, and `uns-pose-bringup` for machines without `ros2 launch`.
+
+The nodes' modules import for seconds. Nothing is there to be cleaned up until then, so Ctrl-C ends
+these at once, with code 0.
 """
 
 from __future__ import annotations
@@ -12,24 +15,53 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-DESCRIPTION = "Start the estimator node, from the same parameter file as ros2 launch does. `uns-pose-bringup recorder` records."
-EXAMPLE = "example: uns-pose-bringup mug/model --image /camera/image_raw --camera-info /camera/camera_info"
+DESCRIPTION = (
+    "Start the estimator node, from the same parameter file as ros2 launch does. "
+    "`uns-pose-bringup recorder` records."
+)
+EXAMPLE = (
+    "example: uns-pose-bringup mug/model --image /camera/image_raw --camera-info "
+    "/camera/camera_info"
+)
 RECORDER = "recorder"  # as the first argument
-RECORDER_DESCRIPTION = "Start the recorder node, from the same parameter file as ros2 launch does."
-RECORDER_EXAMPLE = "example: uns-pose-bringup recorder mug --image /camera/image_raw --fixed-frame odom --record"
+RECORDER_DESCRIPTION = (
+    "Start the recorder node, from the same parameter file as ros2 launch does."
+)
+RECORDER_EXAMPLE = (
+    "example: uns-pose-bringup recorder mug --image /camera/image_raw "
+    "--fixed-frame odom --record"
+)
 
 
 def ros_arguments(given: Sequence[str]) -> list[str]:
-    """The estimator's ROS arguments for this command's; what follows --ros-args is handed on. Ends the program on bad usage."""
-    parser = argparse.ArgumentParser(prog="uns-pose-bringup", description=DESCRIPTION, epilog=EXAMPLE)
-    parser.add_argument("models", nargs="*", help="folders of trained models (default: those of the parameter file)")
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: that of the parameter file, else auto)")
+    """The estimator's ROS arguments for this command's; what follows --ros-args is handed on.
+
+    Ends the program on bad usage.
+    """
+    parser = argparse.ArgumentParser(
+        prog="uns-pose-bringup", description=DESCRIPTION, epilog=EXAMPLE
+    )
+    parser.add_argument(
+        "models",
+        nargs="*",
+        help="folders of trained models (default: those of the parameter file)",
+    )
+    parser.add_argument(
+        "--device",
+        help="auto, cpu, cuda or cuda:N (default: that of the parameter file, else auto)",
+    )
     options, arguments, ros = _common(parser, given)
     for folder in options.models:
         if not Path(folder).is_dir():
-            parser.error(f"{folder}: there is no such folder; the folder that `uns-pose train` wrote is needed, e.g. mug/model")
+            parser.error(
+                f"{folder}: there is no such folder; the folder that `uns-pose train` wrote is "
+                "needed, e.g. mug/model"
+            )
     if options.models:
-        arguments += ["-p", f"models:=[{', '.join(_quoted(folder) for folder in options.models)}]"]
+        arguments += [
+            "-p",
+            f"models:=[{', '.join(_quoted(folder) for folder in options.models)}]",
+        ]
     if options.device:
         arguments += ["-p", f"device:={options.device}"]
     return ["--ros-args", *arguments, *ros]
@@ -38,15 +70,33 @@ def ros_arguments(given: Sequence[str]) -> list[str]:
 def recorder_arguments(given: Sequence[str]) -> list[str]:
     """The recorder's ROS arguments for those after `uns-pose-bringup recorder`, likewise."""
     parser = argparse.ArgumentParser(
-        prog=f"uns-pose-bringup {RECORDER}", description=RECORDER_DESCRIPTION, epilog=RECORDER_EXAMPLE
+        prog=f"uns-pose-bringup {RECORDER}",
+        description=RECORDER_DESCRIPTION,
+        epilog=RECORDER_EXAMPLE,
     )
     parser.add_argument(
-        "category", nargs="?", help="folder of a category, made if need be (default: that of the parameter file)"
+        "category",
+        nargs="?",
+        help="folder of a category, made if need be (default: that of the parameter file)",
     )
-    parser.add_argument("--clip", help="name of the video in it (default: the next of clip_01, clip_02, …)")
-    parser.add_argument("--fixed-frame", metavar="FRAME", help="TF frame in which the object stands (default: none, no poses)")
-    parser.add_argument("--depth", metavar="TOPIC", help="of depth aligned to the pictures, kept too (default: none)")
-    parser.add_argument("--record", action="store_true", help="start recording at once, not when ~/start is called")
+    parser.add_argument(
+        "--clip", help="name of the video in it (default: the next of clip_01, clip_02, …)"
+    )
+    parser.add_argument(
+        "--fixed-frame",
+        metavar="FRAME",
+        help="TF frame in which the object stands (default: none, no poses)",
+    )
+    parser.add_argument(
+        "--depth",
+        metavar="TOPIC",
+        help="of depth aligned to the pictures, kept too (default: none)",
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="start recording at once, not when ~/start is called",
+    )
     options, arguments, ros = _common(parser, given)
     for name in ("category", "clip", "fixed_frame"):
         if (value := getattr(options, name)) is not None:
@@ -54,18 +104,42 @@ def recorder_arguments(given: Sequence[str]) -> list[str]:
     if options.depth:
         raw = not options.depth.endswith("/compressedDepth")
         arguments += ["-p", f"depth:={'raw' if raw else 'compressed'}"]
-        arguments += ["-r", f"{'depth' if raw else 'depth/compressedDepth'}:={options.depth}"]
+        arguments += [
+            "-r",
+            f"{'depth' if raw else 'depth/compressedDepth'}:={options.depth}",
+        ]
     if options.record:
         arguments += ["-p", "record:=true"]
     return ["--ros-args", *arguments, *ros]
 
 
-def _common(parser: argparse.ArgumentParser, given: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
-    """Options, the ROS arguments of those that both nodes have, and what was given after --ros-args."""
-    parser.add_argument("--image", default="image", metavar="TOPIC", help="topic of the pictures (default: %(default)s)")
-    parser.add_argument("--camera-info", default="camera_info", metavar="TOPIC", help="of the camera (default: %(default)s)")
-    parser.add_argument("--namespace", default="", metavar="NAME", help="put before every relative topic (default: none)")
-    parser.add_argument("--params-file", type=Path, metavar="YAML", help="parameters, as for ros2 launch")
+def _common(
+    parser: argparse.ArgumentParser, given: Sequence[str]
+) -> tuple[argparse.Namespace, list[str], list[str]]:
+    """Options, the ROS arguments of those that both nodes have, and what was given after
+    --ros-args.
+    """
+    parser.add_argument(
+        "--image",
+        default="image",
+        metavar="TOPIC",
+        help="topic of the pictures (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--camera-info",
+        default="camera_info",
+        metavar="TOPIC",
+        help="of the camera (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--namespace",
+        default="",
+        metavar="NAME",
+        help="put before every relative topic (default: none)",
+    )
+    parser.add_argument(
+        "--params-file", type=Path, metavar="YAML", help="parameters, as for ros2 launch"
+    )
     parser.add_argument("--sim-time", action="store_true", help="take the time from /clock")
     ours, ros = list(given), []
     if "--ros-args" in ours:
@@ -74,7 +148,9 @@ def _common(parser: argparse.ArgumentParser, given: Sequence[str]) -> tuple[argp
     options = parser.parse_args(ours)
     if options.params_file is not None and not options.params_file.is_file():
         parser.error(f"--params-file {options.params_file}: there is no such file")
-    arguments = [] if options.params_file is None else ["--params-file", str(options.params_file)]
+    arguments = (
+        [] if options.params_file is None else ["--params-file", str(options.params_file)]
+    )
     for topic, target in (("image", options.image), ("camera_info", options.camera_info)):
         if target != topic:
             arguments += ["-r", f"{topic}:={target}"]
@@ -93,7 +169,10 @@ def _quoted(text: str) -> str:
 
 
 def estimator(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `ros2 run uns_pose_ros estimator`; arguments: those of ROS, by default the command line's."""
+    """Entry point of `ros2 run uns_pose_ros estimator`; arguments.
+
+    Those of ROS, by default the command line's.
+    """
     _end_at_once()
     from uns_pose_ros.nodes.estimator import estimator_node
 

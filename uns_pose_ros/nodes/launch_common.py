@@ -1,4 +1,7 @@
-"""What the launch files have in common: arguments, the node's process, the window with its overlay. They alone import this."""
+"""What the launch files have in common.
+
+Arguments, the node's process, the window with its overlay. They alone import this.
+"""
 
 from __future__ import annotations
 
@@ -28,36 +31,69 @@ def common_arguments(name: str) -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "image",
             default_value="image",
-            description="topic of the pictures; with transport compressed the one without /compressed",
-        ),
-        DeclareLaunchArgument("camera_info", default_value="camera_info", description="topic of the camera's calibration"),
-        DeclareLaunchArgument("namespace", default_value="", description="put before the node's name and every relative topic"),
-        DeclareLaunchArgument("name", default_value=name, description="the node's name, part of its topics"),
-        DeclareLaunchArgument(
-            "params_file", default_value=share("config", f"{name}.yaml"), description="parameter file of the node, YAML"
+            description="topic of the pictures; with transport compressed the one without "
+            "/compressed",
         ),
         DeclareLaunchArgument(
-            "autostart", default_value="true", description="false: stay unconfigured and wait for a lifecycle manager"
+            "camera_info",
+            default_value="camera_info",
+            description="topic of the camera's calibration",
         ),
-        DeclareLaunchArgument("use_sim_time", default_value="false", description="true: take the time from /clock"),
-        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
         DeclareLaunchArgument(
-            "overlay", default_value="false", description="true: open a window with the overlay (rqt_image_view)"
+            "namespace",
+            default_value="",
+            description="put before the node's name and every relative topic",
+        ),
+        DeclareLaunchArgument(
+            "name", default_value=name, description="the node's name, part of its topics"
+        ),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value=share("config", f"{name}.yaml"),
+            description="parameter file of the node, YAML",
+        ),
+        DeclareLaunchArgument(
+            "autostart",
+            default_value="true",
+            description="false: stay unconfigured and wait for a lifecycle manager",
+        ),
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="false",
+            description="true: take the time from /clock",
+        ),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            description="debug, info, warn, error or fatal",
+        ),
+        DeclareLaunchArgument(
+            "overlay",
+            default_value="false",
+            description="true: open a window with the overlay (rqt_image_view)",
         ),
     ]
 
 
-def description(arguments: Sequence[DeclareLaunchArgument], nodes: Callable[[LaunchContext], list[Node]]) -> LaunchDescription:
+def description(
+    arguments: Sequence[DeclareLaunchArgument], nodes: Callable[[LaunchContext], list[Node]]
+) -> LaunchDescription:
     """The arguments, and the processes once they have their values.
 
-    In a scope of their own: else the defaults set here, such as the node's name, would hold for what is included afterwards.
+    In a scope of their own: else the defaults set here, such as the node's name, would hold for
+    what is included afterwards.
     """
     return LaunchDescription([GroupAction([*arguments, OpaqueFunction(function=nodes)])])
 
 
-def values(context: LaunchContext, arguments: Sequence[DeclareLaunchArgument]) -> dict[str, str]:
+def values(
+    context: LaunchContext, arguments: Sequence[DeclareLaunchArgument]
+) -> dict[str, str]:
     """What the arguments are set to."""
-    return {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in arguments}
+    return {
+        argument.name: LaunchConfiguration(argument.name).perform(context)
+        for argument in arguments
+    }
 
 
 def flag(name: str) -> ParameterValue:
@@ -67,7 +103,9 @@ def flag(name: str) -> ParameterValue:
 
 def own_name(given: Mapping[str, str]) -> str:
     """The node's name with its namespace."""
-    return "/".join(["", *given["namespace"].strip("/").split("/"), given["name"]]).replace("//", "/")
+    return "/".join(["", *given["namespace"].strip("/").split("/"), given["name"]]).replace(
+        "//", "/"
+    )
 
 
 def node(
@@ -77,19 +115,36 @@ def node(
     remappings: Sequence[tuple[str, str]] = (),
     **options: Any,
 ) -> Node:
-    """The process of one of our nodes; parameters and remappings: those it has besides the common ones."""
+    """The process of one of our nodes; parameters and remappings.
+
+    Those it has besides the common ones.
+    """
     both = {"autostart": flag("autostart"), "use_sim_time": flag("use_sim_time")}
     image = given["image"]
-    topics = [("image", image), ("image/compressed", f"{image}/compressed"), ("camera_info", given["camera_info"])]
+    topics = [
+        ("image", image),
+        ("image/compressed", f"{image}/compressed"),
+        ("camera_info", given["camera_info"]),
+    ]
     return Node(
-        package=PACKAGE, executable=executable, name=given["name"], namespace=given["namespace"],
-        parameters=[ParameterFile(given["params_file"]), {**both, **parameters}], remappings=[*topics, *remappings],
-        arguments=["--ros-args", "--log-level", given["log_level"]], output="screen", **options,
-    )  # fmt: skip
+        package=PACKAGE,
+        executable=executable,
+        name=given["name"],
+        namespace=given["namespace"],
+        parameters=[ParameterFile(given["params_file"]), {**both, **parameters}],
+        remappings=[*topics, *remappings],
+        arguments=["--ros-args", "--log-level", given["log_level"]],
+        output="screen",
+        **options,
+    )
 
 
 def overlay_window(given: Mapping[str, str]) -> Node:
     return Node(
-        package="rqt_image_view", executable="rqt_image_view", name="overlay_view", namespace=given["namespace"],
-        arguments=[f"{own_name(given)}/overlay"], condition=IfCondition(given["overlay"]),
-    )  # fmt: skip
+        package="rqt_image_view",
+        executable="rqt_image_view",
+        name="overlay_view",
+        namespace=given["namespace"],
+        arguments=[f"{own_name(given)}/overlay"],
+        condition=IfCondition(given["overlay"]),
+    )

@@ -1,4 +1,7 @@
-"""How a node of ours lives: parameters, lifecycle, diagnostics; and its process: until a signal, with an exit code."""
+"""How a node of ours lives.
+
+Parameters, lifecycle, diagnostics; and its process: until a signal, with an exit code.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,13 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 
 class ManagedNode(LifecycleNode, ABC):
-    """A lifecycle node made from dataclasses of settings, with diagnostics once a second, that starts itself where asked."""
+    """A lifecycle node made from dataclasses of settings, with diagnostics once a second, that
+    starts itself where asked.
+    """
 
-    def __init__(self, name: str, settings: Sequence[type], health: Health, **options: Any) -> None:
+    def __init__(
+        self, name: str, settings: Sequence[type], health: Health, **options: Any
+    ) -> None:
         """options: those of rclpy's Node. Raises where a parameter is not valid."""
         super().__init__(name, **options)
         self._health = health
@@ -42,9 +49,15 @@ class ManagedNode(LifecycleNode, ABC):
         self._settle(())
         self.add_on_set_parameters_callback(self._on_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = self.create_timer(1.0, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
-        self._jump = self.get_clock().create_jump_callback(backward, post_callback=lambda jump: self._on_jump())
+        self._timer = self.create_timer(
+            1.0, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        backward = JumpThreshold(
+            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
+        )
+        self._jump = self.get_clock().create_jump_callback(
+            backward, post_callback=lambda jump: self._on_jump()
+        )
 
     # What a node of ours says of itself
 
@@ -55,7 +68,10 @@ class ManagedNode(LifecycleNode, ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Stop what runs; called at deactivation, and before the node is destroyed. May be called again."""
+        """Stop what runs; called at deactivation, and before the node is destroyed.
+
+        May be called again.
+        """
 
     @abstractmethod
     def _release(self) -> None:
@@ -75,7 +91,10 @@ class ManagedNode(LifecycleNode, ABC):
 
     @abstractmethod
     def _settle(self, changed: Sequence[Parameter]) -> None:
-        """Read the settings with those about to be set; raises InvalidInput, and changes nothing, where one is not valid."""
+        """Read the settings with those about to be set.
+
+        Raises InvalidInput, and changes nothing, where one is not valid.
+        """
 
     # What all have
 
@@ -110,7 +129,10 @@ class ManagedNode(LifecycleNode, ABC):
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _attempt(self, work: Callable[[], None], failure: str) -> None:
-        """Work on one picture; what goes wrong with it is counted and told, and does not end the node."""
+        """Work on one picture.
+
+        What goes wrong with it is counted and told, and does not end the node.
+        """
         try:
             work()
         except InvalidInput as error:
@@ -124,7 +146,10 @@ class ManagedNode(LifecycleNode, ABC):
             self._health.condition("input", OK, "")
 
     def _complain(self, key: str, text: str) -> None:
-        """An error that lasts until the next success: to the log once, to diagnostics as long as it lasts."""
+        """An error that lasts until the next success.
+
+        To the log once, to diagnostics as long as it lasts.
+        """
         self._health.failed(text)
         if self._health.condition(key, ERROR, text) and self.context.ok():
             self.get_logger().error(text)
@@ -141,24 +166,33 @@ class ManagedNode(LifecycleNode, ABC):
 
 
 def share_memory_pools() -> None:
-    """Let all threads of the process use two of glibc's memory pools; to be called before there are threads.
+    """Let all threads of the process use two of glibc's memory pools.
 
-    In a pool of its own each would keep the room of the most pictures it ever held, tens of megabytes a thread.
+    To be called before there are threads.
+
+    In a pool of its own each would keep the room of the most pictures it ever held, tens of
+    megabytes a thread.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
 
 
 def run(name: str, make: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
-    """Spin the node that `make` gives until a signal; exit code 0, or 2 where a parameter is not valid."""
+    """Spin the node that `make` gives until a signal.
+
+    Exit code 0, or 2 where a parameter is not valid.
+    """
     share_memory_pools()
-    # rclpy's handler ends the spinning; Python's KeyboardInterrupt on top of it may strike inside C++ and surface as anything
+    # rclpy's handler ends the spinning; Python's KeyboardInterrupt on top of it may strike inside
+    # C++ and surface as anything
     interrupted = threading.Event()
     signal.signal(signal.SIGINT, lambda number, frame: interrupted.set())
     node = None
     try:
         rclpy.init(args=args)
-    except RuntimeError as error:  # of rcl: arguments or a parameter file that cannot be read
+    except (
+        RuntimeError
+    ) as error:  # of rcl: arguments or a parameter file that cannot be read
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         return 2
     try:
@@ -172,7 +206,8 @@ def run(name: str, make: Callable[[], ManagedNode], args: list[str] | None = Non
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except (ExternalShutdownException, RuntimeError):
-        if rclpy.ok():  # else a signal, the ordinary end of a node, came while the node was being made or published
+        # else a signal, the ordinary end of a node, came while the node was being made or published
+        if rclpy.ok():
             raise
     finally:
         if node is not None:

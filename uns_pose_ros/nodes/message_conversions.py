@@ -1,4 +1,7 @@
-"""Nouns to messages and back: CameraInfo to Camera, PoseEstimate to transform, detection, pose and markers."""
+"""Nouns to messages and back.
+
+CameraInfo to Camera, PoseEstimate to transform, detection, pose and markers.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,38 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.nodes.ros_compat import matrix_to_quaternion
 
-_MODELS = ("", "plumb_bob", "rational_polynomial")  # distortion models that OpenCV's eight coefficients hold
-_GOLDEN = 0.618034  # turns of hue between neighbouring track ids: no two of the first dozen look alike
+_MODELS = (
+    "",
+    "plumb_bob",
+    "rational_polynomial",
+)  # distortion models that OpenCV's eight coefficients hold
+# turns of hue between neighbouring track ids: no two of the first dozen look alike
+_GOLDEN = 0.618034
 
 
 def camera_from_info(info: CameraInfo, width: int, height: int, rectified: bool) -> Camera:
-    """The camera of an image of width x height px (REP-104): P where it is rectified, else K and D.
+    """The camera of an image of width x height px (REP-104).
 
-    K and P describe the sensor's full image; region of interest, then binning, then a resize of the picture are applied.
-    Raises InvalidInput where the camera is uncalibrated, or its calibration does not describe such an image.
+    P where it is rectified, else K and D.
+
+    K and P describe the sensor's full image; region of interest, then binning, then a resize of the
+    picture are applied. Raises InvalidInput where the camera is uncalibrated, or its calibration
+    does not describe such an image.
     """
     if info.k[0] == 0.0:
         raise InvalidInput(
-            "the camera is uncalibrated (camera_info has K[0] = 0): calibrate it, nothing is published until then"
+            "the camera is uncalibrated (camera_info has K[0] = 0): calibrate it, nothing is "
+            "published until then"
         )
     if rectified and info.p[0] == 0.0:
-        raise InvalidInput("camera_info has no P (P[0] = 0): publish one, or set rectified to false for raw images")
-    matrix = np.array(info.p if rectified else info.k, dtype=np.float64).reshape(3, -1)[:, :3].copy()
+        raise InvalidInput(
+            "camera_info has no P (P[0] = 0): publish one, or set rectified to false for raw images"
+        )
+    matrix = (
+        np.array(info.p if rectified else info.k, dtype=np.float64)
+        .reshape(3, -1)[:, :3]
+        .copy()
+    )
     x_offset, y_offset, x_scale, y_scale = _window(info, width, height)
     matrix[0, 2] -= x_offset
     matrix[1, 2] -= y_offset
@@ -45,23 +63,42 @@ def camera_from_info(info: CameraInfo, width: int, height: int, rectified: bool)
     if not np.isfinite(matrix).all():
         raise InvalidInput("camera_info holds a camera matrix that is not finite")
     distortion = [] if rectified else _distortion(info)
-    return Camera(torch.from_numpy(matrix), width, height, torch.tensor(distortion, dtype=torch.float64))
+    return Camera(
+        torch.from_numpy(matrix),
+        width,
+        height,
+        torch.tensor(distortion, dtype=torch.float64),
+    )
 
 
 def _window(info: CameraInfo, width: int, height: int) -> tuple[float, float, float, float]:
-    """Offset (px of the full image) and scale that take full-image pixels to those of a width x height px image."""
+    """Offset (px of the full image) and scale that take full-image pixels to those of a width x
+    height px image.
+    """
     if info.width == 0 or info.height == 0 or (width, height) == (info.width, info.height):
-        return 0.0, 0.0, 1.0, 1.0  # size not given, or the driver sends the whole image whatever roi and binning say
+        return (
+            0.0,
+            0.0,
+            1.0,
+            1.0,
+        )  # size not given, or the driver sends the whole image whatever roi and binning say
     roi = info.roi
     partial = roi.width > 0 and roi.height > 0
-    x, y, w, h = (roi.x_offset, roi.y_offset, roi.width, roi.height) if partial else (0, 0, info.width, info.height)
+    x, y, w, h = (
+        (roi.x_offset, roi.y_offset, roi.width, roi.height)
+        if partial
+        else (0, 0, info.width, info.height)
+    )
     bin_x, bin_y = max(info.binning_x, 1), max(info.binning_y, 1)
     if (width, height) == (w // bin_x, h // bin_y):
         return x, y, 1 / bin_x, 1 / bin_y
-    if abs(height - h * bin_x / bin_y * width / w) <= 1:  # resized after capture, to the next whole pixel
+    if (
+        abs(height - h * bin_x / bin_y * width / w) <= 1
+    ):  # resized after capture, to the next whole pixel
         return x, y, width / w, height / h
     raise InvalidInput(
-        f"the image is {width} x {height} px, camera_info describes {w // bin_x} x {h // bin_y} px: "
+        f"the image is {width} x {height} px, camera_info describes {w // bin_x} x "
+        f"{h // bin_y} px: "
         "the same size or the same shape is needed"
     )
 
@@ -76,7 +113,8 @@ def _distortion(info: CameraInfo) -> list[float]:
     kept, rest = coefficients[:8], coefficients[8:]
     if info.distortion_model not in _MODELS or len(kept) not in (4, 5, 8) or any(rest):
         raise InvalidInput(
-            f"distortion model '{info.distortion_model}' with {len(coefficients)} coefficients is not supported: rectify the "
+            f"distortion model '{info.distortion_model}' with {len(coefficients)} coefficients "
+            "is not supported: rectify the "
             "image and set rectified to true, or give plumb_bob (4 or 5) or rational_polynomial (8)"
         )
     return kept
@@ -84,13 +122,24 @@ def _distortion(info: CameraInfo) -> list[float]:
 
 def info_record(info: CameraInfo) -> dict[str, Any]:
     """What a camera_info message says, as JSON types, without its stamp."""
-    roi = {name: int(getattr(info.roi, name)) for name in ("x_offset", "y_offset", "width", "height")}
-    matrices = {name: [float(value) for value in getattr(info, name)] for name in ("d", "k", "r", "p")}
+    roi = {
+        name: int(getattr(info.roi, name))
+        for name in ("x_offset", "y_offset", "width", "height")
+    }
+    matrices = {
+        name: [float(value) for value in getattr(info, name)]
+        for name in ("d", "k", "r", "p")
+    }
     return {
-        "frame_id": info.header.frame_id, "width": info.width, "height": info.height,
-        "distortion_model": info.distortion_model, **matrices,
-        "binning_x": info.binning_x, "binning_y": info.binning_y, "roi": {**roi, "do_rectify": bool(info.roi.do_rectify)},
-    }  # fmt: skip
+        "frame_id": info.header.frame_id,
+        "width": info.width,
+        "height": info.height,
+        "distortion_model": info.distortion_model,
+        **matrices,
+        "binning_x": info.binning_x,
+        "binning_y": info.binning_y,
+        "roi": {**roi, "do_rectify": bool(info.roi.do_rectify)},
+    }
 
 
 def frame_name(prefix: str, estimate: PoseEstimate, track: int) -> str:
@@ -98,11 +147,15 @@ def frame_name(prefix: str, estimate: PoseEstimate, track: int) -> str:
     return f"{prefix}{estimate.category}_{track}"
 
 
-def transform_message(header: Header, child: str, cam_from_canon: Tensor) -> TransformStamped:
+def transform_message(
+    header: Header, child: str, cam_from_canon: Tensor
+) -> TransformStamped:
     """A rigid transform (4, 4) from the child frame to the header's frame."""
     pose = pose_message(cam_from_canon)
     message = TransformStamped(header=header, child_frame_id=child)
-    message.transform.translation = Vector3(x=pose.position.x, y=pose.position.y, z=pose.position.z)
+    message.transform.translation = Vector3(
+        x=pose.position.x, y=pose.position.y, z=pose.position.z
+    )
     message.transform.rotation = pose.orientation
     return message
 
@@ -119,16 +172,22 @@ def _point(xyz: np.ndarray) -> Point:
 
 
 def pose_array(header: Header, estimates: Sequence[PoseEstimate]) -> PoseArray:
-    return PoseArray(header=header, poses=[pose_message(estimate.cam_from_canon) for estimate in estimates])
+    return PoseArray(
+        header=header,
+        poses=[pose_message(estimate.cam_from_canon) for estimate in estimates],
+    )
 
 
 def detection_array(
-    header: Header, estimates: Sequence[PoseEstimate], tracks: Sequence[int], centres: Sequence[Tensor]
+    header: Header,
+    estimates: Sequence[PoseEstimate],
+    tracks: Sequence[int],
+    centres: Sequence[Tensor],
 ) -> Detection3DArray:
     """Detections of estimates in metres; `centres`: (3,) of every object's box, canonical units.
 
-    The hypothesis' pose is that of the canonical frame, the box's pose that of the box's centre. An unknown covariance is -1
-    throughout.
+    The hypothesis' pose is that of the canonical frame, the box's pose that of the box's centre. An
+    unknown covariance is -1 throughout.
     """
     message = Detection3DArray(header=header)
     for estimate, track, centre in zip(estimates, tracks, centres, strict=True):
@@ -136,20 +195,32 @@ def detection_array(
         result.hypothesis.class_id = estimate.category
         result.hypothesis.score = float(estimate.score)
         result.pose.pose = pose_message(estimate.cam_from_canon)
-        covariance = torch.full((36,), -1.0) if estimate.covariance is None else estimate.covariance.flatten()
+        covariance = (
+            torch.full((36,), -1.0)
+            if estimate.covariance is None
+            else estimate.covariance.flatten()
+        )
         result.pose.covariance = [float(value) for value in covariance]
         detection = Detection3D(header=header, results=[result], id=str(track))
         box = estimate.cam_from_canon.clone()
         box[:3, 3:] = geometry.transform(box, estimate.scale * centre.double()[None]).T
         detection.bbox.center = pose_message(box)
-        detection.bbox.size = Vector3(**dict(zip("xyz", estimate.size.tolist(), strict=True)))
+        detection.bbox.size = Vector3(
+            **dict(zip("xyz", estimate.size.tolist(), strict=True))
+        )
         message.detections.append(detection)
     return message
 
 
 def mesh_points(model: CategoryModel) -> list[Point]:
-    """Corners of the template's triangles, canonical units: what a TRIANGLE_LIST marker takes. Slow: keep the result."""
-    return [_point(corner) for corner in model.vertices[model.triangles.flatten()].double().numpy()]
+    """Corners of the template's triangles, canonical units: what a TRIANGLE_LIST marker takes.
+
+    Slow: keep the result.
+    """
+    return [
+        _point(corner)
+        for corner in model.vertices[model.triangles.flatten()].double().numpy()
+    ]
 
 
 def marker_array(
@@ -159,7 +230,10 @@ def marker_array(
     meshes: dict[str, list[Point]],
     shown: dict[int, str],
 ) -> MarkerArray:
-    """Template and label of every object, ids stable by track; those of `shown` (track -> category) not seen now go."""
+    """Template and label of every object, ids stable by track.
+
+    Those of `shown` (track -> category) not seen now go.
+    """
     message = MarkerArray()
     for track, category in shown.items():
         if track not in tracks:
@@ -171,13 +245,18 @@ def marker_array(
         mesh = _marker(header, estimate.category, track, Marker.ADD)
         mesh.type = Marker.TRIANGLE_LIST
         mesh.pose = pose_message(estimate.cam_from_canon)
-        mesh.scale = Vector3(x=float(estimate.scale), y=float(estimate.scale), z=float(estimate.scale))
+        mesh.scale = Vector3(
+            x=float(estimate.scale), y=float(estimate.scale), z=float(estimate.scale)
+        )
         mesh.color = _colour(track, 0.6)
         mesh.points = meshes[estimate.category]
         text = _marker(header, f"{estimate.category}/text", track, Marker.ADD)
         text.type = Marker.TEXT_VIEW_FACING
         height = 0.15 * float(estimate.size.max())
-        above = estimate.cam_from_canon[:3, 3] - torch.tensor([0.0, 0.6 * float(estimate.size.max()) + height, 0.0]).double()
+        above = (
+            estimate.cam_from_canon[:3, 3]
+            - torch.tensor([0.0, 0.6 * float(estimate.size.max()) + height, 0.0]).double()
+        )
         text.pose.position = _point(above.numpy())  # the camera's y points down
         text.scale.z = height
         text.color = _colour(track, 1.0)

@@ -19,16 +19,33 @@ from uns_pose_ros.core.errors import InvalidInput
 
 T = TypeVar("T")
 
-PREFIXES: dict[type, str] = {}  # of the parameters that a dataclass declares; its owner fills it
+PREFIXES: dict[
+    type, str
+] = {}  # of the parameters that a dataclass declares; its owner fills it
 
 
-def setting(default: Any, text: str, low: float | None = None, high: float | None = None, choices: Sequence[str] = ()) -> Any:
-    """A dataclass field with what a ROS parameter needs: description with unit, range (both ends or none), valid words."""
-    return field(default=default, metadata={"text": text, "low": low, "high": high, "choices": tuple(choices)})
+def setting(
+    default: Any,
+    text: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A dataclass field with what a ROS parameter needs.
+
+    Description with unit, range (both ends or none), valid words.
+    """
+    return field(
+        default=default,
+        metadata={"text": text, "low": low, "high": high, "choices": tuple(choices)},
+    )
 
 
 def declare(node: Node, settings: type) -> None:
-    """Declare every field of a dataclass of settings; raises rclpy's ParameterException where an override does not fit."""
+    """Declare every field of a dataclass of settings.
+
+    Raises rclpy's ParameterException where an override does not fit.
+    """
     kinds, comments = typing.get_type_hints(settings), _comments(settings)
     for item in dataclasses.fields(settings):
         kind, facts = kinds[item.name], item.metadata
@@ -38,29 +55,41 @@ def declare(node: Node, settings: type) -> None:
         if choices:
             descriptor.additional_constraints = "one of " + ", ".join(choices)
         if low is not None and high is not None and kind is float:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high))
+            ]
         if low is not None and high is not None and kind is int:
-            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(low), to_value=int(high), step=1)
+            ]
         default = list(item.default) if isinstance(item.default, tuple) else item.default
         node.declare_parameter(PREFIXES.get(settings, "") + item.name, default, descriptor)
 
 
 def names(*settings: type) -> set[str]:
     """The parameters that these dataclasses declare."""
-    return {PREFIXES.get(kind, "") + item.name for kind in settings for item in dataclasses.fields(kind)}
+    return {
+        PREFIXES.get(kind, "") + item.name
+        for kind in settings
+        for item in dataclasses.fields(kind)
+    }
 
 
 def read(node: Node, settings: type[T], changed: Sequence[Parameter] = ()) -> T:
-    """The declared parameters as the dataclass they were made from, with values about to be set in place of the present ones.
+    """The declared parameters as the dataclass they were made from, with values about to be set in
+    place of the present ones.
 
     Raises InvalidInput that says what is valid.
     """
     new = {parameter.name: parameter.value for parameter in changed}
     values = {}
-    for item in dataclasses.fields(settings):  # type: ignore[arg-type]  # T is one of our dataclasses
+    # T is one of our dataclasses
+    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
         name = PREFIXES.get(settings, "") + item.name
         value = new[name] if name in new else node.get_parameter_or(name).value
-        if value is None:  # an empty list from the command line has no type in ROS and leaves the parameter unset
+        if (
+            value is None
+        ):  # an empty list from the command line has no type in ROS and leaves the parameter unset
             value = item.default
         choices = item.metadata.get("choices", ())
         if choices and value not in choices:
@@ -72,7 +101,10 @@ def read(node: Node, settings: type[T], changed: Sequence[Parameter] = ()) -> T:
 
 
 def _comments(settings: type) -> dict[str, str]:
-    """The comment beside each field of a dataclass, which the command line's help shows too; none without its source."""
+    """The comment beside each field of a dataclass, which the command line's help shows too.
+
+    None without its source.
+    """
     try:
         source = inspect.getsource(settings)
     except OSError:

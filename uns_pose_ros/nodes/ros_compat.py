@@ -1,4 +1,7 @@
-"""What a machine may lack of ROS: cv_bridge, tf2_ros and tf_transformations are used where they import, else stood in for."""
+"""What a machine may lack of ROS.
+
+cv_bridge, tf2_ros and tf_transformations are used where they import, else stood in for.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,24 @@ except (ImportError, AttributeError):  # AttributeError: a bridge built for anot
 try:
     from tf2_ros import TransformBroadcaster
 except ImportError:
-
-    class TransformBroadcaster:  # type: ignore[no-redef]  # the name is tf2_ros's where that imports
+    # the name is tf2_ros's where that imports
+    class TransformBroadcaster:  # type: ignore[no-redef]
         """Publishes transforms on /tf as tf2_ros does: one message for a whole list."""
 
         def __init__(self, node: Node) -> None:
-            qos = QoSProfile(depth=100, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
+            qos = QoSProfile(
+                depth=100,
+                history=HistoryPolicy.KEEP_LAST,
+                reliability=ReliabilityPolicy.RELIABLE,
+            )
             self._publisher = node.create_publisher(TFMessage, "/tf", qos)
 
-        def sendTransform(self, transform: TransformStamped | Sequence[TransformStamped]) -> None:
-            transforms = [transform] if isinstance(transform, TransformStamped) else list(transform)
+        def sendTransform(
+            self, transform: TransformStamped | Sequence[TransformStamped]
+        ) -> None:
+            transforms = (
+                [transform] if isinstance(transform, TransformStamped) else list(transform)
+            )
             self._publisher.publish(TFMessage(transforms=transforms))
 
 
@@ -50,33 +61,64 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks as SubscriptionEventCallbacks
     from rclpy.qos_event import UnsupportedEventTypeError as UnsupportedEventTypeError
 
-LAYOUT: dict[str, tuple[str, int]] = {  # encoding -> NumPy type without byte order, channels
-    "rgb8": ("u1", 3), "bgr8": ("u1", 3), "rgba8": ("u1", 4), "bgra8": ("u1", 4), "mono8": ("u1", 1), "8UC1": ("u1", 1),
-    "mono16": ("u2", 1), "16UC1": ("u2", 1), "32FC1": ("f4", 1),
-    "bayer_rggb8": ("u1", 1), "bayer_bggr8": ("u1", 1), "bayer_gbrg8": ("u1", 1), "bayer_grbg8": ("u1", 1),
-    "yuv422": ("u1", 2), "yuv422_yuy2": ("u1", 2),
-}  # fmt: skip
+LAYOUT: dict[
+    str, tuple[str, int]
+] = {  # encoding -> NumPy type without byte order, channels
+    "rgb8": ("u1", 3),
+    "bgr8": ("u1", 3),
+    "rgba8": ("u1", 4),
+    "bgra8": ("u1", 4),
+    "mono8": ("u1", 1),
+    "8UC1": ("u1", 1),
+    "mono16": ("u2", 1),
+    "16UC1": ("u2", 1),
+    "32FC1": ("f4", 1),
+    "bayer_rggb8": ("u1", 1),
+    "bayer_bggr8": ("u1", 1),
+    "bayer_gbrg8": ("u1", 1),
+    "bayer_grbg8": ("u1", 1),
+    "yuv422": ("u1", 2),
+    "yuv422_yuy2": ("u1", 2),
+}
 TO_RGB: dict[str, int | None] = {  # encoding -> OpenCV's conversion, None: it is RGB
-    "rgb8": None, "bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB,
-    "mono8": cv2.COLOR_GRAY2RGB, "8UC1": cv2.COLOR_GRAY2RGB, "mono16": cv2.COLOR_GRAY2RGB,
-    "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB, "bayer_bggr8": cv2.COLOR_BayerBGGR2RGB,
-    "bayer_gbrg8": cv2.COLOR_BayerGBRG2RGB, "bayer_grbg8": cv2.COLOR_BayerGRBG2RGB,
-    "yuv422": cv2.COLOR_YUV2RGB_UYVY, "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUY2,
-}  # fmt: skip
+    "rgb8": None,
+    "bgr8": cv2.COLOR_BGR2RGB,
+    "rgba8": cv2.COLOR_RGBA2RGB,
+    "bgra8": cv2.COLOR_BGRA2RGB,
+    "mono8": cv2.COLOR_GRAY2RGB,
+    "8UC1": cv2.COLOR_GRAY2RGB,
+    "mono16": cv2.COLOR_GRAY2RGB,
+    "bayer_rggb8": cv2.COLOR_BayerRGGB2RGB,
+    "bayer_bggr8": cv2.COLOR_BayerBGGR2RGB,
+    "bayer_gbrg8": cv2.COLOR_BayerGBRG2RGB,
+    "bayer_grbg8": cv2.COLOR_BayerGRBG2RGB,
+    "yuv422": cv2.COLOR_YUV2RGB_UYVY,
+    "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUY2,
+}
 
 
 def image_to_array(message: Image) -> np.ndarray:
-    """Pixels of an image message as they are: (H, W) or (H, W, C) in this machine's byte order, row padding removed.
+    """Pixels of an image message as they are.
+
+    (H, W) or (H, W, C) in this machine's byte order, row padding removed.
 
     Raises InvalidInput for an encoding that is not listed and for data that do not fit the size.
     """
     if message.encoding not in LAYOUT:
-        raise InvalidInput(f"image encoding '{message.encoding}' is not known; known are {', '.join(LAYOUT)}")
+        raise InvalidInput(
+            f"image encoding '{message.encoding}' is not known; known are {', '.join(LAYOUT)}"
+        )
     kind, channels = LAYOUT[message.encoding]
     row = message.width * channels * np.dtype(kind).itemsize
-    if row == 0 or message.height == 0 or message.step < row or len(message.data) < message.step * message.height:
+    if (
+        row == 0
+        or message.height == 0
+        or message.step < row
+        or len(message.data) < message.step * message.height
+    ):
         raise InvalidInput(
-            f"image of {message.width} x {message.height} px {message.encoding} with step {message.step} and "
+            f"image of {message.width} x {message.height} px {message.encoding} with step "
+            f"{message.step} and "
             f"{len(message.data)} bytes: a row needs {row} bytes, the image step * height"
         )
     if CvBridge is not None:
@@ -86,10 +128,16 @@ def image_to_array(message: Image) -> np.ndarray:
 
 
 def _decode(message: Image, kind: str, channels: int, row: int) -> np.ndarray:
-    rows = np.frombuffer(message.data, np.uint8)[: message.step * message.height].reshape(message.height, message.step)
-    pixels = np.ascontiguousarray(rows[:, :row]).view((">" if message.is_bigendian else "<") + kind)
+    rows = np.frombuffer(message.data, np.uint8)[: message.step * message.height].reshape(
+        message.height, message.step
+    )
+    pixels = np.ascontiguousarray(rows[:, :row]).view(
+        (">" if message.is_bigendian else "<") + kind
+    )
     pixels = pixels.astype(np.dtype(kind), copy=False)
-    return pixels if channels == 1 else pixels.reshape(message.height, message.width, channels)
+    return (
+        pixels if channels == 1 else pixels.reshape(message.height, message.width, channels)
+    )
 
 
 def image_to_rgb(message: Image) -> np.ndarray:
@@ -98,7 +146,9 @@ def image_to_rgb(message: Image) -> np.ndarray:
     Raises InvalidInput where the encoding is no picture (depth) or not known.
     """
     if message.encoding in LAYOUT and message.encoding not in TO_RGB:
-        raise InvalidInput(f"image encoding '{message.encoding}' is no picture; valid are {', '.join(TO_RGB)}")
+        raise InvalidInput(
+            f"image encoding '{message.encoding}' is no picture; valid are {', '.join(TO_RGB)}"
+        )
     pixels = image_to_array(message)
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
@@ -107,11 +157,18 @@ def image_to_rgb(message: Image) -> np.ndarray:
 
 
 def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
-    """(H, W, 3) uint8 RGB pixels of a JPEG or PNG image message; raises InvalidInput where it cannot be read."""
-    pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    """(H, W, 3) uint8 RGB pixels of a JPEG or PNG image message.
+
+    Raises InvalidInput where it cannot be read.
+    """
+    pixels = cv2.imdecode(
+        np.frombuffer(message.data, np.uint8),
+        cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+    )
     if pixels is None:
         raise InvalidInput(
-            f"compressed image '{message.format}' of {len(message.data)} bytes cannot be read: JPEG or PNG needed"
+            f"compressed image '{message.format}' of {len(message.data)} bytes cannot be read: "
+            "JPEG or PNG needed"
         )
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
@@ -119,13 +176,20 @@ def compressed_to_rgb(message: CompressedImage) -> np.ndarray:
 def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     """Image message of pixels (H, W) or (H, W, C) whose type fits the encoding."""
     kind, channels = LAYOUT[encoding]
-    if pixels.dtype != np.dtype(kind) or pixels.size != pixels.shape[0] * pixels.shape[1] * channels:
+    if (
+        pixels.dtype != np.dtype(kind)
+        or pixels.size != pixels.shape[0] * pixels.shape[1] * channels
+    ):
         raise ValueError(f"pixels {pixels.shape} {pixels.dtype} are not {encoding}")
     pixels = np.ascontiguousarray(pixels)
-    message = Image(header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
+    message = Image(
+        header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding
+    )
     message.is_bigendian = int(sys.byteorder == "big")
     message.step = pixels.shape[1] * channels * pixels.itemsize
-    message.data = array.array("B", pixels.tobytes())  # any other sequence is copied byte by byte in Python
+    message.data = array.array(
+        "B", pixels.tobytes()
+    )  # any other sequence is copied byte by byte in Python
     return message
 
 

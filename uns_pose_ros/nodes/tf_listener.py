@@ -1,4 +1,7 @@
-"""What /tf and /tf_static say, kept for lookups at an image's stamp; and how a camera moved between two images."""
+"""What /tf and /tf_static say, kept for lookups at an image's stamp.
+
+And how a camera moved between two images.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,21 @@ class TransformListener:
     def __init__(self, node: Node, tree: TransformTree) -> None:
         self._node = node
         moving = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-        lasting = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        lasting = QoSProfile(
+            depth=100,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
         self._subscriptions = [
-            node.create_subscription(TFMessage, "/tf", lambda message: tree.take(message, static=False), moving),
-            node.create_subscription(TFMessage, "/tf_static", lambda message: tree.take(message, static=True), lasting),
+            node.create_subscription(
+                TFMessage, "/tf", lambda message: tree.take(message, static=False), moving
+            ),
+            node.create_subscription(
+                TFMessage,
+                "/tf_static",
+                lambda message: tree.take(message, static=True),
+                lasting,
+            ),
         ]
 
     def close(self) -> None:
@@ -43,7 +57,9 @@ class CameraMotion:
         self._fixed = fixed_frame.lstrip("/")
         self._tree = TransformTree()
         self._listener = TransformListener(node, self._tree)
-        self._last: tuple[str, np.ndarray] | None = None  # the last image's frame, fixed_from_cam (4, 4)
+        self._last: tuple[str, np.ndarray] | None = (
+            None  # the last image's frame, fixed_from_cam (4, 4)
+        )
 
     def close(self) -> None:
         self._listener.close()
@@ -54,10 +70,12 @@ class CameraMotion:
         self._tree.clear()
 
     def since_last(self, frame: str, stamp: int) -> Tensor | None:
-        """cam_now_from_cam_before (4, 4) float64, m, of the image in `frame` at `stamp` (ns); None for the first one.
+        """cam_now_from_cam_before (4, 4) float64, m, of the image in `frame` at `stamp` (ns).
 
-        Waits up to the timeout for transforms of that time. Raises InvalidInput where none come; the next image is then the
-        first.
+        None for the first one.
+
+        Waits up to the timeout for transforms of that time. Raises InvalidInput where none come;
+        the next image is then the first.
         """
         last, self._last = self._last, None
         end = time.monotonic() + self._timeout

@@ -1,4 +1,7 @@
-"""A few slots and one thread: items are worked on in their order; where all slots are full, the oldest gives way."""
+"""A few slots and one thread.
+
+Items are worked on in their order; where all slots are full, the oldest gives way.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,23 @@ T = TypeVar("T")
 def apart(work: Callable[[], T]) -> T:
     """What `work` gives or raises, done in a thread that ends with it.
 
-    The threads that PyTorch computes with belong to the one that first computed, and end with it. Left behind they make OpenMP
-    count more threads than cores, and those of another one sleep whenever they wait: 1.7 times the time of an estimate.
+    The threads that PyTorch computes with belong to the one that first computed, and end with it.
+    Left behind they make OpenMP count more threads than cores, and those of another one sleep
+    whenever they wait: 1.7 times the time of an estimate.
     """
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()
 
 
 class Worker(Generic[T]):
-    """Runs `work` on items put; `put` never waits for it. With the one slot of the default the newest item is worked on."""
+    """Runs `work` on items put; `put` never waits for it.
 
-    def __init__(self, work: Callable[[T], None], on_replaced: Callable[[], None], slots: int = 1) -> None:
+    With the one slot of the default the newest item is worked on.
+    """
+
+    def __init__(
+        self, work: Callable[[T], None], on_replaced: Callable[[], None], slots: int = 1
+    ) -> None:
         """on_replaced: called for every item that gave way to a newer one before it was begun."""
         self._work, self._on_replaced = work, on_replaced
         self._changed = threading.Condition()
@@ -35,7 +44,10 @@ class Worker(Generic[T]):
         self._thread.start()
 
     def put(self, item: T) -> None:
-        """Hand over an item; where there is no room, the oldest one not begun is dropped and `on_replaced` called."""
+        """Hand over an item.
+
+        Where there is no room, the oldest one not begun is dropped and `on_replaced` called.
+        """
         with self._changed:
             replaced = len(self._waiting) >= self._slots
             if replaced:
@@ -46,7 +58,10 @@ class Worker(Generic[T]):
             self._on_replaced()
 
     def offer(self, item: T) -> bool:
-        """Hand over an item if there is room for it and the worker has not been stopped; whether it was taken."""
+        """Hand over an item if there is room for it and the worker has not been stopped.
+
+        Whether it was taken.
+        """
         with self._changed:
             if self._stopped or len(self._waiting) >= self._slots:
                 return False
@@ -55,7 +70,8 @@ class Worker(Generic[T]):
         return True
 
     def stop(self, timeout: float, finish: bool = False) -> bool:
-        """Finish the item being worked on, and with `finish` those waiting, which are dropped otherwise.
+        """Finish the item being worked on, and with `finish` those waiting, which are dropped
+        otherwise.
 
         False where it takes longer than `timeout` s.
         """

@@ -1,7 +1,10 @@
-"""What a video lacks before it can be reconstructed: camera poses and masks, found where nobody gave them.
+"""What a video lacks before it can be reconstructed.
 
-Only what this module made, marked by made.json beside it, is ever made again, and only where its inputs or settings changed.
-Given masks and poses are never touched. Each folder appears whole, by a rename.
+Camera poses and masks, found where nobody gave them.
+
+Only what this module made, marked by made.json beside it, is ever made again, and only where its
+inputs or settings changed. Given masks and poses are never touched. Each folder appears whole, by a
+rename.
 """
 
 from __future__ import annotations
@@ -30,7 +33,13 @@ from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video, read_frame
 from uns_pose_ros.networks import mobile_sam, pretrained_weights, u2net
 from uns_pose_ros.networks.u2net import Salience
-from uns_pose_ros.reconstruction import capture_quality, depth_scale, mask_voting, prompted_segmentation, structure_from_motion
+from uns_pose_ros.reconstruction import (
+    capture_quality,
+    depth_scale,
+    mask_voting,
+    prompted_segmentation,
+    structure_from_motion,
+)
 from uns_pose_ros.reconstruction import segmentation as masking
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
@@ -39,7 +48,8 @@ from uns_pose_ros.reconstruction.segmentation import Look
 from uns_pose_ros.reconstruction.structure_from_motion import Poses
 
 MADE, RECORD = "made.json", "video.json"
-_EDGE = 3  # px, by which masks shrink where they say what may be matched: features reach beyond their middle
+# px, by which masks shrink where they say what may be matched: features reach beyond their middle
+_EDGE = 3
 
 _log = logging.getLogger(__name__)
 
@@ -49,62 +59,106 @@ def is_given(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir()) and not (folder / MADE).exists()
 
 
-def ensure_poses(folder: Path, config: SfmConfig = SfmConfig(), progress: Progress | None = None) -> bool:
-    """Give a video without camera poses its sparse/. Returns whether it was made now. Raises InvalidInput where that fails.
+def ensure_poses(
+    folder: Path, config: SfmConfig = SfmConfig(), progress: Progress | None = None
+) -> bool:
+    """Give a video without camera poses its sparse/.
+
+    Returns whether it was made now. Raises InvalidInput where that fails.
 
     Where the video has depth, the poses are in metres.
     """
     sparse = folder / "sparse"
     if is_given(sparse):
         if not has_sparse(sparse):
-            raise InvalidInput(f"{sparse}: no COLMAP model in it; cameras, images and points3D as .txt or .bin are needed")
+            raise InvalidInput(
+                f"{sparse}: no COLMAP model in it; cameras, images and points3D as .txt or "
+                ".bin are needed"
+            )
         return False
     record = _record(folder)
     calibration = str((record.get("camera") or {}).get("from", "guessed"))
-    inputs = {**_hashes(folder, "images"), **_hashes(folder, "depth"), "camera": record.get("camera")}
+    inputs = {
+        **_hashes(folder, "images"),
+        **_hashes(folder, "depth"),
+        "camera": record.get("camera"),
+    }
     wanted = _provenance("sfm", config, inputs)
     if _is_made(sparse, wanted):
         return _note(folder, "poses", sparse)
-    start, video = time.perf_counter(), load_video(folder, need_masks=False, need_poses=False)
-    turntable = capture_quality.stands_still([_grey(read_image(frame.image).numpy()) for frame in video.frames])
+    start, video = (
+        time.perf_counter(),
+        load_video(folder, need_masks=False, need_poses=False),
+    )
+    turntable = capture_quality.stands_still(
+        [_grey(read_image(frame.image).numpy()) for frame in video.frames]
+    )
     with tempfile.TemporaryDirectory(prefix="uns_pose_masks_") as temporary:
         allowed = _matchable(folder, Path(temporary), progress) if turntable else None
-        found = _in_metres(folder, structure_from_motion.find_poses(video, calibration, allowed, config, progress))
+        found = _in_metres(
+            folder,
+            structure_from_motion.find_poses(video, calibration, allowed, config, progress),
+        )
     seconds = round(time.perf_counter() - start, 2)
-    report = {**found.report, "turntable": turntable, "calibration": calibration, "seconds": seconds}
+    report = {
+        **found.report,
+        "turntable": turntable,
+        "calibration": calibration,
+        "seconds": seconds,
+    }
     if found.report["registered"] < config.wanted * len(video.frames):
         _log.warning(
             "%s: %d of %d frames got a pose; walk slower, with the surroundings in the picture",
-            folder, found.report["registered"], len(video.frames),
-        )  # fmt: skip
-    _replace(sparse, wanted, report, lambda new: write_sparse(new, {1: found.camera}, found.images, found.points))
+            folder,
+            found.report["registered"],
+            len(video.frames),
+        )
+    _replace(
+        sparse,
+        wanted,
+        report,
+        lambda new: write_sparse(new, {1: found.camera}, found.images, found.points),
+    )
     _note(folder, "poses", sparse)
     return True
 
 
 def _in_metres(folder: Path, found: Poses) -> Poses:
-    """Poses and points in metres, by the depth of those pictures that have one; as they are where it says too little."""
+    """Poses and points in metres, by the depth of those pictures that have one.
+
+    As they are where it says too little.
+    """
     paths = {image.name: depth_images.path_of(folder, image.name) for image in found.images}
     there = {name: path for name, path in paths.items() if path.exists()}
     if not there:
         return found
     size = (found.camera.width, found.camera.height)
     metres = depth_scale.metres_per_unit(
-        (found.seen[name], depth_images.read_depth(path, size)) for name, path in there.items()
+        (found.seen[name], depth_images.read_depth(path, size))
+        for name, path in there.items()
     )
     report = {**found.report, "metres": artifacts.plain(metres)}
     if metres.unit_m is None:
         _log.warning(
-            "%s: depth gives no scale: of %d observations of points where it was measured %d agree; the video has no metres",
-            folder, metres.observations, metres.agreeing,
-        )  # fmt: skip
+            "%s: depth gives no scale: of %d observations of points where it was measured %d "
+            "agree; the video has no metres",
+            folder,
+            metres.observations,
+            metres.agreeing,
+        )
         return replace(found, report=report)
     images = []
     for image in found.images:
         pose = image.cam_from_obj.clone()
         pose[:3, 3] *= metres.unit_m
         images.append(replace(image, cam_from_obj=pose))
-    return replace(found, images=tuple(images), points=found.points * metres.unit_m, seen={}, report=report)
+    return replace(
+        found,
+        images=tuple(images),
+        points=found.points * metres.unit_m,
+        seen={},
+        report=report,
+    )
 
 
 def ensure_masks(
@@ -114,9 +168,12 @@ def ensure_masks(
     progress: Progress | None = None,
     load_segmenter: Callable[[], Segmenter] = mobile_sam.load_sam,
 ) -> bool:
-    """Give a video without masks its masks/, fused where it has poses. Returns whether they were made now.
+    """Give a video without masks its masks/, fused where it has poses.
 
-    load, load_segmenter: give the networks, called only where they are needed: the latter where the video has prompts.json.
+    Returns whether they were made now.
+
+    load, load_segmenter: give the networks, called only where they are needed: the latter where the
+    video has prompts.json.
     """
     target = folder / "masks"
     if is_given(target):
@@ -124,24 +181,37 @@ def ensure_masks(
     inputs = {**_hashes(folder, "images"), **_hashes(folder, "sparse")}
     prompts = prompted_segmentation.read_prompts(folder)
     network = "u2netp" if prompts is None else mobile_sam.NAME
-    wanted = {**_provenance("mask", config, inputs), "network": artifacts.file_hash(pretrained_weights.find(network))}
+    wanted = {
+        **_provenance("mask", config, inputs),
+        "network": artifacts.file_hash(pretrained_weights.find(network)),
+    }
     if prompts is not None:
         wanted["prompts"] = artifacts.plain(prompts)
     if _is_made(target, wanted):
         return _note(folder, "masks", target)
     video = load_video(folder, need_masks=False, need_poses=has_sparse(folder / "sparse"))
     start = time.perf_counter()
-    how: Salience | Look = load() if prompts is None else Prompted(prompts, load_segmenter(), config)
+    how: Salience | Look = (
+        load() if prompts is None else Prompted(prompts, load_segmenter(), config)
+    )
     found = masking.find_masks(video, how, config, progress)
-    report = {**masking.summary(found, config), "seconds": round(time.perf_counter() - start, 2)}
+    report = {
+        **masking.summary(found, config),
+        "seconds": round(time.perf_counter() - start, 2),
+    }
     if not found.agreement:
-        _log.warning("%s: without camera poses the masks of single pictures stay as they are", folder)
+        _log.warning(
+            "%s: without camera poses the masks of single pictures stay as they are", folder
+        )
 
     def write(new: Path) -> None:
         for frame in video.frames:
             path = new / f"{frame.name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = masking.as_stored(found.masks[frame.name], frame.camera).astype(np.uint8) * 255
+            pixels = (
+                masking.as_stored(found.masks[frame.name], frame.camera).astype(np.uint8)
+                * 255
+            )
             path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
     _replace(target, wanted, report, write)
@@ -157,7 +227,8 @@ def prepare(
 ) -> dict[str, list[str]]:
     """Poses, then masks, of every video that lacks them; what was made now, by video.
 
-    A video that fails does not keep the others from being prepared; InvalidInput names it afterwards.
+    A video that fails does not keep the others from being prepared; InvalidInput names it
+    afterwards.
     """
     load = cache(u2net.load_salience)  # once, and only where it is needed
     made, failures = dict[str, list[str]](), list[str]()
@@ -177,19 +248,29 @@ def prepare(
 
 
 def check_masks(video: Video, config: MaskConfig = MaskConfig()) -> list[str]:
-    """Names of the frames whose masks, given or found, do not fit the hull of all; one warning names them."""
+    """Names of the frames whose masks, given or found, do not fit the hull of all.
+
+    One warning names them.
+    """
     agreement = mask_agreement(video)
     bad = [name for name, value in agreement.items() if value < config.bad]
     if bad:
         _log.warning(
             "%s: %d of %d masks do not fit the others (overlap with their hull down to %.2f): %s",
-            video.folder, len(bad), len(agreement), min(agreement.values()), shorten(bad),
-        )  # fmt: skip
+            video.folder,
+            len(bad),
+            len(agreement),
+            min(agreement.values()),
+            shorten(bad),
+        )
     return bad
 
 
 def mask_agreement(video: Video) -> dict[str, float]:
-    """Overlap of each mask, given or found, with the silhouette of the hull of all; empty where there is no hull."""
+    """Overlap of each mask, given or found, with the silhouette of the hull of all.
+
+    Empty where there is no hull.
+    """
     masks, matrices, poses = dict[str, np.ndarray](), [], []
     for frame in video.frames:
         if frame.mask is None or frame.cam_from_obj is None:
@@ -199,19 +280,35 @@ def mask_agreement(video: Video) -> dict[str, float]:
             masks[frame.name] = mask.numpy()
             matrices.append(camera.matrix)
             poses.append(frame.cam_from_obj)
-    return mask_voting.hull_agreement(masks, torch.stack(matrices), torch.stack(poses)) if len(masks) >= 3 else {}
+    return (
+        mask_voting.hull_agreement(masks, torch.stack(matrices), torch.stack(poses))
+        if len(masks) >= 3
+        else {}
+    )
 
 
 def _matchable(folder: Path, temporary: Path, progress: Progress | None) -> Path:
-    """Masks of what turns on a turntable, a little smaller than the object: the given ones, else those of single pictures."""
+    """Masks of what turns on a turntable, a little smaller than the object.
+
+    The given ones, else those of single pictures.
+    """
     video = load_video(folder, need_masks=is_given(folder / "masks"), need_poses=False)
     given = [frame.mask for frame in video.frames if frame.mask is not None]
     if is_given(folder / "masks") and len(given) == len(video.frames):
-        found = {f.name: cv2.imread(str(f.mask), cv2.IMREAD_GRAYSCALE) for f in video.frames}
-        pixels = {name: np.asarray(mask) > np.asarray(mask).max() / 2 for name, mask in found.items()}
+        found = {
+            f.name: cv2.imread(str(f.mask), cv2.IMREAD_GRAYSCALE) for f in video.frames
+        }
+        pixels = {
+            name: np.asarray(mask) > np.asarray(mask).max() / 2
+            for name, mask in found.items()
+        }
     else:
         prompts = prompted_segmentation.read_prompts(folder)
-        how: Salience | Look = u2net.load_salience() if prompts is None else Prompted(prompts, mobile_sam.load_sam())
+        how: Salience | Look = (
+            u2net.load_salience()
+            if prompts is None
+            else Prompted(prompts, mobile_sam.load_sam())
+        )
         pixels = masking.find_masks(video, how, progress=progress).masks
     kernel = np.ones((2 * _EDGE + 1, 2 * _EDGE + 1), np.uint8)
     for name, mask in pixels.items():
@@ -221,14 +318,25 @@ def _matchable(folder: Path, temporary: Path, progress: Progress | None) -> Path
     return temporary
 
 
-def _replace(target: Path, provenance: Mapping[str, Any], report: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-    """Fill a folder beside `target`, made.json last, and rename it there; an older one of ours makes way."""
+def _replace(
+    target: Path,
+    provenance: Mapping[str, Any],
+    report: Mapping[str, Any],
+    write: Callable[[Path], None],
+) -> None:
+    """Fill a folder beside `target`, made.json last, and rename it there.
+
+    An older one of ours makes way.
+    """
     new = target.with_name(f".{target.name}.making")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
         write(new)
-        artifacts.write_json(new / MADE, {"provenance": artifacts.plain(provenance), "report": artifacts.plain(report)})
+        artifacts.write_json(
+            new / MADE,
+            {"provenance": artifacts.plain(provenance), "report": artifacts.plain(report)},
+        )
         if (target / MADE).exists():
             shutil.rmtree(target)
         os.rename(new, target)
@@ -237,17 +345,24 @@ def _replace(target: Path, provenance: Mapping[str, Any], report: Mapping[str, A
 
 
 def _is_made(target: Path, wanted: Mapping[str, Any]) -> bool:
-    return (target / MADE).exists() and artifacts.provenance_of(target / MADE) == artifacts.plain(wanted)
+    return (target / MADE).exists() and artifacts.provenance_of(
+        target / MADE
+    ) == artifacts.plain(wanted)
 
 
 def _note(folder: Path, key: str, target: Path) -> bool:
-    """Copy the report of what was made into video.json. Returns False, for callers that made nothing now."""
+    """Copy the report of what was made into video.json.
+
+    Returns False, for callers that made nothing now.
+    """
     report = artifacts.read_json(target / MADE)["report"]
     record = _record(folder)
     before = record.get(key)
     if before != report:
         metric = bool(record.get("metric", False))
-        if key == "poses" and ("metres" in report or "metres" in (before or {})):  # depth says so, nobody else
+        if key == "poses" and (
+            "metres" in report or "metres" in (before or {})
+        ):  # depth says so, nobody else
             metric = (report.get("metres") or {}).get("unit_m") is not None
         artifacts.write_json(folder / RECORD, {**record, "metric": metric, key: report})
     return False
@@ -262,12 +377,21 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _hashes(folder: Path, part: str) -> dict[str, str]:
-    files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and path.name != MADE)  # which tells times
-    return {path.relative_to(folder).as_posix(): artifacts.file_hash(path) for path in files}
+    files = sorted(
+        path for path in (folder / part).rglob("*") if path.is_file() and path.name != MADE
+    )  # which tells times
+    return {
+        path.relative_to(folder).as_posix(): artifacts.file_hash(path) for path in files
+    }
 
 
 def _provenance(stage: str, config: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {"stage": stage, "version": uns_pose_ros.__version__, "config": artifacts.plain(config), "inputs": dict(inputs)}
+    return {
+        "stage": stage,
+        "version": uns_pose_ros.__version__,
+        "config": artifacts.plain(config),
+        "inputs": dict(inputs),
+    }
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """The stages on a category folder: what each reads and makes, and when it has nothing to do.
 
-A stage leaves its provenance in what it makes: config, hashes of every file it read, version and seed. It is skipped only where
-all of them are what they would be now. Artefacts appear whole or not at all, so a killed stage is run again; `reconstruct` goes
-on with the first video that it did not finish.
+A stage leaves its provenance in what it makes: config, hashes of every file it read, version and
+seed. It is skipped only where all of them are what they would be now. Artefacts appear whole or not
+at all, so a killed stage is run again; `reconstruct` goes on with the first video that it did not
+finish.
 """
 
 from __future__ import annotations
@@ -46,8 +47,18 @@ from uns_pose_ros.visualization.alignment_figure import alignment_picture, skin_
 from uns_pose_ros.visualization.training_figure import training_picture
 
 _LOG = logging.getLogger(__name__)
-ALIGNMENT, PICTURE, MODEL, TRAINING = "alignment.json", "alignment.png", "model", "training.png"
-_SOURCES = ("images", "masks", "sparse", "video.json")  # of a video: what people or other programs put there
+ALIGNMENT, PICTURE, MODEL, TRAINING = (
+    "alignment.json",
+    "alignment.png",
+    "model",
+    "training.png",
+)
+_SOURCES = (
+    "images",
+    "masks",
+    "sparse",
+    "video.json",
+)  # of a video: what people or other programs put there
 _PICTURES, _MOST = (".jpg", ".jpeg", ".png"), 300  # of backgrounds
 _BACKBONE = "dinov2_vits14"
 
@@ -61,25 +72,41 @@ def reconstruct(
     sfm: SfmConfig = SfmConfig(),
     masks: MaskConfig = MaskConfig(),
 ) -> dict[str, bool]:
-    """Give every video of a category (those that `patterns` name) its mesh.ply and features.safetensors.
+    """Give every video of a category (those that `patterns` name) its mesh.ply and
+    features.safetensors.
 
-    Camera poses and masks that a video lacks are found first. Returns for each video whether its mesh was made now (False: it
-    was there already). All videos are checked before the first mesh is made. Raises InvalidInput naming the first that
-    cannot be used.
+    Camera poses and masks that a video lacks are found first. Returns for each video whether its
+    mesh was made now (False: it was there already). All videos are checked before the first mesh is
+    made. Raises InvalidInput naming the first that cannot be used.
     """
     folders = list_videos(category, patterns)
     preparation.prepare(folders, sfm, masks, progress)
     backbone_hash = artifacts.file_hash(pretrained_weights.find(_BACKBONE))
-    wanted = {folder: _provenance("reconstruct", config, video_inputs(folder), None, backbone_hash) for folder in folders}
-    missing = [folder for folder in folders if not is_made(folder / artifacts.FEATURES, wanted[folder])]
+    wanted = {
+        folder: _provenance(
+            "reconstruct", config, video_inputs(folder), None, backbone_hash
+        )
+        for folder in folders
+    }
+    missing = [
+        folder
+        for folder in folders
+        if not is_made(folder / artifacts.FEATURES, wanted[folder])
+    ]
     videos = {folder: load_video(folder) for folder in missing}
     if videos:
         backbone = _load_backbone(device)
     for folder, video in videos.items():
         preparation.check_masks(video, masks)
         start = time.perf_counter()
-        mesh = feature_mesh.reconstruct(video, backbone, config, _prefixed(progress, "reconstruct "))
-        artifacts.save_feature_mesh(mesh, folder, {**wanted[folder], "seconds": round(time.perf_counter() - start, 2)})
+        mesh = feature_mesh.reconstruct(
+            video, backbone, config, _prefixed(progress, "reconstruct ")
+        )
+        artifacts.save_feature_mesh(
+            mesh,
+            folder,
+            {**wanted[folder], "seconds": round(time.perf_counter() - start, 2)},
+        )
     return {folder.name: folder in videos for folder in folders}
 
 
@@ -92,23 +119,36 @@ def align(
     progress: Progress | None = None,
     cluster: Cluster | None = None,
 ) -> tuple[Alignment, bool]:
-    """Bring the videos to one canonical frame: alignment.json. Second: whether it was made now, or was there already.
+    """Bring the videos to one canonical frame: alignment.json.
+
+    Second: whether it was made now, or was there already.
 
     cluster: where the pairs are aligned; None: here, on `device`.
     """
     folders = list_videos(category, patterns)
     if len(folders) < 2:
-        raise InvalidInput(f"{category}: one video ({folders[0].name}), at least 2 are needed to align a category")
+        raise InvalidInput(
+            f"{category}: one video ({folders[0].name}), at least 2 are needed to align a category"
+        )
     path = category / ALIGNMENT
-    wanted = _provenance("align", config, {folder.name: _mesh_hash(folder) for folder in folders}, seed)
+    wanted = _provenance(
+        "align", config, {folder.name: _mesh_hash(folder) for folder in folders}, seed
+    )
     if is_made(path, wanted):
         return artifacts.load_alignment(path), False
     meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
     start = time.perf_counter()
-    alignment = category_alignment.align(meshes, config, seed, _prefixed(progress, "align: "), device, cluster)
+    alignment = category_alignment.align(
+        meshes, config, seed, _prefixed(progress, "align: "), device, cluster
+    )
     if axes_of(category) is not None:
-        _LOG.warning("%s: aligned anew, so its axes have no names any more; give --up and --front again", path)
-    artifacts.save_alignment(alignment, path, {**wanted, "seconds": round(time.perf_counter() - start, 2)})
+        _LOG.warning(
+            "%s: aligned anew, so its axes have no names any more; give --up and --front again",
+            path,
+        )
+    artifacts.save_alignment(
+        alignment, path, {**wanted, "seconds": round(time.perf_counter() - start, 2)}
+    )
     return alignment, True
 
 
@@ -119,58 +159,108 @@ def add_to_alignment(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Alignment, bool]:
-    """Place videos that alignment.json lacks by a few pairs each; what it holds stays. Second: whether there were any."""
+    """Place videos that alignment.json lacks by a few pairs each; what it holds stays.
+
+    Second: whether there were any.
+    """
     path = category / ALIGNMENT
-    alignment, provenance = artifacts.load_alignment(path), artifacts.provenance_of(path) or {}
-    new = [folder for folder in list_videos(category, patterns) if folder.name not in alignment.videos]
+    alignment, provenance = (
+        artifacts.load_alignment(path),
+        artifacts.provenance_of(path) or {},
+    )
+    new = [
+        folder
+        for folder in list_videos(category, patterns)
+        if folder.name not in alignment.videos
+    ]
     if not new:
         return alignment, False
-    hashes = _aligned_meshes(category, [category / name for name in alignment.videos], alignment)
+    hashes = _aligned_meshes(
+        category, [category / name for name in alignment.videos], alignment
+    )
     inputs = {**hashes, **{folder.name: _mesh_hash(folder) for folder in new}}
     meshes = {name: artifacts.load_feature_mesh(category / name) for name in inputs}
-    alignment = incremental_alignment.extend(alignment, meshes, config, seed, _prefixed(progress, "align: "))
+    alignment = incremental_alignment.extend(
+        alignment, meshes, config, seed, _prefixed(progress, "align: ")
+    )
     artifacts.save_alignment(alignment, path, {**provenance, "inputs": inputs})
     return alignment, True
 
 
 def name_axes(category: Path, names: AxisNames) -> tuple[Alignment, bool]:
-    """Re-express alignment.json in the frame that is named; what is not said stays. Second: whether that changed anything.
+    """Re-express alignment.json in the frame that is named; what is not said stays.
 
-    Names are of the frame as it was computed, so the same names give the same frame however often they are said. The file's
-    provenance stays: it is not aligned again, but it has changed, and a model trained before is not current any more.
+    Second: whether that changed anything.
+
+    Names are of the frame as it was computed, so the same names give the same frame however often
+    they are said. The file's provenance stays: it is not aligned again, but it has changed, and a
+    model trained before is not current any more.
     """
     path = category / ALIGNMENT
-    alignment, provenance = artifacts.load_alignment(path), artifacts.provenance_of(path) or {}
-    before = provenance.get("axes", {"up": None, "front": None, "named_from_computed": torch.eye(3).tolist()})
+    alignment, provenance = (
+        artifacts.load_alignment(path),
+        artifacts.provenance_of(path) or {},
+    )
+    before = provenance.get(
+        "axes", {"up": None, "front": None, "named_from_computed": torch.eye(3).tolist()}
+    )
     names = AxisNames(names.up or before["up"], names.front or before["front"])
     if names == AxisNames(before["up"], before["front"]):
         return alignment, False
-    computed = reorient(alignment, torch.tensor(before["named_from_computed"], dtype=torch.float64).T)
-    folders = [category / name for name, kept in zip(alignment.videos, alignment.kept, strict=True) if kept]
-    meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders} if names.up == AUTO else {}
+    computed = reorient(
+        alignment, torch.tensor(before["named_from_computed"], dtype=torch.float64).T
+    )
+    folders = [
+        category / name
+        for name, kept in zip(alignment.videos, alignment.kept, strict=True)
+        if kept
+    ]
+    meshes = (
+        {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
+        if names.up == AUTO
+        else {}
+    )
     named_from_computed = names.rotation(meshes, computed)
-    axes = {"up": names.up, "front": names.front, "named_from_computed": named_from_computed.tolist()}
+    axes = {
+        "up": names.up,
+        "front": names.front,
+        "named_from_computed": named_from_computed.tolist(),
+    }
     named = reorient(computed, named_from_computed)
     artifacts.save_alignment(named, path, {**provenance, "axes": axes})
     return named, True
 
 
 def axes_of(category: Path) -> dict[str, str] | None:
-    """The axes of the computed frame that are nearest to those of alignment.json ("x": "-y", …); None: nobody named any."""
+    """The axes of the computed frame that are nearest to those of alignment.json ("x".
+
+    "-y", …); None: nobody named any.
+    """
     axes = (artifacts.provenance_of(category / ALIGNMENT) or {}).get("axes")
     if axes is None:
         return None
-    return {axis: nearest_axis(torch.tensor(row)) for axis, row in zip("xyz", axes["named_from_computed"], strict=True)}
+    return {
+        axis: nearest_axis(torch.tensor(row))
+        for axis, row in zip("xyz", axes["named_from_computed"], strict=True)
+    }
 
 
 def draw_alignment(category: Path) -> Path:
-    """Make alignment.png, all aligned meshes in the canonical frame, unless it is newer than alignment.json; its path."""
+    """Make alignment.png, all aligned meshes in the canonical frame, unless it is newer than
+    alignment.json; its path.
+    """
     path, picture = category / ALIGNMENT, category / PICTURE
     if picture.exists() and picture.stat().st_mtime_ns > path.stat().st_mtime_ns:
         return picture
     alignment, axes = artifacts.load_alignment(path), axes_of(category)
-    skins = [skin_of(artifacts.load_feature_mesh(category / name)) for name in alignment.videos]
-    note = "axes as computed" + ("" if axes is None else ": " + ", ".join(f"{new} was {old}" for new, old in axes.items()))
+    skins = [
+        skin_of(artifacts.load_feature_mesh(category / name)) for name in alignment.videos
+    ]
+    note = "axes as computed" + (
+        ""
+        if axes is None
+        else ": " + ", ".join(f"{new} was {old}" for new, old in axes.items())
+    )
     pixels = alignment_picture(alignment, skins, note)
     with artifacts.atomic_write(picture) as temporary:
         temporary.write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
@@ -186,20 +276,34 @@ def train(
     progress: Progress | None = None,
     backgrounds: Path | None = None,
 ) -> tuple[CategoryModel, bool]:
-    """Train on the aligned videos: model/. Second: whether it was made now, or was there already.
+    """Train on the aligned videos: model/.
 
-    backgrounds: folder of pictures without the object, searched with its subfolders. After a kill it goes on where it was. The
-    processes that torchrun starts train together. CATEGORY/training.png shows how it goes.
+    Second: whether it was made now, or was there already.
+
+    backgrounds: folder of pictures without the object, searched with its subfolders. After a kill
+    it goes on where it was. The processes that torchrun starts train together.
+    CATEGORY/training.png shows how it goes.
     """
     folders = list_videos(category, patterns)
     alignment = artifacts.load_alignment(category / ALIGNMENT)
-    if patterns is None:  # a video added since is not an error: it is not part of the alignment
+    if (
+        patterns is None
+    ):  # a video added since is not an error: it is not part of the alignment
         folders = [folder for folder in folders if folder.name in alignment.videos]
-    inputs = {ALIGNMENT: artifacts.file_hash(category / ALIGNMENT), **_aligned_meshes(category, folders, alignment)}
+    inputs = {
+        ALIGNMENT: artifacts.file_hash(category / ALIGNMENT),
+        **_aligned_meshes(category, folders, alignment),
+    }
     empty = [] if backgrounds is None else _pictures(backgrounds)
     inputs |= {str(path): artifacts.file_hash(path) for path in empty}
     path = category / MODEL
-    wanted = _provenance("train", config, inputs, seed, artifacts.file_hash(pretrained_weights.find(_BACKBONE)))
+    wanted = _provenance(
+        "train",
+        config,
+        inputs,
+        seed,
+        artifacts.file_hash(pretrained_weights.find(_BACKBONE)),
+    )
     if is_made(path / artifacts.MODEL, wanted):
         return artifacts.load_model(path), False
     videos = {folder.name: load_video(folder) for folder in folders}
@@ -207,14 +311,29 @@ def train(
     together, device = Together.join(device)
     backbone = _load_backbone(device)
     pictures = [_small(path) for path in empty]
-    told, start = _prefixed(progress if together.rank == 0 else None, "train: "), time.perf_counter()
-    unfinished = Unfinished(category / f".{MODEL}-{together.rank}", {**wanted, "world": together.world})
+    told, start = (
+        _prefixed(progress if together.rank == 0 else None, "train: "),
+        time.perf_counter(),
+    )
+    unfinished = Unfinished(
+        category / f".{MODEL}-{together.rank}", {**wanted, "world": together.world}
+    )
     done = False
     try:
         model = category_training.train(
-            category.resolve().name, videos, meshes, alignment, backbone, config, seed, told, pictures, unfinished, together,
+            category.resolve().name,
+            videos,
+            meshes,
+            alignment,
+            backbone,
+            config,
+            seed,
+            told,
+            pictures,
+            unfinished,
+            together,
             partial(draw_training, category) if together.rank == 0 else None,
-        )  # fmt: skip
+        )
         spent = {"seconds": round(time.perf_counter() - start, 2)}
         model = replace(model, provenance={**model.provenance, **wanted, **spent})
         if together.rank == 0:
@@ -234,10 +353,19 @@ def draw_training(category: Path, curve: Mapping[str, Sequence[float]]) -> Path:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, masks aside, at most _MOST of them, evenly chosen; InvalidInput where there are none."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _PICTURES and path.parent.name != "masks"]
+    """The pictures in a folder, masks aside, at most _MOST of them, evenly chosen.
+
+    InvalidInput where there are none.
+    """
+    paths = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in _PICTURES and path.parent.name != "masks"
+    ]
     if not paths:
-        raise InvalidInput(f"{folder}: no picture ({', '.join(_PICTURES)}) in it or its subfolders")
+        raise InvalidInput(
+            f"{folder}: no picture ({', '.join(_PICTURES)}) in it or its subfolders"
+        )
     return paths[:: -(-len(paths) // _MOST)]
 
 
@@ -245,54 +373,94 @@ def _small(path: Path) -> NDArray[np.uint8]:
     """A picture (H, W, 3) RGB with a longer side of 512 px at most."""
     image = read_image(path).numpy()
     factor = min(1.0, 512 / max(image.shape[:2]))
-    return np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(
+        cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA),
+        np.uint8,
+    )
 
 
 def video_inputs(folder: Path) -> dict[str, str]:
     """SHA-256 of every file that a video consists of, by its path in the folder."""
     files: list[Path] = []
     for source in (folder / name for name in _SOURCES):
-        files += [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): artifacts.file_hash(path) for path in sorted(files)}
+        files += (
+            [source]
+            if source.is_file()
+            else [path for path in source.rglob("*") if path.is_file()]
+        )
+    return {
+        path.relative_to(folder).as_posix(): artifacts.file_hash(path)
+        for path in sorted(files)
+    }
 
 
 def is_made(path: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether a whole artefact is there whose provenance has everything that is `wanted`."""
     found = artifacts.provenance_of(path)
-    return found is not None and all(name in found and found[name] == value for name, value in wanted.items())
+    return found is not None and all(
+        name in found and found[name] == value for name, value in wanted.items()
+    )
 
 
-def _provenance(stage: str, config: Any, inputs: Any, seed: int | None, backbone: str | None = None) -> dict[str, Any]:
+def _provenance(
+    stage: str, config: Any, inputs: Any, seed: int | None, backbone: str | None = None
+) -> dict[str, Any]:
     """What a stage's artefact carries, as JSON types."""
     version, settings = uns_pose_ros.__version__, artifacts.plain(config)
-    record = {"stage": stage, "version": version, "seed": seed, "config": settings, "inputs": inputs}
+    record = {
+        "stage": stage,
+        "version": version,
+        "seed": seed,
+        "config": settings,
+        "inputs": inputs,
+    }
     return record if backbone is None else {**record, "backbone": backbone}
 
 
 def _mesh_hash(folder: Path) -> str:
-    """SHA-256 of a video's features; InvalidInput where they are missing or no longer belong to the video's files."""
+    """SHA-256 of a video's features.
+
+    InvalidInput where they are missing or no longer belong to the video's files.
+    """
     path = folder / artifacts.FEATURES
     again = f"`uns-pose reconstruct {folder.parent}` makes it"
     if not path.exists():
         raise InvalidInput(f"{path}: not there; {again}")
     found = artifacts.provenance_of(path)
     if found is None:
-        raise InvalidInput(f"{path}: broken, or not made for the {artifacts.MESH} beside it; {again} again")
+        raise InvalidInput(
+            f"{path}: broken, or not made for the {artifacts.MESH} beside it; {again} again"
+        )
     if found.get("inputs") != video_inputs(folder):
-        raise InvalidInput(f"{folder}: images, masks or poses have changed since {path.name} was made; {again} again")
+        raise InvalidInput(
+            f"{folder}: images, masks or poses have changed since {path.name} was made; "
+            f"{again} again"
+        )
     return artifacts.file_hash(path)
 
 
-def _aligned_meshes(category: Path, folders: Sequence[Path], alignment: Alignment) -> dict[str, str]:
-    """SHA-256 of each video's features; InvalidInput unless all are part of the alignment, with the meshes it was made from."""
+def _aligned_meshes(
+    category: Path, folders: Sequence[Path], alignment: Alignment
+) -> dict[str, str]:
+    """SHA-256 of each video's features.
+
+    InvalidInput unless all are part of the alignment, with the meshes it was made from.
+    """
     path = category / ALIGNMENT
     again = f"`uns-pose align {category}` aligns them"
-    if unknown := [folder.name for folder in folders if folder.name not in alignment.videos]:
-        raise InvalidInput(f"{path}: {shorten(unknown)} not aligned, only {shorten(alignment.videos)}; {again}")
+    if unknown := [
+        folder.name for folder in folders if folder.name not in alignment.videos
+    ]:
+        raise InvalidInput(
+            f"{path}: {shorten(unknown)} not aligned, only {shorten(alignment.videos)}; {again}"
+        )
     hashes = {folder.name: _mesh_hash(folder) for folder in folders}
     aligned = (artifacts.provenance_of(path) or {}).get("inputs", {})
     if changed := [name for name in hashes if aligned.get(name) != hashes[name]]:
-        raise InvalidInput(f"{path}: the meshes of {shorten(changed)} have changed since they were aligned; {again} again")
+        raise InvalidInput(
+            f"{path}: the meshes of {shorten(changed)} have changed since they were aligned; "
+            f"{again} again"
+        )
     return hashes
 
 
@@ -313,4 +481,8 @@ def seconds_of(category: Path, model: CategoryModel | None) -> dict[str, float]:
         "align": (artifacts.provenance_of(category / ALIGNMENT) or {}).get("seconds"),
         "train": None if model is None else model.provenance.get("seconds"),
     }
-    return {stage: float(value) for stage, value in noted.items() if isinstance(value, int | float)}
+    return {
+        stage: float(value)
+        for stage, value in noted.items()
+        if isinstance(value, int | float)
+    }

@@ -1,4 +1,7 @@
-"""How a video was filmed, as its pictures and its camera poses tell it: turntables, too little pattern, gaps, wrong poses."""
+"""How a video was filmed, as its pictures and its camera poses tell it.
+
+Turntables, too little pattern, gaps, wrong poses.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,11 @@ _STILL = 0.004  # of the longer side: what moves less between two pictures stand
 
 
 def stands_still(pictures: Sequence[np.ndarray]) -> bool:
-    """Whether the background of grey pictures (H, W) uint8 stays where it is while the video goes on: a turntable.
+    """Whether the background of grey pictures (H, W) uint8 stays where it is while the video goes
+    on: a turntable.
 
-    Pictures a quarter of the video apart share nothing but what did not move: half of their matches lie where they were.
+    Pictures a quarter of the video apart share nothing but what did not move: half of their matches
+    lie where they were.
     """
     detector, matcher = cv2.SIFT.create(nfeatures=800), cv2.BFMatcher(crossCheck=True)
     step = max(1, len(pictures) // 4)
@@ -38,7 +43,9 @@ def stands_still(pictures: Sequence[np.ndarray]) -> bool:
             continue
         matches = sorted(matcher.match(a, b), key=lambda match: match.distance)
         matches = matches[: max(20, len(matches) // 4)]
-        way = [np.subtract(points_a[m.queryIdx].pt, points_b[m.trainIdx].pt) for m in matches]
+        way = [
+            np.subtract(points_a[m.queryIdx].pt, points_b[m.trainIdx].pt) for m in matches
+        ]
         limit = max(1.5, _STILL * min(640, max(pictures[k].shape)))
         still = int((np.linalg.norm(way, axis=1) < limit).sum()) if way else 0
         votes.append(still >= 15 and still > 0.5 * len(matches))
@@ -46,13 +53,20 @@ def stands_still(pictures: Sequence[np.ndarray]) -> bool:
 
 
 def features_in(pictures: Sequence[np.ndarray]) -> float:
-    """Median number of features in grey pictures (H, W) uint8, about as many as `find_poses` will find there."""
-    detector = cv2.SIFT.create(contrastThreshold=3 * CONTRAST)  # OpenCV divides by the layers of an octave
+    """Median number of features in grey pictures (H, W) uint8, about as many as `find_poses` will
+    find there.
+    """
+    detector = cv2.SIFT.create(
+        contrastThreshold=3 * CONTRAST
+    )  # OpenCV divides by the layers of an octave
     return float(np.median([len(detector.detect(picture, None)) for picture in pictures]))
 
 
 def coverage(poses: Sequence[Tensor]) -> dict[str, float] | None:
-    """How far the cameras (4, 4) go around what they look at: degrees, and the largest gap; None where they look nowhere."""
+    """How far the cameras (4, 4) go around what they look at.
+
+    Degrees, and the largest gap; None where they look nowhere.
+    """
     centre = Orbit(pose.numpy() for pose in poses).centre
     if centre is None:
         return None
@@ -67,35 +81,53 @@ def coverage(poses: Sequence[Tensor]) -> dict[str, float] | None:
     return {"covered_deg": round(360 - gap, 1), "largest_gap_deg": round(gap, 1)}
 
 
-def agreeing(one: Mapping[str, Tensor], other: Mapping[str, Tensor], limit: float) -> list[str]:
-    """Names of the pictures that two sets of poses, cam_from_obj (4, 4) by name and each in its own frame, turn alike.
+def agreeing(
+    one: Mapping[str, Tensor], other: Mapping[str, Tensor], limit: float
+) -> list[str]:
+    """Names of the pictures that two sets of poses, cam_from_obj (4, 4) by name and each in its
+    own frame, turn alike.
 
-    The frames differ by one rotation, and each picture that both know proposes it; the proposal that most of them share within
-    `limit` degrees holds. Pictures that matches of the wrong wall have put elsewhere are not among them.
+    The frames differ by one rotation, and each picture that both know proposes it; the proposal
+    that most of them share within `limit` degrees holds. Pictures that matches of the wrong wall
+    have put elsewhere are not among them.
     """
     names = sorted(one.keys() & other.keys())
     if not names:
         return []
     turns = torch.stack([one[name][:3, :3].T @ other[name][:3, :3] for name in names])
     alike = angle_between(turns[:, None], turns[None]) < limit
-    return [name for name, good in zip(names, alike[alike.sum(1).argmax()].tolist(), strict=True) if good]
+    return [
+        name
+        for name, good in zip(names, alike[alike.sum(1).argmax()].tolist(), strict=True)
+        if good
+    ]
 
 
 def advice(frames: int, facts: Mapping[str, Any]) -> str:
-    """Why too few frames of so many are connected, and what to film differently; facts: those of `sfm.find_poses`."""
+    """Why too few frames of so many are connected, and what to film differently; facts.
+
+    Those of `sfm.find_poses`.
+    """
     if facts["features"] < FEW_FEATURES:
         return (
-            f"a picture has {facts['features']:.0f} features, {FEW_FEATURES} are needed: put the object on something with a "
-            "pattern (newspaper, a rug), in more light, and hold the camera still enough for sharp pictures"
+            f"a picture has {facts['features']:.0f} features, {FEW_FEATURES} are needed: put "
+            "the object on something with a "
+            "pattern (newspaper, a rug), in more light, and hold the camera still enough for "
+            "sharp pictures"
         )
     if facts["pairs"] < frames:
         return (
-            f"{facts['pairs']} pairs of pictures show the same things: walk slower, keep the object in the picture, or import "
+            f"{facts['pairs']} pairs of pictures show the same things: walk slower, keep the "
+            "object in the picture, or import "
             "more frames (--frames)"
         )
     if not facts["models"]:
-        return "the pictures fit, but the camera hardly moved: walk around the object instead of turning on the spot"
+        return (
+            "the pictures fit, but the camera hardly moved: walk around the object instead "
+            "of turning on the spot"
+        )
     return (
-        f"they fall into {facts['models']} pieces that do not connect: film in one go without jumps, slower, with the "
+        f"they fall into {facts['models']} pieces that do not connect: film in one go without "
+        "jumps, slower, with the "
         "surroundings of the object in the picture"
     )

@@ -16,7 +16,9 @@ class Attempt:
     inliers: int  # that register a frame
     ratio: float  # of inliers among its matches
     start: int  # inliers of the first pair
-    globally: bool  # all poses at once too, from the rotations between pairs (GLOMAP): two models, doubtful pictures
+    # all poses at once too, from the rotations between pairs (GLOMAP): two models, doubtful
+    # pictures
+    globally: bool
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,13 @@ class SfmConfig:
     features: int = 3000  # a picture, at most
     all_pairs: int = 60  # frames up to which every pair is matched
     overlap: int = 10  # neighbours that a frame of a longer video is matched with
-    net: int = 6  # every so manieth frame of a longer video is matched with all others of them: closes the loop
-    wanted: float = 0.9  # registered fraction below which there is a second, relaxed attempt
+    # every so manieth frame of a longer video is matched with all others of them: closes the loop
+    net: int = 6
+    wanted: float = (
+        0.9  # registered fraction below which there is a second, relaxed attempt
+    )
     least: float = 0.5  # registered fraction below which the video has failed
-    error: float = 0.65  # px, mean reprojection error above which the plain attempt is not believed
+    error: float = (
+        0.65  # px, mean reprojection error above which the plain attempt is not believed
+    )
     threads: int = -1  # -1: all

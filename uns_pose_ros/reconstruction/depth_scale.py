@@ -22,15 +22,23 @@ class Metres:
 
 
 def metres_per_unit(seen: Iterable[tuple[NDArray[np.float64], Depth]]) -> Metres:
-    """The length of a unit by what each picture sees of the points (N, 3): u v px and z, units, and by its depth (H, W).
+    """The length of a unit by what each picture sees of the points (N, 3).
 
-    Each observation gives one ratio. The one that most share within `_AGREE` holds: depth beside an edge, of a reflection or
-    of a point that is wrong is outvoted.
+    U v px and z, units, and by its depth (H, W).
+
+    Each observation gives one ratio. The one that most share within `_AGREE` holds: depth beside an
+    edge, of a reflection or of a point that is wrong is outvoted.
     """
     ratios, frames = list[NDArray[np.float64]](), list[NDArray[np.int64]]()
     for number, (points, depth) in enumerate(seen):
         column, row = np.rint(points[:, :2]).astype(int).T
-        inside = (column >= 0) & (row >= 0) & (column < depth.shape[1]) & (row < depth.shape[0]) & (points[:, 2] > 0)
+        inside = (
+            (column >= 0)
+            & (row >= 0)
+            & (column < depth.shape[1])
+            & (row < depth.shape[0])
+            & (points[:, 2] > 0)
+        )
         measured = depth[row[inside], column[inside]] / 1000
         ratios.append((measured / points[inside, 2])[measured > 0])
         frames.append(np.full(len(ratios[-1]), number))
@@ -42,6 +50,11 @@ def metres_per_unit(seen: Iterable[tuple[NDArray[np.float64], Depth]]) -> Metres
     ends = np.searchsorted(ordered, ordered * (1 + 2 * _AGREE), side="right")
     first = int((ends - np.arange(len(ordered))).argmax())
     shared = slice(first, int(ends[first]))
-    agreeing, count = shared.stop - shared.start, len(np.unique(np.concatenate(frames)[order][shared]))
+    agreeing, count = (
+        shared.stop - shared.start,
+        len(np.unique(np.concatenate(frames)[order][shared])),
+    )
     good = agreeing >= max(_LEAST, _SHARE * len(ordered)) and count >= _FRAMES
-    return Metres(float(np.median(ordered[shared])) if good else None, len(ordered), agreeing, count)
+    return Metres(
+        float(np.median(ordered[shared])) if good else None, len(ordered), agreeing, count
+    )

@@ -30,11 +30,15 @@ class ReconstructConfig:
 
 
 def reconstruct(
-    video: Video, backbone: DinoV2, config: ReconstructConfig = ReconstructConfig(), progress: Progress | None = None
+    video: Video,
+    backbone: DinoV2,
+    config: ReconstructConfig = ReconstructConfig(),
+    progress: Progress | None = None,
 ) -> FeatureMesh:
     """Carve the video's visual hull and give each vertex the feature of every view that sees it.
 
-    Needs masks and poses on the frames. Raises InvalidInput where fewer than `least_frames` frames have a visible object.
+    Needs masks and poses on the frames. Raises InvalidInput where fewer than `least_frames` frames
+    have a visible object.
     """
     images, masks, matrices, poses = [], [], [], []
     for frame in video.frames:
@@ -46,7 +50,8 @@ def reconstruct(
             poses.append(frame.cam_from_obj)
     if len(images) < config.least_frames:
         raise InvalidInput(
-            f"{video.folder}: {len(images)} of {len(video.frames)} frames have a pose and a mask with an object, "
+            f"{video.folder}: {len(images)} of {len(video.frames)} frames have a pose and a "
+            "mask with an object, "
             f"{config.least_frames} needed"
         )
     matrix, cam_from_obj = torch.stack(matrices), torch.stack(poses)
@@ -55,18 +60,35 @@ def reconstruct(
     except InvalidInput as error:
         raise InvalidInput(f"{video.folder}: {error}") from None
     device = next(backbone.parameters()).device
-    lists: dict[str, list[Tensor]] = {"features": [], "mirrored": [], "vertex": [], "view": []}
+    lists: dict[str, list[Tensor]] = {
+        "features": [],
+        "mirrored": [],
+        "vertex": [],
+        "view": [],
+    }
     for start in range(0, len(images), config.batch):
         views = range(start, min(start + config.batch, len(images)))
-        crops, maps = zip(*(_object_crop(images[k], masks[k], config) for k in views), strict=True)
+        crops, maps = zip(
+            *(_object_crop(images[k], masks[k], config) for k in views), strict=True
+        )
         batch = normalise(torch.stack(crops).to(device))
         grid = backbone(torch.cat([batch, batch.flip(-1)])).permute(0, 3, 1, 2)
-        for k, tokens, flipped, crop_from_image in zip(views, grid, grid[len(views) :], maps, strict=False):
+        for k, tokens, flipped, crop_from_image in zip(
+            views, grid, grid[len(views) :], maps, strict=False
+        ):
             seen = visible_vertices(vertices, triangles, cam_from_obj[k]).nonzero()[:, 0]
-            pixels = project(crop_from_image @ matrix[k], transform(cam_from_obj[k], vertices[seen].double()))
+            pixels = project(
+                crop_from_image @ matrix[k],
+                transform(cam_from_obj[k], vertices[seen].double()),
+            )
             lists["features"].append(_sample(tokens, pixels, config.size))
             lists["mirrored"].append(
-                _sample(flipped, (config.size - 1) * torch.tensor([1.0, 0.0]) + pixels * torch.tensor([-1.0, 1.0]), config.size)
+                _sample(
+                    flipped,
+                    (config.size - 1) * torch.tensor([1.0, 0.0])
+                    + pixels * torch.tensor([-1.0, 1.0]),
+                    config.size,
+                )
             )
             lists["vertex"].append(seen)
             lists["view"].append(torch.full_like(seen, k))
@@ -85,7 +107,9 @@ def reconstruct(
     )
 
 
-def _object_crop(image: Tensor, mask: Tensor, config: ReconstructConfig) -> tuple[Tensor, Tensor]:
+def _object_crop(
+    image: Tensor, mask: Tensor, config: ReconstructConfig
+) -> tuple[Tensor, Tensor]:
     box = square_around(mask_box(mask)[None], config.margin)
     crops, maps = crop(image.permute(2, 0, 1), box, config.size)
     return crops[0], maps[0]
@@ -94,5 +118,7 @@ def _object_crop(image: Tensor, mask: Tensor, config: ReconstructConfig) -> tupl
 def _sample(tokens: Tensor, pixels: Tensor, size: int) -> Tensor:
     """Unit features (N, C) float16 on the CPU of a token map (C, h, w) at crop pixels (N, 2)."""
     where = ((pixels + 0.5) / size * 2 - 1).to(tokens)
-    sampled = grid_sample(tokens[None], where[None, None], align_corners=False, padding_mode="border")[0, :, 0].T
+    sampled = grid_sample(
+        tokens[None], where[None, None], align_corners=False, padding_mode="border"
+    )[0, :, 0].T
     return normalize(sampled.float(), dim=-1).half().cpu()

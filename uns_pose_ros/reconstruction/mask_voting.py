@@ -25,12 +25,17 @@ class MaskConfig:
     """How masks of single pictures are brought together."""
 
     resolution: int = 64  # places along each side of the cube in which the pictures vote
-    needed: float = -1.0  # mean log-odds over the pictures below which a place is not part of the object
+    needed: float = (
+        -1.0
+    )  # mean log-odds over the pictures below which a place is not part of the object
     size: int = 640  # px, longer side at which pictures are looked at
     side: int = 192  # px, longer side at which silhouettes are drawn
     margin: float = 0.08  # of the object's box, left around it for the second look
-    vote: float = 0.5  # weight of all pictures' log-odds against those of the picture itself
-    bad: float = 0.6  # intersection over union with the hull of all masks below which a mask is reported
+    vote: float = (
+        0.5  # weight of all pictures' log-odds against those of the picture itself
+    )
+    # intersection over union with the hull of all masks below which a mask is reported
+    bad: float = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,21 +47,33 @@ class Field:
     half: float  # side / 2, obj units
 
 
-def vote(probabilities: Sequence[NDArray[np.float32]], matrices: Tensor, poses: Tensor, config: MaskConfig) -> Field | None:
-    """The mean opinion of all pictures on places around the middle of the orbit; None where none is in the object.
+def vote(
+    probabilities: Sequence[NDArray[np.float32]],
+    matrices: Tensor,
+    poses: Tensor,
+    config: MaskConfig,
+) -> Field | None:
+    """The mean opinion of all pictures on places around the middle of the orbit.
 
-    F probabilities (H, W), matrices (F, 3, 3) px, poses cam_from_obj (F, 4, 4). First in the cube that the pictures' middles
-    span, then in the one around what was found.
+    None where none is in the object.
+
+    F probabilities (H, W), matrices (F, 3, 3) px, poses cam_from_obj (F, 4, 4). First in the cube
+    that the pictures' middles span, then in the one around what was found.
     """
     orbit = Orbit(pose.numpy() for pose in poses)
     if orbit.centre is None:
         return None
     centre = torch.from_numpy(orbit.centre)
     depth = transform(poses, centre[None])[:, 0, 2]
-    views = [min(p.shape) / 2 / float(k[0, 0]) * float(z) for p, k, z in zip(probabilities, matrices, depth, strict=True)]
+    views = [
+        min(p.shape) / 2 / float(k[0, 0]) * float(z)
+        for p, k, z in zip(probabilities, matrices, depth, strict=True)
+    ]
     half = 1.1 * float(np.median(views))
     for _ in range(2):
-        values = _middle_part(_mean_odds(probabilities, matrices, poses, centre, half, config), config.needed)
+        values = _middle_part(
+            _mean_odds(probabilities, matrices, poses, centre, half, config), config.needed
+        )
         inside = (values > config.needed).nonzero().double()
         if not len(inside):
             return None
@@ -68,9 +85,13 @@ def vote(probabilities: Sequence[NDArray[np.float32]], matrices: Tensor, poses: 
     return field
 
 
-def outline(own: NDArray[np.float32], seen: NDArray[np.float32], config: MaskConfig) -> NDArray[np.bool_]:
+def outline(
+    own: NDArray[np.float32], seen: NDArray[np.float32], config: MaskConfig
+) -> NDArray[np.bool_]:
     """A mask (H, W) from the picture's own probability and the vote of all."""
-    odds = np.log(np.clip(own, 1e-4, 1) / np.clip(1 - own, 1e-4, 1)).clip(-MAX_LOG_ODDS, MAX_LOG_ODDS)
+    odds = np.log(np.clip(own, 1e-4, 1) / np.clip(1 - own, 1e-4, 1)).clip(
+        -MAX_LOG_ODDS, MAX_LOG_ODDS
+    )
     mask = central((odds + config.vote * seen > 0) & (seen > config.needed))
     return mask if mask.any() else np.asarray(seen > 0)
 
@@ -80,14 +101,20 @@ def central(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     count, parts = cv2.connectedComponents(mask.astype(np.uint8))
     if count <= 2:
         return mask
-    v, u = np.meshgrid(np.linspace(-1, 1, mask.shape[0]), np.linspace(-1, 1, mask.shape[1]), indexing="ij")
+    v, u = np.meshgrid(
+        np.linspace(-1, 1, mask.shape[0]), np.linspace(-1, 1, mask.shape[1]), indexing="ij"
+    )
     weight = np.bincount(parts.ravel(), weights=np.exp(-2 * (u * u + v * v)).ravel())
     weight[0] = 0
     return np.asarray(parts == weight.argmax())
 
 
-def hull_agreement(masks: Mapping[str, NDArray[np.bool_]], matrices: Tensor, poses: Tensor) -> dict[str, float]:
-    """Intersection over union of each mask (H, W) with the silhouette of the visual hull of all; empty where they have none."""
+def hull_agreement(
+    masks: Mapping[str, NDArray[np.bool_]], matrices: Tensor, poses: Tensor
+) -> dict[str, float]:
+    """Intersection over union of each mask (H, W) with the silhouette of the visual hull of all;
+    empty where they have none.
+    """
     shown = [k for k, mask in enumerate(masks.values()) if mask.any()]
     if len(shown) < 3:
         return {}
@@ -120,25 +147,41 @@ def _mean_odds(
     half: float,
     config: MaskConfig,
 ) -> Tensor:
-    """(R, R, R) float32; a picture that does not show a place has no opinion; what most do not show is not the object."""
+    """(R, R, R) float32.
+
+    A picture that does not show a place has no opinion; what most do not show is not the object.
+    """
     axis = torch.linspace(-half, half, config.resolution, dtype=torch.float64)
-    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3) + centre
+    grid = (
+        torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+        + centre
+    )
     total, seen = torch.zeros(len(grid)), torch.zeros(len(grid))
     for probability, matrix, pose in zip(probabilities, matrices, poses, strict=True):
         height, width = probability.shape
         points = transform(pose, grid)
-        where = (project(matrix, points) / torch.tensor([width - 1, height - 1]) * 2 - 1).float()
+        where = (
+            project(matrix, points) / torch.tensor([width - 1, height - 1]) * 2 - 1
+        ).float()
         odds = torch.from_numpy(probability).logit(1e-4).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
-        found = grid_sample(odds[None, None], where[None, None], align_corners=True)[0, 0, 0]
+        found = grid_sample(odds[None, None], where[None, None], align_corners=True)[
+            0, 0, 0
+        ]
         visible = ((where.abs() <= 1).all(-1) & (points[:, 2] > 0)).float()
         total += found * visible
         seen += visible
-    mean = torch.where(seen * 2 > len(poses), total / seen.clamp(min=1), torch.full_like(total, -MAX_LOG_ODDS))
+    mean = torch.where(
+        seen * 2 > len(poses),
+        total / seen.clamp(min=1),
+        torch.full_like(total, -MAX_LOG_ODDS),
+    )
     return mean.reshape(config.resolution, config.resolution, config.resolution)
 
 
 def _middle_part(values: Tensor, needed: float) -> Tensor:
-    """The field with only that connected part left above `needed` that is largest near the middle of the cube."""
+    """The field with only that connected part left above `needed` that is largest near the middle
+    of the cube.
+    """
     from scipy.ndimage import label
 
     parts, count = label((values > needed).numpy())
@@ -149,5 +192,7 @@ def _middle_part(values: Tensor, needed: float) -> Tensor:
     weight = np.bincount(parts.ravel(), weights=near.ravel())
     weight[0] = 0
     return torch.where(
-        torch.from_numpy((parts == 0) | (parts == weight.argmax())), values, torch.full_like(values, -MAX_LOG_ODDS)
+        torch.from_numpy((parts == 0) | (parts == weight.argmax())),
+        values,
+        torch.full_like(values, -MAX_LOG_ODDS),
     )

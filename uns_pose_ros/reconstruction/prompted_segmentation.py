@@ -1,7 +1,10 @@
-"""Masks of the object that somebody points at: a few points in one picture, followed by MobileSAM through the video.
+"""Masks of the object that somebody points at.
 
-From picture to picture the last mask, moved as the cameras say, prompts the next one. Where poses are known, `masks.find_masks`
-lets all pictures vote, and what they agree on prompts each picture once more.
+A few points in one picture, followed by MobileSAM through the video.
+
+From picture to picture the last mask, moved as the cameras say, prompts the next one. Where poses
+are known, `masks.find_masks` lets all pictures vote, and what they agree on prompts each picture
+once more.
 """
 
 from __future__ import annotations
@@ -35,12 +38,17 @@ class Segmenter(Protocol):
 
     def embed(self, image: NDArray[np.uint8]) -> Tensor: ...
 
-    def masks(self, seen: Tensor, points: Tensor, kinds: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]: ...
+    def masks(
+        self, seen: Tensor, points: Tensor, kinds: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Points in one picture of a video, x y px: on the object, and beside it where the network took too much."""
+    """Points in one picture of a video, x y px.
+
+    On the object, and beside it where the network took too much.
+    """
 
     points: tuple[tuple[float, float], ...]
     background: tuple[tuple[float, float], ...] = ()
@@ -48,15 +56,25 @@ class Prompts:
 
 
 def read_prompts(folder: Path) -> Prompts | None:
-    """What a video's prompts.json says, None where there is none. InvalidInput where it says something else."""
+    """What a video's prompts.json says, None where there is none.
+
+    InvalidInput where it says something else.
+    """
     path = folder / FILE
     if not path.exists():
         return None
     record = read_json(path)
     try:
-        points, background = (tuple((float(x), float(y)) for x, y in record.get(key, ())) for key in ("points", "background"))
+        points, background = (
+            tuple((float(x), float(y)) for x, y in record.get(key, ()))
+            for key in ("points", "background")
+        )
         frame = record.get("frame", "")
-        if not points or not isinstance(frame, str) or not np.isfinite([*points, *background]).all():
+        if (
+            not points
+            or not isinstance(frame, str)
+            or not np.isfinite([*points, *background]).all()
+        ):
             raise ValueError("no points, no name or no numbers")
     except (AttributeError, TypeError, ValueError) as error:
         example = '{"points": [[x, y], …], "background": [], "frame": "000001.jpg"}, px'
@@ -65,22 +83,36 @@ def read_prompts(folder: Path) -> Prompts | None:
 
 
 def write_prompts(folder: Path, prompts: Prompts) -> None:
-    write_json(folder / FILE, {"points": prompts.points, "background": prompts.background, "frame": prompts.frame})
+    write_json(
+        folder / FILE,
+        {
+            "points": prompts.points,
+            "background": prompts.background,
+            "frame": prompts.frame,
+        },
+    )
 
 
 class Prompted:
     """Looks for the object that prompts mean; for `masks.find_masks`, once."""
 
-    def __init__(self, prompts: Prompts, segmenter: Segmenter, config: MaskConfig = MaskConfig()) -> None:
+    def __init__(
+        self, prompts: Prompts, segmenter: Segmenter, config: MaskConfig = MaskConfig()
+    ) -> None:
         self._prompts, self._segmenter, self._config = prompts, segmenter, config
         self._seen = dict[int, Tensor]()  # float16, 2 MB a picture
 
     def first(
-        self, frames: Sequence[Frame], picture: Callable[[int], NDArray[np.uint8]], cameras: Sequence[Camera]
+        self,
+        frames: Sequence[Frame],
+        picture: Callable[[int], NDArray[np.uint8]],
+        cameras: Sequence[Camera],
     ) -> list[NDArray[np.float32]]:
-        """Probability of the object (h, w) in each picture, an undistorted and shrunk one with its camera.
+        """Probability of the object (h, w) in each picture, an undistorted and shrunk one with its
+        camera.
 
-        From the prompted one on to the last, then back from it to the first. InvalidInput where the points are not in it.
+        From the prompted one on to the last, then back from it to the first. InvalidInput where the
+        points are not in it.
         """
         start = _start(frames, self._prompts.frame)
         points, kinds = self._given(frames[start], cameras[start])
@@ -93,17 +125,30 @@ class Prompted:
         return [found[number] for number in range(len(frames))]
 
     def again(
-        self, number: int, image: NDArray[np.uint8], first: NDArray[np.float32], seen: NDArray[np.float32]
+        self,
+        number: int,
+        image: NDArray[np.uint8],
+        first: NDArray[np.float32],
+        seen: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """Probability (h, w) once all pictures have voted: prompted by what the first answer and the vote together expect."""
+        """Probability (h, w) once all pictures have voted.
+
+        Prompted by what the first answer and the vote together expect.
+        """
         return self._expecting(number, image, outline(first, seen, self._config))
 
-    def _expecting(self, number: int, image: NDArray[np.uint8], expected: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Probability (h, w) of what is expected to have a silhouette (h, w) in the picture of that number."""
+    def _expecting(
+        self, number: int, image: NDArray[np.uint8], expected: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Probability (h, w) of what is expected to have a silhouette (h, w) in the picture of
+        that number.
+        """
         if not expected.any():
             return np.full(expected.shape, 1 - _DOUBT, np.float32)
         points, kinds = _prompts_of(expected)
-        logits, _ = self._segmenter.masks(self._look(number, image), points, kinds, *image.shape[:2])
+        logits, _ = self._segmenter.masks(
+            self._look(number, image), points, kinds, *image.shape[:2]
+        )
         fits = [overlap(one.numpy() > 0, expected) for one in logits]
         best = int(np.argmax(fits))
         if fits[best] < _LOST:
@@ -115,25 +160,39 @@ class Prompted:
             self._seen[number] = self._segmenter.embed(image)
         return self._seen[number]
 
-    def _answered(self, number: int, image: NDArray[np.uint8], points: Tensor, kinds: Tensor) -> NDArray[np.float32]:
+    def _answered(
+        self, number: int, image: NDArray[np.uint8], points: Tensor, kinds: Tensor
+    ) -> NDArray[np.float32]:
         """By what was given: one point may mean a part as well, several leave less doubt."""
-        logits, expected = self._segmenter.masks(self._look(number, image), points, kinds, *image.shape[:2])
+        logits, expected = self._segmenter.masks(
+            self._look(number, image), points, kinds, *image.shape[:2]
+        )
         best = 0 if len(points) > 1 else 1 + int(expected[1:].argmax())
         return logits[best].sigmoid().numpy()
 
     def _given(self, frame: Frame, camera: Camera) -> tuple[Tensor, Tensor]:
         """The prompts in a picture as it is looked at, and their kinds."""
-        places = np.array([*self._prompts.points, *self._prompts.background], dtype=np.float64)
+        places = np.array(
+            [*self._prompts.points, *self._prompts.background], dtype=np.float64
+        )
         whole = frame.camera
         if not ((places > -0.5) & (places < (whole.width - 0.5, whole.height - 0.5))).all():
             raise InvalidInput(
-                f"{frame.image}: the points {places.tolist()} are not all in the picture of {whole.width} x {whole.height} px"
+                f"{frame.image}: the points {places.tolist()} are not all in the picture of "
+                f"{whole.width} x {whole.height} px"
             )
         if bool(whole.distortion.any()):
             k = whole.matrix.numpy()
-            places = np.asarray(cv2.undistortPoints(places[:, None], k, whole.distortion.numpy(), P=k)[:, 0], np.float64)
+            places = np.asarray(
+                cv2.undistortPoints(places[:, None], k, whole.distortion.numpy(), P=k)[
+                    :, 0
+                ],
+                np.float64,
+            )
         scale = np.array([camera.width / whole.width, camera.height / whole.height])
-        kinds = [_INSIDE] * len(self._prompts.points) + [_OUTSIDE] * len(self._prompts.background)
+        kinds = [_INSIDE] * len(self._prompts.points) + [_OUTSIDE] * len(
+            self._prompts.background
+        )
         return torch.from_numpy((places + 0.5) * scale - 0.5), torch.tensor(kinds)
 
 
@@ -141,13 +200,21 @@ def _start(frames: Sequence[Frame], name: str) -> int:
     """Index of the picture that was pointed at."""
     names = [frame.name for frame in frames]
     if name and name not in names:
-        raise InvalidInput(f"{FILE}: no usable picture is called {name!r}; there are {shorten(names)}")
+        raise InvalidInput(
+            f"{FILE}: no usable picture is called {name!r}; there are {shorten(names)}"
+        )
     return names.index(name) if name else 0
 
 
-def _motion(frames: Sequence[Frame], cameras: Sequence[Camera]) -> Callable[[NDArray[np.bool_], int, int], NDArray[np.bool_]]:
-    """Moves a mask from one picture to another, as a plane in the middle of the orbit would move; unmoved without poses."""
-    poses = [frame.cam_from_obj.numpy() for frame in frames if frame.cam_from_obj is not None]
+def _motion(
+    frames: Sequence[Frame], cameras: Sequence[Camera]
+) -> Callable[[NDArray[np.bool_], int, int], NDArray[np.bool_]]:
+    """Moves a mask from one picture to another, as a plane in the middle of the orbit would move;
+    unmoved without poses.
+    """
+    poses = [
+        frame.cam_from_obj.numpy() for frame in frames if frame.cam_from_obj is not None
+    ]
     centre = Orbit(poses).centre if len(poses) == len(frames) else None
 
     def move(mask: NDArray[np.bool_], source: int, target: int) -> NDArray[np.bool_]:
@@ -155,17 +222,31 @@ def _motion(frames: Sequence[Frame], cameras: Sequence[Camera]) -> Callable[[NDA
             return mask
         target_from_source = poses[target] @ np.linalg.inv(poses[source])
         depth = float(poses[source][2, :3] @ centre + poses[source][2, 3])
-        way = target_from_source[:3, :3] + np.outer(target_from_source[:3, 3], [0, 0, 1]) / depth
-        between = cameras[target].matrix.numpy() @ way @ np.linalg.inv(cameras[source].matrix.numpy())
+        way = (
+            target_from_source[:3, :3]
+            + np.outer(target_from_source[:3, 3], [0, 0, 1]) / depth
+        )
+        between = (
+            cameras[target].matrix.numpy()
+            @ way
+            @ np.linalg.inv(cameras[source].matrix.numpy())
+        )
         size = (cameras[target].width, cameras[target].height)
-        return np.asarray(cv2.warpPerspective(mask.astype(np.uint8), between, size, flags=cv2.INTER_NEAREST) > 0)
+        return np.asarray(
+            cv2.warpPerspective(
+                mask.astype(np.uint8), between, size, flags=cv2.INTER_NEAREST
+            )
+            > 0
+        )
 
     return move
 
 
 def _prompts_of(mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
     """Points deep in a mask (h, w) and the corners of its box, x y px, and their kinds."""
-    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[
+        1:-1, 1:-1
+    ]
     points, kinds = [], []
     for _ in range(_POINTS):
         row, column = np.unravel_index(int(depth.argmax()), depth.shape)
@@ -173,7 +254,11 @@ def _prompts_of(mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
             break
         points.append([float(column), float(row)])
         kinds.append(_INSIDE)
-        cv2.circle(depth, (int(column), int(row)), max(1, int(2 * depth[row, column])), 0.0, -1)
+        cv2.circle(
+            depth, (int(column), int(row)), max(1, int(2 * depth[row, column])), 0.0, -1
+        )
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     corners = [[float(columns[0]), float(rows[0])], [float(columns[-1]), float(rows[-1])]]
-    return torch.tensor([*points, *corners], dtype=torch.float64), torch.tensor([*kinds, _CORNER, _CORNER + 1])
+    return torch.tensor([*points, *corners], dtype=torch.float64), torch.tensor(
+        [*kinds, _CORNER, _CORNER + 1]
+    )

@@ -22,11 +22,17 @@ class HullConfig:
 
     resolution: int = 64  # voxels along each side of the object's cube
     vertices: int = 500  # at most, after decimation
-    outvoted: float = 0.1  # fraction of the views that may call a voxel empty before it is carved away
+    outvoted: float = (
+        0.1  # fraction of the views that may call a voxel empty before it is carved away
+    )
 
 
-def locate(masks: Sequence[Tensor], matrices: Tensor, cam_from_obj: Tensor) -> tuple[Tensor, float]:
-    """Centre (3,) and half side of a cube around the object, obj frame: least-squares meeting point of the masks' central rays.
+def locate(
+    masks: Sequence[Tensor], matrices: Tensor, cam_from_obj: Tensor
+) -> tuple[Tensor, float]:
+    """Centre (3,) and half side of a cube around the object, obj frame.
+
+    Least-squares meeting point of the masks' central rays.
 
     F masks (H, W) bool, matrices (F, 3, 3) px, cam_from_obj (F, 4, 4); all float tensors float64.
     """
@@ -41,31 +47,46 @@ def locate(masks: Sequence[Tensor], matrices: Tensor, cam_from_obj: Tensor) -> t
         extents.append((high - low).max() / 2 / matrix[0, 0])
     ray, origin = torch.stack(rays), torch.stack(origins)
     across = torch.eye(3, dtype=torch.float64) - ray[:, :, None] * ray[:, None, :]
-    centre = torch.linalg.lstsq(across.sum(0), (across @ origin[..., None]).sum(0)).solution[:, 0]
+    centre = torch.linalg.lstsq(
+        across.sum(0), (across @ origin[..., None]).sum(0)
+    ).solution[:, 0]
     depth = transform(cam_from_obj, centre[None])[:, 0, 2]
     if not bool((depth > 0).all()):
-        raise InvalidInput("the masks' rays do not meet in front of the cameras: do the poses belong to these masks?")
+        raise InvalidInput(
+            "the masks' rays do not meet in front of the cameras: do the poses belong to these "
+            "masks?"
+        )
     return centre, float((torch.stack(extents) * depth).max())
 
 
 def visual_hull(
-    masks: Sequence[Tensor], matrices: Tensor, cam_from_obj: Tensor, config: HullConfig = HullConfig()
+    masks: Sequence[Tensor],
+    matrices: Tensor,
+    cam_from_obj: Tensor,
+    config: HullConfig = HullConfig(),
 ) -> tuple[Tensor, Tensor]:
-    """Vertices (V, 3) float32 in the obj frame and triangles (T, 3) int64 of the closed surface that the masks carve.
+    """Vertices (V, 3) float32 in the obj frame and triangles (T, 3) int64 of the closed surface
+    that the masks carve.
 
-    F masks (H, W) bool, of any sizes, matrices (F, 3, 3) px, cam_from_obj (F, 4, 4) rigid. A voxel's value is its signed
-    distance from the silhouettes in pixels, taken at the view of rank `outvoted`, so that few wrong masks carve nothing away.
-    Raises InvalidInput where no voxel is inside the masks.
+    F masks (H, W) bool, of any sizes, matrices (F, 3, 3) px, cam_from_obj (F, 4, 4) rigid. A
+    voxel's value is its signed distance from the silhouettes in pixels, taken at the view of rank
+    `outvoted`, so that few wrong masks carve nothing away. Raises InvalidInput where no voxel is
+    inside the masks.
     """
     matrices, cam_from_obj = matrices.double(), cam_from_obj.double()
     centre, half = locate(masks, matrices, cam_from_obj)
     distances = [_signed_distance(mask) for mask in masks]
     low, high = centre - 1.4 * half, centre + 1.4 * half
     for resolution in (config.resolution // 2, config.resolution):
-        field, step = _carve(distances, matrices, cam_from_obj, low, high, resolution, config.outvoted)
+        field, step = _carve(
+            distances, matrices, cam_from_obj, low, high, resolution, config.outvoted
+        )
         inside = (field > 0).nonzero()
         if not len(inside):
-            raise InvalidInput("no point in space lies inside all the masks: are masks and poses of the same object?")
+            raise InvalidInput(
+                "no point in space lies inside all the masks: are masks and poses of the same "
+                "object?"
+            )
         start = low
         low, high = start + (inside.amin(0) - 2) * step, start + (inside.amax(0) + 2) * step
     return extract_surface(field.numpy(), start.numpy(), step.numpy(), config.vertices)
@@ -79,18 +100,40 @@ def _signed_distance(mask: Tensor) -> Tensor:
 
 
 def _carve(
-    distances: list[Tensor], matrices: Tensor, poses: Tensor, low: Tensor, high: Tensor, resolution: int, outvoted: float
+    distances: list[Tensor],
+    matrices: Tensor,
+    poses: Tensor,
+    low: Tensor,
+    high: Tensor,
+    resolution: int,
+    outvoted: float,
 ) -> tuple[Tensor, Tensor]:
-    axes = [torch.linspace(float(a), float(b), resolution, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
+    axes = [
+        torch.linspace(float(a), float(b), resolution, dtype=torch.float64)
+        for a, b in zip(low, high, strict=True)
+    ]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     values = torch.empty(len(distances), len(grid))
-    for k, (distance, matrix, pose) in enumerate(zip(distances, matrices, poses, strict=True)):
-        size = torch.tensor([distance.shape[1] - 1, distance.shape[0] - 1], dtype=torch.float64)
+    for k, (distance, matrix, pose) in enumerate(
+        zip(distances, matrices, poses, strict=True)
+    ):
+        size = torch.tensor(
+            [distance.shape[1] - 1, distance.shape[0] - 1], dtype=torch.float64
+        )
         where = (project(matrix, transform(pose, grid)) / size * 2 - 1).float()
-        sampled = grid_sample(distance[None, None], where[None, None], align_corners=True, padding_mode="border")[0, 0, 0]
+        sampled = grid_sample(
+            distance[None, None],
+            where[None, None],
+            align_corners=True,
+            padding_mode="border",
+        )[0, 0, 0]
         unseen = (where.abs() > 1).any(-1)  # outside the picture a view says nothing
         values[k] = torch.where(unseen, torch.full_like(sampled, torch.inf), sampled)
     rank = 1 + int(outvoted * len(distances))
     field = values.kthvalue(min(rank, len(values)), dim=0).values.clamp(-1e3, 1e3)
-    field[values.isinf().sum(0) * 2 > len(values)] = -1.0  # most views do not even show this place
-    return field.reshape(resolution, resolution, resolution), (high - low) / (resolution - 1)
+    field[
+        values.isinf().sum(0) * 2 > len(values)
+    ] = -1.0  # most views do not even show this place
+    return field.reshape(resolution, resolution, resolution), (high - low) / (
+        resolution - 1
+    )

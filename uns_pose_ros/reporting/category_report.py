@@ -1,4 +1,7 @@
-"""One HTML page that shows what a category's videos became, without any other file: pictures are inside it."""
+"""One HTML page that shows what a category's videos became, without any other file.
+
+Pictures are inside it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import uns_pose_ros
-from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, PoseEstimate, Symmetry, Video
+from uns_pose_ros.core.types import (
+    Alignment,
+    CategoryModel,
+    FeatureMesh,
+    PoseEstimate,
+    Symmetry,
+    Video,
+)
 from uns_pose_ros.evaluation.metrics import ANGLES, ImageResult
 from uns_pose_ros.io.artifacts import atomic_write
 from uns_pose_ros.io.images import read_image
@@ -54,10 +64,16 @@ class Contents:
     model: CategoryModel | None = None
     shots: Sequence[Shot] = ()
     errors: Sequence[float] = ()  # degrees, of all evaluated images
-    accuracies: Mapping[str, Mapping[str, Any]] | None = None  # title: figures of `evaluate alignment` or `evaluate pose`
+    accuracies: Mapping[str, Mapping[str, Any]] | None = (
+        None  # title: figures of `evaluate alignment` or `evaluate pose`
+    )
     videos: Sequence[VideoFacts] = ()
-    seconds: Mapping[str, float] | None = None  # by stage of the whole category, where they were noted
-    trained_on: bool = False  # the shots are of videos that the model was trained on, for want of others
+    seconds: Mapping[str, float] | None = (
+        None  # by stage of the whole category, where they were noted
+    )
+    trained_on: bool = (
+        False  # the shots are of videos that the model was trained on, for want of others
+    )
 
 
 def write_report(path: Path, contents: Contents) -> None:
@@ -75,17 +91,31 @@ def write_report(path: Path, contents: Contents) -> None:
     ]
     title = f"{contents.category}: from videos to poses"
     with atomic_write(path) as temporary:
-        temporary.write_text(html.document(title, f"uns_pose_ros {uns_pose_ros.__version__}", sections), encoding="utf-8")
+        temporary.write_text(
+            html.document(title, f"uns_pose_ros {uns_pose_ros.__version__}", sections),
+            encoding="utf-8",
+        )
 
 
 def shots_of(
-    results: Sequence[ImageResult], videos: Sequence[Video], model: CategoryModel, labelled: bool, most: int = 24
+    results: Sequence[ImageResult],
+    videos: Sequence[Video],
+    model: CategoryModel,
+    labelled: bool,
+    most: int = 24,
 ) -> list[Shot]:
-    """Overlays of the worst results and of some others, failures first: by error where there are labels, else by score."""
+    """Overlays of the worst results and of some others, failures first.
+
+    By error where there are labels, else by score.
+    """
     frames = {(video.name, frame.name): frame for video in videos for frame in video.frames}
 
     def badness(result: ImageResult) -> float:
-        return result.error if labelled else 1 - (0.0 if result.estimate is None else result.estimate.score)
+        return (
+            result.error
+            if labelled
+            else 1 - (0.0 if result.estimate is None else result.estimate.score)
+        )
 
     ranked = sorted(results, key=badness, reverse=True)
     worst, rest = ranked[: most // 2], ranked[most // 2 :]
@@ -104,7 +134,9 @@ def shots_of(
             words.append(f"score {score:.2f}")
         if labelled and result.estimate is not None:
             words.append(f"{result.error:.1f}° off")
-        shots.append(Shot(picture, ", ".join(words), score, result.error if labelled else None))
+        shots.append(
+            Shot(picture, ", ".join(words), score, result.error if labelled else None)
+        )
     return shots
 
 
@@ -115,25 +147,41 @@ def thinned(video: Video, most: int) -> Video:
     return replace(video, frames=tuple(video.frames[k] for k in chosen))
 
 
-def unlabelled(video: str, frame: str, estimates: Sequence[PoseEstimate], seconds: float) -> ImageResult:
+def unlabelled(
+    video: str, frame: str, estimates: Sequence[PoseEstimate], seconds: float
+) -> ImageResult:
     """The result of an image without a label; its errors say nothing."""
-    return ImageResult(video, frame, max(estimates, key=lambda e: e.score, default=None), 0.0, 0.0, seconds)
+    return ImageResult(
+        video, frame, max(estimates, key=lambda e: e.score, default=None), 0.0, 0.0, seconds
+    )
 
 
 def _attention(contents: Contents) -> str:
     """Everything that went wrong, in one list before all else."""
     alignment, lines = contents.alignment, list[str]()
-    for name, confidence, kept in zip(alignment.videos, alignment.confidence.tolist(), alignment.kept.tolist(), strict=True):
+    for name, confidence, kept in zip(
+        alignment.videos,
+        alignment.confidence.tolist(),
+        alignment.kept.tolist(),
+        strict=True,
+    ):
         if not kept:
-            lines.append(f"{name}: left out of the training, it agrees with too few others (confidence {confidence:.2f})")
+            lines.append(
+                f"{name}: left out of the training, it agrees with too few others (confidence "
+                f"{confidence:.2f})"
+            )
         elif confidence < _UNSURE:
-            lines.append(f"{name}: confidence {confidence:.2f}, it may be turned; compare it with the others below")
+            lines.append(
+                f"{name}: confidence {confidence:.2f}, it may be turned; compare it with the "
+                "others below"
+            )
     lines += [warning for facts in contents.videos for warning in facts.warnings]
     missed = sum(shot.score == 0 for shot in contents.shots)
     wrong = sum(error > ANGLES[0] for error in contents.errors)
     if wrong:
         lines.append(
-            f"{wrong} of {len(contents.errors)} labelled images are off by more than {ANGLES[0]}° or without an estimate"
+            f"{wrong} of {len(contents.errors)} labelled images are off by more than "
+            f"{ANGLES[0]}° or without an estimate"
         )
     elif missed:
         lines.append(f"{missed} of the {len(contents.shots)} images shown have no estimate")
@@ -142,26 +190,59 @@ def _attention(contents: Contents) -> str:
 
 def _accuracy(contents: Contents) -> str:
     if not contents.accuracies:
-        return html.paragraph("No labels were given, so nothing here says how right the poses are.", "note")
-    header = ["", "number", *(f"@{angle}° %" for angle in ANGLES), "median °", "@30° % up to symmetry"]
+        return html.paragraph(
+            "No labels were given, so nothing here says how right the poses are.", "note"
+        )
+    header = [
+        "",
+        "number",
+        *(f"@{angle}° %" for angle in ANGLES),
+        "median °",
+        "@30° % up to symmetry",
+    ]
     rows = []
     for title, values in contents.accuracies.items():
-        number = f"{values['pairs']} pairs" if "pairs" in values else f"{values['estimated']} of {values['images']} images"
-        figures = [values[f"acc{angle}"] for angle in ANGLES] + [values["median_deg"], values["symmetry_aware"]["acc30"]]
-        rows.append([title, number, *("–" if value is None else f"{value:.1f}" for value in figures)])
-    note = html.paragraph("Percent below the angle. An image without an estimate counts as wrong.", "note")
-    return html.table(header, rows) + note + (_error_plot(contents.errors) if len(contents.errors) else "")
+        number = (
+            f"{values['pairs']} pairs"
+            if "pairs" in values
+            else f"{values['estimated']} of {values['images']} images"
+        )
+        figures = [values[f"acc{angle}"] for angle in ANGLES] + [
+            values["median_deg"],
+            values["symmetry_aware"]["acc30"],
+        ]
+        rows.append(
+            [
+                title,
+                number,
+                *("–" if value is None else f"{value:.1f}" for value in figures),
+            ]
+        )
+    note = html.paragraph(
+        "Percent below the angle. An image without an estimate counts as wrong.", "note"
+    )
+    return (
+        html.table(header, rows)
+        + note
+        + (_error_plot(contents.errors) if len(contents.errors) else "")
+    )
 
 
 def _estimates(contents: Contents) -> str:
     shots = contents.shots
     if not shots:
         return html.paragraph("No model, or no video to try it on.", "note")
-    figures = [html.picture(shot.picture, shot.caption, 320, bad=(shot.error or 0) > ANGLES[0]) for shot in shots]
+    figures = [
+        html.picture(shot.picture, shot.caption, 320, bad=(shot.error or 0) > ANGLES[0])
+        for shot in shots
+    ]
     by = "the largest error" if shots[0].error is not None else "the lowest score"
     whose = "videos that the model was not trained on"
     if contents.trained_on:
-        whose = "videos that the model was trained on, as there are no others: new objects will look worse"
+        whose = (
+            "videos that the model was trained on, as there are no others: new objects "
+            "will look worse"
+        )
     note = f"Images of {whose}; {by} first. Axes: x red, y green, z blue."
     return html.paragraph(note, "note") + html.grid(figures, small=True)
 
@@ -169,46 +250,106 @@ def _estimates(contents: Contents) -> str:
 def _videos(videos: Sequence[VideoFacts]) -> str:
     if not videos:
         return html.paragraph("The videos' folders were not looked at.", "note")
-    header = ["video", "frames", "used", "widest gap °", "elevations °", "mask and hull", "poses", "masks"]
+    header = [
+        "video",
+        "frames",
+        "used",
+        "widest gap °",
+        "elevations °",
+        "mask and hull",
+        "poses",
+        "masks",
+    ]
     rows = []
     for one in videos:
         heights = f"{round(one.elevations.min())} to {round(one.elevations.max())}"
         overlap = "–" if one.overlap is None else f"{one.overlap:.2f}"
-        rows.append([one.name, str(one.frames), str(one.views), f"{one.gap:.0f}", heights, overlap, one.poses, one.masks])
+        rows.append(
+            [
+                one.name,
+                str(one.frames),
+                str(one.views),
+                f"{one.gap:.0f}",
+                heights,
+                overlap,
+                one.poses,
+                one.masks,
+            ]
+        )
     note = (
-        "Gap: the widest turn around the object without a view. Mask and hull: the median overlap of the masks with the mesh "
-        "that they carved. In the pictures the mask is outlined in yellow, the mesh in red; the ring shows the viewpoints from "
+        "Gap: the widest turn around the object without a view. Mask and hull: the median "
+        "overlap of the masks with the mesh "
+        "that they carved. In the pictures the mask is outlined in yellow, the mesh in red; "
+        "the ring shows the viewpoints from "
         "above."
     )
     ranked = sorted(videos, key=lambda one: -len(one.warnings))
-    parts = [html.table(header, rows, [bool(one.warnings) for one in videos]), html.paragraph(note, "note")]
+    parts = [
+        html.table(header, rows, [bool(one.warnings) for one in videos]),
+        html.paragraph(note, "note"),
+    ]
     for one in ranked[:_PICTURED]:
         ring = html.picture(ring_picture(one), f"{one.name}, {one.views} views", 150)
         frames = [html.picture(picture, one.name, 240) for picture in one.pictures]
         parts.append(html.grid([ring, *frames], small=True))
     if len(ranked) > _PICTURED:
-        parts.append(html.paragraph(f"{len(ranked) - _PICTURED} more videos are in the table only.", "note"))
+        parts.append(
+            html.paragraph(
+                f"{len(ranked) - _PICTURED} more videos are in the table only.", "note"
+            )
+        )
     return "".join(parts)
 
 
 def _alignment(contents: Contents) -> str:
     alignment, rows, figures = contents.alignment, [], []
-    order = sorted(range(len(alignment.videos)), key=lambda k: (bool(alignment.kept[k]), float(alignment.confidence[k])))
+    order = sorted(
+        range(len(alignment.videos)),
+        key=lambda k: (bool(alignment.kept[k]), float(alignment.confidence[k])),
+    )
     for k in order:
-        name, confidence, kept = alignment.videos[k], float(alignment.confidence[k]), bool(alignment.kept[k])
-        rows.append([name, f"{confidence:.2f}", f"{float(alignment.residual[k]):.1f}", "yes" if kept else "no"])
+        name, confidence, kept = (
+            alignment.videos[k],
+            float(alignment.confidence[k]),
+            bool(alignment.kept[k]),
+        )
+        rows.append(
+            [
+                name,
+                f"{confidence:.2f}",
+                f"{float(alignment.residual[k]):.1f}",
+                "yes" if kept else "no",
+            ]
+        )
         if name in contents.meshes:
             mesh = contents.meshes[name]
             vertices = canonical(name, alignment, mesh)
             strip = mesh_strip(vertices, mesh.triangles, position_colours(vertices))
-            figures.append(html.picture(strip, f"{name}, confidence {confidence:.2f}", 420, bad=not kept))
+            figures.append(
+                html.picture(
+                    strip, f"{name}, confidence {confidence:.2f}", 420, bad=not kept
+                )
+            )
     note = (
-        "Confidence: the part of a video's pairs that agree with the whole. Residual: median disagreement. The least sure come "
+        "Confidence: the part of a video's pairs that agree with the whole. Residual: median "
+        "disagreement. The least sure come "
         "first; videos in red were left out."
     )
-    views = f"The videos' meshes in the canonical frame, seen from {', '.join(VIEWS)}; colour is position."
-    table = html.table(["video", "confidence", "residual °", "kept"], rows, [row[-1] == "no" for row in rows])
-    return html.paragraph(note, "note") + table + html.paragraph(views, "note") + html.grid(figures)
+    views = (
+        f"The videos' meshes in the canonical frame, seen from {', '.join(VIEWS)}; colour "
+        "is position."
+    )
+    table = html.table(
+        ["video", "confidence", "residual °", "kept"],
+        rows,
+        [row[-1] == "no" for row in rows],
+    )
+    return (
+        html.paragraph(note, "note")
+        + table
+        + html.paragraph(views, "note")
+        + html.grid(figures)
+    )
 
 
 def _correspondences(contents: Contents) -> str:
@@ -217,48 +358,77 @@ def _correspondences(contents: Contents) -> str:
         return html.paragraph("Fewer than two videos were kept.", "note")
     a, b = correspondence_pictures(*pair, contents.alignment, contents.meshes)
     note = (
-        f"{pair[0]} is coloured by position; every vertex of {pair[1]}, the least sure of the kept, has the colour of the "
-        f"vertex of {pair[0]} whose features are most alike. Where features tell parts apart, the colours lie alike on both."
+        f"{pair[0]} is coloured by position; every vertex of {pair[1]}, the least sure of the "
+        "kept, has the colour of the "
+        f"vertex of {pair[0]} whose features are most alike. Where features tell parts apart, "
+        "the colours lie alike on both."
     )
-    figures = [html.picture(a, f"{pair[0]}, by position", 420), html.picture(b, f"{pair[1]}, by its features", 420)]
+    figures = [
+        html.picture(a, f"{pair[0]}, by position", 420),
+        html.picture(b, f"{pair[1]}, by its features", 420),
+    ]
     return html.paragraph(note, "note") + html.grid(figures)
 
 
 def _symmetry(contents: Contents) -> str:
     symmetry = contents.alignment.symmetry
     if symmetry.order == 1:
-        return html.paragraph("None was found: every orientation of the object is told from every other.")
-    return html.paragraph(f"{symmetry.name}: {_meaning(symmetry)} The estimator gives one of the equal poses.")
+        return html.paragraph(
+            "None was found: every orientation of the object is told from every other."
+        )
+    return html.paragraph(
+        f"{symmetry.name}: {_meaning(symmetry)} The estimator gives one of the equal poses."
+    )
 
 
 def _meaning(symmetry: Symmetry) -> str:
     axis = ", ".join(f"{value:.2f}" for value in symmetry.axis.tolist())
     turns = "turns" if symmetry.order == 0 else f"turns by {360 / symmetry.order:.0f}°"
-    return f"{turns} about the axis ({axis}) of the canonical frame change nothing that the features show."
+    return (
+        f"{turns} about the axis ({axis}) of the canonical frame change nothing that the "
+        "features show."
+    )
 
 
 def _training(model: CategoryModel | None) -> str:
     if model is None:
         return html.paragraph("Not trained yet.", "note")
     trained = model.provenance.get("canon_from_obj")
-    names = ", ".join(trained) if isinstance(trained, Mapping) else "videos that it does not name"
+    names = (
+        ", ".join(trained)
+        if isinstance(trained, Mapping)
+        else "videos that it does not name"
+    )
     size = "unknown size" if model.diameter is None else f"{model.diameter:.3f} m across"
-    text = html.paragraph(f"Template of {len(model.vertices)} vertices, {size}, trained on {names}.")
+    text = html.paragraph(
+        f"Template of {len(model.vertices)} vertices, {size}, trained on {names}."
+    )
     vertices = model.vertices.double()
-    strip = html.picture(mesh_strip(vertices, model.triangles, position_colours(vertices)), "the template", 420)
+    strip = html.picture(
+        mesh_strip(vertices, model.triangles, position_colours(vertices)),
+        "the template",
+        420,
+    )
     return text + html.grid([strip, _training_plot(model.provenance.get("training"))])
 
 
 def _training_plot(curve: Any) -> str:
     if not isinstance(curve, Mapping) or not curve.get("step"):
         return ""
-    return html.plot(training_picture(curve), "training: losses, and how often it is right where it did not learn")
+    return html.plot(
+        training_picture(curve),
+        "training: losses, and how often it is right where it did not learn",
+    )
 
 
 def _error_plot(errors: Sequence[float]) -> str:
     figure = Figure(figsize=_PLOT, layout="constrained")
-    axes = figure.add_subplot(xlabel="error below, degrees", ylabel="images, %", xlim=(0, 180), ylim=(0, 101))
-    axes.plot([0, *sorted(errors)], np.linspace(0, 100, len(errors) + 1), drawstyle="steps-post")
+    axes = figure.add_subplot(
+        xlabel="error below, degrees", ylabel="images, %", xlim=(0, 180), ylim=(0, 101)
+    )
+    axes.plot(
+        [0, *sorted(errors)], np.linspace(0, 100, len(errors) + 1), drawstyle="steps-post"
+    )
     axes.grid(alpha=0.3)
     return html.plot(figure, "errors of all evaluated images")
 
@@ -271,6 +441,12 @@ def _time(contents: Contents) -> str:
     spent |= contents.seconds or {}
     if not spent:
         return html.paragraph("No stage noted its time.", "note")
-    rows = [[stage, f"{spent[stage]:.0f}"] for stage in ("poses", "masks", "reconstruct", "align", "train") if stage in spent]
-    note = html.paragraph("Seconds, all videos together, on the machine that made them.", "note")
+    rows = [
+        [stage, f"{spent[stage]:.0f}"]
+        for stage in ("poses", "masks", "reconstruct", "align", "train")
+        if stage in spent
+    ]
+    note = html.paragraph(
+        "Seconds, all videos together, on the machine that made them.", "note"
+    )
     return html.table(["stage", "seconds"], rows) + note

@@ -1,4 +1,7 @@
-"""What the report shows of the videos themselves: how they were filmed, their masks and hulls, and what features match."""
+"""What the report shows of the videos themselves.
+
+How they were filmed, their masks and hulls, and what features match.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,9 @@ class VideoFacts:
     azimuths: Floats  # (F,) degrees of every view around the object
     elevations: Floats  # (F,) degrees above the plane in which the camera went
     gap: float  # degrees, the widest turn around the object without a view
-    overlap: float | None  # median intersection over union of masks and hull in the frames that are shown
+    overlap: (
+        float | None
+    )  # median intersection over union of masks and hull in the frames that are shown
     poses: str  # where they come from
     masks: str
     pictures: Sequence[Picture]  # frames with the outlines of mask (yellow) and hull (red)
@@ -54,9 +59,14 @@ class VideoFacts:
         if self.views < self.frames:
             found.append(f"{self.name}: {self.views} of {self.frames} frames were used")
         if self.gap > _LIMITS.gap:
-            found.append(f"{self.name}: no view of {self.gap:.0f}° around the object; walk all around it")
+            found.append(
+                f"{self.name}: no view of {self.gap:.0f}° around the object; walk all around it"
+            )
         if self.overlap is not None and self.overlap < _LIMITS.fit:
-            found.append(f"{self.name}: masks and hull overlap by {self.overlap:.2f} only; look at its masks and poses")
+            found.append(
+                f"{self.name}: masks and hull overlap by {self.overlap:.2f} only; look at its "
+                "masks and poses"
+            )
         return found
 
 
@@ -65,11 +75,18 @@ def facts_of(video: Video, mesh: FeatureMesh, provenance: Mapping[str, Any]) -> 
     azimuths, elevations = viewpoints(mesh)
     record = _record(video.folder)
     pictures, overlaps = [], []
-    chosen = sorted({round(k) for k in np.linspace(0, len(video.frames) - 1, min(_SHOWN, len(video.frames)))})
+    chosen = sorted(
+        {
+            round(k)
+            for k in np.linspace(0, len(video.frames) - 1, min(_SHOWN, len(video.frames)))
+        }
+    )
     for frame in (video.frames[k] for k in chosen):
         image: Picture = read_image(frame.image).numpy()
         if frame.cam_from_obj is not None:
-            hull = drawing.silhouette(mesh.vertices, mesh.triangles, frame.camera, frame.cam_from_obj)
+            hull = drawing.silhouette(
+                mesh.vertices, mesh.triangles, frame.camera, frame.cam_from_obj
+            )
             if frame.mask is not None:
                 mask = read_mask(frame.mask).numpy()
                 overlaps.append(float((mask & hull).sum() / max(1, (mask | hull).sum())))
@@ -77,7 +94,10 @@ def facts_of(video: Video, mesh: FeatureMesh, provenance: Mapping[str, Any]) -> 
             image = drawing.contour(image, hull, _HULL)
         pictures.append(image)
     seconds = {"reconstruct": provenance.get("seconds")}
-    seconds |= {stage: (record.get(key) or {}).get("seconds") for stage, key in (("poses", "poses"), ("masks", "masks"))}
+    seconds |= {
+        stage: (record.get(key) or {}).get("seconds")
+        for stage, key in (("poses", "poses"), ("masks", "masks"))
+    }
     return VideoFacts(
         name=video.name,
         views=len(mesh.cameras_in_obj),
@@ -89,7 +109,11 @@ def facts_of(video: Video, mesh: FeatureMesh, provenance: Mapping[str, Any]) -> 
         poses="found" if "poses" in record else "given",
         masks="found" if "masks" in record else "given",
         pictures=pictures,
-        seconds={name: float(value) for name, value in seconds.items() if isinstance(value, int | float)},
+        seconds={
+            name: float(value)
+            for name, value in seconds.items()
+            if isinstance(value, int | float)
+        },
     )
 
 
@@ -104,21 +128,31 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def viewpoints(mesh: FeatureMesh) -> tuple[Floats, Floats]:
-    """Azimuth and elevation (F,), degrees, of every view: about the axis that the camera went around, seen from the object."""
+    """Azimuth and elevation (F,), degrees, of every view.
+
+    About the axis that the camera went around, seen from the object.
+    """
     poses = mesh.cameras_in_obj.double()
     eyes = -(poses[:, :3, :3].mT @ poses[:, :3, 3:])[..., 0]
     towards = eyes - mesh.vertices.double().mean(0)
     towards = towards / towards.norm(dim=1, keepdim=True).clamp_min(1e-9)
     spread = towards - towards.mean(0)
-    basis = torch.linalg.eigh(spread.T @ spread).eigenvectors  # ascending: the first is the direction they differ least in
+    basis = torch.linalg.eigh(
+        spread.T @ spread
+    ).eigenvectors  # ascending: the first is the direction they differ least in
     up = basis[:, 0] * torch.where((towards @ basis[:, 0]).mean() < 0, -1.0, 1.0)
     right = basis[:, 2]
     azimuth = torch.atan2(towards @ torch.linalg.cross(up, right), towards @ right)
-    return np.degrees(azimuth.numpy()) % 360, np.degrees(torch.asin((towards @ up).clamp(-1, 1)).numpy())
+    return np.degrees(azimuth.numpy()) % 360, np.degrees(
+        torch.asin((towards @ up).clamp(-1, 1)).numpy()
+    )
 
 
 def widest_gap(azimuths: Floats) -> float:
-    """The widest angle, degrees, between neighbours of azimuths (F,) on the circle; 360 where there are none."""
+    """The widest angle, degrees, between neighbours of azimuths (F,) on the circle.
+
+    360 where there are none.
+    """
     if not len(azimuths):
         return 360.0
     ordered = np.sort(np.asarray(azimuths) % 360)
@@ -126,7 +160,10 @@ def widest_gap(azimuths: Floats) -> float:
 
 
 def ring_picture(facts: VideoFacts) -> Picture:
-    """The viewpoints from above: azimuth around, the higher the nearer to the middle; the gap in red where it is wide."""
+    """The viewpoints from above.
+
+    Azimuth around, the higher the nearer to the middle; the gap in red where it is wide.
+    """
     picture = np.full((_RING, _RING, 3), 255, np.uint8)
     middle, radius = _RING // 2, _RING // 2 - 10
     cv2.circle(picture, (middle, middle), radius, _GREY, 1, cv2.LINE_AA)
@@ -134,27 +171,59 @@ def ring_picture(facts: VideoFacts) -> Picture:
     ordered = np.sort(facts.azimuths[facts.elevations < _ABOVE])
     if len(ordered) and facts.gap > _LIMITS.gap:
         k = int(np.argmax(np.diff(np.append(ordered, ordered[0] + 360))))
-        cv2.ellipse(picture, (middle, middle), (radius, radius), 0, -ordered[k] - facts.gap, -ordered[k], _RED, 3, cv2.LINE_AA)
-    for azimuth, elevation in zip(np.radians(facts.azimuths), np.abs(facts.elevations), strict=True):
+        cv2.ellipse(
+            picture,
+            (middle, middle),
+            (radius, radius),
+            0,
+            -ordered[k] - facts.gap,
+            -ordered[k],
+            _RED,
+            3,
+            cv2.LINE_AA,
+        )
+    for azimuth, elevation in zip(
+        np.radians(facts.azimuths), np.abs(facts.elevations), strict=True
+    ):
         reach = radius * (1 - min(elevation, 90) / 90)
-        at = (round(middle + reach * np.cos(azimuth)), round(middle - reach * np.sin(azimuth)))
+        at = (
+            round(middle + reach * np.cos(azimuth)),
+            round(middle - reach * np.sin(azimuth)),
+        )
         cv2.circle(picture, at, 3, _GREEN, -1, cv2.LINE_AA)
     return picture
 
 
-def matched_pair(alignment: Alignment, meshes: Mapping[str, FeatureMesh]) -> tuple[str, str] | None:
-    """The two kept videos with the highest and the lowest confidence; None where there are no two."""
+def matched_pair(
+    alignment: Alignment, meshes: Mapping[str, FeatureMesh]
+) -> tuple[str, str] | None:
+    """The two kept videos with the highest and the lowest confidence.
+
+    None where there are no two.
+    """
     order = alignment.confidence.argsort(descending=True).tolist()
-    kept = [alignment.videos[k] for k in order if bool(alignment.kept[k]) and alignment.videos[k] in meshes]
+    kept = [
+        alignment.videos[k]
+        for k in order
+        if bool(alignment.kept[k]) and alignment.videos[k] in meshes
+    ]
     return (kept[0], kept[-1]) if len(kept) > 1 else None
 
 
-def correspondence_pictures(a: str, b: str, alignment: Alignment, meshes: Mapping[str, FeatureMesh]) -> tuple[Picture, Picture]:
-    """Both meshes in the canonical frame: a coloured by position, every vertex of b as that of a whose features match it."""
+def correspondence_pictures(
+    a: str, b: str, alignment: Alignment, meshes: Mapping[str, FeatureMesh]
+) -> tuple[Picture, Picture]:
+    """Both meshes in the canonical frame.
+
+    A coloured by position, every vertex of b as that of a whose features match it.
+    """
     vertices = {name: canonical(name, alignment, meshes[name]) for name in (a, b)}
     colours = position_colours(vertices[a])
     skin_a, skin_b = skin_of(meshes[a]), skin_of(meshes[b])
-    likeness = torch.nn.functional.normalize(skin_b.features, dim=1) @ torch.nn.functional.normalize(skin_a.features, dim=1).T
+    likeness = (
+        torch.nn.functional.normalize(skin_b.features, dim=1)
+        @ torch.nn.functional.normalize(skin_a.features, dim=1).T
+    )
     matched = colours[likeness.argmax(1).numpy()]
     matched[(skin_b.features.norm(dim=1) == 0).numpy()] = 200.0  # seen by no view
     return (
@@ -165,7 +234,9 @@ def correspondence_pictures(a: str, b: str, alignment: Alignment, meshes: Mappin
 
 def canonical(name: str, alignment: Alignment, mesh: FeatureMesh) -> Tensor:
     """Vertices (V, 3) float64 of a video's mesh in the canonical frame."""
-    return transform(alignment.canon_from_obj[alignment.videos.index(name)], mesh.vertices.double())
+    return transform(
+        alignment.canon_from_obj[alignment.videos.index(name)], mesh.vertices.double()
+    )
 
 
 def position_colours(vertices: Tensor) -> Floats:

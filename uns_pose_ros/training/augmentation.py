@@ -1,4 +1,7 @@
-"""Random views of a training image: other crops, cameras, light, backgrounds and occluders, with the map that was applied."""
+"""Random views of a training image.
+
+Other crops, cameras, light, backgrounds and occluders, with the map that was applied.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,14 @@ Image = NDArray[np.uint8]
 class AugmentConfig:
     """Ranges of the random changes; probabilities are a change's chance for each sample."""
 
-    near: tuple[float, float] = (0.5, 0.95)  # longer side of the object as a fraction of the crop, when it fills the crop
-    far: tuple[float, float] = (0.2, 0.5)  # the same, when it is a small part of what the camera sees
+    near: tuple[float, float] = (
+        0.5,
+        0.95,
+    )  # longer side of the object as a fraction of the crop, when it fills the crop
+    far: tuple[float, float] = (
+        0.2,
+        0.5,
+    )  # the same, when it is a small part of what the camera sees
     far_probability: float = 0.25
     rotation: float = 50.0  # degrees, camera about its optical axis
     tilt: float = 6.0  # degrees, camera about the image axes (perspective)
@@ -39,24 +48,31 @@ def augment(
     backgrounds: Sequence[Image],
     config: AugmentConfig = AugmentConfig(),
 ) -> tuple[Image, NDArray[np.bool_], NDArray[np.float64]]:
-    """A random (size, size, 3) view of image (H, W, 3) RGB, the object's visible pixels in it, and crop_from_image (3, 3).
+    """A random (size, size, 3) view of image (H, W, 3) RGB, the object's visible pixels in it, and
+    crop_from_image (3, 3).
 
     mask (H, W) holds at least one true pixel; the visible pixels are (size, size) bool.
     """
     crop_from_image = _random_camera(mask, size, rng, config)
     warped = _warp(image, crop_from_image, size, rng)
-    alpha = cv2.warpPerspective(mask.astype(np.float32), crop_from_image, (size, size), flags=cv2.INTER_LINEAR)
+    alpha = cv2.warpPerspective(
+        mask.astype(np.float32), crop_from_image, (size, size), flags=cv2.INTER_LINEAR
+    )
     if rng.random() < config.background_probability:
         soft = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.4, 1.2))[..., None]
         backdrop = _backdrop(size, rng, backgrounds)
-        warped = np.clip(soft * _colour(warped, rng, config) + (1 - soft) * backdrop, 0, 255).astype(np.uint8)
+        warped = np.clip(
+            soft * _colour(warped, rng, config) + (1 - soft) * backdrop, 0, 255
+        ).astype(np.uint8)
     visible = alpha > 0.5
     if visible.any() and rng.random() < config.occlusion_probability:
         warped, visible = _occlude(warped, visible, rng, backgrounds, config)
     return _degrade(_colour(warped, rng, config), rng, config), visible, crop_from_image
 
 
-def _random_camera(mask: NDArray[np.bool_], size: int, rng: np.random.Generator, config: AugmentConfig) -> NDArray[np.float64]:
+def _random_camera(
+    mask: NDArray[np.bool_], size: int, rng: np.random.Generator, config: AugmentConfig
+) -> NDArray[np.float64]:
     rows, columns = np.nonzero(mask)
     centre = np.array([columns.min() + columns.max(), rows.min() + rows.max()]) / 2
     extent = max(np.ptp(columns), np.ptp(rows)) + 1
@@ -64,59 +80,113 @@ def _random_camera(mask: NDArray[np.bool_], size: int, rng: np.random.Generator,
     fraction = np.exp(rng.uniform(*np.log(config.far if small else config.near)))
     reach = 0.5 - fraction / 2 if small else config.shift
     target = (size - 1) / 2 + size * rng.uniform(-reach, reach, 2)
-    angle, scale = np.radians(rng.uniform(-config.rotation, config.rotation)), fraction * size / extent
-    rotate = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    angle, scale = (
+        np.radians(rng.uniform(-config.rotation, config.rotation)),
+        fraction * size / extent,
+    )
+    rotate = scale * np.array(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
     similarity = np.eye(3)
     similarity[:2, :2], similarity[:2, 2] = rotate, target - rotate @ centre
     focal = 1.5 * size  # of the camera that is tilted: about 37 degrees of view
     matrix = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
-    tilt, _ = cv2.Rodrigues(np.radians(np.append(rng.uniform(-config.tilt, config.tilt, 2), 0.0)))
+    tilt, _ = cv2.Rodrigues(
+        np.radians(np.append(rng.uniform(-config.tilt, config.tilt, 2), 0.0))
+    )
     turned: NDArray[np.float64] = matrix @ tilt @ np.linalg.inv(matrix) @ similarity
     moved = turned @ np.append(centre, 1)
-    turned = np.array([[1, 0, target[0] - moved[0] / moved[2]], [0, 1, target[1] - moved[1] / moved[2]], [0, 0, 1]]) @ turned
+    turned = (
+        np.array(
+            [
+                [1, 0, target[0] - moved[0] / moved[2]],
+                [0, 1, target[1] - moved[1] / moved[2]],
+                [0, 0, 1],
+            ]
+        )
+        @ turned
+    )
     return turned / turned[2, 2]
 
 
-def _warp(image: Image, crop_from_image: NDArray[np.float64], size: int, rng: np.random.Generator) -> Image:
+def _warp(
+    image: Image, crop_from_image: NDArray[np.float64], size: int, rng: np.random.Generator
+) -> Image:
     scale = float(np.sqrt(abs(np.linalg.det(crop_from_image[:2, :2]))))
     if scale < 0.7:  # average first what the warp would skip
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.4 / scale), np.uint8)
-    border = (cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE)[rng.integers(3)]
+    border = (cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE)[
+        rng.integers(3)
+    ]
     grey = (127, 127, 127)
     shape, linear = (size, size), cv2.INTER_LINEAR
-    warped = cv2.warpPerspective(image, crop_from_image, shape, flags=linear, borderMode=border, borderValue=grey)
+    warped = cv2.warpPerspective(
+        image, crop_from_image, shape, flags=linear, borderMode=border, borderValue=grey
+    )
     return np.asarray(warped, np.uint8)
 
 
-def _backdrop(size: int, rng: np.random.Generator, backgrounds: Sequence[Image]) -> NDArray[np.float32]:
+def _backdrop(
+    size: int, rng: np.random.Generator, backgrounds: Sequence[Image]
+) -> NDArray[np.float32]:
     """A random piece of a photograph, or coloured noise of random smoothness."""
     if len(backgrounds) and rng.random() < 0.8:
         photo = backgrounds[int(rng.integers(len(backgrounds)))]
         side = int(min(photo.shape[:2]) * rng.uniform(0.3, 1.0))
         top, left = (rng.integers(0, n - side + 1) for n in photo.shape[:2])
-        piece = cv2.resize(photo[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA)
+        piece = cv2.resize(
+            photo[top : top + side, left : left + side],
+            (size, size),
+            interpolation=cv2.INTER_AREA,
+        )
         piece = piece[:, ::-1] if rng.random() < 0.5 else piece
     else:
         cells = int(2 ** rng.uniform(0, 6))
         noise = rng.uniform(0, 255, (cells, cells, 3)).astype(np.float32)
-        piece = cv2.resize(noise, (size, size), interpolation=(cv2.INTER_CUBIC, cv2.INTER_NEAREST)[rng.integers(2)])
-    return (piece.astype(np.float32) - 128) * rng.uniform(0.4, 1.1) + 128 + rng.uniform(-40, 40)
+        piece = cv2.resize(
+            noise,
+            (size, size),
+            interpolation=(cv2.INTER_CUBIC, cv2.INTER_NEAREST)[rng.integers(2)],
+        )
+    return (
+        (piece.astype(np.float32) - 128) * rng.uniform(0.4, 1.1)
+        + 128
+        + rng.uniform(-40, 40)
+    )
 
 
 def _occlude(
-    image: Image, visible: NDArray[np.bool_], rng: np.random.Generator, backgrounds: Sequence[Image], config: AugmentConfig
+    image: Image,
+    visible: NDArray[np.bool_],
+    rng: np.random.Generator,
+    backgrounds: Sequence[Image],
+    config: AugmentConfig,
 ) -> tuple[Image, NDArray[np.bool_]]:
     rows, columns = np.nonzero(visible)
     height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
     area, stretch = rng.uniform(*config.occlusion), np.exp(rng.uniform(-0.7, 0.7))
-    half_w, half_h = (max(1, int(n * np.sqrt(area) * s / 2)) for n, s in ((width, stretch), (height, 1 / stretch)))
-    centre = (int(rng.integers(columns.min(), columns.max() + 1)), int(rng.integers(rows.min(), rows.max() + 1)))
+    half_w, half_h = (
+        max(1, int(n * np.sqrt(area) * s / 2))
+        for n, s in ((width, stretch), (height, 1 / stretch))
+    )
+    centre = (
+        int(rng.integers(columns.min(), columns.max() + 1)),
+        int(rng.integers(rows.min(), rows.max() + 1)),
+    )
     cover = np.zeros(visible.shape, np.uint8)
     if rng.random() < 0.5:
         cv2.ellipse(cover, centre, (half_w, half_h), rng.uniform(0, 180), 0, 360, 1, -1)
     else:
-        cv2.rectangle(cover, (centre[0] - half_w, centre[1] - half_h), (centre[0] + half_w, centre[1] + half_h), 1, -1)
-    if (visible & (cover == 0)).sum() < 0.3 * visible.sum():  # too little is left to tell a pose from
+        cv2.rectangle(
+            cover,
+            (centre[0] - half_w, centre[1] - half_h),
+            (centre[0] + half_w, centre[1] + half_h),
+            1,
+            -1,
+        )
+    if (
+        visible & (cover == 0)
+    ).sum() < 0.3 * visible.sum():  # too little is left to tell a pose from
         return image, visible
     texture = np.clip(_backdrop(image.shape[0], rng, backgrounds), 0, 255).astype(np.uint8)
     return np.where(cover[..., None] > 0, texture, image), visible & (cover == 0)
@@ -130,7 +200,9 @@ def _colour(image: Image, rng: np.random.Generator, config: AugmentConfig) -> Im
     saturation = 0.0 if rng.random() < config.grey_probability else rng.uniform(0.5, 1.4)
     pixels = grey + (pixels - grey) * saturation
     pixels = (pixels - 0.5) * rng.uniform(0.65, 1.35) + 0.5 + rng.uniform(-0.15, 0.15)
-    pixels = np.clip(pixels * rng.uniform(0.85, 1.15, 3), 0, 1) ** np.exp(rng.uniform(-0.35, 0.35))
+    pixels = np.clip(pixels * rng.uniform(0.85, 1.15, 3), 0, 1) ** np.exp(
+        rng.uniform(-0.35, 0.35)
+    )
     if rng.random() < 0.2:
         pixels = pixels[..., rng.permutation(3)]
     return (pixels * 255).astype(np.uint8)
@@ -140,8 +212,12 @@ def _degrade(image: Image, rng: np.random.Generator, config: AugmentConfig) -> I
     if rng.random() < config.blur_probability:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.8)), np.uint8)
     if rng.random() < 0.3:
-        image = np.clip(image + rng.normal(0, rng.uniform(2, 10), image.shape), 0, 255).astype(np.uint8)
+        image = np.clip(
+            image + rng.normal(0, rng.uniform(2, 10), image.shape), 0, 255
+        ).astype(np.uint8)
     if rng.random() < config.jpeg_probability:
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 95))])
+        _, data = cv2.imencode(
+            ".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 95))]
+        )
         image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     return image

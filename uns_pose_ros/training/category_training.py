@@ -1,10 +1,14 @@
-"""Aligned videos to a category model: random views of the training images, frozen features, a contrastive head.
+"""Aligned videos to a category model.
 
-Every training image gives several random views. The frozen backbone reads each once; its tokens stay in memory with what each
-place of the view shows, a point of the canonical frame or no object. The head learns from them alone.
+Random views of the training images, frozen features, a contrastive head.
 
-Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3. Changed: the template is the category's mean shape, targets
-spread over neighbouring vertices and over the symmetry group, clutter has several features, videos weigh by their confidence.
+Every training image gives several random views. The frozen backbone reads each once; its tokens
+stay in memory with what each place of the view shows, a point of the canonical frame or no object.
+The head learns from them alone.
+
+Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3. Changed: the template is the
+category's mean shape, targets spread over neighbouring vertices and over the symmetry group,
+clutter has several features, videos weigh by their confidence.
 """
 
 from __future__ import annotations
@@ -46,29 +50,70 @@ def train(
     together: Together = Together(),
     watch: Callable[[Curve], object] | None = None,
 ) -> CategoryModel:
-    """Train a category model on those of the videos that the alignment kept; on the backbone's device.
+    """Train a category model on those of the videos that the alignment kept.
 
-    backgrounds: pictures (H, W, 3) RGB without the object, beside the `photographs` that are always there. unfinished: where to
-    go on after a kill. watch: gets the training's curve now and then. Needs masks and poses on the videos' frames. Raises
-    InvalidInput where no kept video is among them.
+    On the backbone's device.
+
+    backgrounds: pictures (H, W, 3) RGB without the object, beside the `photographs` that are always
+    there. unfinished: where to go on after a kill. watch: gets the training's curve now and then.
+    Needs masks and poses on the videos' frames. Raises InvalidInput where no kept video is among
+    them.
     """
-    rows = {name: i for i, name in enumerate(alignment.videos) if bool(alignment.kept[i]) and name in videos and name in meshes}
+    rows = {
+        name: i
+        for i, name in enumerate(alignment.videos)
+        if bool(alignment.kept[i]) and name in videos and name in meshes
+    }
     if not rows:
-        raise InvalidInput(f"none of the videos {', '.join(videos)} was kept by the alignment: nothing to train on")
+        raise InvalidInput(
+            f"none of the videos {', '.join(videos)} was kept by the alignment: nothing to train on"
+        )
     index = list(rows.values())
-    poses, confidence = alignment.canon_from_obj[index], alignment.confidence[index].clamp_min(0.05)
+    poses, confidence = (
+        alignment.canon_from_obj[index],
+        alignment.confidence[index].clamp_min(0.05),
+    )
     shapes = [(meshes[name].vertices, meshes[name].triangles) for name in rows]
     vertices, triangles = mean_shape(shapes, poses, confidence, config.template)
     chosen = [videos[name] for name in rows]
     mirror = mirror_plane(vertices, [meshes[name] for name in rows], poses)
     views = random_views(
-        chosen, shapes, poses, confidence, backbone, config, seed, progress, mirror, backgrounds,
-        unfinished, together,
-    )  # fmt: skip
+        chosen,
+        shapes,
+        poses,
+        confidence,
+        backbone,
+        config,
+        seed,
+        progress,
+        mirror,
+        backgrounds,
+        unfinished,
+        together,
+    )
     device = next(backbone.parameters()).device
-    head, curve = fit_head(views, vertices, alignment.symmetry, config, seed, progress, device, unfinished, together, watch)
-    weights = {name: tensor.detach().cpu() for name, tensor in head.state_dict().items() if name not in ("bank", "clutter")}
-    metric = [float(1 / split_similarity(pose)[2]) for name, pose in zip(rows, poses, strict=True) if videos[name].metric]
+    head, curve = fit_head(
+        views,
+        vertices,
+        alignment.symmetry,
+        config,
+        seed,
+        progress,
+        device,
+        unfinished,
+        together,
+        watch,
+    )
+    weights = {
+        name: tensor.detach().cpu()
+        for name, tensor in head.state_dict().items()
+        if name not in ("bank", "clutter")
+    }
+    metric = [
+        float(1 / split_similarity(pose)[2])
+        for name, pose in zip(rows, poses, strict=True)
+        if videos[name].metric
+    ]
     return CategoryModel(
         category=category,
         vertices=vertices,
@@ -82,27 +127,42 @@ def train(
             "network": asdict(config.network),
             "crop_size": config.size,
             "mirror": None if mirror is None else mirror.tolist(),
-            "canon_from_obj": {name: pose.tolist() for name, pose in zip(rows, poses, strict=True)},
+            "canon_from_obj": {
+                name: pose.tolist() for name, pose in zip(rows, poses, strict=True)
+            },
             "training": curve,
             "template_share": template_share(vertices, chosen, poses),
         },
     )
 
 
-def template_share(vertices: Tensor, videos: Sequence[Video], canon_from_obj: Tensor) -> float:
-    """What the template's longer side in a picture is of the object's: vertices (V, 3), canon frame, N videos, (N, 4, 4).
+def template_share(
+    vertices: Tensor, videos: Sequence[Video], canon_from_obj: Tensor
+) -> float:
+    """What the template's longer side in a picture is of the object's.
+
+    Vertices (V, 3), canon frame, N videos, (N, 4, 4).
 
     The lower quartile of some frames of each video, 1 at most: a mean shape lacks thin parts.
     """
     shares = []
     for video, pose in zip(videos, canon_from_obj, strict=True):
-        frames = [frame for frame in video.frames if frame.mask and frame.cam_from_obj is not None]
+        frames = [
+            frame for frame in video.frames if frame.mask and frame.cam_from_obj is not None
+        ]
         for frame in frames[:: max(1, len(frames) // _SHARED)]:
             _, mask, camera = read_frame(frame)
             assert mask is not None and frame.cam_from_obj is not None
             if bool(mask.any()):
                 box = mask_box(mask)
-                points = transform(frame.cam_from_obj, transform(torch.linalg.inv(pose), vertices.double()))
+                points = transform(
+                    frame.cam_from_obj, transform(torch.linalg.inv(pose), vertices.double())
+                )
                 pixels = project(camera.matrix, points)
-                shares.append(float((pixels.amax(0) - pixels.amin(0)).max() / (box[2:] - box[:2] + 1).max()))
+                shares.append(
+                    float(
+                        (pixels.amax(0) - pixels.amin(0)).max()
+                        / (box[2:] - box[:2] + 1).max()
+                    )
+                )
     return min(float(np.quantile(shares, 0.25)), 1.0) if shares else 1.0

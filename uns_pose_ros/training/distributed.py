@@ -19,13 +19,18 @@ class Together:
 
     @staticmethod
     def join(device: str) -> tuple[Together, str]:
-        """Join the processes that torchrun started, and the device that is this one's; alone without torchrun."""
+        """Join the processes that torchrun started, and the device that is this one's.
+
+        Alone without torchrun.
+        """
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1 or "RANK" not in os.environ:
             return Together(), device
         on_gpu = device != "cpu" and torch.cuda.is_available()
         if on_gpu:
-            device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+            device = (
+                f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+            )
             torch.cuda.set_device(torch.device(device))
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if on_gpu else "gloo")
@@ -39,5 +44,7 @@ class Together:
         flat = torch.cat([one.flatten() for one in gradients])
         distributed.all_reduce(flat)
         flat /= self.world
-        for one, mean in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+        for one, mean in zip(
+            gradients, flat.split([one.numel() for one in gradients]), strict=True
+        ):
             one.copy_(mean.view_as(one))

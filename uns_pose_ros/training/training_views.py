@@ -1,16 +1,18 @@
-"""Random views of the training images, read by the frozen backbone, with what each of their places shows.
+"""Random views of the training images, read by the frozen backbone, with what each of their places
+shows.
 
-Every training image gives several. The backbone reads each once; its tokens stay with what each place of the view shows, a
-point of the canonical frame or no object.
+Every training image gives several. The backbone reads each once; its tokens stay with what each
+place of the view shows, a point of the canonical frame or no object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +33,21 @@ from uns_pose_ros.training.augmentation import Image as Picture
 from uns_pose_ros.training.distributed import Together
 
 # photographs that come with scikit-image, against which the objects are pasted
-PHOTOS = ("coffee", "astronaut", "chelsea", "rocket", "motorcycle_left", "brick", "grass", "gravel", "camera", "coins", "page")
-_WATCHED = 10  # every so many frames one gives a view that is not learned from, to watch the training by
+PHOTOS = (
+    "coffee",
+    "astronaut",
+    "chelsea",
+    "rocket",
+    "motorcycle_left",
+    "brick",
+    "grass",
+    "gravel",
+    "camera",
+    "coins",
+    "page",
+)
+# every so many frames one gives a view that is not learned from, to watch the training by
+_WATCHED = 10
 
 
 @dataclass(frozen=True)
@@ -42,16 +57,22 @@ class TrainConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     template: TemplateConfig = field(default_factory=TemplateConfig)
-    size: int = 224  # px, side of the views and of the crops that the model will be given; a multiple of 14
+    # px, side of the views and of the crops that the model will be given; a multiple of 14
+    size: int = 224
     views: int = 10  # random views an image
     most_views: int = 4000  # of all images together; 0.6 MB each
     steps: int = 800
     batch: int = 24  # views a step
-    places: int = 128  # of a view that a step learns from, at most, and half as many that show no object
+    # of a view that a step learns from, at most, and half as many that show no object
+    places: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    dropout: float = 0.3  # fraction of a view's token channels that the head does not see in a step
-    spread: float = 0.06  # canonical units, how far a pixel's target reaches over neighbouring vertices
+    dropout: float = (
+        0.3  # fraction of a view's token channels that the head does not see in a step
+    )
+    spread: float = (
+        0.06  # canonical units, how far a pixel's target reaches over neighbouring vertices
+    )
     background: float = 0.5  # weight of the loss on what is not the object
 
 
@@ -60,9 +81,13 @@ class Views:
     """N random views with h * w tokens and 4 h w places, where the head answers."""
 
     tokens: Tensor  # (N, h, w, L * C) bfloat16
-    canon: Tensor  # (N, 4 h w, 3) float16: the canonical point seen there; nan where none is
+    canon: (
+        Tensor  # (N, 4 h w, 3) float16: the canonical point seen there; nan where none is
+    )
     background: Tensor  # (N, 4 h w) bool: certainly not the object
-    weight: Tensor  # (N,) float32, how often a view is learned from; 0: it watches the training
+    weight: (
+        Tensor  # (N,) float32, how often a view is learned from; 0: it watches the training
+    )
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -82,14 +107,19 @@ def random_views(
     unfinished: Unfinished | None = None,
     together: Together = Together(),
 ) -> Views:
-    """Random views, read by the backbone, of all frames with mask and pose; each depends on the seed and its frame alone.
+    """Random views, read by the backbone, of all frames with mask and pose.
 
-    mirror: reflection (4, 4) of the canonical frame in the category's mirror plane; half of the views are then flipped left to
-    right. unfinished: where the views are kept, so that those that are there need not be made again. Of several processes each
-    makes its part of the views.
+    Each depends on the seed and its frame alone.
+
+    mirror: reflection (4, 4) of the canonical frame in the category's mirror plane; half of the
+    views are then flipped left to right. unfinished: where the views are kept, so that those that
+    are there need not be made again. Of several processes each makes its part of the views.
     """
     every = [
-        (v, frame) for v, video in enumerate(videos) for frame in video.frames if frame.mask and frame.cam_from_obj is not None
+        (v, frame)
+        for v, video in enumerate(videos)
+        for frame in video.frames
+        if frame.mask and frame.cam_from_obj is not None
     ]
     if not every:
         raise InvalidInput("no frame of the training videos has both a mask and a pose")
@@ -97,17 +127,35 @@ def random_views(
     jobs = list(enumerate(every))[together.rank :: together.world]
     backgrounds = [*photographs(), *backgrounds]
     device = next(backbone.parameters()).device
-    views: Views | None = None  # filled in place: together they are most of the memory that training takes
+    views: Views | None = (
+        None  # filled in place: together they are most of the memory that training takes
+    )
     start, filled = (unfinished and unfinished.note("views")) or (0, 0)  # frames, views
 
-    def draw(job: tuple[int, tuple[int, Frame]]) -> tuple[int, list[tuple[Picture, Tensor, Tensor]]]:
+    def draw(
+        job: tuple[int, tuple[int, Frame]],
+    ) -> tuple[int, list[tuple[Picture, Tensor, Tensor]]]:
         number, (video, frame) = job
         drawn = []
-        for wanted, entropy in ((count, [seed, number]), (int(number % _WATCHED == 0), [seed, number, 1])):
+        for wanted, entropy in (
+            (count, [seed, number]),
+            (int(number % _WATCHED == 0), [seed, number, 1]),
+        ):
             rng = np.random.default_rng(entropy)
-            some = _views_of_frame(frame, *shapes[video], canon_from_obj[video], wanted, rng, backgrounds, config)
+            some = _views_of_frame(
+                frame,
+                *shapes[video],
+                canon_from_obj[video],
+                wanted,
+                rng,
+                backgrounds,
+                config,
+            )
             if mirror is not None:
-                some = [_flipped(*view, mirror.float()) if rng.random() < 0.5 else view for view in some]
+                some = [
+                    _flipped(*view, mirror.float()) if rng.random() < 0.5 else view
+                    for view in some
+                ]
             drawn += some
         return video, drawn
 
@@ -116,14 +164,23 @@ def random_views(
         for done, (video, drawn) in enumerate(_ahead(pool, draw, jobs[start:]), start + 1):
             if drawn:
                 pictures, canon, background = zip(*drawn, strict=True)
-                batch = normalise(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(device))
+                batch = normalise(
+                    torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(device)
+                )
                 with torch.inference_mode():
-                    tokens = backbone(batch, layers=config.network.layers).permute(1, 2, 3, 0, 4).flatten(3)
+                    tokens = (
+                        backbone(batch, layers=config.network.layers)
+                        .permute(1, 2, 3, 0, 4)
+                        .flatten(3)
+                    )
                 views = views or _room(room, config, tokens.shape[-1], unfinished)
                 rows = slice(filled, filled := filled + len(drawn))
                 views.tokens[rows], views.weight[rows] = tokens, float(confidence[video])
                 views.weight[rows][count:] = 0
-                views.canon[rows], views.background[rows] = torch.stack(canon), torch.stack(background)
+                views.canon[rows], views.background[rows] = (
+                    torch.stack(canon),
+                    torch.stack(background),
+                )
             if unfinished is not None and (done % 20 == 0 or done == len(jobs)):
                 unfinished.write_note("views", (done, filled))
             if progress is not None:
@@ -131,10 +188,14 @@ def random_views(
     if not filled:
         raise InvalidInput("no mask of the training videos shows an object")
     views = views or _room(room, config, len(config.network.layers) * CHANNELS, unfinished)
-    return Views(*(getattr(views, column.name)[:filled].to(device) for column in fields(Views)))
+    return Views(
+        *(getattr(views, column.name)[:filled].to(device) for column in fields(Views))
+    )
 
 
-def _room(count: int, config: TrainConfig, channels: int, unfinished: Unfinished | None) -> Views:
+def _room(
+    count: int, config: TrainConfig, channels: int, unfinished: Unfinished | None
+) -> Views:
     """`count` views to be filled, in memory or in the unfinished work's files."""
     side = config.size // PATCH
     places = 4 * side * side
@@ -145,11 +206,21 @@ def _room(count: int, config: TrainConfig, channels: int, unfinished: Unfinished
         "weight": ((count,), torch.float32),
     }
     if unfinished is None:
-        return Views(**{name: torch.zeros(*shape, dtype=kind) for name, (shape, kind) in columns.items()})
+        return Views(
+            **{
+                name: torch.zeros(*shape, dtype=kind)
+                for name, (shape, kind) in columns.items()
+            }
+        )
     return Views(**{name: unfinished.array(name, *of) for name, of in columns.items()})
 
 
-def _ahead(pool: ThreadPoolExecutor, function, jobs: Sequence, depth: int = 6) -> Iterator:  # type: ignore[no-untyped-def]
+def _ahead(
+    pool: ThreadPoolExecutor,
+    function: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    depth: int = 6,
+) -> Iterator[Any]:
     """Results in order, at most `depth` of them computed before they are asked for."""
     waiting = [pool.submit(function, job) for job in jobs[:depth]]
     for k in range(len(jobs)):
@@ -168,7 +239,9 @@ def _views_of_frame(
     backgrounds: Sequence[Picture],
     config: TrainConfig,
 ) -> list[tuple[Picture, Tensor, Tensor]]:
-    """Pictures (size, size, 3) with the canonical points (P, 3) and the background (P,) of each; empty where the mask is."""
+    """Pictures (size, size, 3) with the canonical points (P, 3) and the background (P,) of each;
+    empty where the mask is.
+    """
     image, mask, camera = read_frame(frame)
     assert mask is not None and frame.cam_from_obj is not None
     if not bool(mask.any()):
@@ -180,11 +253,15 @@ def _views_of_frame(
     rays_from_places = torch.linalg.inv(camera.matrix @ pose[:3, :3])
     views = []
     for _ in range(count):
-        picture, visible, crop_from_image = augment(image.numpy(), mask.numpy(), config.size, rng, backgrounds, config.augment)
+        picture, visible, crop_from_image = augment(
+            image.numpy(), mask.numpy(), config.size, rng, backgrounds, config.augment
+        )
         shown = torch.from_numpy(visible)[places[:, 1].long(), places[:, 0].long()]
         index = shown.nonzero()[:, 0]
         canon = torch.full((len(places), 3), torch.nan)
-        pixels = _homogeneous(places[index]) @ torch.from_numpy(np.linalg.inv(crop_from_image)).T
+        pixels = (
+            _homogeneous(places[index]) @ torch.from_numpy(np.linalg.inv(crop_from_image)).T
+        )
         rays = (pixels @ rays_from_places.T).float()
         distance, _, _ = cast_rays(origin.float(), rays, *mesh)
         hit = distance.isfinite()
@@ -194,10 +271,17 @@ def _views_of_frame(
     return views
 
 
-def _flipped(picture: Picture, canon: Tensor, background: Tensor, mirror: Tensor) -> tuple[Picture, Tensor, Tensor]:
-    """What the picture's mirror image shows, given the reflection (4, 4) in the category's mirror plane."""
+def _flipped(
+    picture: Picture, canon: Tensor, background: Tensor, mirror: Tensor
+) -> tuple[Picture, Tensor, Tensor]:
+    """What the picture's mirror image shows, given the reflection (4, 4) in the category's mirror
+    plane.
+    """
     side = round(len(canon) ** 0.5)
-    maps = [tensor.unflatten(0, (side, side)).flip(1).flatten(0, 1) for tensor in (transform(mirror, canon), background)]
+    maps = [
+        tensor.unflatten(0, (side, side)).flip(1).flatten(0, 1)
+        for tensor in (transform(mirror, canon), background)
+    ]
     return np.ascontiguousarray(picture[:, ::-1]), maps[0], maps[1]
 
 

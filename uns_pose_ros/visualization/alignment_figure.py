@@ -1,4 +1,7 @@
-"""One picture of all aligned meshes: each from three sides in the canonical frame, coloured by what its features show."""
+"""One picture of all aligned meshes.
+
+Each from three sides in the canonical frame, coloured by what its features show.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,11 @@ from uns_pose_ros.core.types import Alignment, FeatureMesh
 from uns_pose_ros.visualization import drawing
 from uns_pose_ros.visualization.drawing import Floats, Picture
 
-VIEWS = {"+x": (0.0, 10.0), "+y": (90.0, 10.0), "+z": (0.0, 89.0)}  # azimuth, elevation, degrees
+VIEWS = {
+    "+x": (0.0, 10.0),
+    "+y": (90.0, 10.0),
+    "+z": (0.0, 89.0),
+}  # azimuth, elevation, degrees
 _SIZE = 140  # px, side of one view
 _LINE = 22  # px, height of a line of text
 _UNSEEN = 200.0  # grey of vertices that no view sees
@@ -28,26 +35,38 @@ class Skin:
 
     vertices: Tensor  # (V, 3) float32, obj frame
     triangles: Tensor  # (T, 3) int64
-    features: Tensor  # (V, C) float32, mean over the views; zero where no view sees the vertex
+    features: (
+        Tensor  # (V, C) float32, mean over the views; zero where no view sees the vertex
+    )
 
 
 def skin_of(mesh: FeatureMesh) -> Skin:
     """The mesh with one feature a vertex."""
-    total = torch.zeros(len(mesh.vertices), mesh.features.shape[1]).index_add_(0, mesh.vertex_index, mesh.features.float())
+    total = torch.zeros(len(mesh.vertices), mesh.features.shape[1]).index_add_(
+        0, mesh.vertex_index, mesh.features.float()
+    )
     views = torch.bincount(mesh.vertex_index, minlength=len(mesh.vertices))
     return Skin(mesh.vertices, mesh.triangles, total / views.clamp_min(1)[:, None])
 
 
 def feature_colours(features: Sequence[Tensor]) -> list[Floats]:
-    """Colours (V, 3) RGB 0..255 of every mesh's vertex features (V, C): equal features have equal colours in all meshes.
+    """Colours (V, 3) RGB 0..255 of every mesh's vertex features (V, C).
 
-    Red, green and blue are the three directions in which the features of all meshes differ most; vertices without any are grey.
+    Equal features have equal colours in all meshes.
+
+    Red, green and blue are the three directions in which the features of all meshes differ most;
+    vertices without any are grey.
     """
     every = torch.cat(list(features))
     seen = every.norm(dim=1) > 0
     mean = every[seen].mean(0) if bool(seen.any()) else every.new_zeros(every.shape[1])
     centred = every[seen] - mean
-    directions = torch.linalg.eigh((centred.T @ centred).double()).eigenvectors[:, -3:].flip(1).float()
+    directions = (
+        torch.linalg.eigh((centred.T @ centred).double())
+        .eigenvectors[:, -3:]
+        .flip(1)
+        .float()
+    )
     largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
     directions = directions * largest.sign()  # an eigenvector's sign is arbitrary
     place = (every - mean) @ directions
@@ -59,24 +78,40 @@ def feature_colours(features: Sequence[Tensor]) -> list[Floats]:
 
 def mesh_strip(vertices: Tensor, triangles: Tensor, colours: Floats) -> Picture:
     """A mesh (V, 3) in the canonical frame from every one of `VIEWS`, side by side."""
-    views = [drawing.mesh_picture(vertices, triangles, colours, *view, size=_SIZE, span=1.1) for view in VIEWS.values()]
+    views = [
+        drawing.mesh_picture(vertices, triangles, colours, *view, size=_SIZE, span=1.1)
+        for view in VIEWS.values()
+    ]
     return np.concatenate(views, 1)
 
 
-def alignment_picture(alignment: Alignment, skins: Sequence[Skin], note: str = "") -> Picture:
-    """All videos' meshes, in the alignment's order, under its name and confidence; red: left out. `note` comes first."""
+def alignment_picture(
+    alignment: Alignment, skins: Sequence[Skin], note: str = ""
+) -> Picture:
+    """All videos' meshes, in the alignment's order, under its name and confidence; red.
+
+    Left out. `note` comes first.
+    """
     colours = feature_colours([skin.features for skin in skins])
     tiles = []
     for k, (name, skin) in enumerate(zip(alignment.videos, skins, strict=True)):
-        strip = mesh_strip(transform(alignment.canon_from_obj[k], skin.vertices.double()), skin.triangles, colours[k])
+        strip = mesh_strip(
+            transform(alignment.canon_from_obj[k], skin.vertices.double()),
+            skin.triangles,
+            colours[k],
+        )
         kept = bool(alignment.kept[k])
-        text = f"{name}, confidence {float(alignment.confidence[k]):.2f}" + ("" if kept else ", left out")
+        text = f"{name}, confidence {float(alignment.confidence[k]):.2f}" + (
+            "" if kept else ", left out"
+        )
         tiles.append(np.concatenate([_text(text, strip.shape[1]), strip]))
         if not kept:
             _frame(tiles[-1])
     columns = max(1, round((len(tiles) / 2.5) ** 0.5))  # about as wide as high
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
-    rows = [np.concatenate(tiles[k : k + columns], 1) for k in range(0, len(tiles), columns)]
+    rows = [
+        np.concatenate(tiles[k : k + columns], 1) for k in range(0, len(tiles), columns)
+    ]
     heads = [f"from {', '.join(VIEWS)}; x red, y green, z blue", *([note] if note else [])]
     return np.concatenate([*(_text(head, rows[0].shape[1]) for head in heads), *rows])
 

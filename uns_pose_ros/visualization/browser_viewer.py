@@ -1,4 +1,7 @@
-"""Pictures and the poses found in them as a 3D scene in a browser: camera, picture, template and frame of every object."""
+"""Pictures and the poses found in them as a 3D scene in a browser.
+
+Camera, picture, template and frame of every object.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import matrix_to_quaternion
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 
-Shape: TypeAlias = tuple[Tensor, Tensor]  # a category's vertices (V, 3) float, canon frame, and triangles (T, 3) int
+Shape: TypeAlias = tuple[
+    Tensor, Tensor
+]  # a category's vertices (V, 3) float, canon frame, and triangles (T, 3) int
 
 _LONGEST = 640  # px, of the pictures that are shown
 _GOLDEN = 0.618034  # turns of hue between neighbouring track ids
@@ -38,11 +43,18 @@ class Shot:
 
 
 def shot(
-    name: str, picture: NDArray[np.uint8], camera: Camera, estimates: Sequence[PoseEstimate], tracks: Sequence[int]
+    name: str,
+    picture: NDArray[np.uint8],
+    camera: Camera,
+    estimates: Sequence[PoseEstimate],
+    tracks: Sequence[int],
 ) -> Shot:
     """A shot with the picture (H, W, 3) made small, as many are held at once."""
     scale = min(1.0, _LONGEST / max(picture.shape[:2]))
-    small = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    small = np.asarray(
+        cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
+        dtype=np.uint8,
+    )
     return Shot(name, small, camera, tuple(estimates), tuple(tracks))
 
 
@@ -52,23 +64,39 @@ def shapes_of(models: Sequence[CategoryModel]) -> dict[str, Shape]:
 
 
 class Viewer:
-    """Serves shots, one at a time as its slider says, in the frame of their camera: x right, y down, z forward."""
+    """Serves shots, one at a time as its slider says, in the frame of their camera.
 
-    def __init__(self, shots: Sequence[Shot], shapes: Mapping[str, Shape], host: str = "127.0.0.1", port: int = 8080) -> None:
+    X right, y down, z forward.
+    """
+
+    def __init__(
+        self,
+        shots: Sequence[Shot],
+        shapes: Mapping[str, Shape],
+        host: str = "127.0.0.1",
+        port: int = 8080,
+    ) -> None:
         """shapes: by category, of all objects that will be shown.
 
-        host: 0.0.0.0 lets other machines look; port: the next free one is taken where it is in use. Raises InvalidInput."""
+        host: 0.0.0.0 lets other machines look; port: the next free one is taken where it is in use.
+        Raises InvalidInput.
+        """
         import viser
 
         if not shots:
             raise InvalidInput("there is no picture to be shown")
         self._shots, self._shapes = shots, shapes
-        # browsers open connections ahead and may close them unused, each of which would be told with a traceback
+        # browsers open connections ahead and may close them unused, each of which would be told
+        # with a traceback
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
         self._server = viser.ViserServer(host=host, port=port, verbose=False)
         self._server.scene.set_up_direction("-y")
         far = next((_nearest(one) for one in shots if one.estimates), _NOWHERE)
-        self._server.initial_camera.position = (0.9 * far, -0.6 * far, -0.2 * far)  # from above, aside and behind the camera
+        self._server.initial_camera.position = (
+            0.9 * far,
+            -0.6 * far,
+            -0.2 * far,
+        )  # from above, aside and behind the camera
         self._server.initial_camera.look_at = (0.0, 0.0, 0.7 * far)
         self._text = self._server.gui.add_markdown("")
         if len(shots) > 1:
@@ -101,23 +129,39 @@ class Viewer:
             self._handles = self._camera(new)
             for estimate, track in zip(new.estimates, new.tracks, strict=True):
                 self._handles |= self._object(estimate, track)
-            self._text.content = "\n\n".join([f"**{new.name}**", *map(_told, new.estimates, new.tracks)])
+            self._text.content = "\n\n".join(
+                [f"**{new.name}**", *map(_told, new.estimates, new.tracks)]
+            )
 
     def _camera(self, new: Shot) -> dict[str, Any]:
         fov = 2 * math.atan(new.camera.height / (2 * float(new.camera.matrix[1, 1])))
         frustum = self._server.scene.add_camera_frustum(
-            "/camera", fov, new.camera.width / new.camera.height, scale=_NEAR * _nearest(new), image=new.picture
+            "/camera",
+            fov,
+            new.camera.width / new.camera.height,
+            scale=_NEAR * _nearest(new),
+            image=new.picture,
         )
         return {"/camera": frustum}
 
     def _object(self, estimate: PoseEstimate, track: int) -> dict[str, Any]:
-        scene, (corners, triangles), name = self._server.scene, self._shapes[estimate.category], f"/{estimate.category}_{track}"
+        scene, (corners, triangles), name = (
+            self._server.scene,
+            self._shapes[estimate.category],
+            f"/{estimate.category}_{track}",
+        )
         pose = estimate.cam_from_canon
         frame = scene.add_frame(
-            name, axes_length=0.5 * estimate.scale, axes_radius=0.01 * estimate.scale, position=pose[:3, 3].numpy(),
+            name,
+            axes_length=0.5 * estimate.scale,
+            axes_radius=0.01 * estimate.scale,
+            position=pose[:3, 3].numpy(),
             wxyz=matrix_to_quaternion(pose[:3, :3]).numpy(),
-        )  # fmt: skip
-        red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(track * _GOLDEN % 1.0, 0.7, 1.0))
+        )
+        red, green, blue = (
+            round(255 * part)
+            for part in colorsys.hsv_to_rgb(track * _GOLDEN % 1.0, 0.7, 1.0)
+        )
         vertices = (corners * estimate.scale).numpy()
         template = scene.add_mesh_simple(
             f"{name}/template",
@@ -128,16 +172,26 @@ class Viewer:
             side="double",
             flat_shading=True,
         )
-        label = scene.add_label(f"{name}/label", f"{estimate.category} {track}  {estimate.score:.2f}")
-        return {f"{name}/label": label, f"{name}/template": template, name: frame}  # leaves first: removed in this order
+        label = scene.add_label(
+            f"{name}/label", f"{estimate.category} {track}  {estimate.score:.2f}"
+        )
+        return {
+            f"{name}/label": label,
+            f"{name}/template": template,
+            name: frame,
+        }  # leaves first: removed in this order
 
 
 def _nearest(new: Shot) -> float:
-    return min((float(estimate.cam_from_canon[2, 3]) for estimate in new.estimates), default=_NOWHERE)
+    return min(
+        (float(estimate.cam_from_canon[2, 3]) for estimate in new.estimates),
+        default=_NOWHERE,
+    )
 
 
 def _told(estimate: PoseEstimate, track: int) -> str:
     x, y, z = estimate.cam_from_canon[:3, 3].tolist()
-    return f"{estimate.category} {track}: score {estimate.score:.2f}, at {x:.2f} {y:.2f} {z:.2f} " + (
-        "m" if estimate.metric else "diameters"
+    return (
+        f"{estimate.category} {track}: score {estimate.score:.2f}, at {x:.2f} {y:.2f} {z:.2f} "
+        + ("m" if estimate.metric else "diameters")
     )

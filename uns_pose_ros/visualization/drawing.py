@@ -1,4 +1,7 @@
-"""Pictures of meshes and poses with OpenCV alone, fast enough for every camera frame. Images are (H, W, 3) uint8 RGB."""
+"""Pictures of meshes and poses with OpenCV alone, fast enough for every camera frame.
+
+Images are (H, W, 3) uint8 RGB.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,26 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
-AXES: tuple[tuple[int, int, int], ...] = ((230, 40, 40), (40, 190, 40), (50, 90, 255))  # RGB of x, y, z
-_BOX_EDGES = [(a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit]  # corner k: bit d says which end along d
+AXES: tuple[tuple[int, int, int], ...] = (
+    (230, 40, 40),
+    (40, 190, 40),
+    (50, 90, 255),
+)  # RGB of x, y, z
+_BOX_EDGES = [
+    (a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit
+]  # corner k: bit d says which end along d
 _OPACITY = 0.5  # of the template over the image
 _NEAR = 1e-3  # of the object's distance: what is nearer, or behind the camera, is not drawn
 _FAR_PX = 1 << 14  # px, bound of what OpenCV is asked to draw
 _SHIFT = 4  # fractional bits of OpenCV's pixel coordinates
 
 
-def overlay(image: Picture | Tensor, camera: Camera, estimate: PoseEstimate, model: CategoryModel) -> Picture:
-    """A copy of the image with the template in its pose (coloured by canonical position), its box, its axes and a caption."""
+def overlay(
+    image: Picture | Tensor, camera: Camera, estimate: PoseEstimate, model: CategoryModel
+) -> Picture:
+    """A copy of the image with the template in its pose (coloured by canonical position), its box,
+    its axes and a caption.
+    """
     picture = np.array(image, dtype=np.uint8)
     vertices = model.vertices.double().cpu().numpy()
     triangles = model.triangles.cpu().numpy()
@@ -30,7 +43,10 @@ def overlay(image: Picture | Tensor, camera: Camera, estimate: PoseEstimate, mod
     reach = 0.6 * float((high - low).max())
     tips = np.concatenate([np.zeros((1, 3)), reach * np.eye(3)]) + (low + high) / 2
     pose = estimate.cam_from_canon.cpu().numpy()
-    points = np.concatenate([vertices, corners, tips]) * estimate.scale @ pose[:3, :3].T + pose[:3, 3]
+    points = (
+        np.concatenate([vertices, corners, tips]) * estimate.scale @ pose[:3, :3].T
+        + pose[:3, 3]
+    )
     pixels, visible = _project(points, camera)
     n, m = len(vertices), len(vertices) + 8
     colours = 255 * (vertices - low) / np.maximum(high - low, 1e-9)
@@ -49,31 +65,49 @@ def overlay(image: Picture | Tensor, camera: Camera, estimate: PoseEstimate, mod
 
 def _caption(estimate: PoseEstimate) -> str:
     size = " x ".join(f"{100 * s:.0f}" for s in estimate.size.tolist())
-    return f"{estimate.category} {100 * estimate.score:.0f}%" + (f" {size} cm" if estimate.metric else "")
+    return f"{estimate.category} {100 * estimate.score:.0f}%" + (
+        f" {size} cm" if estimate.metric else ""
+    )
 
 
 def _project(points: Floats, camera: Camera) -> tuple[Floats, NDArray[np.bool_]]:
-    """Pixels (N, 2) of points (N, 3) in the camera frame by the camera and its lens, and which are in front of it."""
+    """Pixels (N, 2) of points (N, 3) in the camera frame by the camera and its lens, and which are
+    in front of it.
+    """
     ahead = points[:, 2] > _NEAR * max(float(np.abs(points).max()), 1e-9)
     safe = np.where(ahead[:, None], points, [0.0, 0.0, 1.0])
-    pixels = cv2.projectPoints(safe, np.zeros(3), np.zeros(3), camera.matrix.cpu().numpy(), camera.distortion.cpu().numpy())[0]
+    pixels = cv2.projectPoints(
+        safe,
+        np.zeros(3),
+        np.zeros(3),
+        camera.matrix.cpu().numpy(),
+        camera.distortion.cpu().numpy(),
+    )[0]
     pixels = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
     return pixels, ahead & (np.abs(pixels) < _FAR_PX).all(1)
 
 
 def paint(
-    picture: Picture, points: Floats, pixels: Floats, triangles: NDArray[np.int64], colours: Floats, opacity: float = 1.0
+    picture: Picture,
+    points: Floats,
+    pixels: Floats,
+    triangles: NDArray[np.int64],
+    colours: Floats,
+    opacity: float = 1.0,
 ) -> None:
     """Paint the triangles (T, 3) that face the camera onto the picture, the far ones first.
 
-    points (V, 3) in the camera frame, pixels (V, 2), colours (V, 3) RGB 0..255. A triangle has one colour, darker at a slant.
+    points (V, 3) in the camera frame, pixels (V, 2), colours (V, 3) RGB 0..255. A triangle has one
+    colour, darker at a slant.
     """
     if not len(triangles):
         return
     corner = points[triangles]
     normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     ray = corner.mean(1)
-    facing = -(normal * ray).sum(1) / np.maximum(np.linalg.norm(normal, axis=1) * np.linalg.norm(ray, axis=1), 1e-12)
+    facing = -(normal * ray).sum(1) / np.maximum(
+        np.linalg.norm(normal, axis=1) * np.linalg.norm(ray, axis=1), 1e-12
+    )
     shown = np.nonzero(facing > 0)[0]
     shown = shown[np.argsort(-ray[shown, 2])]
     shade = colours[triangles[shown]].mean(1) * (0.55 + 0.45 * facing[shown, None])
@@ -86,30 +120,60 @@ def paint(
 
 
 def _line(
-    picture: Picture, pixels: Floats, visible: NDArray[np.bool_], a: int, b: int, colour: tuple[int, int, int], width: int
+    picture: Picture,
+    pixels: Floats,
+    visible: NDArray[np.bool_],
+    a: int,
+    b: int,
+    colour: tuple[int, int, int],
+    width: int,
 ) -> None:
     if visible[a] and visible[b]:
-        start, end = (tuple(int(x) for x in np.round(pixels[k] * (1 << _SHIFT))) for k in (a, b))
+        start, end = (
+            tuple(int(x) for x in np.round(pixels[k] * (1 << _SHIFT))) for k in (a, b)
+        )
         cv2.line(picture, start, end, colour, width, cv2.LINE_AA, _SHIFT)
 
 
 def write(picture: Picture, text: str, at: Floats) -> None:
-    """Write a line of text on a dark ground whose lower left corner is at (2,) px, moved to stay inside the picture."""
+    """Write a line of text on a dark ground whose lower left corner is at (2,) px, moved to stay
+    inside the picture.
+    """
     height, width = picture.shape[:2]
     scale = max(0.35, min(height, width) / 900)
     (length, rise), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     x = int(np.clip(at[0], 2, max(2, width - length - 2)))
     y = int(np.clip(at[1], rise + 2, max(rise + 2, height - base - 1)))
-    cv2.rectangle(picture, (x - 2, y - rise - 2), (x + length + 2, y + base), (30, 30, 30), -1)
-    cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.rectangle(
+        picture, (x - 2, y - rise - 2), (x + length + 2, y + base), (30, 30, 30), -1
+    )
+    cv2.putText(
+        picture,
+        text,
+        (x, y),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        scale,
+        (255, 255, 255),
+        1,
+        cv2.LINE_AA,
+    )
 
 
 def mesh_picture(
-    vertices: Tensor, triangles: Tensor, colours: Floats, azimuth: float, elevation: float, size: int = 200, span: float = 1.0
+    vertices: Tensor,
+    triangles: Tensor,
+    colours: Floats,
+    azimuth: float,
+    elevation: float,
+    size: int = 200,
+    span: float = 1.0,
 ) -> Picture:
-    """A mesh in canonical axes seen from an azimuth (0: from +x, 90: from +y) and elevation, degrees, z up, on white.
+    """A mesh in canonical axes seen from an azimuth (0.
 
-    Parallel projection about the origin; `span` canonical units fill the picture of `size` px. colours (V, 3) RGB 0..255.
+    From +x, 90: from +y) and elevation, degrees, z up, on white.
+
+    Parallel projection about the origin; `span` canonical units fill the picture of `size` px.
+    colours (V, 3) RGB 0..255.
     """
     a, e = np.radians([azimuth, elevation])
     back = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
@@ -123,36 +187,59 @@ def mesh_picture(
         return points[:, :2] / points[:, 2:] * focal + (size - 1) / 2
 
     points = vertices.double().numpy() @ cam_from_canon.T + [0, 0, distance]
-    axes = np.concatenate([np.zeros((1, 3)), 0.45 * span * np.eye(3)]) @ cam_from_canon.T + [0, 0, distance]
+    axes = np.concatenate(
+        [np.zeros((1, 3)), 0.45 * span * np.eye(3)]
+    ) @ cam_from_canon.T + [0, 0, distance]
     ends, ahead = to_pixels(axes), np.ones(4, bool)
     for axis in (0, 1, 2):
         _line(picture, ends, ahead, 0, 1 + axis, AXES[axis], 1)
     paint(picture, points, to_pixels(points), triangles.numpy(), colours)
     for axis in (0, 1, 2):
-        cv2.circle(picture, (round(ends[1 + axis, 0]), round(ends[1 + axis, 1])), 3, AXES[axis], -1, cv2.LINE_AA)
+        cv2.circle(
+            picture,
+            (round(ends[1 + axis, 0]), round(ends[1 + axis, 1])),
+            3,
+            AXES[axis],
+            -1,
+            cv2.LINE_AA,
+        )
     return picture
 
 
 def outline(image: Picture, mask: NDArray[np.bool_]) -> Picture:
     """A copy of the image, darkened outside the mask, with the mask's edge in yellow."""
-    return contour(np.where(mask[..., None], image, image // 2).astype(np.uint8), mask, (255, 220, 0))
+    return contour(
+        np.where(mask[..., None], image, image // 2).astype(np.uint8), mask, (255, 220, 0)
+    )
 
 
-def contour(image: Picture, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> Picture:
+def contour(
+    image: Picture, mask: NDArray[np.bool_], colour: tuple[int, int, int]
+) -> Picture:
     """A copy of the image with the mask's edge."""
     picture = image.copy()
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, contours, -1, colour, max(1, round(min(mask.shape) / 200)), cv2.LINE_AA)
+    contours, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    cv2.drawContours(
+        picture, contours, -1, colour, max(1, round(min(mask.shape) / 200)), cv2.LINE_AA
+    )
     return picture
 
 
-def silhouette(vertices: Tensor, triangles: Tensor, camera: Camera, cam_from_obj: Tensor) -> NDArray[np.bool_]:
-    """Mask (H, W) of a mesh, vertices (V, 3) in the obj frame, as the camera with its lens sees it at a pose (4, 4)."""
+def silhouette(
+    vertices: Tensor, triangles: Tensor, camera: Camera, cam_from_obj: Tensor
+) -> NDArray[np.bool_]:
+    """Mask (H, W) of a mesh, vertices (V, 3) in the obj frame, as the camera with its lens sees it
+    at a pose (4, 4).
+    """
     pose = cam_from_obj.double().cpu().numpy()
     points = vertices.double().cpu().numpy() @ pose[:3, :3].T + pose[:3, 3]
     pixels, visible = _project(points, camera)
     corners = triangles.cpu().numpy()
-    polygons = np.round(pixels[corners[visible[corners].all(1)]] * (1 << _SHIFT)).astype(np.int32)
+    polygons = np.round(pixels[corners[visible[corners].all(1)]] * (1 << _SHIFT)).astype(
+        np.int32
+    )
     mask = np.zeros((camera.height, camera.width), np.uint8)
     for polygon in polygons:
         cv2.fillConvexPoly(mask, polygon, 1, cv2.LINE_8, _SHIFT)
@@ -164,7 +251,9 @@ def fit_into(image: Picture, size: int) -> Picture:
     height, width = image.shape[:2]
     factor = size / max(height, width)
     small = (max(1, round(width * factor)), max(1, round(height * factor)))
-    scaled = cv2.resize(image, small, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    scaled = cv2.resize(
+        image, small, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    )
     picture = np.full((size, size, 3), 255, np.uint8)
     top, left = (size - small[1]) // 2, (size - small[0]) // 2
     picture[top : top + small[1], left : left + small[0]] = scaled

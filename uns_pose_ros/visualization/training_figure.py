@@ -19,7 +19,12 @@ def training_picture(curve: Mapping[str, Sequence[float]]) -> Figure:
     if curve.get("watched_step"):
         right = losses.twinx()
         right.set(ylabel="right, %", ylim=(0, 100))
-        right.plot(curve["watched_step"], curve["watched_accuracy"], "k.--", label="right where it did not learn")
+        right.plot(
+            curve["watched_step"],
+            curve["watched_accuracy"],
+            "k.--",
+            label="right where it did not learn",
+        )
         losses.plot([], [], "k.--", label="right where it did not learn, %")
     losses.legend(frameon=False, fontsize="small", loc="center right")
     return figure

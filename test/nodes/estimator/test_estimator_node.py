@@ -1,4 +1,7 @@
-"""The estimator node as a process of its own, over real DDS; the estimates come from a script (scripted_node.py)."""
+"""The estimator node as a process of its own, over real DDS.
+
+The estimates come from a script (scripted_node.py).
+"""
 
 from __future__ import annotations
 
@@ -45,19 +48,35 @@ def test_a_picture_gives_a_transform_with_its_stamp_and_frame(robot: Robot) -> N
     robot.calibrate()
     robot.show(2, seconds=7, frame="left_eye")
     results = robot.results(7)
-    transform = robot.wait("the transform", lambda: robot.transforms().get((7, "robot1/car_1")))
+    transform = robot.wait(
+        "the transform", lambda: robot.transforms().get((7, "robot1/car_1"))
+    )
     assert transform.header.frame_id == "left_eye"
-    assert [transform.transform.translation.x, transform.transform.translation.z] == [1.0, 3.0]
-    assert len([message for message in robot.heard["tf"] if message.transforms]) == 1  # one list for both
+    assert [transform.transform.translation.x, transform.transform.translation.z] == [
+        1.0,
+        3.0,
+    ]
+    assert (
+        len([message for message in robot.heard["tf"] if message.transforms]) == 1
+    )  # one list for both
     (detections,) = results["detections"]
-    assert [(d.id, d.results[0].hypothesis.class_id, d.results[0].hypothesis.score) for d in detections.detections] == [
-        ("0", "car", 0.9), ("1", "car", 0.9),
-    ]  # fmt: skip
+    assert [
+        (d.id, d.results[0].hypothesis.class_id, d.results[0].hypothesis.score)
+        for d in detections.detections
+    ] == [
+        ("0", "car", 0.9),
+        ("1", "car", 0.9),
+    ]
     assert set(detections.detections[0].results[0].pose.covariance) == {-1.0}
     poses = robot.wait("poses", lambda: robot.heard["poses"])[0]
     assert (poses.header.frame_id, len(poses.poses)) == ("left_eye", 2)
     overlay = robot.wait("the overlay", lambda: robot.heard["overlay"])[0]
-    assert (overlay.width, overlay.height, overlay.encoding, overlay.header.frame_id) == (640, 480, "rgb8", "left_eye")
+    assert (overlay.width, overlay.height, overlay.encoding, overlay.header.frame_id) == (
+        640,
+        480,
+        "rgb8",
+        "left_eye",
+    )
 
 
 def test_a_best_effort_stream_is_heard_by_default(robot: Robot) -> None:
@@ -66,17 +85,26 @@ def test_a_best_effort_stream_is_heard_by_default(robot: Robot) -> None:
     stream(robot, lambda: robot.heard["detections"])
 
 
-def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(plain: Robot) -> None:
+def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(
+    plain: Robot,
+) -> None:
     robot = plain
     robot.calibrate()
 
     def markers(seconds: int) -> list[tuple[int, str, int]]:
         got = robot.wait(
-            "markers", lambda: [m for m in robot.heard["markers"] if m.markers and m.markers[0].header.stamp.sec == seconds]
+            "markers",
+            lambda: [
+                m
+                for m in robot.heard["markers"]
+                if m.markers and m.markers[0].header.stamp.sec == seconds
+            ],
         )
         return [(marker.id, marker.ns, marker.action) for marker in got[0].markers]
 
-    stream(robot, lambda: robot.heard["markers"])  # the node makes markers once it knows of a listener
+    stream(
+        robot, lambda: robot.heard["markers"]
+    )  # the node makes markers once it knows of a listener
     assert robot.reset().success
     robot.show(2, seconds=1)
     assert markers(1) == [
@@ -94,18 +122,25 @@ def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(plai
     ]
     robot.show(2, seconds=3)
     assert [d.id for d in robot.results(3)["detections"][0].detections] == ["0", "1"]
-    robot.show(1, seconds=20)  # car 1 is out of sight for longer than the tracks' memory: coming back it is a new one
+    robot.show(
+        1, seconds=20
+    )  # car 1 is out of sight for longer than the tracks' memory: coming back it is a new one
     robot.results(20)
     robot.show(2, seconds=22)
     assert [d.id for d in robot.results(22)["detections"][0].detections] == ["2", "3"]
     assert {action for _, _, action in markers(22)} == {Marker.ADD}
     assert robot.reset().success
-    robot.wait("deleted markers", lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE})
+    robot.wait(
+        "deleted markers",
+        lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE},
+    )
     robot.show(1, seconds=23)
     assert [d.id for d in robot.results(23)["detections"][0].detections] == ["0"]
 
 
-def test_stamps_that_jump_back_reset_the_tracks_and_no_stamp_is_sent_twice(plain: Robot) -> None:
+def test_stamps_that_jump_back_reset_the_tracks_and_no_stamp_is_sent_twice(
+    plain: Robot,
+) -> None:
     robot = plain
     robot.calibrate()
     robot.show(1, seconds=100)
@@ -121,7 +156,9 @@ def test_stamps_that_jump_back_reset_the_tracks_and_no_stamp_is_sent_twice(plain
     assert len(robot.results(100)["detections"]) == 1
 
 
-def test_an_uncalibrated_camera_is_an_error_in_diagnostics_and_publishes_nothing_until_it_is_calibrated(robot: Robot) -> None:
+def test_an_uncalibrated_camera_is_an_error_in_diagnostics_and_publishes_nothing(
+    robot: Robot,
+) -> None:
     node = robot.start(*PLAIN)
     robot.wait_until_listening()
     robot.calibrate(k=[0.0] * 9)
@@ -155,9 +192,13 @@ def test_a_picture_that_breaks_the_estimation_does_not_end_the_node(plain: Robot
     robot.results(2)
 
 
-def test_a_model_that_cannot_be_loaded_is_a_failed_configure_with_one_line_and_may_be_tried_again(robot: Robot) -> None:
+def test_a_model_that_cannot_be_loaded_is_a_failed_configure_with_one_line_and_may_be_tried_again(
+    robot: Robot,
+) -> None:
     node = robot.start("-p", "models:=[nothing_there]")
-    robot.diagnosis("cannot configure: ['nothing_there']: there is no model; plain or size are valid")
+    robot.diagnosis(
+        "cannot configure: ['nothing_there']: there is no model; plain or size are valid"
+    )
     assert robot.state() == "unconfigured"
     assert not robot.transition(Transition.TRANSITION_CONFIGURE)
     assert robot.set(Parameter("models", value=["plain"])).successful
@@ -170,7 +211,9 @@ def test_a_model_that_cannot_be_loaded_is_a_failed_configure_with_one_line_and_m
     assert "Traceback" not in log
 
 
-def test_a_lifecycle_manager_starts_stops_and_restarts_it_where_autostart_is_off(robot: Robot) -> None:
+def test_a_lifecycle_manager_starts_stops_and_restarts_it_where_autostart_is_off(
+    robot: Robot,
+) -> None:
     node = robot.start(*PLAIN, "-p", "autostart:=false")
     assert robot.state() == "unconfigured"
     for _ in range(2):  # everything is made anew the second time
@@ -196,7 +239,8 @@ def test_a_lifecycle_manager_starts_stops_and_restarts_it_where_autostart_is_off
 
 
 @pytest.mark.parametrize(
-    ("model", "diameter", "x", "warned"), [("plain", 0.0, 1.0, True), ("plain", 0.4, 0.4, False), ("size", 0.4, 0.25, False)]
+    ("model", "diameter", "x", "warned"),
+    [("plain", 0.0, 1.0, True), ("plain", 0.4, 0.4, False), ("size", 0.4, 0.25, False)],
 )
 def test_lengths_are_metres_of_the_model_else_of_the_parameter_else_diameters_with_a_warning(
     plain: Robot, model: str, diameter: float, x: float, warned: bool
@@ -214,22 +258,44 @@ def test_lengths_are_metres_of_the_model_else_of_the_parameter_else_diameters_wi
 
 
 def test_a_publisher_with_an_incompatible_qos_is_named_in_diagnostics(robot: Robot) -> None:
-    robot.start(*PLAIN, "-p", "qos_overrides./image.subscription.durability:=transient_local")
-    status = robot.diagnosis("a publisher of /image offers an incompatible QoS (DURABILITY)")
+    robot.start(
+        *PLAIN, "-p", "qos_overrides./image.subscription.durability:=transient_local"
+    )
+    status = robot.diagnosis(
+        "a publisher of /image offers an incompatible QoS (DURABILITY)"
+    )
     assert status.level == b"\x02"
 
 
-def test_unusable_pictures_and_cameras_are_told_and_do_not_end_the_node(plain: Robot) -> None:
+def test_unusable_pictures_and_cameras_are_told_and_do_not_end_the_node(
+    plain: Robot,
+) -> None:
     robot = plain
     robot.calibrate()
     ordinary = np.full((480, 640, 3), 1, np.uint8)
     faults: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("image encoding 'yuv9' is not known", {"encoding": "yuv9"}, {}),
-        ("image of 0 x 0 px", {"width": 0, "height": 0, "step": 0, "data": array.array("B")}, {}),
+        (
+            "image of 0 x 0 px",
+            {"width": 0, "height": 0, "step": 0, "data": array.array("B")},
+            {},
+        ),
         ("a row needs 1920 bytes", {"step": 7}, {}),
-        ("a camera matrix that is not finite", {}, {"k": [math.nan, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]}),
-        ("distortion coefficients that are not finite", {}, {"d": [math.inf, 0.0, 0.0, 0.0, 0.0]}),
-        ("focal lengths -600, 600 px", {}, {"k": [-600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]}),
+        (
+            "a camera matrix that is not finite",
+            {},
+            {"k": [math.nan, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]},
+        ),
+        (
+            "distortion coefficients that are not finite",
+            {},
+            {"d": [math.inf, 0.0, 0.0, 0.0, 0.0]},
+        ),
+        (
+            "focal lengths -600, 600 px",
+            {},
+            {"k": [-600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]},
+        ),
         ("camera_info describes 320 x 100 px", {}, {"width": 320, "height": 100}),
     ]
     stamps = itertools.count(1)
@@ -242,7 +308,11 @@ def test_unusable_pictures_and_cameras_are_told_and_do_not_end_the_node(plain: R
         for name, value in picture.items():
             setattr(message, name, value)
         robot.images.publish(message)
-        return any(told in status.message for array in robot.heard["diagnostics"] for status in array.status)
+        return any(
+            told in status.message
+            for array in robot.heard["diagnostics"]
+            for status in array.status
+        )
 
     for fault in faults:
         robot.wait(f"diagnostics with {fault[0]!r}", partial(send_and_look, *fault))
@@ -268,9 +338,15 @@ def test_time_that_jumps_back_forgets_the_objects(robot: Robot) -> None:
     robot.wait("the node on /clock", clock.get_subscription_count)
 
     def told(seconds: int) -> bool:
-        """Say the time, again until the node's diagnostics have it: what is sent before both ends know each other is lost."""
+        """Say the time, again until the node's diagnostics have it.
+
+        What is sent before both ends know each other is lost.
+        """
         clock.publish(Clock(clock=Time(sec=seconds)))
-        return any(message.header.stamp.sec == seconds for message in robot.heard["diagnostics"][-1:])
+        return any(
+            message.header.stamp.sec == seconds
+            for message in robot.heard["diagnostics"][-1:]
+        )
 
     robot.wait("the time in the node", lambda: told(100))
     robot.calibrate()
@@ -279,7 +355,10 @@ def test_time_that_jumps_back_forgets_the_objects(robot: Robot) -> None:
     robot.show(1, seconds=110)
     assert [d.id for d in robot.results(110)["detections"][0].detections] == ["2"]
     robot.wait("the time in the node", lambda: told(20))
-    robot.wait("deleted markers", lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE})
+    robot.wait(
+        "deleted markers",
+        lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE},
+    )
     robot.show(1, seconds=111)
     assert [d.id for d in robot.results(111)["detections"][0].detections] == ["0"]
 
@@ -287,17 +366,25 @@ def test_time_that_jumps_back_forgets_the_objects(robot: Robot) -> None:
 def test_ctrl_c_at_any_moment_ends_clean(robot: Robot) -> None:
     """While modules are imported, while the node is made and configured, while it runs."""
     program = ["-m", "uns_pose_ros.nodes.entry_points"]
-    processes = [robot.start("-p", "models:=[nothing_there]", program=program) for _ in range(5)]
+    processes = [
+        robot.start("-p", "models:=[nothing_there]", program=program) for _ in range(5)
+    ]
     ends = []
     for process in processes:
-        time.sleep(0.9)  # the first began that much earlier than it is interrupted, the last five times as much
+        time.sleep(
+            0.9
+        )  # the first began that much earlier than it is interrupted, the last five times as much
         ends.append(robot.interrupt(process))
     assert [code for code, _ in ends] == [0] * len(ends), ends
     assert not [log for _, log in ends if "Traceback" in log]
 
 
-@pytest.mark.parametrize("argument", ["transport:=theora", "object_diameter:=-1.0", "models:=plain"])
-def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(robot: Robot, argument: str) -> None:
+@pytest.mark.parametrize(
+    "argument", ["transport:=theora", "object_diameter:=-1.0", "models:=plain"]
+)
+def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(
+    robot: Robot, argument: str
+) -> None:
     process = robot.start("-p", argument)
     _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2

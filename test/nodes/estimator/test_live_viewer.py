@@ -55,18 +55,24 @@ def test_the_scene_is_made_of_what_the_node_says_of_one_picture(plain: Robot) ->
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
-def test_the_command_shows_a_running_node_in_a_browser_until_it_is_interrupted(robot: Robot, tmp_path: Path) -> None:
+def test_the_command_shows_a_running_node_in_a_browser_until_it_is_interrupted(
+    robot: Robot, tmp_path: Path
+) -> None:
     robot.start("-p", "models:=[size]")
     robot.wait_until_listening()
     words = [sys.executable, "-c", COMMAND, "view", "live", "--port", "18110"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     said = list[str]()
     assert process.stdout is not None
     threading.Thread(target=_read, args=(process.stdout, said), daemon=True).start()
     film = threading.Thread(target=_film, args=(robot, process), daemon=True)
     film.start()
     try:
-        address = wait(lambda: [line for line in said if line.startswith("http://")])[0].split()[0]
+        address = wait(lambda: [line for line in said if line.startswith("http://")])[
+            0
+        ].split()[0]
         with browser(address, tmp_path / "profile") as screenshot:
             wait(lambda: shows_blue_and_red(screenshot()))
         process.send_signal(signal.SIGINT)
@@ -95,7 +101,9 @@ def _film(robot: Robot, process: subprocess.Popen[str]) -> None:
         threading.Event().wait(0.2)
 
 
-def test_without_ros_the_command_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_ros_the_command_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delitem(sys.modules, "uns_pose_ros.nodes.estimator.live_viewer")
     monkeypatch.delattr(nodes, "live_view")
     monkeypatch.setitem(sys.modules, "rclpy", None)

@@ -1,4 +1,6 @@
-"""Other models and categories while the node runs, and a device that fails under it, over real DDS (scripted_node.py)."""
+"""Other models and categories while the node runs, and a device that fails under it, over real DDS
+(scripted_node.py).
+"""
 
 from __future__ import annotations
 
@@ -19,20 +21,34 @@ from scripted_node import FULL
 def classes(robot: Robot, seconds: int) -> list[str]:
     """Categories of what is found in a picture of one object of each, stamped so."""
     robot.show(1, seconds)
-    return [d.results[0].hypothesis.class_id for d in robot.results(seconds)["detections"][0].detections]
+    return [
+        d.results[0].hypothesis.class_id
+        for d in robot.results(seconds)["detections"][0].detections
+    ]
 
 
-def test_models_set_while_it_runs_answer_from_then_on_and_those_that_are_bad_change_nothing(plain: Robot) -> None:
+def test_models_set_while_it_runs_answer_from_then_on_and_those_that_are_bad_change_nothing(
+    plain: Robot,
+) -> None:
     robot, seconds = plain, itertools.count(1)
     robot.calibrate()
     robot.wait("markers", lambda: classes(robot, next(seconds)) and robot.heard["markers"])
     refused = robot.set(Parameter("models", value=["plain", "nothing_there"]))
     assert not refused.successful
-    assert "models stay as they are: ['plain', 'nothing_there']: there is no model" in refused.reason
-    assert "two models are of one category" in robot.set(Parameter("models", value=["plain", "size"])).reason
+    assert (
+        "models stay as they are: ['plain', 'nothing_there']: there is no model"
+        in refused.reason
+    )
+    assert (
+        "two models are of one category"
+        in robot.set(Parameter("models", value=["plain", "size"])).reason
+    )
     assert classes(robot, next(seconds)) == ["car"]
     assert robot.set(Parameter("models", value=["plain", "size_truck"])).successful
-    robot.wait("deleted markers", lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE})
+    robot.wait(
+        "deleted markers",
+        lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE},
+    )
     assert classes(robot, next(seconds)) == ["car", "truck"]
     first = robot.results(1)["detections"][0].detections
     assert [d.id for d in first] == ["0"]
@@ -48,18 +64,29 @@ def test_categories_set_while_it_runs_are_those_looked_for(plain: Robot) -> None
     assert robot.set(Parameter("categories", value=["truck"])).successful
     assert classes(robot, 2) == ["truck"]
     refused = robot.set(Parameter("categories", value=["truck", "cup"]))
-    assert refused.reason == "categories cup: no model; car, truck are valid, and none for all"
+    assert (
+        refused.reason == "categories cup: no model; car, truck are valid, and none for all"
+    )
     refused = robot.set(Parameter("models", value=["plain"]))
-    assert refused.reason == "models stay as they are: categories truck: no model; car are valid, and none for all"
+    assert (
+        refused.reason
+        == "models stay as they are: categories truck: no model; car are valid, and none for all"
+    )
     both = [Parameter("models", value=["plain"]), Parameter("categories", value=["car"])]
-    request = SetParametersAtomically.Request(parameters=[one.to_parameter_msg() for one in both])
-    result: Any = robot.call(SetParametersAtomically, f"{robot.target}/set_parameters_atomically", request).result
+    request = SetParametersAtomically.Request(
+        parameters=[one.to_parameter_msg() for one in both]
+    )
+    result: Any = robot.call(
+        SetParametersAtomically, f"{robot.target}/set_parameters_atomically", request
+    ).result
     assert result.successful, result.reason
     assert classes(robot, 3) == ["car"]
     assert robot.set(Parameter("categories", value=[""])).successful
 
 
-def test_out_of_memory_the_processor_answers_diagnostics_say_so_and_the_device_comes_back(robot: Robot) -> None:
+def test_out_of_memory_the_processor_answers_diagnostics_say_so_and_the_device_comes_back(
+    robot: Robot,
+) -> None:
     robot.start("-p", "models:=[plain_gpu]")
     robot.wait_until_listening()
     robot.calibrate()

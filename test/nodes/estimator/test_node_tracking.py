@@ -1,4 +1,7 @@
-"""The estimator node fuses its poses over images: what it sends belongs to one image, and is better than that image alone."""
+"""The estimator node fuses its poses over images.
+
+What it sends belongs to one image, and is better than that image alone.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,28 @@ from tf2_msgs.msg import TFMessage
 from ros_robot import Robot
 
 
-def degrees_off(robot: Robot, seconds: int, wanted: Rotation, child: str = "car_0") -> float:
+def degrees_off(
+    robot: Robot, seconds: int, wanted: Rotation, child: str = "car_0"
+) -> float:
     """Angle between what came on /tf for the image of that time and a rotation."""
     sent = robot.wait("the transform", lambda: robot.transforms().get((seconds, child)))
     assert sent.header.frame_id == "camera"
     turn = sent.transform.rotation
-    return float(np.degrees((Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).inv() * wanted).magnitude()))
+    return float(
+        np.degrees(
+            (
+                Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).inv() * wanted
+            ).magnitude()
+        )
+    )
 
 
 UPRIGHT, FLIPPED = Rotation.identity(), Rotation.from_euler("y", 180, degrees=True)
 
 
-def test_a_flip_is_outvoted_by_earlier_images_and_sent_as_seen_where_fusion_is_off(plain: Robot) -> None:
+def test_a_flip_is_outvoted_by_earlier_images_and_sent_as_seen_where_fusion_is_off(
+    plain: Robot,
+) -> None:
     robot = plain
     robot.calibrate()
     for seconds in (1, 2, 4):
@@ -49,11 +62,17 @@ def test_a_flip_is_outvoted_by_earlier_images_and_sent_as_seen_where_fusion_is_o
     assert degrees_off(robot, 12, FLIPPED) < 0.1
 
 
-def test_a_flip_is_outvoted_while_the_camera_turns_by_what_tf_says_of_its_motion(plain: Robot) -> None:
+def test_a_flip_is_outvoted_while_the_camera_turns_by_what_tf_says_of_its_motion(
+    plain: Robot,
+) -> None:
     robot = plain
-    robot.renew(**{"tracking.fixed_frame": "odom", "tracking.transform_timeout": 10.0})  # they may come after the image
+    robot.renew(
+        **{"tracking.fixed_frame": "odom", "tracking.transform_timeout": 10.0}
+    )  # they may come after the image
     transforms = robot.node.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
-    robot.wait("the node on /tf", lambda: transforms.get_subscription_count() == 2)  # this end hears it too
+    robot.wait(
+        "the node on /tf", lambda: transforms.get_subscription_count() == 2
+    )  # this end hears it too
 
     def turn_camera(seconds: int, roll: float) -> None:
         message: Any = TransformStamped(child_frame_id="camera")
@@ -73,7 +92,9 @@ def test_a_flip_is_outvoted_while_the_camera_turns_by_what_tf_says_of_its_motion
     assert degrees_off(robot, 4, Rotation.from_euler("z", 130, degrees=True)) < 1
 
 
-def test_a_camera_whose_motion_tf_does_not_know_is_told_in_diagnostics_and_poses_come_still(plain: Robot) -> None:
+def test_a_camera_whose_motion_tf_does_not_know_is_told_in_diagnostics_and_poses_come_still(
+    plain: Robot,
+) -> None:
     robot = plain
     robot.renew(**{"tracking.fixed_frame": "odom"})
     robot.calibrate()

@@ -1,4 +1,7 @@
-"""Boxes, masks and depth of other nodes: read from messages, paired with pictures by their stamp, over DDS."""
+"""Boxes, masks and depth of other nodes.
+
+Read from messages, paired with pictures by their stamp, over DDS.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,12 @@ import torch
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from vision_msgs.msg import Detection2D, Detection2DArray, Detection3D, ObjectHypothesisWithPose
+from vision_msgs.msg import (
+    Detection2D,
+    Detection2DArray,
+    Detection3D,
+    ObjectHypothesisWithPose,
+)
 
 from ros_robot import Robot
 from uns_pose_ros.core.errors import InvalidInput
@@ -25,7 +33,9 @@ from uns_pose_ros.nodes.ros_compat import array_to_image
 
 K = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64)
 CAMERA = Camera(K, 640, 480)
-RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)  # a best-effort reader takes it too
+RELIABLE = QoSProfile(
+    depth=5, reliability=ReliabilityPolicy.RELIABLE
+)  # a best-effort reader takes it too
 
 
 def header(seconds: int) -> Header:
@@ -34,12 +44,17 @@ def header(seconds: int) -> Header:
     return made
 
 
-def detections(seconds: int, *boxes: tuple[str, float, tuple[float, float, float, float]]) -> Detection2DArray:
+def detections(
+    seconds: int, *boxes: tuple[str, float, tuple[float, float, float, float]]
+) -> Detection2DArray:
     """Of class, score and x0 y0 x1 y1."""
     message = Detection2DArray(header=header(seconds))
     for name, score, (x0, y0, x1, y1) in boxes:
         one = Detection2D(header=message.header)
-        one.bbox.center.position.x, one.bbox.center.position.y = (x0 + x1) / 2, (y0 + y1) / 2
+        one.bbox.center.position.x, one.bbox.center.position.y = (
+            (x0 + x1) / 2,
+            (y0 + y1) / 2,
+        )
         one.bbox.size_x, one.bbox.size_y = x1 - x0, y1 - y0
         result = ObjectHypothesisWithPose()
         result.hypothesis.class_id, result.hypothesis.score = name, score
@@ -57,22 +72,40 @@ CAR, CUP, LEFT = (
 
 def test_boxes_come_by_score_filtered_by_class_and_cut_at_the_pictures_edge() -> None:
     message = detections(1, CAR, CUP, LEFT)
-    assert boxes_of(message, CAMERA, [], 5).tolist() == [[300, 30, 360, 90], [0, 0, 60, 40], [10, 20, 110, 90]]
-    assert boxes_of(message, CAMERA, ["car"], 5).tolist() == [[0, 0, 60, 40], [10, 20, 110, 90]]
+    assert boxes_of(message, CAMERA, [], 5).tolist() == [
+        [300, 30, 360, 90],
+        [0, 0, 60, 40],
+        [10, 20, 110, 90],
+    ]
+    assert boxes_of(message, CAMERA, ["car"], 5).tolist() == [
+        [0, 0, 60, 40],
+        [10, 20, 110, 90],
+    ]
     assert boxes_of(message, CAMERA, [], 1).tolist() == [[300, 30, 360, 90]]
     assert boxes_of(message, CAMERA, ["bus"], 5).shape == (0, 4)
 
 
 def test_boxes_that_are_empty_outside_or_not_finite_are_left_out() -> None:
-    bad = [("car", 1.0, box) for box in ((700.0, 10.0, 800.0, 90.0), (10.0, 10.0, 11.0, 90.0), (math.nan, 0.0, 50.0, 50.0))]
+    bad = [
+        ("car", 1.0, box)
+        for box in (
+            (700.0, 10.0, 800.0, 90.0),
+            (10.0, 10.0, 11.0, 90.0),
+            (math.nan, 0.0, 50.0, 50.0),
+        )
+    ]
     assert boxes_of(detections(1, *bad, CAR), CAMERA, [], 5).tolist() == [[10, 20, 110, 90]]
 
 
 def test_boxes_in_a_distorted_picture_are_those_of_the_picture_without_distortion() -> None:
     lens = Camera(K, 640, 480, torch.tensor([-0.3, 0.1, 0.0, 0.0], dtype=torch.float64))
-    (box,) = boxes_of(detections(1, ("car", 1.0, (10.0, 10.0, 110.0, 110.0))), lens, [], 5).tolist()
+    (box,) = boxes_of(
+        detections(1, ("car", 1.0, (10.0, 10.0, 110.0, 110.0))), lens, [], 5
+    ).tolist()
     assert box[0] < 0 and box[1] < 0  # barrel distortion had pulled the corner in
-    (centre,) = boxes_of(detections(1, ("car", 1.0, (315.0, 235.0, 325.0, 245.0))), lens, [], 5).tolist()
+    (centre,) = boxes_of(
+        detections(1, ("car", 1.0, (315.0, 235.0, 325.0, 245.0))), lens, [], 5
+    ).tolist()
     assert centre == pytest.approx([315, 235, 325, 245], abs=0.01)
 
 
@@ -85,13 +118,24 @@ def test_every_connected_part_of_a_mask_is_a_region_and_specks_are_not() -> None
 
 
 def test_masks_of_another_size_or_encoding_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="the mask is 64 x 48 px, the image 640 x 480 px"):
-        boxes_of(array_to_image(np.zeros((48, 64), np.uint8), "mono8", header(1)), CAMERA, [], 5)
+    with pytest.raises(
+        InvalidInput, match="the mask is 64 x 48 px, the image 640 x 480 px"
+    ):
+        boxes_of(
+            array_to_image(np.zeros((48, 64), np.uint8), "mono8", header(1)), CAMERA, [], 5
+        )
     with pytest.raises(InvalidInput, match="'rgb8': mono8 is valid"):
-        boxes_of(array_to_image(np.zeros((48, 64, 3), np.uint8), "rgb8", header(1)), CAMERA, [], 5)
+        boxes_of(
+            array_to_image(np.zeros((48, 64, 3), np.uint8), "rgb8", header(1)),
+            CAMERA,
+            [],
+            5,
+        )
 
 
-def test_a_picture_waits_for_the_boxes_of_its_stamp_and_may_come_after_them(plain: Robot) -> None:
+def test_a_picture_waits_for_the_boxes_of_its_stamp_and_may_come_after_them(
+    plain: Robot,
+) -> None:
     robot = plain
     robot.renew(regions="detections_2d", detection_classes=["car"])
     boxes = robot.node.create_publisher(Detection2DArray, "/detections_2d", RELIABLE)
@@ -106,7 +150,11 @@ def test_a_picture_waits_for_the_boxes_of_its_stamp_and_may_come_after_them(plai
 
     def show_and_look() -> bool:
         robot.show(5, next(stamps))
-        return any(told in status.message for array in robot.heard["diagnostics"] for status in array.status)
+        return any(
+            told in status.message
+            for array in robot.heard["diagnostics"]
+            for status in array.status
+        )
 
     robot.wait("the warning", show_and_look)
     robot.diagnosis("dropped: no detections_2d of its stamp")
@@ -138,14 +186,21 @@ def test_masks_say_where_the_objects_are(plain: Robot) -> None:
     robot.diagnosis("the mask is 64 x 48 px")
 
 
-def test_depth_gives_metres_with_a_mask_or_without_and_what_it_does_not_show_is_told(plain: Robot) -> None:
+def test_depth_gives_metres_with_a_mask_or_without_and_what_it_does_not_show_is_told(
+    plain: Robot,
+) -> None:
     robot, stamps = plain, itertools.count(1)
-    masks, depths = (robot.node.create_publisher(Image, topic, RELIABLE) for topic in ("/mask", "/depth"))
+    masks, depths = (
+        robot.node.create_publisher(Image, topic, RELIABLE) for topic in ("/mask", "/depth")
+    )
     mask, shown = np.zeros((480, 640), np.uint8), np.full((480, 640), 750, np.uint16)
     mask[100:200, 100:200], shown[:, :300] = 1, 0
 
     def send(depth: np.ndarray, encoding: str) -> None:
-        """A picture with all that belongs to it, again and again: the other end may not yet listen."""
+        """A picture with all that belongs to it, again and again.
+
+        The other end may not yet listen.
+        """
         stamp = next(stamps)
         robot.calibrate()
         depths.publish(array_to_image(depth, encoding, header(stamp)))
@@ -154,36 +209,70 @@ def test_depth_gives_metres_with_a_mask_or_without_and_what_it_does_not_show_is_
 
     def found(depth: np.ndarray, encoding: str) -> list[Detection3D]:
         send(depth, encoding)
-        return [detection for message in robot.heard["detections"] for detection in message.detections]
+        return [
+            detection
+            for message in robot.heard["detections"]
+            for detection in message.detections
+        ]
 
     def told(part: str, depth: np.ndarray) -> bool:
         send(depth, "32FC1")
-        return any(part in status.message for array in robot.heard["diagnostics"] for status in array.status)
+        return any(
+            part in status.message
+            for array in robot.heard["diagnostics"]
+            for status in array.status
+        )
 
     robot.renew(use_depth=True, regions="mask")
     (detection, *_) = robot.wait("an object in metres", lambda: found(shown, "16UC1"))
-    assert detection.results[0].pose.pose.position.z == pytest.approx(0.75)  # three diameters of 0.25 m
+    assert detection.results[0].pose.pose.position.z == pytest.approx(
+        0.75
+    )  # three diameters of 0.25 m
     assert detection.bbox.size.x == pytest.approx(0.2)
     robot.renew(use_depth=True, regions="search")
     metres = np.where(shown > 0, np.float32(1.5), np.float32(np.nan))
     (detection, *_) = robot.wait("an object in metres", lambda: found(metres, "32FC1"))
     assert detection.bbox.size.x == pytest.approx(0.4)
-    robot.wait("the warning", lambda: told("depth says nothing of 1 of 1 objects", np.zeros((480, 640), np.float32)))
-    robot.wait("the refusal", lambda: told("the depth is 64 x 48 px, the image 640 x 480 px", np.ones((48, 64), np.float32)))
+    robot.wait(
+        "the warning",
+        lambda: told(
+            "depth says nothing of 1 of 1 objects", np.zeros((480, 640), np.float32)
+        ),
+    )
+    robot.wait(
+        "the refusal",
+        lambda: told(
+            "the depth is 64 x 48 px, the image 640 x 480 px", np.ones((48, 64), np.float32)
+        ),
+    )
 
 
 def test_compressed_depth_gives_metres_too(plain: Robot) -> None:
     robot, stamps = plain, itertools.count(1)
-    depths = robot.node.create_publisher(CompressedImage, "/depth/compressedDepth", RELIABLE)
+    depths = robot.node.create_publisher(
+        CompressedImage, "/depth/compressedDepth", RELIABLE
+    )
     robot.renew(use_depth=True, depth_transport="compressed")
-    data = bytes(12) + cv2.imencode(".png", np.full((480, 640), 750, np.uint16))[1].tobytes()
+    data = (
+        bytes(12) + cv2.imencode(".png", np.full((480, 640), 750, np.uint16))[1].tobytes()
+    )
 
     def found() -> list[Detection3D]:
         stamp = next(stamps)
         robot.calibrate()
-        depths.publish(CompressedImage(header=header(stamp), format="16UC1; compressedDepth png", data=array.array("B", data)))
+        depths.publish(
+            CompressedImage(
+                header=header(stamp),
+                format="16UC1; compressedDepth png",
+                data=array.array("B", data),
+            )
+        )
         robot.show(1, stamp)
-        return [detection for message in robot.heard["detections"] for detection in message.detections]
+        return [
+            detection
+            for message in robot.heard["detections"]
+            for detection in message.detections
+        ]
 
     (detection, *_) = robot.wait("an object in metres", found)
     assert detection.results[0].pose.pose.position.z == pytest.approx(0.75)

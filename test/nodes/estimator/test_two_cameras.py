@@ -25,11 +25,21 @@ def test_each_answers_its_own_camera_with_both_categories(robot: Robot) -> None:
     cameras = {}
     for side in COUNTS:
         robot.start(
-            "-r", f"__ns:=/{side}", "-p", "models:=[plain, size_truck]", "-p", f"frame_prefix:={side}/",
-            "-p", f"qos_overrides./{side}/image.subscription.reliability:=reliable", reliable=False,
-        )  # fmt: skip
+            "-r",
+            f"__ns:=/{side}",
+            "-p",
+            "models:=[plain, size_truck]",
+            "-p",
+            f"frame_prefix:={side}/",
+            "-p",
+            f"qos_overrides./{side}/image.subscription.reliability:=reliable",
+            reliable=False,
+        )
         robot.node.create_subscription(
-            Detection3DArray, f"/{side}/estimator/detections", heard[side].append, QoSProfile(depth=50)
+            Detection3DArray,
+            f"/{side}/estimator/detections",
+            heard[side].append,
+            QoSProfile(depth=50),
         )
         cameras[side] = (
             robot.node.create_publisher(Image, f"/{side}/image", 1),
@@ -46,16 +56,30 @@ def test_each_answers_its_own_camera_with_both_categories(robot: Robot) -> None:
             info = CameraInfo(header=header, width=640, height=480)
             info.k = [600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]
             infos.publish(info)
-            images.publish(array_to_image(np.full((480, 640, 3), COUNTS[side], np.uint8), "rgb8", header))
-        sent = {transform.child_frame_id.split("/")[0] for transform in robot.transforms().values()}
-        return all(len(messages) >= 5 for messages in heard.values()) and sent == set(COUNTS)
+            images.publish(
+                array_to_image(
+                    np.full((480, 640, 3), COUNTS[side], np.uint8), "rgb8", header
+                )
+            )
+        sent = {
+            transform.child_frame_id.split("/")[0]
+            for transform in robot.transforms().values()
+        }
+        return all(len(messages) >= 5 for messages in heard.values()) and sent == set(
+            COUNTS
+        )
 
     robot.wait("answers to both cameras", show)
     for side, count in COUNTS.items():
         for message in heard[side]:
             assert message.header.frame_id == f"{side}_eye"
-            found = [(d.results[0].hypothesis.class_id, round(d.bbox.size.x, 3)) for d in message.detections]
-            assert sorted(found) == sorted([("car", 0.8), ("truck", 0.2)] * count)  # a truck's model knows its size
+            found = [
+                (d.results[0].hypothesis.class_id, round(d.bbox.size.x, 3))
+                for d in message.detections
+            ]
+            assert sorted(found) == sorted(
+                [("car", 0.8), ("truck", 0.2)] * count
+            )  # a truck's model knows its size
             ids = [detection.id for detection in message.detections]
             assert len(set(ids)) == len(ids) == 2 * count
     for transform in robot.transforms().values():

@@ -21,8 +21,15 @@ from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.nodes.recorder.recorder_node import SETTINGS, RecorderNode
 
 
-def test_recordings_follow_each_other_and_one_can_be_gone_on_with(film: Film, tmp_path: Path) -> None:
-    for clip, numbers in (("", range(3)), ("", range(3)), ("clip_01", range(3, 5)), ("left side", range(3))):
+def test_recordings_follow_each_other_and_one_can_be_gone_on_with(
+    film: Film, tmp_path: Path
+) -> None:
+    for clip, numbers in (
+        ("", range(3)),
+        ("", range(3)),
+        ("clip_01", range(3, 5)),
+        ("left side", range(3)),
+    ):
         assert film.set(Parameter("clip", value=clip)).successful
         assert film.begin().success
         film.calibrate()
@@ -30,13 +37,24 @@ def test_recordings_follow_each_other_and_one_can_be_gone_on_with(film: Film, tm
             film.film(pixels(number), next(STAMPS))
         film.wait_for(kept=numbers.stop)
         assert film.stop().success
-    assert sorted(path.name for path in (tmp_path / "mug").iterdir()) == ["clip_01", "clip_02", "left side"]
-    assert [len(files(folder)) for folder in sorted((tmp_path / "mug").iterdir())] == [5, 3, 3]
+    assert sorted(path.name for path in (tmp_path / "mug").iterdir()) == [
+        "clip_01",
+        "clip_02",
+        "left side",
+    ]
+    assert [len(files(folder)) for folder in sorted((tmp_path / "mug").iterdir())] == [
+        5,
+        3,
+        3,
+    ]
 
 
 def test_services_and_parameters_answer_in_every_state(film: Film, tmp_path: Path) -> None:
     assert (film.stop().success, film.stop().message) == (False, "not recording")
-    assert "deactivate the node first" in film.set(Parameter("fixed_frame", value="odom")).reason
+    assert (
+        "deactivate the node first"
+        in film.set(Parameter("fixed_frame", value="odom")).reason
+    )
     for name, value, reason in (
         ("clip", "../mug", "a name such as clip_01"),
         ("format", "gif", "one of jpg, png is valid"),
@@ -56,7 +74,10 @@ def test_services_and_parameters_answer_in_every_state(film: Film, tmp_path: Pat
     assert film.set(Parameter("category", value="")).successful
     assert film.transition(Transition.TRANSITION_ACTIVATE)
     refused = film.begin()
-    assert (refused.success, "no category: set the parameter category" in refused.message) == (False, True)
+    assert (
+        refused.success,
+        "no category: set the parameter category" in refused.message,
+    ) == (False, True)
     (tmp_path / "mug").mkdir(exist_ok=True)
     (tmp_path / "mug" / "file").write_text("in the way")
     assert film.set(Parameter("category", value=str(tmp_path / "mug" / "file"))).successful
@@ -64,7 +85,9 @@ def test_services_and_parameters_answer_in_every_state(film: Film, tmp_path: Pat
     assert (refused.success, "cannot record" in refused.message) == (False, True)
 
 
-def test_an_uncalibrated_camera_is_recorded_only_where_no_poses_are_asked_for(film: Film, tmp_path: Path) -> None:
+def test_an_uncalibrated_camera_is_recorded_only_where_no_poses_are_asked_for(
+    film: Film, tmp_path: Path
+) -> None:
     assert film.begin().success
     film.calibrate(k=[0.0] * 9)
     for number in range(3):
@@ -85,7 +108,9 @@ def test_an_uncalibrated_camera_is_recorded_only_where_no_poses_are_asked_for(fi
     assert film.stop().success
 
 
-def test_pictures_that_cannot_be_read_are_told_and_the_recording_goes_on(film: Film, tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_read_are_told_and_the_recording_goes_on(
+    film: Film, tmp_path: Path
+) -> None:
     film.anew(transport="compressed")
     assert film.begin().success
     unusable = film.base().get("dropped: unusable image or camera_info", 0)
@@ -117,7 +142,9 @@ def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(own: Film) -> N
         ("view_angle:=-1.0", "Min: 0.0, Max: 180.0"),
     ],
 )
-def test_parameters_that_are_not_valid_are_refused_with_what_is(own: Film, argument: str, reason: str) -> None:
+def test_parameters_that_are_not_valid_are_refused_with_what_is(
+    own: Film, argument: str, reason: str
+) -> None:
     with pytest.raises((InvalidInput, ParameterException), match=reason):
         RecorderNode(context=own.context, cli_args=["--ros-args", "-p", argument])
 
@@ -128,5 +155,7 @@ def test_every_parameter_is_described_and_every_number_has_a_range(own: Film) ->
         for item in dataclasses.fields(settings):
             said = made.describe_parameter(item.name)
             assert len(said.description) > 10
-            assert len(said.floating_point_range) + len(said.integer_range) == (type(item.default) in (int, float)), item.name
+            assert len(said.floating_point_range) + len(said.integer_range) == (
+                type(item.default) in (int, float)
+            ), item.name
     made.destroy_node()

@@ -20,11 +20,17 @@ from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 
 
-def test_killed_while_recording_the_folder_is_a_video_and_the_next_recorder_goes_on(ros_domain: int, tmp_path: Path) -> None:
+def test_killed_while_recording_the_folder_is_a_video_and_the_next_recorder_goes_on(
+    ros_domain: int, tmp_path: Path
+) -> None:
     images = tmp_path / "mug" / "clip_01" / "images"
     for start in range(2):
-        film = Film(ros_domain)  # anew: the last one believes for a while that the dead recorder lives
-        process = film.record(f"category:={tmp_path}/mug", "clip:=clip_01", "record:=true", "format:=png")
+        film = Film(
+            ros_domain
+        )  # anew: the last one believes for a while that the dead recorder lives
+        process = film.record(
+            f"category:={tmp_path}/mug", "clip:=clip_01", "record:=true", "format:=png"
+        )
         film.wait_until_listening()
         film.calibrate()
         kept = len(list(images.glob("0*.png")))
@@ -38,7 +44,11 @@ def test_killed_while_recording_the_folder_is_a_video_and_the_next_recorder_goes
     assert kept >= 6
     assert recover(tmp_path / "mug") == ["clip_01"]
     video = load_video(tmp_path / "mug" / "clip_01", need_masks=False, need_poses=False)
-    assert len(video.frames) == len(read_json(tmp_path / "mug" / "clip_01" / "video.json")["stamps_ns"]) == kept
+    assert (
+        len(video.frames)
+        == len(read_json(tmp_path / "mug" / "clip_01" / "video.json")["stamps_ns"])
+        == kept
+    )
     shown = [pixels(number) for number in range(8)]
     for frame in video.frames:
         assert any(np.array_equal(read_image(frame.image), picture) for picture in shown)
@@ -49,17 +59,26 @@ def test_ctrl_c_while_recording_finishes_the_folder(own: Film, tmp_path: Path) -
     own.wait_until_listening()
     own.wait_until_following()
     own.orbit([0.0, 20.0, 40.0, 60.0])
-    own.wait("pictures on the disk", partial(at_least, tmp_path / "mug" / "clip_01" / "images", 3))
+    own.wait(
+        "pictures on the disk",
+        partial(at_least, tmp_path / "mug" / "clip_01" / "images", 3),
+    )
     code, log = own.interrupt(process)
     assert code == 0, log
     assert "Traceback" not in log
     video = load_video(tmp_path / "mug" / "clip_01", need_masks=False)
     assert len(video.frames) == len(files(tmp_path / "mug" / "clip_01"))
-    assert sorted(path.name for path in (tmp_path / "mug" / "clip_01").iterdir()) == ["images", "sparse", "video.json"]
+    assert sorted(path.name for path in (tmp_path / "mug" / "clip_01").iterdir()) == [
+        "images",
+        "sparse",
+        "video.json",
+    ]
 
 
 def test_ctrl_c_at_any_moment_ends_clean(own: Film, tmp_path: Path) -> None:
-    processes = [own.record(f"category:={tmp_path}/{number}", "record:=true") for number in range(3)]
+    processes = [
+        own.record(f"category:={tmp_path}/{number}", "record:=true") for number in range(3)
+    ]
     ends = []
     for process in processes:
         time.sleep(1.2)
@@ -75,11 +94,17 @@ def test_sigterm_while_recording_finishes_the_folder(own: Film, tmp_path: Path) 
     own.calibrate()
     for number in range(3):
         own.film(pixels(number), next(STAMPS))
-    own.wait("pictures on the disk", partial(at_least, tmp_path / "mug" / "clip_01" / "images", 3))
+    own.wait(
+        "pictures on the disk",
+        partial(at_least, tmp_path / "mug" / "clip_01" / "images", 3),
+    )
     process.terminate()
     _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, log
-    assert sorted(path.name for path in (tmp_path / "mug" / "clip_01").iterdir()) == ["images", "video.json"]
+    assert sorted(path.name for path in (tmp_path / "mug" / "clip_01").iterdir()) == [
+        "images",
+        "video.json",
+    ]
     assert read_json(tmp_path / "mug" / "clip_01" / "video.json")["frames"] == 3
 
 
@@ -97,18 +122,27 @@ sys.exit(recorder_node.main(sys.argv))
 """
 
 
-def test_a_full_disk_ends_the_recording_with_one_error_and_everything_before_kept(own: Film, tmp_path: Path) -> None:
-    process = own.record(f"category:={tmp_path}/mug", "record:=true", "format:=png", program=("-c", FULL))
+def test_a_full_disk_ends_the_recording_with_one_error_and_everything_before_kept(
+    own: Film, tmp_path: Path
+) -> None:
+    process = own.record(
+        f"category:={tmp_path}/mug", "record:=true", "format:=png", program=("-c", FULL)
+    )
     own.wait_until_listening()
     own.calibrate()
     for number in range(6):
         own.film(pixels(number), next(STAMPS))
     own.wait("the end", lambda: own.counts().get("recording") == "no")
     folder = tmp_path / "mug" / "clip_01"
-    assert f"recording stopped: No space left on device; 3 pictures kept in {folder}" in own.told[-1].message
+    assert (
+        f"recording stopped: No space left on device; 3 pictures kept in {folder}"
+        in own.told[-1].message
+    )
     assert own.told[-1].level == b"\x02"
     video = load_video(folder, need_masks=False, need_poses=False)
-    assert [np.array_equal(read_image(f.image), pixels(k)) for k, f in enumerate(video.frames)] == [True] * 3
+    assert [
+        np.array_equal(read_image(f.image), pixels(k)) for k, f in enumerate(video.frames)
+    ] == [True] * 3
     assert sorted(path.name for path in folder.iterdir()) == ["images", "video.json"]
     assert own.stop().message == "not recording"
     code, log = own.interrupt(process)

@@ -22,16 +22,24 @@ from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 
 
-def test_what_is_published_is_in_the_folder_with_poses_stamps_and_camera(film: Film, tmp_path: Path) -> None:
+def test_what_is_published_is_in_the_folder_with_poses_stamps_and_camera(
+    film: Film, tmp_path: Path
+) -> None:
     film.anew(fixed_frame="odom", format="png")
     begun = film.begin()
-    assert (begun.success, begun.message) == (True, f"recording into {tmp_path}/mug/clip_01")
+    assert (begun.success, begun.message) == (
+        True,
+        f"recording into {tmp_path}/mug/clip_01",
+    )
     azimuths = [0.0, 20.0, 40.0, 60.0, 100.0]
     stamps, _ = film.orbit(azimuths)
     figures = film.wait_for(kept=5)
     assert (figures["coverage"], figures["elevations"]) == ("21 %", "20..20 deg")
     ended = film.stop()
-    assert (ended.success, ended.message) == (True, f"{tmp_path}/mug/clip_01: 5 pictures kept")
+    assert (ended.success, ended.message) == (
+        True,
+        f"{tmp_path}/mug/clip_01: 5 pictures kept",
+    )
     video = load_video(tmp_path / "mug" / "clip_01", need_masks=False)
     assert (len(video.frames), video.metric) == (5, True)
     for number, frame in enumerate(video.frames):
@@ -42,10 +50,15 @@ def test_what_is_published_is_in_the_folder_with_poses_stamps_and_camera(film: F
     said = read_json(tmp_path / "mug" / "clip_01" / "video.json")
     assert list(said["stamps_ns"].values()) == stamps
     assert said["topics"] == {"image": "/image", "camera_info": "/camera_info"}
-    assert (said["fixed_frame"], said["cameras"][0]["camera_info"]["frame_id"]) == ("odom", "eye")
+    assert (said["fixed_frame"], said["cameras"][0]["camera_info"]["frame_id"]) == (
+        "odom",
+        "eye",
+    )
 
 
-def test_poses_between_transforms_are_interpolated_through_a_chain_of_frames(film: Film, tmp_path: Path) -> None:
+def test_poses_between_transforms_are_interpolated_through_a_chain_of_frames(
+    film: Film, tmp_path: Path
+) -> None:
     film.anew(fixed_frame="odom")
     assert film.begin().success
     film.calibrate()
@@ -81,14 +94,28 @@ def test_a_recorder_that_hears_a_bag_gives_the_same_folder_as_its_import(
     write_bag(tmp_path / "bag", rosbag2.StoragePlugin[plugin], topics)
     config = ImportConfig(fixed_frame="odom", depth_topic="/cam/depth/image_raw")
     assert import_video(tmp_path / "bag", tmp_path / "imported", config)
-    film.anew(fixed_frame="odom", transport=kind, depth=kind, sharpness=0.0, darkest=0, clipped=1.0, view_angle=1.0)
+    film.anew(
+        fixed_frame="odom",
+        transport=kind,
+        depth=kind,
+        sharpness=0.0,
+        darkest=0,
+        clipped=1.0,
+        view_angle=1.0,
+    )
     assert film.begin().success
     publishers = {
-        "/tf_static": film.static_out, "/tf": film.transforms_out, deep: film.depths[kind], "/cam/camera_info": film.infos,
-        "/cam/image_raw": film.images, "/cam/image_raw/compressed": film.files,
-    }  # fmt: skip
+        "/tf_static": film.static_out,
+        "/tf": film.transforms_out,
+        deep: film.depths[kind],
+        "/cam/camera_info": film.infos,
+        "/cam/image_raw": film.images,
+        "/cam/image_raw/compressed": film.files,
+    }
     with rosbag2.Reader(tmp_path / "bag") as reader:
-        messages = [(connection.topic, bytes(data)) for connection, _, data in reader.messages()]
+        messages = [
+            (connection.topic, bytes(data)) for connection, _, data in reader.messages()
+        ]
     for topic in publishers:  # pictures last: what they are waiting for comes in any case
         for _, data in (message for message in messages if message[0] == topic):
             publishers[topic].publish(data)
@@ -105,11 +132,16 @@ def test_a_recorder_that_hears_a_bag_gives_the_same_folder_as_its_import(
         path = path_of(recorded, f"{number + 1:06d}.jpg")
         assert path.read_bytes() == path_of(tmp_path / "imported", path.stem).read_bytes()
         assert read_depth(path, (64, 48)).tolist() == depth_of(number).tolist()
-    mine, theirs = (read_json(folder / "video.json") for folder in (recorded, tmp_path / "imported"))
+    mine, theirs = (
+        read_json(folder / "video.json") for folder in (recorded, tmp_path / "imported")
+    )
     assert mine["metric"] is theirs["metric"] is True
     for key in ("frames", "stamps", "camera", "fixed_frame"):
         assert mine[key] == theirs[key]
-    videos = [load_video(folder, need_masks=False).frames for folder in (recorded, tmp_path / "imported")]
+    videos = [
+        load_video(folder, need_masks=False).frames
+        for folder in (recorded, tmp_path / "imported")
+    ]
     for own, imported in zip(*videos, strict=True):
         assert own.cam_from_obj is not None and imported.cam_from_obj is not None
         assert own.name == imported.name
@@ -118,14 +150,19 @@ def test_a_recorder_that_hears_a_bag_gives_the_same_folder_as_its_import(
 
 
 @pytest.mark.parametrize("posed", [True, False])
-def test_compressed_pictures_are_kept_byte_by_byte(film: Film, tmp_path: Path, posed: bool) -> None:
+def test_compressed_pictures_are_kept_byte_by_byte(
+    film: Film, tmp_path: Path, posed: bool
+) -> None:
     film.anew(transport="compressed", format="png", fixed_frame="odom" if posed else "")
     assert film.begin().success
     _, data = film.orbit([0.0, 20.0, 40.0], compressed=True)
     film.wait_for(kept=3)
     assert film.stop().success
     assert files(tmp_path / "mug" / "clip_01") == data
-    assert load_video(tmp_path / "mug" / "clip_01", need_masks=False, need_poses=posed).metric == posed
+    assert (
+        load_video(tmp_path / "mug" / "clip_01", need_masks=False, need_poses=posed).metric
+        == posed
+    )
     assert (tmp_path / "mug" / "clip_01" / "sparse").exists() == posed
 
 
@@ -143,18 +180,28 @@ def test_with_depth_only_pictures_that_have_it_are_kept(film: Film, tmp_path: Pa
     film.measure(depths[2], stamps[2])
     film.measure(depths[3][:60], stamps[3])
     film.film(pixels(3), stamps[3])
-    lost = {name: before.get(f"dropped: {name}", 0) + 1 for name in ("no depth of its stamp", "unusable image or camera_info")}
+    lost = {
+        name: before.get(f"dropped: {name}", 0) + 1
+        for name in ("no depth of its stamp", "unusable image or camera_info")
+    }
     film.wait_for(kept=2, **{name.replace(" ", "_"): count for name, count in lost.items()})
     assert film.stop().success
     folder = tmp_path / "mug" / "clip_01"
     for name, number in (("000001.png", 0), ("000002.png", 2)):
-        assert torch.equal(read_image(folder / "images" / name), torch.from_numpy(pixels(number)))
-        assert read_depth(path_of(folder, name), (160, 120)).tolist() == depths[number].tolist()
+        assert torch.equal(
+            read_image(folder / "images" / name), torch.from_numpy(pixels(number))
+        )
+        assert (
+            read_depth(path_of(folder, name), (160, 120)).tolist()
+            == depths[number].tolist()
+        )
     assert read_json(folder / "video.json")["topics"]["depth"] == "/depth"
     assert len(list((folder / "depth").iterdir())) == 2
 
 
-def test_raw_pictures_as_jpeg_are_nearly_what_was_published(film: Film, tmp_path: Path) -> None:
+def test_raw_pictures_as_jpeg_are_nearly_what_was_published(
+    film: Film, tmp_path: Path
+) -> None:
     assert film.begin().success
     film.calibrate()
     for number in range(3):
@@ -164,8 +211,13 @@ def test_raw_pictures_as_jpeg_are_nearly_what_was_published(film: Film, tmp_path
     assert film.stop().success
     video = load_video(tmp_path / "mug" / "clip_01", need_masks=False, need_poses=False)
     for number, frame in enumerate(video.frames):
-        assert frame.image.read_bytes() == Photo.of_pixels(pixels(number)).encoded(".jpg", 95)[0]
-        assert np.abs(read_image(frame.image).numpy().astype(int) - pixels(number)).mean() < 8
+        assert (
+            frame.image.read_bytes()
+            == Photo.of_pixels(pixels(number)).encoded(".jpg", 95)[0]
+        )
+        assert (
+            np.abs(read_image(frame.image).numpy().astype(int) - pixels(number)).mean() < 8
+        )
 
 
 def test_what_is_left_out_is_counted_by_reason(film: Film, tmp_path: Path) -> None:
@@ -185,15 +237,29 @@ def test_what_is_left_out_is_counted_by_reason(film: Film, tmp_path: Path) -> No
     twice = next(STAMPS)
     film.film(pixels(6), twice)
     film.film(pixels(7), twice)
-    reasons = {"same view as before": 2, "blurred": 1, "too dark": 1, "overexposed": 1, "stamp seen before": 1}
-    expected = {name.replace(" ", "_"): before.get(f"dropped: {name}", 0) + count for name, count in reasons.items()}
+    reasons = {
+        "same view as before": 2,
+        "blurred": 1,
+        "too dark": 1,
+        "overexposed": 1,
+        "stamp seen before": 1,
+    }
+    expected = {
+        name.replace(" ", "_"): before.get(f"dropped: {name}", 0) + count
+        for name, count in reasons.items()
+    }
     film.wait_for(**expected, received=before["images received"] + 12)
     assert film.stop().success
-    shown = [Photo.of_pixels(pixels(number)).encoded(".jpg", 95)[0] for number in (0, 1, 2, 3, 4, 6)]
+    shown = [
+        Photo.of_pixels(pixels(number)).encoded(".jpg", 95)[0]
+        for number in (0, 1, 2, 3, 4, 6)
+    ]
     assert files(tmp_path / "mug" / "clip_01") == shown
 
 
-def test_a_picture_without_transform_is_left_out_and_told(film: Film, tmp_path: Path) -> None:
+def test_a_picture_without_transform_is_left_out_and_told(
+    film: Film, tmp_path: Path
+) -> None:
     film.anew(fixed_frame="odom", tf_wait=0.05)
     assert film.begin().success
     lost = film.base().get("dropped: no transform at the picture's stamp", 0)
@@ -201,9 +267,15 @@ def test_a_picture_without_transform_is_left_out_and_told(film: Film, tmp_path: 
     film.film(pixels(0), next(STAMPS))
     film.wait(
         "the missing transform",
-        lambda: film.counts().get("dropped: no transform at the picture's stamp") == str(lost + 1),
+        lambda: (
+            film.counts().get("dropped: no transform at the picture's stamp")
+            == str(lost + 1)
+        ),
     )
-    assert "'eye' and 'odom' are not connected" in film.told[-1].message or "known in" in film.told[-1].message
+    assert (
+        "'eye' and 'odom' are not connected" in film.told[-1].message
+        or "known in" in film.told[-1].message
+    )
     assert film.told[-1].level == b"\x01"
     assert film.stop().success
     assert not (tmp_path / "mug" / "clip_01").exists()
@@ -215,7 +287,12 @@ def test_the_overlay_shows_the_ring_and_status_what_is_missing(film: Film) -> No
     film.calibrate()
     film.film(pixels(0), next(STAMPS))
     overlay = film.wait("an overlay", lambda: film.overlays)[-1]
-    assert (overlay.width, overlay.height, overlay.encoding, overlay.header.frame_id) == (160, 120, "rgb8", "eye")
+    assert (overlay.width, overlay.height, overlay.encoding, overlay.header.frame_id) == (
+        160,
+        120,
+        "rgb8",
+        "eye",
+    )
     assert film.begin().success
     film.orbit([10.0, 25.0, 40.0])
     figures = film.wait_for(kept=3)
@@ -231,18 +308,25 @@ def test_the_overlay_shows_the_ring_and_status_what_is_missing(film: Film) -> No
 
     film.wait("an overlay", shown_again)
     overlay = film.overlays[-1]
-    shown = {tuple(colour) for colour in np.frombuffer(overlay.data, np.uint8).reshape(-1, 3)}
+    shown = {
+        tuple(colour) for colour in np.frombuffer(overlay.data, np.uint8).reshape(-1, 3)
+    }
     assert {MISSING, SEEN} <= shown
 
 
-def test_time_that_jumps_back_is_another_time_and_the_recording_goes_on(film: Film, tmp_path: Path) -> None:
+def test_time_that_jumps_back_is_another_time_and_the_recording_goes_on(
+    film: Film, tmp_path: Path
+) -> None:
     film.anew(fixed_frame="odom")
     assert film.begin().success
     film.calibrate()
     film.place(NOW, view(0.0))
 
     def kept(number: int, stamp: int) -> bool:
-        """Tell where the camera is with every status: what came before the first picture of another time is forgotten."""
+        """Tell where the camera is with every status.
+
+        What came before the first picture of another time is forgotten.
+        """
         if len(film.told) > told[-1]:
             told.append(len(film.told))
             film.place(stamp, view(20.0 * number))
@@ -252,7 +336,8 @@ def test_time_that_jumps_back_is_another_time_and_the_recording_goes_on(film: Fi
     for number, stamp in enumerate((NOW, NOW + SECOND, NOW - SECOND, NOW)):
         film.film(pixels(number), stamp)
         film.wait("the picture in the folder", partial(kept, number, stamp))
-        film.settle()  # a pose of this time that comes after the next picture would be one of the next time
+        # a pose of this time that comes after the next picture would be one of the next time
+        film.settle()
     assert film.stop().success
     video = load_video(tmp_path / "mug" / "clip_01", need_masks=False)
     for number, frame in enumerate(video.frames):

@@ -27,7 +27,9 @@ def taken(scene: int) -> tuple[Photo, Shot]:
     return Photo.of_pixels(pixels(scene)), Shot(scene, camera(), INFO, None)
 
 
-def test_pictures_that_a_slow_disk_cannot_take_are_left_out_and_the_next_is_tried(tmp_path: Path) -> None:
+def test_pictures_that_a_slow_disk_cannot_take_are_left_out_and_the_next_is_tried(
+    tmp_path: Path,
+) -> None:
     go, failures = threading.Event(), list[str]()
 
     class Slow(Recording):
@@ -37,10 +39,15 @@ def test_pictures_that_a_slow_disk_cannot_take_are_left_out_and_the_next_is_trie
 
     health = Health()
     settings = RecorderParameters(queue=2)
-    opened = Session(Slow(tmp_path / "clip", {}), settings, KeyframeConfig(), health, failures.append)
+    opened = Session(
+        Slow(tmp_path / "clip", {}), settings, KeyframeConfig(), health, failures.append
+    )
     outcomes = [opened.take(*taken(number), lambda: 0.0) for number in range(5)]
     assert outcomes[:2] == [None, None]
-    assert outcomes[3:] == [recording_session.SLOW, recording_session.SLOW]  # one at most is being written, two wait
+    assert outcomes[3:] == [
+        recording_session.SLOW,
+        recording_session.SLOW,
+    ]  # one at most is being written, two wait
     go.set()
     assert opened.finish().endswith(f"{outcomes.count(None)} pictures kept")
     assert len(files(tmp_path / "clip")) == outcomes.count(None)
@@ -55,11 +62,19 @@ def test_after_a_failure_nothing_is_taken_and_the_reason_stays(tmp_path: Path) -
             raise OSError(5, "Input/output error")
 
     health = Health()
-    opened = Session(Broken(tmp_path / "clip", {}), RecorderParameters(), KeyframeConfig(), health, lambda text: done.set())
+    opened = Session(
+        Broken(tmp_path / "clip", {}),
+        RecorderParameters(),
+        KeyframeConfig(),
+        health,
+        lambda text: done.set(),
+    )
     assert opened.take(*taken(0), lambda: 0.0) is None
     assert done.wait(PATIENCE)
     opened.take(*taken(1), lambda: 0.0)
-    with pytest.raises(InvalidInput, match="recording stopped: Input/output error; 0 pictures kept"):
+    with pytest.raises(
+        InvalidInput, match="recording stopped: Input/output error; 0 pictures kept"
+    ):
         opened.finish()
     assert sum(health.drops.values()) >= 1
     assert not (tmp_path / "clip").exists()

@@ -1,8 +1,11 @@
-"""The estimator node: pictures and camera_info in; /tf, detections, poses, markers, an overlay and diagnostics out.
+"""The estimator node.
 
-A lifecycle node. `configure` loads the models and warms them up, `activate` listens. Callbacks only put the newest picture into
-a slot; one worker thread estimates and publishes, so that what is published belongs to the newest picture there was.
-Set the parameter `models` of a node that is configured, and the old models answer until the new ones are ready.
+Pictures and camera_info in; /tf, detections, poses, markers, an overlay and diagnostics out.
+
+A lifecycle node. `configure` loads the models and warms them up, `activate` listens. Callbacks only
+put the newest picture into a slot; one worker thread estimates and publishes, so that what is
+published belongs to the newest picture there was. Set the parameter `models` of a node that is
+configured, and the old models answer until the new ones are ready.
 """
 
 from __future__ import annotations
@@ -31,10 +34,19 @@ from uns_pose_ros.estimation.pose_fusion import FusionConfig
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig, TrackState
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io import depth_images as depths
-from uns_pose_ros.nodes import managed_node, message_conversions, parameter_declaration, ros_compat
+from uns_pose_ros.nodes import (
+    managed_node,
+    message_conversions,
+    parameter_declaration,
+    ros_compat,
+)
 from uns_pose_ros.nodes.diagnostics import OK, WARN, Health
 from uns_pose_ros.nodes.estimator import estimator_parameters, region_inputs
-from uns_pose_ros.nodes.estimator.estimator_parameters import SETTINGS, NodeParameters, TrackingParameters
+from uns_pose_ros.nodes.estimator.estimator_parameters import (
+    SETTINGS,
+    NodeParameters,
+    TrackingParameters,
+)
 from uns_pose_ros.nodes.estimator.image_subscriber import Inputs, Picture
 from uns_pose_ros.nodes.estimator.region_inputs import SEARCH, SOURCES
 from uns_pose_ros.nodes.estimator.result_publishers import Results
@@ -43,9 +55,12 @@ from uns_pose_ros.nodes.managed_node import FAILURE, ManagedNode, one_line
 from uns_pose_ros.nodes.tf_listener import CameraMotion
 from uns_pose_ros.nodes.worker_thread import Worker, apart
 
-DEPTHS: dict[str, tuple[str, type]] = {  # topic and kind of its messages, by the parameter depth_transport
-    "raw": ("depth", Image), "compressed": ("depth/compressedDepth", CompressedImage),
-}  # fmt: skip
+DEPTHS: dict[
+    str, tuple[str, type]
+] = {  # topic and kind of its messages, by the parameter depth_transport
+    "raw": ("depth", Image),
+    "compressed": ("depth/compressedDepth", CompressedImage),
+}
 JOIN = 10.0  # s that deactivation waits for the picture being worked on
 Read = Callable[[Sequence[str]], list[CategoryModel]]  # models of folders
 
@@ -53,14 +68,19 @@ Read = Callable[[Sequence[str]], list[CategoryModel]]  # models of folders
 def read_models(folders: Sequence[str]) -> list[CategoryModel]:
     """The models in some folders; raises InvalidInput where one cannot be used."""
     if not folders:
-        raise InvalidInput("no model: set the parameter models to the folders that `uns-pose train` wrote, e.g. [mug/model]")
+        raise InvalidInput(
+            "no model: set the parameter models to the folders that `uns-pose train` wrote, "
+            "e.g. [mug/model]"
+        )
     return [artifacts.load_model(Path(folder)) for folder in folders]
 
 
 class EstimatorNode(ManagedNode):
     """Publishes the poses of every instance that its models find in the newest picture."""
 
-    def __init__(self, read: Read = read_models, make: Make = Estimator, **options: Any) -> None:
+    def __init__(
+        self, read: Read = read_models, make: Make = Estimator, **options: Any
+    ) -> None:
         """read: reads models; make: makes estimators of them; options: those of rclpy's Node.
 
         Raises where a parameter is not valid.
@@ -74,8 +94,11 @@ class EstimatorNode(ManagedNode):
         self._inputs: Inputs | None = None
         self._pairing: Pairing | None = None
         self._worker: Worker[Item] | None = None
-        self._lock = threading.Lock()  # guards what the worker, a reset and other models touch: tracker, last stamp, markers
-        self._most = EstimatorConfig().max_instances  # regions that are looked at in a picture
+        # guards what the worker, a reset and other models touch: tracker, last stamp, markers
+        self._lock = threading.Lock()
+        self._most = (
+            EstimatorConfig().max_instances
+        )  # regions that are looked at in a picture
         self._tracker = Tracker()
         self._motion: CameraMotion | None = None
         self._last_stamp = -1  # ns
@@ -93,12 +116,16 @@ class EstimatorNode(ManagedNode):
             config = parameter_declaration.read(self, EstimatorConfig)
             self._most = config.max_instances
             self._estimator = apart(lambda: self._warm_estimator(config))
-        except Exception as error:  # a fault at this border must become FAILURE, not the end of the process
+        # a fault at this border must become FAILURE, not the end of the process
+        except Exception as error:
             self._estimator = None
             if self.context.ok():
                 self._complain("configure", f"cannot configure: {one_line(error)}")
             return FAILURE
-        self._tracker = Tracker(parameter_declaration.read(self, TrackerConfig), parameter_declaration.read(self, FusionConfig))
+        self._tracker = Tracker(
+            parameter_declaration.read(self, TrackerConfig),
+            parameter_declaration.read(self, FusionConfig),
+        )
         self._results = Results(self, self._broadcaster, self._estimator.models)
         self._tell_ready()
         self._warn_of_scale()
@@ -109,13 +136,21 @@ class EstimatorNode(ManagedNode):
         self.reset("activated")
         fixed, timeout = self._tracking.fixed_frame, self._tracking.transform_timeout
         self._motion = CameraMotion(self, fixed, timeout) if fixed else None
-        self._worker = Worker(self._work, lambda: self._health.dropped("replaced by a newer image"))
-        kinds = {} if self._settings.regions == SEARCH else {self._settings.regions: SOURCES[self._settings.regions]}
+        self._worker = Worker(
+            self._work, lambda: self._health.dropped("replaced by a newer image")
+        )
+        kinds = (
+            {}
+            if self._settings.regions == SEARCH
+            else {self._settings.regions: SOURCES[self._settings.regions]}
+        )
         if self._settings.use_depth:
             topic, kind = DEPTHS[self._settings.depth_transport]
             kinds[topic] = kind
         self._pairing = Pairing(self, kinds, self._health, self._worker.put)
-        self._inputs = Inputs(self, self._settings.transport, self._health, self._pairing.picture)
+        self._inputs = Inputs(
+            self, self._settings.transport, self._health, self._pairing.picture
+        )
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -146,7 +181,10 @@ class EstimatorNode(ManagedNode):
     # Pictures
 
     def _work(self, item: Item) -> None:
-        """In the worker's thread: everything from a message to the published results; never raises."""
+        """In the worker's thread.
+
+        Everything from a message to the published results; never raises.
+        """
         self._attempt(lambda: self._process(item), "estimation failed")
 
     def _process(self, item: Item) -> None:
@@ -162,11 +200,17 @@ class EstimatorNode(ManagedNode):
             self._last_stamp, epoch, estimator = stamp, self._epoch, self._estimator
         assert estimator is not None  # the worker lives between activate and deactivate
         picture = (
-            ros_compat.compressed_to_rgb(message) if isinstance(message, CompressedImage) else ros_compat.image_to_rgb(message)
+            ros_compat.compressed_to_rgb(message)
+            if isinstance(message, CompressedImage)
+            else ros_compat.image_to_rgb(message)
         )
         camera, seen = self._estimate(estimator, picture, item)
         assert self._results is not None
-        motion = None if self._motion is None else self._motion_since_last(header.frame_id, stamp)
+        motion = (
+            None
+            if self._motion is None
+            else self._motion_since_last(header.frame_id, stamp)
+        )
         with self._lock:
             if epoch != self._epoch:
                 self._health.dropped("reset meanwhile")
@@ -177,31 +221,50 @@ class EstimatorNode(ManagedNode):
             known = [track.estimate for track in tracks]
             sent = [in_metres(estimate, 1.0) for estimate in known]
             numbers = [track.number for track in tracks]
-            self._results.publish(header, picture, camera, known, sent, numbers, self._settings.frame_prefix)
+            self._results.publish(
+                header, picture, camera, known, sent, numbers, self._settings.frame_prefix
+            )
         latency = (self.get_clock().now().nanoseconds - stamp) / 1e9
         self._health.published(latency, time.monotonic() - began)
 
-    def _estimate(self, estimator: FallbackEstimator, picture: np.ndarray, item: Item) -> tuple[Camera, list[PoseEstimate]]:
-        """The camera, and what is seen in the picture (H, W, 3) RGB, with what other nodes say of it; in metres where known."""
+    def _estimate(
+        self, estimator: FallbackEstimator, picture: np.ndarray, item: Item
+    ) -> tuple[Camera, list[PoseEstimate]]:
+        """The camera, and what is seen in the picture (H, W, 3) RGB, with what other nodes say of
+        it; in metres where known.
+        """
         message, info, others = item
         height, width = picture.shape[:2]
-        camera = message_conversions.camera_from_info(info, width, height, self._settings.rectified)
+        camera = message_conversions.camera_from_info(
+            info, width, height, self._settings.rectified
+        )
         self._check_headers(message, info)
-        where, depth = others.get(self._settings.regions), others.get(DEPTHS[self._settings.depth_transport][0])
-        boxes = None if where is None else region_inputs.boxes_of(where, camera, self._settings.classes, self._most)
+        where, depth = (
+            others.get(self._settings.regions),
+            others.get(DEPTHS[self._settings.depth_transport][0]),
+        )
+        boxes = (
+            None
+            if where is None
+            else region_inputs.boxes_of(where, camera, self._settings.classes, self._most)
+        )
         distances = None if depth is None else depths.in_metres(depth, width, height)
         seen = estimator(picture, camera, boxes, distances, self._settings.wanted)
-        if self._health.condition("device", WARN if estimator.trouble else OK, estimator.trouble):
+        if self._health.condition(
+            "device", WARN if estimator.trouble else OK, estimator.trouble
+        ):
             self.get_logger().warning(estimator.trouble)
         if depth is not None:
             blind = sum(not estimate.metric for estimate in seen)
             text = f"depth says nothing of {blind} of {len(seen)} objects: their size is not known"
             self._health.condition("depth", WARN if blind else OK, text)
         diameter = self._settings.object_diameter
-        return camera, [in_metres(estimate, diameter) for estimate in seen] if diameter else seen
+        return camera, [
+            in_metres(estimate, diameter) for estimate in seen
+        ] if diameter else seen
 
     def _motion_since_last(self, frame: str, stamp: int) -> Tensor | None:
-        """cam_now_from_cam_before (4, 4), None where TF does not tell, which diagnostics say then."""
+        """cam_now_from_cam_before (4, 4); None and a diagnostic where TF does not know it."""
         assert self._motion is not None
         try:
             motion = self._motion.since_last(frame, stamp)
@@ -217,14 +280,22 @@ class EstimatorNode(ManagedNode):
         image_frame, info_frame = message.header.frame_id, info.header.frame_id
         text = "the images have no frame_id: no transform is sent"
         self._health.condition("no frame", OK if image_frame else WARN, text)
-        text = f"image is in frame '{image_frame}', camera_info in '{info_frame}': results are in the image's"
-        if self._health.condition("frames", OK if image_frame == info_frame else WARN, text):
+        text = (
+            f"image is in frame '{image_frame}', camera_info in '{info_frame}': results are "
+            "in the image's"
+        )
+        if self._health.condition(
+            "frames", OK if image_frame == info_frame else WARN, text
+        ):
             self.get_logger().warning(text)
 
     # Everything else
 
     def reset(self, reason: str) -> None:
-        """Forget the objects seen so far and take their markers away; an estimation under way is dropped."""
+        """Forget the objects seen so far and take their markers away.
+
+        An estimation under way is dropped.
+        """
         with self._lock:
             self._forget()
         self.get_logger().info(f"tracks reset: {reason}")
@@ -238,7 +309,9 @@ class EstimatorNode(ManagedNode):
         if self._results is not None:
             self._results.clear()
 
-    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _on_reset(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
         self.reset("asked by ~/reset")
         response.success, response.message = True, "objects forgotten, track ids start at 0"
         return response
@@ -267,28 +340,41 @@ class EstimatorNode(ManagedNode):
         self._warn_of_scale()
 
     def _models(self, settings: NodeParameters) -> list[CategoryModel]:
-        """The models that the settings name; raises InvalidInput where they cannot be used together."""
+        """The models that the settings name.
+
+        Raises InvalidInput where they cannot be used together.
+        """
         models = self._read(settings.model_folders)
         names = [model.category for model in models]
         if len(set(names)) < len(names):
-            raise InvalidInput(f"two models are of one category, one each is valid: {', '.join(names)}")
+            raise InvalidInput(
+                f"two models are of one category, one each is valid: {', '.join(names)}"
+            )
         _check_categories(settings, models)
         return models
 
     def _warm_estimator(self, config: EstimatorConfig) -> FallbackEstimator:
-        estimator = FallbackEstimator(self._models(self._settings), self._settings.device, config, make=self._make)
+        estimator = FallbackEstimator(
+            self._models(self._settings), self._settings.device, config, make=self._make
+        )
         grey = np.full((480, 640, 3), 128, np.uint8)
-        focal = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64)
+        focal = torch.tensor(
+            [[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64
+        )
         estimator(grey, Camera(focal, 640, 480))  # the first call is slow: memory, kernels
         return estimator
 
     def _switch(self, settings: NodeParameters) -> None:
-        """Other models in place of the present ones, which the worker uses meanwhile; raises InvalidInput, and they stay."""
+        """Other models in place of the present ones, which the worker uses meanwhile.
+
+        Raises InvalidInput, and they stay.
+        """
         assert self._estimator is not None
         try:
             estimator = self._estimator
             ready = apart(lambda: estimator.of(self._models(settings)))
-        except Exception as error:  # whatever it is, it must be the answer to who asked, not the end of the process
+        # whatever it is, it must be the answer to who asked, not the end of the process
+        except Exception as error:
             raise InvalidInput(f"models stay as they are: {one_line(error)}") from None
         with self._lock:
             self._forget()
@@ -305,9 +391,16 @@ class EstimatorNode(ManagedNode):
     def _warn_of_scale(self) -> None:
         models = [] if self._estimator is None else self._estimator.models
         unknown = [model.category for model in models if model.diameter is None]
-        text = f"size of {', '.join(unknown)} unknown: its diameter is published as 1 m; set object_diameter or use_depth"
+        text = (
+            f"size of {', '.join(unknown)} unknown: its diameter is published as 1 m; set "
+            "object_diameter or use_depth"
+        )
         if self._health.condition(
-            "scale", WARN if unknown and not (self._settings.object_diameter or self._settings.use_depth) else OK, text
+            "scale",
+            WARN
+            if unknown and not (self._settings.object_diameter or self._settings.use_depth)
+            else OK,
+            text,
         ):
             self.get_logger().warning(text)
 
@@ -317,11 +410,18 @@ class EstimatorNode(ManagedNode):
         if self._pairing is not None:
             self._pairing.check()
         facts = {"models": ", ".join(self._settings.model_folders)}
-        wanted, models = self._settings.wanted, () if self._estimator is None else self._estimator.models
-        facts["categories"] = ", ".join(one.category for one in models if wanted is None or one.category in wanted)
+        wanted, models = (
+            self._settings.wanted,
+            () if self._estimator is None else self._estimator.models,
+        )
+        facts["categories"] = ", ".join(
+            one.category for one in models if wanted is None or one.category in wanted
+        )
         with self._lock:
             states = [track.state for track in self._tracker.tracks]
-        facts["objects"] = ", ".join(f"{states.count(state)} {state.value}" for state in TrackState)
+        facts["objects"] = ", ".join(
+            f"{states.count(state)} {state.value}" for state in TrackState
+        )
         device = "none" if self._estimator is None else str(self._estimator.device)
         self._diagnose("pose estimation", device, facts)
 
@@ -331,9 +431,14 @@ def _check_categories(settings: NodeParameters, models: Sequence[CategoryModel])
     there = [model.category for model in models]
     missing = [name for name in settings.wanted or () if name not in there]
     if missing:
-        raise InvalidInput(f"categories {', '.join(missing)}: no model; {', '.join(there)} are valid, and none for all")
+        raise InvalidInput(
+            f"categories {', '.join(missing)}: no model; {', '.join(there)} are valid, and "
+            "none for all"
+        )
 
 
-def run(read: Read = read_models, make: Make = Estimator, args: list[str] | None = None) -> int:
+def run(
+    read: Read = read_models, make: Make = Estimator, args: list[str] | None = None
+) -> int:
     """Spin the node until a signal; exit code 0, or 2 where a parameter is not valid."""
     return managed_node.run("estimator", lambda: EstimatorNode(read, make), args)

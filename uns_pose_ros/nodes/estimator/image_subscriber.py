@@ -7,24 +7,40 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import (
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_policy_name_from_kind,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, Health
-from uns_pose_ros.nodes.ros_compat import SubscriptionEventCallbacks, UnsupportedEventTypeError
+from uns_pose_ros.nodes.ros_compat import (
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+)
 
 Picture: TypeAlias = Image | CompressedImage
 QUIET = 5.0  # s without a picture after which that is worth a warning
-_OVERRIDES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+_OVERRIDES = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
 
 
 class Inputs:
-    """Subscriptions of one node from activation to deactivation; callbacks cost the same however slow the work is.
+    """Subscriptions of one node from activation to deactivation.
 
-    Intrinsics change rarely, so a picture is paired with the newest camera_info rather than with the one of its own stamp:
-    drivers that stamp the two differently work. A picture that comes before any camera_info waits for the first.
+    Callbacks cost the same however slow the work is.
+
+    Intrinsics change rarely, so a picture is paired with the newest camera_info rather than with
+    the one of its own stamp: drivers that stamp the two differently work. A picture that comes
+    before any camera_info waits for the first.
     """
 
     def __init__(
@@ -37,13 +53,18 @@ class Inputs:
     ) -> None:
         """transport: raw or compressed; put: where a picture and its camera_info go.
 
-        depth: messages that wait in the middleware; 1 where the newest picture is wanted, for a longer queue is older pictures.
+        depth: messages that wait in the middleware; 1 where the newest picture is wanted, for a
+        longer queue is older pictures.
         """
         self._node, self._health, self._put, self._depth = node, health, put, depth
         self._info: CameraInfo | None = None
         self._waiting: Picture | None = None
         self._newest = time.monotonic()
-        kind, topic = (CompressedImage, "image/compressed") if transport == "compressed" else (Image, "image")
+        kind, topic = (
+            (CompressedImage, "image/compressed")
+            if transport == "compressed"
+            else (Image, "image")
+        )
         self._image = self._subscribe(kind, topic, self._on_image)
         self._camera = self._subscribe(CameraInfo, "camera_info", self._on_info)
 
@@ -63,13 +84,23 @@ class Inputs:
         """Tell the health what does not arrive; called now and then."""
         silent = time.monotonic() - self._newest > QUIET
         topic = self.image_topic
-        text = f"no image for {QUIET:.0f} s on {topic} ({self._node.count_publishers(topic)} publishers)"
+        text = (
+            f"no image for {QUIET:.0f} s on {topic} ({self._node.count_publishers(topic)} "
+            "publishers)"
+        )
         self._health.condition("silence", WARN if silent else OK, text)
         topic = self.camera_topic
-        text = f"images wait for the first camera_info on {topic} ({self._node.count_publishers(topic)} publishers)"
-        self._health.condition("no camera_info", ERROR if self._waiting is not None else OK, text)
+        text = (
+            f"images wait for the first camera_info on {topic} "
+            f"({self._node.count_publishers(topic)} publishers)"
+        )
+        self._health.condition(
+            "no camera_info", ERROR if self._waiting is not None else OK, text
+        )
 
-    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
+    def _subscribe(
+        self, kind: type, topic: str, callback: Callable[[Any], None]
+    ) -> Subscription:
         qos = QoSProfile(depth=self._depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         name = self._node.resolve_topic_name(topic)
         events: dict[str, Any] = {
@@ -81,10 +112,16 @@ class Inputs:
         while True:
             try:
                 return self._node.create_subscription(
-                    kind, topic, callback, qos, event_callbacks=SubscriptionEventCallbacks(**events),
+                    kind,
+                    topic,
+                    callback,
+                    qos,
+                    event_callbacks=SubscriptionEventCallbacks(**events),
                     qos_overriding_options=QoSOverridingOptions(_OVERRIDES),
-                )  # fmt: skip
-            except UnsupportedEventTypeError:  # a middleware that does not count what it loses
+                )
+            except (
+                UnsupportedEventTypeError
+            ):  # a middleware that does not count what it loses
                 if events.pop("message_lost", None) is None:
                     raise
 
@@ -106,7 +143,10 @@ class Inputs:
 
     def _on_incompatible(self, topic: str, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
-        text = f"a publisher of {topic} offers an incompatible QoS ({policy}): nothing comes from it; set qos_overrides.{topic}"
+        text = (
+            f"a publisher of {topic} offers an incompatible QoS ({policy}): nothing comes "
+            f"from it; set qos_overrides.{topic}"
+        )
         if self._health.condition(f"qos {topic}", ERROR, text):
             self._node.get_logger().error(text)
 

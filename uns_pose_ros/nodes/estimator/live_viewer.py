@@ -1,4 +1,7 @@
-"""What an estimator node finds, as a 3D scene in a browser, while it runs: made of its topics alone."""
+"""What an estimator node finds, as a 3D scene in a browser, while it runs.
+
+Made of its topics alone.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +48,20 @@ class LiveScene:
         self._info: CameraInfo | None = None
         self._found: OrderedDict[int, Detection3DArray] = OrderedDict()  # by stamp, ns
         self._overlays: OrderedDict[int, Image] = OrderedDict()
-        results, camera = QoSProfile(depth=5), QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        results, camera = (
+            QoSProfile(depth=5),
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+        )
         name = "/" + estimator.strip("/")
-        node.create_subscription(Detection3DArray, f"{name}/detections", lambda m: self._keep(self._found, m), results)
-        node.create_subscription(Image, f"{name}/overlay", lambda m: self._keep(self._overlays, m), results)
+        node.create_subscription(
+            Detection3DArray,
+            f"{name}/detections",
+            lambda m: self._keep(self._found, m),
+            results,
+        )
+        node.create_subscription(
+            Image, f"{name}/overlay", lambda m: self._keep(self._overlays, m), results
+        )
         node.create_subscription(MarkerArray, f"{name}/markers", self._on_markers, results)
         node.create_subscription(CameraInfo, camera_info, self._on_info, camera)
         self._topics = {"the overlay": f"{name}/overlay", "the camera": camera_info}
@@ -57,19 +70,31 @@ class LiveScene:
     def missing(self) -> str:
         """What has not come yet, by name and topic."""
         there = {"the overlay": bool(self._overlays), "the camera": self._info is not None}
-        return ", ".join(f"{what} on {topic}" for what, topic in self._topics.items() if not there[what])
+        return ", ".join(
+            f"{what} on {topic}" for what, topic in self._topics.items() if not there[what]
+        )
 
     def _on_info(self, message: CameraInfo) -> None:
         self._info = message
 
     def _on_markers(self, message: MarkerArray) -> None:
         for marker in message.markers:
-            if marker.type != Marker.TRIANGLE_LIST or marker.action != Marker.ADD or len(marker.points) % 3:
+            if (
+                marker.type != Marker.TRIANGLE_LIST
+                or marker.action != Marker.ADD
+                or len(marker.points) % 3
+            ):
                 continue
             if self._corners.get(marker.ns) != marker.points:
                 self._corners[marker.ns] = marker.points
-                corners = torch.tensor([[point.x, point.y, point.z] for point in marker.points], dtype=torch.float32)
-                self.shapes[marker.ns] = (corners.reshape(-1, 3), torch.arange(len(corners)).reshape(-1, 3))
+                corners = torch.tensor(
+                    [[point.x, point.y, point.z] for point in marker.points],
+                    dtype=torch.float32,
+                )
+                self.shapes[marker.ns] = (
+                    corners.reshape(-1, 3),
+                    torch.arange(len(corners)).reshape(-1, 3),
+                )
 
     def _keep(self, waiting: OrderedDict[int, Any], message: Any) -> None:
         stamp = int(Time.from_msg(message.header.stamp).nanoseconds)
@@ -80,27 +105,50 @@ class LiveScene:
             overlay, found = self._overlays[stamp], self._found[stamp]
             try:
                 picture = image_to_rgb(overlay)
-                camera = message_conversions.camera_from_info(self._info, picture.shape[1], picture.shape[0], False)
+                camera = message_conversions.camera_from_info(
+                    self._info, picture.shape[1], picture.shape[0], False
+                )
             except InvalidInput:  # of another camera, say
                 return
-            known = [one for one in found.detections if one.results and one.results[0].hypothesis.class_id in self.shapes]
+            known = [
+                one
+                for one in found.detections
+                if one.results and one.results[0].hypothesis.class_id in self.shapes
+            ]
             seen = [self._estimate(one) for one in known]
             numbers = [int(one.id) for one in known]
-            self.shot = browser_viewer.shot(f"{stamp / 1e9:.3f} s", picture, camera, seen, numbers)
+            self.shot = browser_viewer.shot(
+                f"{stamp / 1e9:.3f} s", picture, camera, seen, numbers
+            )
 
     def _estimate(self, detection: Detection3D) -> PoseEstimate:
         """What the node estimated, as far as the scene shows it."""
         result, size = detection.results[0], detection.bbox.size
         place, turn = result.pose.pose.position, result.pose.pose.orientation
-        rotation = torch.from_numpy(Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix())
-        pose = from_parts(rotation, torch.tensor([place.x, place.y, place.z], dtype=torch.float64))
+        rotation = torch.from_numpy(
+            Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
+        )
+        pose = from_parts(
+            rotation, torch.tensor([place.x, place.y, place.z], dtype=torch.float64)
+        )
         corners = self.shapes[result.hypothesis.class_id][0]
-        scale = math.hypot(size.x, size.y, size.z) / float((corners.amax(0) - corners.amin(0)).norm())
+        scale = math.hypot(size.x, size.y, size.z) / float(
+            (corners.amax(0) - corners.amin(0)).norm()
+        )
         extents = torch.tensor([size.x, size.y, size.z], dtype=torch.float64)
         return PoseEstimate(
-            result.hypothesis.class_id, pose, scale, True, extents, result.hypothesis.score, None, Symmetry(), 0, 0.0,
+            result.hypothesis.class_id,
+            pose,
+            scale,
+            True,
+            extents,
+            result.hypothesis.score,
+            None,
+            Symmetry(),
+            0,
+            0.0,
             torch.zeros(4, dtype=torch.float64),
-        )  # fmt: skip
+        )
 
 
 def run(estimator: str, camera_info: str, host: str, port: int) -> None:
@@ -119,7 +167,10 @@ def run(estimator: str, camera_info: str, host: str, port: int) -> None:
             executor.spin_once(timeout_sec=_SHORTEST)
             now = time.monotonic()
             if scene.shot is None and now > told:
-                print(f"waiting for {scene.missing or 'a picture with its detections'}", file=sys.stderr)
+                print(
+                    f"waiting for {scene.missing or 'a picture with its detections'}",
+                    file=sys.stderr,
+                )
                 told = math.inf
             if scene.shot is last or scene.shot is None or now < due:
                 continue

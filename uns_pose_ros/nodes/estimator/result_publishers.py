@@ -1,4 +1,7 @@
-"""The estimator node's outputs: /tf, detections, poses, markers and the overlay picture of one image's estimates."""
+"""The estimator node's outputs.
+
+/tf, detections, poses, markers and the overlay picture of one image's estimates.
+"""
 
 from __future__ import annotations
 
@@ -25,57 +28,100 @@ RESULTS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Results:
-    """Publishers of one node for the models that it has loaded. Pictures and markers are made only where somebody listens."""
+    """Publishers of one node for the models that it has loaded.
 
-    def __init__(self, node: LifecycleNode, broadcaster: TransformBroadcaster, models: Sequence[CategoryModel]) -> None:
+    Pictures and markers are made only where somebody listens.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        broadcaster: TransformBroadcaster,
+        models: Sequence[CategoryModel],
+    ) -> None:
         self._node = node
         self.use(models)
-        self._shown: dict[int, str] = {}  # track -> category of the markers that viewers hold
+        self._shown: dict[
+            int, str
+        ] = {}  # track -> category of the markers that viewers hold
         self._header = Header()
         self._broadcaster = broadcaster
         override = QoSOverridingOptions.with_default_policies()
-        self._detections = node.create_lifecycle_publisher(Detection3DArray, "~/detections", RESULTS)
+        self._detections = node.create_lifecycle_publisher(
+            Detection3DArray, "~/detections", RESULTS
+        )
         self._poses = node.create_lifecycle_publisher(PoseArray, "~/poses", RESULTS)
         self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", RESULTS)
-        self._overlay = node.create_lifecycle_publisher(Image, "~/overlay", RESULTS, qos_overriding_options=override)
+        self._overlay = node.create_lifecycle_publisher(
+            Image, "~/overlay", RESULTS, qos_overriding_options=override
+        )
 
     def use(self, models: Sequence[CategoryModel]) -> None:
-        """Estimates are of these models from now on; to be called when `clear` has taken those of others away."""
-        self._models: Mapping[str, CategoryModel] = {model.category: model for model in models}
+        """Estimates are of these models from now on.
+
+        To be called when `clear` has taken those of others away.
+        """
+        self._models: Mapping[str, CategoryModel] = {
+            model.category: model for model in models
+        }
         self._centres, self._meshes = apart(lambda: tables(models))
 
     def publish(
-        self, header: Header, picture: np.ndarray, camera: Camera, seen: Sequence[PoseEstimate], sent: Sequence[PoseEstimate],
-        tracks: Sequence[int], prefix: str,
-    ) -> None:  # fmt: skip
+        self,
+        header: Header,
+        picture: np.ndarray,
+        camera: Camera,
+        seen: Sequence[PoseEstimate],
+        sent: Sequence[PoseEstimate],
+        tracks: Sequence[int],
+        prefix: str,
+    ) -> None:
         """Send everything about one image under its own header.
 
-        picture: (H, W, 3) uint8 RGB; seen: estimates in the model's units; sent: the same in metres; tracks: their numbers.
+        picture: (H, W, 3) uint8 RGB; seen: estimates in the model's units; sent: the same in
+        metres; tracks: their numbers.
         """
         if sent and header.frame_id:
             self._broadcaster.sendTransform(
                 [
                     message_conversions.transform_message(
-                        header, message_conversions.frame_name(prefix, estimate, track), estimate.cam_from_canon
+                        header,
+                        message_conversions.frame_name(prefix, estimate, track),
+                        estimate.cam_from_canon,
                     )
                     for estimate, track in zip(sent, tracks, strict=True)
                 ]
             )
         centres = [self._centres[estimate.category] for estimate in sent]
-        self._detections.publish(message_conversions.detection_array(header, sent, tracks, centres))
+        self._detections.publish(
+            message_conversions.detection_array(header, sent, tracks, centres)
+        )
         self._poses.publish(message_conversions.pose_array(header, sent))
         if self._markers.get_subscription_count() > 0 or self._shown:
-            self._markers.publish(message_conversions.marker_array(header, sent, tracks, self._meshes, self._shown))
-            self._shown, self._header = {track: e.category for e, track in zip(sent, tracks, strict=True)}, header
+            self._markers.publish(
+                message_conversions.marker_array(
+                    header, sent, tracks, self._meshes, self._shown
+                )
+            )
+            self._shown, self._header = (
+                {track: e.category for e, track in zip(sent, tracks, strict=True)},
+                header,
+            )
         if self._overlay.get_subscription_count() > 0:
             for estimate in seen:
-                picture = drawing.overlay(picture, camera, estimate, self._models[estimate.category])
+                picture = drawing.overlay(
+                    picture, camera, estimate, self._models[estimate.category]
+                )
             self._overlay.publish(array_to_image(picture, "rgb8", header))
 
     def clear(self) -> None:
         """Take every marker off the viewers' screens."""
         if self._shown:
-            self._markers.publish(message_conversions.marker_array(self._header, [], [], self._meshes, self._shown))
+            self._markers.publish(
+                message_conversions.marker_array(
+                    self._header, [], [], self._meshes, self._shown
+                )
+            )
             self._shown = {}
 
     def close(self) -> None:
@@ -84,7 +130,17 @@ class Results:
             self._node.destroy_lifecycle_publisher(publisher)
 
 
-def tables(models: Sequence[CategoryModel]) -> tuple[dict[str, Tensor], dict[str, list[Point]]]:
-    """By category: the middle (3,) of the template's extents, and the corners of its triangles, canonical units."""
-    centres = {model.category: (model.vertices.amin(0) + model.vertices.amax(0)) / 2 for model in models}
-    return centres, {model.category: message_conversions.mesh_points(model) for model in models}
+def tables(
+    models: Sequence[CategoryModel],
+) -> tuple[dict[str, Tensor], dict[str, list[Point]]]:
+    """By category.
+
+    The middle (3,) of the template's extents, and the corners of its triangles, canonical units.
+    """
+    centres = {
+        model.category: (model.vertices.amin(0) + model.vertices.amax(0)) / 2
+        for model in models
+    }
+    return centres, {
+        model.category: message_conversions.mesh_points(model) for model in models
+    }

@@ -16,28 +16,50 @@ from sensor_msgs.msg import CameraInfo
 from uns_pose_ros.nodes.diagnostics import OK, WARN, Health
 from uns_pose_ros.nodes.estimator.image_subscriber import Picture
 
-Item: TypeAlias = tuple[Picture, CameraInfo, Mapping[str, Any]]  # with the messages of its stamp, by topic
+Item: TypeAlias = tuple[
+    Picture, CameraInfo, Mapping[str, Any]
+]  # with the messages of its stamp, by topic
 
 _KEPT = 8  # where the newest pictures are wanted
 
 
 class Pairing:
-    """Holds pictures back until the messages with the same stamp are there; they may come first. One thread calls all."""
+    """Holds pictures back until the messages with the same stamp are there.
+
+    They may come first. One thread calls all.
+    """
 
     def __init__(
-        self, node: LifecycleNode, kinds: Mapping[str, type], health: Health, put: Callable[[Item], None], kept: int = _KEPT
+        self,
+        node: LifecycleNode,
+        kinds: Mapping[str, type],
+        health: Health,
+        put: Callable[[Item], None],
+        kept: int = _KEPT,
     ) -> None:
-        """kinds: type of the messages by their topic; without any, pictures go on at once. put: where complete items go.
+        """kinds.
 
-        kept: pictures that wait for their companions at most, and companions of a topic that wait for their picture.
+        Type of the messages by their topic; without any, pictures go on at once. put: where
+        complete items go.
+
+        kept: pictures that wait for their companions at most, and companions of a topic that wait
+        for their picture.
         """
         self._node, self._health, self._put, self._kept = node, health, put, kept
         self._pictures: OrderedDict[int, tuple[Picture, CameraInfo]] = OrderedDict()
-        self._others: dict[str, OrderedDict[int, Any]] = {topic: OrderedDict() for topic in kinds}
+        self._others: dict[str, OrderedDict[int, Any]] = {
+            topic: OrderedDict() for topic in kinds
+        }
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         override = QoSOverridingOptions.with_default_policies()
         self._subscriptions = {
-            topic: node.create_subscription(kind, topic, partial(self._on_other, topic), qos, qos_overriding_options=override)
+            topic: node.create_subscription(
+                kind,
+                topic,
+                partial(self._on_other, topic),
+                qos,
+                qos_overriding_options=override,
+            )
             for topic, kind in kinds.items()
         }
 
@@ -48,9 +70,15 @@ class Pairing:
     def check(self) -> None:
         """Tell the health where nothing is paired; called now and then."""
         for topic, subscription in self._subscriptions.items():
-            stuck = len(self._pictures) == self._kept and not self._pictures.keys() & self._others[topic].keys()
+            stuck = (
+                len(self._pictures) == self._kept
+                and not self._pictures.keys() & self._others[topic].keys()
+            )
             name = subscription.topic_name
-            text = f"images wait for {topic} of their stamp on {name} ({self._node.count_publishers(name)} publishers)"
+            text = (
+                f"images wait for {topic} of their stamp on {name} "
+                f"({self._node.count_publishers(name)} publishers)"
+            )
             self._health.condition(f"no {topic}", WARN if stuck else OK, text)
 
     def picture(self, item: tuple[Picture, CameraInfo]) -> None:
@@ -69,17 +97,29 @@ class Pairing:
         self._pair(stamp)
 
     def _pair(self, stamp: int) -> None:
-        """Hand over the picture of that stamp if all of it is there; older ones that still wait are given up."""
-        if stamp not in self._pictures or any(stamp not in waiting for waiting in self._others.values()):
+        """Hand over the picture of that stamp if all of it is there.
+
+        Older ones that still wait are given up.
+        """
+        if stamp not in self._pictures or any(
+            stamp not in waiting for waiting in self._others.values()
+        ):
             return
-        item, found = self._pictures.pop(stamp), {topic: waiting.pop(stamp) for topic, waiting in self._others.items()}
-        for other in [other for other in self._pictures if other < stamp]:  # others answer in order: nothing will come
+        item, found = (
+            self._pictures.pop(stamp),
+            {topic: waiting.pop(stamp) for topic, waiting in self._others.items()},
+        )
+        for other in [
+            other for other in self._pictures if other < stamp
+        ]:  # others answer in order: nothing will come
             self._give_up(other)
         self._put((*item, found))
 
     def _give_up(self, stamp: int) -> None:
         del self._pictures[stamp]
-        missing = " and ".join(topic for topic, waiting in self._others.items() if stamp not in waiting)
+        missing = " and ".join(
+            topic for topic, waiting in self._others.items() if stamp not in waiting
+        )
         self._health.dropped(f"no {missing} of its stamp")
 
 

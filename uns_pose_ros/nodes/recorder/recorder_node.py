@@ -1,7 +1,10 @@
-"""The recorder node: pictures and camera_info in, a video folder out, with poses from TF where a fixed frame is named.
+"""The recorder node.
 
-A lifecycle node. Callbacks only put pictures into a bounded queue; one thread judges them in their order, another writes those
-that are kept. ~/status and ~/overlay tell what was kept, what was not and why, and from where the object is still to be filmed.
+Pictures and camera_info in, a video folder out, with poses from TF where a fixed frame is named.
+
+A lifecycle node. Callbacks only put pictures into a bounded queue; one thread judges them in their
+order, another writes those that are kept. ~/status and ~/overlay tell what was kept, what was not
+and why, and from where the object is still to be filmed.
 """
 
 from __future__ import annotations
@@ -37,21 +40,34 @@ from uns_pose_ros.nodes.diagnostics import OK, WARN, Health
 from uns_pose_ros.nodes.estimator.image_subscriber import Inputs, Picture
 from uns_pose_ros.nodes.estimator.stamp_synchronizer import Item, Pairing
 from uns_pose_ros.nodes.managed_node import ManagedNode, one_line, run
-from uns_pose_ros.nodes.recorder.recorder_parameters import AT_ACTIVATION, RecorderParameters
+from uns_pose_ros.nodes.recorder.recorder_parameters import (
+    AT_ACTIVATION,
+    RecorderParameters,
+)
 from uns_pose_ros.nodes.recorder.recording_session import Session
 from uns_pose_ros.nodes.tf_listener import TransformListener
 from uns_pose_ros.nodes.worker_thread import Worker
 
 SETTINGS: tuple[type, ...] = (RecorderParameters, KeyframeConfig)
-DEPTHS: dict[str, dict[str, type]] = {  # topic and kind of its messages, by the parameter depth
-    "none": {}, "raw": {"depth": Image}, "compressed": {"depth/compressedDepth": CompressedImage},
-}  # fmt: skip
+DEPTHS: dict[
+    str, dict[str, type]
+] = {  # topic and kind of its messages, by the parameter depth
+    "none": {},
+    "raw": {"depth": Image},
+    "compressed": {"depth/compressedDepth": CompressedImage},
+}
 NO_TRANSFORM = "no transform at the picture's stamp"
-_DEPTH = 10  # messages that wait in the middleware: none is to be lost while a callback is late
+_DEPTH = (
+    10  # messages that wait in the middleware: none is to be lost while a callback is late
+)
 _POLL = 0.005  # s between two looks for a transform
 _OVERLAY_PERIOD = 0.1  # s at least between two overlays
 _OVERLAY_LONGEST = 640  # px
-_TOLD = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_TOLD = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
 
 
 class RecorderNode(ManagedNode):
@@ -59,7 +75,9 @@ class RecorderNode(ManagedNode):
 
     def __init__(self, **options: Any) -> None:
         """options: those of rclpy's Node. Raises where a parameter is not valid."""
-        super().__init__("recorder", SETTINGS, Health("pictures kept", "writing"), **options)
+        super().__init__(
+            "recorder", SETTINGS, Health("pictures kept", "writing"), **options
+        )
         self._start_service = self.create_service(Trigger, "~/start", self._on_start)
         self._stop_service = self.create_service(Trigger, "~/stop", self._on_stop)
         self._tree = TransformTree()
@@ -84,23 +102,42 @@ class RecorderNode(ManagedNode):
         override = QoSOverridingOptions.with_default_policies()
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         self._status = self.create_lifecycle_publisher(DiagnosticStatus, "~/status", _TOLD)
-        self._overlay = self.create_lifecycle_publisher(Image, "~/overlay", qos, qos_overriding_options=override)
+        self._overlay = self.create_lifecycle_publisher(
+            Image, "~/overlay", qos, qos_overriding_options=override
+        )
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         self._halt.clear()
         self._on_jump()
-        self._listener = TransformListener(self, self._tree) if self._settings.frame else None
-        self._judge = Worker(self._work, lambda: self._health.dropped("replaced by a newer image"), self._settings.queue)
-        self._pairing = Pairing(self, DEPTHS[self._settings.depth], self._health, self._judge.put, self._settings.queue)
-        self._inputs = Inputs(self, self._settings.transport, self._health, self._pairing.picture, _DEPTH)
+        self._listener = (
+            TransformListener(self, self._tree) if self._settings.frame else None
+        )
+        self._judge = Worker(
+            self._work,
+            lambda: self._health.dropped("replaced by a newer image"),
+            self._settings.queue,
+        )
+        self._pairing = Pairing(
+            self,
+            DEPTHS[self._settings.depth],
+            self._health,
+            self._judge.put,
+            self._settings.queue,
+        )
+        self._inputs = Inputs(
+            self, self._settings.transport, self._health, self._pairing.picture, _DEPTH
+        )
         if self._settings.record:
             self._begin()
         return result
 
     def close(self) -> None:
-        """Hear no more pictures and finish the recording, if there is one; the folder is whole afterwards."""
+        """Hear no more pictures and finish the recording, if there is one.
+
+        The folder is whole afterwards.
+        """
         self._halt.set()
         for part in (self._inputs, self._pairing, self._listener):
             if part is not None:
@@ -123,23 +160,41 @@ class RecorderNode(ManagedNode):
         if self._inputs is None:
             return False, "the node is not active: configure and activate it first"
         if self._session is not None:
-            return False, f"already recording into {self._session.recording.folder}: call ~/stop first"
+            return (
+                False,
+                f"already recording into {self._session.recording.folder}: call ~/stop first",
+            )
         try:
             for name in recover(self._settings.category_folder()):
-                self.get_logger().info(f"{name}: finished what a recorder that was killed had left")
-            topics = {"image": self._inputs.image_topic, "camera_info": self._inputs.camera_topic}
+                self.get_logger().info(
+                    f"{name}: finished what a recorder that was killed had left"
+                )
+            topics = {
+                "image": self._inputs.image_topic,
+                "camera_info": self._inputs.camera_topic,
+            }
             settings = self._settings
             for topic in DEPTHS[settings.depth]:
                 topics["depth"] = self.resolve_topic_name(topic)
-            recording = Recording(settings.folder(), topics, settings.frame, settings.keep_free)
+            recording = Recording(
+                settings.folder(), topics, settings.frame, settings.keep_free
+            )
         except (InvalidInput, OSError) as error:
             text = f"cannot record: {one_line(error)}"
             self._complain("recording", text)
             return False, text
         self._health.condition("recording", OK, "")
-        self._session = Session(recording, settings, self._config, self._health, lambda text: self._complain("recording", text))
+        self._session = Session(
+            recording,
+            settings,
+            self._config,
+            self._health,
+            lambda text: self._complain("recording", text),
+        )
         text = f"recording into {recording.folder}"
-        self.get_logger().info(text + (f", which has {len(recording)} pictures" if len(recording) else ""))
+        self.get_logger().info(
+            text + (f", which has {len(recording)} pictures" if len(recording) else "")
+        )
         return True, text
 
     def _end(self) -> tuple[bool, str]:
@@ -156,12 +211,16 @@ class RecorderNode(ManagedNode):
             self.get_logger().info(text)
         return True, text
 
-    def _on_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _on_start(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
         response.success, response.message = self._begin()
         self._tick()
         return response
 
-    def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _on_stop(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
         response.success, response.message = self._end()
         self._tick()
         return response
@@ -169,10 +228,15 @@ class RecorderNode(ManagedNode):
     # Pictures
 
     def _work(self, item: Item) -> None:
-        """In the judging thread: everything from a message to a picture kept or not; never raises."""
+        """In the judging thread.
+
+        Everything from a message to a picture kept or not; never raises.
+        """
         self._attempt(lambda: self._process(*item), "recording a picture failed")
 
-    def _process(self, message: Picture, info: CameraInfo, others: Mapping[str, Any]) -> None:
+    def _process(
+        self, message: Picture, info: CameraInfo, others: Mapping[str, Any]
+    ) -> None:
         session = self._session
         if session is None:
             self._health.dropped("not recording")
@@ -187,16 +251,27 @@ class RecorderNode(ManagedNode):
             self._on_jump()
         self._last_stamp = stamp
         compressed = isinstance(message, CompressedImage)
-        photo = Photo.of_file(bytes(message.data)) if compressed else Photo.of_pixels(ros_compat.image_to_rgb(message))
+        photo = (
+            Photo.of_file(bytes(message.data))
+            if compressed
+            else Photo.of_pixels(ros_compat.image_to_rgb(message))
+        )
         pose = self._pose(message.header.frame_id, stamp) if self._settings.frame else None
         if session is not None:
-            self._outcome = self._judged(session, photo, stamp, info, pose, next(iter(others.values()), None))
+            self._outcome = self._judged(
+                session, photo, stamp, info, pose, next(iter(others.values()), None)
+            )
         self._show(message, photo, session, pose if isinstance(pose, np.ndarray) else None)
 
     def _judged(
-        self, session: Session, photo: Photo, stamp: int, info: CameraInfo, pose: np.ndarray | str | None,
+        self,
+        session: Session,
+        photo: Photo,
+        stamp: int,
+        info: CameraInfo,
+        pose: np.ndarray | str | None,
         depth: Image | CompressedImage | None,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Keep the picture or count why not; what became of it, in words."""
         camera = self._camera(info, photo.width, photo.height)
         if isinstance(pose, str):
@@ -205,44 +280,84 @@ class RecorderNode(ManagedNode):
             known = None if pose is None else torch.from_numpy(pose)
             shot = Shot(stamp, camera, message_conversions.info_record(info), known)
             measured = None if depth is None else partial(_aligned, depth, photo)
-            reason = session.take(photo, shot, lambda: (self.get_clock().now().nanoseconds - stamp) / 1e9, measured)
+            reason = session.take(
+                photo,
+                shot,
+                lambda: (self.get_clock().now().nanoseconds - stamp) / 1e9,
+                measured,
+            )
         if reason is not None:
             self._health.dropped(reason)
         return reason or "kept"
 
     def _camera(self, info: CameraInfo, width: int, height: int) -> Camera | None:
-        """The picture's camera; None for an uncalibrated one, where its calibration may still be found from the pictures."""
+        """The picture's camera.
+
+        None for an uncalibrated one, where its calibration may still be found from the pictures.
+        """
         uncalibrated = info.k[0] == 0.0 and not self._settings.rectified
         if uncalibrated and self._settings.frame:
-            raise InvalidInput("the camera is uncalibrated (camera_info has K[0] = 0): poses without calibration are of no use")
+            raise InvalidInput(
+                "the camera is uncalibrated (camera_info has K[0] = 0): poses without "
+                "calibration are of no use"
+            )
         text = "the camera is uncalibrated (camera_info has K[0] = 0): recorded without calibration"
         if self._health.condition("calibration", WARN if uncalibrated else OK, text):
             self.get_logger().warning(text)
-        return None if uncalibrated else message_conversions.camera_from_info(info, width, height, self._settings.rectified)
+        return (
+            None
+            if uncalibrated
+            else message_conversions.camera_from_info(
+                info, width, height, self._settings.rectified
+            )
+        )
 
     def _pose(self, frame: str, stamp: int) -> np.ndarray | str:
-        """cam_from_obj (4, 4) with the fixed frame as obj, m; else why there is none, after waiting for it."""
+        """cam_from_obj (4, 4) with the fixed frame as obj, m.
+
+        Else why there is none, after waiting for it.
+        """
         fixed, end = self._settings.frame, time.monotonic() + self._settings.tf_wait
         found: np.ndarray | str = "the images have no frame_id"
         while frame:
             found = self._tree.lookup(frame.lstrip("/"), fixed, stamp)
-            if isinstance(found, np.ndarray) or time.monotonic() > end or self._halt.wait(_POLL):
+            if (
+                isinstance(found, np.ndarray)
+                or time.monotonic() > end
+                or self._halt.wait(_POLL)
+            ):
                 break
         text = f"no pose of the camera: {found}" if isinstance(found, str) else ""
-        if self._health.condition("transform", WARN if text else OK, text) and not self._halt.is_set():
+        if (
+            self._health.condition("transform", WARN if text else OK, text)
+            and not self._halt.is_set()
+        ):
             self.get_logger().warning(text, throttle_duration_sec=10.0)
         return found
 
-    def _show(self, message: Picture, photo: Photo, session: Session | None, pose: np.ndarray | None) -> None:
+    def _show(
+        self,
+        message: Picture,
+        photo: Photo,
+        session: Session | None,
+        pose: np.ndarray | None,
+    ) -> None:
         """The overlay, where somebody looks at it, but not more often than anybody needs."""
-        if self._overlay.get_subscription_count() == 0 or time.monotonic() - self._told < _OVERLAY_PERIOD:
+        if (
+            self._overlay.get_subscription_count() == 0
+            or time.monotonic() - self._told < _OVERLAY_PERIOD
+        ):
             return
         self._told = time.monotonic()
         if session is None:
             coverage, lines = Coverage.of(Orbit(), 0, None), ["not recording: call ~/start"]
         else:
             coverage = session.coverage(pose)
-            advice = coverage.advice() if self._settings.frame else "coverage unknown without fixed_frame"
+            advice = (
+                coverage.advice()
+                if self._settings.frame
+                else "coverage unknown without fixed_frame"
+            )
             lines = [f"REC {session.name}: {session.kept} kept", advice, self._outcome]
         picture = guide(photo.preview(_OVERLAY_LONGEST), coverage, lines)
         self._overlay.publish(ros_compat.array_to_image(picture, "rgb8", message.header))
@@ -258,7 +373,11 @@ class RecorderNode(ManagedNode):
         if self._session is not None:
             return "recording: call ~/stop before parameters are changed"
         fixed = ", ".join(name for name in names if name in AT_ACTIVATION)
-        return f"{fixed}: read by activate only; deactivate the node first" if fixed and self._inputs is not None else ""
+        return (
+            f"{fixed}: read by activate only; deactivate the node first"
+            if fixed and self._inputs is not None
+            else ""
+        )
 
     def _settle(self, changed: Sequence[Parameter]) -> None:
         config = parameter_declaration.read(self, KeyframeConfig, changed)
@@ -266,7 +385,10 @@ class RecorderNode(ManagedNode):
         self._config = config
 
     def _tick(self) -> None:
-        """Once a second, and at start and stop: diagnostics and status, and the end of a session that failed."""
+        """Once a second, and at start and stop.
+
+        Diagnostics and status, and the end of a session that failed.
+        """
         if self._session is not None and self._session.error:
             self._end()
         if self._inputs is not None and self._pairing is not None:
@@ -276,7 +398,10 @@ class RecorderNode(ManagedNode):
         facts = {"recording": "no" if session is None else "yes"}
         if session is not None:
             session.settle()
-            facts |= {"folder": str(session.recording.folder), "pictures in the folder": str(session.kept)}
+            facts |= {
+                "folder": str(session.recording.folder),
+                "pictures in the folder": str(session.kept),
+            }
             facts |= session.coverage().facts()
         status = self._diagnose("recording", "cpu", facts)
         if self._state_machine.current_state[1] == "active":

@@ -1,4 +1,7 @@
-"""One recording from start to stop: pictures are judged in the caller's thread, those kept are written in another."""
+"""One recording from start to stop.
+
+Pictures are judged in the caller's thread, those kept are written in another.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from uns_pose_ros.nodes.recorder.recorder_parameters import RecorderParameters
 from uns_pose_ros.nodes.worker_thread import Worker
 
 JOIN = 30.0  # s that the end of a recording waits for the pictures not yet written
-SLOW, ENDED = "the disk is too slow", "recording has ended"  # reasons to leave a picture out
+SLOW, ENDED = (
+    "the disk is too slow",
+    "recording has ended",
+)  # reasons to leave a picture out
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +37,10 @@ class _Kept:
 
 
 class Session:
-    """Chooses pictures and writes them; a disk that takes no more ends it, with everything written before kept."""
+    """Chooses pictures and writes them.
+
+    A disk that takes no more ends it, with everything written before kept.
+    """
 
     def __init__(
         self,
@@ -41,14 +50,23 @@ class Session:
         health: Health,
         on_failure: Callable[[str], None],
     ) -> None:
-        """on_failure: called once with one line, from the writing thread, when nothing can be written any more."""
+        """on_failure.
+
+        Called once with one line, from the writing thread, when nothing can be written any more.
+        """
         self.recording, self.error = recording, ""
         self._over = False
         self._settings, self._health, self._on_failure = settings, health, on_failure
-        poses = [shot.cam_from_obj.numpy() for shot in recording.shots.values() if shot.cam_from_obj is not None]
+        poses = [
+            shot.cam_from_obj.numpy()
+            for shot in recording.shots.values()
+            if shot.cam_from_obj is not None
+        ]
         self._chooser = KeyframeChooser(config, poses)
         self._resumed = len(recording)
-        self._writer: Worker[_Kept | None] = Worker(self._write, lambda: None, settings.queue)
+        self._writer: Worker[_Kept | None] = Worker(
+            self._write, lambda: None, settings.queue
+        )
 
     @property
     def name(self) -> str:
@@ -59,14 +77,25 @@ class Session:
         """Pictures in the folder."""
         return len(self.recording)
 
-    def take(self, photo: Photo, shot: Shot, age: Callable[[], float], depth: Callable[[], Depth] | None = None) -> str | None:
-        """Keep a picture if it is worth it; None, or why not. `age`: s since its stamp, asked when it has been written.
+    def take(
+        self,
+        photo: Photo,
+        shot: Shot,
+        age: Callable[[], float],
+        depth: Callable[[], Depth] | None = None,
+    ) -> str | None:
+        """Keep a picture if it is worth it; None, or why not.
 
-        depth: gives that of the picture, asked where it is worth it; its InvalidInput goes on to the caller.
+        `age`: s since its stamp, asked when it has been written.
+
+        depth: gives that of the picture, asked where it is worth it; its InvalidInput goes on to
+        the caller.
         """
         look = measure(photo)
         pose = None if shot.cam_from_obj is None else shot.cam_from_obj.numpy()
-        reason = self._chooser.fault(look) or (None if self._chooser.is_new(look, pose) else SEEN)
+        reason = self._chooser.fault(look) or (
+            None if self._chooser.is_new(look, pose) else SEEN
+        )
         if reason is not None:
             return reason
         measured = None if depth is None else depth()
@@ -76,7 +105,10 @@ class Session:
         return None
 
     def settle(self) -> None:
-        """To be called now and then: video.json and sparse/ follow the pictures also when no more come."""
+        """To be called now and then.
+
+        Video.json and sparse/ follow the pictures also when no more come.
+        """
         self._writer.offer(None)
 
     def coverage(self, cam_from_obj: np.ndarray | None = None) -> Coverage:
@@ -84,10 +116,15 @@ class Session:
         return Coverage.of(self._chooser.orbit, self.kept, cam_from_obj)
 
     def finish(self) -> str:
-        """Write what is kept and not yet written, finish the folder and say what came of it. Raises InvalidInput on failure."""
+        """Write what is kept and not yet written, finish the folder and say what came of it.
+
+        Raises InvalidInput on failure.
+        """
         self._over = True
         if not self._writer.stop(JOIN, finish=True):
-            raise InvalidInput(f"{self.recording.folder}: the disk does not answer; {self._summary()}")
+            raise InvalidInput(
+                f"{self.recording.folder}: the disk does not answer; {self._summary()}"
+            )
         if not self.error:
             self._close()
         if self.error:
@@ -99,7 +136,10 @@ class Session:
         return f"{self.kept} pictures kept{before}"
 
     def _write(self, item: _Kept | None) -> None:
-        """In the writing thread: a picture, or None for what describes all of them; never raises."""
+        """In the writing thread.
+
+        A picture, or None for what describes all of them; never raises.
+        """
         if self.error:
             if item is not None:
                 self._health.dropped(ENDED)
@@ -109,12 +149,21 @@ class Session:
             if item is None:
                 self.recording.settle()
                 return
-            data, ending = item.photo.encoded(f".{self._settings.format}", self._settings.jpeg_quality)
-            self.recording.add(data, ending, item.shot, None if item.depth is None else encoded(item.depth))
-        except Exception as error:  # a full disk as a rule; whatever it is, the folder is to be finished
+            data, ending = item.photo.encoded(
+                f".{self._settings.format}", self._settings.jpeg_quality
+            )
+            self.recording.add(
+                data, ending, item.shot, None if item.depth is None else encoded(item.depth)
+            )
+        except (
+            Exception
+        ) as error:  # a full disk as a rule; whatever it is, the folder is to be finished
             if item is not None:
                 self._health.dropped("could not be written")
-            self.error = f"recording stopped: {_reason(error)}; {self._summary()} in {self.recording.folder}"
+            self.error = (
+                f"recording stopped: {_reason(error)}; {self._summary()} in "
+                f"{self.recording.folder}"
+            )
             self._close()
             self._on_failure(self.error)
         else:
@@ -124,9 +173,20 @@ class Session:
         try:
             self.recording.close()
         except OSError as error:
-            told = f"video.json and sparse/ could not be finished ({_reason(error)}), the next ~/start does it"
-            self.error = f"{self.error}; {told}" if self.error else f"recording stopped, {self._summary()}, but {told}"
+            told = (
+                f"video.json and sparse/ could not be finished ({_reason(error)}), the next "
+                "~/start does it"
+            )
+            self.error = (
+                f"{self.error}; {told}"
+                if self.error
+                else f"recording stopped, {self._summary()}, but {told}"
+            )
 
 
 def _reason(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else " ".join(f"{type(error).__name__}: {error}".split())
+    return (
+        error.strerror or str(error)
+        if isinstance(error, OSError)
+        else " ".join(f"{type(error).__name__}: {error}".split())
+    )
