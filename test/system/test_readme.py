@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from pathlib import Path
 
@@ -13,50 +12,6 @@ from uns_pose_ros.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "README.md").read_text()
-
-
-def table(title: str) -> dict[str, list[str]]:
-    """The rows of the table under a heading: first cell without its quotes, then the others."""
-    section = TEXT.split(f"# {title}\n", 1)[1].split("\n#", 1)[0]
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in section.splitlines()
-        if line.startswith("| `")
-    ]
-    return {row[0].split("`")[1]: row[1:] for row in rows}
-
-
-def test_every_parameter_is_listed_with_its_default() -> None:
-    pytest.importorskip("rclpy")
-    from uns_pose_ros.nodes.estimator.estimator_parameters import SETTINGS
-    from uns_pose_ros.nodes.parameter_declaration import PREFIXES
-
-    fields = {
-        PREFIXES.get(kind, "") + field.name: field
-        for kind in SETTINGS
-        for field in dataclasses.fields(kind)
-    }
-    listed = table("Parameters")
-    assert list(listed) == list(fields)
-    for name, field in fields.items():
-        default = '[""]' if field.default == ("",) else str(field.default)
-        assert listed[name][0].strip("`") == (
-            default.lower() if isinstance(field.default, bool) else default
-        ), name
-
-
-def test_every_parameter_of_the_recorder_is_listed_with_its_default() -> None:
-    pytest.importorskip("rclpy")
-    from uns_pose_ros.nodes.recorder.recorder_node import SETTINGS
-
-    fields = {field.name: field for kind in SETTINGS for field in dataclasses.fields(kind)}
-    listed = table("Parameters of the recorder")
-    assert list(listed) == list(fields)
-    for name, field in fields.items():
-        default = str(field.default)
-        assert listed[name][0].strip("`") == (
-            default.lower() if isinstance(field.default, bool) else default
-        ), name
 
 
 def test_every_topic_of_the_recorder_is_listed() -> None:
@@ -75,7 +30,7 @@ def test_every_topic_of_the_recorder_is_listed() -> None:
             r'"(~/\w+|/tf|/tf_static|/diagnostics|image/compressed|camera_info)"', source
         )
     )
-    section = TEXT.split("\n## Filming", 1)[1].split("\n## ", 1)[0]
+    page = (ROOT / "docs" / "recorder.md").read_text()
     assert used >= {
         "~/start",
         "~/stop",
@@ -85,7 +40,7 @@ def test_every_topic_of_the_recorder_is_listed() -> None:
         "/tf_static",
         "camera_info",
     }
-    assert not [topic for topic in used if f"`{topic}`" not in section]
+    assert not [topic for topic in used if f"`{topic}`" not in page]
 
 
 def test_every_topic_of_the_node_is_listed() -> None:
