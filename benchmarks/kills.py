@@ -71,9 +71,8 @@ class Outcome:
     different: list[str] = field(
         default_factory=list
     )  # what a rerun gave that an undisturbed run does not
-    left: int = (
-        0  # kills after which something was there already that the rerun could go on with
-    )
+    # kills after which something was there already that the rerun could go on with
+    left: int = 0
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,8 @@ class Reader:
     write: Callable[[Path], Any]  # valid files into an empty folder
     read: Callable[[Path, Path], Any]  # the folder, the file in it that was spoiled
     pattern: str = "*"  # of the files that are spoiled, comma separated
-    repair: Callable[[Path, Path], None] | None = (
-        None  # checksums put right, so that the reader behind them is met
-    )
+    # checksums put right, so that the reader behind them is met
+    repair: Callable[[Path, Path], None] | None = None
 
 
 def _pictures(folder: Path) -> None:

@@ -28,9 +28,8 @@ _LIGHT = np.array([0.4, 0.3, 0.85]) / np.linalg.norm([0.4, 0.3, 0.85])
 class Truth:
     """What a rendered video really is."""
 
-    canon_from_obj: (
-        np.ndarray
-    )  # (4, 4) similarity: metric-free truck frame from the video's own frame
+    # (4, 4) similarity: metric-free truck frame from the video's own frame
+    canon_from_obj: np.ndarray
     cam_from_obj: dict[str, np.ndarray]  # image name: (4, 4) rigid
     camera: Camera
 

@@ -50,9 +50,8 @@ class AlignConfig:
     symmetry: SymmetryConfig = field(default_factory=SymmetryConfig)
     all_pairs_up_to: int = 24  # videos; more are aligned to references only
     references: int = 5  # where there are more videos
-    likeness_scale: float = (
-        0.08  # cosine; a mode that shows this much less likeness weighs 1/e as a vote
-    )
+    # cosine; a mode that shows this much less likeness weighs 1/e as a vote
+    likeness_scale: float = 0.08
     least_confidence: float = 0.15  # a video below is an outlier and left out
 
 
@@ -68,9 +67,8 @@ class Pairs:
     b: Tensor  # (P,) int64
     mirrored: Tensor  # (P,) bool
     modes: Modes  # of the shapes, b (or its twin) from a
-    twin_from_shape: (
-        Tensor  # (N, 4, 4) float64, reflection from a video's shape frame to its twin's
-    )
+    # (N, 4, 4) float64, reflection from a video's shape frame to its twin's
+    twin_from_shape: Tensor
 
 
 def align(

@@ -19,9 +19,8 @@ from uns_pose_ros.core.types import FeatureMesh
 class ShapeConfig:
     """How a feature mesh is prepared for alignment."""
 
-    clusters: int = (
-        4  # features kept a vertex: spherical k-means over the views that see it
-    )
+    # features kept a vertex: spherical k-means over the views that see it
+    clusters: int = 4
     cells: int = 48  # along each side of the nearest-vertex table
     margin: float = 0.25  # of the diameter, by which the table reaches beyond the mesh
 
@@ -42,17 +41,15 @@ class Shapes:
 
     points: Tensor  # (N, V, 3) float32, shape frame
     valid: Tensor  # (N, V) bool, False: padding
-    features: (
-        Tensor  # (N, V, K, C) float32, unit length; zero where no view sees the vertex
-    )
+    # (N, V, K, C) float32, unit length; zero where no view sees the vertex
+    features: Tensor
     # (N, V, K, 3) float32, from the object to the cameras of that feature, unit length, shape frame
     direction: Tensor
     # (N, V, K) float32, fraction of the vertex's views in each feature; all zero where no view sees
     # it
     share: Tensor
-    nearest: (
-        Tensor  # (N, cells**3) int32, index of the vertex nearest to each cell's centre
-    )
+    # (N, cells**3) int32, index of the vertex nearest to each cell's centre
+    nearest: Tensor
     low: Tensor  # (N, 3) float32, corner of the table, shape frame
     cell: Tensor  # (N, 3) float32, size of one cell
     shape_from_obj: Tensor  # (N, 4, 4) float64

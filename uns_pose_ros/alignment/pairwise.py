@@ -35,17 +35,14 @@ class PairConfig:
 
     shapes: ShapeConfig = field(default_factory=ShapeConfig)
     alpha: float = 0.2  # weight of appearance against geometry in the energy (published)
-    tau: float = (
-        0.9  # diameters, length over which a broken cycle loses its weight (published)
-    )
-    hypotheses: int = (
-        1000  # similarities from four correspondences each, half drawn in either direction
-    )
+    # diameters, length over which a broken cycle loses its weight (published)
+    tau: float = 0.9
+    # similarities from four correspondences each, half drawn in either direction
+    hypotheses: int = 1000
     screening: int = 128  # vertices on which all hypotheses are scored first
     kept: int = 200  # hypotheses that are scored on all vertices and form the modes
-    turned: int = (
-        50  # of these that are tried again after a half turn about each principal axis
-    )
+    # of these that are tried again after a half turn about each principal axis
+    turned: int = 50
     # degrees between two views' directions at which they count as views of one side no more
     view_width: float = 30.0
     # energy; a hypothesis this far above the best weighs 1/e in the mean of its mode

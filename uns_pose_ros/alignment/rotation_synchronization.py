@@ -56,9 +56,8 @@ class Consensus:
     """Rotations, and each pair's mode nearest to them."""
 
     canon_from_video: Tensor  # (N, 3, 3) float64
-    nearness: (
-        Tensor  # (P,) float64 in [0, 1]: closeness of that mode; 0 where the pair has none
-    )
+    # (P,) float64 in [0, 1]: closeness of that mode; 0 where the pair has none
+    nearness: Tensor
     mode: Tensor  # (P,) int64
 
 

@@ -32,12 +32,10 @@ class SymmetryConfig:
     """When a rotation counts as a symmetry."""
 
     orders: tuple[int, ...] = (6, 5, 4, 3, 2)  # tried, the first that holds is taken
-    likeness: float = (
-        0.92  # of the videos' likeness without a turn that a symmetry keeps, at least
-    )
-    gap: float = (
-        1.25  # times the distance between the videos' surfaces without a turn, at most
-    )
+    # of the videos' likeness without a turn that a symmetry keeps, at least
+    likeness: float = 0.92
+    # times the distance between the videos' surfaces without a turn, at most
+    gap: float = 1.25
     pairs: int = 12  # of videos that are compared, at most
     # directions over the half sphere that are tried as an axis of continuous symmetry besides x, y,
     # z

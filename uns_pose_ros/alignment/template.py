@@ -22,9 +22,8 @@ class TemplateConfig:
 
     resolution: int = 48  # voxels along the longest side of the canonical box
     vertices: int = 300  # at most, after decimation
-    reach: float = (
-        3.0  # voxels; farther from a surface, all places are alike inside or outside
-    )
+    # voxels; farther from a surface, all places are alike inside or outside
+    reach: float = 3.0
 
 
 def mean_shape(
@@ -152,9 +151,8 @@ def mirror_plane(
         near = normalize(torch.cat([best[None], best + width * sphere(60)]), dim=-1)
         best = near[cost(near).argmin()]
     gap, apart = rate(best[None])
-    if (
-        float(gap) > tolerance * spacing or float(apart) > 0.5
-    ):  # 1: no more alike than any two places of the object
+    # 1: no more alike than any two places of the object
+    if float(gap) > tolerance * spacing or float(apart) > 0.5:
         return None
     normal = best.double()
     return from_parts(

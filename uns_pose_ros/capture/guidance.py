@@ -29,9 +29,8 @@ class Coverage:
     """Which azimuths about the object have been seen, and where the camera is now."""
 
     kept: int  # pictures
-    covered: (
-        NDArray[np.bool_] | None
-    )  # (SECTORS,) from azimuth 0 on, counter-clockwise from above; None: unknown
+    # (SECTORS,) from azimuth 0 on, counter-clockwise from above; None: unknown
+    covered: NDArray[np.bool_] | None
     azimuth: float | None  # of the camera, degrees; None: unknown
     elevations: tuple[float, float] | None  # lowest and highest of the kept views, degrees
 

@@ -41,9 +41,8 @@ class Shot:
 
     stamp: int  # ns
     camera: Camera | None = None  # of the picture as it is stored; None: uncalibrated
-    info: Mapping[str, Any] | None = (
-        None  # the camera_info message it came from, as JSON types
-    )
+    # the camera_info message it came from, as JSON types
+    info: Mapping[str, Any] | None = None
     cam_from_obj: Tensor | None = None  # (4, 4) float64, rigid, m
 
 

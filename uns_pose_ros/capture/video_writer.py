@@ -45,15 +45,12 @@ class ImportConfig:
     most: int = 36_000  # pictures that are read of one source, 20 minutes at 30 Hz
     focal: float | None = None  # px at the source's size, where nothing better is known
     image_topic: str | None = None  # bags; not needed where there is one topic with images
-    camera_info_topic: str | None = (
-        None  # bags; default: camera_info beside the image topic
-    )
-    fixed_frame: str | None = (
-        None  # bags: the frame in which the object stands, such as odom; poses come from /tf
-    )
-    depth_topic: str | None = (
-        None  # bags: depth aligned to the pictures, kept where it has their stamps
-    )
+    # bags; default: camera_info beside the image topic
+    camera_info_topic: str | None = None
+    # bags: the frame in which the object stands, such as odom; poses come from /tf
+    fixed_frame: str | None = None
+    # bags: depth aligned to the pictures, kept where it has their stamps
+    depth_topic: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (

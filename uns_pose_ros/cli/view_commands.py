@@ -72,9 +72,8 @@ def view(
     shown = Viewer(shots, browser_viewer.shapes_of(find.models), host, port)
     with contextlib.suppress(KeyboardInterrupt):
         print(f"http://{host}:{shown.port}  (Ctrl-C ends)", flush=True)
-        while (
-            True
-        ):  # a signal that another thread is given is seen by this one only when it runs
+        # a signal that another thread is given is seen by this one only when it runs
+        while True:
             time.sleep(0.5)
     shown.close()
 

@@ -118,9 +118,8 @@ class FeatureMesh:
     vertex_index: Tensor  # (M,) int64, ascending
     view_index: Tensor  # (M,) int64, into cameras_in_obj
     cameras_in_obj: Tensor  # (F, 4, 4) float32, cam_from_obj of every view
-    mirrored: Tensor | None = (
-        None  # (M, C) float16: the same observations in the left-right flipped image
-    )
+    # (M, C) float16: the same observations in the left-right flipped image
+    mirrored: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check(self.vertices, "vertices", (None, 3), torch.float32)
@@ -264,9 +263,8 @@ class PoseEstimate:
     metric: bool  # translation, scale and size are metres
     size: Tensor  # (3,) float64, extents along the canonical axes, m or diameters
     score: float  # in [0, 1]
-    covariance: (
-        Tensor | None
-    )  # (6, 6) float64: x y z, rotation about the camera's x y z; m^2 (or diameters^2), rad^2
+    # (6, 6) float64: x y z, rotation about the camera's x y z; m^2 (or diameters^2), rad^2
+    covariance: Tensor | None
     symmetry: Symmetry
     inliers: int  # correspondences that agree with the pose
     reprojection_error: float  # px, median over the inliers

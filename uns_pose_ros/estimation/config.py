@@ -28,8 +28,7 @@ class EstimatorConfig:
     # gap between parts of an image, in sides of the larger one, up to which they are tried as one
     # object
     reach: float = 1.0
-    overlap: float = (
-        0.4  # of two boxes, intersection over union, above which they are one object
-    )
+    # of two boxes, intersection over union, above which they are one object
+    overlap: float = 0.4
     # of the backbone: torch, torch-fp32, torch-bf16, torch-compile, onnx or openvino
     runtime: str = "torch"

@@ -51,9 +51,8 @@ class FallbackEstimator:
         self.models = tuple(models)
         self._name, self._config, self._make, self._clock = device, config, make, clock
         self._trouble, self._due = "", 0.0
-        self._spare: Estimator | None = (
-            None  # on the processor, kept once it has been needed
-        )
+        # on the processor, kept once it has been needed
+        self._spare: Estimator | None = None
         try:
             self._working = make(self.models, backbone, device, config)
         except RuntimeError as error:
@@ -152,7 +151,6 @@ class FallbackEstimator:
             if trouble_of(error) is None:
                 raise
             return
-        if (
-            working.device.type != "cpu"
-        ):  # auto chooses the processor where there is no other device
+        # auto chooses the processor where there is no other device
+        if working.device.type != "cpu":
             self._working, self._trouble = working, ""

@@ -57,16 +57,14 @@ _BOUNDS = {
 class FusionConfig:
     """How poses of several images become one."""
 
-    floor: float = (
-        0.1  # probability that an image shows a right pose among none of its modes
-    )
+    # probability that an image shows a right pose among none of its modes
+    floor: float = 0.1
     # share of the evidence that is left an image later: how soon an object that was turned is
     # believed
     forget: float = 0.9
     unknown_forget: float = 0.7  # likewise where the camera's motion is not known
-    agree: float = (
-        20.0  # degrees, standard deviation of the difference of two right estimates
-    )
+    # degrees, standard deviation of the difference of two right estimates
+    agree: float = 20.0
     same: float = 30.0  # degrees within which two poses are one mode
     kept: int = 8  # modes of an object, at most
     # share of an image's variance that further images share, so that they do not average it away
@@ -96,9 +94,8 @@ class Modes:
     common: Tensor  # (K, 6, 6) float64, the images' common error
     log_weight: Tensor  # (K,) float64, what all images say of the mode
     unseen: float  # log weight of a pose that no image has shown
-    forget: float = (
-        1.0  # share of the log weights that is left when the next image is taken in
-    )
+    # share of the log weights that is left when the next image is taken in
+    forget: float = 1.0
 
     def probability(self) -> Tensor:
         """(K,) of being the right one, without the share that each would have if no image had

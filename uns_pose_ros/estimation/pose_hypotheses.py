@@ -34,9 +34,8 @@ class Places:
     """
 
     tangents: Tensor  # (B, P, 2) float32
-    probability: (
-        Tensor  # (B, P, M) float32, of being the vertex, among all vertices and clutter
-    )
+    # (B, P, M) float32, of being the vertex, among all vertices and clutter
+    probability: Tensor
     vertex: Tensor  # (B, P, M) int64
     cell: Tensor  # (B,) float32, distance between neighbouring places, tangents
 
@@ -78,9 +77,8 @@ class Template:
     directions: Tensor  # (D, 3) float32, unit, from the object to the camera
     visible: Tensor  # (D, V) bool
     centre: Tensor  # (3,) of the whole object
-    share: float = (
-        1.0  # of an object's longer side in a picture that the template's reaches
-    )
+    # of an object's longer side in a picture that the template's reaches
+    share: float = 1.0
 
     @functools.cached_property
     def half_turns(self) -> Tensor:

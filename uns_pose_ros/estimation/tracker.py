@@ -27,9 +27,8 @@ _IMPOSSIBLE = 1e6  # cost of a pair that may not be matched
 class TrackState(Enum):
     """How well an object is known."""
 
-    TENTATIVE = (
-        "tentative"  # seen now, but not often enough to be sure that there is something
-    )
+    # seen now, but not often enough to be sure that there is something
+    TENTATIVE = "tentative"
     TRACKED = "tracked"  # seen now
     # not in the newest image; comes back with the same number within the tracker's memory
     LOST = "lost"
@@ -63,9 +62,8 @@ class Track:
 
     number: int  # unique over all categories
     state: TrackState
-    estimate: (
-        PoseEstimate  # fused, in the newest image's camera; predicted where it is LOST
-    )
+    # fused, in the newest image's camera; predicted where it is LOST
+    estimate: PoseEstimate
     sightings: int
     seen: int  # ns, stamp of the last image with it
 

@@ -59,13 +59,10 @@ class ImageResult:
     error: float  # degrees
     symmetric_error: float  # degrees, to the nearest equivalent pose
     seconds: float
-    inside: bool | None = (
-        # the true rotation lies in the 95 % region that the estimate gives; None: it gives none
-        None
-    )
-    shift: float | None = (
-        None  # diameters from the true place to the estimated one; None: not known
-    )
+    # the true rotation lies in the 95 % region that the estimate gives; None: it gives none
+    inside: bool | None = None
+    # diameters from the true place to the estimated one; None: not known
+    shift: float | None = None
     aside: float | None = None  # diameters, the part of it across the line of sight
     elevation: float | None = None  # degrees of the camera above the labels' xy plane
     distance: float | None = None  # diameters from the camera to the object

@@ -50,22 +50,17 @@ class BagConfig:
 
     image_topic: str | None = None  # of the pictures; without: the only one
     camera_info_topic: str | None = None  # without: camera_info beside the pictures
-    depth_topic: str | None = (
-        None  # aligned depth, which gives metres where the model knows no size; without: not used
-    )
+    # aligned depth, which gives metres where the model knows no size; without: not used
+    depth_topic: str | None = None
     truth_frame: str | None = None  # TF frame of the object
-    truth_topic: str | None = (
-        # topic with the object's pose: PoseStamped, or Detection3DArray (first of the category)
-        None
-    )
-    truth_pose: Path | None = (
-        None  # of an object at rest, {"frame": TF frame, "pose": 4x4 frame_from_object, m}
-    )
+    # topic with the object's pose: PoseStamped, or Detection3DArray (first of the category)
+    truth_topic: str | None = None
+    # of an object at rest, {"frame": TF frame, "pose": 4x4 frame_from_object, m}
+    truth_pose: Path | None = None
     # bring the model's frame to the truth's by the pose that fits this bag best, a little too well
     fit: bool = False
-    fixed_frame: str | None = (
-        None  # TF frame that does not move with the camera: for fusion, and jitter without truth
-    )
+    # TF frame that does not move with the camera: for fusion, and jitter without truth
+    fixed_frame: str | None = None
     # poses fused over pictures, as the node gives them; without: each picture's own
     fuse: bool = False
     every: int = 1  # use only one in so many pictures
@@ -93,9 +88,8 @@ class Answer:
     estimates: tuple[PoseEstimate, ...]  # best first
     tracks: tuple[int, ...]  # of the estimates
     seconds: float  # that the estimation took
-    truth: (
-        Tensor | None
-    )  # (4, 4) cam_from_truth, m; None where it is not known or not in the picture
+    # (4, 4) cam_from_truth, m; None where it is not known or not in the picture
+    truth: Tensor | None
     motion: Tensor | None  # (4, 4) cam_now_from_cam_before, m; None where it is not known
 
     @property

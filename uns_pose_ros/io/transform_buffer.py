@@ -148,9 +148,8 @@ class TransformTree:
         """
         chain = {frame: np.eye(4)}
         matrix = np.eye(4)
-        while (
-            frame in self._links and self._links[frame].parent not in chain
-        ):  # else a circle
+        # else a circle
+        while frame in self._links and self._links[frame].parent not in chain:
             link = self._links[frame]
             pose = _at(link, stamp, self._gap)
             if isinstance(pose, str):

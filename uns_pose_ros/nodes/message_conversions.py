@@ -92,9 +92,8 @@ def _window(info: CameraInfo, width: int, height: int) -> tuple[float, float, fl
     bin_x, bin_y = max(info.binning_x, 1), max(info.binning_y, 1)
     if (width, height) == (w // bin_x, h // bin_y):
         return x, y, 1 / bin_x, 1 / bin_y
-    if (
-        abs(height - h * bin_x / bin_y * width / w) <= 1
-    ):  # resized after capture, to the next whole pixel
+    # resized after capture, to the next whole pixel
+    if abs(height - h * bin_x / bin_y * width / w) <= 1:
         return x, y, width / w, height / h
     raise InvalidInput(
         f"the image is {width} x {height} px, camera_info describes {w // bin_x} x "

@@ -87,9 +87,9 @@ def read(node: Node, settings: type[T], changed: Sequence[Parameter] = ()) -> T:
     for item in dataclasses.fields(settings):  # type: ignore[arg-type]
         name = PREFIXES.get(settings, "") + item.name
         value = new[name] if name in new else node.get_parameter_or(name).value
-        if (
-            value is None
-        ):  # an empty list from the command line has no type in ROS and leaves the parameter unset
+        # an empty list from the command line has no type in ROS and leaves the parameter
+        # unset
+        if value is None:
             value = item.default
         choices = item.metadata.get("choices", ())
         if choices and value not in choices:

@@ -52,9 +52,8 @@ class ObjectPose:
     size: Floats  # (3,) extents along the canonical axes, m
     centre: Floats  # (3,) of the object's box in `frame`, m
     score: float  # in [0, 1]
-    covariance: (
-        Floats | None
-    )  # (6, 6) x y z, rotation about the axes of `frame`; m^2, rad^2
+    # (6, 6) x y z, rotation about the axes of `frame`; m^2, rad^2
+    covariance: Floats | None
 
 
 class PoseClient:

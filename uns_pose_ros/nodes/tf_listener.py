@@ -57,9 +57,8 @@ class CameraMotion:
         self._fixed = fixed_frame.lstrip("/")
         self._tree = TransformTree()
         self._listener = TransformListener(node, self._tree)
-        self._last: tuple[str, np.ndarray] | None = (
-            None  # the last image's frame, fixed_from_cam (4, 4)
-        )
+        # the last image's frame, fixed_from_cam (4, 4)
+        self._last: tuple[str, np.ndarray] | None = None
 
     def close(self) -> None:
         self._listener.close()

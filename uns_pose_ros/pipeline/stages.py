@@ -286,9 +286,8 @@ def train(
     """
     folders = list_videos(category, patterns)
     alignment = artifacts.load_alignment(category / ALIGNMENT)
-    if (
-        patterns is None
-    ):  # a video added since is not an error: it is not part of the alignment
+    # a video added since is not an error: it is not part of the alignment
+    if patterns is None:
         folders = [folder for folder in folders if folder.name in alignment.videos]
     inputs = {
         ALIGNMENT: artifacts.file_hash(category / ALIGNMENT),

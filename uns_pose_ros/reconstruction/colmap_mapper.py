@@ -30,11 +30,9 @@ class SfmConfig:
     overlap: int = 10  # neighbours that a frame of a longer video is matched with
     # every so manieth frame of a longer video is matched with all others of them: closes the loop
     net: int = 6
-    wanted: float = (
-        0.9  # registered fraction below which there is a second, relaxed attempt
-    )
+    # registered fraction below which there is a second, relaxed attempt
+    wanted: float = 0.9
     least: float = 0.5  # registered fraction below which the video has failed
-    error: float = (
-        0.65  # px, mean reprojection error above which the plain attempt is not believed
-    )
+    # px, mean reprojection error above which the plain attempt is not believed
+    error: float = 0.65
     threads: int = -1  # -1: all

@@ -31,9 +31,8 @@ class MaskConfig:
     size: int = 640  # px, longer side at which pictures are looked at
     side: int = 192  # px, longer side at which silhouettes are drawn
     margin: float = 0.08  # of the object's box, left around it for the second look
-    vote: float = (
-        0.5  # weight of all pictures' log-odds against those of the picture itself
-    )
+    # weight of all pictures' log-odds against those of the picture itself
+    vote: float = 0.5
     # intersection over union with the hull of all masks below which a mask is reported
     bad: float = 0.6
 

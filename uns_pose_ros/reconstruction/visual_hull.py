@@ -22,9 +22,8 @@ class HullConfig:
 
     resolution: int = 64  # voxels along each side of the object's cube
     vertices: int = 500  # at most, after decimation
-    outvoted: float = (
-        0.1  # fraction of the views that may call a voxel empty before it is carved away
-    )
+    # fraction of the views that may call a voxel empty before it is carved away
+    outvoted: float = 0.1
 
 
 def locate(

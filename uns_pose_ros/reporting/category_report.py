@@ -64,16 +64,13 @@ class Contents:
     model: CategoryModel | None = None
     shots: Sequence[Shot] = ()
     errors: Sequence[float] = ()  # degrees, of all evaluated images
-    accuracies: Mapping[str, Mapping[str, Any]] | None = (
-        None  # title: figures of `evaluate alignment` or `evaluate pose`
-    )
+    # title: figures of `evaluate alignment` or `evaluate pose`
+    accuracies: Mapping[str, Mapping[str, Any]] | None = None
     videos: Sequence[VideoFacts] = ()
-    seconds: Mapping[str, float] | None = (
-        None  # by stage of the whole category, where they were noted
-    )
-    trained_on: bool = (
-        False  # the shots are of videos that the model was trained on, for want of others
-    )
+    # by stage of the whole category, where they were noted
+    seconds: Mapping[str, float] | None = None
+    # the shots are of videos that the model was trained on, for want of others
+    trained_on: bool = False
 
 
 def write_report(path: Path, contents: Contents) -> None:

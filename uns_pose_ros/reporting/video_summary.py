@@ -44,9 +44,8 @@ class VideoFacts:
     azimuths: Floats  # (F,) degrees of every view around the object
     elevations: Floats  # (F,) degrees above the plane in which the camera went
     gap: float  # degrees, the widest turn around the object without a view
-    overlap: (
-        float | None
-    )  # median intersection over union of masks and hull in the frames that are shown
+    # median intersection over union of masks and hull in the frames that are shown
+    overlap: float | None
     poses: str  # where they come from
     masks: str
     pictures: Sequence[Picture]  # frames with the outlines of mask (yellow) and hull (red)

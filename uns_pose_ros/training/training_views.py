@@ -67,12 +67,10 @@ class TrainConfig:
     places: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    dropout: float = (
-        0.3  # fraction of a view's token channels that the head does not see in a step
-    )
-    spread: float = (
-        0.06  # canonical units, how far a pixel's target reaches over neighbouring vertices
-    )
+    # fraction of a view's token channels that the head does not see in a step
+    dropout: float = 0.3
+    # canonical units, how far a pixel's target reaches over neighbouring vertices
+    spread: float = 0.06
     background: float = 0.5  # weight of the loss on what is not the object
 
 
@@ -81,13 +79,11 @@ class Views:
     """N random views with h * w tokens and 4 h w places, where the head answers."""
 
     tokens: Tensor  # (N, h, w, L * C) bfloat16
-    canon: (
-        Tensor  # (N, 4 h w, 3) float16: the canonical point seen there; nan where none is
-    )
+    # (N, 4 h w, 3) float16: the canonical point seen there; nan where none is
+    canon: Tensor
     background: Tensor  # (N, 4 h w) bool: certainly not the object
-    weight: (
-        Tensor  # (N,) float32, how often a view is learned from; 0: it watches the training
-    )
+    # (N,) float32, how often a view is learned from; 0: it watches the training
+    weight: Tensor
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -127,9 +123,8 @@ def random_views(
     jobs = list(enumerate(every))[together.rank :: together.world]
     backgrounds = [*photographs(), *backgrounds]
     device = next(backbone.parameters()).device
-    views: Views | None = (
-        None  # filled in place: together they are most of the memory that training takes
-    )
+    # filled in place: together they are most of the memory that training takes
+    views: Views | None = None
     start, filled = (unfinished and unfinished.note("views")) or (0, 0)  # frames, views
 
     def draw(

@@ -35,9 +35,8 @@ class Skin:
 
     vertices: Tensor  # (V, 3) float32, obj frame
     triangles: Tensor  # (T, 3) int64
-    features: (
-        Tensor  # (V, C) float32, mean over the views; zero where no view sees the vertex
-    )
+    # (V, C) float32, mean over the views; zero where no view sees the vertex
+    features: Tensor
 
 
 def skin_of(mesh: FeatureMesh) -> Skin:
