@@ -27,6 +27,7 @@ from uns_pose_ros.core.geometry import (
     project,
 )
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progress
+from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig
 from uns_pose_ros.evaluation.metrics import accuracies, auroc, symmetric_angle
@@ -479,3 +480,35 @@ def lost(answers: Sequence[Answer]) -> dict[str, Any]:
         "longest_gap_images": max(gaps, default=0),
         "longest_gap_s": max(seconds, default=0.0),
     }
+
+
+def evaluate_bag(
+    model: CategoryModel,
+    bag: Path,
+    config: BagConfig = BagConfig(),
+    estimator: EstimatorConfig = EstimatorConfig(),
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Estimate every image of a recorded bag and measure the result.
+
+    Args:
+        model: the category's model.
+        bag: a rosbag2 recording, a .mcap or .db3 file or a folder.
+        config: which topics are read, and what is known of the object's pose.
+        estimator: settings of the estimator.
+        device: auto, cpu, cuda or cuda:N.
+        progress: is called with the step, the images done and all images.
+
+    Returns:
+        The figures of `uns-pose evaluate bag --json -` without its frames.
+
+    Raises:
+        InvalidInput: the bag cannot be used.
+    """
+    find = Estimator(model, device=device, config=estimator)
+    answers = read_answers(bag, find, config, progress or (lambda step, done, total: None))
+    truth_from_canon = torch.eye(4, dtype=torch.float64)
+    if config.fit:
+        truth_from_canon = fit_truth_from_canon(answers, model)
+    return summarise(answers, model, truth_from_canon)

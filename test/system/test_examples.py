@@ -1,0 +1,150 @@
+"""The examples and the README's Python run as they are, and use only the public API."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+
+import uns_pose_ros
+from bag_writer import write_bag
+
+if TYPE_CHECKING:
+    from ros_robot import Robot
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("0*.py"))
+STAMPS = itertools.count(10)  # s
+PUBLIC = {"uns_pose_ros", "uns_pose_ros.nodes"}
+PYTHON_BLOCKS = re.findall(
+    r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+)
+
+
+def run(script: Path | str, *arguments: object, folder: Path | None = None) -> str:
+    """What an example, or a text of Python, prints."""
+    start = [str(script)] if isinstance(script, Path) else ["-c", script]
+    command = [sys.executable, *start, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def example(number: int) -> Path:
+    """The example of that number."""
+    return next(path for path in EXAMPLES if path.name.startswith(f"{number:02}_"))
+
+
+def imports_of_ours(source: str) -> set[str]:
+    """The modules of the package that a source imports from."""
+    tree = ast.parse(source)
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return {name for name in modules if name and name.startswith("uns_pose_ros")}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_uses_only_the_public_api(path: Path) -> None:
+    assert imports_of_ours(path.read_text())
+    assert imports_of_ours(path.read_text()) <= PUBLIC
+
+
+def test_the_readmes_python_uses_only_the_public_api() -> None:
+    assert len(PYTHON_BLOCKS) == 2
+    assert all(imports_of_ours(block) <= PUBLIC for block in PYTHON_BLOCKS)
+
+
+@pytest.mark.parametrize("name", uns_pose_ros.__all__)
+def test_every_public_name_can_be_imported(name: str) -> None:
+    assert getattr(uns_pose_ros, name) is not None
+    assert name in dir(uns_pose_ros)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'estimate_everything'"):
+        getattr(uns_pose_ros, "estimate_" + "everything")
+
+
+def test_importing_the_package_needs_no_torch() -> None:
+    code = "import sys, uns_pose_ros; dir(uns_pose_ros); print('torch' in sys.modules)"
+    assert run(code).split() == ["False"]
+
+
+def test_an_image_is_estimated(chair_model: Path) -> None:
+    image = next((ROOT / "demo" / "data" / "chair" / "clip_08" / "images").iterdir())
+    lines = run(example(1), chair_model, image, "--fov", 40).splitlines()
+    assert lines
+    assert all(re.match(r"\w+: score [\d.]+, x .+, y .+, z .+ \w+", line) for line in lines)
+
+
+def test_a_video_is_tracked(chair_model: Path, tmp_path: Path) -> None:
+    video = ROOT / "demo" / "data" / "chair" / "clip_08"
+    few = tmp_path / "clip"
+    (few / "images").mkdir(parents=True)
+    for path in sorted((video / "images").iterdir())[:3]:
+        shutil.copy(path, few / "images")
+    lines = run(example(2), chair_model, few).splitlines()
+    assert lines
+    assert all(re.match(r"\S+: \w+ \d+, \w+, score [\d.]+", line) for line in lines)
+
+
+def test_films_become_a_model(trucks: Path, tmp_path: Path) -> None:
+    more = trucks.parent / "films" / "clip_01"
+    shutil.copytree(trucks / "clip_01", more)
+    text = run(example(3), tmp_path / "lorry", more, more, "--steps", 2, "--views", 1)
+    assert "2 meshes, 2 of them new" in text
+    assert (tmp_path / "lorry" / "model" / "model.safetensors").exists()
+
+
+def test_a_bag_is_evaluated(chair_model: Path, tmp_path: Path) -> None:
+    write_bag(
+        tmp_path / "drive", StoragePlugin.MCAP, {"/cam/image_raw", "/cam/camera_info"}
+    )
+    text = run(example(4), chair_model, tmp_path / "drive")
+    assert re.match(r"\d+ images, \d+ with an estimate\n[\d.]+ s per image", text)
+
+
+def test_the_readmes_first_python_runs(chair_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(chair_model, tmp_path / "mug" / "model")
+    image = next((ROOT / "demo" / "data" / "chair" / "clip_08" / "images").iterdir())
+    from PIL import Image
+
+    Image.open(image).resize((640, 480)).save(tmp_path / "image.jpg")
+    assert "chair" in run(PYTHON_BLOCKS[0], folder=tmp_path)
+
+
+def test_the_readmes_example_for_nodes_waits_for_an_object(
+    plain: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(plain.context.get_domain_id()))
+    block = PYTHON_BLOCKS[1].replace('"mug"', '"car"').replace('frame="base_link", ', "")
+    code = f"import rclpy\nrclpy.init()\n{block}".replace("timeout=5.0", "timeout=120.0")
+    assert seen_by(plain, [sys.executable, "-c", code])
+    assert "car 0" in seen_by(plain, [sys.executable, str(example(5)), "car"])
+
+
+def seen_by(robot: Robot, command: list[str]) -> str:
+    """What a process prints while the robot's camera sees two cars."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    robot.calibrate()
+
+    def ended() -> bool:
+        robot.show(2, next(STAMPS))
+        return process.poll() is not None
+
+    try:
+        robot.wait(f"the end of {command}", ended)
+    finally:
+        process.kill()
+        printed, complaints = process.communicate()
+    assert process.returncode == 0, complaints[-2000:]
+    return printed
