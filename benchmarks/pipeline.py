@@ -43,7 +43,7 @@ from uns_pose_ros.core.types import CategoryModel, FeatureMesh, Video
 from uns_pose_ros.evaluation.metrics import load_labels
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone
-from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, reconstruct
+from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, build_feature_mesh
 from uns_pose_ros.reconstruction.visual_hull import HullConfig
 from uns_pose_ros.training.category_training import train
 from uns_pose_ros.training.training_views import TrainConfig
@@ -155,7 +155,8 @@ def reconstruction(
     start = time.perf_counter()
     with timed(backbone, took):
         meshes = {
-            name: reconstruct(video, backbone, config) for name, video in videos.items()
+            name: build_feature_mesh(video, backbone, config)
+            for name, video in videos.items()
         }
     seconds = time.perf_counter() - start
     figures = {

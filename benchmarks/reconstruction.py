@@ -49,7 +49,7 @@ from uns_pose_ros.pipeline import stages
 from uns_pose_ros.pipeline.preparation import ensure_masks, ensure_poses
 from uns_pose_ros.reconstruction import mask_voting
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
-from uns_pose_ros.reconstruction.visual_hull import visual_hull
+from uns_pose_ros.reconstruction.visual_hull import carve_visual_hull
 
 POINTS = 50_000  # so many that their own spacing is 0.2 % of the diagonal
 
@@ -163,7 +163,7 @@ def compare(found: Video, true: Video) -> dict[str, Any]:
         mask, wanted = frame.mask, known[frame.name].mask
         if mask is not None and wanted is not None:
             overlaps.append(
-                mask_voting.overlap(read_mask(mask).numpy(), read_mask(wanted).numpy())
+                mask_voting.mask_iou(read_mask(mask).numpy(), read_mask(wanted).numpy())
             )
     return {
         "frames": len(true.frames),
@@ -212,7 +212,7 @@ def hull(video: Video) -> tuple[Tensor, Tensor]:
         if mask is not None and bool(mask.any())
     ]
     masks, matrices, poses = zip(*chosen, strict=True)
-    return visual_hull(masks, torch.stack(matrices), torch.stack(poses))
+    return carve_visual_hull(masks, torch.stack(matrices), torch.stack(poses))
 
 
 def chamfer(found: Video, true: Video, true_from_obj: Tensor) -> float | None:

@@ -22,7 +22,7 @@ import torch
 from source_files import checks, save_photograph, write_co3d, write_film
 from synthetic import write_video
 from uns_pose_ros.capture.import_source import import_video
-from uns_pose_ros.capture.video_writer import ImportConfig, sharpest
+from uns_pose_ros.capture.video_writer import ImportConfig, select_sharpest
 from uns_pose_ros.core.camera import fitted
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
@@ -32,7 +32,7 @@ from uns_pose_ros.io.video_folder import load_video
 
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
-    """30 pictures; of each window of five only one is sharp."""
+    """30 images; of each window of five only one is sharp."""
     return write_film(
         tmp_path / "film.mp4", [checks(k, blur=k % 5 != 3) for k in range(30)]
     )
@@ -112,15 +112,15 @@ def test_resizing_a_camera_keeps_what_its_pixels_see() -> None:
         torch.tensor([[100.0, 0, 20], [0, 110, 30], [0, 0, 1]]).double(), 64, 48
     )
     small = fitted(camera, 32, 24)
-    # pixel (0, 0) of the small picture covers pixels (0, 0) to (1, 1) of the large one
+    # pixel (0, 0) of the small image covers pixels (0, 0) to (1, 1) of the large one
     ray = torch.linalg.solve(small.matrix, torch.tensor([0.0, 0, 1]).double())
     assert (camera.matrix @ ray).tolist() == pytest.approx([0.5, 0.5, 1])
 
 
 def test_windows_are_even_and_hold_every_picture() -> None:
-    assert sharpest([0, 3, 1, 9, 2, 2, 5], 3) == [1, 3, 6]
-    assert sharpest([1, 2], 40) == [0, 1]
-    assert sharpest([], 40) == []
+    assert select_sharpest([0, 3, 1, 9, 2, 2, 5], 3) == [1, 3, 6]
+    assert select_sharpest([1, 2], 40) == [0, 1]
+    assert select_sharpest([], 40) == []
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_windows_are_even_and_hold_every_picture() -> None:
         (lambda path: path.unlink(), "film.mp4: not there; valid are a film"),
         (
             lambda path: write_film(path, [checks(1)] * 2),
-            "film.mp4: 2 usable pictures, at least 3 are needed",
+            "film.mp4: 2 usable images, at least 3 are needed",
         ),
     ],
 )
@@ -174,7 +174,7 @@ def test_the_command_says_of_a_film_that_is_cut_off_one_line_and_nothing_else(
 
 def test_a_film_longer_than_the_limit_is_refused(film: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        InvalidInput, match="longer than 20 pictures; cut it, or raise --most"
+        InvalidInput, match="longer than 20 images; cut it, or raise --most"
     ):
         import_video(film, tmp_path / "clip", ImportConfig(most=20))
 
@@ -230,7 +230,7 @@ def test_an_upright_jpeg_is_copied_as_it_is(tmp_path: Path) -> None:
     ).read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"no picture", b""])
+@pytest.mark.parametrize("content", [b"no image", b""])
 def test_photographs_of_which_none_can_be_read_are_one_line(
     tmp_path: Path, content: bytes
 ) -> None:
@@ -239,7 +239,7 @@ def test_photographs_of_which_none_can_be_read_are_one_line(
     (source / "a.jpg").write_bytes(content)
     with pytest.raises(
         InvalidInput,
-        match=r"no usable picture; .*a\.jpg: the image is broken or of unknown format",
+        match=r"no usable image; .*a\.jpg: the image is broken or of unknown format",
     ):
         import_video(source, tmp_path / "clip")
 

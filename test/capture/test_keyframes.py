@@ -1,4 +1,4 @@
-"""Which pictures are kept.
+"""Which images are kept.
 
 Exposure, blur and viewpoint with known answers; photos as pixels and as files.
 """
@@ -20,8 +20,8 @@ from uns_pose_ros.capture.keyframes import (
     OVEREXPOSED,
     KeyframeChooser,
     KeyframeConfig,
-    measure,
-    shift,
+    mean_optical_flow,
+    measure_frame,
 )
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.encoded_image import Photo
@@ -43,9 +43,9 @@ def grey(value: int) -> Photo:
 
 @pytest.mark.parametrize("pixels", [0, 6, 13, 26, 51])
 def test_the_shift_of_a_moved_picture_is_its_motion_in_picture_widths(pixels: int) -> None:
-    assert shift(measure(photo()), measure(photo(pixels))) == pytest.approx(
-        pixels / WIDTH, rel=0.1, abs=0.001
-    )
+    assert mean_optical_flow(
+        measure_frame(photo()), measure_frame(photo(pixels))
+    ) == pytest.approx(pixels / WIDTH, rel=0.1, abs=0.001)
 
 
 def test_noise_and_brightness_are_no_motion() -> None:
@@ -56,21 +56,26 @@ def test_noise_and_brightness_are_no_motion() -> None:
     ).astype(np.uint8)
     dim = (0.6 * sharp).astype(np.uint8)
     for other in (noisy, dim):
-        assert shift(measure(photo()), measure(Photo.of_pixels(other))) < 0.005
+        assert (
+            mean_optical_flow(measure_frame(photo()), measure_frame(Photo.of_pixels(other)))
+            < 0.005
+        )
 
 
 def test_pictures_that_no_motion_explains_are_different() -> None:
-    assert shift(measure(photo()), measure(photo(seed=1))) > 0.1
-    assert shift(measure(photo()), measure(grey(110))) > 0.1
-    assert shift(measure(grey(60)), measure(grey(110))) == 0
+    assert mean_optical_flow(measure_frame(photo()), measure_frame(photo(seed=1))) > 0.1
+    assert mean_optical_flow(measure_frame(photo()), measure_frame(grey(110))) > 0.1
+    assert mean_optical_flow(measure_frame(grey(60)), measure_frame(grey(110))) == 0
     small = Photo.of_pixels(np.full((240, 640, 3), 110, np.uint8))
-    assert shift(measure(grey(110)), measure(small)) == float("inf")
+    assert mean_optical_flow(measure_frame(grey(110)), measure_frame(small)) == float("inf")
 
 
 def test_without_poses_a_picture_is_new_when_it_has_moved_away_from_the_last_kept() -> None:
     chooser = KeyframeChooser()
-    chooser.keep(measure(photo()))
-    assert [chooser.is_new(measure(photo(x))) for x in (0, 10, 20, 40, 100, 300)] == [
+    chooser.keep(measure_frame(photo()))
+    assert [
+        chooser.is_new_view(measure_frame(photo(x))) for x in (0, 10, 20, 40, 100, 300)
+    ] == [
         False,
         False,
         False,
@@ -83,29 +88,32 @@ def test_without_poses_a_picture_is_new_when_it_has_moved_away_from_the_last_kep
 def test_with_poses_only_they_count() -> None:
     chooser = KeyframeChooser()
     for azimuth in (0, 20, 40):
-        chooser.keep(measure(photo()), view(azimuth))
-    assert not chooser.is_new(measure(photo(300)), view(20))
-    assert chooser.is_new(measure(photo()), view(60))
+        chooser.keep(measure_frame(photo()), view(azimuth))
+    assert not chooser.is_new_view(measure_frame(photo(300)), view(20))
+    assert chooser.is_new_view(measure_frame(photo()), view(60))
     again = KeyframeChooser(views=[view(azimuth) for azimuth in (0, 20, 40)])
-    assert not again.is_new(measure(photo(300)), view(20))
+    assert not again.is_new_view(measure_frame(photo(300)), view(20))
 
 
 @pytest.mark.parametrize(("blur", "fault"), [(1, None), (5, BLURRED), (21, BLURRED)])
 def test_a_picture_is_blurred_against_the_recent_ones(blur: int, fault: str | None) -> None:
     chooser = KeyframeChooser()
-    assert [chooser.fault(measure(photo(x))) for x in range(0, 60, 10)] == [None] * 6
-    assert chooser.fault(measure(photo(30, blur))) == fault
+    assert [
+        chooser.rejection_reason(measure_frame(photo(x))) for x in range(0, 60, 10)
+    ] == [None] * 6
+    assert chooser.rejection_reason(measure_frame(photo(30, blur))) == fault
 
 
 def test_pictures_that_are_all_alike_are_not_blurred_and_the_first_ones_never() -> None:
     chooser = KeyframeChooser()
-    assert [chooser.fault(measure(photo(x, blur=15))) for x in range(0, 100, 10)] == [
-        None
-    ] * 10
+    assert [
+        chooser.rejection_reason(measure_frame(photo(x, blur=15)))
+        for x in range(0, 100, 10)
+    ] == [None] * 10
     sharp_first = KeyframeChooser()
-    assert [sharp_first.fault(measure(photo(blur=blur))) for blur in (1, 21, 1)] == [
-        None
-    ] * 3
+    assert [
+        sharp_first.rejection_reason(measure_frame(photo(blur=blur))) for blur in (1, 21, 1)
+    ] == [None] * 3
 
 
 @pytest.mark.parametrize(
@@ -121,14 +129,14 @@ def test_pictures_that_are_all_alike_are_not_blurred_and_the_first_ones_never() 
     ],
 )
 def test_exposure_of_flat_pictures(value: int, fault: str | None) -> None:
-    assert KeyframeChooser().fault(measure(grey(value))) == fault
+    assert KeyframeChooser().rejection_reason(measure_frame(grey(value))) == fault
 
 
 def test_exposure_judges_parts_of_the_picture() -> None:
     def bars(share: float, value: int) -> str | None:
         pixels = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
         pixels[:, : round(share * WIDTH)] = value
-        return KeyframeChooser().fault(measure(Photo.of_pixels(pixels)))
+        return KeyframeChooser().rejection_reason(measure_frame(Photo.of_pixels(pixels)))
 
     assert bars(0.68, 255) is None  # an object in front of a white wall
     assert bars(0.72, 255) == OVEREXPOSED
@@ -140,12 +148,12 @@ def test_settings_move_the_limits() -> None:
     config = KeyframeConfig(sharpness=0.01, darkest=10, clipped=1.0, view_shift=0.2)
     chooser = KeyframeChooser(config)
     for x in range(0, 60, 10):
-        chooser.fault(measure(photo(x)))
-    assert chooser.fault(measure(photo(0, 21))) is None
-    assert chooser.fault(measure(grey(12))) != DARK
-    assert chooser.fault(measure(grey(255))) != OVEREXPOSED
-    chooser.keep(measure(photo()))
-    assert not chooser.is_new(measure(photo(40)))
+        chooser.rejection_reason(measure_frame(photo(x)))
+    assert chooser.rejection_reason(measure_frame(photo(0, 21))) is None
+    assert chooser.rejection_reason(measure_frame(grey(12))) != DARK
+    assert chooser.rejection_reason(measure_frame(grey(255))) != OVEREXPOSED
+    chooser.keep(measure_frame(photo()))
+    assert not chooser.is_new_view(measure_frame(photo(40)))
 
 
 def test_pixels_survive_as_png_and_nearly_as_jpeg() -> None:
@@ -170,7 +178,9 @@ def test_a_file_is_kept_as_it_came_and_measured_as_its_pixels_are(ending: str) -
         HEIGHT,
         (data, ending),
     )
-    assert measure(filed).sharpness == pytest.approx(measure(photo()).sharpness, rel=0.1)
+    assert measure_frame(filed).sharpness == pytest.approx(
+        measure_frame(photo()).sharpness, rel=0.1
+    )
     assert filed.preview(320).shape == (240, 320, 3)
     assert np.abs(filed.preview(320).astype(int) - photo().preview(320)).mean() < 3
 
@@ -179,7 +189,7 @@ def test_a_file_is_kept_as_it_came_and_measured_as_its_pixels_are(ending: str) -
 def test_a_file_whose_end_is_missing_is_refused(ending: str) -> None:
     data, _ = photo().encoded(ending, 95)
     with pytest.raises(InvalidInput, match="broken"):
-        measure(Photo.of_file(data[: len(data) // 2]))
+        measure_frame(Photo.of_file(data[: len(data) // 2]))
 
 
 def test_files_that_are_no_picture_are_refused() -> None:
@@ -194,5 +204,5 @@ def test_files_that_are_no_picture_are_refused() -> None:
 
 def test_grey_files_are_pictures() -> None:
     data = cv2.imencode(".jpg", scene()[..., 0])[1].tobytes()
-    assert measure(Photo.of_file(data)).sharpness > 0
+    assert measure_frame(Photo.of_file(data)).sharpness > 0
     assert Photo.of_file(data).preview(300).shape == (225, 300, 3)

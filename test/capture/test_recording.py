@@ -24,7 +24,13 @@ from PIL import Image
 from camera_ring import view
 from recordings import INFO, camera
 from uns_pose_ros.capture import recording
-from uns_pose_ros.capture.recording import JOURNAL, Recording, Shot, next_clip, recover
+from uns_pose_ros.capture.recording import (
+    JOURNAL,
+    FrameRecord,
+    Recording,
+    next_clip,
+    recover,
+)
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io import colmap
 from uns_pose_ros.io.artifacts import read_json
@@ -41,13 +47,13 @@ def picture(number: int) -> bytes:
     return bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
-def shot(number: int, posed: bool = True, focal: float = 60.0) -> Shot:
+def shot(number: int, posed: bool = True, focal: float = 60.0) -> FrameRecord:
     pose = torch.from_numpy(view(10.0 * number)) if posed else None
-    return Shot(1_700_000_000_123_456_789 + number, camera(focal), INFO, pose)
+    return FrameRecord(1_700_000_000_123_456_789 + number, camera(focal), INFO, pose)
 
 
 def record(folder: Path, numbers: range, frame: str = "odom", **options: Any) -> Recording:
-    """An open recording with so many pictures added to it."""
+    """An open recording with so many images added to it."""
     opened = Recording(folder, SOURCE, frame, **options)
     for number in numbers:
         opened.add(picture(number), ".png", shot(number, posed=bool(frame)))
@@ -55,7 +61,7 @@ def record(folder: Path, numbers: range, frame: str = "odom", **options: Any) ->
 
 
 def check(folder: Path, numbers: range) -> None:
-    """The folder is a whole video of these pictures, each with its own pixels, pose and stamp."""
+    """The folder is a whole video of these images, each with its own pixels, pose and stamp."""
     video = load_video(folder, need_masks=False)
     assert [frame.name for frame in video.frames] == [
         f"{k:06d}.png" for k in range(1, len(numbers) + 1)
@@ -140,7 +146,7 @@ def test_a_camera_that_changes_while_recording_is_kept_for_its_pictures(
 def test_an_uncalibrated_camera_is_recorded_with_what_it_said(tmp_path: Path) -> None:
     opened = Recording(tmp_path / "clip", SOURCE)
     for number in range(3):
-        opened.add(picture(number), ".png", Shot(number, None, INFO))
+        opened.add(picture(number), ".png", FrameRecord(number, None, INFO))
     opened.close()
     assert (
         len(load_video(tmp_path / "clip", need_masks=False, need_poses=False).frames) == 3
@@ -148,7 +154,7 @@ def test_an_uncalibrated_camera_is_recorded_with_what_it_said(tmp_path: Path) ->
     said = read_json(tmp_path / "clip" / "video.json")
     assert (said["cameras"][0]["K"], said["cameras"][0]["camera_info"]) == (None, INFO)
     assert [
-        again.camera for again in Recording(tmp_path / "clip", SOURCE).shots.values()
+        again.camera for again in Recording(tmp_path / "clip", SOURCE).frames.values()
     ] == [None] * 3
 
 
@@ -176,7 +182,7 @@ def test_a_recording_without_a_picture_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_that_no_recorder_made_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "000001.jpg").write_bytes(b"a picture")
+    (tmp_path / "images" / "000001.jpg").write_bytes(b"an image")
     with pytest.raises(InvalidInput, match="no recorder made"):
         Recording(tmp_path, SOURCE)
     (tmp_path / "video.json").write_text('{"metric": true}')
@@ -226,7 +232,7 @@ def test_depth_is_there_before_its_picture_and_goes_where_there_is_none(
     opened = Recording(folder, SOURCE, "odom")
     for number in (0, 1):
         opened.add(picture(number), ".png", shot(number), b"depth %d" % number)
-    # without close(): as if killed, just before the next picture had its name
+    # without close(): as if killed, just before the next image had its name
     opened._journal.close()
     path_of(folder, "000003.png").write_bytes(b"depth 2")
     (folder / "depth" / ".000004.png.png.77.tmp").write_bytes(b"half of it")
@@ -344,7 +350,7 @@ def test_some_room_on_the_disk_is_left_free(tmp_path: Path) -> None:
 
 
 def _record_on(folder: Path, count: int) -> None:
-    """Record pictures from number `count` on until killed."""
+    """Record images from number `count` on until killed."""
     # a fork must not clean up the ROS nodes that other tests left: their threads are not here
     gc.disable()
     recording._LAZY, recording._SHARE = (

@@ -41,7 +41,7 @@ def photographs_of_all_sizes(folder: Path) -> Path:
 
 
 def bag(folder: Path, sizes: list[tuple[int, int]], info: bool = True) -> Path:
-    """A bag whose pictures have these sizes, width and height in px."""
+    """A bag whose images have these sizes, width and height in px."""
     pytest.importorskip("rosbags")
     from rosbags.rosbag2 import StoragePlugin
 
@@ -63,21 +63,21 @@ def bag(folder: Path, sizes: list[tuple[int, int]], info: bool = True) -> Path:
 
 SPOILED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a film that is none": (text_film, "a.mov: broken, cut off or of unknown format"),
-    "a film without pictures": (
+    "a film without images": (
         lambda folder: film(folder / "a.mp4", 0),
         "a.mp4: broken, cut off or of unknown format",
     ),
     "photographs of all sizes": (
         photographs_of_all_sizes,
-        "photos: 1 usable pictures, at least 3 are needed",
+        "photos: 1 usable images, at least 3 are needed",
     ),
     "a bag whose topic is empty": (
         lambda folder: bag(folder, []),
-        "no usable picture on /cam/image_raw, it is empty",
+        "no usable image on /cam/image_raw, it is empty",
     ),
     "a bag of all sizes": (
         lambda folder: bag(folder, [(64, 48), (65, 48), (66, 48), (67, 48)]),
-        "bag: 1 usable pictures, at least 3 are needed",
+        "bag: 1 usable images, at least 3 are needed",
     ),
     "a bag without camera_info": (
         lambda folder: bag(folder, [(64, 48)] * 4, info=False),
@@ -127,5 +127,5 @@ def test_a_camera_of_another_shape_is_one_line(
     ]
     assert main.main(words) == main.BAD_INPUT
     [line] = capsys.readouterr().err.splitlines()
-    assert "the pictures have 64 x 48 px, their camera 64 x 64 px" in line
+    assert "the images have 64 x 48 px, their camera 64 x 64 px" in line
     assert not list((tmp_path / "mug").iterdir())

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from camera_ring import CENTRE, view
-from uns_pose_ros.capture.guidance import HERE, MISSING, SEEN, UNKNOWN, Coverage, guide
+from uns_pose_ros.capture.guidance import (
+    HERE,
+    MISSING,
+    SEEN,
+    UNKNOWN,
+    Coverage,
+    draw_guidance,
+)
 from uns_pose_ros.core.view_coverage import SECTORS, Orbit, gaps, way_to_gap
 
 
@@ -149,7 +156,7 @@ def ring_colours(coverage: Coverage) -> list[tuple[int, ...]]:
     """Colours of the ring at the right, the top, the left and near its bottom, of a picture of 600
     x 400 px.
     """
-    picture = guide(np.zeros((400, 600, 3), np.uint8), coverage, [])
+    picture = draw_guidance(np.zeros((400, 600, 3), np.uint8), coverage, [])
     radius, (x, y) = (
         56,
         (600 - 83, 400 - 83),
@@ -170,7 +177,7 @@ def test_the_ring_has_the_camera_at_its_bottom_and_the_right_on_its_right() -> N
     covered[6:12] = True  # azimuths 90 to 180: from a camera at 90 that is the lower right
     coverage = Coverage(9, covered, 90.0, (10.0, 30.0))
     assert ring_colours(coverage) == [MISSING, MISSING, MISSING, SEEN]
-    picture = guide(np.zeros((400, 600, 3), np.uint8), coverage, ["recording"])
+    picture = draw_guidance(np.zeros((400, 600, 3), np.uint8), coverage, ["recording"])
     assert (picture[300:] == HERE).all(-1).any()
     assert (picture[:30, :100] == 255).any()  # the line of text
 

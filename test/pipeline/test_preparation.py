@@ -28,7 +28,7 @@ from uns_pose_ros.pipeline.preparation import (
     prepare,
 )
 from uns_pose_ros.reconstruction import segmentation
-from uns_pose_ros.reconstruction.mask_voting import MaskConfig, overlap
+from uns_pose_ros.reconstruction.mask_voting import MaskConfig, mask_iou
 from walks import CONFIG, write_walk
 
 MASKS = MaskConfig(resolution=32, side=96)
@@ -70,7 +70,7 @@ def test_pictures_alone_become_a_mesh(
         [folder / kind / f"{name}.png" for kind in ("masks", "truth")] for name in truth
     ]
     found = [
-        overlap(read_mask(ours).numpy(), read_mask(true).numpy()) for ours, true in paths
+        mask_iou(read_mask(ours).numpy(), read_mask(true).numpy()) for ours, true in paths
     ]
     assert np.mean(found) > 0.9
     record = json.loads((folder / "video.json").read_text())
@@ -146,7 +146,7 @@ def test_one_video_that_fails_does_not_keep_the_others_waiting(
     )  # bare trucks, far apart: nothing to hold on to
     monkeypatch.setattr(segmentation, "load_salience", lambda: Oracle(tmp_path / "clip_02"))
     with pytest.raises(
-        InvalidInput, match="clip_01: 0 of 5 frames got a pose; a picture has .* features"
+        InvalidInput, match="clip_01: 0 of 5 frames got a pose; an image has .* features"
     ):
         prepare([tmp_path / "clip_01", tmp_path / "clip_02"], CONFIG)
     assert (tmp_path / "clip_02" / "masks" / preparation.MADE).exists()

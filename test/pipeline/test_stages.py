@@ -48,7 +48,7 @@ def reconstructions(monkeypatch: pytest.MonkeyPatch) -> Counted:
         torch.eye(3), torch.tensor([[0, 1, 2]]), third, vertex, view, torch.eye(4)[None]
     )
     counted = Counted(lambda *_: mesh)
-    monkeypatch.setattr(feature_mesh, "reconstruct", counted)
+    monkeypatch.setattr(feature_mesh, "build_feature_mesh", counted)
     return counted
 
 
@@ -86,7 +86,7 @@ def test_stages_with_the_same_settings_and_files_are_skipped(
     def refuse(*_: Any) -> None:
         raise AssertionError("was run again")
 
-    monkeypatch.setattr(feature_mesh, "reconstruct", refuse)
+    monkeypatch.setattr(feature_mesh, "build_feature_mesh", refuse)
     monkeypatch.setattr(category_alignment, "align", refuse)
     assert stages.reconstruct(trucks, config=RECONSTRUCT) == MADE_NONE
     alignment, made = stages.align(trucks, config=ALIGN, device="cpu")

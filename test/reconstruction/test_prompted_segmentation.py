@@ -1,4 +1,4 @@
-"""Points in one picture become masks of all.
+"""Points in one image become masks of all.
 
 What is given, how it is followed, and what MobileSAM itself answers.
 """
@@ -25,10 +25,10 @@ from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import mobile_sam
 from uns_pose_ros.pipeline import preparation
 from uns_pose_ros.pipeline.preparation import ensure_masks
-from uns_pose_ros.reconstruction.mask_voting import MaskConfig, overlap
+from uns_pose_ros.reconstruction.mask_voting import MaskConfig, mask_iou
 from uns_pose_ros.reconstruction.prompted_segmentation import (
     FILE,
-    Prompted,
+    PromptedSegmenter,
     Prompts,
     read_prompts,
     write_prompts,
@@ -54,7 +54,7 @@ def truth(video: Video) -> list[NDArray[np.bool_]]:
 
 
 class Oracle:
-    """Knows the true mask of every picture and answers with it where most points are on the
+    """Knows the true mask of every image and answers with it where most points are on the
     object, else with the rest.
     """
 
@@ -91,8 +91,10 @@ class Oracle:
 
 
 def fits(video: Video, oracle: Oracle, config: MaskConfig = SMALL) -> list[float]:
-    found = find_masks(video, Prompted(MIDDLE, oracle, config), config).masks.values()
-    return [overlap(one, other) for one, other in zip(found, truth(video), strict=True)]
+    found = find_masks(
+        video, PromptedSegmenter(MIDDLE, oracle, config), config
+    ).masks.values()
+    return [mask_iou(one, other) for one, other in zip(found, truth(video), strict=True)]
 
 
 def test_one_point_in_one_picture_is_enough_for_all_and_each_is_looked_at_once(
@@ -101,7 +103,7 @@ def test_one_point_in_one_picture_is_enough_for_all_and_each_is_looked_at_once(
     oracle = Oracle(video)
     assert min(fits(video, oracle)) > 0.95
     assert oracle.embedded == [*range(5, 24), 4, 3, 2, 1, 0], (
-        "from the picture that was pointed at"
+        "from the image that was pointed at"
     )
     points, kinds = oracle.asked[0]
     assert (points.tolist(), kinds.tolist()) == ([[48.0, 48.0]], [1])
@@ -135,9 +137,11 @@ def test_without_poses_the_object_is_followed_from_picture_to_picture(
     ring = tuple(replace(frame, cam_from_obj=None) for frame in video.frames[1::2])
     rows, columns = np.nonzero(truth(video)[1])
     middle = Prompts(((float(np.median(columns)), float(np.median(rows))),))
-    found = find_masks(replace(video, frames=ring), Prompted(middle, Oracle(video)), SMALL)
+    found = find_masks(
+        replace(video, frames=ring), PromptedSegmenter(middle, Oracle(video)), SMALL
+    )
     fit = [
-        overlap(found.masks[frame.name], mask)
+        mask_iou(found.masks[frame.name], mask)
         for frame, mask in zip(ring, truth(video)[1::2], strict=True)
     ]
     assert np.mean(fit) > 0.95 and min(fit) > 0.5
@@ -156,7 +160,7 @@ def test_points_are_where_the_camera_would_see_them_without_distortion_in_a_smal
     )
     half = Camera(camera.matrix / 2, 48, 48)
     prompts = Prompts(((80.0, 60.0),), ((47.5, 47.5),))
-    points, kinds = Prompted(prompts, Oracle(video))._given(
+    points, kinds = PromptedSegmenter(prompts, Oracle(video))._given(
         replace(video.frames[0], camera=bent), half
     )
     assert kinds.tolist() == [1, 0]
@@ -174,11 +178,11 @@ def test_points_are_where_the_camera_would_see_them_without_distortion_in_a_smal
     [
         (
             Prompts(((96.0, 3.0),)),
-            r"000000\.jpg: the points \[\[96\.0, 3\.0\]\] are not all in the picture of 96 x 96 px",
+            r"000000\.jpg: the points \[\[96\.0, 3\.0\]\] are not all in the image of 96 x 96 px",
         ),
         (
             Prompts(((3.0, 3.0),), frame="7.jpg"),
-            r"no usable picture is called '7\.jpg'; there are 000000\.jpg",
+            r"no usable image is called '7\.jpg'; there are 000000\.jpg",
         ),
     ],
 )
@@ -186,7 +190,7 @@ def test_points_that_are_nowhere_are_one_line(
     video: Video, prompts: Prompts, reason: str
 ) -> None:
     with pytest.raises(InvalidInput, match=reason):
-        find_masks(video, Prompted(prompts, Oracle(video)), SMALL)
+        find_masks(video, PromptedSegmenter(prompts, Oracle(video)), SMALL)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +241,7 @@ def test_prompts_are_kept_and_masks_follow_them(
     assert read_prompts(folder) == prompts
     assert make() and not make() and set(used) == {"mobile_sam"}
     found = [
-        overlap(read_mask(folder / "masks" / f"{k:06d}.jpg.png").numpy(), mask)
+        mask_iou(read_mask(folder / "masks" / f"{k:06d}.jpg.png").numpy(), mask)
         for k, mask in enumerate(oracle.true)
     ]
     assert min(found) > 0.95
@@ -246,7 +250,7 @@ def test_prompts_are_kept_and_masks_follow_them(
     (folder / FILE).unlink()
     assert make() and used[-1] == "u2netp"
     assert (
-        overlap(read_mask(folder / "masks" / "000000.jpg.png").numpy(), oracle.true[0])
+        mask_iou(read_mask(folder / "masks" / "000000.jpg.png").numpy(), oracle.true[0])
         < 0.9
     )
 
@@ -324,4 +328,4 @@ def test_mobile_sam_finds_the_truck_that_a_point_is_on(tmp_path: Path) -> None:
         model.embed(picture), points, torch.tensor([1]), 192, 192
     )
     assert logits.shape == (4, 192, 192) and expected.shape == (4,)
-    assert max(overlap(one.numpy() > 0, mask) for one in logits) > 0.8
+    assert max(mask_iou(one.numpy() > 0, mask) for one in logits) > 0.8

@@ -24,11 +24,15 @@ from uns_pose_ros.networks import pretrained_weights
 from uns_pose_ros.networks.u2net import load_salience
 from uns_pose_ros.reconstruction.mask_voting import (
     MaskConfig,
-    central,
+    central_component,
     hull_agreement,
-    overlap,
+    mask_iou,
 )
-from uns_pose_ros.reconstruction.segmentation import as_stored, find_masks, summary
+from uns_pose_ros.reconstruction.segmentation import (
+    distort_mask,
+    find_masks,
+    summarize_masks,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def truth(video: Video) -> dict[str, NDArray[np.bool_]]:
 class Scripted:
     """Knows the true masks.
 
-    In every third picture it takes a corner for the object as well, or half of the object away.
+    In every third image it takes a corner for the object as well, or half of the object away.
     """
 
     def __init__(self, video: Video) -> None:
@@ -70,7 +74,7 @@ class Scripted:
             if index % 3 == 2:
                 mask[:, :48] = False
             return np.where(mask, 0.98, 0.02).astype(np.float32)
-        # the second look, at a part of a picture: nothing is found there
+        # the second look, at a part of an image: nothing is found there
         return np.full(image.shape[:2], 0.02, np.float32)
 
 
@@ -81,9 +85,9 @@ def test_what_single_pictures_miss_or_add_is_outvoted(video: Video) -> None:
         frame.name: salience(read_image(frame.image).numpy()) > 0.5
         for frame in video.frames
     }
-    before = [overlap(single[name], true[name]) for name in true]
+    before = [mask_iou(single[name], true[name]) for name in true]
     found = find_masks(video, Scripted(video), MaskConfig(vote=1.5))
-    after = [overlap(found.masks[name], true[name]) for name in true]
+    after = [mask_iou(found.masks[name], true[name]) for name in true]
     assert np.mean(after) > np.mean(before) + 0.05 and min(after) > min(before) + 0.05
 
 
@@ -103,9 +107,9 @@ def test_right_masks_stay_as_they_are(video: Video) -> None:
         )
 
     found = find_masks(video, salience, MaskConfig(resolution=32, side=96))
-    assert min(overlap(found.masks[name], true[name]) for name in true) > 0.9
+    assert min(mask_iou(found.masks[name], true[name]) for name in true) > 0.9
     assert found.bad(MaskConfig()) == [] and min(found.agreement.values()) > 0.75
-    assert summary(found, MaskConfig())["bad"] == []
+    assert summarize_masks(found, MaskConfig())["bad"] == []
 
 
 def test_large_pictures_are_looked_at_small_and_get_masks_of_their_size(
@@ -122,7 +126,7 @@ def test_large_pictures_are_looked_at_small_and_get_masks_of_their_size(
     assert max(shapes) == 64
     assert {mask.shape for mask in found.masks.values()} == {(96, 96)}
     assert (
-        np.mean([overlap(found.masks[name], mask) for name, mask in truth(video).items()])
+        np.mean([mask_iou(found.masks[name], mask) for name, mask in truth(video).items()])
         > 0.7
     )
 
@@ -152,7 +156,7 @@ def test_without_poses_the_part_in_the_middle_is_kept(video: Video) -> None:
         video, frames=tuple(replace(frame, cam_from_obj=None) for frame in video.frames)
     )
     found = find_masks(blind, Scripted(video))
-    assert found.agreement == {} and summary(found, MaskConfig())["fused"] is False
+    assert found.agreement == {} and summarize_masks(found, MaskConfig())["fused"] is False
     assert all(
         cv2.connectedComponents(mask.astype(np.uint8))[0] <= 2
         for mask in found.masks.values()
@@ -167,16 +171,16 @@ def test_a_mask_is_stored_as_the_camera_sees_it() -> None:
     _, straight, _ = undistort(
         torch.zeros(60, 80, 3, dtype=torch.uint8), torch.from_numpy(seen), camera
     )
-    assert straight is not None and overlap(straight.numpy(), seen) < 0.95
-    assert overlap(as_stored(straight.numpy(), camera), seen) > 0.95
+    assert straight is not None and mask_iou(straight.numpy(), seen) < 0.95
+    assert mask_iou(distort_mask(straight.numpy(), camera), seen) > 0.95
 
 
 def test_central_prefers_the_middle_to_a_larger_thing_at_the_border() -> None:
     mask = np.zeros((60, 80), bool)
     mask[:, :12] = True
     mask[25:40, 32:50] = True
-    assert central(mask).sum() == 15 * 18 and central(mask)[30, 40]
-    assert not central(np.zeros((5, 5), bool)).any()
+    assert central_component(mask).sum() == 15 * 18 and central_component(mask)[30, 40]
+    assert not central_component(np.zeros((5, 5), bool)).any()
 
 
 def test_an_orbit_without_an_object_is_one_line(video: Video) -> None:
@@ -197,7 +201,7 @@ def test_the_network_finds_the_truck() -> None:
     image, mask = picture(look_at(40, 30, 1.9), camera_of(320), table=False)
     found = load_salience(threads=1)(image)
     assert found.shape == mask.shape and found.dtype == np.float32
-    assert overlap(found > 0.5, mask) > 0.5
+    assert mask_iou(found > 0.5, mask) > 0.5
 
 
 def test_a_file_that_is_no_network_is_one_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Poses from pictures alone, against the poses that the pictures were rendered from."""
+"""Poses from images alone, against the poses that the images were rendered from."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ from uns_pose_ros.core.types import Frame, Video
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.reconstruction import structure_from_motion
-from uns_pose_ros.reconstruction.capture_quality import agreeing, coverage, stands_still
+from uns_pose_ros.reconstruction.capture_quality import (
+    azimuth_coverage,
+    consistent_frames,
+    is_turntable,
+)
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
-from uns_pose_ros.reconstruction.structure_from_motion import find_poses, pairs_of
+from uns_pose_ros.reconstruction.structure_from_motion import find_poses, select_pairs
 
 CONFIG = SfmConfig(threads=2)
 
@@ -83,7 +87,7 @@ def test_on_a_turntable_the_background_is_noticed_and_masked_away(
 ) -> None:
     truth = write_textured(tmp_path / "table", table=True)
     video = load_video(tmp_path / "table", need_masks=False, need_poses=False)
-    assert stands_still(grey(video)) and not stands_still(grey(walk[0]))
+    assert is_turntable(grey(video)) and not is_turntable(grey(walk[0]))
     found = find_poses(known(video), "given", tmp_path / "table" / "truth", CONFIG)
     assert len(found.images) >= 13 and errors(found.images, truth)[0] < 3.0
 
@@ -105,7 +109,7 @@ def test_a_video_that_fails_says_why_and_what_to_film_differently(tmp_path: Path
     blank = frames(tmp_path / "blank", [np.full((96, 128), 128, np.uint8)] * 4)
     with pytest.raises(
         InvalidInput,
-        match=r"blank: 0 of 4 frames got a pose; a picture has 0 features, .*pattern",
+        match=r"blank: 0 of 4 frames got a pose; an image has 0 features, .*pattern",
     ):
         find_poses(blank, config=CONFIG)
     rng = np.random.default_rng(0)
@@ -115,7 +119,7 @@ def test_a_video_that_fails_says_why_and_what_to_film_differently(tmp_path: Path
     ]
     with pytest.raises(
         InvalidInput,
-        match=r"strangers: 0 of 4 .*; 0 pairs of pictures show the same things: walk slower",
+        match=r"strangers: 0 of 4 .*; 0 pairs of images show the same things: walk slower",
     ):
         find_poses(frames(tmp_path / "strangers", strangers), config=CONFIG)
 
@@ -125,15 +129,15 @@ def test_pictures_of_several_sizes_are_one_line(tmp_path: Path) -> None:
         tmp_path / "odd", [np.zeros((96, 128), np.uint8), np.zeros((96, 120), np.uint8)]
     )
     with pytest.raises(
-        InvalidInput, match=r"1\.png: 120 x 96 px, the first picture has 128 x 96"
+        InvalidInput, match=r"1\.png: 120 x 96 px, the first image has 128 x 96"
     ):
         find_poses(video)
 
 
 def test_long_videos_match_neighbours_and_a_net_that_closes_the_loop() -> None:
     config = SfmConfig(all_pairs=4, overlap=2, net=5)
-    assert len(pairs_of(4, config)) == 6
-    pairs = pairs_of(11, config)
+    assert len(select_pairs(4, config)) == 6
+    pairs = select_pairs(11, config)
     assert {(0, 1), (0, 2), (8, 10), (0, 5), (0, 10), (5, 10)} <= set(pairs)
     assert len(pairs) == len(set(pairs)) == 10 + 9 + 3 and all(i < j for i, j in pairs)
 
@@ -142,10 +146,10 @@ def test_coverage_is_what_the_largest_gap_leaves() -> None:
     from synthetic import look_at
 
     poses = [torch.from_numpy(look_at(a, 20, 2.0)) for a in range(0, 280, 20)]
-    found = coverage(poses)
+    found = azimuth_coverage(poses)
     assert found is not None and found["covered_deg"] == pytest.approx(260, abs=1)
     assert found["largest_gap_deg"] == pytest.approx(100, abs=1)
-    assert coverage(poses[:2]) is None
+    assert azimuth_coverage(poses[:2]) is None
 
 
 def test_poses_that_two_models_give_differently_are_told_from_those_that_they_share() -> (
@@ -159,20 +163,20 @@ def test_poses_that_two_models_give_differently_are_told_from_those_that_they_sh
         [[0, -1.0, 0], [0, 0, -1.0], [1.0, 0, 0]], dtype=torch.float64
     )
     other = {name: pose @ turn for name, pose in one.items()}
-    assert agreeing(one, other, 2.0) == sorted(one)
+    assert consistent_frames(one, other, 2.0) == sorted(one)
     wrong = torch.from_numpy(look_at(8.0, 0, 2.0)) @ torch.linalg.inv(
         torch.from_numpy(look_at(0.0, 0, 2.0))
     )
     other |= {name: wrong @ other[name] for name in ("03", "04", "05", "06")}
     del other["11"]
-    assert agreeing(one, other, 2.0) == ["00", "01", "02", "07", "08", "09", "10"]
-    assert agreeing(one, {}, 2.0) == []
+    assert consistent_frames(one, other, 2.0) == ["00", "01", "02", "07", "08", "09", "10"]
+    assert consistent_frames(one, {}, 2.0) == []
 
 
 def test_what_two_mappers_disagree_on_is_added_again_to_what_they_agree_on(
     walk: tuple[Video, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A global mapper that turns three pictures by 20 degrees, as matches of bricks do, changes
+    """A global mapper that turns three images by 20 degrees, as matches of bricks do, changes
     nothing in the end.
     """
     import pycolmap
@@ -208,7 +212,7 @@ def test_what_two_mappers_disagree_on_is_added_again_to_what_they_agree_on(
     poses = {image.name: image.cam_from_obj for image in found.images}
     assert (
         len(
-            agreeing(
+            consistent_frames(
                 poses, {name: torch.from_numpy(pose) for name, pose in truth.items()}, 1.5
             )
         )

@@ -15,7 +15,11 @@ from uns_pose_ros.core.ray_casting import (
     visible_from,
     visible_vertices,
 )
-from uns_pose_ros.reconstruction.visual_hull import HullConfig, locate, visual_hull
+from uns_pose_ros.reconstruction.visual_hull import (
+    HullConfig,
+    carve_visual_hull,
+    locate_object,
+)
 
 MATRIX = torch.tensor([[300.0, 0, 100], [0, 300, 100], [0, 0, 1]], dtype=torch.float64)
 
@@ -40,7 +44,7 @@ def ball_views(
 
 def test_the_hull_of_a_ball_is_the_ball() -> None:
     middle = torch.tensor([0.4, -0.2, 0.1], dtype=torch.float64)
-    vertices, triangles = visual_hull(
+    vertices, triangles = carve_visual_hull(
         *ball_views(24, 0.4, middle), HullConfig(resolution=48, vertices=300)
     )
     distance = (vertices.double() - middle).norm(dim=-1)
@@ -61,7 +65,7 @@ def test_one_wrong_mask_carves_nothing_away() -> None:
     masks, matrices, poses = ball_views(24, 0.4, torch.zeros(3, dtype=torch.float64))
     masks = [*masks]
     masks[3] = masks[3] & (torch.arange(200) < 105)
-    vertices, _ = visual_hull(masks, matrices, poses, HullConfig(resolution=48))
+    vertices, _ = carve_visual_hull(masks, matrices, poses, HullConfig(resolution=48))
     assert float((vertices.norm(dim=-1) - 0.4).abs().max()) < 0.06
 
 
@@ -72,12 +76,12 @@ def test_masks_of_different_objects_are_refused() -> None:
         for k, mask in enumerate(masks)
     ]
     with pytest.raises(InvalidInput, match="masks"):
-        visual_hull(moved, matrices, poses, HullConfig(resolution=24))
+        carve_visual_hull(moved, matrices, poses, HullConfig(resolution=24))
 
 
 def test_the_object_is_located_where_the_central_rays_meet() -> None:
     middle = torch.tensor([0.3, 0.2, -0.5], dtype=torch.float64)
-    centre, half = locate(*ball_views(10, 0.3, middle))
+    centre, half = locate_object(*ball_views(10, 0.3, middle))
     assert torch.allclose(centre, middle, atol=0.01)
     assert 0.25 < half < 0.35
 

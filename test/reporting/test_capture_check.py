@@ -172,7 +172,7 @@ FAULTS: list[tuple[str, Callable[[Path], object], bool, str, str]] = [
         "no poses, and nothing to find them by",
         lambda clip: shutil.rmtree(clip / "sparse"),
         True,
-        "poses cannot be found: a picture has",
+        "poses cannot be found: an image has",
         "pattern",
     ),
     (

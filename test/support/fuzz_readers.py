@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from colmap_files import write_binary
 from source_files import checks, save_photograph, write_co3d, write_film
 from uns_pose_ros.capture.import_source import import_video
-from uns_pose_ros.capture.recording import JOURNAL, Recording, Shot, recover
+from uns_pose_ros.capture.recording import JOURNAL, FrameRecord, Recording, recover
 from uns_pose_ros.capture.video_writer import ImportConfig
 from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh
 from uns_pose_ros.estimation import loaded_model
@@ -149,7 +149,9 @@ def _recording(folder: Path) -> None:
         recording = Recording(folder / name, {"image": "/image"}, "odom")
         for stamp in range(4):
             recording.add(
-                picture, ".jpg", Shot(stamp, camera_of(camera, folder), cam_from_obj=pose)
+                picture,
+                ".jpg",
+                FrameRecord(stamp, camera_of(camera, folder), cam_from_obj=pose),
             )
         if name == "clip_01":
             recording.close()

@@ -18,8 +18,8 @@ from uns_pose_ros.io.checkpoint import Unfinished
 from uns_pose_ros.io.video_folder import load_video, read_frame
 from uns_pose_ros.networks.correspondence_head import STRIDE, Head, NetworkConfig
 from uns_pose_ros.networks.dinov2 import load_backbone
-from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, reconstruct
-from uns_pose_ros.reconstruction.visual_hull import HullConfig, visual_hull
+from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, build_feature_mesh
+from uns_pose_ros.reconstruction.visual_hull import HullConfig, carve_visual_hull
 from uns_pose_ros.training import category_training
 from uns_pose_ros.training.augmentation import AugmentConfig
 from uns_pose_ros.training.category_training import template_share
@@ -66,7 +66,7 @@ def shape(video: Video) -> tuple[torch.Tensor, torch.Tensor]:
     poses = torch.stack(
         [frame.cam_from_obj for frame in video.frames if frame.cam_from_obj is not None]
     )
-    return visual_hull(
+    return carve_visual_hull(
         masks,
         torch.stack([camera.matrix for *_, camera in frames]),
         poses,
@@ -222,7 +222,7 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_the_same(
     video: Video, tmp_path: Path
 ) -> None:
     backbone = load_backbone(device="cpu")
-    mesh = reconstruct(
+    mesh = build_feature_mesh(
         video, backbone, ReconstructConfig(hull=HullConfig(resolution=24), size=112)
     )
     one = torch.ones(1, dtype=torch.float64)
@@ -318,7 +318,7 @@ def test_two_processes_train_one_head(tmp_path: Path) -> None:
 
 def test_videos_that_the_alignment_left_out_are_not_trained_on(video: Video) -> None:
     backbone = load_backbone(device="cpu")
-    mesh = reconstruct(
+    mesh = build_feature_mesh(
         video, backbone, ReconstructConfig(hull=HullConfig(resolution=24), size=112)
     )
     one = torch.ones(1, dtype=torch.float64)

@@ -1,6 +1,6 @@
 """What somebody who films an object is shown.
 
-The picture, what was kept, and a ring of the azimuths seen and missing.
+The image, what was kept, and a ring of the azimuths seen and missing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NEAR = 20.0  # degrees to the next gap below which the camera is as good as the
 class Coverage:
     """Which azimuths about the object have been seen, and where the camera is now."""
 
-    kept: int  # pictures
+    kept: int  # images
     # (SECTORS,) from azimuth 0 on, counter-clockwise from above; None: unknown
     covered: NDArray[np.bool_] | None
     azimuth: float | None  # of the camera, degrees; None: unknown
@@ -77,8 +77,8 @@ class Coverage:
         )
 
 
-def guide(picture: Picture, coverage: Coverage, lines: Sequence[str]) -> Picture:
-    """A copy of the picture (H, W, 3) uint8 RGB with the coverage ring in its lower right corner
+def draw_guidance(picture: Picture, coverage: Coverage, lines: Sequence[str]) -> Picture:
+    """A copy of the image (H, W, 3) uint8 RGB with the coverage ring in its lower right corner
     and lines of text on top.
 
     The ring is the orbit seen from above with the camera at the bottom: what is missing on its left

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uns_pose_ros.capture.video_writer import Draft, numbered, sharpest
+from uns_pose_ros.capture.video_writer import VideoWriter, number_frames, select_sharpest
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.types import Camera, Progress
@@ -42,7 +42,7 @@ def is_co3d(folder: Path) -> bool:
     return (folder / "images").is_dir() and (folder.parent / _ANNOTATIONS).is_file()
 
 
-def import_co3d(folder: Path, draft: Draft, progress: Progress) -> None:
+def import_co3d(folder: Path, writer: VideoWriter, progress: Progress) -> None:
     """The sharpest annotated frames of one sequence with masks and poses.
 
     Every frame has a camera of its own.
@@ -57,7 +57,7 @@ def import_co3d(folder: Path, draft: Draft, progress: Progress) -> None:
     mine = list(
         islice(
             (a for a in all_of_it if isinstance(a.get("viewpoint"), dict)),
-            draft.config.most,
+            writer.config.most,
         )
     )
     if not mine:
@@ -82,12 +82,12 @@ def import_co3d(folder: Path, draft: Draft, progress: Progress) -> None:
             )
         )
         progress(f"reading {folder.name}", done, len(mine))
-    for index, name in numbered(sharpest(scores, draft.config.frames)).items():
+    for index, name in number_frames(select_sharpest(scores, writer.config.frames)).items():
         annotation = mine[index]
         path = _path(root, annotation, "image", annotations)
         image = np.array(decode(path, "image").convert("RGB"))
         try:
-            camera, pose = viewpoint(
+            camera, pose = parse_viewpoint(
                 annotation["viewpoint"], image.shape[1], image.shape[0]
             )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -99,14 +99,18 @@ def import_co3d(folder: Path, draft: Draft, progress: Progress) -> None:
             mask = np.array(
                 decode(_path(root, annotation, "mask", annotations), "mask").convert("L")
             )
-        draft.add(name, image, camera, path.read_bytes(), pose, mask)
+        writer.add(name, image, camera, path.read_bytes(), pose, mask)
         progress(
-            f"writing {folder.name}", len(draft.names), min(len(mine), draft.config.frames)
+            f"writing {folder.name}",
+            len(writer.names),
+            min(len(mine), writer.config.frames),
         )
-    draft.finish(str(folder), "co3d", {"pictures_read": len(mine), "sequence": folder.name})
+    writer.finish(
+        str(folder), "co3d", {"pictures_read": len(mine), "sequence": folder.name}
+    )
 
 
-def viewpoint(
+def parse_viewpoint(
     annotation: Mapping[str, Any], width: int, height: int
 ) -> tuple[Camera, Tensor]:
     """Camera and cam_from_obj (4, 4) of a CO3D viewpoint annotation, in our conventions."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from uns_pose_ros.capture.video_writer import Draft, numbered, sharpest
+from uns_pose_ros.capture.video_writer import VideoWriter, number_frames, select_sharpest
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Progress
 from uns_pose_ros.io.colmap import has_sparse, read_sparse
@@ -30,7 +30,7 @@ _MM = {2: 25.4, 3: 10.0, 4: 1.0}  # EXIF's units of resolution in mm
 _log = logging.getLogger(__name__)
 
 
-def pictures_in(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """Image files right in a folder, by name."""
     return sorted(
         p
@@ -39,18 +39,18 @@ def pictures_in(folder: Path) -> list[Path]:
     )
 
 
-def import_pictures(folder: Path, draft: Draft, progress: Progress) -> None:
+def import_image_folder(folder: Path, writer: VideoWriter, progress: Progress) -> None:
     """Photographs in the order of their names, turned upright by EXIF, all of one size.
 
     The focal length is EXIF's median.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # broken EXIF is as none
-        _import_pictures(folder, draft, progress)
+        _import_pictures(folder, writer, progress)
 
 
-def _import_pictures(folder: Path, draft: Draft, progress: Progress) -> None:
-    paths = pictures_in(folder)[: draft.config.most]
+def _import_pictures(folder: Path, writer: VideoWriter, progress: Progress) -> None:
+    paths = list_images(folder)[: writer.config.most]
     scores, sizes, focals, reasons = (
         dict[Path, float](),
         dict[Path, tuple[int, int]](),
@@ -77,13 +77,15 @@ def _import_pictures(folder: Path, draft: Draft, progress: Progress) -> None:
     ]
     good = [path for path in paths if sizes.get(path) == size]
     for reason in reasons:
-        _log.warning("picture left out: %s", reason)
+        _log.warning("image left out: %s", reason)
     if not good:
         raise InvalidInput(
-            f"{folder}: no usable picture" + (f"; {reasons[0]}" if reasons else "")
+            f"{folder}: no usable image" + (f"; {reasons[0]}" if reasons else "")
         )
-    names = numbered(sharpest([scores[path] for path in good], draft.config.frames))
-    camera, camera_from = draft.camera(
+    names = number_frames(
+        select_sharpest([scores[path] for path in good], writer.config.frames)
+    )
+    camera, camera_from = writer.camera(
         *size, exif=float(np.median(focals)) if focals else None
     )
     files = {}
@@ -92,12 +94,12 @@ def _import_pictures(folder: Path, draft: Draft, progress: Progress) -> None:
         image = decode(path, "image")
         turned = image.getexif().get(_ORIENTATION, 1) != 1
         original = path.read_bytes() if image.format == "JPEG" and not turned else None
-        draft.add(
+        writer.add(
             name, np.array(ImageOps.exif_transpose(image).convert("RGB")), camera, original
         )
         files[name] = path.name
         progress(f"writing {folder.name}", len(files), len(names))
-    draft.finish(str(folder), camera_from, {"pictures_read": len(paths), "files": files})
+    writer.finish(str(folder), camera_from, {"pictures_read": len(paths), "files": files})
 
 
 def exif_focal(image: Image.Image) -> float | None:
@@ -130,7 +132,7 @@ def _sparse_folder(folder: Path) -> Path | None:
     return next((place for place in (folder / "sparse", folder) if has_sparse(place)), None)
 
 
-def import_colmap(folder: Path, draft: Draft, progress: Progress) -> None:
+def import_colmap(folder: Path, writer: VideoWriter, progress: Progress) -> None:
     """The registered images of a COLMAP dataset under their own names, with masks where there are
     any, poses and points.
     """
@@ -150,7 +152,7 @@ def import_colmap(folder: Path, draft: Draft, progress: Progress) -> None:
             "%s: %s named in the COLMAP model but not in images/", folder, shorten(missing)
         )
     there = [image for image in sparse.images if image.name not in missing][
-        : draft.config.most
+        : writer.config.most
     ]
     scores = []
     for done, one in enumerate(there, 1):
@@ -162,7 +164,7 @@ def import_colmap(folder: Path, draft: Draft, progress: Progress) -> None:
             )
         )
         progress(f"reading {folder.name}", done, len(there))
-    for index in sharpest(scores, draft.config.frames):
+    for index in select_sharpest(scores, writer.config.frames):
         one = there[index]
         path = folder / "images" / one.name
         image, camera = decode(path, "image"), sparse.cameras[one.camera_id]
@@ -174,7 +176,7 @@ def import_colmap(folder: Path, draft: Draft, progress: Progress) -> None:
             )
         mask = folder / "masks" / f"{one.name}.png"
         pixels = np.array(decode(mask, "mask").convert("L")) if mask.exists() else None
-        draft.add(
+        writer.add(
             one.name,
             np.array(image.convert("RGB")),
             camera,
@@ -183,6 +185,8 @@ def import_colmap(folder: Path, draft: Draft, progress: Progress) -> None:
             pixels,
         )
         progress(
-            f"writing {folder.name}", len(draft.names), min(len(there), draft.config.frames)
+            f"writing {folder.name}",
+            len(writer.names),
+            min(len(there), writer.config.frames),
         )
-    draft.finish(str(folder), "colmap", {"pictures_read": len(there)}, sparse.points)
+    writer.finish(str(folder), "colmap", {"pictures_read": len(there)}, sparse.points)

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from uns_pose_ros.capture.video_writer import Draft, numbered, sharpest
+from uns_pose_ros.capture.video_writer import VideoWriter, number_frames, select_sharpest
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Progress
 from uns_pose_ros.io.images import sharpness
@@ -23,42 +23,42 @@ _VALID = "an mp4 or mov file as phones and cameras write it is valid"
 _log = logging.getLogger(__name__)
 
 
-def import_movie(path: Path, draft: Draft, progress: Progress) -> None:
+def import_movie(path: Path, writer: VideoWriter, progress: Progress) -> None:
     """Two passes over the film.
 
-    How sharp each picture is, then the sharpest of each window to disk.
+    How sharp each image is, then the sharpest of each window to disk.
     """
     scores, claimed = [], _claimed(path)
-    for image, _ in _pictures(path, draft.config.most):
+    for image, _ in _pictures(path, writer.config.most):
         scores.append(sharpness(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)))
         progress(f"reading {path.name}", len(scores), max(claimed, len(scores)))
     if not scores:
-        raise InvalidInput(f"{path}: not one picture can be read; {_VALID}")
+        raise InvalidInput(f"{path}: not one image can be read; {_VALID}")
     if len(scores) < 0.9 * claimed:
         _log.warning(
-            "%s: %d of its %d pictures can be read, is it cut off?",
+            "%s: %d of its %d images can be read, is it cut off?",
             path,
             len(scores),
             claimed,
         )
-    names = numbered(sharpest(scores, draft.config.frames))
+    names = number_frames(select_sharpest(scores, writer.config.frames))
     camera_from = ""
-    for number, (image, stamp) in enumerate(_pictures(path, draft.config.most)):
+    for number, (image, stamp) in enumerate(_pictures(path, writer.config.most)):
         if number in names:
-            camera, camera_from = draft.camera(image.shape[1], image.shape[0])
-            draft.add(names[number], image[..., ::-1], camera, stamp=stamp)
-            progress(f"writing {path.name}", len(draft.names), len(names))
-    draft.finish(str(path), camera_from, {"pictures_read": len(scores)})
+            camera, camera_from = writer.camera(image.shape[1], image.shape[0])
+            writer.add(names[number], image[..., ::-1], camera, stamp=stamp)
+            progress(f"writing {path.name}", len(writer.names), len(names))
+    writer.finish(str(path), camera_from, {"pictures_read": len(scores)})
 
 
 def _claimed(path: Path) -> int:
-    """Number of pictures that the file says it has; not to be trusted."""
+    """Number of images that the file says it has; not to be trusted."""
     with _opened(path) as film:
         return max(0, int(min(film.get(cv2.CAP_PROP_FRAME_COUNT), 1e9)))
 
 
 def _pictures(path: Path, most: int) -> Iterator[tuple[np.ndarray, float]]:
-    """Every picture (H, W, 3) uint8 BGR, upright, and its time in s."""
+    """Every image (H, W, 3) uint8 BGR, upright, and its time in s."""
     with _opened(path) as film:
         shape = None
         for count in range(most + 1):
@@ -67,12 +67,12 @@ def _pictures(path: Path, most: int) -> Iterator[tuple[np.ndarray, float]]:
                 return
             if count == most:
                 raise InvalidInput(
-                    f"{path}: longer than {most} pictures; cut it, or raise --most"
+                    f"{path}: longer than {most} images; cut it, or raise --most"
                 )
             shape = shape or image.shape
             if image.shape != shape:
                 raise InvalidInput(
-                    f"{path}: the size of its pictures changes; one size is valid"
+                    f"{path}: the size of its images changes; one size is valid"
                 )
             yield image, max(0.0, film.get(cv2.CAP_PROP_POS_MSEC) / 1000)
 
@@ -100,7 +100,7 @@ def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
         )
         if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
             raise InvalidInput(
-                f"{path}: pictures of {width:g} x {height:g} px; at most {_MAX_SIDE} px a side "
+                f"{path}: images of {width:g} x {height:g} px; at most {_MAX_SIDE} px a side "
                 "are read"
             )
         yield film

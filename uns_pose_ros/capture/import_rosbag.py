@@ -14,7 +14,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from uns_pose_ros.capture.video_writer import Draft, numbered, sharpest
+from uns_pose_ros.capture.video_writer import VideoWriter, number_frames, select_sharpest
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Progress
 from uns_pose_ros.io import depth_images, rosbag
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Candidate:
-    """A picture that can become a frame."""
+    """An image that can become a frame."""
 
     number: int  # of its message on the image topic
     score: float
@@ -36,17 +36,17 @@ class _Candidate:
 
 
 class _Unusable(InvalidInput):
-    """Says of the whole bag that it cannot be used, not of one picture."""
+    """Says of the whole bag that it cannot be used, not of one image."""
 
 
-def import_bag(path: Path, draft: Draft, progress: Progress) -> None:
-    """The sharpest pictures of one image topic.
+def import_bag(path: Path, writer: VideoWriter, progress: Progress) -> None:
+    """The sharpest images of one image topic.
 
     With --fixed-frame those with a transform, and their poses in metres.
 
     With --depth-topic those with depth of their stamp, which is kept too.
     """
-    config = draft.config
+    config = writer.config
     with rosbag.open_bag(path) as reader:
         kinds = rosbag.kinds_of(reader)
         deep = (
@@ -56,9 +56,9 @@ def import_bag(path: Path, draft: Draft, progress: Progress) -> None:
         )
         topic = rosbag.image_topic(path, kinds, config.image_topic, deep)
         measured = (
-            None if deep is None else _depth_sizes(path, reader, deep, draft, progress)
+            None if deep is None else _depth_sizes(path, reader, deep, writer, progress)
         )
-        info = _camera_info(path, reader, kinds, topic, draft)
+        info = _camera_info(path, reader, kinds, topic, writer)
         transforms = (
             TransformTree()
             if config.fixed_frame is None
@@ -73,12 +73,12 @@ def import_bag(path: Path, draft: Draft, progress: Progress) -> None:
                 height, width = image.shape[:2]
                 if camera is None:
                     (camera, camera_from), size = (
-                        _camera(path, draft, info, topic, width, height),
+                        _camera(path, writer, info, topic, width, height),
                         (width, height),
                     )
                 if (width, height) != size:
                     raise InvalidInput(
-                        f"a picture has {width} x {height} px, the first {size[0]} x {size[1]}"
+                        f"an image has {width} x {height} px, the first {size[0]} x {size[1]}"
                     )
                 stamp, pose = nanoseconds(message.header.stamp), None
                 if measured is not None:
@@ -105,7 +105,9 @@ def import_bag(path: Path, draft: Draft, progress: Progress) -> None:
                 )
             )
         _report_losses(path, topic, candidates, reasons)
-        names = numbered(sharpest([one.score for one in candidates], config.frames))
+        names = number_frames(
+            select_sharpest([one.score for one in candidates], config.frames)
+        )
         wanted = {
             candidates[index].number: (name, candidates[index])
             for index, name in names.items()
@@ -114,28 +116,28 @@ def import_bag(path: Path, draft: Draft, progress: Progress) -> None:
             if number in wanted and camera is not None:
                 name, one = wanted[number]
                 image, original = picture(message, kinds[topic])
-                draft.add(
+                writer.add(
                     name, image, camera, original, one.cam_from_obj, stamp=one.stamp / 1e9
                 )
-                progress(f"writing {path.name}", len(draft.names), len(wanted))
+                progress(f"writing {path.name}", len(writer.names), len(wanted))
         if deep is not None:
             named = {one.stamp: name for name, one in wanted.values()}
             for message in rosbag.messages(path, reader, deep, config.most):
                 if (of := named.get(nanoseconds(message.header.stamp))) is not None:
-                    draft.add_depth(of, depth_images.of_message(message))
+                    writer.add_depth(of, depth_images.of_message(message))
     topics = {"image": topic} if deep is None else {"image": topic, "depth": deep}
     record = {
         "pictures_read": len(candidates) + len(reasons),
         "topics": topics,
         "fixed_frame": config.fixed_frame,
     }
-    draft.finish(
+    writer.finish(
         str(path), camera_from, {**record, "metric": config.fixed_frame is not None}
     )
 
 
 def _depth_sizes(
-    path: Path, reader: Any, topic: str, draft: Draft, progress: Progress
+    path: Path, reader: Any, topic: str, writer: VideoWriter, progress: Progress
 ) -> dict[int, tuple[int, int]]:
     """Width and height (px) of every depth that can be read, by its stamp (ns).
 
@@ -147,7 +149,7 @@ def _depth_sizes(
         int(reader.topics[topic].msgcount),
     )
     for number, message in enumerate(
-        rosbag.messages(path, reader, topic, draft.config.most), 1
+        rosbag.messages(path, reader, topic, writer.config.most), 1
     ):
         progress(f"reading depth of {path.name}", number, total)
         try:
@@ -162,7 +164,7 @@ def _depth_sizes(
 
 
 def _camera(
-    path: Path, draft: Draft, info: Any | None, topic: str, width: int, height: int
+    path: Path, writer: VideoWriter, info: Any | None, topic: str, width: int, height: int
 ) -> tuple[Camera, str]:
     try:
         known = (
@@ -170,7 +172,7 @@ def _camera(
             if info is None
             else camera_of(info, width, height, rosbag.is_rectified(topic))
         )
-        return draft.camera(width, height, known)
+        return writer.camera(width, height, known)
     except InvalidInput as error:
         raise _Unusable(f"{path}: {error}") from None
 
@@ -180,12 +182,12 @@ def _report_losses(
 ) -> None:
     if not candidates:
         raise InvalidInput(
-            f"{path}: no usable picture on {topic}"
+            f"{path}: no usable image on {topic}"
             + (f"; the first: {reasons[0]}" if reasons else ", it is empty")
         )
     if reasons:
         _log.warning(
-            "%s: %d of %d pictures left out; the first: %s",
+            "%s: %d of %d images left out; the first: %s",
             path,
             len(reasons),
             len(reasons) + len(candidates),
@@ -194,17 +196,17 @@ def _report_losses(
 
 
 def _camera_info(
-    path: Path, reader: Any, kinds: dict[str, str], image_topic: str, draft: Draft
+    path: Path, reader: Any, kinds: dict[str, str], image_topic: str, writer: VideoWriter
 ) -> Any | None:
     """The first CameraInfo that belongs to the image topic.
 
     None where the user says what the camera is.
     """
-    if draft.config.camera_info_topic is None and (
-        draft.given is not None or draft.config.focal is not None
+    if writer.config.camera_info_topic is None and (
+        writer.given_camera is not None or writer.config.focal is not None
     ):
         return None
     otherwise = ", or give --camera K.json or --focal PX"
     return rosbag.camera_info(
-        path, reader, kinds, image_topic, draft.config.camera_info_topic, otherwise
+        path, reader, kinds, image_topic, writer.config.camera_info_topic, otherwise
     )

@@ -11,7 +11,12 @@ from typing import Any
 
 import uns_pose_ros
 from uns_pose_ros.capture import import_co3d, import_images, import_movie, import_rosbag
-from uns_pose_ros.capture.video_writer import RECORD, Draft, ImportConfig, finished
+from uns_pose_ros.capture.video_writer import (
+    RECORD,
+    ImportConfig,
+    VideoWriter,
+    staging_folder,
+)
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Progress
 from uns_pose_ros.io import artifacts, rosbag
@@ -39,7 +44,7 @@ def import_video(
     `into` appears whole or not at all: it is built beside its place and renamed. Raises
     InvalidInput where the source cannot be used, and where `into` holds something else.
     """
-    kind = kind_of(source)
+    kind = detect_kind(source)
     made_from = _made_from(source, kind, config, camera)
     if into.exists() and not (into.is_dir() and not any(into.iterdir())):
         if _recorded(into) == made_from:
@@ -48,22 +53,22 @@ def import_video(
             f"{into}: exists already and was not made from {source} with these settings; "
             "delete it or take another name"
         )
-    with finished(into) as staging:
-        draft = Draft(staging, config, camera)
+    with staging_folder(into) as staging:
+        writer = VideoWriter(staging, config, camera)
         work = {
             "film": import_movie.import_movie,
             "bag": import_rosbag.import_bag,
-            "photographs": import_images.import_pictures,
+            "photographs": import_images.import_image_folder,
             "colmap": import_images.import_colmap,
             "co3d": import_co3d.import_co3d,
         }[kind]
-        work(source, draft, progress or (lambda what, done, total: None))
+        work(source, writer, progress or (lambda what, done, total: None))
         record = artifacts.read_json(staging / RECORD)
         artifacts.write_json(staging / RECORD, {**record, "import": made_from})
     return True
 
 
-def kind_of(source: Path) -> str:
+def detect_kind(source: Path) -> str:
     """What a source is: film, bag, photographs, colmap or co3d."""
     if not source.exists():
         raise InvalidInput(f"{source}: not there; {_VALID}")
@@ -76,7 +81,7 @@ def kind_of(source: Path) -> str:
             return "co3d"
         if import_images.is_colmap(source):
             return "colmap"
-        if import_images.pictures_in(source):
+        if import_images.list_images(source):
             return "photographs"
     raise InvalidInput(f"{source}: cannot be imported; {_VALID}")
 

@@ -1,4 +1,4 @@
-"""Which pictures of a stream are worth keeping: well exposed, sharp, and from a new viewpoint."""
+"""Which images of a stream are worth keeping: well exposed, sharp, and from a new viewpoint."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ DARK, OVEREXPOSED, BLURRED, SEEN = (
     "blurred",
     "same view as before",
 )  # reasons to leave one out
-_FLOW_LONGEST = 160  # px, of the picture whose motion is measured
-# correlation of two pictures, one moved by the flow onto the other, below which the flow is a guess
+_FLOW_LONGEST = 160  # px, of the image whose motion is measured
+# correlation of two images, one moved by the flow onto the other, below which the flow is a guess
 _ALIKE = 0.5
-_FLAT = 2.0  # grey values, standard deviation of a picture that shows nothing
+_FLAT = 2.0  # grey values, standard deviation of an image that shows nothing
 _WHITE = 250  # grey values from here on hold no detail
-_BRIGHT_PART = 95  # percentile that says how bright a picture's bright parts are
-_RECENT = 30  # pictures that sharpness is compared with
+_BRIGHT_PART = 95  # percentile that says how bright an image's bright parts are
+_RECENT = 30  # images that sharpness is compared with
 _ENOUGH = 5  # of them, before which nothing is called blurred
 
 
@@ -37,14 +37,14 @@ def _between(default: float, low: float, high: float) -> Any:
 
 @dataclass(frozen=True)
 class KeyframeConfig:
-    """When a picture is kept."""
+    """When an image is kept."""
 
     sharpness: float = _between(
         0.5, 0.0, 1.0
-    )  # of the recent pictures' median variance of the Laplacian; below: blurred
+    )  # of the recent images' median variance of the Laplacian; below: blurred
     darkest: int = _between(
         40, 0, 255
-    )  # grey value that 5 % of the pixels must reach, else the picture is too dark
+    )  # grey value that 5 % of the pixels must reach, else the image is too dark
     clipped: float = _between(
         0.7, 0.0, 1.0
     )  # share of white pixels (grey 250 and more) above which it is overexposed
@@ -63,8 +63,8 @@ class KeyframeConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What is measured of one picture."""
+class FrameStats:
+    """What is measured of one image."""
 
     small: Pixels  # (h, w) grey
     sharpness: float  # variance of the Laplacian
@@ -72,8 +72,8 @@ class Look:
     clipped: float  # share of white pixels
 
 
-def measure(photo: Photo) -> Look:
-    """Measure a picture; InvalidInput where it cannot be decoded."""
+def measure_frame(photo: Photo) -> FrameStats:
+    """Measure an image; InvalidInput where it cannot be decoded."""
     grey = photo.grey(LONGEST)
     height, width = grey.shape
     factor = min(1.0, _FLOW_LONGEST / max(height, width))
@@ -84,11 +84,13 @@ def measure(photo: Photo) -> Look:
     )
     counts = np.bincount(small.ravel(), minlength=256)
     bright = float(np.searchsorted(np.cumsum(counts), _BRIGHT_PART / 100 * small.size))
-    return Look(small, sharpness(grey), bright, float(counts[_WHITE:].sum() / small.size))
+    return FrameStats(
+        small, sharpness(grey), bright, float(counts[_WHITE:].sum() / small.size)
+    )
 
 
-def shift(before: Look, now: Look) -> float:
-    """Mean length of the optical flow between two pictures, in longer sides.
+def mean_optical_flow(before: FrameStats, now: FrameStats) -> float:
+    """Mean length of the optical flow between two images, in longer sides.
 
     Infinite where no flow explains the change.
     """
@@ -113,7 +115,7 @@ def shift(before: Look, now: Look) -> float:
 
 
 def _likeness(a: Pixels, b: Pixels) -> float:
-    """Correlation of two grey pictures, whatever their brightness and contrast.
+    """Correlation of two grey images, whatever their brightness and contrast.
 
     Of two without any contrast 1.
     """
@@ -124,7 +126,7 @@ def _likeness(a: Pixels, b: Pixels) -> float:
 
 
 class KeyframeChooser:
-    """Judges the pictures of one stream in their order.
+    """Judges the images of one stream in their order.
 
     With poses a view must differ from all kept, else from the last.
     """
@@ -134,27 +136,29 @@ class KeyframeChooser:
         config: KeyframeConfig = KeyframeConfig(),
         views: Iterable[NDArray[np.float64]] = (),
     ) -> None:
-        """views: cam_from_obj (4, 4) of pictures kept before."""
+        """views: cam_from_obj (4, 4) of images kept before."""
         self._config = config
         self.orbit = Orbit(views)
-        self._last: Look | None = None
+        self._last: FrameStats | None = None
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
-    def fault(self, look: Look) -> str | None:
-        """Why a picture is not fit to be kept, None where it is.
+    def rejection_reason(self, stats: FrameStats) -> str | None:
+        """Why an image is not fit to be kept, None where it is.
 
-        Each picture once, for the next are compared with it.
+        Each image once, for the next are compared with it.
         """
         typical = float(np.median(self._recent)) if len(self._recent) >= _ENOUGH else 0.0
-        if look.bright < self._config.darkest:
+        if stats.bright < self._config.darkest:
             return DARK
-        if look.clipped > self._config.clipped:
+        if stats.clipped > self._config.clipped:
             return OVEREXPOSED
-        self._recent.append(look.sharpness)
-        return BLURRED if look.sharpness < self._config.sharpness * typical else None
+        self._recent.append(stats.sharpness)
+        return BLURRED if stats.sharpness < self._config.sharpness * typical else None
 
-    def is_new(self, look: Look, cam_from_obj: NDArray[np.float64] | None = None) -> bool:
-        """Whether the picture shows something new.
+    def is_new_view(
+        self, stats: FrameStats, cam_from_obj: NDArray[np.float64] | None = None
+    ) -> bool:
+        """Whether the image shows something new.
 
         cam_from_obj (4, 4) where the camera's pose is known, lengths in m.
         """
@@ -165,10 +169,15 @@ class KeyframeChooser:
                 self._config.view_step,
                 self._config.view_zoom,
             )
-        return self._last is None or shift(self._last, look) >= self._config.view_shift
+        return (
+            self._last is None
+            or mean_optical_flow(self._last, stats) >= self._config.view_shift
+        )
 
-    def keep(self, look: Look, cam_from_obj: NDArray[np.float64] | None = None) -> None:
-        """Remember a picture that is kept."""
-        self._last = look
+    def keep(
+        self, stats: FrameStats, cam_from_obj: NDArray[np.float64] | None = None
+    ) -> None:
+        """Remember an image that is kept."""
+        self._last = stats
         if cam_from_obj is not None:
             self.orbit.add(cam_from_obj)

@@ -1,6 +1,6 @@
-"""The crash-safe writer of a video folder: pictures one by one, with stamps, cameras and poses.
+"""The crash-safe writer of a video folder: images one by one, with stamps, cameras and poses.
 
-A picture is whole on disk before its name is there. Its stamp, camera and pose are a line of a
+An image is whole on disk before its name is there. Its stamp, camera and pose are a line of a
 journal, which is on disk before that too; video.json and sparse/ are made from all lines now and
 then and at the end, when the journal goes. Whatever ends the process, the folder is a valid video,
 and opening it again brings back everything that was kept.
@@ -36,11 +36,11 @@ _SHARE = 0.05  # of the time that making them may take
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
-    """What is known of a picture besides its pixels."""
+class FrameRecord:
+    """What is known of an image besides its pixels."""
 
     stamp: int  # ns
-    camera: Camera | None = None  # of the picture as it is stored; None: uncalibrated
+    camera: Camera | None = None  # of the image as it is stored; None: uncalibrated
     # the camera_info message it came from, as JSON types
     info: Mapping[str, Any] | None = None
     cam_from_obj: Tensor | None = None  # (4, 4) float64, rigid, m
@@ -58,7 +58,7 @@ class Recording:
     ) -> None:
         """Begin a video, or go on with a recording of the same fixed frame.
 
-        topics: where the pictures come from, for video.json; fixed_frame: the frame that poses are
+        topics: where the images come from, for video.json; fixed_frame: the frame that poses are
         in, lengths in m, "": no poses; keep_free: MB that stay free on the disk. Raises
         InvalidInput where the folder is something else or somebody else's, OSError where it cannot
         be written.
@@ -81,14 +81,14 @@ class Recording:
                 f"{folder}: another recorder is writing to it; choose another folder"
             ) from None
         try:
-            self.shots = _kept(folder, self._journal)
+            self.frames = _kept(folder, self._journal)
             for place in (folder, folder / "images", folder / "depth", folder / "sparse"):
                 for rest in place.glob(".*.tmp"):  # of a process that was killed
                     rest.unlink()
             for path in (folder / "depth").glob("*.png"):
                 if not (
                     folder / "images" / path.stem
-                ).exists():  # killed before its picture had its name
+                ).exists():  # killed before its image had its name
                     path.unlink()
             self._next = 1 + max(
                 (_number(path) for path in (folder / "images").iterdir()), default=0
@@ -121,14 +121,16 @@ class Recording:
             )
 
     def __len__(self) -> int:
-        return len(self.shots)
+        return len(self.frames)
 
-    def add(self, data: bytes, ending: str, shot: Shot, depth: bytes | None = None) -> str:
-        """Write a picture file and what is known of it; returns its name.
+    def add(
+        self, data: bytes, ending: str, frame: FrameRecord, depth: bytes | None = None
+    ) -> str:
+        """Write an image file and what is known of it; returns its name.
 
         OSError where that fails: nothing of it stays.
 
-        depth: the PNG file of its depth, which is there before the picture has its name.
+        depth: the PNG file of its depth, which is there before the image has its name.
         """
         free = (shutil.disk_usage(self.folder).free - len(data) - len(depth or b"")) / 1e6
         if self._keep_free > max(free, 0):
@@ -144,7 +146,7 @@ class Recording:
                     _write(temporary, depth)
             with atomic_write(self.folder / "images" / name) as temporary:
                 _write(temporary, data)
-                self._journal.write(_line(name, shot))
+                self._journal.write(_line(name, frame))
                 self._journal.flush()
                 os.fsync(self._journal.fileno())
         except OSError:
@@ -153,7 +155,7 @@ class Recording:
                 self._journal.truncate(end)
             raise
         self._next += 1
-        self.shots[name] = shot
+        self.frames[name] = frame
         self._listed = False
         self.settle()
         return name
@@ -171,36 +173,36 @@ class Recording:
         cameras: list[dict[str, Any]] = []
         used: dict[int, Camera] = {}
         posed = []
-        for name, shot in self.shots.items():
-            record = _camera_record(shot)
+        for name, frame in self.frames.items():
+            record = _camera_record(frame)
             if not cameras or {**cameras[-1], "first": ""} != {**record, "first": ""}:
                 cameras.append({"first": name, **record})
-            if shot.cam_from_obj is not None and shot.camera is not None:
-                used[len(cameras)] = shot.camera
-                posed.append(SparseImage(name, len(cameras), shot.cam_from_obj))
+            if frame.cam_from_obj is not None and frame.camera is not None:
+                used[len(cameras)] = frame.camera
+                posed.append(SparseImage(name, len(cameras), frame.cam_from_obj))
         if posed:
             write_sparse(
                 self.folder / "sparse", used, posed, torch.zeros(0, 3, dtype=torch.float64)
             )
-        record = {**self._record, "frames": len(self.shots), "cameras": cameras}
+        record = {**self._record, "frames": len(self.frames), "cameras": cameras}
         if len(cameras) == 1 and cameras[0]["K"] is not None:
             record["camera"] = {
                 **{key: cameras[0][key] for key in ("K", "D", "width", "height")},
                 "from": "camera_info",
             }
-        record["stamps"] = {name: shot.stamp / 1e9 for name, shot in self.shots.items()}
-        record["stamps_ns"] = {name: shot.stamp for name, shot in self.shots.items()}
+        record["stamps"] = {name: frame.stamp / 1e9 for name, frame in self.frames.items()}
+        record["stamps_ns"] = {name: frame.stamp for name, frame in self.frames.items()}
         write_json(self.folder / "video.json", record)
         self._saved, self._listed = time.monotonic(), True
         self._pause = max(_LAZY, (self._saved - began) / _SHARE)
 
     def close(self) -> None:
-        """Finish the folder; one without a picture is removed.
+        """Finish the folder; one without an image is removed.
 
         OSError where that fails: all kept stays, to be opened again.
         """
         try:
-            if self.shots:
+            if self.frames:
                 self.save()
                 for name in (
                     "video.json",
@@ -248,12 +250,12 @@ def recover(category: Path) -> list[str]:
     return found
 
 
-def _kept(folder: Path, journal: BinaryIO) -> dict[str, Shot]:
-    """Everything known of the pictures that are there.
+def _kept(folder: Path, journal: BinaryIO) -> dict[str, FrameRecord]:
+    """Everything known of the images that are there.
 
     From video.json and sparse/, and from the journal, which is newer.
     """
-    shots: dict[str, Shot] = {}
+    frames: dict[str, FrameRecord] = {}
     path = folder / "video.json"
     try:
         record = read_json(path) if path.exists() else {"stamps_ns": {}, "cameras": []}
@@ -265,7 +267,7 @@ def _kept(folder: Path, journal: BinaryIO) -> dict[str, Shot]:
         )
         for name, stamp in record["stamps_ns"].items():
             camera = [camera for camera in record["cameras"] if camera["first"] <= name][-1]
-            shots[name] = _shot(stamp, camera, poses.get(name))
+            frames[name] = _shot(stamp, camera, poses.get(name))
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = (
             f"{error} is missing"
@@ -284,51 +286,53 @@ def _kept(folder: Path, journal: BinaryIO) -> dict[str, Shot]:
             frame = json.loads(line)
             pose = frame["cam_from_obj"]
             pose = None if pose is None else torch.tensor(pose, dtype=torch.float64)
-            shots[frame["name"]] = _shot(frame["stamp"], frame["camera"], pose)
+            frames[frame["name"]] = _shot(frame["stamp"], frame["camera"], pose)
         except (
             KeyError,
             TypeError,
             ValueError,
             RuntimeError,
-        ):  # torn: its picture never got its name
+        ):  # torn: its image never got its name
             continue
     return {
-        name: shots[name] for name in sorted(shots) if (folder / "images" / name).is_file()
+        name: frames[name]
+        for name in sorted(frames)
+        if (folder / "images" / name).is_file()
     }
 
 
-def _line(name: str, shot: Shot) -> bytes:
-    """The journal's line of a picture."""
-    pose = None if shot.cam_from_obj is None else shot.cam_from_obj.tolist()
+def _line(name: str, frame: FrameRecord) -> bytes:
+    """The journal's line of an image."""
+    pose = None if frame.cam_from_obj is None else frame.cam_from_obj.tolist()
     record = {
         "name": name,
-        "stamp": shot.stamp,
-        "camera": _camera_record(shot),
+        "stamp": frame.stamp,
+        "camera": _camera_record(frame),
         "cam_from_obj": pose,
     }
     return (json.dumps(record) + "\n").encode()
 
 
-def _camera_record(shot: Shot) -> dict[str, Any]:
-    """A picture's camera as JSON.
+def _camera_record(frame: FrameRecord) -> dict[str, Any]:
+    """An image's camera as JSON.
 
-    K and D of the picture as it is stored, K null where uncalibrated; and its message.
+    K and D of the image as it is stored, K null where uncalibrated; and its message.
     """
     record: dict[str, Any] = {
         "K": None,
         "D": [],
         "width": None,
         "height": None,
-        "camera_info": shot.info,
+        "camera_info": frame.info,
     }
-    if shot.camera is not None:
-        camera = shot.camera
+    if frame.camera is not None:
+        camera = frame.camera
         record |= {"K": camera.matrix.flatten().tolist(), "D": camera.distortion.tolist()}
         record |= {"width": camera.width, "height": camera.height}
     return record
 
 
-def _shot(stamp: int, record: Mapping[str, Any], pose: Tensor | None) -> Shot:
+def _shot(stamp: int, record: Mapping[str, Any], pose: Tensor | None) -> FrameRecord:
     """What `_camera_record` and a pose say."""
     camera = None
     if record["K"] is not None:
@@ -339,7 +343,7 @@ def _shot(stamp: int, record: Mapping[str, Any], pose: Tensor | None) -> Shot:
             record["height"],
             torch.tensor(record["D"], dtype=torch.float64),
         )
-    return Shot(int(stamp), camera, record["camera_info"], pose)
+    return FrameRecord(int(stamp), camera, record["camera_info"], pose)
 
 
 def _number(path: Path) -> int:

@@ -36,20 +36,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """Which pictures of a source become frames, and how large."""
+    """Which images of a source become frames, and how large."""
 
-    # at most; of each of so many windows of a longer source the sharpest picture is taken
+    # at most; of each of so many windows of a longer source the sharpest image is taken
     frames: int = 40
-    longest: int = 1920  # px, longer side above which pictures are shrunk
-    quality: int = 95  # of JPEG files where pictures cannot be copied as they are
-    most: int = 36_000  # pictures that are read of one source, 20 minutes at 30 Hz
+    longest: int = 1920  # px, longer side above which images are shrunk
+    quality: int = 95  # of JPEG files where images cannot be copied as they are
+    most: int = 36_000  # images that are read of one source, 20 minutes at 30 Hz
     focal: float | None = None  # px at the source's size, where nothing better is known
     image_topic: str | None = None  # bags; not needed where there is one topic with images
     # bags; default: camera_info beside the image topic
     camera_info_topic: str | None = None
     # bags: the frame in which the object stands, such as odom; poses come from /tf
     fixed_frame: str | None = None
-    # bags: depth aligned to the pictures, kept where it has their stamps
+    # bags: depth aligned to the images, kept where it has their stamps
     depth_topic: str | None = None
 
     def __post_init__(self) -> None:
@@ -72,12 +72,12 @@ class ImportConfig:
 
 
 @dataclass
-class Draft:
+class VideoWriter:
     """Collects the frames of one video in a folder of its own."""
 
     folder: Path
     config: ImportConfig
-    given: Camera | None = None  # --camera
+    given_camera: Camera | None = None  # --camera
     names: list[str] = field(default_factory=list)
     _cameras: list[Camera] = field(default_factory=list)
     _index: list[int] = field(default_factory=list)  # into _cameras, one a frame
@@ -87,12 +87,12 @@ class Draft:
     def camera(
         self, width: int, height: int, info: Camera | None = None, exif: float | None = None
     ) -> tuple[Camera, str]:
-        """The camera of pictures of width x height px, and where it is from.
+        """The camera of images of width x height px, and where it is from.
 
         The user, camera_info, EXIF (px), a guess.
         """
-        if self.given is not None:
-            return fitted(self.given, width, height), "given"
+        if self.given_camera is not None:
+            return fitted(self.given_camera, width, height), "given"
         if self.config.focal is not None:
             return _with_focal(self.config.focal, width, height), "given"
         if info is not None:
@@ -113,7 +113,7 @@ class Draft:
     ) -> None:
         """Write one frame: image (H, W, 3) uint8 RGB, its camera, mask (H, W) uint8, stamp (s).
 
-        `original` is the encoded picture, kept as it is where it need not be shrunk.
+        `original` is the encoded image, kept as it is where it need not be shrunk.
         """
         height, width = image.shape[:2]
         scale = min(1.0, self.config.longest / max(height, width))
@@ -147,7 +147,7 @@ class Draft:
             self._stamps[name] = stamp
 
     def add_depth(self, name: str, depth: Depth) -> None:
-        """Write the depth of a frame that is there, in the size that its picture has now."""
+        """Write the depth of a frame that is there, in the size that its image has now."""
         camera = self._cameras[self._index[self.names.index(name)]]
         size = (camera.width, camera.height)
         path = path_of(self.folder, name)
@@ -182,7 +182,7 @@ class Draft:
         """Write sparse/ where every frame has its pose, and video.json."""
         if len(self.names) < MIN_FRAMES:
             raise InvalidInput(
-                f"{source}: {len(self.names)} usable pictures, at least {MIN_FRAMES} are needed"
+                f"{source}: {len(self.names)} usable images, at least {MIN_FRAMES} are needed"
             )
         if self._poses:
             if len(self._poses) != len(self.names):
@@ -211,7 +211,7 @@ class Draft:
 
 
 @contextmanager
-def finished(into: Path) -> Iterator[Path]:
+def staging_folder(into: Path) -> Iterator[Path]:
     """Yield an empty folder beside `into` that takes its place when the block ends well, and
     vanishes when it does not.
 
@@ -232,7 +232,7 @@ def finished(into: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def sharpest(scores: Sequence[float], count: int) -> list[int]:
+def select_sharpest(scores: Sequence[float], count: int) -> list[int]:
     """Indices, ascending, of the highest score in each of `count` windows of equal length.
 
     All where there are no more.
@@ -243,8 +243,8 @@ def sharpest(scores: Sequence[float], count: int) -> list[int]:
     return [int(max(window, key=lambda k: scores[k])) for window in windows]
 
 
-def numbered(chosen: Iterable[int]) -> dict[int, str]:
-    """Names 000001.jpg, … of chosen pictures in their order."""
+def number_frames(chosen: Iterable[int]) -> dict[int, str]:
+    """Names 000001.jpg, … of chosen images in their order."""
     return {index: f"{number:06d}.jpg" for number, index in enumerate(chosen, 1)}
 
 
@@ -254,7 +254,7 @@ def _with_focal(focal: float, width: int, height: int) -> Camera:
 
 
 def _encoded(image: np.ndarray, suffix: str, quality: int) -> bytes:
-    """The file of a picture, RGB or grey."""
+    """The file of an image, RGB or grey."""
     pixels = image[..., ::-1] if image.ndim == 3 else image
     options = (
         [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []

@@ -43,8 +43,11 @@ from uns_pose_ros.reconstruction import (
 from uns_pose_ros.reconstruction import segmentation as masking
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
-from uns_pose_ros.reconstruction.prompted_segmentation import Prompted, Segmenter
-from uns_pose_ros.reconstruction.segmentation import Look
+from uns_pose_ros.reconstruction.prompted_segmentation import (
+    PromptableNetwork,
+    PromptedSegmenter,
+)
+from uns_pose_ros.reconstruction.segmentation import Segmenter
 from uns_pose_ros.reconstruction.structure_from_motion import Poses
 
 MADE, RECORD = "made.json", "video.json"
@@ -90,7 +93,7 @@ def ensure_poses(
         time.perf_counter(),
         load_video(folder, need_masks=False, need_poses=False),
     )
-    turntable = capture_quality.stands_still(
+    turntable = capture_quality.is_turntable(
         [_grey(read_image(frame.image).numpy()) for frame in video.frames]
     )
     with tempfile.TemporaryDirectory(prefix="uns_pose_masks_") as temporary:
@@ -166,7 +169,7 @@ def ensure_masks(
     load: Callable[[], Salience],
     config: MaskConfig = MaskConfig(),
     progress: Progress | None = None,
-    load_segmenter: Callable[[], Segmenter] = mobile_sam.load_sam,
+    load_segmenter: Callable[[], PromptableNetwork] = mobile_sam.load_sam,
 ) -> bool:
     """Give a video without masks its masks/, fused where it has poses.
 
@@ -191,12 +194,12 @@ def ensure_masks(
         return _note(folder, "masks", target)
     video = load_video(folder, need_masks=False, need_poses=has_sparse(folder / "sparse"))
     start = time.perf_counter()
-    how: Salience | Look = (
-        load() if prompts is None else Prompted(prompts, load_segmenter(), config)
+    how: Salience | Segmenter = (
+        load() if prompts is None else PromptedSegmenter(prompts, load_segmenter(), config)
     )
     found = masking.find_masks(video, how, config, progress)
     report = {
-        **masking.summary(found, config),
+        **masking.summarize_masks(found, config),
         "seconds": round(time.perf_counter() - start, 2),
     }
     if not found.agreement:
@@ -209,7 +212,7 @@ def ensure_masks(
             path = new / f"{frame.name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = (
-                masking.as_stored(found.masks[frame.name], frame.camera).astype(np.uint8)
+                masking.distort_mask(found.masks[frame.name], frame.camera).astype(np.uint8)
                 * 255
             )
             path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
@@ -304,10 +307,10 @@ def _matchable(folder: Path, temporary: Path, progress: Progress | None) -> Path
         }
     else:
         prompts = prompted_segmentation.read_prompts(folder)
-        how: Salience | Look = (
+        how: Salience | Segmenter = (
             u2net.load_salience()
             if prompts is None
-            else Prompted(prompts, mobile_sam.load_sam())
+            else PromptedSegmenter(prompts, mobile_sam.load_sam())
         )
         pixels = masking.find_masks(video, how, progress=progress).masks
     kernel = np.ones((2 * _EDGE + 1, 2 * _EDGE + 1), np.uint8)

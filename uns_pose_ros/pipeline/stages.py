@@ -99,7 +99,7 @@ def reconstruct(
     for folder, video in videos.items():
         preparation.check_masks(video, masks)
         start = time.perf_counter()
-        mesh = feature_mesh.reconstruct(
+        mesh = feature_mesh.build_feature_mesh(
             video, backbone, config, _prefixed(progress, "reconstruct ")
         )
         artifacts.save_feature_mesh(

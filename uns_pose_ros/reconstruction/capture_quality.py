@@ -1,4 +1,4 @@
-"""How a video was filmed, as its pictures and its camera poses tell it.
+"""How a video was filmed, as its images and its camera poses tell it.
 
 Turntables, too little pattern, gaps, wrong poses.
 """
@@ -17,15 +17,15 @@ from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.view_coverage import Orbit
 
 CONTRAST = 0.0067  # of a SIFT feature, at least
-FEW_FEATURES = 250  # a picture, median: below, there is too little to hold on to
-_STILL = 0.004  # of the longer side: what moves less between two pictures stands still
+FEW_FEATURES = 250  # an image, median: below, there is too little to hold on to
+_STILL = 0.004  # of the longer side: what moves less between two images stands still
 
 
-def stands_still(pictures: Sequence[np.ndarray]) -> bool:
-    """Whether the background of grey pictures (H, W) uint8 stays where it is while the video goes
+def is_turntable(pictures: Sequence[np.ndarray]) -> bool:
+    """Whether the background of grey images (H, W) uint8 stays where it is while the video goes
     on: a turntable.
 
-    Pictures a quarter of the video apart share nothing but what did not move: half of their matches
+    Images a quarter of the video apart share nothing but what did not move: half of their matches
     lie where they were.
     """
     detector, matcher = cv2.SIFT.create(nfeatures=800), cv2.BFMatcher(crossCheck=True)
@@ -52,8 +52,8 @@ def stands_still(pictures: Sequence[np.ndarray]) -> bool:
     return bool(votes) and sum(votes) > len(votes) / 2
 
 
-def features_in(pictures: Sequence[np.ndarray]) -> float:
-    """Median number of features in grey pictures (H, W) uint8, about as many as `find_poses` will
+def median_keypoints(pictures: Sequence[np.ndarray]) -> float:
+    """Median number of features in grey images (H, W) uint8, about as many as `find_poses` will
     find there.
     """
     detector = cv2.SIFT.create(
@@ -62,7 +62,7 @@ def features_in(pictures: Sequence[np.ndarray]) -> float:
     return float(np.median([len(detector.detect(picture, None)) for picture in pictures]))
 
 
-def coverage(poses: Sequence[Tensor]) -> dict[str, float] | None:
+def azimuth_coverage(poses: Sequence[Tensor]) -> dict[str, float] | None:
     """How far the cameras (4, 4) go around what they look at.
 
     Degrees, and the largest gap; None where they look nowhere.
@@ -81,14 +81,14 @@ def coverage(poses: Sequence[Tensor]) -> dict[str, float] | None:
     return {"covered_deg": round(360 - gap, 1), "largest_gap_deg": round(gap, 1)}
 
 
-def agreeing(
+def consistent_frames(
     one: Mapping[str, Tensor], other: Mapping[str, Tensor], limit: float
 ) -> list[str]:
-    """Names of the pictures that two sets of poses, cam_from_obj (4, 4) by name and each in its
+    """Names of the images that two sets of poses, cam_from_obj (4, 4) by name and each in its
     own frame, turn alike.
 
-    The frames differ by one rotation, and each picture that both know proposes it; the proposal
-    that most of them share within `limit` degrees holds. Pictures that matches of the wrong wall
+    The frames differ by one rotation, and each image that both know proposes it; the proposal
+    that most of them share within `limit` degrees holds. Images that matches of the wrong wall
     have put elsewhere are not among them.
     """
     names = sorted(one.keys() & other.keys())
@@ -103,31 +103,31 @@ def agreeing(
     ]
 
 
-def advice(frames: int, facts: Mapping[str, Any]) -> str:
+def filming_advice(frames: int, facts: Mapping[str, Any]) -> str:
     """Why too few frames of so many are connected, and what to film differently; facts.
 
     Those of `sfm.find_poses`.
     """
     if facts["features"] < FEW_FEATURES:
         return (
-            f"a picture has {facts['features']:.0f} features, {FEW_FEATURES} are needed: put "
+            f"an image has {facts['features']:.0f} features, {FEW_FEATURES} are needed: put "
             "the object on something with a "
             "pattern (newspaper, a rug), in more light, and hold the camera still enough for "
-            "sharp pictures"
+            "sharp images"
         )
     if facts["pairs"] < frames:
         return (
-            f"{facts['pairs']} pairs of pictures show the same things: walk slower, keep the "
-            "object in the picture, or import "
+            f"{facts['pairs']} pairs of images show the same things: walk slower, keep the "
+            "object in the image, or import "
             "more frames (--frames)"
         )
     if not facts["models"]:
         return (
-            "the pictures fit, but the camera hardly moved: walk around the object instead "
+            "the images fit, but the camera hardly moved: walk around the object instead "
             "of turning on the spot"
         )
     return (
         f"they fall into {facts['models']} pieces that do not connect: film in one go without "
         "jumps, slower, with the "
-        "surroundings of the object in the picture"
+        "surroundings of the object in the image"
     )

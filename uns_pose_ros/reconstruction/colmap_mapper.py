@@ -17,17 +17,17 @@ class Attempt:
     ratio: float  # of inliers among its matches
     start: int  # inliers of the first pair
     # all poses at once too, from the rotations between pairs (GLOMAP): two models, doubtful
-    # pictures
-    globally: bool
+    # images
+    use_global_mapper: bool
 
 
 @dataclass(frozen=True)
 class SfmConfig:
     """How poses are found, and what counts as success."""
 
-    features: int = 3000  # a picture, at most
+    features: int = 3000  # an image, at most
     all_pairs: int = 60  # frames up to which every pair is matched
-    overlap: int = 10  # neighbours that a frame of a longer video is matched with
+    overlap: int = 10  # neighbors that a frame of a longer video is matched with
     # every so manieth frame of a longer video is matched with all others of them: closes the loop
     net: int = 6
     # registered fraction below which there is a second, relaxed attempt

@@ -18,11 +18,11 @@ class Metres:
     unit_m: float | None  # m; None: depth says too little, or not one thing
     observations: int  # of points, where depth was measured
     agreeing: int  # of them, on `unit_m`
-    frames: int  # pictures that these are in
+    frames: int  # images that these are in
 
 
 def metres_per_unit(seen: Iterable[tuple[NDArray[np.float64], Depth]]) -> Metres:
-    """The length of a unit by what each picture sees of the points (N, 3).
+    """The length of a unit by what each image sees of the points (N, 3).
 
     U v px and z, units, and by its depth (H, W).
 

@@ -15,7 +15,7 @@ from uns_pose_ros.core.ray_casting import visible_vertices
 from uns_pose_ros.core.types import FeatureMesh, Progress, Video
 from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.dinov2 import DinoV2, normalise
-from uns_pose_ros.reconstruction.visual_hull import HullConfig, visual_hull
+from uns_pose_ros.reconstruction.visual_hull import HullConfig, carve_visual_hull
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ReconstructConfig:
     least_frames: int = 3  # frames with mask and pose that a mesh needs
 
 
-def reconstruct(
+def build_feature_mesh(
     video: Video,
     backbone: DinoV2,
     config: ReconstructConfig = ReconstructConfig(),
@@ -56,7 +56,7 @@ def reconstruct(
         )
     matrix, cam_from_obj = torch.stack(matrices), torch.stack(poses)
     try:
-        vertices, triangles = visual_hull(masks, matrix, cam_from_obj, config.hull)
+        vertices, triangles = carve_visual_hull(masks, matrix, cam_from_obj, config.hull)
     except InvalidInput as error:
         raise InvalidInput(f"{video.folder}: {error}") from None
     device = next(backbone.parameters()).device

@@ -15,49 +15,49 @@ from torch.nn.functional import grid_sample
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import project, transform
 from uns_pose_ros.core.view_coverage import Orbit
-from uns_pose_ros.reconstruction.visual_hull import visual_hull
+from uns_pose_ros.reconstruction.visual_hull import carve_visual_hull
 
-MAX_LOG_ODDS = 3.0  # log-odds beyond which no picture's opinion counts
+MAX_LOG_ODDS = 3.0  # log-odds beyond which no image's opinion counts
 
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """How masks of single pictures are brought together."""
+    """How masks of single images are brought together."""
 
-    resolution: int = 64  # places along each side of the cube in which the pictures vote
+    resolution: int = 64  # places along each side of the cube in which the images vote
     needed: float = (
         -1.0
-    )  # mean log-odds over the pictures below which a place is not part of the object
-    size: int = 640  # px, longer side at which pictures are looked at
+    )  # mean log-odds over the images below which a place is not part of the object
+    size: int = 640  # px, longer side at which images are looked at
     side: int = 192  # px, longer side at which silhouettes are drawn
     margin: float = 0.08  # of the object's box, left around it for the second look
-    # weight of all pictures' log-odds against those of the picture itself
+    # weight of all images' log-odds against those of the image itself
     vote: float = 0.5
     # intersection over union with the hull of all masks below which a mask is reported
     bad: float = 0.6
 
 
 @dataclass(frozen=True, eq=False)
-class Field:
-    """What the pictures say of places in a cube: mean log-odds (R, R, R) float32."""
+class OccupancyField:
+    """What the images say of places in a cube: mean log-odds (R, R, R) float32."""
 
     values: Tensor
     centre: Tensor  # (3,) float64, obj frame
     half: float  # side / 2, obj units
 
 
-def vote(
+def vote_occupancy(
     probabilities: Sequence[NDArray[np.float32]],
     matrices: Tensor,
     poses: Tensor,
     config: MaskConfig,
-) -> Field | None:
-    """The mean opinion of all pictures on places around the middle of the orbit.
+) -> OccupancyField | None:
+    """The mean opinion of all images on places around the middle of the orbit.
 
     None where none is in the object.
 
     F probabilities (H, W), matrices (F, 3, 3) px, poses cam_from_obj (F, 4, 4). First in the cube
-    that the pictures' middles span, then in the one around what was found.
+    that the images' middles span, then in the one around what was found.
     """
     orbit = Orbit(pose.numpy() for pose in poses)
     if orbit.centre is None:
@@ -76,7 +76,7 @@ def vote(
         inside = (values > config.needed).nonzero().double()
         if not len(inside):
             return None
-        field = Field(values, centre, half)
+        field = OccupancyField(values, centre, half)
         step = 2 * half / (config.resolution - 1)
         low, high = inside.amin(0), inside.amax(0)
         centre = centre + ((low + high) / 2 - (config.resolution - 1) / 2) * step
@@ -84,19 +84,19 @@ def vote(
     return field
 
 
-def outline(
+def fuse_mask(
     own: NDArray[np.float32], seen: NDArray[np.float32], config: MaskConfig
 ) -> NDArray[np.bool_]:
-    """A mask (H, W) from the picture's own probability and the vote of all."""
+    """A mask (H, W) from the image's own probability and the vote of all."""
     odds = np.log(np.clip(own, 1e-4, 1) / np.clip(1 - own, 1e-4, 1)).clip(
         -MAX_LOG_ODDS, MAX_LOG_ODDS
     )
-    mask = central((odds + config.vote * seen > 0) & (seen > config.needed))
+    mask = central_component((odds + config.vote * seen > 0) & (seen > config.needed))
     return mask if mask.any() else np.asarray(seen > 0)
 
 
-def central(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The connected part of a mask (H, W) that is largest near the middle of the picture."""
+def central_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The connected part of a mask (H, W) that is largest near the middle of the image."""
     count, parts = cv2.connectedComponents(mask.astype(np.uint8))
     if count <= 2:
         return mask
@@ -119,7 +119,7 @@ def hull_agreement(
         return {}
     listed = [torch.from_numpy(mask) for mask in masks.values() if mask.any()]
     try:
-        vertices, triangles = visual_hull(listed, matrices[shown], poses[shown])
+        vertices, triangles = carve_visual_hull(listed, matrices[shown], poses[shown])
     except InvalidInput:
         return {}
     result = {}
@@ -128,11 +128,11 @@ def hull_agreement(
         picture = np.zeros(mask.shape, np.uint8)
         for corners in np.rint(16 * pixels[triangles.numpy()]).astype(np.int32):
             cv2.fillConvexPoly(picture, corners, 1, shift=4)
-        result[name] = overlap(mask, picture > 0)
+        result[name] = mask_iou(mask, picture > 0)
     return result
 
 
-def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Intersection over union, 1 where both are empty."""
     union = int((a | b).sum())
     return 1.0 if union == 0 else float((a & b).sum()) / union
@@ -148,7 +148,7 @@ def _mean_odds(
 ) -> Tensor:
     """(R, R, R) float32.
 
-    A picture that does not show a place has no opinion; what most do not show is not the object.
+    An image that does not show a place has no opinion; what most do not show is not the object.
     """
     axis = torch.linspace(-half, half, config.resolution, dtype=torch.float64)
     grid = (

@@ -1,9 +1,9 @@
 """Masks of the object that somebody points at.
 
-A few points in one picture, followed by MobileSAM through the video.
+A few points in one image, followed by MobileSAM through the video.
 
-From picture to picture the last mask, moved as the cameras say, prompts the next one. Where poses
-are known, `masks.find_masks` lets all pictures vote, and what they agree on prompts each picture
+From image to image the last mask, moved as the cameras say, prompts the next one. Where poses
+are known, `masks.find_masks` lets all images vote, and what they agree on prompts each image
 once more.
 """
 
@@ -24,16 +24,16 @@ from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Camera, Frame
 from uns_pose_ros.core.view_coverage import Orbit
 from uns_pose_ros.io.artifacts import read_json, write_json
-from uns_pose_ros.reconstruction.mask_voting import MaskConfig, outline, overlap
+from uns_pose_ros.reconstruction.mask_voting import MaskConfig, fuse_mask, mask_iou
 
 FILE = "prompts.json"
-_POINTS = 3  # that a mask gives to the next picture
+_POINTS = 3  # that a mask gives to the next image
 _LOST = 0.3  # overlap with what was expected below which an answer is not believed
 _DOUBT = 0.6  # probability, then, of what was expected
 _OUTSIDE, _INSIDE, _CORNER = 0, 1, 2  # kinds of points, as MobileSAM numbers them
 
 
-class Segmenter(Protocol):
+class PromptableNetwork(Protocol):
     """What MobileSam does."""
 
     def embed(self, image: NDArray[np.uint8]) -> Tensor: ...
@@ -45,7 +45,7 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True)
 class Prompts:
-    """Points in one picture of a video, x y px.
+    """Points in one image of a video, x y px.
 
     On the object, and beside it where the network took too much.
     """
@@ -93,22 +93,25 @@ def write_prompts(folder: Path, prompts: Prompts) -> None:
     )
 
 
-class Prompted:
+class PromptedSegmenter:
     """Looks for the object that prompts mean; for `masks.find_masks`, once."""
 
     def __init__(
-        self, prompts: Prompts, segmenter: Segmenter, config: MaskConfig = MaskConfig()
+        self,
+        prompts: Prompts,
+        segmenter: PromptableNetwork,
+        config: MaskConfig = MaskConfig(),
     ) -> None:
         self._prompts, self._segmenter, self._config = prompts, segmenter, config
-        self._seen = dict[int, Tensor]()  # float16, 2 MB a picture
+        self._seen = dict[int, Tensor]()  # float16, 2 MB an image
 
-    def first(
+    def segment(
         self,
         frames: Sequence[Frame],
         picture: Callable[[int], NDArray[np.uint8]],
         cameras: Sequence[Camera],
     ) -> list[NDArray[np.float32]]:
-        """Probability of the object (h, w) in each picture, an undistorted and shrunk one with its
+        """Probability of the object (h, w) in each image, an undistorted and shrunk one with its
         camera.
 
         From the prompted one on to the last, then back from it to the first. InvalidInput where the
@@ -124,23 +127,23 @@ class Prompted:
                 found[number] = self._expecting(number, picture(number), expected)
         return [found[number] for number in range(len(frames))]
 
-    def again(
+    def refine(
         self,
         number: int,
         image: NDArray[np.uint8],
         first: NDArray[np.float32],
         seen: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """Probability (h, w) once all pictures have voted.
+        """Probability (h, w) once all images have voted.
 
         Prompted by what the first answer and the vote together expect.
         """
-        return self._expecting(number, image, outline(first, seen, self._config))
+        return self._expecting(number, image, fuse_mask(first, seen, self._config))
 
     def _expecting(
         self, number: int, image: NDArray[np.uint8], expected: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
-        """Probability (h, w) of what is expected to have a silhouette (h, w) in the picture of
+        """Probability (h, w) of what is expected to have a silhouette (h, w) in the image of
         that number.
         """
         if not expected.any():
@@ -149,7 +152,7 @@ class Prompted:
         logits, _ = self._segmenter.masks(
             self._look(number, image), points, kinds, *image.shape[:2]
         )
-        fits = [overlap(one.numpy() > 0, expected) for one in logits]
+        fits = [mask_iou(one.numpy() > 0, expected) for one in logits]
         best = int(np.argmax(fits))
         if fits[best] < _LOST:
             return np.where(expected, _DOUBT, 1 - _DOUBT).astype(np.float32)
@@ -171,14 +174,14 @@ class Prompted:
         return logits[best].sigmoid().numpy()
 
     def _given(self, frame: Frame, camera: Camera) -> tuple[Tensor, Tensor]:
-        """The prompts in a picture as it is looked at, and their kinds."""
+        """The prompts in an image as it is looked at, and their kinds."""
         places = np.array(
             [*self._prompts.points, *self._prompts.background], dtype=np.float64
         )
         whole = frame.camera
         if not ((places > -0.5) & (places < (whole.width - 0.5, whole.height - 0.5))).all():
             raise InvalidInput(
-                f"{frame.image}: the points {places.tolist()} are not all in the picture of "
+                f"{frame.image}: the points {places.tolist()} are not all in the image of "
                 f"{whole.width} x {whole.height} px"
             )
         if bool(whole.distortion.any()):
@@ -197,11 +200,11 @@ class Prompted:
 
 
 def _start(frames: Sequence[Frame], name: str) -> int:
-    """Index of the picture that was pointed at."""
+    """Index of the image that was pointed at."""
     names = [frame.name for frame in frames]
     if name and name not in names:
         raise InvalidInput(
-            f"{FILE}: no usable picture is called {name!r}; there are {shorten(names)}"
+            f"{FILE}: no usable image is called {name!r}; there are {shorten(names)}"
         )
     return names.index(name) if name else 0
 
@@ -209,7 +212,7 @@ def _start(frames: Sequence[Frame], name: str) -> int:
 def _motion(
     frames: Sequence[Frame], cameras: Sequence[Camera]
 ) -> Callable[[NDArray[np.bool_], int, int], NDArray[np.bool_]]:
-    """Moves a mask from one picture to another, as a plane in the middle of the orbit would move;
+    """Moves a mask from one image to another, as a plane in the middle of the orbit would move;
     unmoved without poses.
     """
     poses = [

@@ -1,11 +1,11 @@
 """Object masks of a video that has none.
 
-The salient object of each picture, made consistent over the video.
+The salient object of each image, made consistent over the video.
 
-U2-Net-P (Qin et al., Pattern Recognition 2020) looks at one picture at a time and may take a shadow
+U2-Net-P (Qin et al., Pattern Recognition 2020) looks at one image at a time and may take a shadow
 or other furniture for the object. Where camera poses are known, the object is what stays in the
-middle of the orbit: the pictures vote on every place there, a second look at the part of each
-picture that shows those places finds what was missed, and the vote is added to it.
+middle of the orbit: the images vote on every place there, a second look at the part of each
+image that shows those places finds what was missed, and the vote is added to it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.u2net import Salience
 from uns_pose_ros.reconstruction.mask_voting import (
     MAX_LOG_ODDS,
-    Field,
     MaskConfig,
-    central,
+    OccupancyField,
+    central_component,
+    fuse_mask,
     hull_agreement,
-    outline,
-    vote,
+    vote_occupancy,
 )
 
 
@@ -48,40 +48,40 @@ class Masks:
         return [name for name, value in self.agreement.items() if value < config.bad]
 
 
-class Look(Protocol):
-    """A way to find the object in pictures that are undistorted and shrunk.
+class Segmenter(Protocol):
+    """A way to find the object in images that are undistorted and shrunk.
 
     Masks of the same size are probabilities.
     """
 
-    def first(
+    def segment(
         self,
         frames: Sequence[Frame],
         picture: Callable[[int], NDArray[np.uint8]],
         cameras: Sequence[Camera],
     ) -> list[NDArray[np.float32]]:
-        """Of every picture, before anything is known of the object."""
+        """Of every image, before anything is known of the object."""
 
-    def again(
+    def refine(
         self,
         number: int,
         image: NDArray[np.uint8],
-        first: NDArray[np.float32],
+        segment: NDArray[np.float32],
         seen: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """Of one picture, where all of them have voted.
+        """Of one image, where all of them have voted.
 
         Seen (h, w), the largest log-odds along every pixel's ray.
         """
 
 
-class Salient:
+class SalientSegmenter:
     """The object is what stands out."""
 
     def __init__(self, salience: Salience, config: MaskConfig) -> None:
         self._salience, self._config = salience, config
 
-    def first(
+    def segment(
         self,
         frames: Sequence[Frame],
         picture: Callable[[int], NDArray[np.uint8]],
@@ -89,32 +89,32 @@ class Salient:
     ) -> list[NDArray[np.float32]]:
         return [self._salience(picture(number)) for number in range(len(frames))]
 
-    def again(
+    def refine(
         self,
         number: int,
         image: NDArray[np.uint8],
-        first: NDArray[np.float32],
+        segment: NDArray[np.float32],
         seen: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         return _second_look(
-            image, first, seen > self._config.needed, self._salience, self._config
+            image, segment, seen > self._config.needed, self._salience, self._config
         )
 
 
 def find_masks(
     video: Video,
-    how: Salience | Look,
+    how: Salience | Segmenter,
     config: MaskConfig = MaskConfig(),
     progress: Progress | None = None,
 ) -> Masks:
-    """A mask of every frame, in pixels of its picture.
+    """A mask of every frame, in pixels of its image.
 
     Where poses are known the masks agree with each other in space.
 
     how: a network that sees what stands out, or another way to look.
     """
     show = progress or (lambda what, done, total: None)
-    look: Look = Salient(how, config) if callable(how) else how
+    look: Segmenter = SalientSegmenter(how, config) if callable(how) else how
     posed = [frame for frame in video.frames if frame.cam_from_obj is not None]
     cameras = [_shrunk(frame.camera, config) for frame in video.frames]
     matrices, shown = [camera.matrix for camera in cameras], set[int]()
@@ -124,12 +124,12 @@ def find_masks(
         show(f"{video.name}: masks", len(shown), len(video.frames))
         return _picture(video.frames[number], cameras[number])
 
-    first = look.first(video.frames, picture, cameras)
+    segment = look.segment(video.frames, picture, cameras)
     if len(posed) < len(video.frames) or len(posed) < 3:
         return Masks(
             {
-                f.name: _enlarged(central(p > 0.5), f)
-                for f, p in zip(video.frames, first, strict=True)
+                f.name: _enlarged(central_component(p > 0.5), f)
+                for f, p in zip(video.frames, segment, strict=True)
             },
             {},
         )
@@ -137,23 +137,23 @@ def find_masks(
         [frame.cam_from_obj for frame in posed if frame.cam_from_obj is not None]
     )
     matrix = torch.stack(matrices)
-    field = vote(first, matrix, poses, config)
+    field = vote_occupancy(segment, matrix, poses, config)
     if field is None:
         raise InvalidInput(
             f"{video.folder}: no object in the middle of the orbit; keep it in the middle of "
-            "every picture, or give masks/"
+            "every image, or give masks/"
         )
     second = []
-    seen = _silhouettes(field, first, matrix, poses, config)
+    seen = _silhouettes(field, segment, matrix, poses, config)
     for number, (frame, one, vote_) in enumerate(
-        zip(video.frames, first, seen, strict=True)
+        zip(video.frames, segment, seen, strict=True)
     ):
-        second.append(look.again(number, _picture(frame, cameras[number]), one, vote_))
+        second.append(look.refine(number, _picture(frame, cameras[number]), one, vote_))
         show(f"{video.name}: masks, second look", number + 1, len(video.frames))
-    field = vote(second, matrix, poses, config) or field
+    field = vote_occupancy(second, matrix, poses, config) or field
     seen = _silhouettes(field, second, matrix, poses, config)
     found = {
-        f.name: outline(own, vote_, config)
+        f.name: fuse_mask(own, vote_, config)
         for f, own, vote_ in zip(video.frames, second, seen, strict=True)
     }
     agreement = hull_agreement(found, matrix, poses)
@@ -164,7 +164,7 @@ def find_masks(
 
 
 def _shrunk(camera: Camera, config: MaskConfig) -> Camera:
-    """The camera without its distortion, and of a picture of at most `size` px."""
+    """The camera without its distortion, and of an image of at most `size` px."""
     scale = min(1.0, config.size / max(camera.width, camera.height))
     width, height = (
         max(1, round(scale * camera.width)),
@@ -174,7 +174,7 @@ def _shrunk(camera: Camera, config: MaskConfig) -> Camera:
 
 
 def _picture(frame: Frame, camera: Camera) -> NDArray[np.uint8]:
-    """The undistorted picture (h, w, 3) of a frame as such a camera takes it."""
+    """The undistorted image (h, w, 3) of a frame as such a camera takes it."""
     image, _, whole = read_frame(frame)
     if (whole.width, whole.height) == (camera.width, camera.height):
         return image.numpy()
@@ -187,7 +187,7 @@ def _picture(frame: Frame, camera: Camera) -> NDArray[np.uint8]:
 
 
 def _enlarged(mask: NDArray[np.bool_], frame: Frame) -> NDArray[np.bool_]:
-    """A mask at the size of its frame's picture."""
+    """A mask at the size of its frame's image."""
     size = (frame.camera.width, frame.camera.height)
     if mask.shape == size[::-1]:
         return mask
@@ -197,13 +197,13 @@ def _enlarged(mask: NDArray[np.bool_], frame: Frame) -> NDArray[np.bool_]:
 
 
 def _silhouettes(
-    field: Field,
+    field: OccupancyField,
     pictures: Sequence[NDArray[np.float32]],
     matrices: Tensor,
     poses: Tensor,
     config: MaskConfig,
 ) -> list[NDArray[np.float32]]:
-    """For each picture the largest value of the field along every pixel's ray, (H, W) float32
+    """For each image the largest value of the field along every pixel's ray, (H, W) float32
     log-odds.
     """
     found = []
@@ -254,17 +254,17 @@ def _silhouettes(
 
 def _second_look(
     image: NDArray[np.uint8],
-    first: NDArray[np.float32],
+    segment: NDArray[np.float32],
     silhouette: NDArray[np.bool_],
     salience: Salience,
     config: MaskConfig,
 ) -> NDArray[np.float32]:
     """Probability (H, W).
 
-    The higher one of the first look and of one at the silhouette's part of the picture; 0 outside
+    The higher one of the first look and of one at the silhouette's part of the image; 0 outside
     it.
     """
-    result = np.where(silhouette, first, 0).astype(np.float32)
+    result = np.where(silhouette, segment, 0).astype(np.float32)
     rows, columns = np.flatnonzero(silhouette.any(1)), np.flatnonzero(silhouette.any(0))
     if not len(rows):
         return result
@@ -278,8 +278,8 @@ def _second_look(
     return result
 
 
-def as_stored(mask: NDArray[np.bool_], camera: Camera) -> NDArray[np.bool_]:
-    """The mask (H, W) of a picture as the camera took it, from that of the undistorted picture."""
+def distort_mask(mask: NDArray[np.bool_], camera: Camera) -> NDArray[np.bool_]:
+    """The mask (H, W) of an image as the camera took it, from that of the undistorted image."""
     if not bool(camera.distortion.any()):
         return mask
     v, u = np.mgrid[: camera.height, : camera.width].astype(np.float32)
@@ -294,7 +294,7 @@ def as_stored(mask: NDArray[np.bool_], camera: Camera) -> NDArray[np.bool_]:
     )
 
 
-def summary(found: Masks, config: MaskConfig) -> dict[str, Any]:
+def summarize_masks(found: Masks, config: MaskConfig) -> dict[str, Any]:
     """What of masks goes into video.json."""
     values = list(found.agreement.values())
     mean = None if not values else round(float(np.mean(values)), 3)

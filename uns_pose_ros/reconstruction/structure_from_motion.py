@@ -1,11 +1,11 @@
-"""Structure from motion: camera poses of a video from its pictures alone.
+"""Structure from motion: camera poses of a video from its images alone.
 
 The only user of pycolmap.
 
-SIFT, pairs by length (all, or neighbours and a coarse net against drift), incremental mapping;
+SIFT, pairs by length (all, or neighbors and a coarse net against drift), incremental mapping;
 where that leaves frames out, once more with features and thresholds that cost more and ask for
 less. There all poses are found at once too; what both ways disagree on is added again to what they
-agree on. Whole pictures are matched: the surroundings carry the poses. On a turntable they stand
+agree on. Whole images are matched: the surroundings carry the poses. On a turntable they stand
 still and would contradict the object; there the masks say what may be matched.
 """
 
@@ -28,12 +28,17 @@ from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.types import Camera, Progress, Video
 from uns_pose_ros.core.view_coverage import Orbit
 from uns_pose_ros.io.colmap import SparseImage
-from uns_pose_ros.reconstruction.capture_quality import CONTRAST, advice, agreeing, coverage
+from uns_pose_ros.reconstruction.capture_quality import (
+    CONTRAST,
+    azimuth_coverage,
+    consistent_frames,
+    filming_advice,
+)
 from uns_pose_ros.reconstruction.colmap_mapper import Attempt, SfmConfig
 
 UNSURE = ("guessed", "exif")  # where a focal length is from that is only a start
 _SEED = 0
-_FOCAL = (0.5, 4.0)  # longer sides of the picture: between 90 and 14 degrees of view
+_FOCAL = (0.5, 4.0)  # longer sides of the image: between 90 and 14 degrees of view
 _DOUBT, _WRONG = (
     0.5,
     2.0,
@@ -41,7 +46,7 @@ _DOUBT, _WRONG = (
 _NARROW = (
     1.5  # degrees between the rays to a point, below which it says nothing of its depth
 )
-_SAME = 2.0  # degrees by which two models may turn a picture differently
+_SAME = 2.0  # degrees by which two models may turn an image differently
 _STEPS = 50  # of the last adjustment
 _LINKED = 15  # matches that agree make a pair
 
@@ -103,7 +108,7 @@ def find_poses(
     if best is None or registered < max(3, config.least * len(video.frames)):
         raise InvalidInput(
             f"{video.folder}: {registered} of {len(video.frames)} frames got a pose; "
-            f"{advice(len(video.frames), facts)}"
+            f"{filming_advice(len(video.frames), facts)}"
         )
     best.report["seconds"] = round(time.perf_counter() - start, 1)
     return best
@@ -122,8 +127,8 @@ def _one_camera(video: Video) -> Camera:
         if (frame.camera.width, frame.camera.height) != (first.width, first.height):
             raise InvalidInput(
                 f"{frame.image}: {frame.camera.width} x {frame.camera.height} px, the first "
-                "picture has "
-                f"{first.width} x {first.height}; poses are found for pictures of one size"
+                "image has "
+                f"{first.width} x {first.height}; poses are found for images of one size"
             )
     return first
 
@@ -179,7 +184,7 @@ def _attempt(
         verification.ransac.random_seed = _SEED
         pairs.match_list_path = work / "pairs.txt"
         (work / "pairs.txt").write_text(
-            "".join(f"{names[i]} {names[j]}\n" for i, j in pairs_of(len(names), config))
+            "".join(f"{names[i]} {names[j]}\n" for i, j in select_pairs(len(names), config))
         )
         pycolmap.match_image_pairs(
             database,
@@ -261,7 +266,7 @@ def _poses(
         "registered_fraction": round(len(found) / len(video.frames), 3),
         "reprojection_error_px": round(float(model.compute_mean_reprojection_error()), 3),
         "points": len(good),
-        "coverage": coverage([one.cam_from_obj for one in found]),
+        "coverage": azimuth_coverage([one.cam_from_obj for one in found]),
         "attempt": attempt.name,
         "features_median": facts["features"],
         "focal_px": round(float(camera.matrix[0, 0]), 2),
@@ -286,7 +291,7 @@ def _seen(image: Any, points: Mapping[int, np.ndarray]) -> np.ndarray:
     return np.column_stack([pixels, places @ pose[2, :3] + pose[2, 3]])
 
 
-def pairs_of(count: int, config: SfmConfig) -> list[tuple[int, int]]:
+def select_pairs(count: int, config: SfmConfig) -> list[tuple[int, int]]:
     """Pairs of frames (i < j) that are matched."""
     if count <= config.all_pairs:
         return [(i, j) for j in range(count) for i in range(j)]
@@ -335,17 +340,19 @@ class _Mapper:
         before that.
         """
         found = [self._polished(self._incremental())]
-        if self.attempt.globally:
+        if self.attempt.use_global_mapper:
             options = self._global_options()
             made = self.pycolmap.global_mapping(
                 self.database, self.images, self.work, options
             )
             found += [self._polished(made)]
-            found += self._without_doubtful([pair[0] for pair in found if pair is not None])
+            found += self._reregister_disputed(
+                [pair[0] for pair in found if pair is not None]
+            )
         return [pair for pair in found if pair is not None]
 
-    def _without_doubtful(self, models: list[Any]) -> list[tuple[Any, float] | None]:
-        """Both models without the pictures that they turn differently, which are then added again
+    def _reregister_disputed(self, models: list[Any]) -> list[tuple[Any, float] | None]:
+        """Both models without the images that they turn differently, which are then added again
         to what both agree on.
 
         Matches of another wall's bricks are few against those of the right one, once what they
@@ -357,7 +364,7 @@ class _Mapper:
             {image.name: _pose(image) for image in model.images.values() if image.has_pose}
             for model in models
         ]
-        good = set(agreeing(poses[0], poses[1], _SAME))
+        good = set(consistent_frames(poses[0], poses[1], _SAME))
         if len(good) < 3 or all(good == known.keys() for known in poses):
             return []
         found = []

@@ -26,10 +26,10 @@ class HullConfig:
     outvoted: float = 0.1
 
 
-def locate(
+def locate_object(
     masks: Sequence[Tensor], matrices: Tensor, cam_from_obj: Tensor
 ) -> tuple[Tensor, float]:
-    """Centre (3,) and half side of a cube around the object, obj frame.
+    """Center (3,) and half side of a cube around the object, obj frame.
 
     Least-squares meeting point of the masks' central rays.
 
@@ -58,7 +58,7 @@ def locate(
     return centre, float((torch.stack(extents) * depth).max())
 
 
-def visual_hull(
+def carve_visual_hull(
     masks: Sequence[Tensor],
     matrices: Tensor,
     cam_from_obj: Tensor,
@@ -73,7 +73,7 @@ def visual_hull(
     inside the masks.
     """
     matrices, cam_from_obj = matrices.double(), cam_from_obj.double()
-    centre, half = locate(masks, matrices, cam_from_obj)
+    centre, half = locate_object(masks, matrices, cam_from_obj)
     distances = [_signed_distance(mask) for mask in masks]
     low, high = centre - 1.4 * half, centre + 1.4 * half
     for resolution in (config.resolution // 2, config.resolution):
@@ -126,7 +126,7 @@ def _carve(
             align_corners=True,
             padding_mode="border",
         )[0, 0, 0]
-        unseen = (where.abs() > 1).any(-1)  # outside the picture a view says nothing
+        unseen = (where.abs() > 1).any(-1)  # outside the image a view says nothing
         values[k] = torch.where(unseen, torch.full_like(sampled, torch.inf), sampled)
     rank = 1 + int(outvoted * len(distances))
     field = values.kthvalue(min(rank, len(values)), dim=0).values.clamp(-1e3, 1e3)

@@ -214,7 +214,7 @@ def _pose_findings(
         what = f"{count} of {len(names)} pictures have a pose"
         remedy = "film again: slower, on something with a pattern, the surroundings in the picture"
         findings.append(Finding(count < limits.least * len(names), what, remedy))
-    around = capture_quality.coverage(
+    around = capture_quality.azimuth_coverage(
         [frame.cam_from_obj for frame in frames if frame.cam_from_obj is not None]
     )
     if around is None:
@@ -237,10 +237,10 @@ def _pose_findings(
 
 def _pattern_findings(grey: list[Pixels]) -> Iterable[Finding]:
     """Whether pictures without poses show enough to find them by."""
-    features = capture_quality.features_in(grey)
+    features = capture_quality.median_keypoints(grey)
     if features < capture_quality.FEW_FEATURES:
         what = (
-            f"poses cannot be found: a picture has {features:.0f} features, "
+            f"poses cannot be found: an image has {features:.0f} features, "
             f"{capture_quality.FEW_FEATURES} are needed"
         )
         yield Finding(

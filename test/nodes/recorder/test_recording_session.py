@@ -14,17 +14,17 @@ from recordings import INFO, camera
 from ros_film import files, pixels
 from ros_robot import PATIENCE
 from uns_pose_ros.capture.keyframes import KeyframeConfig
-from uns_pose_ros.capture.recording import Recording, Shot
+from uns_pose_ros.capture.recording import FrameRecord, Recording
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.encoded_image import Photo
-from uns_pose_ros.nodes.diagnostics import Health
+from uns_pose_ros.nodes.diagnostics import NodeDiagnostics
 from uns_pose_ros.nodes.recorder import recording_session
 from uns_pose_ros.nodes.recorder.recorder_parameters import RecorderParameters
-from uns_pose_ros.nodes.recorder.recording_session import Session
+from uns_pose_ros.nodes.recorder.recording_session import RecordingSession
 
 
-def taken(scene: int) -> tuple[Photo, Shot]:
-    return Photo.of_pixels(pixels(scene)), Shot(scene, camera(), INFO, None)
+def taken(scene: int) -> tuple[Photo, FrameRecord]:
+    return Photo.of_pixels(pixels(scene)), FrameRecord(scene, camera(), INFO, None)
 
 
 def test_pictures_that_a_slow_disk_cannot_take_are_left_out_and_the_next_is_tried(
@@ -37,10 +37,10 @@ def test_pictures_that_a_slow_disk_cannot_take_are_left_out_and_the_next_is_trie
             go.wait(PATIENCE)
             return super().add(*given)
 
-    health = Health()
+    diagnostics = NodeDiagnostics()
     settings = RecorderParameters(queue=2)
-    opened = Session(
-        Slow(tmp_path / "clip", {}), settings, KeyframeConfig(), health, failures.append
+    opened = RecordingSession(
+        Slow(tmp_path / "clip", {}), settings, KeyframeConfig(), diagnostics, failures.append
     )
     outcomes = [opened.take(*taken(number), lambda: 0.0) for number in range(5)]
     assert outcomes[:2] == [None, None]
@@ -61,12 +61,12 @@ def test_after_a_failure_nothing_is_taken_and_the_reason_stays(tmp_path: Path) -
         def add(self, *given: Any) -> str:
             raise OSError(5, "Input/output error")
 
-    health = Health()
-    opened = Session(
+    diagnostics = NodeDiagnostics()
+    opened = RecordingSession(
         Broken(tmp_path / "clip", {}),
         RecorderParameters(),
         KeyframeConfig(),
-        health,
+        diagnostics,
         lambda text: done.set(),
     )
     assert opened.take(*taken(0), lambda: 0.0) is None
@@ -76,5 +76,5 @@ def test_after_a_failure_nothing_is_taken_and_the_reason_stays(tmp_path: Path) -
         InvalidInput, match="recording stopped: Input/output error; 0 pictures kept"
     ):
         opened.finish()
-    assert sum(health.drops.values()) >= 1
+    assert sum(diagnostics.drops.values()) >= 1
     assert not (tmp_path / "clip").exists()

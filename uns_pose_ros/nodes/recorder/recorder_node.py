@@ -26,9 +26,9 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 
-from uns_pose_ros.capture.guidance import Coverage, guide
+from uns_pose_ros.capture.guidance import Coverage, draw_guidance
 from uns_pose_ros.capture.keyframes import KeyframeConfig
-from uns_pose_ros.capture.recording import Recording, Shot, recover
+from uns_pose_ros.capture.recording import FrameRecord, Recording, recover
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.core.view_coverage import Orbit
@@ -36,15 +36,15 @@ from uns_pose_ros.io import depth_images as depths
 from uns_pose_ros.io.encoded_image import Photo
 from uns_pose_ros.io.transform_buffer import TransformTree
 from uns_pose_ros.nodes import message_conversions, parameter_declaration, ros_compat
-from uns_pose_ros.nodes.diagnostics import OK, WARN, Health
-from uns_pose_ros.nodes.estimator.image_subscriber import Inputs, Picture
-from uns_pose_ros.nodes.estimator.stamp_synchronizer import Item, Pairing
-from uns_pose_ros.nodes.managed_node import ManagedNode, one_line, run
+from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
+from uns_pose_ros.nodes.estimator.image_subscriber import ImageSubscriber, ImageMessage
+from uns_pose_ros.nodes.estimator.stamp_synchronizer import SynchronizedImage, StampSynchronizer
+from uns_pose_ros.nodes.managed_node import ManagedNode, one_line, spin_node
 from uns_pose_ros.nodes.recorder.recorder_parameters import (
     AT_ACTIVATION,
     RecorderParameters,
 )
-from uns_pose_ros.nodes.recorder.recording_session import Session
+from uns_pose_ros.nodes.recorder.recording_session import RecordingSession
 from uns_pose_ros.nodes.tf_listener import TransformListener
 from uns_pose_ros.nodes.worker_thread import Worker
 
@@ -76,16 +76,16 @@ class RecorderNode(ManagedNode):
     def __init__(self, **options: Any) -> None:
         """options: those of rclpy's Node. Raises where a parameter is not valid."""
         super().__init__(
-            "recorder", SETTINGS, Health("pictures kept", "writing"), **options
+            "recorder", SETTINGS, NodeDiagnostics("pictures kept", "writing"), **options
         )
         self._start_service = self.create_service(Trigger, "~/start", self._on_start)
         self._stop_service = self.create_service(Trigger, "~/stop", self._on_stop)
         self._tree = TransformTree()
         self._listener: TransformListener | None = None
-        self._inputs: Inputs | None = None
-        self._judge: Worker[Item] | None = None
-        self._pairing: Pairing | None = None
-        self._session: Session | None = None
+        self._image_subscriber: ImageSubscriber | None = None
+        self._selection_worker: Worker[SynchronizedImage] | None = None
+        self._synchronizer: StampSynchronizer | None = None
+        self._session: RecordingSession | None = None
         self._halt = threading.Event()  # ends the waiting for transforms
         self._last_stamp = -1  # ns
         self._told = 0.0  # s, monotonic, when the last overlay went out
@@ -98,7 +98,7 @@ class RecorderNode(ManagedNode):
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._health.clear()
+        self._diagnostics.clear()
         override = QoSOverridingOptions.with_default_policies()
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         self._status = self.create_lifecycle_publisher(DiagnosticStatus, "~/status", _TOLD)
@@ -114,20 +114,20 @@ class RecorderNode(ManagedNode):
         self._listener = (
             TransformListener(self, self._tree) if self._settings.frame else None
         )
-        self._judge = Worker(
+        self._selection_worker = Worker(
             self._work,
-            lambda: self._health.dropped("replaced by a newer image"),
+            lambda: self._diagnostics.dropped("replaced by a newer image"),
             self._settings.queue,
         )
-        self._pairing = Pairing(
+        self._synchronizer = StampSynchronizer(
             self,
             DEPTHS[self._settings.depth],
-            self._health,
-            self._judge.put,
+            self._diagnostics,
+            self._selection_worker.put,
             self._settings.queue,
         )
-        self._inputs = Inputs(
-            self, self._settings.transport, self._health, self._pairing.picture, _DEPTH
+        self._image_subscriber = ImageSubscriber(
+            self, self._settings.transport, self._diagnostics, self._synchronizer.picture, _DEPTH
         )
         if self._settings.record:
             self._begin()
@@ -139,13 +139,13 @@ class RecorderNode(ManagedNode):
         The folder is whole afterwards.
         """
         self._halt.set()
-        for part in (self._inputs, self._pairing, self._listener):
+        for part in (self._image_subscriber, self._synchronizer, self._listener):
             if part is not None:
                 part.close()
-        self._inputs = self._pairing = self._listener = None
-        if self._judge is not None:
-            self._judge.stop(10.0)
-            self._judge = None
+        self._image_subscriber = self._synchronizer = self._listener = None
+        if self._selection_worker is not None:
+            self._selection_worker.stop(10.0)
+            self._selection_worker = None
         if self._session is not None:
             self._end()
 
@@ -157,7 +157,7 @@ class RecorderNode(ManagedNode):
 
     def _begin(self) -> tuple[bool, str]:
         """Start recording; whether it has begun, and one line."""
-        if self._inputs is None:
+        if self._image_subscriber is None:
             return False, "the node is not active: configure and activate it first"
         if self._session is not None:
             return (
@@ -170,8 +170,8 @@ class RecorderNode(ManagedNode):
                     f"{name}: finished what a recorder that was killed had left"
                 )
             topics = {
-                "image": self._inputs.image_topic,
-                "camera_info": self._inputs.camera_topic,
+                "image": self._image_subscriber.image_topic,
+                "camera_info": self._image_subscriber.camera_topic,
             }
             settings = self._settings
             for topic in DEPTHS[settings.depth]:
@@ -181,15 +181,15 @@ class RecorderNode(ManagedNode):
             )
         except (InvalidInput, OSError) as error:
             text = f"cannot record: {one_line(error)}"
-            self._complain("recording", text)
+            self._report_error("recording", text)
             return False, text
-        self._health.condition("recording", OK, "")
-        self._session = Session(
+        self._diagnostics.condition("recording", OK, "")
+        self._session = RecordingSession(
             recording,
             settings,
             self._config,
-            self._health,
-            lambda text: self._complain("recording", text),
+            self._diagnostics,
+            lambda text: self._report_error("recording", text),
         )
         text = f"recording into {recording.folder}"
         self.get_logger().info(
@@ -205,7 +205,7 @@ class RecorderNode(ManagedNode):
         try:
             text = session.finish()
         except InvalidInput as error:
-            self._complain("recording", str(error))
+            self._report_error("recording", str(error))
             return False, str(error)
         if self.context.ok():
             self.get_logger().info(text)
@@ -227,24 +227,24 @@ class RecorderNode(ManagedNode):
 
     # Pictures
 
-    def _work(self, item: Item) -> None:
+    def _work(self, item: SynchronizedImage) -> None:
         """In the judging thread.
 
         Everything from a message to a picture kept or not; never raises.
         """
-        self._attempt(lambda: self._process(*item), "recording a picture failed")
+        self._guarded(lambda: self._process(*item), "recording a picture failed")
 
     def _process(
-        self, message: Picture, info: CameraInfo, others: Mapping[str, Any]
+        self, message: ImageMessage, info: CameraInfo, others: Mapping[str, Any]
     ) -> None:
         session = self._session
         if session is None:
-            self._health.dropped("not recording")
+            self._diagnostics.dropped("not recording")
             if self._overlay.get_subscription_count() == 0:
                 return
         stamp = Time.from_msg(message.header.stamp).nanoseconds
         if stamp == self._last_stamp:
-            self._health.dropped("stamp seen before")
+            self._diagnostics.dropped("stamp seen before")
             return
         if stamp < self._last_stamp:
             self.get_logger().info("the images' stamps jumped back")
@@ -265,7 +265,7 @@ class RecorderNode(ManagedNode):
 
     def _judged(
         self,
-        session: Session,
+        session: RecordingSession,
         photo: Photo,
         stamp: int,
         info: CameraInfo,
@@ -278,7 +278,7 @@ class RecorderNode(ManagedNode):
             reason: str | None = NO_TRANSFORM
         else:
             known = None if pose is None else torch.from_numpy(pose)
-            shot = Shot(stamp, camera, message_conversions.info_record(info), known)
+            shot = FrameRecord(stamp, camera, message_conversions.info_record(info), known)
             measured = None if depth is None else partial(_aligned, depth, photo)
             reason = session.take(
                 photo,
@@ -287,7 +287,7 @@ class RecorderNode(ManagedNode):
                 measured,
             )
         if reason is not None:
-            self._health.dropped(reason)
+            self._diagnostics.dropped(reason)
         return reason or "kept"
 
     def _camera(self, info: CameraInfo, width: int, height: int) -> Camera | None:
@@ -302,7 +302,7 @@ class RecorderNode(ManagedNode):
                 "calibration are of no use"
             )
         text = "the camera is uncalibrated (camera_info has K[0] = 0): recorded without calibration"
-        if self._health.condition("calibration", WARN if uncalibrated else OK, text):
+        if self._diagnostics.condition("calibration", WARN if uncalibrated else OK, text):
             self.get_logger().warning(text)
         return (
             None
@@ -329,7 +329,7 @@ class RecorderNode(ManagedNode):
                 break
         text = f"no pose of the camera: {found}" if isinstance(found, str) else ""
         if (
-            self._health.condition("transform", WARN if text else OK, text)
+            self._diagnostics.condition("transform", WARN if text else OK, text)
             and not self._halt.is_set()
         ):
             self.get_logger().warning(text, throttle_duration_sec=10.0)
@@ -337,9 +337,9 @@ class RecorderNode(ManagedNode):
 
     def _show(
         self,
-        message: Picture,
+        message: ImageMessage,
         photo: Photo,
-        session: Session | None,
+        session: RecordingSession | None,
         pose: np.ndarray | None,
     ) -> None:
         """The overlay, where somebody looks at it, but not more often than anybody needs."""
@@ -359,7 +359,7 @@ class RecorderNode(ManagedNode):
                 else "coverage unknown without fixed_frame"
             )
             lines = [f"REC {session.name}: {session.kept} kept", advice, self._outcome]
-        picture = guide(photo.preview(_OVERLAY_LONGEST), coverage, lines)
+        picture = draw_guidance(photo.preview(_OVERLAY_LONGEST), coverage, lines)
         self._overlay.publish(ros_compat.array_to_image(picture, "rgb8", message.header))
 
     # Everything else
@@ -369,17 +369,17 @@ class RecorderNode(ManagedNode):
         self._last_stamp = -1
         self._tree.clear()
 
-    def _refusal(self, names: Sequence[str]) -> str:
+    def _reject_reason(self, names: Sequence[str]) -> str:
         if self._session is not None:
             return "recording: call ~/stop before parameters are changed"
         fixed = ", ".join(name for name in names if name in AT_ACTIVATION)
         return (
             f"{fixed}: read by activate only; deactivate the node first"
-            if fixed and self._inputs is not None
+            if fixed and self._image_subscriber is not None
             else ""
         )
 
-    def _settle(self, changed: Sequence[Parameter]) -> None:
+    def _apply_settings(self, changed: Sequence[Parameter]) -> None:
         config = parameter_declaration.read(self, KeyframeConfig, changed)
         self._settings = parameter_declaration.read(self, RecorderParameters, changed)
         self._config = config
@@ -391,9 +391,9 @@ class RecorderNode(ManagedNode):
         """
         if self._session is not None and self._session.error:
             self._end()
-        if self._inputs is not None and self._pairing is not None:
-            self._inputs.check()
-            self._pairing.check()
+        if self._image_subscriber is not None and self._synchronizer is not None:
+            self._image_subscriber.check()
+            self._synchronizer.check()
         session = self._session
         facts = {"recording": "no" if session is None else "yes"}
         if session is not None:
@@ -415,6 +415,6 @@ def _aligned(message: Image | CompressedImage, photo: Photo) -> depths.Depth:
     return depth
 
 
-def main(args: list[str] | None = None) -> int:
+def run_recorder(args: list[str] | None = None) -> int:
     """Spin the node until a signal; exit code 0, or 2 where a parameter is not valid."""
-    return run("recorder", RecorderNode, args)
+    return spin_node("recorder", RecorderNode, args)

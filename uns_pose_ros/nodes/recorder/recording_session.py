@@ -12,12 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from uns_pose_ros.capture.guidance import Coverage
-from uns_pose_ros.capture.keyframes import SEEN, KeyframeChooser, KeyframeConfig, measure
-from uns_pose_ros.capture.recording import Recording, Shot
+from uns_pose_ros.capture.keyframes import (
+    SEEN,
+    KeyframeChooser,
+    KeyframeConfig,
+    measure_frame,
+)
+from uns_pose_ros.capture.recording import FrameRecord, Recording
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.depth_images import Depth, encoded
 from uns_pose_ros.io.encoded_image import Photo
-from uns_pose_ros.nodes.diagnostics import Health
+from uns_pose_ros.nodes.diagnostics import NodeDiagnostics
 from uns_pose_ros.nodes.recorder.recorder_parameters import RecorderParameters
 from uns_pose_ros.nodes.worker_thread import Worker
 
@@ -29,14 +34,14 @@ SLOW, ENDED = (
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept:
+class _PendingImage:
     photo: Photo
-    shot: Shot
+    shot: FrameRecord
     age: Callable[[], float]  # s since its stamp
     depth: Depth | None
 
 
-class Session:
+class RecordingSession:
     """Chooses pictures and writes them.
 
     A disk that takes no more ends it, with everything written before kept.
@@ -47,7 +52,7 @@ class Session:
         recording: Recording,
         settings: RecorderParameters,
         config: KeyframeConfig,
-        health: Health,
+        diagnostics: NodeDiagnostics,
         on_failure: Callable[[str], None],
     ) -> None:
         """on_failure.
@@ -56,15 +61,15 @@ class Session:
         """
         self.recording, self.error = recording, ""
         self._over = False
-        self._settings, self._health, self._on_failure = settings, health, on_failure
+        self._settings, self._diagnostics, self._on_failure = settings, diagnostics, on_failure
         poses = [
             shot.cam_from_obj.numpy()
-            for shot in recording.shots.values()
+            for shot in recording.frames.values()
             if shot.cam_from_obj is not None
         ]
         self._chooser = KeyframeChooser(config, poses)
         self._resumed = len(recording)
-        self._writer: Worker[_Kept | None] = Worker(
+        self._writer: Worker[_PendingImage | None] = Worker(
             self._write, lambda: None, settings.queue
         )
 
@@ -80,7 +85,7 @@ class Session:
     def take(
         self,
         photo: Photo,
-        shot: Shot,
+        shot: FrameRecord,
         age: Callable[[], float],
         depth: Callable[[], Depth] | None = None,
     ) -> str | None:
@@ -91,15 +96,15 @@ class Session:
         depth: gives that of the picture, asked where it is worth it; its InvalidInput goes on to
         the caller.
         """
-        look = measure(photo)
+        look = measure_frame(photo)
         pose = None if shot.cam_from_obj is None else shot.cam_from_obj.numpy()
-        reason = self._chooser.fault(look) or (
-            None if self._chooser.is_new(look, pose) else SEEN
+        reason = self._chooser.rejection_reason(look) or (
+            None if self._chooser.is_new_view(look, pose) else SEEN
         )
         if reason is not None:
             return reason
         measured = None if depth is None else depth()
-        if not self._writer.offer(_Kept(photo, shot, age, measured)):
+        if not self._writer.offer(_PendingImage(photo, shot, age, measured)):
             return ENDED if self.error or self._over else SLOW
         self._chooser.keep(look, pose)
         return None
@@ -135,14 +140,14 @@ class Session:
         before = f", {self._resumed} of them before" if self._resumed else ""
         return f"{self.kept} pictures kept{before}"
 
-    def _write(self, item: _Kept | None) -> None:
+    def _write(self, item: _PendingImage | None) -> None:
         """In the writing thread.
 
         A picture, or None for what describes all of them; never raises.
         """
         if self.error:
             if item is not None:
-                self._health.dropped(ENDED)
+                self._diagnostics.dropped(ENDED)
             return
         began = time.monotonic()
         try:
@@ -159,7 +164,7 @@ class Session:
             Exception
         ) as error:  # a full disk as a rule; whatever it is, the folder is to be finished
             if item is not None:
-                self._health.dropped("could not be written")
+                self._diagnostics.dropped("could not be written")
             self.error = (
                 f"recording stopped: {_reason(error)}; {self._summary()} in "
                 f"{self.recording.folder}"
@@ -167,7 +172,7 @@ class Session:
             self._close()
             self._on_failure(self.error)
         else:
-            self._health.published(item.age(), time.monotonic() - began)
+            self._diagnostics.published(item.age(), time.monotonic() - began)
 
     def _close(self) -> None:
         try:
