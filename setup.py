@@ -56,7 +56,7 @@ setup(
     entry_points={
         "console_scripts": [
             "uns-pose = uns_pose_ros.cli.main:main",
-            "uns-pose-bringup = uns_pose_ros.nodes.entry_points:main",
+            "uns-pose-bringup = uns_pose_ros.nodes.entry_points:bringup",
             "estimator = uns_pose_ros.nodes.entry_points:estimator",
             "recorder = uns_pose_ros.nodes.entry_points:recorder",
         ],

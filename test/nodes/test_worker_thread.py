@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from uns_pose_ros.nodes.worker_thread import Worker, apart
+from uns_pose_ros.nodes.worker_thread import Worker, run_in_temporary_thread
 
 PATIENCE = 60.0  # s
 
@@ -94,5 +94,5 @@ print(count() - before)
 
 def test_what_fails_apart_is_raised_here() -> None:
     with pytest.raises(ZeroDivisionError):
-        apart(lambda: 1 // 0)
-    assert apart(lambda: 3) == 3
+        run_in_temporary_thread(lambda: 1 // 0)
+    assert run_in_temporary_thread(lambda: 3) == 3

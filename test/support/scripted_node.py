@@ -142,4 +142,4 @@ def _category(name: str) -> str:
 if __name__ == "__main__":
     device_failover.RETRY = RETRY
     # answers like an Estimator
-    sys.exit(estimator_node.run(read, ScriptedEstimator))  # type: ignore[arg-type]
+    sys.exit(estimator_node.run_estimator(read, ScriptedEstimator))  # type: ignore[arg-type]

@@ -138,4 +138,4 @@ def view_live(
             f"ROS 2 is not there ({error.name}): source its setup.bash, or use the .venv of "
             "`make setup`"
         ) from None
-    live_viewer.run(node, camera_info, host, port)
+    live_viewer.show_live_scene(node, camera_info, host, port)

@@ -21,7 +21,7 @@ WINDOW = 10.0
 KEPT = 200  # latencies from which the percentiles are taken
 
 
-class Health:
+class NodeDiagnostics:
     """Counters and conditions, filled by callbacks and the worker from their threads."""
 
     def __init__(self, result: str = "results published", work: str = "estimation") -> None:

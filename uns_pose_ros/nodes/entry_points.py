@@ -177,7 +177,7 @@ def estimator(arguments: Sequence[str] | None = None) -> int:
     from uns_pose_ros.nodes.estimator import estimator_node
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # rclpy's from here on
-    return estimator_node.run(args=None if arguments is None else [sys.argv[0], *arguments])
+    return estimator_node.run_estimator(args=None if arguments is None else [sys.argv[0], *arguments])
 
 
 def recorder(arguments: Sequence[str] | None = None) -> int:
@@ -186,7 +186,7 @@ def recorder(arguments: Sequence[str] | None = None) -> int:
     from uns_pose_ros.nodes.recorder import recorder_node
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    return recorder_node.main(None if arguments is None else [sys.argv[0], *arguments])
+    return recorder_node.run_recorder(None if arguments is None else [sys.argv[0], *arguments])
 
 
 def _end_at_once() -> None:
@@ -195,7 +195,7 @@ def _end_at_once() -> None:
         signal.signal(number, lambda *_: os._exit(0))
 
 
-def main() -> int:
+def bringup() -> int:
     """Entry point of `uns-pose-bringup`; exit code 0, or 2 on bad usage."""
     given = sys.argv[1:]
     if given[:1] == [RECORDER]:
@@ -204,4 +204,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(bringup())

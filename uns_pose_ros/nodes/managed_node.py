@@ -26,7 +26,7 @@ from rclpy.parameter import Parameter
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.nodes import parameter_declaration
-from uns_pose_ros.nodes.diagnostics import ERROR, OK, Health
+from uns_pose_ros.nodes.diagnostics import ERROR, OK, NodeDiagnostics
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -37,18 +37,18 @@ class ManagedNode(LifecycleNode, ABC):
     """
 
     def __init__(
-        self, name: str, settings: Sequence[type], health: Health, **options: Any
+        self, name: str, settings: Sequence[type], diagnostics: NodeDiagnostics, **options: Any
     ) -> None:
         """options: those of rclpy's Node. Raises where a parameter is not valid."""
         super().__init__(name, **options)
-        self._health = health
+        self._diagnostics = diagnostics
         self._names = parameter_declaration.names(*settings)
         for kind in settings:
             parameter_declaration.declare(self, kind)
             parameter_declaration.read(self, kind)
-        self._settle(())
+        self._apply_settings(())
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = self.create_timer(
             1.0, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -86,11 +86,11 @@ class ManagedNode(LifecycleNode, ABC):
         """ROS time has jumped back."""
 
     @abstractmethod
-    def _refusal(self, names: Sequence[str]) -> str:
+    def _reject_reason(self, names: Sequence[str]) -> str:
         """Why these parameters may not be set now, empty where they may."""
 
     @abstractmethod
-    def _settle(self, changed: Sequence[Parameter]) -> None:
+    def _apply_settings(self, changed: Sequence[Parameter]) -> None:
         """Read the settings with those about to be set.
 
         Raises InvalidInput, and changes nothing, where one is not valid.
@@ -108,27 +108,27 @@ class ManagedNode(LifecycleNode, ABC):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
-        self._health.clear()
+        self._diagnostics.clear()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.close()
         if state.label != "unconfigured":
             self._release()
-            self._health.clear()
+            self._diagnostics.clear()
         return super().on_shutdown(state)
 
     def _on_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
         ours = [parameter for parameter in changed if parameter.name in self._names]
-        reason = self._refusal([parameter.name for parameter in ours]) if ours else ""
+        reason = self._reject_reason([parameter.name for parameter in ours]) if ours else ""
         try:
             if ours and not reason:
-                self._settle(ours)
+                self._apply_settings(ours)
         except (InvalidInput, ValueError) as error:
             reason = one_line(error)
         return SetParametersResult(successful=not reason, reason=reason)
 
-    def _attempt(self, work: Callable[[], None], failure: str) -> None:
+    def _guarded(self, work: Callable[[], None], failure: str) -> None:
         """Work on one picture.
 
         What goes wrong with it is counted and told, and does not end the node.
@@ -136,32 +136,32 @@ class ManagedNode(LifecycleNode, ABC):
         try:
             work()
         except InvalidInput as error:
-            self._health.dropped("unusable image or camera_info")
-            self._complain("input", one_line(error))
+            self._diagnostics.dropped("unusable image or camera_info")
+            self._report_error("input", one_line(error))
         except Exception as error:
             if self.context.ok():  # else the process ends
-                self._health.dropped(failure)
-                self._complain("input", f"{failure}: {one_line(error)}")
+                self._diagnostics.dropped(failure)
+                self._report_error("input", f"{failure}: {one_line(error)}")
         else:
-            self._health.condition("input", OK, "")
+            self._diagnostics.condition("input", OK, "")
 
-    def _complain(self, key: str, text: str) -> None:
+    def _report_error(self, key: str, text: str) -> None:
         """An error that lasts until the next success.
 
         To the log once, to diagnostics as long as it lasts.
         """
-        self._health.failed(text)
-        if self._health.condition(key, ERROR, text) and self.context.ok():
+        self._diagnostics.failed(text)
+        if self._diagnostics.condition(key, ERROR, text) and self.context.ok():
             self.get_logger().error(text)
 
     def _diagnose(self, task: str, device: str, facts: dict[str, str]) -> DiagnosticStatus:
         """Publish how the node is, under its name and its task."""
         facts = {"state": self._state_machine.current_state[1], **facts}
         name = self.get_fully_qualified_name().lstrip("/")
-        status = self._health.status(f"{name}: {task}", device, facts)
+        status = self._diagnostics.status(f"{name}: {task}", device, facts)
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        self._diagnostics_publisher.publish(message)
         return status
 
 
@@ -177,7 +177,7 @@ def share_memory_pools() -> None:
         ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
 
 
-def run(name: str, make: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
+def spin_node(name: str, make: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
     """Spin the node that `make` gives until a signal.
 
     Exit code 0, or 2 where a parameter is not valid.

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-def apart(work: Callable[[], T]) -> T:
+def run_in_temporary_thread(work: Callable[[], T]) -> T:
     """What `work` gives or raises, done in a thread that ends with it.
 
     The threads that PyTorch computes with belong to the one that first computed, and end with it.

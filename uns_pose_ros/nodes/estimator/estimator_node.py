@@ -40,20 +40,20 @@ from uns_pose_ros.nodes import (
     parameter_declaration,
     ros_compat,
 )
-from uns_pose_ros.nodes.diagnostics import OK, WARN, Health
+from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
 from uns_pose_ros.nodes.estimator import estimator_parameters, region_inputs
 from uns_pose_ros.nodes.estimator.estimator_parameters import (
     SETTINGS,
     NodeParameters,
     TrackingParameters,
 )
-from uns_pose_ros.nodes.estimator.image_subscriber import Inputs, Picture
+from uns_pose_ros.nodes.estimator.image_subscriber import ImageSubscriber, ImageMessage
 from uns_pose_ros.nodes.estimator.region_inputs import SEARCH, SOURCES
-from uns_pose_ros.nodes.estimator.result_publishers import Results
-from uns_pose_ros.nodes.estimator.stamp_synchronizer import Item, Pairing
+from uns_pose_ros.nodes.estimator.result_publishers import ResultPublishers
+from uns_pose_ros.nodes.estimator.stamp_synchronizer import SynchronizedImage, StampSynchronizer
 from uns_pose_ros.nodes.managed_node import FAILURE, ManagedNode, one_line
 from uns_pose_ros.nodes.tf_listener import CameraMotion
-from uns_pose_ros.nodes.worker_thread import Worker, apart
+from uns_pose_ros.nodes.worker_thread import Worker, run_in_temporary_thread
 
 DEPTHS: dict[
     str, tuple[str, type]
@@ -86,14 +86,14 @@ class EstimatorNode(ManagedNode):
         Raises where a parameter is not valid.
         """
         self._estimator: FallbackEstimator | None = None
-        super().__init__("estimator", SETTINGS, Health(), **options)
+        super().__init__("estimator", SETTINGS, NodeDiagnostics(), **options)
         self._read, self._make = read, make
         self._broadcaster = ros_compat.TransformBroadcaster(self)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
-        self._results: Results | None = None
-        self._inputs: Inputs | None = None
-        self._pairing: Pairing | None = None
-        self._worker: Worker[Item] | None = None
+        self._results: ResultPublishers | None = None
+        self._inputs: ImageSubscriber | None = None
+        self._pairing: StampSynchronizer | None = None
+        self._worker: Worker[SynchronizedImage] | None = None
         # guards what the worker, a reset and other models touch: tracker, last stamp, markers
         self._lock = threading.Lock()
         self._most = (
@@ -111,22 +111,22 @@ class EstimatorNode(ManagedNode):
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._health.clear()
+        self._diagnostics.clear()
         try:
             config = parameter_declaration.read(self, EstimatorConfig)
             self._most = config.max_instances
-            self._estimator = apart(lambda: self._warm_estimator(config))
+            self._estimator = run_in_temporary_thread(lambda: self._warm_estimator(config))
         # a fault at this border must become FAILURE, not the end of the process
         except Exception as error:
             self._estimator = None
             if self.context.ok():
-                self._complain("configure", f"cannot configure: {one_line(error)}")
+                self._report_error("configure", f"cannot configure: {one_line(error)}")
             return FAILURE
         self._tracker = Tracker(
             parameter_declaration.read(self, TrackerConfig),
             parameter_declaration.read(self, FusionConfig),
         )
-        self._results = Results(self, self._broadcaster, self._estimator.models)
+        self._results = ResultPublishers(self, self._broadcaster, self._estimator.models)
         self._tell_ready()
         self._warn_of_scale()
         return super().on_configure(state)
@@ -137,7 +137,7 @@ class EstimatorNode(ManagedNode):
         fixed, timeout = self._tracking.fixed_frame, self._tracking.transform_timeout
         self._motion = CameraMotion(self, fixed, timeout) if fixed else None
         self._worker = Worker(
-            self._work, lambda: self._health.dropped("replaced by a newer image")
+            self._work, lambda: self._diagnostics.dropped("replaced by a newer image")
         )
         kinds = (
             {}
@@ -147,9 +147,9 @@ class EstimatorNode(ManagedNode):
         if self._settings.use_depth:
             topic, kind = DEPTHS[self._settings.depth_transport]
             kinds[topic] = kind
-        self._pairing = Pairing(self, kinds, self._health, self._worker.put)
-        self._inputs = Inputs(
-            self, self._settings.transport, self._health, self._pairing.picture
+        self._pairing = StampSynchronizer(self, kinds, self._diagnostics, self._worker.put)
+        self._inputs = ImageSubscriber(
+            self, self._settings.transport, self._diagnostics, self._pairing.picture
         )
         return result
 
@@ -180,19 +180,19 @@ class EstimatorNode(ManagedNode):
 
     # Pictures
 
-    def _work(self, item: Item) -> None:
+    def _work(self, item: SynchronizedImage) -> None:
         """In the worker's thread.
 
         Everything from a message to the published results; never raises.
         """
-        self._attempt(lambda: self._process(item), "estimation failed")
+        self._guarded(lambda: self._process(item), "estimation failed")
 
-    def _process(self, item: Item) -> None:
+    def _process(self, item: SynchronizedImage) -> None:
         message, _, _ = item
         began, header = time.monotonic(), message.header
         stamp = Time.from_msg(header.stamp).nanoseconds
         if stamp == self._last_stamp:
-            self._health.dropped("stamp seen before")
+            self._diagnostics.dropped("stamp seen before")
             return
         if stamp < self._last_stamp:
             self.reset("the images' stamps jumped back")
@@ -213,7 +213,7 @@ class EstimatorNode(ManagedNode):
         )
         with self._lock:
             if epoch != self._epoch:
-                self._health.dropped("reset meanwhile")
+                self._diagnostics.dropped("reset meanwhile")
                 return
             tracks = self._tracker.update(seen, stamp, motion)
             if not self._tracking.tentative:
@@ -225,10 +225,10 @@ class EstimatorNode(ManagedNode):
                 header, picture, camera, known, sent, numbers, self._settings.frame_prefix
             )
         latency = (self.get_clock().now().nanoseconds - stamp) / 1e9
-        self._health.published(latency, time.monotonic() - began)
+        self._diagnostics.published(latency, time.monotonic() - began)
 
     def _estimate(
-        self, estimator: FallbackEstimator, picture: np.ndarray, item: Item
+        self, estimator: FallbackEstimator, picture: np.ndarray, item: SynchronizedImage
     ) -> tuple[Camera, list[PoseEstimate]]:
         """The camera, and what is seen in the picture (H, W, 3) RGB, with what other nodes say of
         it; in metres where known.
@@ -250,14 +250,14 @@ class EstimatorNode(ManagedNode):
         )
         distances = None if depth is None else depths.in_metres(depth, width, height)
         seen = estimator(picture, camera, boxes, distances, self._settings.wanted)
-        if self._health.condition(
+        if self._diagnostics.condition(
             "device", WARN if estimator.trouble else OK, estimator.trouble
         ):
             self.get_logger().warning(estimator.trouble)
         if depth is not None:
             blind = sum(not estimate.metric for estimate in seen)
             text = f"depth says nothing of {blind} of {len(seen)} objects: their size is not known"
-            self._health.condition("depth", WARN if blind else OK, text)
+            self._diagnostics.condition("depth", WARN if blind else OK, text)
         diameter = self._settings.object_diameter
         return camera, [
             in_metres(estimate, diameter) for estimate in seen
@@ -270,21 +270,21 @@ class EstimatorNode(ManagedNode):
             motion = self._motion.since_last(frame, stamp)
         except InvalidInput as error:
             text = f"the camera's motion is not known: {one_line(error)}"
-            if self._health.condition("motion", WARN, text):
+            if self._diagnostics.condition("motion", WARN, text):
                 self.get_logger().warning(text)
             return None
-        self._health.condition("motion", OK, "")
+        self._diagnostics.condition("motion", OK, "")
         return motion
 
-    def _check_headers(self, message: Picture, info: CameraInfo) -> None:
+    def _check_headers(self, message: ImageMessage, info: CameraInfo) -> None:
         image_frame, info_frame = message.header.frame_id, info.header.frame_id
         text = "the images have no frame_id: no transform is sent"
-        self._health.condition("no frame", OK if image_frame else WARN, text)
+        self._diagnostics.condition("no frame", OK if image_frame else WARN, text)
         text = (
             f"image is in frame '{image_frame}', camera_info in '{info_frame}': results are "
             "in the image's"
         )
-        if self._health.condition(
+        if self._diagnostics.condition(
             "frames", OK if image_frame == info_frame else WARN, text
         ):
             self.get_logger().warning(text)
@@ -319,14 +319,14 @@ class EstimatorNode(ManagedNode):
     def _on_jump(self) -> None:
         self.reset("time jumped back")
 
-    def _refusal(self, names: Sequence[str]) -> str:
+    def _reject_reason(self, names: Sequence[str]) -> str:
         fixed = ", ".join(name for name in names if name not in estimator_parameters.LIVE)
         if not fixed or self._estimator is None:
             return ""
         reason = f"{fixed}: read by configure only; deactivate and clean up the node first"
         return f"{reason} (at any time: {', '.join(estimator_parameters.LIVE)})"
 
-    def _settle(self, changed: Sequence[Parameter]) -> None:
+    def _apply_settings(self, changed: Sequence[Parameter]) -> None:
         for kind in SETTINGS:
             parameter_declaration.read(self, kind, changed)
         settings = parameter_declaration.read(self, NodeParameters, changed)
@@ -372,7 +372,7 @@ class EstimatorNode(ManagedNode):
         assert self._estimator is not None
         try:
             estimator = self._estimator
-            ready = apart(lambda: estimator.of(self._models(settings)))
+            ready = run_in_temporary_thread(lambda: estimator.of(self._models(settings)))
         # whatever it is, it must be the answer to who asked, not the end of the process
         except Exception as error:
             raise InvalidInput(f"models stay as they are: {one_line(error)}") from None
@@ -395,7 +395,7 @@ class EstimatorNode(ManagedNode):
             f"size of {', '.join(unknown)} unknown: its diameter is published as 1 m; set "
             "object_diameter or use_depth"
         )
-        if self._health.condition(
+        if self._diagnostics.condition(
             "scale",
             WARN
             if unknown and not (self._settings.object_diameter or self._settings.use_depth)
@@ -437,8 +437,8 @@ def _check_categories(settings: NodeParameters, models: Sequence[CategoryModel])
         )
 
 
-def run(
+def run_estimator(
     read: Read = read_models, make: Make = Estimator, args: list[str] | None = None
 ) -> int:
     """Spin the node until a signal; exit code 0, or 2 where a parameter is not valid."""
-    return managed_node.run("estimator", lambda: EstimatorNode(read, make), args)
+    return managed_node.spin_node("estimator", lambda: EstimatorNode(read, make), args)

@@ -17,14 +17,14 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, Health
+from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, NodeDiagnostics
 from uns_pose_ros.nodes.ros_compat import (
     SubscriptionEventCallbacks,
     UnsupportedEventTypeError,
 )
 
-Picture: TypeAlias = Image | CompressedImage
-QUIET = 5.0  # s without a picture after which that is worth a warning
+ImageMessage: TypeAlias = Image | CompressedImage
+SILENCE_LIMIT = 5.0  # s without a picture after which that is worth a warning
 _OVERRIDES = (
     QoSPolicyKind.HISTORY,
     QoSPolicyKind.DEPTH,
@@ -33,7 +33,7 @@ _OVERRIDES = (
 )
 
 
-class Inputs:
+class ImageSubscriber:
     """Subscriptions of one node from activation to deactivation.
 
     Callbacks cost the same however slow the work is.
@@ -47,8 +47,8 @@ class Inputs:
         self,
         node: LifecycleNode,
         transport: str,
-        health: Health,
-        put: Callable[[tuple[Picture, CameraInfo]], None],
+        diagnostics: NodeDiagnostics,
+        put: Callable[[tuple[ImageMessage, CameraInfo]], None],
         depth: int = 1,
     ) -> None:
         """transport: raw or compressed; put: where a picture and its camera_info go.
@@ -56,9 +56,9 @@ class Inputs:
         depth: messages that wait in the middleware; 1 where the newest picture is wanted, for a
         longer queue is older pictures.
         """
-        self._node, self._health, self._put, self._depth = node, health, put, depth
+        self._node, self._diagnostics, self._put, self._depth = node, diagnostics, put, depth
         self._info: CameraInfo | None = None
-        self._waiting: Picture | None = None
+        self._waiting: ImageMessage | None = None
         self._newest = time.monotonic()
         kind, topic = (
             (CompressedImage, "image/compressed")
@@ -82,19 +82,19 @@ class Inputs:
 
     def check(self) -> None:
         """Tell the health what does not arrive; called now and then."""
-        silent = time.monotonic() - self._newest > QUIET
+        silent = time.monotonic() - self._newest > SILENCE_LIMIT
         topic = self.image_topic
         text = (
-            f"no image for {QUIET:.0f} s on {topic} ({self._node.count_publishers(topic)} "
+            f"no image for {SILENCE_LIMIT:.0f} s on {topic} ({self._node.count_publishers(topic)} "
             "publishers)"
         )
-        self._health.condition("silence", WARN if silent else OK, text)
+        self._diagnostics.condition("silence", WARN if silent else OK, text)
         topic = self.camera_topic
         text = (
             f"images wait for the first camera_info on {topic} "
             f"({self._node.count_publishers(topic)} publishers)"
         )
-        self._health.condition(
+        self._diagnostics.condition(
             "no camera_info", ERROR if self._waiting is not None else OK, text
         )
 
@@ -125,14 +125,14 @@ class Inputs:
                 if events.pop("message_lost", None) is None:
                     raise
 
-    def _on_image(self, message: Picture) -> None:
-        self._health.received()
+    def _on_image(self, message: ImageMessage) -> None:
+        self._diagnostics.received()
         self._newest = time.monotonic()
         if self._info is not None:
             self._put((message, self._info))
             return
         if self._waiting is not None:
-            self._health.dropped("no camera_info yet")
+            self._diagnostics.dropped("no camera_info yet")
         self._waiting = message
 
     def _on_info(self, message: CameraInfo) -> None:
@@ -147,8 +147,8 @@ class Inputs:
             f"a publisher of {topic} offers an incompatible QoS ({policy}): nothing comes "
             f"from it; set qos_overrides.{topic}"
         )
-        if self._health.condition(f"qos {topic}", ERROR, text):
+        if self._diagnostics.condition(f"qos {topic}", ERROR, text):
             self._node.get_logger().error(text)
 
     def _on_lost(self, event: Any) -> None:
-        self._health.dropped("lost by the middleware", event.total_count_change)
+        self._diagnostics.dropped("lost by the middleware", event.total_count_change)

@@ -151,7 +151,7 @@ class LiveScene:
         )
 
 
-def run(estimator: str, camera_info: str, host: str, port: int) -> None:
+def show_live_scene(estimator: str, camera_info: str, host: str, port: int) -> None:
     """Serve the scene until Ctrl-C."""
     ended = threading.Event()
     before = signal.signal(signal.SIGINT, lambda number, frame: ended.set())

@@ -21,13 +21,13 @@ from visualization_msgs.msg import MarkerArray
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.nodes import message_conversions
 from uns_pose_ros.nodes.ros_compat import TransformBroadcaster, array_to_image
-from uns_pose_ros.nodes.worker_thread import apart
+from uns_pose_ros.nodes.worker_thread import run_in_temporary_thread
 from uns_pose_ros.visualization import drawing
 
 RESULTS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
-class Results:
+class ResultPublishers:
     """Publishers of one node for the models that it has loaded.
 
     Pictures and markers are made only where somebody listens.
@@ -64,7 +64,7 @@ class Results:
         self._models: Mapping[str, CategoryModel] = {
             model.category: model for model in models
         }
-        self._centres, self._meshes = apart(lambda: tables(models))
+        self._centres, self._meshes = run_in_temporary_thread(lambda: tables(models))
 
     def publish(
         self,

@@ -13,17 +13,17 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo
 
-from uns_pose_ros.nodes.diagnostics import OK, WARN, Health
-from uns_pose_ros.nodes.estimator.image_subscriber import Picture
+from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
+from uns_pose_ros.nodes.estimator.image_subscriber import ImageMessage
 
-Item: TypeAlias = tuple[
-    Picture, CameraInfo, Mapping[str, Any]
+SynchronizedImage: TypeAlias = tuple[
+    ImageMessage, CameraInfo, Mapping[str, Any]
 ]  # with the messages of its stamp, by topic
 
 _KEPT = 8  # where the newest pictures are wanted
 
 
-class Pairing:
+class StampSynchronizer:
     """Holds pictures back until the messages with the same stamp are there.
 
     They may come first. One thread calls all.
@@ -33,8 +33,8 @@ class Pairing:
         self,
         node: LifecycleNode,
         kinds: Mapping[str, type],
-        health: Health,
-        put: Callable[[Item], None],
+        diagnostics: NodeDiagnostics,
+        put: Callable[[SynchronizedImage], None],
         kept: int = _KEPT,
     ) -> None:
         """kinds.
@@ -45,8 +45,8 @@ class Pairing:
         kept: pictures that wait for their companions at most, and companions of a topic that wait
         for their picture.
         """
-        self._node, self._health, self._put, self._kept = node, health, put, kept
-        self._pictures: OrderedDict[int, tuple[Picture, CameraInfo]] = OrderedDict()
+        self._node, self._diagnostics, self._put, self._kept = node, diagnostics, put, kept
+        self._pictures: OrderedDict[int, tuple[ImageMessage, CameraInfo]] = OrderedDict()
         self._others: dict[str, OrderedDict[int, Any]] = {
             topic: OrderedDict() for topic in kinds
         }
@@ -79,9 +79,9 @@ class Pairing:
                 f"images wait for {topic} of their stamp on {name} "
                 f"({self._node.count_publishers(name)} publishers)"
             )
-            self._health.condition(f"no {topic}", WARN if stuck else OK, text)
+            self._diagnostics.condition(f"no {topic}", WARN if stuck else OK, text)
 
-    def picture(self, item: tuple[Picture, CameraInfo]) -> None:
+    def picture(self, item: tuple[ImageMessage, CameraInfo]) -> None:
         """A picture with its camera_info has come."""
         stamp = _stamp(item[0])
         self._pictures[stamp] = item
@@ -120,7 +120,7 @@ class Pairing:
         missing = " and ".join(
             topic for topic, waiting in self._others.items() if stamp not in waiting
         )
-        self._health.dropped(f"no {missing} of its stamp")
+        self._diagnostics.dropped(f"no {missing} of its stamp")
 
 
 def _stamp(message: Any) -> int:
