@@ -127,5 +127,5 @@ def test_a_camera_of_another_shape_is_one_line(
     ]
     assert main.main(words) == main.BAD_INPUT
     [line] = capsys.readouterr().err.splitlines()
-    assert "the images have 64 x 48 px, their camera 64 x 64 px" in line
+    assert "have 64 x 48 px, their camera 64 x 64 px" in line
     assert not list((tmp_path / "mug").iterdir())

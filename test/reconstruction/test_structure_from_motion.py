@@ -204,7 +204,7 @@ def test_what_two_mappers_disagree_on_is_added_again_to_what_they_agree_on(
     monkeypatch.setattr(
         structure_from_motion,
         "ATTEMPTS",
-        (replace(structure_from_motion.ATTEMPTS[0], globally=True),),
+        (replace(structure_from_motion.ATTEMPTS[0], use_global_mapper=True),),
     )
     found = find_poses(known(video), "given", config=CONFIG)
     assert len(found.images) == 14

@@ -1,38 +1,311 @@
-"""Incremental and global mapping options and polishing with pycolmap."""
+"""COLMAP's mappers with our thresholds: options, incremental and global models, polishing.
+
+Every function imports pycolmap when it is called, so that the settings of this module need no
+pycolmap.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uns_pose_ros.core.geometry import from_parts
+from uns_pose_ros.core.view_coverage import Orbit
+from uns_pose_ros.reconstruction.capture_quality import CONTRAST, consistent_frames
+
+_SEED = 0
+# longer sides of the image: between 90 and 14 degrees of view
+_MIN_FOCAL, _MAX_FOCAL = 0.5, 4.0
+_DOUBT = 0.5  # px, reprojection error from which on an observation counts less
+_WRONG = 2.0  # px, reprojection error from which on an observation does not count
+_MIN_RAY_ANGLE = (
+    1.5  # degrees between the rays to a point, below which its depth is unknown
+)
+_SAME_ROTATION = 2.0  # degrees up to which two models agree on the rotation of an image
+_POLISH_ITERATIONS = 50
+_MIN_MODEL_SIZE = 3  # images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """Thresholds of one attempt."""
 
     name: str
-    peak: float  # contrast of a SIFT feature
-    affine: bool  # affine shape and domain-size pooling: features that survive more change of view
-    guided: bool  # matches again along the epipolar lines
-    inliers: int  # that register a frame
-    ratio: float  # of inliers among its matches
-    start: int  # inliers of the first pair
-    # all poses at once too, from the rotations between pairs (GLOMAP): two models, doubtful
-    # images
+    peak_threshold: float  # contrast of a SIFT feature
+    # affine shape and domain-size pooling: features that survive more change of view
+    affine_features: bool
+    guided_matching: bool  # a second matching along the epipolar lines
+    min_inliers: int  # that register a frame
+    min_inlier_ratio: float  # of inliers among the matches of a frame
+    min_first_inliers: int  # of the first pair
+    # a second model by rotation averaging (GLOMAP); images that both models place differently
+    # are registered again
     use_global_mapper: bool
+
+
+ATTEMPTS = (
+    Attempt(
+        name="plain",
+        peak_threshold=CONTRAST,
+        affine_features=False,
+        guided_matching=False,
+        min_inliers=30,
+        min_inlier_ratio=0.25,
+        min_first_inliers=100,
+        use_global_mapper=False,
+    ),
+    Attempt(
+        name="relaxed",
+        peak_threshold=0.004,
+        affine_features=True,
+        guided_matching=True,
+        min_inliers=12,
+        min_inlier_ratio=0.12,
+        min_first_inliers=50,
+        use_global_mapper=True,
+    ),
+)
 
 
 @dataclass(frozen=True)
 class SfmConfig:
-    """How poses are found, and what counts as success."""
+    """How poses are computed, and what counts as success."""
 
     features: int = 3000  # an image, at most
     all_pairs: int = 60  # frames up to which every pair is matched
     overlap: int = 10  # neighbors that a frame of a longer video is matched with
-    # every so manieth frame of a longer video is matched with all others of them: closes the loop
+    # step between the frames of a longer video that are all matched with each other: closes the
+    # loop
     net: int = 6
-    # registered fraction below which there is a second, relaxed attempt
+    # registered fraction below which a second, relaxed attempt is made
     wanted: float = 0.9
     least: float = 0.5  # registered fraction below which the video has failed
     # px, mean reprojection error above which the plain attempt is not believed
     error: float = 0.65
     threads: int = -1  # -1: all
+
+
+@dataclass(frozen=True)
+class MappedModel:
+    """A polished model."""
+
+    model: Any  # pycolmap.Reconstruction
+    error: float  # px, mean reprojection error before the polishing
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColmapMapper:
+    """Makes models from the matches of one attempt."""
+
+    database: Path
+    images: Path
+    work: Path
+    attempt: Attempt
+    refine_camera: bool
+    config: SfmConfig
+
+    def map_images(self) -> list[MappedModel]:
+        """Polished models whose cameras look at a common place."""
+        models = [self._polish_largest(self._map_incrementally())]
+        if self.attempt.use_global_mapper:
+            models.append(self._polish_largest(self._map_globally()))
+            models += self._reregister_disputed(
+                [mapped.model for mapped in models if mapped is not None]
+            )
+        return [mapped for mapped in models if mapped is not None]
+
+    def _map_incrementally(self, start: Path | None = None) -> dict[int, Any]:
+        """Models by number. `start` is the folder of a model to which images are added."""
+        import pycolmap
+
+        options = self._incremental_options()
+        more = {} if start is None else {"input_path": start}
+        return dict(
+            pycolmap.incremental_mapping(
+                self.database, self.images, self.work, options, **more
+            )
+        )
+
+    def _map_globally(self) -> dict[int, Any]:
+        """Models by number, with all poses computed at once."""
+        import pycolmap
+
+        options = self._global_options()
+        return dict(pycolmap.global_mapping(self.database, self.images, self.work, options))
+
+    def _reregister_disputed(self, models: list[Any]) -> list[MappedModel | None]:
+        """Remove the images that two models rotate differently, and register them again.
+
+        Both models keep what they agree on. Wrong matches, such as those of another wall's
+        bricks, are few against the right ones once the points that they built are gone.
+        """
+        import pycolmap
+
+        if len(models) < 2:
+            return []
+        poses = [registered_poses(model) for model in models]
+        agreed = set(consistent_frames(poses[0], poses[1], _SAME_ROTATION))
+        nothing_disputed = all(agreed == of_model.keys() for of_model in poses)
+        if len(agreed) < 3 or nothing_disputed:
+            return []
+        results = []
+        for number, model in enumerate(models):
+            pruned = pycolmap.Reconstruction(model)
+            for image in list(pruned.images.values()):
+                if image.has_pose and image.name not in agreed:
+                    pruned.deregister_frame(image.frame_id)
+            self._polish(pruned)
+            folder = self.work / f"pruned_{number}"
+            folder.mkdir()
+            pruned.write(folder)
+            results.append(self._polish_largest(self._map_incrementally(folder)))
+        return results
+
+    def _polish_largest(self, models: Mapping[int, Any]) -> MappedModel | None:
+        """The largest model whose cameras look at a common place, polished."""
+        plausible = [model for model in models.values() if has_common_target(model)]
+        if not plausible:
+            return None
+        model = max(plausible, key=lambda m: (m.num_reg_images(), m.num_points3D()))
+        error = float(model.compute_mean_reprojection_error())
+        self._polish(model)
+        return MappedModel(model, error) if has_common_target(model) else None
+
+    def _polish(self, model: Any) -> None:
+        """Adjust a model once more with a robust loss.
+
+        Without it, matches that are only nearly right bend the poses.
+        """
+        import pycolmap
+
+        options = pycolmap.BundleAdjustmentOptions()
+        self._configure_adjustment(options)
+        options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+        options.ceres.loss_function_scale = _DOUBT
+        options.ceres.solver_options.max_num_iterations = _POLISH_ITERATIONS
+        everything = pycolmap.BundleAdjustmentConfig()
+        for image in model.images.values():
+            if image.has_pose:
+                everything.add_image(image.image_id)
+        everything.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        for _ in range(2):
+            # pycolmap.bundle_adjustment does the same, but its log cannot be switched off
+            pycolmap.create_default_bundle_adjuster(options, everything, model).solve()
+            observations = pycolmap.ObservationManager(model)
+            observations.filter_all_points3D(_WRONG, _MIN_RAY_ANGLE)
+
+    def _configure_adjustment(self, options: Any) -> None:
+        options.refine_focal_length = self.refine_camera
+        options.refine_extra_params = self.refine_camera
+        options.refine_principal_point = False
+        options.print_summary = False
+        options.ceres.use_gpu = False
+        options.ceres.solver_options.num_threads = self.config.threads
+
+    def _incremental_options(self) -> Any:
+        import pycolmap
+
+        options = pycolmap.IncrementalPipelineOptions()
+        options.num_threads = self.config.threads
+        options.random_seed = _SEED
+        options.extract_colors = False
+        options.min_model_size = _MIN_MODEL_SIZE
+        options.ba_refine_focal_length = self.refine_camera
+        options.ba_refine_extra_params = self.refine_camera
+        options.mapper.abs_pose_refine_focal_length = self.refine_camera
+        options.mapper.abs_pose_refine_extra_params = self.refine_camera
+        options.mapper.abs_pose_min_num_inliers = self.attempt.min_inliers
+        options.mapper.abs_pose_min_inlier_ratio = self.attempt.min_inlier_ratio
+        options.mapper.init_min_num_inliers = self.attempt.min_first_inliers
+        # wrong matches would bend the focal length beyond any limit
+        for part in (options, options.mapper, options.triangulation):
+            part.min_focal_length_ratio = _MIN_FOCAL
+            part.max_focal_length_ratio = _MAX_FOCAL
+        return options
+
+    def _global_options(self) -> Any:
+        import pycolmap
+
+        options = pycolmap.GlobalPipelineOptions()
+        options.num_threads = self.config.threads
+        options.mapper.num_threads = self.config.threads
+        options.random_seed = _SEED
+        options.mapper.random_seed = _SEED
+        options.min_model_size = _MIN_MODEL_SIZE
+        options.mapper.global_positioning.use_gpu = False
+        self._configure_adjustment(options.mapper.bundle_adjustment)
+        return options
+
+
+def extraction_options(attempt: Attempt, config: SfmConfig) -> Any:
+    """pycolmap.FeatureExtractionOptions of an attempt."""
+    import pycolmap
+
+    options = pycolmap.FeatureExtractionOptions()
+    options.num_threads = config.threads
+    options.use_gpu = False
+    options.sift.max_num_features = config.features
+    options.sift.peak_threshold = attempt.peak_threshold
+    options.sift.estimate_affine_shape = attempt.affine_features
+    options.sift.domain_size_pooling = attempt.affine_features
+    return options
+
+
+def matching_options(attempt: Attempt, config: SfmConfig) -> Any:
+    """pycolmap.FeatureMatchingOptions of an attempt."""
+    import pycolmap
+
+    options = pycolmap.FeatureMatchingOptions()
+    options.num_threads = config.threads
+    options.use_gpu = False
+    options.guided_matching = attempt.guided_matching
+    return options
+
+
+def verification_options() -> Any:
+    """pycolmap.TwoViewGeometryOptions that give the same result every time."""
+    import pycolmap
+
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.random_seed = _SEED
+    return options
+
+
+def registered_poses(model: Any) -> dict[str, Tensor]:
+    """cam_from_obj (4, 4) of every registered image of a model, by image name."""
+    return {
+        image.name: image_pose(image) for image in model.images.values() if image.has_pose
+    }
+
+
+def image_pose(image: Any) -> Tensor:
+    """cam_from_obj (4, 4) of a registered image."""
+    rigid = image.cam_from_world()
+    rotation = torch.tensor(rigid.rotation.matrix(), dtype=torch.float64)
+    translation = torch.tensor(rigid.translation, dtype=torch.float64)
+    return from_parts(rotation, translation)
+
+
+def has_common_target(model: Any) -> bool:
+    """Whether the cameras look at a common place. A model of wrong matches does not."""
+    views = [pose.numpy() for pose in registered_poses(model).values()]
+    return len(views) >= _MIN_MODEL_SIZE and Orbit(views).centre is not None
+
+
+@contextlib.contextmanager
+def silence_colmap() -> Iterator[None]:
+    """Switch COLMAP's log off, which is for its developers."""
+    import pycolmap
+
+    before = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL)
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = before
