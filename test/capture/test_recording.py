@@ -54,7 +54,7 @@ def shot(number: int, posed: bool = True, focal: float = 60.0) -> FrameRecord:
 
 def record(folder: Path, numbers: range, frame: str = "odom", **options: Any) -> Recording:
     """An open recording with so many images added to it."""
-    opened = Recording(folder, SOURCE, frame, **options)
+    opened = Recording.open_or_recover(folder, SOURCE, frame, **options)
     for number in numbers:
         opened.add(picture(number), ".png", shot(number, posed=bool(frame)))
     return opened
@@ -144,7 +144,7 @@ def test_a_camera_that_changes_while_recording_is_kept_for_its_pictures(
 
 
 def test_an_uncalibrated_camera_is_recorded_with_what_it_said(tmp_path: Path) -> None:
-    opened = Recording(tmp_path / "clip", SOURCE)
+    opened = Recording.open_or_recover(tmp_path / "clip", SOURCE)
     for number in range(3):
         opened.add(picture(number), ".png", FrameRecord(number, None, INFO))
     opened.close()
@@ -154,7 +154,8 @@ def test_an_uncalibrated_camera_is_recorded_with_what_it_said(tmp_path: Path) ->
     said = read_json(tmp_path / "clip" / "video.json")
     assert (said["cameras"][0]["K"], said["cameras"][0]["camera_info"]) == (None, INFO)
     assert [
-        again.camera for again in Recording(tmp_path / "clip", SOURCE).frames.values()
+        again.camera
+        for again in Recording.open_or_recover(tmp_path / "clip", SOURCE).frames.values()
     ] == [None] * 3
 
 
@@ -176,7 +177,7 @@ def test_the_last_pictures_are_listed_also_when_no_more_come(
 
 
 def test_a_recording_without_a_picture_leaves_nothing(tmp_path: Path) -> None:
-    Recording(tmp_path / "mug" / "clip", SOURCE).close()
+    Recording.open_or_recover(tmp_path / "mug" / "clip", SOURCE).close()
     assert not (tmp_path / "mug" / "clip").exists()
 
 
@@ -184,10 +185,10 @@ def test_a_folder_that_no_recorder_made_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "000001.jpg").write_bytes(b"an image")
     with pytest.raises(InvalidInput, match="no recorder made"):
-        Recording(tmp_path, SOURCE)
+        Recording.open_or_recover(tmp_path, SOURCE)
     (tmp_path / "video.json").write_text('{"metric": true}')
     with pytest.raises(InvalidInput, match="no recorder made"):
-        Recording(tmp_path, SOURCE)
+        Recording.open_or_recover(tmp_path, SOURCE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "video.json"]
 
 
@@ -197,13 +198,13 @@ def test_poses_of_another_frame_are_not_mixed_in(
 ) -> None:
     record(tmp_path / "clip", range(3), frame=before).close()
     with pytest.raises(InvalidInput, match="choose another folder"):
-        Recording(tmp_path / "clip", SOURCE, after)
+        Recording.open_or_recover(tmp_path / "clip", SOURCE, after)
 
 
 def test_a_second_recorder_of_the_same_folder_is_refused(tmp_path: Path) -> None:
     first = record(tmp_path / "clip", range(3))
     with pytest.raises(InvalidInput, match="another recorder is writing"):
-        Recording(tmp_path / "clip", SOURCE, "odom")
+        Recording.open_or_recover(tmp_path / "clip", SOURCE, "odom")
     assert recover(tmp_path) == []
     first.close()
     check(tmp_path / "clip", range(3))
@@ -222,21 +223,21 @@ def test_a_record_that_somebody_broke_is_refused_in_one_line(tmp_path: Path) -> 
     ):
         path.write_text(json.dumps({**said, **broken}))
         with pytest.raises(InvalidInput, match="not as a recorder writes it"):
-            Recording(tmp_path / "clip", SOURCE, "odom")
+            Recording.open_or_recover(tmp_path / "clip", SOURCE, "odom")
 
 
 def test_depth_is_there_before_its_picture_and_goes_where_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, names = tmp_path / "clip", ("000001.png", "000002.png")
-    opened = Recording(folder, SOURCE, "odom")
+    opened = Recording.open_or_recover(folder, SOURCE, "odom")
     for number in (0, 1):
         opened.add(picture(number), ".png", shot(number), b"depth %d" % number)
     # without close(): as if killed, just before the next image had its name
-    opened._journal.close()
+    opened.journal.close()
     path_of(folder, "000003.png").write_bytes(b"depth 2")
     (folder / "depth" / ".000004.png.png.77.tmp").write_bytes(b"half of it")
-    opened = Recording(folder, SOURCE, "odom")
+    opened = Recording.open_or_recover(folder, SOURCE, "odom")
     assert [path_of(folder, name).read_bytes() for name in names] == [
         b"depth 0",
         b"depth 1",
@@ -249,7 +250,7 @@ def test_depth_is_there_before_its_picture_and_goes_where_there_is_none(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "_write", full)
+        patch.setattr(recording, "_write_durably", full)
         with pytest.raises(OSError, match="No space left"):
             opened.add(picture(2), ".png", shot(2), b"depth 2")
     assert len(list((folder / "depth").iterdir())) == 2
@@ -286,10 +287,11 @@ def test_what_a_process_left_that_was_killed_is_a_valid_video_and_whole_again_af
 
 def test_after_a_torn_line_of_the_journal_recording_goes_on(tmp_path: Path) -> None:
     opened = record(tmp_path / "clip", range(3))
-    opened._journal.write(b'{"name": "0000')
-    opened._journal.close()  # without close(): as if killed
+    opened.journal.close()  # without close(): as if killed
+    with (tmp_path / "clip" / JOURNAL).open("ab") as journal:
+        journal.write(b'{"name": "0000')
     again = record(tmp_path / "clip", range(3, 5))
-    again._journal.close()
+    again.journal.close()
     record(tmp_path / "clip", range(5, 6)).close()
     check(tmp_path / "clip", range(6))
 
@@ -298,7 +300,7 @@ def test_a_picture_in_the_journal_that_never_got_its_name_is_recorded_anew(
     tmp_path: Path,
 ) -> None:
     opened = record(tmp_path / "clip", range(3))
-    opened._journal.close()
+    opened.journal.close()
     (tmp_path / "clip" / "images" / "000003.png").unlink()
     again = record(tmp_path / "clip", range(2, 4))
     again.close()
@@ -357,7 +359,7 @@ def _record_on(folder: Path, count: int) -> None:
         0.0,
         1.0,
     )  # many chances to be killed while everything is made anew
-    opened = Recording(folder, SOURCE, "odom")
+    opened = Recording.open_or_recover(folder, SOURCE, "odom")
     if len(opened) != count:
         os._exit(7)
     for number in itertools.count(count):

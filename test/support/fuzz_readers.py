@@ -146,7 +146,7 @@ def _recording(folder: Path) -> None:
     }
     pose = torch.eye(4, dtype=torch.float64)
     for name in ("clip_01", "clip_02"):
-        recording = Recording(folder / name, {"image": "/image"}, "odom")
+        recording = Recording.open_or_recover(folder / name, {"image": "/image"}, "odom")
         for stamp in range(4):
             recording.add(
                 picture,
@@ -160,7 +160,7 @@ def _recording(folder: Path) -> None:
 def _read_recordings(folder: Path, _: Path) -> None:
     recover(folder)
     for name in ("clip_01", "clip_02"):
-        Recording(folder / name, {"image": "/image"}, "odom").close()
+        Recording.open_or_recover(folder / name, {"image": "/image"}, "odom").close()
 
 
 def _import(folder: Path, _: Path, source: str, **settings: Any) -> None:

@@ -1,9 +1,9 @@
-"""The crash-safe writer of a video folder: images one by one, with stamps, cameras and poses.
+"""A crash-safe writer of a video folder: images one by one, with stamps, cameras and poses.
 
-An image is whole on disk before its name is there. Its stamp, camera and pose are a line of a
-journal, which is on disk before that too; video.json and sparse/ are made from all lines now and
-then and at the end, when the journal goes. Whatever ends the process, the folder is a valid video,
-and opening it again brings back everything that was kept.
+An image file is complete on disk before it gets its name. Before that, its stamp, camera and
+pose are written as a line of a journal. video.json and sparse/ are made from all lines now and
+then and at the end, when the journal is deleted. However the process ends, the folder is a valid
+video, and opening it again recovers every image that was kept.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from uns_pose_ros.io.colmap import SparseImage, has_sparse, read_sparse, write_s
 from uns_pose_ros.io.depth_images import path_of
 
 JOURNAL = ".recording.jsonl"
-_LAZY = 2.0  # s at least between two times that video.json and sparse/ are made
-_SHARE = 0.05  # of the time that making them may take
+_MIN_PAUSE = 2.0  # s, between two times that video.json and sparse/ are made
+_MAX_SHARE = 0.05  # of the time that making them may take
 
 
 @dataclass(frozen=True, eq=False)
 class FrameRecord:
-    """What is known of an image besides its pixels."""
+    """Everything about an image except its pixels."""
 
     stamp: int  # ns
     camera: Camera | None = None  # of the image as it is stored; None: uncalibrated
@@ -46,79 +46,133 @@ class FrameRecord:
     cam_from_obj: Tensor | None = None  # (4, 4) float64, rigid, m
 
 
+class Journal:
+    """A file with one line per image, which its process has locked."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self._file = file
+
+    @classmethod
+    def open_locked(cls, folder: Path) -> Journal:
+        """Open or begin a folder's journal. InvalidInput where another process has it open."""
+        file = (folder / JOURNAL).open("a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise InvalidInput(
+                f"{folder}: another recorder is writing to it; choose another folder"
+            ) from None
+        return cls(folder / JOURNAL, file)
+
+    def read(self) -> dict[str, FrameRecord]:
+        """The frames by image name; a torn line is left out, and ended for the next one."""
+        self._file.seek(0)
+        text = self._file.read()
+        if text and not text.endswith(b"\n"):
+            self._file.write(b"\n")
+        frames: dict[str, FrameRecord] = {}
+        for line in text.splitlines():
+            try:
+                record = json.loads(line)
+                pose = record["cam_from_obj"]
+                pose = None if pose is None else torch.tensor(pose, dtype=torch.float64)
+                frame = _frame_from_json(record["stamp"], record["camera"], pose)
+                frames[record["name"]] = frame
+            except (KeyError, TypeError, ValueError, RuntimeError):
+                continue  # a torn line: its image never got its name
+        return frames
+
+    def end(self) -> int:
+        """Length of the file, bytes."""
+        return self._file.seek(0, os.SEEK_END)
+
+    def append(self, name: str, frame: FrameRecord) -> None:
+        """Write the line of an image, and wait until it is on disk."""
+        self._file.write(_journal_line(name, frame))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def truncate(self, end: int) -> None:
+        """Forget what was written after the length `end`."""
+        self._file.truncate(end)
+
+    def delete(self) -> None:
+        """Delete the file; the lock stays until `close`."""
+        self.path.unlink()
+
+    def close(self) -> None:
+        """Close the file and release its lock."""
+        self._file.close()
+
+
 class Recording:
-    """A video folder open for writing; one writer at a time, others are refused."""
+    """A video folder open for writing by one process; other processes are refused."""
 
     def __init__(
         self,
         folder: Path,
+        journal: Journal,
+        record: Mapping[str, Any],
+        frames: dict[str, FrameRecord],
+        keep_free: float,
+    ) -> None:
+        """Take a folder that `open_or_recover` has prepared.
+
+        Args:
+            folder: the video folder.
+            journal: its journal.
+            record: entries of video.json that do not change.
+            frames: the images that are in the folder, by name.
+            keep_free: MB that stay free on the disk.
+        """
+        self.folder = folder
+        self.journal = journal
+        self.frames = frames
+        self._record = dict(record)
+        self._keep_free = keep_free
+        numbers = (_number(path) for path in (folder / "images").iterdir())
+        self._next = 1 + max(numbers, default=0)
+
+    @classmethod
+    def open_or_recover(
+        cls,
+        folder: Path,
         topics: Mapping[str, str],
         fixed_frame: str = "",
         keep_free: float = 0.0,
-    ) -> None:
-        """Begin a video, or go on with a recording of the same fixed frame.
+    ) -> Recording:
+        """Begin a video, or continue a recording of the same fixed frame.
 
-        topics: where the images come from, for video.json; fixed_frame: the frame that poses are
-        in, lengths in m, "": no poses; keep_free: MB that stay free on the disk. Raises
-        InvalidInput where the folder is something else or somebody else's, OSError where it cannot
-        be written.
+        Args:
+            folder: the video folder.
+            topics: sources of the images, for video.json.
+            fixed_frame: frame of the poses, lengths in m; "": no poses.
+            keep_free: MB that stay free on the disk.
+
+        Raises:
+            InvalidInput: the folder is no recording, or another process has it open.
+            OSError: the folder cannot be written.
         """
-        self.folder, self._keep_free = folder, keep_free
-        self._record: dict[str, Any] = {
-            "metric": bool(fixed_frame),
-            "fixed_frame": fixed_frame,
-            "topics": dict(topics),
-        }
-        self._record["recorder"] = f"uns_pose_ros {uns_pose_ros.__version__}"
-        self._check(folder)
+        _check_folder(folder, fixed_frame)
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        self._journal = (folder / JOURNAL).open("a+b")
+        journal = Journal.open_locked(folder)
         try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._journal.close()
-            raise InvalidInput(
-                f"{folder}: another recorder is writing to it; choose another folder"
-            ) from None
-        try:
-            self.frames = _kept(folder, self._journal)
-            for place in (folder, folder / "images", folder / "depth", folder / "sparse"):
-                for rest in place.glob(".*.tmp"):  # of a process that was killed
-                    rest.unlink()
-            for path in (folder / "depth").glob("*.png"):
-                if not (
-                    folder / "images" / path.stem
-                ).exists():  # killed before its image had its name
-                    path.unlink()
-            self._next = 1 + max(
-                (_number(path) for path in (folder / "images").iterdir()), default=0
-            )
-            self.save()
+            frames = _recovered_frames(folder, journal)
+            _delete_strays(folder)
+            record = {
+                "metric": bool(fixed_frame),
+                "fixed_frame": fixed_frame,
+                "topics": dict(topics),
+                "recorder": f"uns_pose_ros {uns_pose_ros.__version__}",
+            }
+            recording = cls(folder, journal, record, frames, keep_free)
+            recording.save()
         except Exception:
-            self._journal.close()
+            journal.close()
             raise
-
-    def _check(self, folder: Path) -> None:
-        if not (folder / "video.json").exists() and not (folder / JOURNAL).exists():
-            if (folder / "images").is_dir() and any((folder / "images").iterdir()):
-                raise InvalidInput(
-                    f"{folder}: a video that no recorder made is there; choose another folder"
-                )
-            return
-        if not (folder / "video.json").exists():
-            return
-        record = read_json(folder / "video.json")
-        if not isinstance(record, dict) or "recorder" not in record:
-            raise InvalidInput(
-                f"{folder}: a video that no recorder made is there; choose another folder"
-            )
-        before, now = record.get("fixed_frame", ""), self._record["fixed_frame"]
-        if record.get("frames") and before != now:
-            known = [f"in '{frame}'" if frame else "unknown" for frame in (before, now)]
-            raise InvalidInput(
-                f"{folder}: its poses are {known[0]}, those to come {known[1]}; choose another "
-                "folder"
-            )
+        return recording
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -126,33 +180,31 @@ class Recording:
     def add(
         self, data: bytes, ending: str, frame: FrameRecord, depth: bytes | None = None
     ) -> str:
-        """Write an image file and what is known of it; returns its name.
+        """Write an image file and its record, and return its name.
 
-        OSError where that fails: nothing of it stays.
+        Args:
+            data: the image file.
+            ending: of its name, such as ".png".
+            frame: its stamp, camera and pose.
+            depth: the PNG file of its depth, which is complete before the image has its name.
 
-        depth: the PNG file of its depth, which is there before the image has its name.
+        Raises:
+            OSError: the write failed; nothing of the image stays.
         """
-        free = (shutil.disk_usage(self.folder).free - len(data) - len(depth or b"")) / 1e6
-        if self._keep_free > max(free, 0):
-            raise OSError(
-                errno.ENOSPC,
-                f"only {free:.0f} MB would stay free, keep_free is {self._keep_free:.0f} MB",
-            )
+        self._check_space(len(data) + len(depth or b""))
         name = f"{self._next:06d}{ending}"
-        end = self._journal.seek(0, os.SEEK_END)
+        end = self.journal.end()
         try:
             if depth is not None:
                 with atomic_write(path_of(self.folder, name)) as temporary:
-                    _write(temporary, depth)
+                    _write_durably(temporary, depth)
             with atomic_write(self.folder / "images" / name) as temporary:
-                _write(temporary, data)
-                self._journal.write(_line(name, frame))
-                self._journal.flush()
-                os.fsync(self._journal.fileno())
+                _write_durably(temporary, data)
+                self.journal.append(name, frame)
         except OSError:
             with contextlib.suppress(OSError):
                 path_of(self.folder, name).unlink(missing_ok=True)
-                self._journal.truncate(end)
+                self.journal.truncate(end)
             raise
         self._next += 1
         self.frames[name] = frame
@@ -160,46 +212,58 @@ class Recording:
         self.settle()
         return name
 
+    def _check_space(self, size: int) -> None:
+        """OSError where the disk has no room for so many bytes beside what stays free."""
+        free = (shutil.disk_usage(self.folder).free - size) / 1e6
+        if self._keep_free > max(free, 0):
+            raise OSError(
+                errno.ENOSPC,
+                f"only {free:.0f} MB would stay free, keep_free is {self._keep_free:.0f} MB",
+            )
+
     def settle(self) -> None:
-        """Make sparse/ and video.json if they are behind and it is not too soon after the last
-        time; called now and then.
+        """Make sparse/ and video.json if they are behind and the last time is long enough ago.
+
+        The owner calls this now and then.
         """
         if not self._listed and time.monotonic() - self._saved > self._pause:
             self.save()
 
     def save(self) -> None:
-        """Make sparse/ and video.json from everything kept."""
+        """Make sparse/ and video.json from all frames."""
         began = time.monotonic()
         cameras: list[dict[str, Any]] = []
         used: dict[int, Camera] = {}
         posed = []
         for name, frame in self.frames.items():
-            record = _camera_record(frame)
+            record = _camera_to_json(frame)
             if not cameras or {**cameras[-1], "first": ""} != {**record, "first": ""}:
                 cameras.append({"first": name, **record})
             if frame.cam_from_obj is not None and frame.camera is not None:
                 used[len(cameras)] = frame.camera
                 posed.append(SparseImage(name, len(cameras), frame.cam_from_obj))
         if posed:
-            write_sparse(
-                self.folder / "sparse", used, posed, torch.zeros(0, 3, dtype=torch.float64)
-            )
+            no_points = torch.zeros(0, 3, dtype=torch.float64)
+            write_sparse(self.folder / "sparse", used, posed, no_points)
         record = {**self._record, "frames": len(self.frames), "cameras": cameras}
         if len(cameras) == 1 and cameras[0]["K"] is not None:
             record["camera"] = {
                 **{key: cameras[0][key] for key in ("K", "D", "width", "height")},
                 "from": "camera_info",
             }
-        record["stamps"] = {name: frame.stamp / 1e9 for name, frame in self.frames.items()}
-        record["stamps_ns"] = {name: frame.stamp for name, frame in self.frames.items()}
+        stamps = {name: frame.stamp for name, frame in self.frames.items()}
+        record["stamps"] = {name: stamp / 1e9 for name, stamp in stamps.items()}
+        record["stamps_ns"] = stamps
         write_json(self.folder / "video.json", record)
-        self._saved, self._listed = time.monotonic(), True
-        self._pause = max(_LAZY, (self._saved - began) / _SHARE)
+        self._saved = time.monotonic()
+        self._listed = True
+        self._pause = max(_MIN_PAUSE, (self._saved - began) / _MAX_SHARE)
 
     def close(self) -> None:
-        """Finish the folder; one without an image is removed.
+        """Finish the folder; a folder without an image is removed.
 
-        OSError where that fails: all kept stays, to be opened again.
+        Raises:
+            OSError: the write failed; everything kept stays, and the folder can be opened again.
         """
         try:
             if self.frames:
@@ -210,22 +274,25 @@ class Recording:
                     "sparse/points3D.txt",
                     "sparse/images.txt",
                 ):
-                    _to_disk(self.folder / name)
-                (self.folder / JOURNAL).unlink()
+                    _wait_for_disk(self.folder / name)
+                self.journal.delete()
             else:
-                (self.folder / JOURNAL).unlink()
-                (self.folder / "video.json").unlink()
-                with contextlib.suppress(OSError):  # not empty: it was there before
-                    if (self.folder / "depth").exists():
-                        (self.folder / "depth").rmdir()
-                    (self.folder / "images").rmdir()
-                    self.folder.rmdir()
+                self.journal.delete()
+                self._remove_folder()
         finally:
-            self._journal.close()
+            self.journal.close()
+
+    def _remove_folder(self) -> None:
+        (self.folder / "video.json").unlink()
+        with contextlib.suppress(OSError):  # not empty: it was there before
+            if (self.folder / "depth").exists():
+                (self.folder / "depth").rmdir()
+            (self.folder / "images").rmdir()
+            self.folder.rmdir()
 
 
 def next_clip(category: Path) -> Path:
-    """The first of clip_01, clip_02, … in a category's folder that is not there."""
+    """The first of clip_01, clip_02, … that does not exist in a category's folder."""
     number = 1
     while (category / f"clip_{number:02d}").exists():
         number += 1
@@ -233,67 +300,50 @@ def next_clip(category: Path) -> Path:
 
 
 def recover(category: Path) -> list[str]:
-    """Finish every recording of a category whose recorder was killed; their names."""
-    found = []
+    """Finish every recording of a category whose recorder was killed, and return their names."""
+    recovered = []
     for folder in sorted(path.parent for path in category.glob(f"*/{JOURNAL}")):
         try:
             record = read_json(folder / "video.json")
-            Recording(folder, record["topics"], record["fixed_frame"]).close()
-        except (
-            InvalidInput,
-            OSError,
-            KeyError,
-            TypeError,
-        ):  # being written, or not to be written: whoever opens it is told
+            topics, fixed_frame = record["topics"], record["fixed_frame"]
+            Recording.open_or_recover(folder, topics, fixed_frame).close()
+        except (InvalidInput, OSError, KeyError, TypeError):
+            # another process writes it, or nobody can: who opens it gets the reason
             continue
-        found.append(folder.name)
-    return found
+        recovered.append(folder.name)
+    return recovered
 
 
-def _kept(folder: Path, journal: BinaryIO) -> dict[str, FrameRecord]:
-    """Everything known of the images that are there.
-
-    From video.json and sparse/, and from the journal, which is newer.
-    """
-    frames: dict[str, FrameRecord] = {}
-    path = folder / "video.json"
-    try:
-        record = read_json(path) if path.exists() else {"stamps_ns": {}, "cameras": []}
-        sparse = read_sparse(folder / "sparse") if has_sparse(folder / "sparse") else None
-        poses = (
-            {image.name: image.cam_from_obj for image in sparse.images}
-            if sparse is not None
-            else {}
-        )
-        for name, stamp in record["stamps_ns"].items():
-            camera = [camera for camera in record["cameras"] if camera["first"] <= name][-1]
-            frames[name] = _shot(stamp, camera, poses.get(name))
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = (
-            f"{error} is missing"
-            if isinstance(error, KeyError)
-            else str(error).splitlines()[0]
-        )
+def _check_folder(folder: Path, fixed_frame: str) -> None:
+    """InvalidInput where the folder is no recording whose poses are in the fixed frame."""
+    foreign = f"{folder}: a video that no recorder made is there; choose another folder"
+    if not (folder / "video.json").exists():
+        images = folder / "images"
+        has_images = images.is_dir() and any(images.iterdir())
+        if has_images and not (folder / JOURNAL).exists():
+            raise InvalidInput(foreign)
+        return
+    record = read_json(folder / "video.json")
+    if not isinstance(record, dict) or "recorder" not in record:
+        raise InvalidInput(foreign)
+    before = record.get("fixed_frame", "")
+    if record.get("frames") and before != fixed_frame:
         raise InvalidInput(
-            f"{path}: not as a recorder writes it ({reason}); choose another folder"
-        ) from None
-    journal.seek(0)
-    text = journal.read()
-    if text and not text.endswith(b"\n"):
-        journal.write(b"\n")
-    for line in text.splitlines():
-        try:
-            frame = json.loads(line)
-            pose = frame["cam_from_obj"]
-            pose = None if pose is None else torch.tensor(pose, dtype=torch.float64)
-            frames[frame["name"]] = _shot(frame["stamp"], frame["camera"], pose)
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-        ):  # torn: its image never got its name
-            continue
+            f"{folder}: its poses are {_frame_words(before)}, those to come "
+            f"{_frame_words(fixed_frame)}; choose another folder"
+        )
+
+
+def _frame_words(frame: str) -> str:
+    return f"in '{frame}'" if frame else "unknown"
+
+
+def _recovered_frames(folder: Path, journal: Journal) -> dict[str, FrameRecord]:
+    """The record of every image in a folder, by name.
+
+    They come from video.json and sparse/, and from the journal, which is newer.
+    """
+    frames = {**_listed_frames(folder), **journal.read()}
     return {
         name: frames[name]
         for name in sorted(frames)
@@ -301,22 +351,54 @@ def _kept(folder: Path, journal: BinaryIO) -> dict[str, FrameRecord]:
     }
 
 
-def _line(name: str, frame: FrameRecord) -> bytes:
+def _listed_frames(folder: Path) -> dict[str, FrameRecord]:
+    """The frames that video.json and sparse/ list."""
+    path = folder / "video.json"
+    frames: dict[str, FrameRecord] = {}
+    try:
+        record = read_json(path) if path.exists() else {"stamps_ns": {}, "cameras": []}
+        poses: dict[str, Tensor] = {}
+        if has_sparse(folder / "sparse"):
+            sparse = read_sparse(folder / "sparse")
+            poses = {image.name: image.cam_from_obj for image in sparse.images}
+        for name, stamp in record["stamps_ns"].items():
+            camera = [camera for camera in record["cameras"] if camera["first"] <= name][-1]
+            frames[name] = _frame_from_json(stamp, camera, poses.get(name))
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        missing_key = isinstance(error, KeyError)
+        reason = f"{error} is missing" if missing_key else str(error).splitlines()[0]
+        raise InvalidInput(
+            f"{path}: not as a recorder writes it ({reason}); choose another folder"
+        ) from None
+    return frames
+
+
+def _delete_strays(folder: Path) -> None:
+    """Delete what a killed process left: temporary files, and depth without an image."""
+    for place in (folder, folder / "images", folder / "depth", folder / "sparse"):
+        for temporary in place.glob(".*.tmp"):
+            temporary.unlink()
+    for depth in (folder / "depth").glob("*.png"):
+        if not (folder / "images" / depth.stem).exists():
+            depth.unlink()
+
+
+def _journal_line(name: str, frame: FrameRecord) -> bytes:
     """The journal's line of an image."""
     pose = None if frame.cam_from_obj is None else frame.cam_from_obj.tolist()
     record = {
         "name": name,
         "stamp": frame.stamp,
-        "camera": _camera_record(frame),
+        "camera": _camera_to_json(frame),
         "cam_from_obj": pose,
     }
     return (json.dumps(record) + "\n").encode()
 
 
-def _camera_record(frame: FrameRecord) -> dict[str, Any]:
-    """An image's camera as JSON.
+def _camera_to_json(frame: FrameRecord) -> dict[str, Any]:
+    """A frame's camera and its camera_info message as JSON types.
 
-    K and D of the image as it is stored, K null where uncalibrated; and its message.
+    K and D are those of the image as it is stored; K is null where the camera is uncalibrated.
     """
     record: dict[str, Any] = {
         "K": None,
@@ -332,17 +414,15 @@ def _camera_record(frame: FrameRecord) -> dict[str, Any]:
     return record
 
 
-def _shot(stamp: int, record: Mapping[str, Any], pose: Tensor | None) -> FrameRecord:
-    """What `_camera_record` and a pose say."""
+def _frame_from_json(
+    stamp: int, record: Mapping[str, Any], pose: Tensor | None
+) -> FrameRecord:
+    """The frame of a stamp (ns), a record of `_camera_to_json` and a pose (4, 4)."""
     camera = None
     if record["K"] is not None:
         matrix = torch.tensor(record["K"], dtype=torch.float64).reshape(3, 3)
-        camera = Camera(
-            matrix,
-            record["width"],
-            record["height"],
-            torch.tensor(record["D"], dtype=torch.float64),
-        )
+        distortion = torch.tensor(record["D"], dtype=torch.float64)
+        camera = Camera(matrix, record["width"], record["height"], distortion)
     return FrameRecord(int(stamp), camera, record["camera_info"], pose)
 
 
@@ -350,7 +430,7 @@ def _number(path: Path) -> int:
     return int(path.stem) if path.stem.isdecimal() else 0
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write_durably(path: Path, data: bytes) -> None:
     """Write a file and wait until it is on the disk."""
     with path.open("wb") as file:
         file.write(data)
@@ -358,7 +438,7 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _to_disk(path: Path) -> None:
+def _wait_for_disk(path: Path) -> None:
     """Wait until a file's bytes are on the disk."""
     if path.exists():
         with path.open("rb") as file:

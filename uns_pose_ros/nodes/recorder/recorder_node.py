@@ -37,18 +37,21 @@ from uns_pose_ros.io.encoded_image import Photo
 from uns_pose_ros.io.transform_buffer import TransformTree
 from uns_pose_ros.nodes import message_conversions, parameter_declaration, ros_compat
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
-from uns_pose_ros.nodes.estimator.image_subscriber import ImageSubscriber, ImageMessage
-from uns_pose_ros.nodes.estimator.stamp_synchronizer import SynchronizedImage, StampSynchronizer
+from uns_pose_ros.nodes.estimator.image_subscriber import ImageMessage, ImageSubscriber
+from uns_pose_ros.nodes.estimator.stamp_synchronizer import (
+    StampSynchronizer,
+    SynchronizedImage,
+)
 from uns_pose_ros.nodes.managed_node import ManagedNode, one_line, spin_node
 from uns_pose_ros.nodes.recorder.recorder_parameters import (
     AT_ACTIVATION,
+    SETTINGS,
     RecorderParameters,
 )
 from uns_pose_ros.nodes.recorder.recording_session import RecordingSession
 from uns_pose_ros.nodes.tf_listener import TransformListener
 from uns_pose_ros.nodes.worker_thread import Worker
 
-SETTINGS: tuple[type, ...] = (RecorderParameters, KeyframeConfig)
 DEPTHS: dict[
     str, dict[str, type]
 ] = {  # topic and kind of its messages, by the parameter depth
@@ -176,7 +179,7 @@ class RecorderNode(ManagedNode):
             settings = self._settings
             for topic in DEPTHS[settings.depth]:
                 topics["depth"] = self.resolve_topic_name(topic)
-            recording = Recording(
+            recording = Recording.open_or_recover(
                 settings.folder(), topics, settings.frame, settings.keep_free
             )
         except (InvalidInput, OSError) as error:
