@@ -122,7 +122,7 @@ class TestChain(unittest.TestCase):
             if self.status
             else {}
         )
-        return int(values.get("pictures in the folder", "0"))
+        return int(values.get("images in the folder", "0"))
 
     def test_what_is_recorded_and_played_is_found(self) -> None:
         self.play("", list(load_video(CLIP).frames[::2]), lambda: self.kept() >= 5)

@@ -248,7 +248,7 @@ class Film(Robot):
         now = self.counts()
         received, kept = (
             int(now.get("images received", "0")),
-            int(now.get("pictures kept", "0")),
+            int(now.get("images kept", "0")),
         )
         dropped = sum(
             int(value) for key, value in now.items() if key.startswith("dropped: ")
@@ -276,7 +276,7 @@ class Film(Robot):
 
         Kept (in the folder), received, or drops with _ for blanks; all figures.
         """
-        keys = {"kept": "pictures in the folder", "received": "images received"}
+        keys = {"kept": "images in the folder", "received": "images received"}
         reasons = {
             name: name.replace("_", " ").replace("camera info", "camera_info")
             for name in figures

@@ -1,6 +1,8 @@
-"""What /diagnostics says of a node.
+"""The state of a node for /diagnostics: rates, latencies, drops by reason, conditions, last error.
 
-Rate, latency, drops by reason, conditions that need attention, the last error.
+`diagnostic_updater` of ROS does a part of this. The nodes do not use it for two reasons: it has no
+wheel on the package index, and `make setup` must run without ROS; and it has no percentiles of
+latencies, no drops by reason and no conditions that are logged once.
 """
 
 from __future__ import annotations
@@ -16,22 +18,24 @@ import torch
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-# s over which rates are taken and for which an error that came once is shown as a condition
+# s over which rates are computed, and for which a single error is shown as a condition
 WINDOW = 10.0
-KEPT = 200  # latencies from which the percentiles are taken
+KEPT = 200  # latencies from which the percentiles are computed
 
 
 class NodeDiagnostics:
-    """Counters and conditions, filled by callbacks and the worker from their threads."""
+    """Counters and conditions of a node; callbacks and worker threads may change them."""
 
     def __init__(self, result: str = "results published", work: str = "estimation") -> None:
-        """result, work.
+        """Begin with zero.
 
-        What it is called when a picture has been dealt with, and dealing with it.
+        Args:
+            result: Name of the counter of processed images.
+            work: Name of the processing of an image.
         """
         self._result, self._work = result, work
         self._lock = threading.Lock()
-        self._pictures = self._results = 0
+        self._images = self._results = 0
         self._received: deque[float] = deque(maxlen=1000)
         self._published: deque[float] = deque(maxlen=1000)
         self._latency: deque[float] = deque(maxlen=KEPT)
@@ -41,12 +45,18 @@ class NodeDiagnostics:
         self._last_error, self._error_time = "", -WINDOW
 
     def received(self) -> None:
+        """Count an image that has come."""
         with self._lock:
             self._received.append(time.monotonic())
-            self._pictures += 1
+            self._images += 1
 
     def published(self, latency: float, seconds: float) -> None:
-        """An image's results went out `latency` s after its stamp; working on it took `seconds`."""
+        """Count an image whose results have been published.
+
+        Args:
+            latency: Time from the image's stamp to its results, s.
+            seconds: Time that the processing took, s.
+        """
         with self._lock:
             self._published.append(time.monotonic())
             self._results += 1
@@ -54,6 +64,7 @@ class NodeDiagnostics:
             self._seconds.append(seconds)
 
     def dropped(self, reason: str, count: int = 1) -> None:
+        """Count images that are dropped for a reason."""
         with self._lock:
             self._drops[reason] += count
 
@@ -63,42 +74,43 @@ class NodeDiagnostics:
             self._last_error, self._error_time = text, time.monotonic()
 
     def condition(self, key: str, level: bytes, text: str) -> bool:
-        """A state that lasts until it is cleared (level OK).
+        """Set a condition, which lasts until it is cleared.
 
-        Returns True where it is news, so that it is logged once.
+        Args:
+            key: Identifies the condition.
+            level: WARN or ERROR; OK clears the condition.
+            text: Description for people.
+
+        Returns:
+            True if the condition is new, so that the caller logs it once.
         """
         with self._lock:
-            news = self._conditions.get(key) != (level, text)
+            is_new = self._conditions.get(key) != (level, text)
             if level == OK:
                 self._conditions.pop(key, None)
             else:
                 self._conditions[key] = (level, text)
-            return news and level != OK
+            return is_new and level != OK
 
     def clear(self) -> None:
-        """Forget conditions and the last error; counters go on."""
+        """Forget the conditions and the last error; the counters stay."""
         with self._lock:
             self._conditions.clear()
             self._last_error, self._error_time = "", -WINDOW
 
     @property
-    def pictures(self) -> int:
-        """Received so far."""
-        with self._lock:
-            return self._pictures
-
-    @property
     def drops(self) -> dict[str, int]:
-        """Pictures dropped so far, by reason."""
+        """Number of images dropped, by reason."""
         with self._lock:
             return dict(sorted(self._drops.items()))
 
     def status(self, name: str, device: str, facts: dict[str, str]) -> DiagnosticStatus:
-        """The message.
+        """Make the message: the worst level, all conditions as text, every counter as a value.
 
-        The worst condition's level, all conditions as text, every figure as a value.
-
-        device: where it runs, cpu or a CUDA device; facts: what the node itself has to say.
+        Args:
+            name: Name of the status.
+            device: cpu or a CUDA device.
+            facts: Further values of the node.
         """
         now = time.monotonic()
         with self._lock:
@@ -107,7 +119,7 @@ class NodeDiagnostics:
                 conditions.append((WARN, self._last_error))
             values = {
                 **facts,
-                "images received": str(self._pictures),
+                "images received": str(self._images),
                 "images received (1/s)": f"{_rate(self._received, now):.2f}",
                 self._result: str(self._results),
                 f"{self._result} (1/s)": f"{_rate(self._published, now):.2f}",

@@ -1,6 +1,7 @@
-"""How a node of ours lives.
+"""The lifecycle node that both nodes extend, and the process that runs it.
 
-Parameters, lifecycle, diagnostics; and its process: until a signal, with an exit code.
+The node has parameters, lifecycle transitions and diagnostics. The process runs until a signal and
+returns an exit code.
 """
 
 from __future__ import annotations
@@ -26,29 +27,44 @@ from rclpy.parameter import Parameter
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.nodes import parameter_declaration
-from uns_pose_ros.nodes.diagnostics import ERROR, OK, NodeDiagnostics
+from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, NodeDiagnostics
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
 class ManagedNode(LifecycleNode, ABC):
-    """A lifecycle node made from dataclasses of settings, with diagnostics once a second, that
-    starts itself where asked.
-    """
+    """A lifecycle node with parameters from dataclasses and with diagnostics every second."""
 
     def __init__(
-        self, name: str, settings: Sequence[type], diagnostics: NodeDiagnostics, **options: Any
+        self,
+        name: str,
+        settings: Sequence[type],
+        diagnostics: NodeDiagnostics,
+        **options: Any,
     ) -> None:
-        """options: those of rclpy's Node. Raises where a parameter is not valid."""
+        """Declare the parameters; raises if one of them is not valid.
+
+        Args:
+            name: Name of the node.
+            settings: Dataclasses whose fields are the parameters.
+            diagnostics: Counters and conditions of the node.
+            options: Options of rclpy's Node.
+        """
         super().__init__(name, **options)
         self._diagnostics = diagnostics
         self._names = parameter_declaration.names(*settings)
+        deprecated = []
         for kind in settings:
-            parameter_declaration.declare(self, kind)
+            deprecated += parameter_declaration.declare(self, kind)
             parameter_declaration.read(self, kind)
+        self._unknown_parameters = parameter_declaration.unknown_overrides(self, *settings)
+        for warning in [*deprecated, *self._unknown_parameters]:
+            self.get_logger().warning(warning)
         self._apply_settings(())
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics_publisher = self.create_publisher(
+            DiagnosticArray, "/diagnostics", 10
+        )
         self._timer = self.create_timer(
             1.0, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -59,59 +75,62 @@ class ManagedNode(LifecycleNode, ABC):
             backward, post_callback=lambda jump: self._on_jump()
         )
 
-    # What a node of ours says of itself
+    # What each node defines
 
     @property
     @abstractmethod
     def autostart(self) -> bool:
-        """Whether it is to be configured and activated at once."""
+        """Whether the node configures and activates itself."""
 
     @abstractmethod
     def close(self) -> None:
-        """Stop what runs; called at deactivation, and before the node is destroyed.
+        """Stop everything that runs; called at deactivation and before the node is destroyed.
 
-        May be called again.
+        A second call does nothing.
         """
 
     @abstractmethod
     def _release(self) -> None:
-        """Give back what configure has made."""
+        """Release what `configure` has made."""
 
     @abstractmethod
     def _tick(self) -> None:
-        """Once a second."""
+        """Publish diagnostics; called every second."""
 
     @abstractmethod
     def _on_jump(self) -> None:
-        """ROS time has jumped back."""
+        """React to a ROS time that has jumped back."""
 
     @abstractmethod
     def _reject_reason(self, names: Sequence[str]) -> str:
-        """Why these parameters may not be set now, empty where they may."""
+        """Return why these parameters cannot be set now; empty if they can."""
 
     @abstractmethod
     def _apply_settings(self, changed: Sequence[Parameter]) -> None:
-        """Read the settings with those about to be set.
+        """Read the settings, with the parameters that are about to change.
 
-        Raises InvalidInput, and changes nothing, where one is not valid.
+        Raises InvalidInput if one is not valid, and changes nothing then.
         """
 
-    # What all have
+    # What all nodes share
 
     def start(self) -> bool:
-        """Configure and activate, as a lifecycle manager would; False where it cannot."""
+        """Configure and activate, as a lifecycle manager does; False on failure."""
         return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop everything that runs."""
         self.close()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release what `configure` has made."""
         self._release()
         self._diagnostics.clear()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop everything that runs and release what `configure` has made."""
         self.close()
         if state.label != "unconfigured":
             self._release()
@@ -129,9 +148,11 @@ class ManagedNode(LifecycleNode, ABC):
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _guarded(self, work: Callable[[], None], failure: str) -> None:
-        """Work on one picture.
+        """Process one image; an error is counted and reported and does not end the node.
 
-        What goes wrong with it is counted and told, and does not end the node.
+        Args:
+            work: The function processes the image.
+            failure: Reason of the drop after an unexpected error.
         """
         try:
             work()
@@ -146,16 +167,29 @@ class ManagedNode(LifecycleNode, ABC):
             self._diagnostics.condition("input", OK, "")
 
     def _report_error(self, key: str, text: str) -> None:
-        """An error that lasts until the next success.
+        """Report an error that lasts until the next success.
 
-        To the log once, to diagnostics as long as it lasts.
+        The log has it once, the diagnostics have it as long as it lasts.
         """
         self._diagnostics.failed(text)
         if self._diagnostics.condition(key, ERROR, text) and self.context.ok():
             self.get_logger().error(text)
 
+    def set_warning(self, key: str, text: str) -> None:
+        """Set a condition of the diagnostics and log it once; an empty text clears it."""
+        if self._diagnostics.condition(key, WARN if text else OK, text):
+            self.get_logger().warning(text)
+
     def _diagnose(self, task: str, device: str, facts: dict[str, str]) -> DiagnosticStatus:
-        """Publish how the node is, under its name and its task."""
+        """Publish the diagnostics and return their status.
+
+        Args:
+            task: What the node does; part of the name of the status.
+            device: cpu or a CUDA device.
+            facts: Further values of the node.
+        """
+        for warning in self._unknown_parameters:  # `clear` at configure deletes conditions
+            self._diagnostics.condition(warning, WARN, warning)
         facts = {"state": self._state_machine.current_state[1], **facts}
         name = self.get_fully_qualified_name().lstrip("/")
         status = self._diagnostics.status(f"{name}: {task}", device, facts)
@@ -166,37 +200,42 @@ class ManagedNode(LifecycleNode, ABC):
 
 
 def share_memory_pools() -> None:
-    """Let all threads of the process use two of glibc's memory pools.
+    """Limit glibc to two memory pools; call this before the process has threads.
 
-    To be called before there are threads.
-
-    In a pool of its own each would keep the room of the most pictures it ever held, tens of
-    megabytes a thread.
+    With a pool of its own, each thread would keep the memory of the most images that it ever held:
+    tens of megabytes for each thread.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
 
 
-def spin_node(name: str, make: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
-    """Spin the node that `make` gives until a signal.
+def spin_node(
+    name: str, make: Callable[[], ManagedNode], args: list[str] | None = None
+) -> int:
+    """Run a node until a signal.
 
-    Exit code 0, or 2 where a parameter is not valid.
+    Args:
+        name: Name of the program in messages.
+        make: The function makes the node.
+        args: Arguments of ROS, with the name of the program first; None: those of the process.
+
+    Returns:
+        Exit code 0, or 2 if a parameter is not valid.
     """
     share_memory_pools()
-    # rclpy's handler ends the spinning; Python's KeyboardInterrupt on top of it may strike inside
-    # C++ and surface as anything
+    # rclpy's handler ends the spinning. Python's KeyboardInterrupt would come in addition: inside
+    # C++ code it becomes any other error.
     interrupted = threading.Event()
     signal.signal(signal.SIGINT, lambda number, frame: interrupted.set())
     node = None
     try:
         rclpy.init(args=args)
-    except (
-        RuntimeError
-    ) as error:  # of rcl: arguments or a parameter file that cannot be read
+    # rcl cannot read the arguments or the parameter file
+    except RuntimeError as error:
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         return 2
     try:
-        if interrupted.is_set():  # before rclpy's handler was there
+        if interrupted.is_set():  # before rclpy had installed its handler
             return 0
         node = make()
         if node.autostart:
@@ -206,7 +245,7 @@ def spin_node(name: str, make: Callable[[], ManagedNode], args: list[str] | None
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except (ExternalShutdownException, RuntimeError):
-        # else a signal, the ordinary end of a node, came while the node was being made or published
+        # a signal is the usual end of a node; it may come while the node is made or publishes
         if rclpy.ok():
             raise
     finally:
@@ -218,6 +257,6 @@ def spin_node(name: str, make: Callable[[], ManagedNode], args: list[str] | None
 
 
 def one_line(error: Exception) -> str:
-    """An error as one line: its text alone where it is the user's, else with its kind."""
+    """Format an error as one line; an error that is not InvalidInput begins with its type."""
     text = " ".join(str(error).split()) or "no message"
     return text if isinstance(error, InvalidInput) else f"{type(error).__name__}: {text}"

@@ -1,10 +1,12 @@
-"""What /tf and /tf_static say, kept for lookups at an image's stamp.
+"""Transforms from /tf and /tf_static at an image's stamp, and the motion between two images.
 
-And how a camera moved between two images.
+`tf2_ros.Buffer` of ROS does the same. The nodes do not use it, since it has no wheel on the package
+index and `make setup` must run without ROS.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -17,13 +19,45 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.transform_buffer import TransformTree
 
-_POLL = 0.01  # s
+_POLL = 0.005  # s between two lookups of a transform that has not come yet
+
+
+def wait_for_transform(
+    tree: TransformTree,
+    target: str,
+    source: str,
+    stamp: int,
+    timeout: float,
+    cancel: threading.Event | None = None,
+) -> np.ndarray | str:
+    """Look a transform up, and wait for it if it comes later than the image.
+
+    Args:
+        tree: The transforms.
+        target: Frame of the result.
+        source: Frame of the points that the result transforms.
+        stamp: Time of the transform, ns.
+        timeout: Time to wait at most, s.
+        cancel: Ends the waiting when it is set.
+
+    Returns:
+        target_from_source (4, 4), m, or the reason why it is missing.
+    """
+    end = time.monotonic() + timeout
+    cancel = threading.Event() if cancel is None else cancel
+    while True:
+        transform = tree.lookup(target.lstrip("/"), source.lstrip("/"), stamp)
+        if isinstance(transform, np.ndarray) or time.monotonic() > end:
+            return transform
+        if cancel.wait(_POLL):
+            return transform
 
 
 class TransformListener:
-    """Fills a tree from the topics, as tf2_ros does."""
+    """Fills a tree of transforms from the topics."""
 
     def __init__(self, node: Node, tree: TransformTree) -> None:
+        """Subscribe."""
         self._node = node
         moving = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
         lasting = QoSProfile(
@@ -44,47 +78,59 @@ class TransformListener:
         ]
 
     def close(self) -> None:
+        """Unsubscribe."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 
 
 class CameraMotion:
-    """How a camera moved since the last image, by a frame that does not move with it."""
+    """Measures how a camera moved since the last image, in a frame that does not move."""
 
     def __init__(self, node: Node, fixed_frame: str, timeout: float) -> None:
-        """timeout: s that a lookup waits for transforms that come later than the image."""
+        """Subscribe.
+
+        Args:
+            node: The node that subscribes.
+            fixed_frame: TF frame that does not move with the camera.
+            timeout: Time to wait for transforms that come later than the image, s.
+        """
         self._timeout = timeout
-        self._fixed = fixed_frame.lstrip("/")
+        self._fixed_frame = fixed_frame
         self._tree = TransformTree()
         self._listener = TransformListener(node, self._tree)
         # the last image's frame, fixed_from_cam (4, 4)
         self._last: tuple[str, np.ndarray] | None = None
 
     def close(self) -> None:
+        """Unsubscribe."""
         self._listener.close()
 
     def forget(self) -> None:
-        """The next image is the first; what is kept of the transforms may be of another time."""
+        """Make the next image the first one, and forget all transforms: time may have jumped."""
         self._last = None
         self._tree.clear()
 
     def since_last(self, frame: str, stamp: int) -> Tensor | None:
-        """cam_now_from_cam_before (4, 4) float64, m, of the image in `frame` at `stamp` (ns).
+        """Return the motion since the image before.
 
-        None for the first one.
+        Args:
+            frame: TF frame of the image.
+            stamp: Stamp of the image, ns.
 
-        Waits up to the timeout for transforms of that time. Raises InvalidInput where none come;
-        the next image is then the first.
+        Returns:
+            cam_now_from_cam_before (4, 4) float64, m; None for the first image of a frame.
+
+        Raises:
+            InvalidInput: No transform came within the timeout. The next image is the first then.
         """
-        last, self._last = self._last, None
-        end = time.monotonic() + self._timeout
-        found = self._tree.lookup(self._fixed, frame.lstrip("/"), stamp)
-        while isinstance(found, str):
-            if time.monotonic() > end:
-                raise InvalidInput(found)
-            time.sleep(_POLL)
-            found = self._tree.lookup(self._fixed, frame.lstrip("/"), stamp)
-        self._last = (frame, found)
+        last = self._last
+        self._last = None
+        fixed_from_cam = wait_for_transform(
+            self._tree, self._fixed_frame, frame, stamp, self._timeout
+        )
+        if isinstance(fixed_from_cam, str):
+            raise InvalidInput(fixed_from_cam)
+        self._last = (frame, fixed_from_cam)
         if last is None or last[0] != frame:
             return None
-        return torch.from_numpy(np.linalg.inv(found) @ last[1])
+        return torch.from_numpy(np.linalg.inv(fixed_from_cam) @ last[1])

@@ -1,7 +1,4 @@
-"""A few slots and one thread.
-
-Items are worked on in their order; where all slots are full, the oldest gives way.
-"""
+"""One thread that processes items in their order, from a queue that drops the oldest item."""
 
 from __future__ import annotations
 
@@ -15,26 +12,32 @@ T = TypeVar("T")
 
 
 def run_in_temporary_thread(work: Callable[[], T]) -> T:
-    """What `work` gives or raises, done in a thread that ends with it.
+    """Call `work` in a thread that ends afterwards; return its result or raise its error.
 
-    The threads that PyTorch computes with belong to the one that first computed, and end with it.
-    Left behind they make OpenMP count more threads than cores, and those of another one sleep
-    whenever they wait: 1.7 times the time of an estimate.
+    The compute threads of PyTorch belong to the thread that computes first, and end with it. If
+    they stay, OpenMP counts more threads than cores, and the compute threads of every other thread
+    sleep whenever they wait: an estimate takes 1.7 times as long.
     """
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()
 
 
 class Worker(Generic[T]):
-    """Runs `work` on items put; `put` never waits for it.
+    """Calls a function for each item in a thread of its own; `put` never waits for it.
 
-    With the one slot of the default the newest item is worked on.
+    With one slot, the default, the newest item is processed next.
     """
 
     def __init__(
         self, work: Callable[[T], None], on_replaced: Callable[[], None], slots: int = 1
     ) -> None:
-        """on_replaced: called for every item that gave way to a newer one before it was begun."""
+        """Start the thread.
+
+        Args:
+            work: The function processes one item.
+            on_replaced: The function is called for every waiting item that a newer one replaces.
+            slots: Items that may wait.
+        """
         self._work, self._on_replaced = work, on_replaced
         self._changed = threading.Condition()
         self._waiting: deque[T] = deque()
@@ -44,10 +47,7 @@ class Worker(Generic[T]):
         self._thread.start()
 
     def put(self, item: T) -> None:
-        """Hand over an item.
-
-        Where there is no room, the oldest one not begun is dropped and `on_replaced` called.
-        """
+        """Add an item; if no slot is free, drop the oldest waiting item and call `on_replaced`."""
         with self._changed:
             replaced = len(self._waiting) >= self._slots
             if replaced:
@@ -58,10 +58,7 @@ class Worker(Generic[T]):
             self._on_replaced()
 
     def offer(self, item: T) -> bool:
-        """Hand over an item if there is room for it and the worker has not been stopped.
-
-        Whether it was taken.
-        """
+        """Add an item if a slot is free and the worker runs; return whether it was added."""
         with self._changed:
             if self._stopped or len(self._waiting) >= self._slots:
                 return False
@@ -70,10 +67,14 @@ class Worker(Generic[T]):
         return True
 
     def stop(self, timeout: float, finish: bool = False) -> bool:
-        """Finish the item being worked on, and with `finish` those waiting, which are dropped
-        otherwise.
+        """Finish the present item and end the thread.
 
-        False where it takes longer than `timeout` s.
+        Args:
+            timeout: Time to wait for the thread, s.
+            finish: Process the waiting items too; false: drop them.
+
+        Returns:
+            False if the thread still runs.
         """
         with self._changed:
             self._stopped = True

@@ -107,7 +107,7 @@ def test_a_camera_whose_motion_tf_does_not_know_is_told_in_diagnostics_and_poses
 
 def test_objects_not_yet_confirmed_are_held_back_on_demand(plain: Robot) -> None:
     robot = plain
-    robot.renew(**{"tracking.tentative": False, "tracking.confirm": 3})
+    robot.renew(**{"tracking.tentative": False, "tracking.min_hits": 3})
     robot.calibrate()
     counts = []
     for seconds in (1, 2, 3, 4):

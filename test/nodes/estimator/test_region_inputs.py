@@ -28,7 +28,7 @@ from vision_msgs.msg import (
 from ros_robot import Robot
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.nodes.estimator.region_inputs import boxes_of
+from uns_pose_ros.nodes.estimator.region_inputs import region_boxes
 from uns_pose_ros.nodes.ros_compat import array_to_image
 
 K = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64)
@@ -72,17 +72,17 @@ CAR, CUP, LEFT = (
 
 def test_boxes_come_by_score_filtered_by_class_and_cut_at_the_pictures_edge() -> None:
     message = detections(1, CAR, CUP, LEFT)
-    assert boxes_of(message, CAMERA, [], 5).tolist() == [
+    assert region_boxes(message, CAMERA, [], 5).tolist() == [
         [300, 30, 360, 90],
         [0, 0, 60, 40],
         [10, 20, 110, 90],
     ]
-    assert boxes_of(message, CAMERA, ["car"], 5).tolist() == [
+    assert region_boxes(message, CAMERA, ["car"], 5).tolist() == [
         [0, 0, 60, 40],
         [10, 20, 110, 90],
     ]
-    assert boxes_of(message, CAMERA, [], 1).tolist() == [[300, 30, 360, 90]]
-    assert boxes_of(message, CAMERA, ["bus"], 5).shape == (0, 4)
+    assert region_boxes(message, CAMERA, [], 1).tolist() == [[300, 30, 360, 90]]
+    assert region_boxes(message, CAMERA, ["bus"], 5).shape == (0, 4)
 
 
 def test_boxes_that_are_empty_outside_or_not_finite_are_left_out() -> None:
@@ -94,16 +94,18 @@ def test_boxes_that_are_empty_outside_or_not_finite_are_left_out() -> None:
             (math.nan, 0.0, 50.0, 50.0),
         )
     ]
-    assert boxes_of(detections(1, *bad, CAR), CAMERA, [], 5).tolist() == [[10, 20, 110, 90]]
+    assert region_boxes(detections(1, *bad, CAR), CAMERA, [], 5).tolist() == [
+        [10, 20, 110, 90]
+    ]
 
 
 def test_boxes_in_a_distorted_picture_are_those_of_the_picture_without_distortion() -> None:
     lens = Camera(K, 640, 480, torch.tensor([-0.3, 0.1, 0.0, 0.0], dtype=torch.float64))
-    (box,) = boxes_of(
+    (box,) = region_boxes(
         detections(1, ("car", 1.0, (10.0, 10.0, 110.0, 110.0))), lens, [], 5
     ).tolist()
     assert box[0] < 0 and box[1] < 0  # barrel distortion had pulled the corner in
-    (centre,) = boxes_of(
+    (centre,) = region_boxes(
         detections(1, ("car", 1.0, (315.0, 235.0, 325.0, 245.0))), lens, [], 5
     ).tolist()
     assert centre == pytest.approx([315, 235, 325, 245], abs=0.01)
@@ -112,20 +114,22 @@ def test_boxes_in_a_distorted_picture_are_those_of_the_picture_without_distortio
 def test_every_connected_part_of_a_mask_is_a_region_and_specks_are_not() -> None:
     mask = np.zeros((480, 640), np.uint8)
     mask[100:150, 200:230], mask[300:400, 20:140], mask[5:7, 5:7] = 255, 1, 255
-    boxes = boxes_of(array_to_image(mask, "mono8", header(1)), CAMERA, [], 5)
+    boxes = region_boxes(array_to_image(mask, "mono8", header(1)), CAMERA, [], 5)
     assert boxes.tolist() == [[20, 300, 140, 400], [200, 100, 230, 150]]
-    assert len(boxes_of(array_to_image(0 * mask, "mono8", header(1)), CAMERA, [], 5)) == 0
+    assert (
+        len(region_boxes(array_to_image(0 * mask, "mono8", header(1)), CAMERA, [], 5)) == 0
+    )
 
 
 def test_masks_of_another_size_or_encoding_are_refused() -> None:
     with pytest.raises(
         InvalidInput, match="the mask is 64 x 48 px, the image 640 x 480 px"
     ):
-        boxes_of(
+        region_boxes(
             array_to_image(np.zeros((48, 64), np.uint8), "mono8", header(1)), CAMERA, [], 5
         )
     with pytest.raises(InvalidInput, match="'rgb8': mono8 is valid"):
-        boxes_of(
+        region_boxes(
             array_to_image(np.zeros((48, 64, 3), np.uint8), "rgb8", header(1)),
             CAMERA,
             [],

@@ -135,7 +135,7 @@ def test_a_full_disk_ends_the_recording_with_one_error_and_everything_before_kep
     own.wait("the end", lambda: own.counts().get("recording") == "no")
     folder = tmp_path / "mug" / "clip_01"
     assert (
-        f"recording stopped: No space left on device; 3 pictures kept in {folder}"
+        f"recording stopped: No space left on device; 3 images kept in {folder}"
         in own.told[-1].message
     )
     assert own.told[-1].level == b"\x02"

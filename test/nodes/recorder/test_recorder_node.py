@@ -38,7 +38,7 @@ def test_what_is_published_is_in_the_folder_with_poses_stamps_and_camera(
     ended = film.stop()
     assert (ended.success, ended.message) == (
         True,
-        f"{tmp_path}/mug/clip_01: 5 pictures kept",
+        f"{tmp_path}/mug/clip_01: 5 images kept",
     )
     video = load_video(tmp_path / "mug" / "clip_01", need_masks=False)
     assert (len(video.frames), video.metric) == (5, True)
@@ -262,13 +262,13 @@ def test_a_picture_without_transform_is_left_out_and_told(
 ) -> None:
     film.anew(fixed_frame="odom", tf_wait=0.05)
     assert film.begin().success
-    lost = film.base().get("dropped: no transform at the picture's stamp", 0)
+    lost = film.base().get("dropped: no transform at the image's stamp", 0)
     film.calibrate()
     film.film(pixels(0), next(STAMPS))
     film.wait(
         "the missing transform",
         lambda: (
-            film.counts().get("dropped: no transform at the picture's stamp")
+            film.counts().get("dropped: no transform at the image's stamp")
             == str(lost + 1)
         ),
     )
@@ -330,7 +330,7 @@ def test_time_that_jumps_back_is_another_time_and_the_recording_goes_on(
         if len(film.told) > told[-1]:
             told.append(len(film.told))
             film.place(stamp, view(20.0 * number))
-        return film.counts().get("pictures in the folder") == str(number + 1)
+        return film.counts().get("images in the folder") == str(number + 1)
 
     told = [-1]
     for number, stamp in enumerate((NOW, NOW + SECOND, NOW - SECOND, NOW)):

@@ -49,7 +49,7 @@ def test_pictures_that_a_slow_disk_cannot_take_are_left_out_and_the_next_is_trie
         recording_session.SLOW,
     ]  # one at most is being written, two wait
     go.set()
-    assert opened.finish().endswith(f"{outcomes.count(None)} pictures kept")
+    assert opened.finish().endswith(f"{outcomes.count(None)} images kept")
     assert len(files(tmp_path / "clip")) == outcomes.count(None)
     assert not failures
 
@@ -73,7 +73,7 @@ def test_after_a_failure_nothing_is_taken_and_the_reason_stays(tmp_path: Path) -
     assert done.wait(PATIENCE)
     opened.take(*taken(1), lambda: 0.0)
     with pytest.raises(
-        InvalidInput, match="recording stopped: Input/output error; 0 pictures kept"
+        InvalidInput, match="recording stopped: Input/output error; 0 images kept"
     ):
         opened.finish()
     assert sum(diagnostics.drops.values()) >= 1

@@ -1,4 +1,4 @@
-"""A node's inputs: pictures with the newest camera_info, and what the middleware says of them."""
+"""Subscribe to images, each with the newest camera_info, and to events of the middleware."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uns_pose_ros.nodes.ros_compat import (
 )
 
 ImageMessage: TypeAlias = Image | CompressedImage
-SILENCE_LIMIT = 5.0  # s without a picture after which that is worth a warning
+SILENCE_LIMIT = 5.0  # s without an image after which the diagnostics warn
 _OVERRIDES = (
     QoSPolicyKind.HISTORY,
     QoSPolicyKind.DEPTH,
@@ -34,13 +34,13 @@ _OVERRIDES = (
 
 
 class ImageSubscriber:
-    """Subscriptions of one node from activation to deactivation.
+    """Subscribes to images and camera_info from activation to deactivation.
 
-    Callbacks cost the same however slow the work is.
+    The callbacks take the same time however slow the work on an image is.
 
-    Intrinsics change rarely, so a picture is paired with the newest camera_info rather than with
-    the one of its own stamp: drivers that stamp the two differently work. A picture that comes
-    before any camera_info waits for the first.
+    Intrinsics change rarely. So an image gets the newest camera_info, not the one of its own
+    stamp: drivers that give the two different stamps work too. An image that comes before the
+    first camera_info waits for it.
     """
 
     def __init__(
@@ -49,39 +49,50 @@ class ImageSubscriber:
         transport: str,
         diagnostics: NodeDiagnostics,
         put: Callable[[tuple[ImageMessage, CameraInfo]], None],
-        depth: int = 1,
+        queue_depth: int = 1,
     ) -> None:
-        """transport: raw or compressed; put: where a picture and its camera_info go.
+        """Subscribe.
 
-        depth: messages that wait in the middleware; 1 where the newest picture is wanted, for a
-        longer queue is older pictures.
+        Args:
+            node: The node that subscribes.
+            transport: raw or compressed.
+            diagnostics: Counts the images that are received and dropped.
+            put: The function receives an image and its camera_info.
+            queue_depth: Images that may wait in the middleware. With 1 the newest image comes
+                next; a longer queue makes images older.
         """
-        self._node, self._diagnostics, self._put, self._depth = node, diagnostics, put, depth
+        self._node = node
+        self._diagnostics = diagnostics
+        self._put = put
+        self._queue_depth = queue_depth
         self._info: CameraInfo | None = None
         self._waiting: ImageMessage | None = None
         self._newest = time.monotonic()
-        kind, topic = (
-            (CompressedImage, "image/compressed")
-            if transport == "compressed"
-            else (Image, "image")
-        )
-        self._image = self._subscribe(kind, topic, self._on_image)
+        if transport == "compressed":
+            self._image = self._subscribe(
+                CompressedImage, "image/compressed", self._on_image
+            )
+        else:
+            self._image = self._subscribe(Image, "image", self._on_image)
         self._camera = self._subscribe(CameraInfo, "camera_info", self._on_info)
 
     @property
     def image_topic(self) -> str:
+        """Full name of the topic of the images."""
         return str(self._image.topic_name)
 
     @property
     def camera_topic(self) -> str:
+        """Full name of the topic of the camera_info."""
         return str(self._camera.topic_name)
 
     def close(self) -> None:
+        """Unsubscribe."""
         self._node.destroy_subscription(self._image)
         self._node.destroy_subscription(self._camera)
 
     def check(self) -> None:
-        """Tell the health what does not arrive; called now and then."""
+        """Report what does not arrive to the diagnostics; called once a second."""
         silent = time.monotonic() - self._newest > SILENCE_LIMIT
         topic = self.image_topic
         text = (
@@ -101,13 +112,13 @@ class ImageSubscriber:
     def _subscribe(
         self, kind: type, topic: str, callback: Callable[[Any], None]
     ) -> Subscription:
-        qos = QoSProfile(depth=self._depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+        qos = QoSProfile(depth=self._queue_depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         name = self._node.resolve_topic_name(topic)
         events: dict[str, Any] = {
             "incompatible_qos": lambda event: self._on_incompatible(name, event),
             "message_lost": self._on_lost,
         }
-        if kind is CameraInfo:  # which is sent again and again
+        if kind is CameraInfo:  # a lost one does not matter: the camera repeats it
             del events["message_lost"]
         while True:
             try:
@@ -119,9 +130,8 @@ class ImageSubscriber:
                     event_callbacks=SubscriptionEventCallbacks(**events),
                     qos_overriding_options=QoSOverridingOptions(_OVERRIDES),
                 )
-            except (
-                UnsupportedEventTypeError
-            ):  # a middleware that does not count what it loses
+            # not every middleware counts the messages that it loses
+            except UnsupportedEventTypeError:
                 if events.pop("message_lost", None) is None:
                     raise
 
@@ -138,8 +148,9 @@ class ImageSubscriber:
     def _on_info(self, message: CameraInfo) -> None:
         self._info = message
         if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            self._put((waiting, message))
+            image = self._waiting
+            self._waiting = None
+            self._put((image, message))
 
     def _on_incompatible(self, topic: str, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)

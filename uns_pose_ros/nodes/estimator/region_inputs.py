@@ -1,4 +1,4 @@
-"""Where to look in a picture, as another node says: boxes of a detector or a mask."""
+"""Regions in an image from another node: boxes of a detector or a mask."""
 
 from __future__ import annotations
 
@@ -18,54 +18,62 @@ from uns_pose_ros.nodes import ros_compat
 
 SEARCH = "search"  # the estimator looks for the objects itself
 SOURCES: dict[str, type] = {"detections_2d": Detection2DArray, "mask": Image}
-Where: TypeAlias = Detection2DArray | Image
+RegionMessage: TypeAlias = Detection2DArray | Image
 
-_LEAST = 4.0  # px, sides of a region that can show anything
-_LEAST_AREA = 0.0005  # of the picture, for a part of a mask to be an object
+_MIN_SIDE = 4.0  # px, sides of a region that can show an object
+_MIN_AREA = 0.0005  # share of the image, area of an object in a mask
 
 
-def boxes_of(where: Where, camera: Camera, classes: Sequence[str], most: int) -> Tensor:
-    """Boxes (N, 4) float64 x0 y0 x1 y1 px of regions in the camera's picture, as its pinhole
-    without distortion sees them.
+def region_boxes(
+    regions: RegionMessage, camera: Camera, classes: Sequence[str], max_count: int
+) -> Tensor:
+    """Return the boxes of regions, as they are in the undistorted image.
 
-    classes: class ids of detections to be taken, none: all; most: boxes, the likeliest or largest.
-    Raises InvalidInput.
+    Args:
+        regions: Detections or a mask, in the distorted image.
+        camera: Camera of the image.
+        classes: Class ids of the detections to use; empty: all.
+        max_count: Number of boxes at most; those with the highest score or area are kept.
+
+    Returns:
+        Boxes (N, 4) float64, x0 y0 x1 y1, px.
+
+    Raises:
+        InvalidInput: The mask has another encoding or size than expected.
     """
     boxes = (
-        _of_mask(where, camera)
-        if isinstance(where, Image)
-        else _of_detections(where, classes)
+        _mask_boxes(regions, camera)
+        if isinstance(regions, Image)
+        else _detection_boxes(regions, classes)
     )
     size = np.array([camera.width, camera.height] * 2, dtype=np.float64)
     boxes = np.clip(boxes, 0, size)
-    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= _LEAST).all(1)][:most]
-    return torch.from_numpy(_undistorted(boxes, camera))
+    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= _MIN_SIDE).all(1)][:max_count]
+    return torch.from_numpy(_undistort_boxes(boxes, camera))
 
 
-def _of_detections(message: Detection2DArray, classes: Sequence[str]) -> np.ndarray:
-    """(N, 4), the highest scores first."""
-    found = []
+def _detection_boxes(message: Detection2DArray, classes: Sequence[str]) -> np.ndarray:
+    """Boxes (N, 4) of detections, highest score first."""
+    scored_boxes = []
     for detection in message.detections:
-        taken = [
-            r.hypothesis
-            for r in detection.results
-            if not classes or r.hypothesis.class_id in classes
+        scores = [
+            result.hypothesis.score
+            for result in detection.results
+            if not classes or result.hypothesis.class_id in classes
         ]
-        if not taken and (classes or detection.results):
+        if not scores and (classes or detection.results):
             continue
         x, y = detection.bbox.center.position.x, detection.bbox.center.position.y
         half = (detection.bbox.size_x / 2, detection.bbox.size_y / 2)
         box = (x - half[0], y - half[1], x + half[0], y + half[1])
         if np.isfinite(box).all():
-            found.append(
-                (max((hypothesis.score for hypothesis in taken), default=0.0), box)
-            )
-    found.sort(key=lambda one: -one[0])
-    return np.array([box for _, box in found], dtype=np.float64).reshape(-1, 4)
+            scored_boxes.append((max(scores, default=0.0), box))
+    scored_boxes.sort(key=lambda scored: -scored[0])
+    return np.array([box for _, box in scored_boxes], dtype=np.float64).reshape(-1, 4)
 
 
-def _of_mask(message: Image, camera: Camera) -> np.ndarray:
-    """(N, 4), the connected parts of what is not 0, largest first."""
+def _mask_boxes(message: Image, camera: Camera) -> np.ndarray:
+    """Boxes (N, 4) of the connected components that are not 0, largest first."""
     if message.encoding not in ("mono8", "8UC1"):
         raise InvalidInput(
             f"the mask's encoding is '{message.encoding}': mono8 is valid, 0 where there is no "
@@ -81,19 +89,19 @@ def _of_mask(message: Image, camera: Camera) -> np.ndarray:
         (mask > 0).astype(np.uint8), connectivity=8
     )
     parts = parts[1:count]  # the first is the background
-    parts = parts[parts[:, cv2.CC_STAT_AREA] >= _LEAST_AREA * mask.size]
+    parts = parts[parts[:, cv2.CC_STAT_AREA] >= _MIN_AREA * mask.size]
     parts = parts[np.argsort(-parts[:, cv2.CC_STAT_AREA], kind="stable")].astype(np.float64)
     return np.concatenate([parts[:, :2], parts[:, :2] + parts[:, 2:4]], 1)
 
 
-def _undistorted(boxes: np.ndarray, camera: Camera) -> np.ndarray:
-    """Boxes (N, 4) about the corners and the middles of the edges once these are undistorted."""
+def _undistort_boxes(boxes: np.ndarray, camera: Camera) -> np.ndarray:
+    """Boxes (N, 4) around the undistorted corners and edge midpoints of each box."""
     if not len(boxes) or not bool(camera.distortion.any()):
         return boxes
     steps = np.array([(x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 0.5, 1.0)])
     points = boxes[:, None, :2] + steps * (boxes[:, None, 2:] - boxes[:, None, :2])
     k = camera.matrix.numpy()
-    straight = cv2.undistortPoints(
+    undistorted = cv2.undistortPoints(
         points.reshape(-1, 1, 2), k, camera.distortion.numpy(), P=k
     ).reshape(points.shape)
-    return np.concatenate([straight.min(1), straight.max(1)], 1)
+    return np.concatenate([undistorted.min(1), undistorted.max(1)], 1)

@@ -1,7 +1,4 @@
-"""The estimator node's outputs.
-
-/tf, detections, poses, markers and the overlay picture of one image's estimates.
-"""
+"""Publish the estimates of one image: /tf, detections, poses, markers and the overlay."""
 
 from __future__ import annotations
 
@@ -28,9 +25,9 @@ RESULTS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class ResultPublishers:
-    """Publishers of one node for the models that it has loaded.
+    """Publishes the estimates of the estimator node.
 
-    Pictures and markers are made only where somebody listens.
+    Overlays and markers are made only if a node subscribes to them.
     """
 
     def __init__(
@@ -39,11 +36,17 @@ class ResultPublishers:
         broadcaster: TransformBroadcaster,
         models: Sequence[CategoryModel],
     ) -> None:
+        """Make the publishers.
+
+        Args:
+            node: The node that publishes.
+            broadcaster: Publishes the transforms.
+            models: The models whose estimates are published.
+        """
         self._node = node
-        self.use(models)
-        self._shown: dict[
-            int, str
-        ] = {}  # track -> category of the markers that viewers hold
+        self.set_models(models)
+        # category of the markers that viewers show, by track
+        self._shown: dict[int, str] = {}
         self._header = Header()
         self._broadcaster = broadcaster
         override = QoSOverridingOptions.with_default_policies()
@@ -56,32 +59,37 @@ class ResultPublishers:
             Image, "~/overlay", RESULTS, qos_overriding_options=override
         )
 
-    def use(self, models: Sequence[CategoryModel]) -> None:
-        """Estimates are of these models from now on.
-
-        To be called when `clear` has taken those of others away.
-        """
+    def set_models(self, models: Sequence[CategoryModel]) -> None:
+        """Publish estimates of these models from now on; call `clear` before."""
         self._models: Mapping[str, CategoryModel] = {
             model.category: model for model in models
         }
-        self._centres, self._meshes = run_in_temporary_thread(lambda: tables(models))
+        self._centers, self._meshes = run_in_temporary_thread(
+            lambda: centers_and_meshes(models)
+        )
 
     def publish(
         self,
         header: Header,
-        picture: np.ndarray,
+        image: np.ndarray,
         camera: Camera,
-        seen: Sequence[PoseEstimate],
-        sent: Sequence[PoseEstimate],
+        estimates: Sequence[PoseEstimate],
+        metric_estimates: Sequence[PoseEstimate],
         tracks: Sequence[int],
         prefix: str,
     ) -> None:
-        """Send everything about one image under its own header.
+        """Publish everything about one image, with the image's own header.
 
-        picture: (H, W, 3) uint8 RGB; seen: estimates in the model's units; sent: the same in
-        metres; tracks: their numbers.
+        Args:
+            header: Header of the image.
+            image: (H, W, 3) uint8 RGB.
+            camera: Camera of the image.
+            estimates: Estimates in the model's units, which the overlay shows.
+            metric_estimates: The same estimates in meters.
+            tracks: Track number of each estimate.
+            prefix: Text before every TF child frame.
         """
-        if sent and header.frame_id:
+        if metric_estimates and header.frame_id:
             self._broadcaster.sendTransform(
                 [
                     message_conversions.transform_message(
@@ -89,33 +97,34 @@ class ResultPublishers:
                         message_conversions.frame_name(prefix, estimate, track),
                         estimate.cam_from_canon,
                     )
-                    for estimate, track in zip(sent, tracks, strict=True)
+                    for estimate, track in zip(metric_estimates, tracks, strict=True)
                 ]
             )
-        centres = [self._centres[estimate.category] for estimate in sent]
+        centers = [self._centers[estimate.category] for estimate in metric_estimates]
         self._detections.publish(
-            message_conversions.detection_array(header, sent, tracks, centres)
+            message_conversions.detection_array(header, metric_estimates, tracks, centers)
         )
-        self._poses.publish(message_conversions.pose_array(header, sent))
+        self._poses.publish(message_conversions.pose_array(header, metric_estimates))
         if self._markers.get_subscription_count() > 0 or self._shown:
             self._markers.publish(
                 message_conversions.marker_array(
-                    header, sent, tracks, self._meshes, self._shown
+                    header, metric_estimates, tracks, self._meshes, self._shown
                 )
             )
-            self._shown, self._header = (
-                {track: e.category for e, track in zip(sent, tracks, strict=True)},
-                header,
-            )
+            self._shown = {
+                track: estimate.category
+                for estimate, track in zip(metric_estimates, tracks, strict=True)
+            }
+            self._header = header
         if self._overlay.get_subscription_count() > 0:
-            for estimate in seen:
-                picture = drawing.overlay(
-                    picture, camera, estimate, self._models[estimate.category]
+            for estimate in estimates:
+                image = drawing.overlay(
+                    image, camera, estimate, self._models[estimate.category]
                 )
-            self._overlay.publish(array_to_image(picture, "rgb8", header))
+            self._overlay.publish(array_to_image(image, "rgb8", header))
 
     def clear(self) -> None:
-        """Take every marker off the viewers' screens."""
+        """Delete every marker that viewers show."""
         if self._shown:
             self._markers.publish(
                 message_conversions.marker_array(
@@ -125,22 +134,23 @@ class ResultPublishers:
             self._shown = {}
 
     def close(self) -> None:
-        """Destroy the publishers; the transform broadcaster is the node's."""
+        """Destroy the publishers; the transform broadcaster belongs to the node."""
         for publisher in (self._detections, self._poses, self._markers, self._overlay):
             self._node.destroy_lifecycle_publisher(publisher)
 
 
-def tables(
+def centers_and_meshes(
     models: Sequence[CategoryModel],
 ) -> tuple[dict[str, Tensor], dict[str, list[Point]]]:
-    """By category.
+    """Return two tables by category, in canonical units.
 
-    The middle (3,) of the template's extents, and the corners of its triangles, canonical units.
+    Returns:
+        The center (3,) of the template's box, and the corners of the template's triangles.
     """
-    centres = {
+    centers = {
         model.category: (model.vertices.amin(0) + model.vertices.amax(0)) / 2
         for model in models
     }
-    return centres, {
+    return centers, {
         model.category: message_conversions.mesh_points(model) for model in models
     }

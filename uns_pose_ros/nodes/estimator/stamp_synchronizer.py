@@ -1,4 +1,9 @@
-"""What other nodes say about a picture (regions, depth), paired with it by the stamp."""
+"""Combine each image with the other messages (regions, depth) that have the same stamp.
+
+`message_filters.TimeSynchronizer` of ROS does almost the same. The node does not use it for two
+reasons: it has no wheel on the package index, and `make setup` must run without ROS; and it drops
+images silently, while this node counts every image that is dropped, by reason.
+"""
 
 from __future__ import annotations
 
@@ -10,45 +15,46 @@ from typing import Any, TypeAlias
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo
 
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
 from uns_pose_ros.nodes.estimator.image_subscriber import ImageMessage
+from uns_pose_ros.nodes.image_stamps import stamp_ns
 
-SynchronizedImage: TypeAlias = tuple[
-    ImageMessage, CameraInfo, Mapping[str, Any]
-]  # with the messages of its stamp, by topic
-
-_KEPT = 8  # where the newest pictures are wanted
+# an image, its camera_info, and its companions: the other messages of its stamp, by topic
+SynchronizedImage: TypeAlias = tuple[ImageMessage, CameraInfo, Mapping[str, Any]]
 
 
 class StampSynchronizer:
-    """Holds pictures back until the messages with the same stamp are there.
+    """Holds images back until their companions have come; companions may come first.
 
-    They may come first. One thread calls all.
+    All callbacks must be called from one thread.
     """
 
     def __init__(
         self,
         node: LifecycleNode,
-        kinds: Mapping[str, type],
+        companions: Mapping[str, type],
         diagnostics: NodeDiagnostics,
         put: Callable[[SynchronizedImage], None],
-        kept: int = _KEPT,
+        queue_size: int,
     ) -> None:
-        """kinds.
+        """Subscribe to the companions.
 
-        Type of the messages by their topic; without any, pictures go on at once. put: where
-        complete items go.
-
-        kept: pictures that wait for their companions at most, and companions of a topic that wait
-        for their picture.
+        Args:
+            node: The node that subscribes.
+            companions: Types of the messages, by topic; empty: every image is complete at once.
+            diagnostics: Counts the images that are dropped.
+            put: The function receives complete images.
+            queue_size: Images that may wait, and messages of each topic that may wait.
         """
-        self._node, self._diagnostics, self._put, self._kept = node, diagnostics, put, kept
-        self._pictures: OrderedDict[int, tuple[ImageMessage, CameraInfo]] = OrderedDict()
-        self._others: dict[str, OrderedDict[int, Any]] = {
-            topic: OrderedDict() for topic in kinds
+        self._node = node
+        self._diagnostics = diagnostics
+        self._put = put
+        self._queue_size = queue_size
+        self._images: OrderedDict[int, tuple[ImageMessage, CameraInfo]] = OrderedDict()
+        self._companions: dict[str, OrderedDict[int, Any]] = {
+            topic: OrderedDict() for topic in companions
         }
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         override = QoSOverridingOptions.with_default_policies()
@@ -56,24 +62,23 @@ class StampSynchronizer:
             topic: node.create_subscription(
                 kind,
                 topic,
-                partial(self._on_other, topic),
+                partial(self._on_companion, topic),
                 qos,
                 qos_overriding_options=override,
             )
-            for topic, kind in kinds.items()
+            for topic, kind in companions.items()
         }
 
     def close(self) -> None:
+        """Unsubscribe."""
         for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
 
     def check(self) -> None:
-        """Tell the health where nothing is paired; called now and then."""
+        """Report topics that never match to the diagnostics; called once a second."""
         for topic, subscription in self._subscriptions.items():
-            stuck = (
-                len(self._pictures) == self._kept
-                and not self._pictures.keys() & self._others[topic].keys()
-            )
+            full = len(self._images) == self._queue_size
+            stuck = full and not self._images.keys() & self._companions[topic].keys()
             name = subscription.topic_name
             text = (
                 f"images wait for {topic} of their stamp on {name} "
@@ -81,47 +86,39 @@ class StampSynchronizer:
             )
             self._diagnostics.condition(f"no {topic}", WARN if stuck else OK, text)
 
-    def picture(self, item: tuple[ImageMessage, CameraInfo]) -> None:
-        """A picture with its camera_info has come."""
-        stamp = _stamp(item[0])
-        self._pictures[stamp] = item
-        if len(self._pictures) > self._kept:
-            self._give_up(next(iter(self._pictures)))
-        self._pair(stamp)
+    def add_image(self, item: tuple[ImageMessage, CameraInfo]) -> None:
+        """Take an image and its camera_info."""
+        stamp = stamp_ns(item[0])
+        self._images[stamp] = item
+        if len(self._images) > self._queue_size:
+            self._drop(next(iter(self._images)))
+        self._match(stamp)
 
-    def _on_other(self, topic: str, message: Any) -> None:
-        waiting, stamp = self._others[topic], _stamp(message)
+    def _on_companion(self, topic: str, message: Any) -> None:
+        waiting = self._companions[topic]
+        stamp = stamp_ns(message)
         waiting[stamp] = message
-        if len(waiting) > self._kept:
+        if len(waiting) > self._queue_size:
             waiting.popitem(last=False)
-        self._pair(stamp)
+        self._match(stamp)
 
-    def _pair(self, stamp: int) -> None:
-        """Hand over the picture of that stamp if all of it is there.
-
-        Older ones that still wait are given up.
-        """
-        if stamp not in self._pictures or any(
-            stamp not in waiting for waiting in self._others.values()
-        ):
+    def _match(self, stamp: int) -> None:
+        """Hand over the image of this stamp if it is complete, and drop older images."""
+        queues = self._companions.values()
+        if stamp not in self._images or any(stamp not in waiting for waiting in queues):
             return
-        item, found = (
-            self._pictures.pop(stamp),
-            {topic: waiting.pop(stamp) for topic, waiting in self._others.items()},
-        )
-        for other in [
-            other for other in self._pictures if other < stamp
-        ]:  # others answer in order: nothing will come
-            self._give_up(other)
-        self._put((*item, found))
+        message, info = self._images.pop(stamp)
+        companions = {
+            topic: waiting.pop(stamp) for topic, waiting in self._companions.items()
+        }
+        # the other nodes answer in order: nothing will come for older images
+        for older in [other for other in self._images if other < stamp]:
+            self._drop(older)
+        self._put((message, info, companions))
 
-    def _give_up(self, stamp: int) -> None:
-        del self._pictures[stamp]
-        missing = " and ".join(
-            topic for topic, waiting in self._others.items() if stamp not in waiting
-        )
-        self._diagnostics.dropped(f"no {missing} of its stamp")
-
-
-def _stamp(message: Any) -> int:
-    return int(Time.from_msg(message.header.stamp).nanoseconds)
+    def _drop(self, stamp: int) -> None:
+        del self._images[stamp]
+        missing = [
+            topic for topic, waiting in self._companions.items() if stamp not in waiting
+        ]
+        self._diagnostics.dropped(f"no {' and '.join(missing)} of its stamp")

@@ -1,10 +1,10 @@
-"""The recorder node.
+"""The recorder node: subscribes to images and writes a video folder.
 
-Pictures and camera_info in, a video folder out, with poses from TF where a fixed frame is named.
+If a fixed frame is set, the folder has camera poses from TF.
 
-A lifecycle node. Callbacks only put pictures into a bounded queue; one thread judges them in their
-order, another writes those that are kept. ~/status and ~/overlay tell what was kept, what was not
-and why, and from where the object is still to be filmed.
+It is a lifecycle node. Callbacks only put images into a bounded queue. One thread selects images in
+their order, another thread writes the selected ones. ~/status and ~/overlay show which images were
+kept, why others were not, and from which directions the object still has to be filmed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 
@@ -37,11 +36,10 @@ from uns_pose_ros.io.encoded_image import Photo
 from uns_pose_ros.io.transform_buffer import TransformTree
 from uns_pose_ros.nodes import message_conversions, parameter_declaration, ros_compat
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
-from uns_pose_ros.nodes.estimator.image_subscriber import ImageMessage, ImageSubscriber
-from uns_pose_ros.nodes.estimator.stamp_synchronizer import (
-    StampSynchronizer,
-    SynchronizedImage,
-)
+from uns_pose_ros.nodes.estimator.image_stream import DEPTH_TOPICS, ImageStream
+from uns_pose_ros.nodes.estimator.image_subscriber import ImageMessage
+from uns_pose_ros.nodes.estimator.stamp_synchronizer import SynchronizedImage
+from uns_pose_ros.nodes.image_stamps import StampOrder, stamp_ns
 from uns_pose_ros.nodes.managed_node import ManagedNode, one_line, spin_node
 from uns_pose_ros.nodes.recorder.recorder_parameters import (
     AT_ACTIVATION,
@@ -49,24 +47,15 @@ from uns_pose_ros.nodes.recorder.recorder_parameters import (
     RecorderParameters,
 )
 from uns_pose_ros.nodes.recorder.recording_session import RecordingSession
-from uns_pose_ros.nodes.tf_listener import TransformListener
-from uns_pose_ros.nodes.worker_thread import Worker
+from uns_pose_ros.nodes.tf_listener import TransformListener, wait_for_transform
 
-DEPTHS: dict[
-    str, dict[str, type]
-] = {  # topic and kind of its messages, by the parameter depth
-    "none": {},
-    "raw": {"depth": Image},
-    "compressed": {"depth/compressedDepth": CompressedImage},
-}
-NO_TRANSFORM = "no transform at the picture's stamp"
-_DEPTH = (
-    10  # messages that wait in the middleware: none is to be lost while a callback is late
-)
-_POLL = 0.005  # s between two looks for a transform
+NO_TRANSFORM = "no transform at the image's stamp"
+# images that may wait in the middleware: none must be lost while a callback is late
+_QUEUE_DEPTH = 10
+_STOP_TIMEOUT = 10.0  # s that deactivation waits for the image in the selection thread
 _OVERLAY_PERIOD = 0.1  # s at least between two overlays
-_OVERLAY_LONGEST = 640  # px
-_TOLD = QoSProfile(
+_OVERLAY_SIDE = 640  # px, longer side of the overlay at most
+_LATCHED = QoSProfile(
     depth=1,
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
@@ -74,81 +63,84 @@ _TOLD = QoSProfile(
 
 
 class RecorderNode(ManagedNode):
-    """Records the pictures of a camera that are worth it, from ~/start to ~/stop."""
+    """Records the useful images of a camera, from ~/start to ~/stop."""
 
     def __init__(self, **options: Any) -> None:
-        """options: those of rclpy's Node. Raises where a parameter is not valid."""
+        """Declare the parameters; raises if one of them is not valid.
+
+        Args:
+            options: Options of rclpy's Node.
+        """
         super().__init__(
-            "recorder", SETTINGS, NodeDiagnostics("pictures kept", "writing"), **options
+            "recorder", SETTINGS, NodeDiagnostics("images kept", "writing"), **options
         )
         self._start_service = self.create_service(Trigger, "~/start", self._on_start)
         self._stop_service = self.create_service(Trigger, "~/stop", self._on_stop)
         self._tree = TransformTree()
         self._listener: TransformListener | None = None
-        self._image_subscriber: ImageSubscriber | None = None
-        self._selection_worker: Worker[SynchronizedImage] | None = None
-        self._synchronizer: StampSynchronizer | None = None
+        self._stream: ImageStream | None = None
         self._session: RecordingSession | None = None
-        self._halt = threading.Event()  # ends the waiting for transforms
-        self._last_stamp = -1  # ns
-        self._told = 0.0  # s, monotonic, when the last overlay went out
-        self._outcome = ""  # of the last picture
+        self._closing = threading.Event()  # ends the waiting for transforms
+        self._stamps = StampOrder()
+        self._overlay_time = 0.0  # s, monotonic, of the last overlay
+        self._outcome = ""  # of the last image
 
     @property
     def autostart(self) -> bool:
+        """Whether the node configures and activates itself."""
         return self._settings.autostart
 
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Make the publishers."""
         self._diagnostics.clear()
         override = QoSOverridingOptions.with_default_policies()
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-        self._status = self.create_lifecycle_publisher(DiagnosticStatus, "~/status", _TOLD)
+        self._status = self.create_lifecycle_publisher(
+            DiagnosticStatus, "~/status", _LATCHED
+        )
         self._overlay = self.create_lifecycle_publisher(
             Image, "~/overlay", qos, qos_overriding_options=override
         )
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe, and start the thread that selects images."""
         result = super().on_activate(state)
-        self._halt.clear()
+        self._closing.clear()
         self._on_jump()
         self._listener = (
             TransformListener(self, self._tree) if self._settings.frame else None
         )
-        self._selection_worker = Worker(
-            self._work,
-            lambda: self._diagnostics.dropped("replaced by a newer image"),
-            self._settings.queue,
-        )
-        self._synchronizer = StampSynchronizer(
+        companions: dict[str, type] = {}
+        if self._settings.depth != "none":
+            topic, kind = DEPTH_TOPICS[self._settings.depth]
+            companions[topic] = kind
+        self._stream = ImageStream(
             self,
-            DEPTHS[self._settings.depth],
             self._diagnostics,
-            self._selection_worker.put,
-            self._settings.queue,
-        )
-        self._image_subscriber = ImageSubscriber(
-            self, self._settings.transport, self._diagnostics, self._synchronizer.picture, _DEPTH
+            self._settings.transport,
+            companions,
+            self._work,
+            slots=self._settings.queue,
+            waiting_images=self._settings.queue,
+            queue_depth=_QUEUE_DEPTH,
         )
         if self._settings.record:
             self._begin()
         return result
 
     def close(self) -> None:
-        """Hear no more pictures and finish the recording, if there is one.
-
-        The folder is whole afterwards.
-        """
-        self._halt.set()
-        for part in (self._image_subscriber, self._synchronizer, self._listener):
+        """Unsubscribe and finish the recording, so that its folder is complete."""
+        self._closing.set()
+        for part in (self._stream, self._listener):
             if part is not None:
                 part.close()
-        self._image_subscriber = self._synchronizer = self._listener = None
-        if self._selection_worker is not None:
-            self._selection_worker.stop(10.0)
-            self._selection_worker = None
+        if self._stream is not None:
+            self._stream.stop(_STOP_TIMEOUT)
+        self._stream = None
+        self._listener = None
         if self._session is not None:
             self._end()
 
@@ -159,8 +151,8 @@ class RecorderNode(ManagedNode):
     # From start to stop
 
     def _begin(self) -> tuple[bool, str]:
-        """Start recording; whether it has begun, and one line."""
-        if self._image_subscriber is None:
+        """Start recording; return whether it has begun, and a message."""
+        if self._stream is None:
             return False, "the node is not active: configure and activate it first"
         if self._session is not None:
             return (
@@ -173,11 +165,12 @@ class RecorderNode(ManagedNode):
                     f"{name}: finished what a recorder that was killed had left"
                 )
             topics = {
-                "image": self._image_subscriber.image_topic,
-                "camera_info": self._image_subscriber.camera_topic,
+                "image": self._stream.image_topic,
+                "camera_info": self._stream.camera_topic,
             }
             settings = self._settings
-            for topic in DEPTHS[settings.depth]:
+            if settings.depth != "none":
+                topic, _ = DEPTH_TOPICS[settings.depth]
                 topics["depth"] = self.resolve_topic_name(topic)
             recording = Recording.open_or_recover(
                 settings.folder(), topics, settings.frame, settings.keep_free
@@ -196,13 +189,14 @@ class RecorderNode(ManagedNode):
         )
         text = f"recording into {recording.folder}"
         self.get_logger().info(
-            text + (f", which has {len(recording)} pictures" if len(recording) else "")
+            text + (f", which has {len(recording)} images" if len(recording) else "")
         )
         return True, text
 
     def _end(self) -> tuple[bool, str]:
-        """Stop recording and finish the folder; whether all is well, and one line."""
-        session, self._session = self._session, None
+        """Finish the recording; return whether its folder is complete, and a message."""
+        session = self._session
+        self._session = None
         if session is None:
             return False, "not recording"
         try:
@@ -228,75 +222,91 @@ class RecorderNode(ManagedNode):
         self._tick()
         return response
 
-    # Pictures
+    # Images
 
     def _work(self, item: SynchronizedImage) -> None:
-        """In the judging thread.
-
-        Everything from a message to a picture kept or not; never raises.
-        """
-        self._guarded(lambda: self._process(*item), "recording a picture failed")
+        """Process one image in the selection thread; never raises."""
+        self._guarded(lambda: self._process(*item), "recording an image failed")
 
     def _process(
-        self, message: ImageMessage, info: CameraInfo, others: Mapping[str, Any]
+        self, message: ImageMessage, info: CameraInfo, companions: Mapping[str, Any]
     ) -> None:
+        """Keep an image or count why not, and publish the overlay; raises InvalidInput.
+
+        Args:
+            message: The image.
+            info: Its camera_info.
+            companions: Its depth message, if depth is recorded, by topic.
+        """
         session = self._session
         if session is None:
             self._diagnostics.dropped("not recording")
             if self._overlay.get_subscription_count() == 0:
                 return
-        stamp = Time.from_msg(message.header.stamp).nanoseconds
-        if stamp == self._last_stamp:
+        stamp = stamp_ns(message)
+        if not self._stamps.advance(stamp, self._on_jump_back):
             self._diagnostics.dropped("stamp seen before")
             return
-        if stamp < self._last_stamp:
-            self.get_logger().info("the images' stamps jumped back")
-            self._on_jump()
-        self._last_stamp = stamp
         compressed = isinstance(message, CompressedImage)
-        photo = (
+        image = (
             Photo.of_file(bytes(message.data))
             if compressed
             else Photo.of_pixels(ros_compat.image_to_rgb(message))
         )
         pose = self._pose(message.header.frame_id, stamp) if self._settings.frame else None
         if session is not None:
-            self._outcome = self._judged(
-                session, photo, stamp, info, pose, next(iter(others.values()), None)
-            )
-        self._show(message, photo, session, pose if isinstance(pose, np.ndarray) else None)
+            depth = next(iter(companions.values()), None)
+            self._outcome = self._offer(session, image, stamp, info, pose, depth)
+        self._publish_overlay(
+            message, image, session, pose if isinstance(pose, np.ndarray) else None
+        )
 
-    def _judged(
+    def _offer(
         self,
         session: RecordingSession,
-        photo: Photo,
+        image: Photo,
         stamp: int,
         info: CameraInfo,
         pose: np.ndarray | str | None,
         depth: Image | CompressedImage | None,
     ) -> str:
-        """Keep the picture or count why not; what became of it, in words."""
-        camera = self._camera(info, photo.width, photo.height)
+        """Offer an image to the session, and count why it is not kept.
+
+        Args:
+            session: The recording.
+            image: The image.
+            stamp: Its stamp, ns.
+            info: Its camera_info.
+            pose: cam_from_obj (4, 4), m; None: not recorded; a text: why it is missing.
+            depth: Its depth message; None: not recorded.
+
+        Returns:
+            What became of the image, for people.
+        """
+        camera = self._camera(info, image.width, image.height)
         if isinstance(pose, str):
             reason: str | None = NO_TRANSFORM
         else:
-            known = None if pose is None else torch.from_numpy(pose)
-            shot = FrameRecord(stamp, camera, message_conversions.info_record(info), known)
-            measured = None if depth is None else partial(_aligned, depth, photo)
+            cam_from_obj = None if pose is None else torch.from_numpy(pose)
+            record = FrameRecord(
+                stamp, camera, message_conversions.info_record(info), cam_from_obj
+            )
+            read_depth = None if depth is None else partial(_decode_aligned, depth, image)
             reason = session.take(
-                photo,
-                shot,
+                image,
+                record,
                 lambda: (self.get_clock().now().nanoseconds - stamp) / 1e9,
-                measured,
+                read_depth,
             )
         if reason is not None:
             self._diagnostics.dropped(reason)
         return reason or "kept"
 
     def _camera(self, info: CameraInfo, width: int, height: int) -> Camera | None:
-        """The picture's camera.
+        """Return the camera of an image; None if it is uncalibrated.
 
-        None for an uncalibrated one, where its calibration may still be found from the pictures.
+        The reconstruction finds the calibration of an uncalibrated camera from the images. Raises
+        InvalidInput if poses are recorded, which are useless without calibration.
         """
         uncalibrated = info.k[0] == 0.0 and not self._settings.rectified
         if uncalibrated and self._settings.frame:
@@ -305,53 +315,54 @@ class RecorderNode(ManagedNode):
                 "calibration are of no use"
             )
         text = "the camera is uncalibrated (camera_info has K[0] = 0): recorded without calibration"
-        if self._diagnostics.condition("calibration", WARN if uncalibrated else OK, text):
-            self.get_logger().warning(text)
-        return (
-            None
-            if uncalibrated
-            else message_conversions.camera_from_info(
-                info, width, height, self._settings.rectified
-            )
+        self.set_warning("calibration", text if uncalibrated else "")
+        if uncalibrated:
+            return None
+        return message_conversions.camera_from_info(
+            info, width, height, self._settings.rectified
         )
 
     def _pose(self, frame: str, stamp: int) -> np.ndarray | str:
-        """cam_from_obj (4, 4) with the fixed frame as obj, m.
-
-        Else why there is none, after waiting for it.
-        """
-        fixed, end = self._settings.frame, time.monotonic() + self._settings.tf_wait
-        found: np.ndarray | str = "the images have no frame_id"
-        while frame:
-            found = self._tree.lookup(frame.lstrip("/"), fixed, stamp)
-            if (
-                isinstance(found, np.ndarray)
-                or time.monotonic() > end
-                or self._halt.wait(_POLL)
-            ):
-                break
-        text = f"no pose of the camera: {found}" if isinstance(found, str) else ""
+        """Return cam_from_obj (4, 4), m, with the fixed frame as obj, or why it is missing."""
+        pose: np.ndarray | str = "the images have no frame_id"
+        if frame:
+            pose = wait_for_transform(
+                self._tree,
+                frame,
+                self._settings.frame,
+                stamp,
+                self._settings.tf_wait,
+                self._closing,
+            )
+        text = f"no pose of the camera: {pose}" if isinstance(pose, str) else ""
         if (
             self._diagnostics.condition("transform", WARN if text else OK, text)
-            and not self._halt.is_set()
+            and not self._closing.is_set()
         ):
             self.get_logger().warning(text, throttle_duration_sec=10.0)
-        return found
+        return pose
 
-    def _show(
+    def _publish_overlay(
         self,
         message: ImageMessage,
-        photo: Photo,
+        image: Photo,
         session: RecordingSession | None,
         pose: np.ndarray | None,
     ) -> None:
-        """The overlay, where somebody looks at it, but not more often than anybody needs."""
+        """Publish the overlay if a node subscribes to it, at a limited rate.
+
+        Args:
+            message: The image's message, whose header the overlay gets.
+            image: The image.
+            session: The recording; None: not recording.
+            pose: cam_from_obj (4, 4), m; None: not known.
+        """
         if (
             self._overlay.get_subscription_count() == 0
-            or time.monotonic() - self._told < _OVERLAY_PERIOD
+            or time.monotonic() - self._overlay_time < _OVERLAY_PERIOD
         ):
             return
-        self._told = time.monotonic()
+        self._overlay_time = time.monotonic()
         if session is None:
             coverage, lines = Coverage.of(Orbit(), 0, None), ["not recording: call ~/start"]
         else:
@@ -362,15 +373,19 @@ class RecorderNode(ManagedNode):
                 else "coverage unknown without fixed_frame"
             )
             lines = [f"REC {session.name}: {session.kept} kept", advice, self._outcome]
-        picture = draw_guidance(photo.preview(_OVERLAY_LONGEST), coverage, lines)
-        self._overlay.publish(ros_compat.array_to_image(picture, "rgb8", message.header))
+        overlay = draw_guidance(image.preview(_OVERLAY_SIDE), coverage, lines)
+        self._overlay.publish(ros_compat.array_to_image(overlay, "rgb8", message.header))
 
     # Everything else
 
     def _on_jump(self) -> None:
-        """Forget what is known of a time that has been left."""
-        self._last_stamp = -1
+        """Forget everything of the time before the jump."""
+        self._stamps.forget()
         self._tree.clear()
+
+    def _on_jump_back(self) -> None:
+        self.get_logger().info("the images' stamps jumped back")
+        self._on_jump()
 
     def _reject_reason(self, names: Sequence[str]) -> str:
         if self._session is not None:
@@ -378,7 +393,7 @@ class RecorderNode(ManagedNode):
         fixed = ", ".join(name for name in names if name in AT_ACTIVATION)
         return (
             f"{fixed}: read by activate only; deactivate the node first"
-            if fixed and self._image_subscriber is not None
+            if fixed and self._stream is not None
             else ""
         )
 
@@ -388,22 +403,21 @@ class RecorderNode(ManagedNode):
         self._config = config
 
     def _tick(self) -> None:
-        """Once a second, and at start and stop.
+        """Publish diagnostics and status, and end a session that has failed.
 
-        Diagnostics and status, and the end of a session that failed.
+        It is called every second and by ~/start and ~/stop.
         """
         if self._session is not None and self._session.error:
             self._end()
-        if self._image_subscriber is not None and self._synchronizer is not None:
-            self._image_subscriber.check()
-            self._synchronizer.check()
+        if self._stream is not None:
+            self._stream.check()
         session = self._session
         facts = {"recording": "no" if session is None else "yes"}
         if session is not None:
-            session.settle()
+            session.update_folder()
             facts |= {
                 "folder": str(session.recording.folder),
-                "pictures in the folder": str(session.kept),
+                "images in the folder": str(session.kept),
             }
             facts |= session.coverage().facts()
         status = self._diagnose("recording", "cpu", facts)
@@ -411,13 +425,13 @@ class RecorderNode(ManagedNode):
             self._status.publish(status)
 
 
-def _aligned(message: Image | CompressedImage, photo: Photo) -> depths.Depth:
-    """The depth of a picture; InvalidInput where it is none of it."""
+def _decode_aligned(message: Image | CompressedImage, image: Photo) -> depths.Depth:
+    """Decode the depth of an image; raises InvalidInput if it is not aligned to the image."""
     depth = depths.of_message(message)
-    depths.check_aligned((depth.shape[1], depth.shape[0]), photo.width, photo.height)
+    depths.check_aligned((depth.shape[1], depth.shape[0]), image.width, image.height)
     return depth
 
 
 def run_recorder(args: list[str] | None = None) -> int:
-    """Spin the node until a signal; exit code 0, or 2 where a parameter is not valid."""
+    """Run the node until a signal; exit code 0, or 2 if a parameter is not valid."""
     return spin_node("recorder", RecorderNode, args)

@@ -1,6 +1,6 @@
 """One recording from start to stop.
 
-Pictures are judged in the caller's thread, those kept are written in another.
+The caller's thread selects images, another thread writes them.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from uns_pose_ros.nodes.diagnostics import NodeDiagnostics
 from uns_pose_ros.nodes.recorder.recorder_parameters import RecorderParameters
 from uns_pose_ros.nodes.worker_thread import Worker
 
-JOIN = 30.0  # s that the end of a recording waits for the pictures not yet written
-SLOW, ENDED = (
-    "the disk is too slow",
-    "recording has ended",
-)  # reasons to leave a picture out
+_STOP_TIMEOUT = 30.0  # s that `finish` waits for the images that are not written yet
+# reasons to drop an image
+SLOW = "the disk is too slow"
+ENDED = "recording has ended"
 
 
 @dataclass(frozen=True, eq=False)
 class _PendingImage:
-    photo: Photo
-    shot: FrameRecord
+    """An image that waits to be written."""
+
+    image: Photo
+    record: FrameRecord
     age: Callable[[], float]  # s since its stamp
     depth: Depth | None
 
 
 class RecordingSession:
-    """Chooses pictures and writes them.
+    """Selects images and writes them.
 
-    A disk that takes no more ends it, with everything written before kept.
+    A full disk ends the session; everything written before stays.
     """
 
     def __init__(
@@ -55,17 +56,26 @@ class RecordingSession:
         diagnostics: NodeDiagnostics,
         on_failure: Callable[[str], None],
     ) -> None:
-        """on_failure.
+        """Start the thread that writes.
 
-        Called once with one line, from the writing thread, when nothing can be written any more.
+        Args:
+            recording: The video folder.
+            settings: Settings of the node.
+            config: Rules for the selection of images.
+            diagnostics: Counts the images that are kept and dropped.
+            on_failure: The function is called once from the writing thread, with a message, when
+                nothing can be written any more.
         """
-        self.recording, self.error = recording, ""
+        self.recording = recording
+        self.error = ""
         self._over = False
-        self._settings, self._diagnostics, self._on_failure = settings, diagnostics, on_failure
+        self._settings = settings
+        self._diagnostics = diagnostics
+        self._on_failure = on_failure
         poses = [
-            shot.cam_from_obj.numpy()
-            for shot in recording.frames.values()
-            if shot.cam_from_obj is not None
+            record.cam_from_obj.numpy()
+            for record in recording.frames.values()
+            if record.cam_from_obj is not None
         ]
         self._chooser = KeyframeChooser(config, poses)
         self._resumed = len(recording)
@@ -75,58 +85,66 @@ class RecordingSession:
 
     @property
     def name(self) -> str:
+        """Name of the video folder."""
         return self.recording.folder.name
 
     @property
     def kept(self) -> int:
-        """Pictures in the folder."""
+        """Number of images in the folder."""
         return len(self.recording)
 
     def take(
         self,
-        photo: Photo,
-        shot: FrameRecord,
+        image: Photo,
+        record: FrameRecord,
         age: Callable[[], float],
-        depth: Callable[[], Depth] | None = None,
+        read_depth: Callable[[], Depth] | None = None,
     ) -> str | None:
-        """Keep a picture if it is worth it; None, or why not.
+        """Keep an image if it is useful.
 
-        `age`: s since its stamp, asked when it has been written.
+        Args:
+            image: The image.
+            record: Its stamp, camera and pose.
+            age: The function returns the time since its stamp, s; it is called after writing.
+            read_depth: The function returns its depth; it is called only for a useful image.
 
-        depth: gives that of the picture, asked where it is worth it; its InvalidInput goes on to
-        the caller.
+        Returns:
+            None if the image is kept, else the reason why not.
+
+        Raises:
+            InvalidInput: `read_depth` raised it.
         """
-        look = measure_frame(photo)
-        pose = None if shot.cam_from_obj is None else shot.cam_from_obj.numpy()
-        reason = self._chooser.rejection_reason(look) or (
-            None if self._chooser.is_new_view(look, pose) else SEEN
+        stats = measure_frame(image)
+        pose = None if record.cam_from_obj is None else record.cam_from_obj.numpy()
+        reason = self._chooser.rejection_reason(stats) or (
+            None if self._chooser.is_new_view(stats, pose) else SEEN
         )
         if reason is not None:
             return reason
-        measured = None if depth is None else depth()
-        if not self._writer.offer(_PendingImage(photo, shot, age, measured)):
+        depth = None if read_depth is None else read_depth()
+        if not self._writer.offer(_PendingImage(image, record, age, depth)):
             return ENDED if self.error or self._over else SLOW
-        self._chooser.keep(look, pose)
+        self._chooser.keep(stats, pose)
         return None
 
-    def settle(self) -> None:
-        """To be called now and then.
+    def update_folder(self) -> None:
+        """Let video.json and sparse/ describe all images, also if no more come.
 
-        Video.json and sparse/ follow the pictures also when no more come.
+        It is called every second.
         """
         self._writer.offer(None)
 
     def coverage(self, cam_from_obj: np.ndarray | None = None) -> Coverage:
-        """What has been seen of the object, with the camera's present pose where it is known."""
+        """Return which views of the object are recorded, with the camera's present pose."""
         return Coverage.of(self._chooser.orbit, self.kept, cam_from_obj)
 
     def finish(self) -> str:
-        """Write what is kept and not yet written, finish the folder and say what came of it.
+        """Write the waiting images, finish the folder and return a summary.
 
         Raises InvalidInput on failure.
         """
         self._over = True
-        if not self._writer.stop(JOIN, finish=True):
+        if not self._writer.stop(_STOP_TIMEOUT, finish=True):
             raise InvalidInput(
                 f"{self.recording.folder}: the disk does not answer; {self._summary()}"
             )
@@ -138,12 +156,15 @@ class RecordingSession:
 
     def _summary(self) -> str:
         before = f", {self._resumed} of them before" if self._resumed else ""
-        return f"{self.kept} pictures kept{before}"
+        return f"{self.kept} images kept{before}"
 
     def _write(self, item: _PendingImage | None) -> None:
-        """In the writing thread.
+        """Write an image, or the files that describe all images; never raises.
 
-        A picture, or None for what describes all of them; never raises.
+        The writing thread calls it.
+
+        Args:
+            item: The image; None: the files that describe all images.
         """
         if self.error:
             if item is not None:
@@ -154,15 +175,17 @@ class RecordingSession:
             if item is None:
                 self.recording.settle()
                 return
-            data, ending = item.photo.encoded(
+            data, ending = item.image.encoded(
                 f".{self._settings.format}", self._settings.jpeg_quality
             )
             self.recording.add(
-                data, ending, item.shot, None if item.depth is None else encoded(item.depth)
+                data,
+                ending,
+                item.record,
+                None if item.depth is None else encoded(item.depth),
             )
-        except (
-            Exception
-        ) as error:  # a full disk as a rule; whatever it is, the folder is to be finished
+        # usually a full disk; the folder must be finished after any error
+        except Exception as error:
             if item is not None:
                 self._diagnostics.dropped("could not be written")
             self.error = (
@@ -178,14 +201,14 @@ class RecordingSession:
         try:
             self.recording.close()
         except OSError as error:
-            told = (
+            text = (
                 f"video.json and sparse/ could not be finished ({_reason(error)}), the next "
                 "~/start does it"
             )
             self.error = (
-                f"{self.error}; {told}"
+                f"{self.error}; {text}"
                 if self.error
-                else f"recording stopped, {self._summary()}, but {told}"
+                else f"recording stopped, {self._summary()}, but {text}"
             )
 
 

@@ -1,0 +1,235 @@
+"""What the estimator node does with one image: from the messages to the published results."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo, CompressedImage
+from torch import Tensor
+
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.types import Camera, PoseEstimate
+from uns_pose_ros.estimation.device_failover import FallbackEstimator
+from uns_pose_ros.estimation.metric_scale import in_metres
+from uns_pose_ros.estimation.tracker import Tracker, TrackState
+from uns_pose_ros.io import depth_images
+from uns_pose_ros.nodes import message_conversions, ros_compat
+from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
+from uns_pose_ros.nodes.estimator import region_inputs
+from uns_pose_ros.nodes.estimator.estimator_parameters import (
+    NodeParameters,
+    TrackingParameters,
+)
+from uns_pose_ros.nodes.estimator.image_stream import DEPTH_TOPICS
+from uns_pose_ros.nodes.estimator.image_subscriber import ImageMessage
+from uns_pose_ros.nodes.estimator.model_slot import ModelSlot
+from uns_pose_ros.nodes.estimator.result_publishers import ResultPublishers
+from uns_pose_ros.nodes.estimator.stamp_synchronizer import SynchronizedImage
+from uns_pose_ros.nodes.image_stamps import StampOrder, stamp_ns
+from uns_pose_ros.nodes.managed_node import ManagedNode, one_line
+from uns_pose_ros.nodes.tf_listener import CameraMotion
+
+
+class EstimationWorker:
+    """Estimates the poses in one image after another, tracks them and publishes them.
+
+    The worker thread calls `process`; all other methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        node: ManagedNode,
+        diagnostics: NodeDiagnostics,
+        models: ModelSlot,
+        publishers: ResultPublishers,
+        tracker: Tracker,
+        max_instances: int,
+        settings: Callable[[], tuple[NodeParameters, TrackingParameters]],
+    ) -> None:
+        """Begin without tracks.
+
+        Args:
+            node: The node whose clock and log are used.
+            diagnostics: Counts results and drops, and holds conditions.
+            models: The estimator in use.
+            publishers: The outputs of the node.
+            tracker: Fuses the estimates of all images.
+            max_instances: Regions that are estimated in one image at most.
+            settings: The function returns the settings for the next image.
+        """
+        self._node = node
+        self._diagnostics = diagnostics
+        self._models = models
+        self._publishers = publishers
+        self._tracker = tracker
+        self._max_instances = max_instances
+        self._settings = settings
+        self._motion: CameraMotion | None = None
+        # guards what the worker thread, a reset and other models change: tracker, stamps, markers
+        self._lock = threading.RLock()
+        self._stamps = StampOrder()
+        self._epoch = 0  # number of resets
+
+    def follow_camera(self, motion: CameraMotion | None) -> None:
+        """Use a source of the camera's motion from now on; None: the motion is not known."""
+        self._motion = motion
+
+    def reset(self) -> None:
+        """Forget all tracks and delete their markers; an estimation in progress is dropped."""
+        with self._lock:
+            self._tracker.reset()
+            if self._motion is not None:
+                self._motion.forget()
+            self._stamps.forget()
+            self._epoch += 1
+            self._publishers.clear()
+
+    def replace_models(self, estimator: FallbackEstimator) -> None:
+        """Forget all tracks and use an estimator with other models from now on."""
+        with self._lock:
+            self.reset()
+            self._models.estimator = estimator
+            self._publishers.set_models(estimator.models)
+
+    def track_states(self) -> list[TrackState]:
+        """State of every track."""
+        with self._lock:
+            return [track.state for track in self._tracker.tracks]
+
+    def process(self, item: SynchronizedImage) -> None:
+        """Estimate, track and publish the poses in one image; raises InvalidInput."""
+        message, _, _ = item
+        began = time.monotonic()
+        stamp = stamp_ns(message)
+        with self._lock:
+            if not self._stamps.advance(stamp, self._on_jump_back):
+                self._diagnostics.dropped("stamp seen before")
+                return
+            epoch = self._epoch
+            estimator = self._models.estimator
+        assert estimator is not None  # the worker thread lives from activate to deactivate
+        image = (
+            ros_compat.compressed_to_rgb(message)
+            if isinstance(message, CompressedImage)
+            else ros_compat.image_to_rgb(message)
+        )
+        camera, estimates = self._estimate(estimator, image, item)
+        motion = self._motion_since_last(message.header.frame_id, stamp)
+        with self._lock:
+            if epoch != self._epoch:
+                self._diagnostics.dropped("reset meanwhile")
+                return
+            self._publish(message, image, camera, estimates, stamp, motion)
+        latency = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
+        self._diagnostics.published(latency, time.monotonic() - began)
+
+    def _on_jump_back(self) -> None:
+        self.reset()
+        self._node.get_logger().info("tracks reset: the images' stamps jumped back")
+
+    def _estimate(
+        self, estimator: FallbackEstimator, image: np.ndarray, item: SynchronizedImage
+    ) -> tuple[Camera, list[PoseEstimate]]:
+        """Estimate the poses in one image.
+
+        Args:
+            estimator: The estimator in use.
+            image: (H, W, 3) uint8 RGB.
+            item: The messages of the image.
+
+        Returns:
+            The camera, and the estimates, in metres where the size is known.
+        """
+        message, info, companions = item
+        settings, _ = self._settings()
+        height, width = image.shape[:2]
+        camera = message_conversions.camera_from_info(
+            info, width, height, settings.rectified
+        )
+        self._check_headers(message, info)
+        regions = companions.get(settings.regions)
+        boxes = None
+        if regions is not None:
+            boxes = region_inputs.region_boxes(
+                regions, camera, settings.classes, self._max_instances
+            )
+        depth_topic, _ = DEPTH_TOPICS[settings.depth_transport]
+        depth_message = companions.get(depth_topic)
+        depth = None
+        if depth_message is not None:
+            depth = depth_images.in_metres(depth_message, width, height)
+        estimates = estimator(image, camera, boxes, depth, settings.wanted)
+        self._node.set_warning("device", estimator.trouble)
+        if depth is not None:
+            unscaled = sum(not estimate.metric for estimate in estimates)
+            text = (
+                f"depth says nothing of {unscaled} of {len(estimates)} objects: their size is "
+                "not known"
+            )
+            self._diagnostics.condition("depth", WARN if unscaled else OK, text)
+        diameter = settings.object_diameter
+        if diameter:
+            estimates = [in_metres(estimate, diameter) for estimate in estimates]
+        return camera, estimates
+
+    def _publish(
+        self,
+        message: ImageMessage,
+        image: np.ndarray,
+        camera: Camera,
+        estimates: list[PoseEstimate],
+        stamp: int,
+        motion: Tensor | None,
+    ) -> None:
+        """Update the tracks and publish them.
+
+        Args:
+            message: The image's message, whose header the results get.
+            image: (H, W, 3) uint8 RGB.
+            camera: The camera of the image.
+            estimates: The estimates of this image.
+            stamp: The image's stamp, ns.
+            motion: cam_now_from_cam_before (4, 4), m; None: not known.
+        """
+        settings, tracking = self._settings()
+        tracks = self._tracker.update(estimates, stamp, motion)
+        if not tracking.tentative:
+            tracks = [track for track in tracks if track.state == TrackState.TRACKED]
+        fused = [track.estimate for track in tracks]
+        self._publishers.publish(
+            message.header,
+            image,
+            camera,
+            fused,
+            [in_metres(estimate, 1.0) for estimate in fused],
+            [track.number for track in tracks],
+            settings.frame_prefix,
+        )
+
+    def _motion_since_last(self, frame: str, stamp: int) -> Tensor | None:
+        """Return cam_now_from_cam_before (4, 4), m; None with a diagnostic if TF has no motion."""
+        if self._motion is None:
+            return None
+        try:
+            motion = self._motion.since_last(frame, stamp)
+        except InvalidInput as error:
+            self._node.set_warning(
+                "motion", f"the camera's motion is not known: {one_line(error)}"
+            )
+            return None
+        self._diagnostics.condition("motion", OK, "")
+        return motion
+
+    def _check_headers(self, message: ImageMessage, info: CameraInfo) -> None:
+        image_frame = message.header.frame_id
+        info_frame = info.header.frame_id
+        text = "the images have no frame_id: no transform is sent"
+        self._diagnostics.condition("no frame", OK if image_frame else WARN, text)
+        text = (
+            f"image is in frame '{image_frame}', camera_info in '{info_frame}': results are "
+            "in the image's"
+        )
+        self._node.set_warning("frames", text if image_frame != info_frame else "")
