@@ -108,7 +108,7 @@ def measure(
         )
     box = mask_box(mask)[None].double()
     one, _ = crop(
-        image.permute(2, 0, 1).to(estimator.device), square_around(box, config.margin), size
+        image.permute(2, 0, 1).to(estimator.device), square_around(box, config.crop_margin), size
     )
     layers = tuple(model.provenance["network"]["layers"])  # type: ignore[index]
 

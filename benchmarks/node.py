@@ -70,7 +70,7 @@ def benchmark(model: Path, video: Path, turns: int) -> dict[str, Any]:
     everything = [
         "--ros-args",
         "-p",
-        "score_threshold:=0.0",
+        "solver.score_threshold:=0.0",
     ]  # the estimates of a model trained for seconds too
     node = subprocess.Popen([*node_command(model), *everything])
     direct, latency, sent = list[float](), list[float](), 0

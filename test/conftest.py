@@ -34,7 +34,7 @@ _DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
     "tracking.fixed_frame": "",
     "tracking.transform_timeout": 0.1,
     "tracking.tentative": True,
-    "tracking.confirm": 2,
+    "tracking.min_hits": 2,
     "regions": "search",
     "detection_classes": [""],
     "use_depth": False,

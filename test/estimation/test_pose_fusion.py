@@ -86,7 +86,7 @@ def test_noise_of_independent_images_shrinks_and_the_covariance_says_by_how_much
     single, fused, sigma = [], [], []
     for _ in range(40):
         seen = [estimate(noisy(truth, generator)) for truth in truths]
-        answer = fuse(seen, motions(cameras), config=FusionConfig(common=0.0))
+        answer = fuse(seen, motions(cameras), config=FusionConfig(correlated_noise_share=0.0))
         assert answer is not None and answer.covariance is not None
         single.append(error(seen[-1], truths[-1]) ** 2)
         fused.append(error(answer, truths[-1]) ** 2)
@@ -99,7 +99,7 @@ def test_noise_of_independent_images_shrinks_and_the_covariance_says_by_how_much
 
 
 def test_the_error_that_images_have_in_common_stays_in_the_covariance() -> None:
-    answer = fuse([estimate(OBJECT)] * 50, config=FusionConfig(common=0.3))
+    answer = fuse([estimate(OBJECT)] * 50, config=FusionConfig(correlated_noise_share=0.3))
     assert answer is not None and answer.covariance is not None
     assert float(answer.covariance[4, 4]) >= 0.3 * TURN**2
     assert float(answer.covariance[4, 4]) < 0.5 * TURN**2
@@ -217,8 +217,8 @@ def test_covariances_of_any_size_and_sign_do_no_harm() -> None:
 def test_a_wrong_number_of_motions_and_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="3 motions between 2 images"):
         fuse([None, None], [None] * 3)
-    with pytest.raises(InvalidInput, match=r"forget 1\.5: 0 to 1 is valid"):
-        FusionConfig(forget=1.5)
+    with pytest.raises(InvalidInput, match=r"evidence_decay 1\.5: 0 to 1 is valid"):
+        FusionConfig(evidence_decay=1.5)
 
 
 def test_what_images_give_without_covariance_goes_out_without() -> None:

@@ -248,7 +248,7 @@ def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
         known.visible.to("meta"),
         known.centre.to("meta"),
     )
-    config = EstimatorConfig(places=60)
+    config = EstimatorConfig(max_correspondences=60)
     camera = Camera(
         torch.tensor([[300.0, 0, 112], [0, 300, 112], [0, 0, 1]], dtype=torch.float64),
         224,
@@ -264,6 +264,6 @@ def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
     )
     assert told.device.type == "meta"
     modes = pose_solver.received(torch.zeros(told.shape))
-    assert modes.rotation.shape == (3, config.modes + 3, 3, 3)
+    assert modes.rotation.shape == (3, config.max_modes + 3, 3, 3)
     with pytest.raises(RuntimeError):  # which tells when it is
         view.places.presence[view.places.presence > 0.5]

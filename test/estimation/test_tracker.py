@@ -47,7 +47,7 @@ def test_a_wrong_depth_does_not_cost_the_number() -> None:
 def test_an_object_is_tentative_then_tracked_then_lost_and_comes_back_with_its_number() -> (
     None
 ):
-    tracker = Tracker(TrackerConfig(memory=1.0, confirm=2))
+    tracker = Tracker(TrackerConfig(max_age=1.0, min_hits=2))
     assert [track.state for track in tracker.update([car(0.0)], 0)] == [
         TrackState.TENTATIVE
     ]
@@ -62,7 +62,7 @@ def test_an_object_is_tentative_then_tracked_then_lost_and_comes_back_with_its_n
     assert (back.number, back.state, back.sightings) == (0, TrackState.TRACKED, 3)
     assert numbers(tracker, [car(0.0)], 20 * TENTH) == [
         1
-    ]  # out of sight for longer than the memory
+    ]  # out of sight for longer than max_age
     assert len(tracker.tracks) == 1
 
 
@@ -149,5 +149,5 @@ def test_the_first_image_of_an_object_is_answered_as_it_is() -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="memory -1.0: 0 to 3600 is valid"):
-        TrackerConfig(memory=-1.0)
+    with pytest.raises(InvalidInput, match="max_age -1.0: 0 to 3600 is valid"):
+        TrackerConfig(max_age=-1.0)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,12 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.estimation.estimator import EstimatorConfig
+from uns_pose_ros.core.settings import setting
+from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.estimation.tracker import TrackerConfig
 from uns_pose_ros.nodes import parameter_declaration
 from uns_pose_ros.nodes.estimator.estimator_parameters import NodeParameters
 from uns_pose_ros.nodes.managed_node import SUCCESS, ManagedNode
-from uns_pose_ros.nodes.parameter_declaration import setting
 
 
 @pytest.fixture
@@ -128,31 +130,130 @@ def test_a_value_about_to_be_set_is_checked_in_place_of_the_present_one(
 
 @dataclass(frozen=True)
 class Other:
-    plain_number: int = 3
-    bounded: int = setting(5, "a number between one and nine", 1, 9)
+    plain_number: float = 3.0
+    bounded: int = setting(5, "a number between one and nine", low=1, high=9)
 
 
 def test_any_dataclass_of_settings_becomes_parameters(context: Context) -> None:
     made = Node("other", context=context, cli_args=["--ros-args", "-p", "bounded:=7"])
     parameter_declaration.declare(made, Other)
-    assert parameter_declaration.read(made, Other) == Other(plain_number=3, bounded=7)
+    assert parameter_declaration.read(made, Other) == Other(plain_number=3.0, bounded=7)
     assert not made.set_parameters([Parameter("bounded", value=10)])[0].successful
+    with pytest.raises(InvalidInput, match="plain_number nan: a finite number is valid"):
+        parameter_declaration.read(made, Other, [Parameter("plain_number", value=math.nan)])
 
 
-def test_settings_of_the_estimation_are_described_by_their_comments(
+def test_settings_of_the_estimation_are_described_with_unit_and_range(
     context: Context,
 ) -> None:
     made = node(context)
     parameter_declaration.declare(made, EstimatorConfig)
     assert parameter_declaration.read(made, EstimatorConfig) == EstimatorConfig()
-    described = {
-        name: made.describe_parameter(name).description
-        for name in parameter_declaration.names(EstimatorConfig)
-    }
-    assert described["score_threshold"] == "estimates below are not returned"
-    assert [
-        name for name, text in described.items() if text == name.replace("_", " ")
-    ] == []
+    name = "search.search_size"
+    described = made.describe_parameter(name)
+    assert described.description.endswith("[px]")
+    (bounds,) = described.integer_range
+    assert (bounds.from_value, bounds.to_value) == (14, 4096)
+
+
+@pytest.mark.parametrize(
+    ("settings", "argument", "field", "value", "name"),
+    [
+        (
+            EstimatorConfig,
+            "triples:=100",
+            "hypothesis_count",
+            100,
+            "solver.hypothesis_count",
+        ),
+        (EstimatorConfig, "runtime:=onnx", "runtime", "onnx", "solver.runtime"),
+        (TrackerConfig, "tracking.memory:=5.0", "max_age", 5.0, "tracking.max_age"),
+    ],
+)
+def test_a_deprecated_name_is_used_with_one_warning(
+    context: Context, settings: type, argument: str, field: str, value: object, name: str
+) -> None:
+    made = node(context, argument)
+    old = argument.split(":=")[0]
+    (warning,) = parameter_declaration.declare(made, settings)
+    assert warning == (
+        f"parameter '{old}' is now '{name}'; the old name goes with the next release"
+    )
+    assert getattr(parameter_declaration.read(made, settings), field) == value
+    assert not made.has_parameter(old)
+    assert parameter_declaration.unknown_overrides(made, NodeParameters, settings) == []
+
+
+def test_the_new_name_wins_over_the_deprecated_name(context: Context) -> None:
+    made = node(context, "triples:=100", "solver.hypothesis_count:=200")
+    (warning,) = parameter_declaration.declare(made, EstimatorConfig)
+    assert warning.endswith("the value of 'solver.hypothesis_count' is used")
+    assert parameter_declaration.read(made, EstimatorConfig).hypothesis_count == 200
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("triples:=many", "parameter 'triples': .*INTEGER"),
+        ("triples:=0", "parameter 'triples': .*Min: 1"),
+    ],
+)
+def test_a_value_under_a_deprecated_name_is_checked(
+    context: Context, argument: str, reason: str
+) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        parameter_declaration.declare(node(context, argument), EstimatorConfig)
+
+
+@pytest.mark.parametrize(
+    ("argument", "nearest"),
+    [
+        ("modles:=[a/model]", "models"),
+        ("max_age:=1.0", "tracking.max_age"),
+        ("tracking.maxage:=1.0", "tracking.max_age"),
+        ("hypothesis_count:=3", "solver.hypothesis_count"),
+    ],
+)
+def test_a_misspelled_parameter_is_reported_with_the_nearest_valid_names(
+    context: Context, argument: str, nearest: str
+) -> None:
+    settings = NodeParameters, TrackerConfig, EstimatorConfig
+    made = node(context, argument)
+    for kind in settings[1:]:
+        parameter_declaration.declare(made, kind)
+    name = argument.split(":=")[0]
+    (warning,) = parameter_declaration.unknown_overrides(made, *settings)
+    start = f"parameter '{name}' is unknown and has no effect; nearest: {nearest}"
+    assert warning.startswith(start)
+
+
+def test_a_name_that_resembles_no_parameter_is_reported_without_a_hint(
+    context: Context,
+) -> None:
+    (warning,) = parameter_declaration.unknown_overrides(
+        node(context, "qqq_zzz:=1"), NodeParameters
+    )
+    assert warning == "parameter 'qqq_zzz' is unknown and has no effect"
+
+
+def test_the_parameters_of_ros_itself_are_not_reported(context: Context) -> None:
+    made = node(
+        context,
+        "use_sim_time:=true",
+        "start_type_description_service:=false",
+        "qos_overrides./image.subscription.reliability:=reliable",
+    )
+    assert parameter_declaration.unknown_overrides(made, NodeParameters) == []
+
+
+def test_a_node_shows_an_unknown_parameter_in_its_diagnostics(context: Context) -> None:
+    made = _node("recorder", context, cli_args=["--ros-args", "-p", "view_angel:=9.0"])
+    assert made.start()
+    status = made._diagnose("recording", "cpu", {})
+    assert "parameter 'view_angel' is unknown" in status.message
+    assert "nearest: view_angle" in status.message
+    made.close()
+    made.destroy_node()
 
 
 VALUES = (
@@ -200,7 +301,7 @@ def test_a_thousand_random_sets_are_taken_or_refused_with_a_reason_and_the_node_
             Parameter(name, value=random.choice(VALUES))
             for name in random.sample(known, random.randint(1, 3))
         ]
-        chosen = [one for one in chosen if one.name != "use_sim_time"]  # is rclpy's own
+        chosen = [item for item in chosen if item.name != "use_sim_time"]  # is rclpy's own
         together = random.random() < 0.3
         results = (
             [made.set_parameters_atomically(chosen)]
@@ -220,24 +321,28 @@ def test_a_thousand_random_sets_are_taken_or_refused_with_a_reason_and_the_node_
 
 
 _USABLE = {
-    "estimator": [Parameter("models", value=["plain"]), Parameter("device", value="cpu")],
+    "estimator": [
+        Parameter("models", value=["plain"]),
+        Parameter("categories", value=[""]),
+        Parameter("device", value="cpu"),
+    ],
     "recorder": [Parameter("record", value=False), Parameter("transport", value="raw")],
 }
 
 
-def _node(kind: str, context: Context) -> ManagedNode:
+def _node(kind: str, context: Context, **options: Any) -> ManagedNode:
     from scripted_node import ScriptedEstimator, read
     from uns_pose_ros.nodes.estimator.estimator_node import EstimatorNode
     from uns_pose_ros.nodes.recorder.recorder_node import RecorderNode
 
     if kind == "recorder":
-        return RecorderNode(context=context)
+        return RecorderNode(context=context, **options)
     # answers like an Estimator
-    return EstimatorNode(read, ScriptedEstimator, context=context)  # type: ignore[arg-type]
+    return EstimatorNode(read, ScriptedEstimator, context=context, **options)  # type: ignore[arg-type]
 
 
 def test_a_refused_value_is_named_with_what_is_valid(context: Context) -> None:
     made = _node("estimator", context)
-    (result,) = made.set_parameters([Parameter("score_threshold", value=math.nan)])
-    assert result.reason == "score_threshold nan: a finite number is valid"
+    (result,) = made.set_parameters([Parameter("solver.score_threshold", value=math.nan)])
+    assert "solver.score_threshold out of range Min: 0.0, Max: 1.0" in result.reason
     made.destroy_node()

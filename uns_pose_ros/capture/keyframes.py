@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from uns_pose_ros.core.settings import setting
 from uns_pose_ros.core.view_coverage import Orbit
 from uns_pose_ros.io.encoded_image import Photo
 from uns_pose_ros.io.images import LONGEST, Pixels, sharpness
@@ -31,35 +32,57 @@ _RECENT = 30  # images that sharpness is compared with
 _ENOUGH = 5  # of them, before which nothing is called blurred
 
 
-def _between(default: float, low: float, high: float) -> Any:
-    return field(default=default, metadata={"low": low, "high": high})
-
-
 @dataclass(frozen=True)
 class KeyframeConfig:
     """When an image is kept."""
 
-    sharpness: float = _between(
-        0.5, 0.0, 1.0
-    )  # of the recent images' median variance of the Laplacian; below: blurred
-    darkest: int = _between(
-        40, 0, 255
-    )  # grey value that 5 % of the pixels must reach, else the image is too dark
-    clipped: float = _between(
-        0.7, 0.0, 1.0
-    )  # share of white pixels (grey 250 and more) above which it is overexposed
-    view_angle: float = _between(
-        8.0, 0.0, 180.0
-    )  # degrees about the object to every kept view, where poses are known
-    view_step: float = _between(
-        0.1, 0.0, 100.0
-    )  # m of camera motion that counts as much, until the object's place is known
-    view_zoom: float = _between(
-        0.3, 0.0, 100.0
-    )  # relative change of the distance that counts as much
-    view_shift: float = _between(
-        0.04, 0.0, 1.0
-    )  # of the longer side, mean optical flow since the last, without poses
+    sharpness: float = setting(
+        0.5,
+        "smallest sharpness (variance of the Laplacian), as a share of the median of the recent "
+        "images; an image below is blurred",
+        low=0.0,
+        high=1.0,
+    )
+    darkest: int = setting(
+        40,
+        "gray value that 5 % of the pixels must reach; otherwise the image is too dark",
+        unit="gray values",
+        low=0,
+        high=255,
+    )
+    clipped: float = setting(
+        0.7,
+        "largest share of white pixels (gray value 250 and more); an image above is overexposed",
+        low=0.0,
+        high=1.0,
+    )
+    view_angle: float = setting(
+        8.0,
+        "smallest angle at the object to every kept view, if camera poses are known",
+        unit="deg",
+        low=0.0,
+        high=180.0,
+    )
+    view_step: float = setting(
+        0.1,
+        "camera motion that counts as a new view until the position of the object is known",
+        unit="m",
+        low=0.0,
+        high=100.0,
+    )
+    view_zoom: float = setting(
+        0.3,
+        "relative change of the distance that counts as a new view",
+        low=0.0,
+        high=100.0,
+    )
+    view_shift: float = setting(
+        0.04,
+        "mean optical flow since the last kept image that counts as a new view, as a share of "
+        "the longer side, if camera poses are unknown",
+        low=0.0,
+        high=1.0,
+    )
 
 
 @dataclass(frozen=True, eq=False)

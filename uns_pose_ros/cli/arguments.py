@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 from tyro.conf import Positional, arg
+
+from uns_pose_ros.core.settings import parameter_text
+from uns_pose_ros.estimation.config import EstimatorConfig
+
+
+def described(settings: type) -> Any:
+    """Return an annotation that gives tyro the texts of a settings dataclass.
+
+    tyro reads texts from annotations only, so it parses a subclass whose fields are annotated.
+    """
+    types = get_type_hints(settings)
+    fields = []
+    for field in dataclasses.fields(settings):
+        kind = Annotated[types[field.name], arg(help=parameter_text(field))]
+        fields.append((field.name, kind, dataclasses.field(default=field.default)))
+    annotated = dataclasses.make_dataclass(
+        settings.__name__, fields, bases=(settings,), frozen=True
+    )
+    annotated.__doc__ = settings.__doc__
+    return arg(constructor=annotated)
+
 
 Category = Annotated[
     Positional[Path], arg(metavar="CATEGORY", help="folder with one subfolder a video")
@@ -61,3 +83,4 @@ OnCluster = Annotated[
         help="align the pairs with Ray: local (on all cores), auto or HOST:PORT",
     ),
 ]
+Estimation = Annotated[EstimatorConfig, described(EstimatorConfig)]

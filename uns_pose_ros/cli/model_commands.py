@@ -10,12 +10,13 @@ import cv2
 import torch
 from tyro.conf import Positional, arg
 
-from uns_pose_ros.cli.arguments import Category, Device, Json, Videos
+from uns_pose_ros.cli.arguments import Category, Device, Estimation, Json, Videos
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.core.camera import assumed_camera
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
-from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
+from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import metrics, pose_plot, rosbag_plot
 from uns_pose_ros.evaluation.metrics import ANGLES, Place
 from uns_pose_ros.io import artifacts, ply
@@ -57,7 +58,7 @@ def estimate(
     ] = None,
     device: Device = "auto",
     json: Json = None,
-    estimator: EstimatorConfig = EstimatorConfig(),
+    estimator: Estimation = EstimatorConfig(),
 ) -> None:
     """Estimate the poses of all instances of the model's category in images.
 
@@ -189,7 +190,7 @@ def evaluate_pose(
             help="write errors, worth of the scores, and accuracy by view as .png, .svg or .pdf",
         ),
     ] = None,
-    estimator: EstimatorConfig = EstimatorConfig(),
+    estimator: Estimation = EstimatorConfig(),
 ) -> None:
     """Estimate every image of labelled videos and compare.
 

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import torch
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from uns_pose_ros.cli.arguments import Device, Json
+from uns_pose_ros.cli.arguments import Device, Estimation, Json
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.cli.model_commands import Model, accuracy_table
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
+from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import rosbag_evaluation, rosbag_export, rosbag_plot
 from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig
 from uns_pose_ros.io import artifacts
@@ -48,7 +49,7 @@ def evaluate_bag(
     ] = None,
     device: Device = "auto",
     json: Json = None,
-    estimator: EstimatorConfig = EstimatorConfig(),
+    estimator: Estimation = EstimatorConfig(),
 ) -> None:
     """Estimate every picture of a recorded bag, which is not played, and tell accuracy, time,
     jitter and losses.

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional, arg
 
-from uns_pose_ros.cli.arguments import Device
+from uns_pose_ros.cli.arguments import Device, Estimation
 from uns_pose_ros.cli.console import progress_bar
 from uns_pose_ros.cli.model_commands import CameraFile, Model, photographs
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
+from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import rosbag_evaluation
 from uns_pose_ros.evaluation.rosbag_evaluation import Answer, BagConfig
 from uns_pose_ros.io import artifacts, rosbag
@@ -49,7 +50,7 @@ def view(
     ] = None,
     every: Annotated[int, arg(help="use only one in so many pictures of the bag")] = 1,
     device: Device = "auto",
-    estimator: EstimatorConfig = EstimatorConfig(),
+    estimator: Estimation = EstimatorConfig(),
 ) -> None:
     """Estimate every picture and show camera, picture, template and poses as a 3D scene in a
     browser, until Ctrl-C.

@@ -1,34 +1,166 @@
-"""EstimatorConfig: settings of search, correspondences and scoring."""
+"""EstimatorConfig: settings of the search for regions and of the pose solver."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from uns_pose_ros.core.settings import check_ranges, setting
+
 
 @dataclass(frozen=True)
 class EstimatorConfig:
-    """How an image is searched and how poses are found."""
+    """How an image is searched and how poses are solved."""
 
-    search_size: int = 280  # px, longer side of the image in which objects are looked for
-    margin: float = 0.15  # of the longer side, left around an object in its crop
-    max_instances: int = 5  # a category and image
-    presence: float = 0.5  # probability above which a place shows an object
-    least_places: int = 6  # connected places that make an object
-    score_threshold: float = 0.22  # estimates below are not returned
-    triples: int = 384  # hypotheses are twice as many
-    places: int = 400  # of the object that hypotheses are judged by, at most
-    vertices: int = 12  # likeliest ones kept a place
-    modes: int = 8  # distinct hypotheses that are refined
-    apart: float = 25.0  # degrees between two of them
-    floor: float = 0.1  # likelihood of a place that a pose does not explain
-    width: float = 0.7  # cells of the head's grid, standard deviation of a correspondence
-    # degrees about each axis, standard deviation by which instances differ from the template
-    variety: float = 3.0
-    coverage: float = 0.5  # weight of template parts that are seen where the object is not
-    # gap between parts of an image, in sides of the larger one, up to which they are tried as one
-    # object
-    reach: float = 1.0
-    # of two boxes, intersection over union, above which they are one object
-    overlap: float = 0.4
-    # of the backbone: torch, torch-fp32, torch-bf16, torch-compile, onnx or openvino
-    runtime: str = "torch"
+    search_size: int = setting(
+        280,
+        "longer side of the image in which objects are searched",
+        unit="px",
+        low=14,
+        high=4096,
+        group="search",
+        deprecated="search_size",
+    )
+    crop_margin: float = setting(
+        0.15,
+        "margin around an object in its crop, as a share of the longer side of its region",
+        low=0.0,
+        high=10.0,
+        group="search",
+        deprecated="margin",
+    )
+    max_instances: int = setting(
+        5,
+        "largest number of objects of one category in one image",
+        low=1,
+        high=1000,
+        group="search",
+        deprecated="max_instances",
+    )
+    objectness_threshold: float = setting(
+        0.5,
+        "probability above which a cell shows an object",
+        low=0.0,
+        high=1.0,
+        group="search",
+        deprecated="presence",
+    )
+    min_region_cells: int = setting(
+        6,
+        "smallest number of connected cells that form an object",
+        unit="cells",
+        low=1,
+        high=100000,
+        group="search",
+        deprecated="least_places",
+    )
+    merge_gap: float = setting(
+        1.0,
+        "largest gap between two regions that are also tried as one object, in sides of the "
+        "larger region",
+        low=0.0,
+        high=100.0,
+        group="search",
+        deprecated="reach",
+    )
+    nms_iou: float = setting(
+        0.4,
+        "intersection over union above which two boxes are one object",
+        low=0.0,
+        high=1.0,
+        group="search",
+        deprecated="overlap",
+    )
+    score_threshold: float = setting(
+        0.22,
+        "smallest score of an estimate; estimates below are not returned",
+        low=0.0,
+        high=1.0,
+        group="solver",
+        deprecated="score_threshold",
+    )
+    hypothesis_count: int = setting(
+        384,
+        "number of correspondence triples that are sampled; each gives two pose hypotheses",
+        low=1,
+        high=100000,
+        group="solver",
+        deprecated="triples",
+    )
+    max_correspondences: int = setting(
+        400,
+        "largest number of cells of one object that score a hypothesis",
+        unit="cells",
+        low=1,
+        high=100000,
+        group="solver",
+        deprecated="places",
+    )
+    top_k_vertices: int = setting(
+        12,
+        "number of the most probable template vertices that are kept for each cell",
+        low=1,
+        high=100000,
+        group="solver",
+        deprecated="vertices",
+    )
+    max_modes: int = setting(
+        8,
+        "largest number of distinct hypotheses that are refined",
+        low=1,
+        high=1000,
+        group="solver",
+        deprecated="modes",
+    )
+    mode_separation_deg: float = setting(
+        25.0,
+        "smallest rotation between two distinct hypotheses",
+        unit="deg",
+        low=0.0,
+        high=180.0,
+        group="solver",
+        deprecated="apart",
+    )
+    outlier_likelihood: float = setting(
+        0.1,
+        "likelihood of a cell that a pose does not explain",
+        low=1e-6,
+        high=1.0,
+        group="solver",
+        deprecated="floor",
+    )
+    correspondence_sigma_cells: float = setting(
+        0.7,
+        "standard deviation of a correspondence in the image",
+        unit="cells",
+        low=0.01,
+        high=100.0,
+        group="solver",
+        deprecated="width",
+    )
+    shape_variation_deg: float = setting(
+        3.0,
+        "standard deviation of the rotation between an instance and the template, about each axis",
+        unit="deg",
+        low=0.0,
+        high=180.0,
+        group="solver",
+        deprecated="variety",
+    )
+    silhouette_weight: float = setting(
+        0.5,
+        "weight of visible template parts that project outside the object",
+        low=0.0,
+        high=100.0,
+        group="solver",
+        deprecated="coverage",
+    )
+    runtime: str = setting(
+        "torch",
+        "runtime of the backbone: torch (bfloat16 if the processor has it), torch-fp32, "
+        "torch-bf16, torch-compile (CUDA), onnx or openvino (both on the CPU)",
+        group="solver",
+        deprecated="runtime",
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self)

@@ -138,7 +138,7 @@ class Estimator:
         too: the whole is believed where its score is above the parts' mean, the larger ones
         counting more. Of poses on each other the best is kept.
         """
-        groups = neighbours(boxes, self.config.reach)
+        groups = neighbours(boxes, self.config.merge_gap)
         wholes = [torch.cat([boxes[g, :2].amin(0), boxes[g, 2:].amax(0)]) for g in groups]
         solved = self._solve(runtime, picture, camera, torch.stack([*boxes, *wholes]))
         score = torch.tensor(
@@ -154,7 +154,7 @@ class Estimator:
             (one for one in solved if one is not None), key=lambda one: -one.score
         ):
             if all(
-                overlap(estimate.box, better.box) < self.config.overlap for better in kept
+                overlap(estimate.box, better.box) < self.config.nms_iou for better in kept
             ):
                 kept.append(estimate)
         return kept
@@ -193,11 +193,11 @@ class Estimator:
     def _blobs(self, presence: NDArray[np.float32]) -> Tensor:
         """Boxes (N, 4) float64 in places of the connected parts of a presence map (h, w)."""
         smooth = ndimage.uniform_filter(presence, 3, mode="nearest")
-        label, count = ndimage.label(smooth > self.config.presence)
+        label, count = ndimage.label(smooth > self.config.objectness_threshold)
         if not count:
             return torch.zeros(0, 4, dtype=torch.float64)
         mass = ndimage.sum_labels(presence, label, range(1, count + 1))
-        order = [k for k in np.argsort(-mass) if mass[k] >= self.config.least_places][
+        order = [k for k in np.argsort(-mass) if mass[k] >= self.config.min_region_cells][
             : self.config.max_instances
         ]
         slices = ndimage.find_objects(label)
@@ -219,7 +219,7 @@ class Estimator:
         self, runtime: Runtime, picture: Tensor, camera: Camera, boxes: Tensor
     ) -> list[PoseEstimate | None]:
         """For each box (N, 4) its best pose, None where there is none that is good enough."""
-        squares = square_around(boxes.double().cpu(), self.config.margin)
+        squares = square_around(boxes.double().cpu(), self.config.crop_margin)
         if not self.one_by_one:
             try:
                 return self._solved(runtime, picture, camera, squares)

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import (
     angle_between,
     from_parts,
@@ -26,6 +25,7 @@ from uns_pose_ros.core.geometry import (
     rotation_from_vector,
     vector_from_rotation,
 )
+from uns_pose_ros.core.settings import check_ranges, setting
 from uns_pose_ros.core.types import PoseEstimate, PoseMode, Symmetry
 
 _TINY = (
@@ -38,50 +38,112 @@ _REACH = (
 # squared Mahalanobis distance that one in a thousand innovations of six dimensions exceeds
 _SURPRISE = 22.5
 
-_BOUNDS = {
-    "floor": (1e-6, 1.0),
-    "forget": (0.0, 1.0),
-    "unknown_forget": (0.0, 1.0),
-    "agree": (1.0, 180.0),
-    "same": (1.0, 180.0),
-    "kept": (1, 100),
-    "common": (0.0, 0.99),
-    "turn_noise": (0.0, 1e4),
-    "shift_noise": (0.0, 1e4),
-    "unknown_turn": (0.0, 1e4),
-    "unknown_shift": (0.0, 1e4),
-}
-
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """How poses of several images become one."""
+    """How the poses of several images become one pose."""
 
-    # probability that an image shows a right pose among none of its modes
-    floor: float = 0.1
-    # share of the evidence that is left an image later: how soon an object that was turned is
-    # believed
-    forget: float = 0.9
-    unknown_forget: float = 0.7  # likewise where the camera's motion is not known
-    # degrees, standard deviation of the difference of two right estimates
-    agree: float = 20.0
-    same: float = 30.0  # degrees within which two poses are one mode
-    kept: int = 8  # modes of an object, at most
-    # share of an image's variance that further images share, so that they do not average it away
-    common: float = 0.3
-    # degrees a square root of a second, rotation of objects at rest and error of the known motion
-    turn_noise: float = 3.0
-    shift_noise: float = 0.02  # of the distance a square root of a second, likewise
-    # degrees a square root of a second, rotation where the camera's motion is not known
-    unknown_turn: float = 60.0
-    unknown_shift: float = 0.5  # of the distance a square root of a second, likewise
+    outlier_probability: float = setting(
+        0.1,
+        "probability that none of an image's poses is correct",
+        low=1e-6,
+        high=1.0,
+        group="tracking",
+        deprecated="tracking.floor",
+    )
+    evidence_decay: float = setting(
+        0.9,
+        "share of the evidence that remains one image later; with a small share, an object that "
+        "was turned is recognized soon",
+        low=0.0,
+        high=1.0,
+        group="tracking",
+        deprecated="tracking.forget",
+    )
+    unknown_motion_evidence_decay: float = setting(
+        0.7,
+        "share of the evidence that remains one image later if the camera's motion is unknown",
+        low=0.0,
+        high=1.0,
+        group="tracking",
+        deprecated="tracking.unknown_forget",
+    )
+    measurement_sigma_deg: float = setting(
+        20.0,
+        "standard deviation of the rotation between two correct estimates",
+        unit="deg",
+        low=1.0,
+        high=180.0,
+        group="tracking",
+        deprecated="tracking.agree",
+    )
+    merge_angle_deg: float = setting(
+        30.0,
+        "largest rotation between two poses that are one mode",
+        unit="deg",
+        low=1.0,
+        high=180.0,
+        group="tracking",
+        deprecated="tracking.same",
+    )
+    max_modes: int = setting(
+        8,
+        "largest number of modes (distinct poses) of one object",
+        low=1,
+        high=100,
+        group="tracking",
+        deprecated="tracking.kept",
+    )
+    correlated_noise_share: float = setting(
+        0.3,
+        "share of an image's variance that all images have in common, so that more images do not "
+        "average it away",
+        low=0.0,
+        high=0.99,
+        group="tracking",
+        deprecated="tracking.common",
+    )
+    rotation_process_noise: float = setting(
+        3.0,
+        "rotation of objects at rest, with the error of the known camera motion",
+        unit="deg/sqrt(s)",
+        low=0.0,
+        high=1e4,
+        group="tracking",
+        deprecated="tracking.turn_noise",
+    )
+    translation_process_noise: float = setting(
+        0.02,
+        "translation of objects at rest, with the error of the known camera motion, as a share "
+        "of the distance",
+        unit="1/sqrt(s)",
+        low=0.0,
+        high=1e4,
+        group="tracking",
+        deprecated="tracking.shift_noise",
+    )
+    unknown_motion_rotation_noise: float = setting(
+        60.0,
+        "rotation of objects relative to the camera if the camera's motion is unknown",
+        unit="deg/sqrt(s)",
+        low=0.0,
+        high=1e4,
+        group="tracking",
+        deprecated="tracking.unknown_turn",
+    )
+    unknown_motion_translation_noise: float = setting(
+        0.5,
+        "translation of objects relative to the camera if the camera's motion is unknown, as a "
+        "share of the distance",
+        unit="1/sqrt(s)",
+        low=0.0,
+        high=1e4,
+        group="tracking",
+        deprecated="tracking.unknown_shift",
+    )
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _BOUNDS.items():
-            if not low <= getattr(self, name) <= high:
-                raise InvalidInput(
-                    f"{name} {getattr(self, name)}: {low:g} to {high:g} is valid"
-                )
+        check_ranges(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,16 +185,16 @@ def observe(estimate: PoseEstimate, config: FusionConfig) -> Modes:
     logs = torch.tensor(
         [0.0, *(mode.log_weight for mode in estimate.alternatives)], dtype=torch.float64
     )
-    log_weight = (config.floor + logs.softmax(0)).log()
+    log_weight = (config.outlier_probability + logs.softmax(0)).log()
     order = log_weight.argsort(descending=True, stable=True)
-    share = config.common
+    share = config.correlated_noise_share
     covariance = covariance[order]
     modes = Modes(
         poses[order],
         (1 - share) * covariance,
         share * covariance,
         log_weight[order],
-        math.log(config.floor),
+        math.log(config.outlier_probability),
     )
     return _distinct(modes, estimate.symmetry, config)
 
@@ -178,12 +240,12 @@ def predict(
     used, and it is exact for the object's rotation.
     """
     turn, shift = (
-        (config.unknown_turn, config.unknown_shift)
+        (config.unknown_motion_rotation_noise, config.unknown_motion_translation_noise)
         if motion is None
-        else (config.turn_noise, config.shift_noise)
+        else (config.rotation_process_noise, config.translation_process_noise)
     )
     if motion is not None and not metric:
-        shift = config.unknown_shift
+        shift = config.unknown_motion_translation_noise
     pose, covariance = modes.pose.clone(), modes.covariance
     if motion is not None:
         pose[:, :3, :3] = motion[:3, :3] @ pose[:, :3, :3]
@@ -191,7 +253,9 @@ def predict(
         covariance = lift @ covariance @ lift.T
         if metric:
             pose[:, :3, 3] = pose[:, :3, 3] @ motion[:3, :3].T + motion[:3, 3]
-    forget = config.unknown_forget if motion is None else config.forget
+    forget = (
+        config.unknown_motion_evidence_decay if motion is None else config.evidence_decay
+    )
     distance = pose[:, :3, 3].norm(dim=-1, keepdim=True)
     sigma = torch.cat(
         [
@@ -220,14 +284,19 @@ def update(modes: Modes, seen: Modes, symmetry: Symmetry, config: FusionConfig) 
     doubt = torch.rad2deg(modes.covariance.diagonal(dim1=1, dim2=2)[:, 3:].mean(1).sqrt())[
         :, None
     ]
-    same = config.same + _REACH * doubt
-    likely = (seen.log_weight.exp() - config.floor).clamp_min(0)
-    support = likely * torch.exp(-0.5 * angle**2 / (config.agree**2 + doubt**2))
+    same = config.merge_angle_deg + _REACH * doubt
+    likely = (seen.log_weight.exp() - config.outlier_probability).clamp_min(0)
+    support = likely * torch.exp(
+        -0.5 * angle**2 / (config.measurement_sigma_deg**2 + doubt**2)
+    )
     best = torch.where(angle < same, support, -1.0).argmax(1)
     row = torch.arange(len(best))
     matched = angle[row, best] < same[:, 0]
     filtered = _filter(modes, seen, turned[row, best], best, matched)
-    weight = modes.forget * modes.log_weight + (config.floor + support.sum(1)).log()
+    weight = (
+        modes.forget * modes.log_weight
+        + (config.outlier_probability + support.sum(1)).log()
+    )
     new = (angle >= same).all(0)
     unseen = modes.forget * modes.unseen
     together = Modes(
@@ -235,7 +304,7 @@ def update(modes: Modes, seen: Modes, symmetry: Symmetry, config: FusionConfig) 
         torch.cat([filtered.covariance, seen.covariance[new]]),
         torch.cat([filtered.common, seen.common[new]]),
         torch.cat([weight, unseen + seen.log_weight[new]]),
-        unseen + math.log(config.floor),
+        unseen + math.log(config.outlier_probability),
     )
     order = together.log_weight.argsort(descending=True, stable=True)
     return _distinct(_chosen(together, order), symmetry, config)
@@ -285,10 +354,10 @@ def _distinct(modes: Modes, symmetry: Symmetry, config: FusionConfig) -> Modes:
     turned = nearest_equivalent(
         rotation[None], rotation[:, None], symmetry.order, symmetry.axis
     )
-    near = (angle_between(rotation[:, None], turned) < config.same / 2).tolist()
+    near = (angle_between(rotation[:, None], turned) < config.merge_angle_deg / 2).tolist()
     left: list[int] = []
     for k in range(len(near)):
-        if len(left) < config.kept and not any(near[better][k] for better in left):
+        if len(left) < config.max_modes and not any(near[better][k] for better in left):
             left.append(k)
     return _chosen(modes, torch.tensor(left))
 

@@ -113,8 +113,8 @@ def look(
         grid_from_view.view(-1, 3, 3),
     )
 
-    strongest = presence.flatten(1).topk(min(config.places, rows * columns))
-    shows = strongest.values > min(config.presence, 0.5)
+    strongest = presence.flatten(1).topk(min(config.max_correspondences, rows * columns))
+    shows = strongest.values > min(config.objectness_threshold, 0.5)
     index = torch.where(shows, strongest.indices, rows * columns).sort(1).values
     if device.type == "cpu":  # where that needs no waiting, what fills up is left out
         index = index[:, : int(shows.sum(1).max())]
@@ -130,7 +130,7 @@ def look(
         .index_select(0, row.flatten())
         .view(*row.shape, probability.shape[-1])
     )
-    likeliest = of_places.topk(min(config.vertices, probability.shape[-1]))
+    likeliest = of_places.topk(min(config.top_k_vertices, probability.shape[-1]))
     places = Places(
         ray[..., :2] / ray[..., 2:],
         likeliest.values * there[..., None],
@@ -142,7 +142,7 @@ def look(
         presence,
         grid_from_view,
         torch.from_numpy(view_from_cam).mT,
-        1 / (1 + 2 * config.margin),
+        1 / (1 + 2 * config.crop_margin),
     )
 
 
@@ -179,7 +179,7 @@ def hypotheses(
     """Rotations (H, B, 3, 3), translations (H, B, 3) of the distinct best of many triples, and
     whether they are any (H, B).
     """
-    tangents, vertex = pose_hypotheses.draw_triples(places, config.triples)
+    tangents, vertex = pose_hypotheses.draw_triples(places, config.hypothesis_count)
     rotation, translation = pose_hypotheses.poses_from_triples(
         tangents, template.vertices[vertex]
     )
@@ -188,10 +188,10 @@ def hypotheses(
         template,
         rotation,
         translation,
-        2 * config.width,
-        config.floor,
+        2 * config.correspondence_sigma_cells,
+        config.outlier_likelihood,
     )
-    best, found = pose_hypotheses.distinct(rotation, score, config.apart, config.modes)
+    best, found = pose_hypotheses.distinct(rotation, score, config.mode_separation_deg, config.max_modes)
     rotation = torch.take_along_dim(rotation, best[..., None, None], 1)
     translation = torch.take_along_dim(translation, best[..., None], 1)
     rotation = torch.where(
@@ -219,11 +219,11 @@ def explain(
     """
     places = view.places
     rough, fine = (
-        tuple(config.width * factor for factor in factors)
+        tuple(config.correspondence_sigma_cells * factor for factor in factors)
         for factors in ((2.0, 2.0), (1.5, 1.0, 1.0))
     )
     rotation, translation, _ = refine(
-        places.some(*_ROUGH), template, rotation, translation, rough, config.floor
+        places.some(*_ROUGH), template, rotation, translation, rough, config.outlier_likelihood
     )
     turned = (
         rotation[:1] @ template.half_turns[:, None]
@@ -232,18 +232,18 @@ def explain(
     rotation, translation = torch.cat([rotation, turned]), torch.cat([translation, moved])
     found = torch.cat([found, found[:1].expand(3, -1)])
     rotation, translation, information = refine(
-        places, template, rotation, translation, fine, config.floor
+        places, template, rotation, translation, fine, config.outlier_likelihood
     )
     seen = project(template, rotation, translation)
-    fit = kernel(places, seen, config.width)
+    fit = kernel(places, seen, config.correspondence_sigma_cells)
     covered, reach = coverage(view, seen)
     total = (
-        pose_hypotheses.agreement(fit, places.presence, config.floor)
-        + config.coverage * covered
+        pose_hypotheses.agreement(fit, places.presence, config.outlier_likelihood)
+        + config.silhouette_weight * covered
     )
     total = torch.where(found & total.isfinite(), total, -torch.inf).T
     best, left = pose_hypotheses.distinct(
-        rotation.transpose(0, 1), total, config.apart, len(rotation)
+        rotation.transpose(0, 1), total, config.mode_separation_deg, len(rotation)
     )
 
     first, crop = best[:, 0], torch.arange(len(best), device=best.device)
@@ -338,7 +338,7 @@ def answers(
     """
     scale = model.diameter or 1.0
     log_weights = _CERTAINTY * (modes.total - modes.total[:, :1])
-    told = (log_weights > _UNLIKELY) & (modes.places >= config.least_places)[
+    told = (log_weights > _UNLIKELY) & (modes.places >= config.min_region_cells)[
         :, None
     ]  # not where the first is -inf
     crop, _ = told.nonzero(as_tuple=True)
@@ -419,11 +419,11 @@ def covariances(
     lift = torch.zeros(len(information), 6, 6, dtype=torch.float64)
     lift[:, :3, :3], lift[:, 3:, 3:] = cam_from_view * scale, cam_from_view
     # neighbouring places err together: as if one in ten were independent
-    information = information / (10 * (config.width * cell[:, None, None]).square())
+    information = information / (10 * (config.correspondence_sigma_cells * cell[:, None, None]).square())
     known, axes = torch.linalg.eigh((information + information.mT) / 2)
     spread = 1 / known.clamp_min(_NOTHING_KNOWN)
     covariance = lift @ (axes * spread[:, None]) @ axes.mT @ lift.mT
-    covariance[:, range(3, 6), range(3, 6)] += math.radians(config.variety) ** 2
+    covariance[:, range(3, 6), range(3, 6)] += math.radians(config.shape_variation_deg) ** 2
     return covariance
 
 

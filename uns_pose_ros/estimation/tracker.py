@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.settings import check_ranges, setting
 from uns_pose_ros.core.types import PoseEstimate
 from uns_pose_ros.estimation import pose_fusion
 from uns_pose_ros.estimation.metric_scale import in_metres
@@ -38,22 +38,40 @@ class TrackState(Enum):
 class TrackerConfig:
     """How objects are followed."""
 
-    # earlier images sharpen the pose and outvote flips; false: each image's own pose is given
-    fuse: bool = True
-    memory: float = 2.0  # s for which an object out of sight keeps its track id
-    confirm: int = 2  # images that must show an object before it counts as tracked
-    gate: float = 1.0  # apparent diameters that an object may move from image to image
+    fuse: bool = setting(
+        True,
+        "true: the pose is fused over all images, which reduces noise and outvotes flips; false: "
+        "each image's own pose is given",
+        group="tracking",
+    )
+    max_age: float = setting(
+        2.0,
+        "time for which an object that is not seen keeps its track id",
+        unit="s",
+        low=0.0,
+        high=3600.0,
+        group="tracking",
+        deprecated="tracking.memory",
+    )
+    min_hits: int = setting(
+        2,
+        "number of images that must show an object before it counts as tracked",
+        unit="images",
+        low=1,
+        high=1000,
+        group="tracking",
+        deprecated="tracking.confirm",
+    )
+    gate: float = setting(
+        1.0,
+        "largest motion of an object from image to image, in apparent diameters",
+        low=0.0,
+        high=100.0,
+        group="tracking",
+    )
 
     def __post_init__(self) -> None:
-        for name, (low, high) in {
-            "memory": (0.0, 3600.0),
-            "confirm": (1, 1000),
-            "gate": (0.0, 100.0),
-        }.items():
-            if not low <= getattr(self, name) <= high:
-                raise InvalidInput(
-                    f"{name} {getattr(self, name)}: {low:g} to {high:g} is valid"
-                )
+        check_ranges(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +137,7 @@ class Tracker:
                 )
         self._stamp = stamp
         self._followed = [
-            one for one in self._followed if stamp - one.seen <= self._config.memory * 1e9
+            one for one in self._followed if stamp - one.seen <= self._config.max_age * 1e9
         ]
         chosen = []
         for estimate, match in zip(estimates, self._match(estimates), strict=True):
@@ -190,7 +208,7 @@ class Tracker:
             )
         state = (
             TrackState.TRACKED
-            if one.sightings >= self._config.confirm
+            if one.sightings >= self._config.min_hits
             else TrackState.TENTATIVE
         )
         return Track(one.number, state, one.answer, one.sightings, one.seen)

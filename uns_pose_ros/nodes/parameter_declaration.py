@@ -1,14 +1,15 @@
-"""Declares ROS parameters from settings dataclasses and reads them back."""
+"""Declares ROS parameters from settings dataclasses and reads them back.
+
+`uns_pose_ros.core.settings` describes how a field of a dataclass becomes a parameter.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
+import difflib
 import math
-import re
 import typing
-from collections.abc import Sequence
-from dataclasses import field
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -16,97 +17,149 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.settings import parameter_name, parameter_text
 
 T = TypeVar("T")
-
-PREFIXES: dict[
-    type, str
-] = {}  # of the parameters that a dataclass declares; its owner fills it
+# parameters that ROS itself reads from the overrides of a node
+_OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 
-def setting(
-    default: Any,
-    text: str,
-    low: float | None = None,
-    high: float | None = None,
-    choices: Sequence[str] = (),
-) -> Any:
-    """A dataclass field with what a ROS parameter needs.
+def declare(node: Node, settings: type) -> list[str]:
+    """Declare every field of a settings dataclass as a parameter.
 
-    Description with unit, range (both ends or none), valid words.
+    A value that the user gave under the deprecated name of a parameter is used too.
+
+    Returns:
+        One warning for each deprecated name that the user gave.
+
+    Raises:
+        ParameterException: An override has the wrong type or is out of range.
+        InvalidInput: The same, for an override under a deprecated name.
     """
-    return field(
-        default=default,
-        metadata={"text": text, "low": low, "high": high, "choices": tuple(choices)},
-    )
+    types = typing.get_type_hints(settings)
+    warnings = []
+    for field in dataclasses.fields(settings):
+        name = parameter_name(field)
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        node.declare_parameter(name, default, _descriptor(field, types[field.name]))
+        warnings += _use_deprecated_name(node, field)
+    return warnings
 
 
-def declare(node: Node, settings: type) -> None:
-    """Declare every field of a dataclass of settings.
+def _descriptor(field: dataclasses.Field[Any], kind: type) -> ParameterDescriptor:
+    """Return the text, the range and the valid words of a parameter."""
+    descriptor = ParameterDescriptor(description=parameter_text(field))
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    choices = field.metadata.get("choices", ())
+    if choices:
+        descriptor.additional_constraints = "one of " + ", ".join(choices)
+    if low is None or high is None:
+        return descriptor
+    if kind is float:
+        bounds = FloatingPointRange(from_value=float(low), to_value=float(high))
+        descriptor.floating_point_range = [bounds]
+    if kind is int:
+        descriptor.integer_range = [
+            IntegerRange(from_value=int(low), to_value=int(high), step=1)
+        ]
+    return descriptor
 
-    Raises rclpy's ParameterException where an override does not fit.
+
+def _use_deprecated_name(node: Node, field: dataclasses.Field[Any]) -> list[str]:
+    """Set a declared parameter from an override under its deprecated name.
+
+    Returns:
+        The warning about the old name; nothing if the user did not give it.
     """
-    kinds, comments = typing.get_type_hints(settings), _comments(settings)
-    for item in dataclasses.fields(settings):
-        kind, facts = kinds[item.name], item.metadata
-        text = facts.get("text") or comments.get(item.name) or item.name.replace("_", " ")
-        descriptor = ParameterDescriptor(description=text)
-        low, high, choices = facts.get("low"), facts.get("high"), facts.get("choices", ())
-        if choices:
-            descriptor.additional_constraints = "one of " + ", ".join(choices)
-        if low is not None and high is not None and kind is float:
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=float(low), to_value=float(high))
-            ]
-        if low is not None and high is not None and kind is int:
-            descriptor.integer_range = [
-                IntegerRange(from_value=int(low), to_value=int(high), step=1)
-            ]
-        default = list(item.default) if isinstance(item.default, tuple) else item.default
-        node.declare_parameter(PREFIXES.get(settings, "") + item.name, default, descriptor)
+    name, old = parameter_name(field), field.metadata.get("deprecated", "")
+    overrides = _overrides(node)
+    if not old or old not in overrides:
+        return []
+    warning = f"parameter '{old}' is now '{name}'; the old name goes with the next release"
+    if name in overrides:
+        return [f"{warning}; the value of '{name}' is used"]
+    (result,) = node.set_parameters([Parameter(name, value=overrides[old].value)])
+    if not result.successful:
+        raise InvalidInput(f"parameter '{old}': {result.reason}")
+    return [warning]
+
+
+def _overrides(node: Node) -> Mapping[str, Parameter]:
+    """Return the parameters that the user gave in files and on the command line."""
+    # rclpy has no public access to them
+    overrides: Mapping[str, Parameter] = getattr(node, "_parameter_overrides", {})
+    return overrides
+
+
+def unknown_overrides(node: Node, *settings: type) -> list[str]:
+    """Return one warning for each override that names no declared parameter.
+
+    Args:
+        node: The node, after all its parameters are declared.
+        *settings: The dataclasses that declare its parameters.
+    """
+    valid = sorted(names(*settings))
+    deprecated = {
+        field.metadata.get("deprecated", "")
+        for kind in settings
+        for field in dataclasses.fields(kind)
+    }
+    warnings = []
+    for name in sorted(_overrides(node)):
+        if node.has_parameter(name) or name in deprecated or name.startswith(_OF_ROS):
+            continue
+        nearest = nearest_names(name, valid)
+        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+        warnings.append(f"parameter '{name}' is unknown and has no effect{hint}")
+    return warnings
+
+
+def nearest_names(name: str, valid: Sequence[str]) -> list[str]:
+    """Return at most three valid names that resemble a name, the most similar first.
+
+    Names are compared whole and without their group, so that a forgotten group is found.
+    """
+
+    def similarity(candidate: str) -> float:
+        last = candidate.rpartition(".")[2], name.rpartition(".")[2]
+        whole = difflib.SequenceMatcher(None, candidate, name).ratio()
+        return max(whole, 0.99 * difflib.SequenceMatcher(None, *last).ratio())
+
+    ranked = sorted(valid, key=similarity, reverse=True)
+    return [candidate for candidate in ranked[:3] if similarity(candidate) > 0.6]
 
 
 def names(*settings: type) -> set[str]:
-    """The parameters that these dataclasses declare."""
+    """Return the parameters that settings dataclasses declare."""
     return {
-        PREFIXES.get(kind, "") + item.name
-        for kind in settings
-        for item in dataclasses.fields(kind)
+        parameter_name(field) for kind in settings for field in dataclasses.fields(kind)
     }
 
 
 def read(node: Node, settings: type[T], changed: Sequence[Parameter] = ()) -> T:
-    """The declared parameters as the dataclass they were made from, with values about to be set in
-    place of the present ones.
+    """Read the declared parameters back as their settings dataclass.
 
-    Raises InvalidInput that says what is valid.
+    Args:
+        node: The node that has declared them.
+        settings: The dataclass.
+        changed: Parameters that are about to be set; their values replace the present ones.
+
+    Raises:
+        InvalidInput: A value is not valid; the message names the valid ones.
     """
     new = {parameter.name: parameter.value for parameter in changed}
     values = {}
     # T is one of our dataclasses
-    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
-        name = PREFIXES.get(settings, "") + item.name
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        name = parameter_name(field)
         value = new[name] if name in new else node.get_parameter_or(name).value
-        # an empty list from the command line has no type in ROS and leaves the parameter
-        # unset
+        # an empty list from the command line has no type in ROS and leaves the parameter unset
         if value is None:
-            value = item.default
-        choices = item.metadata.get("choices", ())
+            value = field.default
+        choices = field.metadata.get("choices", ())
         if choices and value not in choices:
             raise InvalidInput(f"{name} '{value}': one of {', '.join(choices)} is valid")
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidInput(f"{name} {value}: a finite number is valid")
-        values[item.name] = tuple(value) if isinstance(value, (list, tuple)) else value
+        values[field.name] = tuple(value) if isinstance(value, (list, tuple)) else value
     return settings(**values)
-
-
-def _comments(settings: type) -> dict[str, str]:
-    """The comment beside each field of a dataclass, which the command line's help shows too.
-
-    None without its source.
-    """
-    try:
-        source = inspect.getsource(settings)
-    except OSError:
-        return {}
-    return dict(re.findall(r"^    (\w+): .*?  # (.+)$", source, re.MULTILINE))

@@ -1,7 +1,4 @@
-"""ROS parameters made from frozen dataclasses.
-
-Declared once with type, range and description, read back as one object.
-"""
+"""Parameters of the estimator node, as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -9,54 +6,54 @@ from dataclasses import dataclass
 
 from uns_pose_ros.core.device import choose_device
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.settings import setting
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.pose_fusion import FusionConfig
 from uns_pose_ros.estimation.tracker import TrackerConfig
-from uns_pose_ros.nodes.parameter_declaration import PREFIXES, setting
 
 
 @dataclass(frozen=True)
 class NodeParameters:
-    """Settings of the estimator node itself.
-
-    Those of the estimation are inference.EstimatorConfig's.
-    """
+    """Settings of the estimator node itself; `EstimatorConfig` has those of the estimation."""
 
     models: tuple[str, ...] = setting(
-        ("",), "folders of trained models, one a category, as `uns-pose train` writes them"
+        ("",), "folders of trained models, one for each category, from `uns-pose train`"
     )
     categories: tuple[str, ...] = setting(
-        ("",), "those of the models' categories that are looked for; blank: all of them"
+        ("",),
+        "categories that the node searches, of those that the models have; blank: all",
     )
     device: str = setting(
         "auto",
-        "where the model runs: auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N",
+        "device that runs the model: auto (CUDA if available, else CPU), cpu, cuda or cuda:N",
     )
     autostart: bool = setting(
-        True, "configure and activate at start; false: wait for a lifecycle manager"
+        True,
+        "true: the node configures and activates itself at start; false: it waits for a "
+        "lifecycle manager",
     )
     transport: str = setting(
         "raw",
-        "topic of the pictures: image (raw) or image/compressed",
+        "topic of the images: image (raw) or image/compressed",
         choices=("raw", "compressed"),
     )
     rectified: bool = setting(
         False,
-        "true: images are rectified, P of camera_info holds; false: raw, K and D hold",
+        "true: images are rectified and P of camera_info is used; false: images are raw and K "
+        "and D are used",
     )
     regions: str = setting(
         "search",
-        "where objects are: search (the node looks itself), or what the topic detections_2d or "
-        "mask says of each picture",
+        "source of object regions: search (the node itself), or the topic detections_2d or mask",
         choices=("search", "detections_2d", "mask"),
     )
     detection_classes: tuple[str, ...] = setting(
-        ("",), "class ids of detections_2d to be taken; blank: all of them"
+        ("",), "class ids of detections_2d that are used; blank: all"
     )
     use_depth: bool = setting(
         False,
-        "true: pictures wait for the depth image of their stamp, which gives metres where a "
-        "model does not know its size",
+        "true: each image waits for the depth image of the same stamp; the depth gives meters "
+        "if a model does not know its size",
     )
     depth_transport: str = setting(
         "raw",
@@ -65,13 +62,14 @@ class NodeParameters:
     )
     object_diameter: float = setting(
         0.0,
-        "m, diagonal of the object's box, for models that do not know their size; 0: unknown, "
-        "one diameter is sent as 1 m",
-        0.0,
-        100.0,
+        "diagonal of the object's box, for models that do not know their size; 0: unknown, the "
+        "node publishes one diameter as 1 m",
+        unit="m",
+        low=0.0,
+        high=100.0,
     )
     frame_prefix: str = setting(
-        "", "put before every TF child frame: {prefix}{category}_{track id}"
+        "", "prefix of every TF child frame: {prefix}{category}_{track id}"
     )
 
     def __post_init__(self) -> None:
@@ -83,47 +81,53 @@ class NodeParameters:
 
     @property
     def model_folders(self) -> list[str]:
-        """The models named; a blank entry (the default: a ROS list cannot be empty) names none."""
+        """The folders of models, without blank entries: a ROS list cannot be empty."""
         return [model for model in self.models if model.strip()]
 
     @property
     def wanted(self) -> list[str] | None:
-        """The categories named, None: all."""
+        """The categories that the node searches; None: all."""
         return [name for name in self.categories if name.strip()] or None
 
     @property
     def classes(self) -> list[str]:
-        """The class ids named, none: all."""
+        """The class ids of detections_2d that are used; empty: all."""
         return [name for name in self.detection_classes if name.strip()]
 
 
 @dataclass(frozen=True)
 class TrackingParameters:
-    """What the node adds to tracking.TrackerConfig and fusion.FusionConfig."""
+    """What the node adds to `TrackerConfig` and `FusionConfig`."""
 
     fixed_frame: str = setting(
         "",
         "TF frame that does not move with the camera, e.g. odom; empty: the camera's motion is "
-        "not known",
+        "unknown",
+        group="tracking",
     )
     transform_timeout: float = setting(
-        0.1, "s that an image waits for the transforms of its time", 0.0, 10.0
+        0.1,
+        "time for which an image waits for the transforms of its stamp",
+        unit="s",
+        low=0.0,
+        high=10.0,
+        group="tracking",
     )
     tentative: bool = setting(
-        True, "publish objects too that were not yet seen in tracking.confirm images"
+        True,
+        "true: the node also publishes objects that fewer than tracking.min_hits images show",
+        group="tracking",
     )
 
 
-PREFIXES.update(
-    dict.fromkeys([TrackingParameters, TrackerConfig, FusionConfig], "tracking.")
-)
+# all dataclasses of the node's parameters
 SETTINGS = (
     NodeParameters,
     TrackingParameters,
     TrackerConfig,
     FusionConfig,
     EstimatorConfig,
-)  # all of the estimator node's
+)
 
-# may change while the node is configured; all others are read by configure
+# parameters that can change while the node is configured; configure reads all others
 LIVE = ("models", "categories", "object_diameter", "frame_prefix", "detection_classes")

@@ -1,66 +1,84 @@
-"""Settings of the recorder node itself; which pictures are kept is keyframes.KeyframeConfig's."""
+"""Parameters of the recorder node, as a frozen dataclass."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from uns_pose_ros.capture.keyframes import KeyframeConfig
 from uns_pose_ros.capture.recording import next_clip
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.nodes.parameter_declaration import setting
+from uns_pose_ros.core.settings import setting
 
 
 @dataclass(frozen=True)
 class RecorderParameters:
-    """Where from, where to and how pictures are recorded."""
+    """Source, destination and format of a recording; `KeyframeConfig` chooses the images."""
 
     category: str = setting(
         "",
-        "folder of a category; each recording is a video folder in it, e.g. /home/robot/mug",
+        "folder of a category, e.g. /home/robot/mug; each recording is a video folder in it",
     )
     clip: str = setting(
         "",
-        "the video's name in it, gone on with if it is there; empty: the next of clip_01, "
+        "name of the video, which is continued if it exists; empty: the next of clip_01, "
         "clip_02, …",
     )
     fixed_frame: str = setting(
         "",
-        "TF frame in which the object stands still, e.g. odom; empty: no poses, no metres",
+        "TF frame in which the object does not move, e.g. odom; empty: no poses, no meters",
     )
     record: bool = setting(
-        False, "start recording as soon as the node is active; false: ~/start does"
+        False,
+        "true: recording starts when the node becomes active; false: ~/start starts it",
     )
     autostart: bool = setting(
-        True, "configure and activate at start; false: wait for a lifecycle manager"
+        True,
+        "true: the node configures and activates itself at start; false: it waits for a "
+        "lifecycle manager",
     )
     transport: str = setting(
         "raw",
-        "topic of the pictures: image (raw) or image/compressed",
+        "topic of the images: image (raw) or image/compressed",
         choices=("raw", "compressed"),
     )
     depth: str = setting(
         "none",
-        "depth kept beside the images: of topic depth (raw) or depth/compressedDepth (compressed)",
+        "topic of the depth that is recorded with the images: depth (raw) or "
+        "depth/compressedDepth (compressed); images without depth are left out",
         choices=("none", "raw", "compressed"),
     )
     rectified: bool = setting(
         False,
-        "true: images are rectified, P of camera_info holds; false: raw, K and D hold",
+        "true: images are rectified and P of camera_info is used; false: images are raw and K "
+        "and D are used",
     )
     format: str = setting(
         "jpg",
-        "of the files of raw pictures; compressed ones are kept as they come",
+        "file format of raw images; compressed images keep their format",
         choices=("jpg", "png"),
     )
-    jpeg_quality: int = setting(95, "of JPEG files", 1, 100)
+    jpeg_quality: int = setting(95, "quality of JPEG files", low=1, high=100)
     queue: int = setting(
-        16, "pictures that may wait to be judged, and as many to be written", 1, 256
+        16,
+        "largest number of images that wait for selection, and of images that wait for writing",
+        unit="images",
+        low=1,
+        high=256,
     )
     tf_wait: float = setting(
-        0.3, "s that a picture waits for the transform of its stamp", 0.0, 10.0
+        0.3,
+        "time for which an image waits for the transform of its stamp",
+        unit="s",
+        low=0.0,
+        high=10.0,
     )
     keep_free: float = setting(
-        500.0, "MB that stay free on the disk; recording stops before", 0.0, 1e9
+        500.0,
+        "free space that remains on the disk; recording stops before less is free",
+        unit="MB",
+        low=0.0,
+        high=1e9,
     )
 
     def __post_init__(self) -> None:
@@ -76,11 +94,11 @@ class RecorderParameters:
 
     @property
     def frame(self) -> str:
-        """The fixed frame as TF names it."""
+        """The fixed frame without a leading slash, as TF names it."""
         return self.fixed_frame.lstrip("/")
 
     def category_folder(self) -> Path:
-        """Raises InvalidInput where none is set."""
+        """Return the folder of the category; raises InvalidInput if it is not set."""
         if not self.category.strip():
             raise InvalidInput(
                 "no category: set the parameter category to the folder for its videos, e.g. "
@@ -89,15 +107,13 @@ class RecorderParameters:
         return Path(self.category).expanduser()
 
     def folder(self) -> Path:
-        """Of the video that is recorded next."""
+        """Return the folder of the video that is recorded next."""
         category = self.category_folder()
         return category / self.clip if self.clip else next_clip(category)
 
 
-AT_ACTIVATION = (
-    "autostart",
-    "transport",
-    "depth",
-    "fixed_frame",
-    "queue",
-)  # others may change at any time but while recording
+# all dataclasses of the node's parameters
+SETTINGS: tuple[type, ...] = (RecorderParameters, KeyframeConfig)
+
+# parameters that activate reads; all others can change at any time except while recording
+AT_ACTIVATION = ("autostart", "transport", "depth", "fixed_frame", "queue")

@@ -1,0 +1,122 @@
+"""Write docs/parameters.md from the settings dataclasses of the two nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any
+
+from uns_pose_ros.core.settings import parameter_name
+from uns_pose_ros.nodes.estimator import estimator_parameters
+from uns_pose_ros.nodes.recorder import recorder_parameters
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "parameters.md"
+_START = """\
+# Parameters
+
+Both nodes declare their parameters with a type, a range and a description. `ros2 param describe /estimator NAME` prints
+the description. `tools/write_parameters.py` writes this page from the source code.
+
+If a parameter file or a command line names an unknown parameter, the node logs a warning with the most similar names.
+Names of version 0.1.0 (column "Name before") are still accepted at start; the next release removes them.
+"""
+_AFTER_ESTIMATOR = """\
+`models`, `categories`, `object_diameter`, `frame_prefix` and `detection_classes` can change at any time. All other
+parameters can change only while the node is not configured.
+
+`ros2 param set /estimator models "[mug/model,shoe/model]"` returns when the node uses the new models. Loading takes 0.1
+s for each model, and the old models answer during this time. If the node refuses the new models, it returns the reason
+and changes nothing. After a switch, all tracks start again. If the node has loaded all models,
+`ros2 param set /estimator categories "[mug]"` selects the categories that the node searches for.
+
+If a GPU has no free memory or is lost, the node continues. First it estimates the objects one by one; if this fails
+too, the processor takes over. `/diagnostics` shows a warning, and the node tries the GPU again every minute. Tests
+check this with the errors that PyTorch raises; nobody has tested it on a GPU yet.
+
+### Large images
+
+Images of 1280 × 720 at 30 Hz: with best-effort QoS, the default shared memory of Fast DDS loses half of them. Request
+reliable QoS (`-p qos_overrides./image.subscription.reliability:=reliable`), or set `FASTDDS_BUILTIN_TRANSPORTS` to
+`LARGE_DATA?max_msg_size=4MB&sockets_size=4MB&non_blocking=true` for the publisher and the subscriber.
+"""
+_AFTER_RECORDER = """\
+`autostart`, `transport`, `depth`, `fixed_frame` and `queue` can change while the node is inactive. All other parameters
+can change while the node does not record.
+"""
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(page())
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    parts = [
+        _START,
+        "## Parameters of the estimator\n",
+        _table(*estimator_parameters.SETTINGS),
+        _AFTER_ESTIMATOR,
+        "## Parameters of the recorder\n",
+        _table(*recorder_parameters.SETTINGS),
+        _AFTER_RECORDER,
+    ]
+    return "\n".join(parts)
+
+
+def _table(*settings: type) -> str:
+    """Return one row for each field of the dataclasses; the column of old names only if used."""
+    rows = []
+    for kind in settings:
+        types = typing.get_type_hints(kind)
+        rows += [_row(field, types[field.name]) for field in dataclasses.fields(kind)]
+    header = ["Parameter", "Default", "Unit", "Range", "Meaning", "Name before"]
+    if not any(row[-1] for row in rows):
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(_line(cells) for cells in lines)
+
+
+def _line(cells: list[str]) -> str:
+    """Return one line of a table."""
+    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|\n"
+
+
+def _row(field: dataclasses.Field[Any], kind: type) -> list[str]:
+    """Return the cells of one parameter."""
+    facts = field.metadata
+    before = facts["deprecated"]
+    return [
+        f"`{parameter_name(field)}`",
+        _default(field.default),
+        facts["unit"],
+        _range(field, kind),
+        facts["text"],
+        f"`{before}`" if before else "",
+    ]
+
+
+def _default(value: Any) -> str:
+    """Return a default value as it stands in YAML; nothing for an empty text."""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return "`[{}]`".format(", ".join(f'"{item}"' for item in value))
+    return f"`{value}`" if value != "" else ""
+
+
+def _range(field: dataclasses.Field[Any], kind: type) -> str:
+    """Return the valid values: words, or both ends of a range."""
+    facts = field.metadata
+    if facts["choices"]:
+        return ", ".join(f"`{word}`" for word in facts["choices"])
+    if kind is bool:
+        return "`true`, `false`"
+    if facts["low"] is None:
+        return ""
+    return f"{facts['low']:.10g} to {facts['high']:.10g}"
+
+
+if __name__ == "__main__":
+    main()
