@@ -15,7 +15,7 @@ from uns_pose_ros.nodes import ObjectPose, PoseClient
 
 
 def describe(pose: ObjectPose) -> str:
-    """The object's position in its frame as one line."""
+    """Format the object's position in its frame as one line."""
     x, y, z = pose.frame_from_canon[:3, 3].tolist()
     return (
         f"{pose.category} {pose.track}, score {pose.score:.2f}: "
@@ -24,7 +24,7 @@ def describe(pose: ObjectPose) -> str:
 
 
 def main() -> int:
-    """Wait for the object; returns 1 where it does not come in time."""
+    """Wait for the object; return 1 if it does not come in time."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("category", help="of the object, e.g. mug")
     parser.add_argument(

@@ -1,7 +1,4 @@
-"""Other packages get poses through the client, over DDS.
-
-The example computes an approach pose from them.
-"""
+"""Other packages get poses through the client over DDS; the example computes an approach pose."""
 
 from __future__ import annotations
 
@@ -23,16 +20,16 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 
-from grasp_approach import approach
+from grasp_approach import approach_pose
 from ros_robot import Robot
-from uns_pose_ros.nodes.pose_client import ObjectPose, PoseClient
+from uns_pose_ros.nodes import ObjectPose, PoseClient
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "grasp_approach.py"
 LASTING = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def film_until(robot: Robot, ready: Callable[[], Any]) -> Any:
-    """Send pictures of two cars again and again until something has come."""
+    """Send images of two cars repeatedly until the condition holds."""
     stamps = itertools.count(10)
 
     def show() -> Any:
@@ -40,7 +37,7 @@ def film_until(robot: Robot, ready: Callable[[], Any]) -> Any:
         return ready()
 
     robot.calibrate()
-    return robot.wait("an answer to the pictures", show)
+    return robot.wait("an answer to the images", show)
 
 
 def mount_camera(robot: Robot) -> Any:
@@ -96,9 +93,8 @@ def test_poses_come_in_the_frame_asked_for(plain: Robot) -> None:
         robot.calibrate()
         robot.show(1, 5)
         robot.results(5)
-        assert (
-            client.pose_at("car", 5 * 10**9) is None
-        )  # nobody has told where the camera is
+        # the pose of the camera is not known yet
+        assert client.pose_at("car", 5 * 10**9) is None
         publisher = mount_camera(robot)
         waiting = pool.submit(client.wait_for, "car", 60.0)
         film_until(robot, waiting.done)
@@ -112,7 +108,7 @@ def test_poses_come_in_the_frame_asked_for(plain: Robot) -> None:
 def test_the_gripper_stands_above_the_object_and_closes_across_its_narrower_side() -> None:
     upright = np.eye(4)
     upright[:3, 3] = 1.0, 2.0, 0.5
-    found = ObjectPose(
+    target = ObjectPose(
         "mug",
         0,
         0,
@@ -123,7 +119,7 @@ def test_the_gripper_stands_above_the_object_and_closes_across_its_narrower_side
         0.9,
         None,
     )
-    pose = approach(found, 0.1)
+    pose = approach_pose(target, 0.1)
     assert pose[:3, 3] == pytest.approx([1.0, 2.0, 0.85])
     assert pose[:3, 2].tolist() == [0.0, 0.0, -1.0]
     assert pose[:3, 1].tolist() == [0.0, 1.0, 0.0]
@@ -151,7 +147,7 @@ def test_the_example_publishes_the_approach_pose(
         robot.node.destroy_subscription(subscription)
     pose = heard[0].pose
     assert heard[0].header.frame_id == "camera"
-    # the car's own frame is the camera's; its box of 0.2 m has its centre in the middle
+    # the car's own frame is the camera's; the center of its box of 0.2 m is in the middle
     assert [pose.position.x, pose.position.y, pose.position.z] == pytest.approx(
         [0.0, 0.0, 3.0 + 0.1 + 0.4]
     )

@@ -1,4 +1,4 @@
-"""The nodes' threads: which item is worked on, and what they leave behind."""
+"""The threads of the nodes: which item they process, and which threads they leave behind."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from uns_pose_ros.nodes.worker_thread import Worker, run_in_temporary_thread
 PATIENCE = 60.0  # s
 
 
-def test_the_worker_takes_the_newest_item_and_counts_those_replaced() -> None:
-    begun, go, done, seen, replaced = (
-        threading.Event(),
-        threading.Event(),
-        threading.Event(),
-        [],
-        [],
-    )
+def test_the_worker_processes_the_newest_item_and_counts_the_replaced_ones() -> None:
+    begun = threading.Event()
+    go = threading.Event()
+    done = threading.Event()
+    seen = list[int]()
+    replaced = list[int]()
 
     def work(item: int) -> None:
         seen.append(item)
@@ -43,12 +41,10 @@ def test_the_worker_takes_the_newest_item_and_counts_those_replaced() -> None:
 def test_a_worker_with_slots_keeps_the_order_drops_the_oldest_and_finishes_what_waits() -> (
     None
 ):
-    go, begun, seen, replaced = (
-        threading.Event(),
-        threading.Event(),
-        list[int](),
-        list[int](),
-    )
+    go = threading.Event()
+    begun = threading.Event()
+    seen = list[int]()
+    replaced = list[int]()
 
     def work(item: int) -> None:
         begun.set()
@@ -67,16 +63,16 @@ def test_a_worker_with_slots_keeps_the_order_drops_the_oldest_and_finishes_what_
     assert not worker.offer(5)
 
 
-def test_what_is_done_apart_leaves_no_threads_behind() -> None:
-    """In a process of its own, where PyTorch has not computed yet: here it has."""
+def test_a_temporary_thread_leaves_no_compute_threads() -> None:
+    """The test runs in a process of its own, where PyTorch has not computed yet."""
     code = """
 import os, time, torch
-from uns_pose_ros.nodes.worker_thread import apart
+from uns_pose_ros.nodes.worker_thread import run_in_temporary_thread
 count = lambda: len(os.listdir("/proc/self/task"))
 torch.set_num_threads(2)
 product = lambda: float((torch.ones(800, 800) + 1).exp().mm(torch.ones(800, 800)).sum())
 before = count()
-assert apart(product) > 0
+assert run_in_temporary_thread(product) > 0
 end = time.monotonic() + 30
 while count() > before and time.monotonic() < end:
     time.sleep(0.05)
@@ -87,12 +83,11 @@ print(count() - before)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.split() == ["0", "1"], done.stderr[
-        -500:
-    ]  # done here, it leaves the second thread
+    # computed in the main thread, the product leaves the second compute thread
+    assert done.stdout.split() == ["0", "1"], done.stderr[-500:]
 
 
-def test_what_fails_apart_is_raised_here() -> None:
+def test_an_error_in_a_temporary_thread_is_raised_in_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         run_in_temporary_thread(lambda: 1 // 0)
     assert run_in_temporary_thread(lambda: 3) == 3

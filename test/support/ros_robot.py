@@ -263,6 +263,14 @@ class Robot:
         request = SetParameters.Request(parameters=[parameter.to_parameter_msg()])
         return self.call(SetParameters, f"{self.target}/set_parameters", request).results[0]
 
+    def wait_for_line(self, process: subprocess.Popen[str], line: str) -> None:
+        """Wait until the process has written a line to stdout."""
+        assert process.stdout is not None
+        for text in process.stdout:
+            if text.strip() == line:
+                return
+        raise AssertionError(f"{line} did not come: {process.communicate()[1]}")
+
     def interrupt(self, process: subprocess.Popen[str]) -> tuple[int, str]:
         """SIGINT the node; its exit code and what it wrote to stderr."""
         process.send_signal(signal.SIGINT)

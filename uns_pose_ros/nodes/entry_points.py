@@ -1,9 +1,9 @@
-"""Entry points.
+"""Entry points: the nodes for `ros2 run` and launch, and the command `uns-pose-bringup`.
 
-The nodes for `ros2 run` and launch, and `uns-pose-bringup` for machines without `ros2 launch`.
+`uns-pose-bringup` starts a node on machines without `ros2 launch`.
 
-The nodes' modules import for seconds. Nothing is there to be cleaned up until then, so Ctrl-C ends
-these at once, with code 0.
+The import of the nodes takes seconds. Until then nothing has to be cleaned up, so Ctrl-C ends the
+process at once, with code 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EXAMPLE = (
     "example: uns-pose-bringup mug/model --image /camera/image_raw --camera-info "
     "/camera/camera_info"
 )
-RECORDER = "recorder"  # as the first argument
+RECORDER = "recorder"  # first argument that selects the recorder
 RECORDER_DESCRIPTION = (
     "Start the recorder node, from the same parameter file as ros2 launch does."
 )
@@ -34,9 +34,9 @@ RECORDER_EXAMPLE = (
 
 
 def ros_arguments(given: Sequence[str]) -> list[str]:
-    """The estimator's ROS arguments for this command's; what follows --ros-args is handed on.
+    """Translate the arguments of `uns-pose-bringup` into ROS arguments of the estimator.
 
-    Ends the program on bad usage.
+    Arguments after --ros-args stay as they are. Wrong usage ends the program.
     """
     parser = argparse.ArgumentParser(
         prog="uns-pose-bringup", description=DESCRIPTION, epilog=EXAMPLE
@@ -50,17 +50,17 @@ def ros_arguments(given: Sequence[str]) -> list[str]:
         "--device",
         help="auto, cpu, cuda or cuda:N (default: that of the parameter file, else auto)",
     )
-    options, arguments, ros = _common(parser, given)
+    options, arguments, ros = _parse_common(parser, given)
     for folder in options.models:
         if not Path(folder).is_dir():
             parser.error(
-                f"{folder}: there is no such folder; the folder that `uns-pose train` wrote is "
+                f"{folder}: no such folder; the folder that `uns-pose train` wrote is "
                 "needed, e.g. mug/model"
             )
     if options.models:
         arguments += [
             "-p",
-            f"models:=[{', '.join(_quoted(folder) for folder in options.models)}]",
+            f"models:=[{', '.join(_quote(folder) for folder in options.models)}]",
         ]
     if options.device:
         arguments += ["-p", f"device:={options.device}"]
@@ -68,7 +68,7 @@ def ros_arguments(given: Sequence[str]) -> list[str]:
 
 
 def recorder_arguments(given: Sequence[str]) -> list[str]:
-    """The recorder's ROS arguments for those after `uns-pose-bringup recorder`, likewise."""
+    """Translate the arguments after `uns-pose-bringup recorder` into ROS arguments."""
     parser = argparse.ArgumentParser(
         prog=f"uns-pose-bringup {RECORDER}",
         description=RECORDER_DESCRIPTION,
@@ -77,7 +77,7 @@ def recorder_arguments(given: Sequence[str]) -> list[str]:
     parser.add_argument(
         "category",
         nargs="?",
-        help="folder of a category, made if need be (default: that of the parameter file)",
+        help="folder of a category, made if missing (default: that of the parameter file)",
     )
     parser.add_argument(
         "--clip", help="name of the video in it (default: the next of clip_01, clip_02, …)"
@@ -90,17 +90,17 @@ def recorder_arguments(given: Sequence[str]) -> list[str]:
     parser.add_argument(
         "--depth",
         metavar="TOPIC",
-        help="of depth aligned to the pictures, kept too (default: none)",
+        help="of depth aligned to the images, recorded too (default: none)",
     )
     parser.add_argument(
         "--record",
         action="store_true",
         help="start recording at once, not when ~/start is called",
     )
-    options, arguments, ros = _common(parser, given)
+    options, arguments, ros = _parse_common(parser, given)
     for name in ("category", "clip", "fixed_frame"):
         if (value := getattr(options, name)) is not None:
-            arguments += ["-p", f"{name}:={_quoted(value)}"]
+            arguments += ["-p", f"{name}:={_quote(value)}"]
     if options.depth:
         raw = not options.depth.endswith("/compressedDepth")
         arguments += ["-p", f"depth:={'raw' if raw else 'compressed'}"]
@@ -113,17 +113,23 @@ def recorder_arguments(given: Sequence[str]) -> list[str]:
     return ["--ros-args", *arguments, *ros]
 
 
-def _common(
+def _parse_common(
     parser: argparse.ArgumentParser, given: Sequence[str]
 ) -> tuple[argparse.Namespace, list[str], list[str]]:
-    """Options, the ROS arguments of those that both nodes have, and what was given after
-    --ros-args.
+    """Parse the arguments, with the options that both nodes have.
+
+    Args:
+        parser: Parser with the options of one node.
+        given: Arguments of the command.
+
+    Returns:
+        The options, the ROS arguments of the common options, and the arguments after --ros-args.
     """
     parser.add_argument(
         "--image",
         default="image",
         metavar="TOPIC",
-        help="topic of the pictures (default: %(default)s)",
+        help="topic of the images (default: %(default)s)",
     )
     parser.add_argument(
         "--camera-info",
@@ -141,13 +147,15 @@ def _common(
         "--params-file", type=Path, metavar="YAML", help="parameters, as for ros2 launch"
     )
     parser.add_argument("--sim-time", action="store_true", help="take the time from /clock")
-    ours, ros = list(given), []
-    if "--ros-args" in ours:
-        cut = ours.index("--ros-args")
-        ours, ros = ours[:cut], ours[cut + 1 :]
-    options = parser.parse_args(ours)
+    own = list(given)
+    ros: list[str] = []
+    if "--ros-args" in own:
+        cut = own.index("--ros-args")
+        ros = own[cut + 1 :]
+        own = own[:cut]
+    options = parser.parse_args(own)
     if options.params_file is not None and not options.params_file.is_file():
-        parser.error(f"--params-file {options.params_file}: there is no such file")
+        parser.error(f"--params-file {options.params_file}: no such file")
     arguments = (
         [] if options.params_file is None else ["--params-file", str(options.params_file)]
     )
@@ -163,40 +171,53 @@ def _common(
     return options, arguments, ros
 
 
-def _quoted(text: str) -> str:
-    """A string as YAML, whatever it looks like."""
+def _quote(text: str) -> str:
+    """Quote a string for YAML."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def estimator(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `ros2 run uns_pose_ros estimator`; arguments.
+    """Run the estimator node: entry point of `ros2 run uns_pose_ros estimator`.
 
-    Those of ROS, by default the command line's.
+    Args:
+        arguments: Arguments of ROS; None: those of the process.
+
+    Returns:
+        Exit code.
     """
-    _end_at_once()
+    _exit_on_signals()
     from uns_pose_ros.nodes.estimator import estimator_node
 
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # rclpy's from here on
-    return estimator_node.run_estimator(args=None if arguments is None else [sys.argv[0], *arguments])
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # rclpy handles it from here on
+    args = None if arguments is None else [sys.argv[0], *arguments]
+    return estimator_node.run_estimator(args=args)
 
 
 def recorder(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `ros2 run uns_pose_ros recorder`; likewise."""
-    _end_at_once()
+    """Run the recorder node: entry point of `ros2 run uns_pose_ros recorder`.
+
+    Args:
+        arguments: Arguments of ROS; None: those of the process.
+
+    Returns:
+        Exit code.
+    """
+    _exit_on_signals()
     from uns_pose_ros.nodes.recorder import recorder_node
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    return recorder_node.run_recorder(None if arguments is None else [sys.argv[0], *arguments])
+    args = None if arguments is None else [sys.argv[0], *arguments]
+    return recorder_node.run_recorder(args)
 
 
-def _end_at_once() -> None:
-    """Let a signal end the process with code 0."""
+def _exit_on_signals() -> None:
+    """Make signals end the process with code 0."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
 
 
 def bringup() -> int:
-    """Entry point of `uns-pose-bringup`; exit code 0, or 2 on bad usage."""
+    """Run a node: entry point of `uns-pose-bringup`; exit code 0, or 2 on wrong usage."""
     given = sys.argv[1:]
     if given[:1] == [RECORDER]:
         return recorder(recorder_arguments(given[1:]))

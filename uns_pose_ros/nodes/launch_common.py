@@ -1,7 +1,4 @@
-"""What the launch files have in common.
-
-Arguments, the node's process, the window with its overlay. They alone import this.
-"""
+"""Helpers of the launch files: arguments, the node's process, the window with the overlay."""
 
 from __future__ import annotations
 
@@ -21,17 +18,20 @@ PACKAGE = "uns_pose_ros"
 
 
 def share(folder: str, file: str) -> str:
-    """Path of one of the package's installed files."""
+    """Return the path of an installed file of the package."""
     return f"{get_package_share_directory(PACKAGE)}/{folder}/{file}"
 
 
 def common_arguments(name: str) -> list[DeclareLaunchArgument]:
-    """Of the node called `name` by default, whose parameter file has its name."""
+    """Declare the arguments that both nodes have.
+
+    `name` is the node's default name and the name of its parameter file.
+    """
     return [
         DeclareLaunchArgument(
             "image",
             default_value="image",
-            description="topic of the pictures; with transport compressed the one without "
+            description="topic of the images; with transport compressed the one without "
             "/compressed",
         ),
         DeclareLaunchArgument(
@@ -78,10 +78,10 @@ def common_arguments(name: str) -> list[DeclareLaunchArgument]:
 def description(
     arguments: Sequence[DeclareLaunchArgument], nodes: Callable[[LaunchContext], list[Node]]
 ) -> LaunchDescription:
-    """The arguments, and the processes once they have their values.
+    """Describe a launch: the arguments, and the processes that depend on their values.
 
-    In a scope of their own: else the defaults set here, such as the node's name, would hold for
-    what is included afterwards.
+    Both are in a scope of their own. Otherwise the defaults, such as the node's name, would apply
+    to launch files that are included afterwards.
     """
     return LaunchDescription([GroupAction([*arguments, OpaqueFunction(function=nodes)])])
 
@@ -89,7 +89,7 @@ def description(
 def values(
     context: LaunchContext, arguments: Sequence[DeclareLaunchArgument]
 ) -> dict[str, str]:
-    """What the arguments are set to."""
+    """Return the value of each argument."""
     return {
         argument.name: LaunchConfiguration(argument.name).perform(context)
         for argument in arguments
@@ -97,15 +97,14 @@ def values(
 
 
 def flag(name: str) -> ParameterValue:
-    """An argument as a parameter that is true or false."""
+    """Make a Boolean parameter of an argument."""
     return ParameterValue(LaunchConfiguration(name), value_type=bool)
 
 
 def own_name(given: Mapping[str, str]) -> str:
-    """The node's name with its namespace."""
-    return "/".join(["", *given["namespace"].strip("/").split("/"), given["name"]]).replace(
-        "//", "/"
-    )
+    """Return the node's name with its namespace."""
+    namespace = given["namespace"].strip("/")
+    return f"/{namespace}/{given['name']}" if namespace else f"/{given['name']}"
 
 
 def node(
@@ -115,11 +114,16 @@ def node(
     remappings: Sequence[tuple[str, str]] = (),
     **options: Any,
 ) -> Node:
-    """The process of one of our nodes; parameters and remappings.
+    """Describe the process of a node.
 
-    Those it has besides the common ones.
+    Args:
+        given: Values of the launch arguments.
+        executable: Name of the node's executable.
+        parameters: Parameters besides the common ones.
+        remappings: Remappings besides the common ones.
+        options: Further options of launch_ros's Node.
     """
-    both = {"autostart": flag("autostart"), "use_sim_time": flag("use_sim_time")}
+    common = {"autostart": flag("autostart"), "use_sim_time": flag("use_sim_time")}
     image = given["image"]
     topics = [
         ("image", image),
@@ -131,7 +135,7 @@ def node(
         executable=executable,
         name=given["name"],
         namespace=given["namespace"],
-        parameters=[ParameterFile(given["params_file"]), {**both, **parameters}],
+        parameters=[ParameterFile(given["params_file"]), {**common, **parameters}],
         remappings=[*topics, *remappings],
         arguments=["--ros-args", "--log-level", given["log_level"]],
         output="screen",
@@ -140,6 +144,7 @@ def node(
 
 
 def overlay_window(given: Mapping[str, str]) -> Node:
+    """Describe the process of the window with the overlay."""
     return Node(
         package="rqt_image_view",
         executable="rqt_image_view",

@@ -20,7 +20,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NotInitializedException, ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -240,11 +240,12 @@ def spin_node(
         node = make()
         if node.autostart:
             node.start()
-        rclpy.spin(node)
+        if rclpy.ok():  # else the executor that spin makes complains
+            rclpy.spin(node)
     except (ParameterException, InvalidInput) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
-    except (ExternalShutdownException, RuntimeError):
+    except (ExternalShutdownException, NotInitializedException, RuntimeError):
         # a signal is the usual end of a node; it may come while the node is made or publishes
         if rclpy.ok():
             raise

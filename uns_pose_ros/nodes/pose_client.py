@@ -1,12 +1,10 @@
-"""The estimator's poses for other packages, in a few lines.
-
-Wait for a category, ask for its pose at a stamp.
+"""A client for other ROS packages: wait for an object, or ask for its pose at a stamp.
 
     with PoseClient(frame="base_link") as poses:
         mug = poses.wait_for("mug", timeout=5.0)
         print(mug.frame_from_canon, mug.size)
 
-It has a node and a thread of its own, so that it works inside callbacks and beside any executor.
+The client has a node and a thread of its own. So it works inside callbacks and with any executor.
 """
 
 from __future__ import annotations
@@ -31,12 +29,13 @@ from scipy.spatial.transform import Rotation
 from vision_msgs.msg import Detection3D, Detection3DArray
 
 from uns_pose_ros.io.transform_buffer import TransformTree
+from uns_pose_ros.nodes.image_stamps import stamp_ns
 from uns_pose_ros.nodes.tf_listener import TransformListener
 
 Floats = NDArray[np.float64]
 _COUNT = itertools.count()
-_POLL = 0.02  # s, between looks for transforms that come later than the detections
-_KEPT = 1000  # messages
+_POLL = 0.02  # s between two lookups of transforms that come later than the detections
+_MAX_MESSAGES = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,22 +43,22 @@ class ObjectPose:
     """One object in one image."""
 
     category: str
-    track: int  # stays the same while the object is followed
+    track: int  # number that stays the same while the object is tracked
     stamp: int  # ns, of the image
-    frame: str  # that the pose is in
-    # (4, 4) rigid, m; canon: the category's frame, x forward, y left, z up once named
+    frame: str  # TF frame of the pose
+    # (4, 4) rigid, m; canon: the category's frame, x forward, y left, z up if they are named
     frame_from_canon: Floats
     size: Floats  # (3,) extents along the canonical axes, m
-    centre: Floats  # (3,) of the object's box in `frame`, m
+    center: Floats  # (3,) center of the object's box in `frame`, m
     score: float  # in [0, 1]
     # (6, 6) x y z, rotation about the axes of `frame`; m^2, rad^2
     covariance: Floats | None
 
 
 class PoseClient:
-    """Hears an estimator's detections and keeps those of the last seconds.
+    """Subscribes to an estimator's detections and keeps those of the last seconds.
 
-    `close` it, or use it with `with`.
+    Call `close` at the end, or use it with `with`.
     """
 
     def __init__(
@@ -70,17 +69,19 @@ class PoseClient:
         min_score: float = 0.0,
         context: Context | None = None,
     ) -> None:
-        """topic: of the detections; frame: TF frame that poses are given in, empty: the image's.
+        """Subscribe; rclpy must be initialized.
 
-        memory: s before the newest image for which answers are kept; min_score: objects below are
-        ignored. rclpy must be up.
+        Args:
+            topic: Topic of the detections.
+            frame: TF frame of the poses; empty: the image's frame.
+            memory: Time before the newest image for which detections are kept, s.
+            min_score: Objects with a lower score are ignored.
+            context: Context of rclpy; None: the default one.
         """
-        self._frame, self._memory, self._min_score = (
-            frame.lstrip("/"),
-            int(memory * 1e9),
-            min_score,
-        )
-        self._heard: deque[Detection3DArray] = deque(maxlen=_KEPT)
+        self._frame = frame.lstrip("/")
+        self._memory = int(memory * 1e9)
+        self._min_score = min_score
+        self._messages: deque[Detection3DArray] = deque(maxlen=_MAX_MESSAGES)
         self._count = 0
         self._changed = threading.Condition()
         self._node = Node(f"uns_pose_client_{os.getpid()}_{next(_COUNT)}", context=context)
@@ -107,99 +108,119 @@ class PoseClient:
         self.close()
 
     def close(self) -> None:
+        """Unsubscribe and end the thread."""
         self._executor.shutdown()
         self._thread.join(5.0)
         self._node.destroy_node()
 
     def wait_for(self, category: str, timeout: float) -> ObjectPose:
-        """The best object of the category in the next image that shows one.
+        """Wait for the next image that shows an object of a category.
 
-        TimeoutError says what came instead.
+        Args:
+            category: Category of the object.
+            timeout: Time to wait, s.
+
+        Returns:
+            The object with the highest score.
+
+        Raises:
+            TimeoutError: No object came; the message has the reason.
         """
-        end, reason = time.monotonic() + timeout, ""
+        end = time.monotonic() + timeout
+        reason = ""
         with self._changed:
             first = self._count
         while True:
             with self._changed:
                 fresh = (
-                    list(self._heard)[-(self._count - first) :]
+                    list(self._messages)[-(self._count - first) :]
                     if self._count > first
                     else []
                 )
             for message in reversed(fresh):
-                found = self._best(message, category)
-                if isinstance(found, ObjectPose):
-                    return found
-                reason = reason if found is None else found
+                pose = self._best(message, category)
+                if isinstance(pose, ObjectPose):
+                    return pose
+                reason = reason if pose is None else pose
             left = end - time.monotonic()
             if left <= 0:
                 break
             with self._changed:
                 self._changed.wait(min(left, _POLL))
         publishers = self._node.count_publishers(self._topic)
-        heard = (
+        received = (
             f"{len(fresh)} images without it"
             if fresh
             else f"nothing on {self._topic} ({publishers} publishers)"
         )
-        raise TimeoutError(f"no {category} within {timeout:g} s: {reason or heard}")
+        raise TimeoutError(f"no {category} within {timeout:g} s: {reason or received}")
 
     def pose_at(
         self, category: str, stamp: Stamp | Time | int, tolerance: float = 0.05
     ) -> ObjectPose | None:
-        """The best object of the category in the image nearest to a stamp (message, rclpy Time or
-        ns).
+        """Return the best object of a category in the image nearest to a stamp.
 
-        None where no image within `tolerance` s shows one, or the transforms to the client's frame
-        are not there.
+        Args:
+            category: Category of the object.
+            stamp: A message, a Time of rclpy, or ns.
+            tolerance: Difference of the stamps at most, s.
+
+        Returns:
+            The object with the highest score; None if no image shows one, or if the transform to
+            the client's frame is missing.
         """
-        wanted = (
-            stamp
-            if isinstance(stamp, int)
-            else (Time.from_msg(stamp) if isinstance(stamp, Stamp) else stamp).nanoseconds
-        )
+        if isinstance(stamp, Stamp):
+            stamp = Time.from_msg(stamp)
+        wanted = stamp if isinstance(stamp, int) else int(stamp.nanoseconds)
         with self._changed:
             near = [
                 message
-                for message in self._heard
-                if abs(_nanoseconds(message) - wanted) <= tolerance * 1e9
+                for message in self._messages
+                if abs(stamp_ns(message) - wanted) <= tolerance * 1e9
             ]
-        for message in sorted(near, key=lambda one: abs(_nanoseconds(one) - wanted)):
-            found = self._best(message, category)
-            if isinstance(found, ObjectPose):
-                return found
+        for message in sorted(near, key=lambda message: abs(stamp_ns(message) - wanted)):
+            pose = self._best(message, category)
+            if isinstance(pose, ObjectPose):
+                return pose
         return None
 
     def _best(self, message: Detection3DArray, category: str) -> ObjectPose | str | None:
-        """The object of the category with the highest score in the client's frame.
+        """Find the object of a category with the highest score, in the client's frame.
 
-        None without one, else what is missing.
+        Args:
+            message: The detections of one image.
+            category: Category of the object.
+
+        Returns:
+            The object; None if the image shows none; a text if the transform is missing.
         """
-        found = [
+        detections = [
             detection
             for detection in message.detections
             if detection.results[0].hypothesis.class_id == category
             and detection.results[0].hypothesis.score >= self._min_score
         ]
-        if not found:
+        if not detections:
             return None
-        best = _read(max(found, key=lambda one: float(one.results[0].hypothesis.score)))
+        best = _object_pose(max(detections, key=_score))
         if not self._frame or best.frame == self._frame:
             return best
         to_frame = self._tree.lookup(self._frame, best.frame, best.stamp)
         return (
-            to_frame if isinstance(to_frame, str) else _moved(best, self._frame, to_frame)
+            to_frame
+            if isinstance(to_frame, str)
+            else _transform_pose(best, self._frame, to_frame)
         )
 
     def _on_detections(self, message: Detection3DArray) -> None:
-        now = _nanoseconds(message)
+        now = stamp_ns(message)
         with self._changed:
-            if self._heard and now < _nanoseconds(self._heard[-1]):  # time jumped back
-                self._heard.clear()
+            if self._messages and now < stamp_ns(self._messages[-1]):  # time jumped back
+                self._messages.clear()
                 self._tree.clear()
-            while self._heard and now - _nanoseconds(self._heard[0]) > self._memory:
-                self._heard.popleft()
-            self._heard.append(message)
+            while self._messages and now - stamp_ns(self._messages[0]) > self._memory:
+                self._messages.popleft()
+            self._messages.append(message)
             self._count += 1
             self._changed.notify_all()
 
@@ -210,38 +231,44 @@ class PoseClient:
             return
 
 
-def _nanoseconds(message: Detection3DArray) -> int:
-    return int(Time.from_msg(message.header.stamp).nanoseconds)
+def _score(detection: Detection3D) -> float:
+    return float(detection.results[0].hypothesis.score)
 
 
-def _read(detection: Detection3D) -> ObjectPose:
+def _object_pose(detection: Detection3D) -> ObjectPose:
+    """Convert a detection."""
     result = detection.results[0]
-    place, turn = result.pose.pose.position, result.pose.pose.orientation
+    position = result.pose.pose.position
+    orientation = result.pose.pose.orientation
+    quaternion = [orientation.x, orientation.y, orientation.z, orientation.w]
     matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
-    matrix[:3, 3] = place.x, place.y, place.z
+    matrix[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
+    matrix[:3, 3] = position.x, position.y, position.z
     covariance = np.array(result.pose.covariance, dtype=np.float64).reshape(6, 6)
-    size, centre = detection.bbox.size, detection.bbox.center.position
+    size = detection.bbox.size
+    center = detection.bbox.center.position
     return ObjectPose(
         result.hypothesis.class_id,
         int(detection.id),
-        int(Time.from_msg(detection.header.stamp).nanoseconds),
+        stamp_ns(detection),
         detection.header.frame_id.lstrip("/"),
         matrix,
         np.array([size.x, size.y, size.z]),
-        np.array([centre.x, centre.y, centre.z]),
+        np.array([center.x, center.y, center.z]),
         float(result.hypothesis.score),
         None if covariance[0, 0] < 0 else covariance,
     )
 
 
-def _moved(found: ObjectPose, frame: str, frame_from_image: Floats) -> ObjectPose:
-    """The pose in another frame."""
-    lift = np.kron(np.eye(2), frame_from_image[:3, :3])
+def _transform_pose(pose: ObjectPose, frame: str, frame_from_image: Floats) -> ObjectPose:
+    """Transform a pose into another frame."""
+    rotations = np.kron(np.eye(2), frame_from_image[:3, :3])
     return replace(
-        found,
+        pose,
         frame=frame,
-        frame_from_canon=frame_from_image @ found.frame_from_canon,
-        centre=frame_from_image[:3, :3] @ found.centre + frame_from_image[:3, 3],
-        covariance=None if found.covariance is None else lift @ found.covariance @ lift.T,
+        frame_from_canon=frame_from_image @ pose.frame_from_canon,
+        center=frame_from_image[:3, :3] @ pose.center + frame_from_image[:3, 3],
+        covariance=None
+        if pose.covariance is None
+        else rotations @ pose.covariance @ rotations.T,
     )

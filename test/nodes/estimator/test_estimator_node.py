@@ -1,14 +1,10 @@
-"""The estimator node as a process of its own, over real DDS.
-
-The estimates come from a script (scripted_node.py).
-"""
+"""The estimator node in a process of its own, over real DDS, with scripted estimates."""
 
 from __future__ import annotations
 
 import array
 import itertools
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,6 +20,7 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
+from interrupted_node import STAGES, stop_at
 from ros_robot import PATIENCE, Robot
 from uns_pose_ros.nodes.ros_compat import array_to_image
 
@@ -31,7 +28,7 @@ PLAIN = ("-p", "models:=[plain]")
 
 
 def stream(robot: Robot, ready: Callable[[], Any]) -> None:
-    """Send one car and camera_info again and again until something has come."""
+    """Send one car and camera_info repeatedly until the condition holds."""
     stamps = itertools.count(1000)
 
     def send_and_look() -> Any:
@@ -39,10 +36,10 @@ def stream(robot: Robot, ready: Callable[[], Any]) -> None:
         robot.show(1, seconds=next(stamps))
         return ready()
 
-    robot.wait("an answer to a stream of pictures", send_and_look)
+    robot.wait("an answer to a stream of images", send_and_look)
 
 
-def test_a_picture_gives_a_transform_with_its_stamp_and_frame(robot: Robot) -> None:
+def test_an_image_gives_a_transform_with_its_stamp_and_frame(robot: Robot) -> None:
     robot.start(*PLAIN, "-p", "frame_prefix:=robot1/")
     robot.wait_until_listening()
     robot.calibrate()
@@ -56,9 +53,8 @@ def test_a_picture_gives_a_transform_with_its_stamp_and_frame(robot: Robot) -> N
         1.0,
         3.0,
     ]
-    assert (
-        len([message for message in robot.heard["tf"] if message.transforms]) == 1
-    )  # one list for both
+    # one message has both transforms
+    assert len([message for message in robot.heard["tf"] if message.transforms]) == 1
     (detections,) = results["detections"]
     assert [
         (d.id, d.results[0].hypothesis.class_id, d.results[0].hypothesis.score)
@@ -102,9 +98,8 @@ def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(
         )
         return [(marker.id, marker.ns, marker.action) for marker in got[0].markers]
 
-    stream(
-        robot, lambda: robot.heard["markers"]
-    )  # the node makes markers once it knows of a listener
+    # the node makes markers as soon as it knows of a subscriber
+    stream(robot, lambda: robot.heard["markers"])
     assert robot.reset().success
     robot.show(2, seconds=1)
     assert markers(1) == [
@@ -122,9 +117,8 @@ def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(
     ]
     robot.show(2, seconds=3)
     assert [d.id for d in robot.results(3)["detections"][0].detections] == ["0", "1"]
-    robot.show(
-        1, seconds=20
-    )  # car 1 is out of sight for longer than the tracks' memory: coming back it is a new one
+    # car 1 is out of sight for longer than the tracks' memory: when it comes back, it is a new one
+    robot.show(1, seconds=20)
     robot.results(20)
     robot.show(2, seconds=22)
     assert [d.id for d in robot.results(22)["detections"][0].detections] == ["2", "3"]
@@ -173,7 +167,7 @@ def test_an_uncalibrated_camera_is_an_error_in_diagnostics_and_publishes_nothing
     assert log.count("uncalibrated") == 1
 
 
-def test_a_picture_waits_for_the_first_camera_info(plain: Robot) -> None:
+def test_an_image_waits_for_the_first_camera_info(plain: Robot) -> None:
     robot = plain
     robot.show(1, seconds=4)
     robot.diagnosis("images wait for the first camera_info on /camera_info (1 publishers)")
@@ -181,7 +175,7 @@ def test_a_picture_waits_for_the_first_camera_info(plain: Robot) -> None:
     assert len(robot.results(4)["detections"][0].detections) == 1
 
 
-def test_a_picture_that_breaks_the_estimation_does_not_end_the_node(plain: Robot) -> None:
+def test_an_image_that_breaks_the_estimation_does_not_end_the_node(plain: Robot) -> None:
     robot = plain
     robot.calibrate()
     robot.show(255, seconds=1)
@@ -267,7 +261,7 @@ def test_a_publisher_with_an_incompatible_qos_is_named_in_diagnostics(robot: Rob
     assert status.level == b"\x02"
 
 
-def test_unusable_pictures_and_cameras_are_told_and_do_not_end_the_node(
+def test_unusable_images_and_cameras_are_reported_and_do_not_end_the_node(
     plain: Robot,
 ) -> None:
     robot = plain
@@ -300,16 +294,16 @@ def test_unusable_pictures_and_cameras_are_told_and_do_not_end_the_node(
     ]
     stamps = itertools.count(1)
 
-    def send_and_look(told: str, picture: dict[str, Any], camera: dict[str, Any]) -> bool:
-        """Again and again: camera_info and picture may overtake each other."""
+    def send_and_look(text: str, image: dict[str, Any], camera: dict[str, Any]) -> bool:
+        """Send both repeatedly: camera_info and image may overtake each other."""
         robot.calibrate(**camera)
         message = array_to_image(ordinary, "rgb8", Header(frame_id="camera"))
         message.header.stamp.sec = next(stamps)
-        for name, value in picture.items():
+        for name, value in image.items():
             setattr(message, name, value)
         robot.images.publish(message)
         return any(
-            told in status.message
+            text in status.message
             for array in robot.heard["diagnostics"]
             for status in array.status
         )
@@ -337,24 +331,21 @@ def test_time_that_jumps_back_forgets_the_objects(robot: Robot) -> None:
     clock = robot.node.create_publisher(Clock, "/clock", 10)
     robot.wait("the node on /clock", clock.get_subscription_count)
 
-    def told(seconds: int) -> bool:
-        """Say the time, again until the node's diagnostics have it.
-
-        What is sent before both ends know each other is lost.
-        """
+    def time_arrived(seconds: int) -> bool:
+        """Publish the time until the node's diagnostics have it; early messages may be lost."""
         clock.publish(Clock(clock=Time(sec=seconds)))
         return any(
             message.header.stamp.sec == seconds
             for message in robot.heard["diagnostics"][-1:]
         )
 
-    robot.wait("the time in the node", lambda: told(100))
+    robot.wait("the time in the node", lambda: time_arrived(100))
     robot.calibrate()
     robot.show(2, seconds=100)
     assert [d.id for d in robot.results(100)["detections"][0].detections] == ["0", "1"]
     robot.show(1, seconds=110)
     assert [d.id for d in robot.results(110)["detections"][0].detections] == ["2"]
-    robot.wait("the time in the node", lambda: told(20))
+    robot.wait("the time in the node", lambda: time_arrived(20))
     robot.wait(
         "deleted markers",
         lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE},
@@ -363,20 +354,16 @@ def test_time_that_jumps_back_forgets_the_objects(robot: Robot) -> None:
     assert [d.id for d in robot.results(111)["detections"][0].detections] == ["0"]
 
 
-def test_ctrl_c_at_any_moment_ends_clean(robot: Robot) -> None:
-    """While modules are imported, while the node is made and configured, while it runs."""
-    program = ["-m", "uns_pose_ros.nodes.entry_points"]
-    processes = [
-        robot.start("-p", "models:=[nothing_there]", program=program) for _ in range(5)
-    ]
-    ends = []
-    for process in processes:
-        time.sleep(
-            0.9
-        )  # the first began that much earlier than it is interrupted, the last five times as much
-        ends.append(robot.interrupt(process))
-    assert [code for code, _ in ends] == [0] * len(ends), ends
-    assert not [log for _, log in ends if "Traceback" in log]
+@pytest.mark.parametrize("stage", STAGES)
+def test_ctrl_c_at_any_moment_ends_clean(robot: Robot, stage: str) -> None:
+    """Ctrl-C comes during the import, before rclpy, while the node is made, and while it runs."""
+    process = robot.start(
+        "-p", "models:=[nothing_there]", program=("-c", stop_at("estimator", stage))
+    )
+    robot.wait_for_line(process, stage)
+    code, log = robot.interrupt(process)
+    assert code == 0, log
+    assert "Traceback" not in log
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,9 @@ def test_the_scene_is_made_of_what_the_node_says_of_one_picture(plain: Robot) ->
     def complete() -> Any:
         robot.calibrate()
         robot.show(2, next(seconds))
-        return scene.shot is not None and len(scene.shot.estimates) == 2 and scene.shot
+        return (
+            scene.newest is not None and len(scene.newest.estimates) == 2 and scene.newest
+        )
 
     shot = robot.wait("a scene with both cars", complete)
     assert scene.missing == ""

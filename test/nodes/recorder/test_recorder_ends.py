@@ -1,9 +1,8 @@
-"""How recordings end: kills, signals, a full disk; what was kept is a video."""
+"""How recordings end: kills, signals, a full disk; the kept images are a video."""
 
 from __future__ import annotations
 
 import signal
-import time
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from interrupted_node import STAGES, stop_at
 from ros_film import STAMPS, Film, at_least, files, pixels
 from ros_robot import PATIENCE
 from uns_pose_ros.capture.recording import recover
@@ -25,9 +25,8 @@ def test_killed_while_recording_the_folder_is_a_video_and_the_next_recorder_goes
 ) -> None:
     images = tmp_path / "mug" / "clip_01" / "images"
     for start in range(2):
-        film = Film(
-            ros_domain
-        )  # anew: the last one believes for a while that the dead recorder lives
+        # a new one: the last one believes for a while that the killed recorder still runs
+        film = Film(ros_domain)
         process = film.record(
             f"category:={tmp_path}/mug", "clip:=clip_01", "record:=true", "format:=png"
         )
@@ -36,7 +35,7 @@ def test_killed_while_recording_the_folder_is_a_video_and_the_next_recorder_goes
         kept = len(list(images.glob("0*.png")))
         for number in range(4):
             film.film(pixels(4 * start + number), next(STAMPS))
-        film.wait("pictures on the disk", partial(at_least, images, kept + 3))
+        film.wait("images on the disk", partial(at_least, images, kept + 3))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         film.close()
@@ -51,7 +50,7 @@ def test_killed_while_recording_the_folder_is_a_video_and_the_next_recorder_goes
     )
     shown = [pixels(number) for number in range(8)]
     for frame in video.frames:
-        assert any(np.array_equal(read_image(frame.image), picture) for picture in shown)
+        assert any(np.array_equal(read_image(frame.image), image) for image in shown)
 
 
 def test_ctrl_c_while_recording_finishes_the_folder(own: Film, tmp_path: Path) -> None:
@@ -60,7 +59,7 @@ def test_ctrl_c_while_recording_finishes_the_folder(own: Film, tmp_path: Path) -
     own.wait_until_following()
     own.orbit([0.0, 20.0, 40.0, 60.0])
     own.wait(
-        "pictures on the disk",
+        "images on the disk",
         partial(at_least, tmp_path / "mug" / "clip_01" / "images", 3),
     )
     code, log = own.interrupt(process)
@@ -75,16 +74,17 @@ def test_ctrl_c_while_recording_finishes_the_folder(own: Film, tmp_path: Path) -
     ]
 
 
-def test_ctrl_c_at_any_moment_ends_clean(own: Film, tmp_path: Path) -> None:
-    processes = [
-        own.record(f"category:={tmp_path}/{number}", "record:=true") for number in range(3)
-    ]
-    ends = []
-    for process in processes:
-        time.sleep(1.2)
-        ends.append(own.interrupt(process))
-    assert [code for code, _ in ends] == [0] * len(ends), ends
-    assert not [log for _, log in ends if "Traceback" in log]
+@pytest.mark.parametrize("stage", STAGES)
+def test_ctrl_c_at_any_moment_ends_clean(own: Film, tmp_path: Path, stage: str) -> None:
+    process = own.record(
+        f"category:={tmp_path}/mug",
+        "record:=true",
+        program=("-c", stop_at("recorder", stage)),
+    )
+    own.wait_for_line(process, stage)
+    code, log = own.interrupt(process)
+    assert code == 0, log
+    assert "Traceback" not in log
     assert not list(tmp_path.rglob("video.json"))
 
 
@@ -95,7 +95,7 @@ def test_sigterm_while_recording_finishes_the_folder(own: Film, tmp_path: Path) 
     for number in range(3):
         own.film(pixels(number), next(STAMPS))
     own.wait(
-        "pictures on the disk",
+        "images on the disk",
         partial(at_least, tmp_path / "mug" / "clip_01" / "images", 3),
     )
     process.terminate()

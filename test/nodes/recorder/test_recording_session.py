@@ -1,4 +1,4 @@
-"""A session of the recorder without its node: the order of pictures, slow and broken disks."""
+"""A session of the recorder without its node: order of images, slow and broken disks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ from uns_pose_ros.nodes.recorder.recorder_parameters import RecorderParameters
 from uns_pose_ros.nodes.recorder.recording_session import RecordingSession
 
 
-def taken(scene: int) -> tuple[Photo, FrameRecord]:
+def image_of(scene: int) -> tuple[Photo, FrameRecord]:
+    """An image of a scene with its record."""
     return Photo.of_pixels(pixels(scene)), FrameRecord(scene, camera(), INFO, None)
 
 
-def test_pictures_that_a_slow_disk_cannot_take_are_left_out_and_the_next_is_tried(
+def test_images_that_a_slow_disk_cannot_take_are_dropped_and_the_next_is_tried(
     tmp_path: Path,
 ) -> None:
-    go, failures = threading.Event(), list[str]()
+    go = threading.Event()
+    failures = list[str]()
 
     class Slow(Recording):
         def add(self, *given: Any) -> str:
@@ -39,17 +41,21 @@ def test_pictures_that_a_slow_disk_cannot_take_are_left_out_and_the_next_is_trie
 
     diagnostics = NodeDiagnostics()
     settings = RecorderParameters(queue=2)
-    opened = RecordingSession(
-        Slow(tmp_path / "clip", {}), settings, KeyframeConfig(), diagnostics, failures.append
+    session = RecordingSession(
+        Slow.open_or_recover(tmp_path / "clip", {}),
+        settings,
+        KeyframeConfig(),
+        diagnostics,
+        failures.append,
     )
-    outcomes = [opened.take(*taken(number), lambda: 0.0) for number in range(5)]
+    outcomes = [session.take(*image_of(number), lambda: 0.0) for number in range(5)]
     assert outcomes[:2] == [None, None]
     assert outcomes[3:] == [
         recording_session.SLOW,
         recording_session.SLOW,
     ]  # one at most is being written, two wait
     go.set()
-    assert opened.finish().endswith(f"{outcomes.count(None)} images kept")
+    assert session.finish().endswith(f"{outcomes.count(None)} images kept")
     assert len(files(tmp_path / "clip")) == outcomes.count(None)
     assert not failures
 
@@ -62,19 +68,19 @@ def test_after_a_failure_nothing_is_taken_and_the_reason_stays(tmp_path: Path) -
             raise OSError(5, "Input/output error")
 
     diagnostics = NodeDiagnostics()
-    opened = RecordingSession(
-        Broken(tmp_path / "clip", {}),
+    session = RecordingSession(
+        Broken.open_or_recover(tmp_path / "clip", {}),
         RecorderParameters(),
         KeyframeConfig(),
         diagnostics,
         lambda text: done.set(),
     )
-    assert opened.take(*taken(0), lambda: 0.0) is None
+    assert session.take(*image_of(0), lambda: 0.0) is None
     assert done.wait(PATIENCE)
-    opened.take(*taken(1), lambda: 0.0)
+    session.take(*image_of(1), lambda: 0.0)
     with pytest.raises(
         InvalidInput, match="recording stopped: Input/output error; 0 images kept"
     ):
-        opened.finish()
+        session.finish()
     assert sum(diagnostics.drops.values()) >= 1
     assert not (tmp_path / "clip").exists()

@@ -1,7 +1,4 @@
-"""What an estimator node finds, as a 3D scene in a browser, while it runs.
-
-Made of its topics alone.
-"""
+"""The results of a running estimator node as a 3D scene in a browser, made from its topics."""
 
 from __future__ import annotations
 
@@ -19,7 +16,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection3D, Detection3DArray
@@ -29,34 +25,39 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.types import PoseEstimate, Symmetry
 from uns_pose_ros.nodes import message_conversions
+from uns_pose_ros.nodes.image_stamps import stamp_ns
 from uns_pose_ros.nodes.ros_compat import image_to_rgb
 from uns_pose_ros.visualization import browser_viewer
 from uns_pose_ros.visualization.browser_viewer import Shape, Shot, Viewer
 
-_KEPT = 8  # messages of a topic that wait for those of the same picture
-_SHORTEST = 0.1  # s between two scenes: a browser needs time for each
+_QUEUE_SIZE = 8  # messages of a topic that wait for those of the same image
+_PERIOD = 0.1  # s at least between two scenes: a browser needs time for each
 
 
 class LiveScene:
-    """Puts detections, overlay and templates of one picture together; `shot` is the newest."""
+    """Combines detections, overlay and templates of one image; `newest` is the newest scene."""
 
     def __init__(self, node: Node, estimator: str, camera_info: str) -> None:
-        """estimator: name of the node whose topics are heard; camera_info: topic of its camera."""
+        """Subscribe.
+
+        Args:
+            node: The node that subscribes.
+            estimator: Name of the estimator node.
+            camera_info: Topic of its camera's camera_info.
+        """
         self.shapes: dict[str, Shape] = {}  # by category, from the markers
-        self.shot: Shot | None = None
-        self._corners: dict[str, list[Any]] = {}  # that the shapes were made of
+        self.newest: Shot | None = None
+        self._corners: dict[str, list[Any]] = {}  # source of the shapes, by category
         self._info: CameraInfo | None = None
-        self._found: OrderedDict[int, Detection3DArray] = OrderedDict()  # by stamp, ns
+        self._detections: OrderedDict[int, Detection3DArray] = OrderedDict()  # by stamp, ns
         self._overlays: OrderedDict[int, Image] = OrderedDict()
-        results, camera = (
-            QoSProfile(depth=5),
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-        )
+        results = QoSProfile(depth=5)
+        camera = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         name = "/" + estimator.strip("/")
         node.create_subscription(
             Detection3DArray,
             f"{name}/detections",
-            lambda m: self._keep(self._found, m),
+            lambda m: self._keep(self._detections, m),
             results,
         )
         node.create_subscription(
@@ -68,10 +69,15 @@ class LiveScene:
 
     @property
     def missing(self) -> str:
-        """What has not come yet, by name and topic."""
-        there = {"the overlay": bool(self._overlays), "the camera": self._info is not None}
+        """Messages that have not come yet, with their topics."""
+        received = {
+            "the overlay": bool(self._overlays),
+            "the camera": self._info is not None,
+        }
         return ", ".join(
-            f"{what} on {topic}" for what, topic in self._topics.items() if not there[what]
+            f"{name} on {topic}"
+            for name, topic in self._topics.items()
+            if not received[name]
         )
 
     def _on_info(self, message: CameraInfo) -> None:
@@ -97,39 +103,42 @@ class LiveScene:
                 )
 
     def _keep(self, waiting: OrderedDict[int, Any], message: Any) -> None:
-        stamp = int(Time.from_msg(message.header.stamp).nanoseconds)
+        stamp = stamp_ns(message)
         waiting[stamp] = message
-        if len(waiting) > _KEPT:
+        if len(waiting) > _QUEUE_SIZE:
             waiting.popitem(last=False)
-        if stamp in self._found and stamp in self._overlays and self._info is not None:
-            overlay, found = self._overlays[stamp], self._found[stamp]
+        if stamp in self._detections and stamp in self._overlays and self._info is not None:
             try:
-                picture = image_to_rgb(overlay)
+                image = image_to_rgb(self._overlays[stamp])
                 camera = message_conversions.camera_from_info(
-                    self._info, picture.shape[1], picture.shape[0], False
+                    self._info, image.shape[1], image.shape[0], False
                 )
-            except InvalidInput:  # of another camera, say
+            # for example the camera_info of another camera
+            except InvalidInput:
                 return
-            known = [
-                one
-                for one in found.detections
-                if one.results and one.results[0].hypothesis.class_id in self.shapes
+            detections = [
+                detection
+                for detection in self._detections[stamp].detections
+                if detection.results
+                and detection.results[0].hypothesis.class_id in self.shapes
             ]
-            seen = [self._estimate(one) for one in known]
-            numbers = [int(one.id) for one in known]
-            self.shot = browser_viewer.shot(
-                f"{stamp / 1e9:.3f} s", picture, camera, seen, numbers
+            estimates = [self._estimate(detection) for detection in detections]
+            tracks = [int(detection.id) for detection in detections]
+            self.newest = browser_viewer.shot(
+                f"{stamp / 1e9:.3f} s", image, camera, estimates, tracks
             )
 
     def _estimate(self, detection: Detection3D) -> PoseEstimate:
-        """What the node estimated, as far as the scene shows it."""
-        result, size = detection.results[0], detection.bbox.size
-        place, turn = result.pose.pose.position, result.pose.pose.orientation
-        rotation = torch.from_numpy(
-            Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
-        )
+        """Convert a detection into an estimate, with the values that the scene shows."""
+        result = detection.results[0]
+        size = detection.bbox.size
+        position = result.pose.pose.position
+        orientation = result.pose.pose.orientation
+        quaternion = [orientation.x, orientation.y, orientation.z, orientation.w]
+        rotation = torch.from_numpy(Rotation.from_quat(quaternion).as_matrix())
         pose = from_parts(
-            rotation, torch.tensor([place.x, place.y, place.z], dtype=torch.float64)
+            rotation,
+            torch.tensor([position.x, position.y, position.z], dtype=torch.float64),
         )
         corners = self.shapes[result.hypothesis.class_id][0]
         scale = math.hypot(size.x, size.y, size.z) / float(
@@ -152,37 +161,47 @@ class LiveScene:
 
 
 def show_live_scene(estimator: str, camera_info: str, host: str, port: int) -> None:
-    """Serve the scene until Ctrl-C."""
+    """Serve the scene until Ctrl-C.
+
+    Args:
+        estimator: Name of the estimator node.
+        camera_info: Topic of its camera's camera_info.
+        host: Address to listen on.
+        port: Port to listen on; if it is in use, the next free one.
+    """
     ended = threading.Event()
     before = signal.signal(signal.SIGINT, lambda number, frame: ended.set())
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = Node("uns_pose_view")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    shown: Viewer | None = None
+    viewer: Viewer | None = None
     try:
         scene = LiveScene(node, estimator, camera_info)
-        last, due, told = None, 0.0, time.monotonic() + 3.0
+        last = None
+        due = 0.0  # s, monotonic, of the next scene
+        hint_time = time.monotonic() + 3.0
         while not ended.is_set():
-            executor.spin_once(timeout_sec=_SHORTEST)
+            executor.spin_once(timeout_sec=_PERIOD)
             now = time.monotonic()
-            if scene.shot is None and now > told:
+            if scene.newest is None and now > hint_time:
                 print(
-                    f"waiting for {scene.missing or 'a picture with its detections'}",
+                    f"waiting for {scene.missing or 'an image with its detections'}",
                     file=sys.stderr,
                 )
-                told = math.inf
-            if scene.shot is last or scene.shot is None or now < due:
+                hint_time = math.inf
+            if scene.newest is last or scene.newest is None or now < due:
                 continue
-            last, due = scene.shot, now + _SHORTEST
-            if shown is None:
-                shown = Viewer([last], scene.shapes, host, port)
-                print(f"http://{host}:{shown.port}  (Ctrl-C ends)", flush=True)
+            last = scene.newest
+            due = now + _PERIOD
+            if viewer is None:
+                viewer = Viewer([last], scene.shapes, host, port)
+                print(f"http://{host}:{viewer.port}  (Ctrl-C ends)", flush=True)
             else:
-                shown.put(last)
+                viewer.put(last)
     finally:
-        if shown is not None:
-            shown.close()
+        if viewer is not None:
+            viewer.close()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
