@@ -1,11 +1,9 @@
-"""The estimator node on a camera's topics.
+r"""Start the estimator node on a camera's topics, and on request RViz or a window.
 
-/tf, detections, markers, overlay; with RViz or the overlay's window where asked.
-
-    ros2 launch uns_pose_ros estimate.launch.py models:=mug/model \\
+    ros2 launch uns_pose_ros estimate.launch.py models:=mug/model \
         image:=/camera/image_raw camera_info:=/camera/camera_info
 
-Two cameras: include it twice, with different namespaces. `ros2 launch uns_pose_ros
+For two cameras, include this file twice, with different namespaces. `ros2 launch uns_pose_ros
 estimate.launch.py -s` lists the arguments.
 """
 
@@ -16,7 +14,7 @@ from launch_ros.actions import Node
 
 from uns_pose_ros.nodes import launch_common
 
-SHOWN = ("overlay", "markers", "detections")  # of the node's topics, those that RViz shows
+SHOWN = ("overlay", "markers", "detections")  # topics of the node that RViz shows
 ARGUMENTS = [
     *launch_common.common_arguments("estimator"),
     DeclareLaunchArgument(
@@ -45,7 +43,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "depth",
         default_value="",
-        description="topic of depth images to be used; empty: topic depth, if params_file says so",
+        description="topic of depth images to use; empty: topic depth, if params_file enables it",
     ),
     DeclareLaunchArgument(
         "rviz", default_value="false", description="true: open RViz on the results"
@@ -64,7 +62,7 @@ ARGUMENTS = [
 
 
 def nodes(context: LaunchContext) -> list[Node]:
-    """The processes, once the arguments have their values."""
+    """Describe the processes; the arguments have their values now."""
     given = launch_common.values(context, ARGUMENTS)
     parameters = {name: given[name] for name in ("device", "regions") if given[name]}
     if models := [
@@ -100,4 +98,5 @@ def nodes(context: LaunchContext) -> list[Node]:
 
 
 def generate_launch_description() -> LaunchDescription:
+    """Describe the launch."""
     return launch_common.description(ARGUMENTS, nodes)

@@ -1,8 +1,6 @@
-"""The recorder node on a camera's topics.
+r"""Start the recorder node on a camera's topics, and on request the window with its overlay.
 
-Films an object for training; with the overlay's window where asked.
-
-    ros2 launch uns_pose_ros record.launch.py category:=mug image:=/camera/image_raw \\
+    ros2 launch uns_pose_ros record.launch.py category:=mug image:=/camera/image_raw \
         camera_info:=/camera/camera_info fixed_frame:=odom overlay:=true
     ros2 service call /recorder/start std_srvs/srv/Trigger        (or record:=true)
 
@@ -23,7 +21,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "category",
         default_value="",
-        description="folder of a category, made if need be; empty: that of params_file",
+        description="folder of a category, made if missing; empty: that of params_file",
     ),
     DeclareLaunchArgument(
         "clip",
@@ -38,7 +36,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "depth",
         default_value="",
-        description="topic of depth aligned to the pictures, kept too; empty: as in params_file",
+        description="topic of depth aligned to the images, recorded too; empty: as in params_file",
     ),
     DeclareLaunchArgument(
         "record",
@@ -49,7 +47,7 @@ ARGUMENTS = [
 
 
 def nodes(context: LaunchContext) -> list[Node]:
-    """The processes, once the arguments have their values."""
+    """Describe the processes; the arguments have their values now."""
     given = launch_common.values(context, ARGUMENTS)
     parameters = {
         name: ParameterValue(given[name], value_type=str)
@@ -59,11 +57,14 @@ def nodes(context: LaunchContext) -> list[Node]:
     if given["category"]:
         parameters["category"] = str(Path(given["category"]).expanduser().absolute())
     parameters["record"] = launch_common.flag("record")
-    remappings, depth = [], given["depth"]
+    remappings = []
+    depth = given["depth"]
     if depth.endswith("/compressedDepth"):
-        parameters["depth"], remappings = "compressed", [("depth/compressedDepth", depth)]
+        parameters["depth"] = "compressed"
+        remappings.append(("depth/compressedDepth", depth))
     elif depth:
-        parameters["depth"], remappings = "raw", [("depth", depth)]
+        parameters["depth"] = "raw"
+        remappings.append(("depth", depth))
     return [
         launch_common.node(given, "recorder", parameters, remappings, sigterm_timeout="40"),
         launch_common.overlay_window(given),
@@ -71,4 +72,5 @@ def nodes(context: LaunchContext) -> list[Node]:
 
 
 def generate_launch_description() -> LaunchDescription:
+    """Describe the launch."""
     return launch_common.description(ARGUMENTS, nodes)

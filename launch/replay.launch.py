@@ -1,7 +1,9 @@
-"""A recorded bag played into the estimator node, with RViz: what the node would have said.
+r"""Play a recorded bag into the estimator node, with RViz.
 
-    ros2 launch uns_pose_ros replay.launch.py bag:=drive.mcap models:=mug/model \\
+    ros2 launch uns_pose_ros replay.launch.py bag:=drive.mcap models:=mug/model \
         image:=/camera/image_raw camera_info:=/camera/camera_info
+
+`ros2 launch uns_pose_ros replay.launch.py -s` lists the arguments.
 """
 
 from ament_index_python.packages import get_package_share_directory
@@ -19,7 +21,9 @@ ESTIMATE = get_package_share_directory("uns_pose_ros") + "/launch/estimate.launc
 
 
 def generate_launch_description() -> LaunchDescription:
-    rate, delay = LaunchConfiguration("rate"), LaunchConfiguration("delay")
+    """Describe the launch."""
+    rate = LaunchConfiguration("rate")
+    delay = LaunchConfiguration("delay")
     play = [
         "ros2",
         "bag",
@@ -44,7 +48,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "delay",
                 default_value="10.0",
-                description="s before playing starts, for the models to load",
+                description="s before playing starts, while the models load",
             ),
             DeclareLaunchArgument(
                 "rviz", default_value="true", description="true: open RViz on the results"

@@ -1,6 +1,4 @@
-"""The message packages of tools/interfaces have the type hashes of robots (REP-2016), so that both
-understand each other.
-"""
+"""The message packages of tools/interfaces have the type hashes of robots (REP-2016)."""
 
 from __future__ import annotations
 

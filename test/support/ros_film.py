@@ -1,7 +1,4 @@
-"""The other end of the recorder node's topics.
-
-A camera whose pose TF knows, and ears for the node's status.
-"""
+"""The other end of the recorder node's topics: a camera with poses in TF, and subscriptions."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ from uns_pose_ros.nodes.ros_compat import array_to_image
 
 BRINGUP = ("-m", "uns_pose_ros.nodes.entry_points", "recorder")
 SECOND = 10**9
-NOW = 1_700_000_000 * SECOND + 123_456_789  # ns, stamp of the first picture
+NOW = 1_700_000_000 * SECOND + 123_456_789  # ns, stamp of the first image
 STAMPS = itertools.count(NOW, SECOND // 30)
 WIDTH, HEIGHT = 160, 120
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
@@ -49,9 +46,7 @@ def pixels(number: int, blur: int = 1) -> np.ndarray:
 
 
 class Film(Robot):
-    """Shows pictures to the recorder, tells it where the camera is, and hears its status and
-    overlay.
-    """
+    """Sends images and camera poses to the recorder, and receives its status and overlay."""
 
     target = "/recorder"
 
@@ -65,7 +60,7 @@ class Film(Robot):
         )
         self._watching: Any = None
         self._first = False  # since camera_info
-        self._placed = 0  # poses told since the node was known to have them
+        self._placed = 0  # poses sent since `settle`
         self.transforms_out = self.node.create_publisher(TFMessage, "/tf", RELIABLE)
         self.static_out = self.node.create_publisher(TFMessage, "/tf_static", lasting)
 
@@ -83,7 +78,7 @@ class Film(Robot):
         self.infos = self.node.create_publisher(CameraInfo, "/camera_info", RELIABLE)
 
     def watch(self) -> None:
-        """Look at the overlay from now on."""
+        """Subscribe to the overlay."""
         self._watching = self.node.create_subscription(
             Image, "/recorder/overlay", self.overlays.append, RELIABLE
         )
@@ -95,7 +90,7 @@ class Film(Robot):
     def record(
         self, *arguments: str, program: Sequence[str] = BRINGUP
     ) -> subprocess.Popen[str]:
-        """Start a recorder that loses no picture however slow this machine is."""
+        """Start a recorder that loses no image, however slow the machine is."""
         patient = ["queue:=256", "tf_wait:=10.0"]
         others = ("image/compressed", "depth/compressedDepth")
         patient += [
@@ -112,15 +107,15 @@ class Film(Robot):
         )
 
     def wait_until_listening(self) -> None:
-        """Until the node hears pictures of either kind, camera_info and where the camera is."""
-        pictures = (self.images, self.files)
+        """Wait until the node subscribes to images of either kind and to camera_info."""
+        publishers = (self.images, self.files)
         self.wait(
-            "a listening node", lambda: any(p.get_subscription_count() for p in pictures)
+            "a listening node", lambda: any(p.get_subscription_count() for p in publishers)
         )
         self.wait("a node that hears camera_info", self.infos.get_subscription_count)
 
     def wait_until_following(self) -> None:
-        """Until the node hears the camera's poses."""
+        """Wait until the node subscribes to the camera's poses."""
         self.wait(
             "a node that hears TF", lambda: self.transforms_out.get_subscription_count() > 0
         )
@@ -130,7 +125,7 @@ class Film(Robot):
         )
 
     def anew(self, **parameters: Any) -> None:
-        """As if the recorder had been started with these parameters."""
+        """Restart the recorder's lifecycle with these parameters."""
         self.renew(**parameters)
         if parameters.get("fixed_frame"):
             self.wait_until_following()
@@ -141,7 +136,7 @@ class Film(Robot):
             )
 
     def calibrate(self, **fields: Any) -> None:
-        """Send camera_info of the pictures' pinhole."""
+        """Send the camera_info of the images."""
         k = [150.0, 0.0, 79.0, 0.0, 151.0, 61.0, 0.0, 0.0, 1.0]
         self.expect_first()
         super().calibrate(
@@ -155,7 +150,7 @@ class Film(Robot):
         )
 
     def place(self, stamp: int, cam_from_obj: np.ndarray) -> None:
-        """Tell by TF where the camera is at a stamp (ns)."""
+        """Send the camera's pose at a stamp (ns) by TF."""
         header = Header(frame_id="odom", stamp=Time(nanoseconds=stamp).to_msg())
         obj_from_cam = torch.from_numpy(np.linalg.inv(cam_from_obj))
         transform: TransformStamped = message_conversions.transform_message(
@@ -165,14 +160,13 @@ class Film(Robot):
         self._placed += 1
 
     def settle(self) -> None:
-        """Wait until the node knows every pose told so far.
+        """Wait until the node has processed every pose.
 
-        Its queue holds them, and its executor goes round for each.
+        Its queue holds them, and each request to the node lets its executor process one of each.
         """
         assert self.transforms_out.wait_for_all_acked(Duration(seconds=PATIENCE))
-        for _ in range(
-            min(self._placed, 100) + 2
-        ):  # a round takes one message of each topic, and answers one request
+        # a round processes one message of each topic and answers one request
+        for _ in range(min(self._placed, 100) + 2):
             self.state()
         self._placed = 0
 
@@ -183,22 +177,20 @@ class Film(Robot):
         self.turn()
 
     def film(
-        self, picture: np.ndarray, stamp: int, compressed: bool = False, **fields: Any
+        self, image: np.ndarray, stamp: int, compressed: bool = False, **fields: Any
     ) -> bytes:
-        """Send a picture (H, W, 3) uint8 RGB; the bytes of its file where compressed."""
+        """Send an image (H, W, 3) uint8 RGB; return the bytes of its file if it is compressed."""
         header = Header(frame_id="eye", stamp=Time(nanoseconds=stamp).to_msg())
         data = b""
         if compressed:
-            data = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]))[
-                1
-            ].tobytes()
+            data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
             message = CompressedImage(
                 header=header,
                 format="rgb8; jpeg compressed bgr8",
                 data=array.array("B", data),
             )
         else:
-            message = array_to_image(picture, "rgb8", header)
+            message = array_to_image(image, "rgb8", header)
         for name, value in fields.items():
             setattr(message, name, value)
         (self.files if compressed else self.images).publish(message)
@@ -209,9 +201,10 @@ class Film(Robot):
     def orbit(
         self, azimuths: Sequence[float], compressed: bool = False
     ) -> tuple[list[int], list[bytes]]:
-        """Film a picture from each azimuth, with the camera's pose in TF before or after it.
+        """Send an image from each azimuth, with the camera's pose in TF before or after it.
 
-        Stamps (ns) and files.
+        Returns:
+            The stamps (ns) and the files.
         """
         stamps = list(itertools.islice(STAMPS, len(azimuths)))
         data = []
@@ -225,26 +218,28 @@ class Film(Robot):
         return stamps, data
 
     def turn(self) -> None:
-        """Give this end's executor, and the other one, a moment."""
+        """Give both executors a moment."""
         self._executor.spin_once(timeout_sec=0.01)
 
     def expect_first(self) -> None:
-        """The next picture is the first after camera_info, which it may overtake."""
+        """Let the next image wait until the node has processed it: it may overtake camera_info."""
         self._first = True
 
     def wait_for_first(self) -> None:
-        """Wait for what becomes of the first picture, since pictures that wait for camera_info
-        replace each other.
+        """Wait until the node has processed the first image after camera_info.
+
+        Images that wait for camera_info replace each other.
         """
         if self._first:
             before = self.counts().get("images received", "0")
             self.wait(
-                "the first picture's fate", lambda: self._dealt_with_more_than(int(before))
+                "the first image to be processed",
+                lambda: self._dealt_with_more_than(int(before)),
             )
             self._first = False
 
     def _dealt_with_more_than(self, before: int) -> bool:
-        """Whether more pictures have been received, and each has been kept or dropped."""
+        """Return whether the node received more images and kept or dropped each of them."""
         now = self.counts()
         received, kept = (
             int(now.get("images received", "0")),
@@ -256,13 +251,13 @@ class Film(Robot):
         return received > before and kept + dropped == received
 
     def counts(self) -> dict[str, str]:
-        """The figures of the last status."""
+        """Return the values of the last status."""
         return (
             {value.key: value.value for value in self.told[-1].values} if self.told else {}
         )
 
     def base(self) -> dict[str, int]:
-        """Pictures received and dropped so far, which a recorder counts all its life."""
+        """Return the numbers of images received and dropped since the start of the process."""
         self.wait("status", lambda: self.told)
         now = self.counts()
         return {
@@ -272,9 +267,13 @@ class Film(Robot):
         }
 
     def wait_for(self, **figures: Any) -> dict[str, str]:
-        """Wait for a status with these figures.
+        """Wait for a status with some values.
 
-        Kept (in the folder), received, or drops with _ for blanks; all figures.
+        Args:
+            figures: kept (images in the folder), received, or a reason of drops with _ for blanks.
+
+        Returns:
+            All values of the status.
         """
         keys = {"kept": "images in the folder", "received": "images received"}
         reasons = {
@@ -286,28 +285,30 @@ class Film(Robot):
             for name, value in figures.items()
         }
 
-        def there() -> bool:
+        def has_arrived() -> bool:
             now = self.counts()
             return all(now.get(key, "0") == value for key, value in wanted.items())
 
         try:
-            self.wait(f"status with {wanted}", there)
+            self.wait(f"status with {wanted}", has_arrived)
         except AssertionError as error:
             raise AssertionError(f"{error}; last status: {self.counts()}") from None
         return self.counts()
 
     def begin(self) -> Any:
+        """Call ~/start."""
         return self.call(Trigger, "/recorder/start", Trigger.Request())
 
     def stop(self) -> Any:
+        """Call ~/stop."""
         return self.call(Trigger, "/recorder/stop", Trigger.Request())
 
 
 def files(folder: Path) -> list[bytes]:
-    """The picture files of a video, in their order."""
+    """Return the image files of a video, in their order."""
     return [path.read_bytes() for path in sorted((folder / "images").iterdir())]
 
 
 def at_least(images: Path, count: int) -> bool:
-    """Whether so many pictures have their names in a folder."""
+    """Return whether a folder has at least so many images."""
     return len(list(images.glob("0*.*"))) >= count

@@ -1,7 +1,4 @@
-"""The other end of the node's topics, in the test's process.
-
-A camera to publish with and ears for what comes back.
-"""
+"""The other end of the estimator node's topics, in the test's process."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ from scripted_node import FLIPPED
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.nodes.ros_compat import array_to_image
 
-# s after which something that has to come will not come; only a failing test waits so long
+# s after which a message will not come any more; only a failing test waits so long
 PATIENCE = 200.0
 SCRIPTED = str(Path(__file__).with_name("scripted_node.py"))
 TOPICS = {
@@ -49,7 +46,7 @@ TOPICS = {
 
 
 class Robot:
-    """Publishes images and camera_info, hears the node's results, starts and stops the node."""
+    """Publishes images and camera_info, receives the results, starts and stops the node."""
 
     target = "/estimator"  # the node
 
@@ -77,7 +74,7 @@ class Robot:
         self.infos = self.node.create_publisher(CameraInfo, "/camera_info", qos)
 
     def restart_camera(self) -> None:
-        """Other publishers in place of the present ones."""
+        """Replace the publishers."""
         self.node.destroy_publisher(self.images)
         self.node.destroy_publisher(self.infos)
         self._start_camera()
@@ -87,8 +84,11 @@ class Robot:
     ) -> subprocess.Popen[str]:
         """Start a process of the node with ROS arguments.
 
-        program: Python's arguments before them. reliable: ask for reliable pictures, since a single
-        one sent best effort may be lost while the ends discover each other.
+        Args:
+            arguments: ROS arguments.
+            program: Python's arguments before them.
+            reliable: Ask for reliable images: a single one that is sent best effort may be lost
+                while both ends discover each other.
         """
         overrides = [
             f"qos_overrides./{topic}.subscription.reliability:=reliable"
@@ -110,7 +110,7 @@ class Robot:
         return process
 
     def wait(self, what: str, ready: Callable[[], Any]) -> Any:
-        """Spin until `ready` returns something true, and return it."""
+        """Spin until `ready` returns a true value, and return it."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             value = ready()
@@ -123,7 +123,7 @@ class Robot:
         )
 
     def wait_until_listening(self) -> None:
-        """Until the node hears pictures and camera_info, and this end hears its results."""
+        """Wait until both ends know each other's publishers and subscriptions."""
         results = [
             TOPICS[name][1] for name in ("detections", "poses", "markers", "overlay")
         ]
@@ -160,20 +160,26 @@ class Robot:
         flipped: bool = False,
         roll: int = 0,
     ) -> None:
-        """Send a picture with so many cars, flipped or rolled by degrees as scripted_node says,
-        stamped with `seconds`.
+        """Send an image of cars.
+
+        Args:
+            cars: Number of cars.
+            seconds: Stamp of the image, s.
+            frame: TF frame of the image.
+            flipped: Turn the cars by half a turn, see scripted_node.
+            roll: Roll of the cars about the optical axis, degrees.
         """
         header = Header(frame_id=frame)
         header.stamp.sec = seconds
-        picture = np.full((480, 640, 3), cars, np.uint8)
-        picture[..., 1] = FLIPPED if flipped else 0
-        picture[..., 2] = roll
-        self.images.publish(array_to_image(picture, "rgb8", header))
+        image = np.full((480, 640, 3), cars, np.uint8)
+        image[..., 1] = FLIPPED if flipped else 0
+        image[..., 2] = roll
+        self.images.publish(array_to_image(image, "rgb8", header))
 
     def photograph(
         self, pixels: np.ndarray, camera: Camera, seconds: int, frame: str = "camera"
     ) -> None:
-        """Send camera_info and a picture (H, W, 3) uint8 RGB, both stamped with `seconds`."""
+        """Send camera_info and an image (H, W, 3) uint8 RGB, both with the stamp `seconds`."""
         header = Header(frame_id=frame)
         header.stamp.sec = seconds
         k = [float(value) for value in camera.matrix.flatten()]
@@ -182,9 +188,10 @@ class Robot:
         self.images.publish(array_to_image(pixels, "rgb8", header))
 
     def results(self, seconds: int) -> dict[str, Any]:
-        """The messages about the picture stamped with `seconds`, by topic.
+        """Wait for the detections of the image with the stamp `seconds`.
 
-        Waits for its detections.
+        Returns:
+            All messages of this stamp, by topic.
         """
 
         def stamped(name: str) -> list[Any]:
@@ -198,7 +205,7 @@ class Robot:
         return {name: stamped(name) for name in ("detections", "poses")}
 
     def transforms(self) -> dict[tuple[int, str], Any]:
-        """Every transform heard, by its stamp (s) and child frame."""
+        """Return every transform received, by stamp (s) and child frame."""
         return {
             (t.header.stamp.sec, t.child_frame_id): t
             for message in self.heard["tf"]
@@ -229,15 +236,13 @@ class Robot:
         return future.result()
 
     def transition(self, number: int) -> bool:
+        """Start a lifecycle transition; return whether it succeeded."""
         request = ChangeState.Request()
         request.transition.id = number
         return bool(self.call(ChangeState, f"{self.target}/change_state", request).success)
 
     def renew(self, **parameters: Any) -> None:
-        """Deactivate, clean up, set parameters, configure and activate the node.
-
-        As if it had been started anew.
-        """
+        """Deactivate, clean up, set parameters, configure and activate the node."""
         assert self.transition(Transition.TRANSITION_DEACTIVATE)
         assert self.transition(Transition.TRANSITION_CLEANUP)
         for name, value in parameters.items():
@@ -249,6 +254,7 @@ class Robot:
             heard.clear()
 
     def state(self) -> str:
+        """Return the lifecycle state of the node."""
         return str(
             self.call(
                 GetState, f"{self.target}/get_state", GetState.Request()
@@ -256,10 +262,11 @@ class Robot:
         )
 
     def reset(self) -> Any:
+        """Call ~/reset."""
         return self.call(Trigger, f"{self.target}/reset", Trigger.Request())
 
     def set(self, parameter: Parameter) -> Any:
-        """Set a parameter of the node; the result says whether and why not."""
+        """Set a parameter of the node; the result has the reason of a refusal."""
         request = SetParameters.Request(parameters=[parameter.to_parameter_msg()])
         return self.call(SetParameters, f"{self.target}/set_parameters", request).results[0]
 
@@ -272,12 +279,13 @@ class Robot:
         raise AssertionError(f"{line} did not come: {process.communicate()[1]}")
 
     def interrupt(self, process: subprocess.Popen[str]) -> tuple[int, str]:
-        """SIGINT the node; its exit code and what it wrote to stderr."""
+        """Send SIGINT to the node; return its exit code and its stderr."""
         process.send_signal(signal.SIGINT)
         _, log = process.communicate(timeout=PATIENCE)
         return process.returncode, log
 
     def close(self) -> None:
+        """Kill the processes and destroy the node."""
         for process in self._processes:
             if process.poll() is None:
                 process.kill()

@@ -236,9 +236,7 @@ def test_a_bag_played_into_the_live_node_gives_the_poses_of_its_evaluation(
 
 
 def test_only_the_worker_of_a_node_keeps_threads_to_compute_with(chair_model: Path) -> None:
-    """With those of another thread beside them they would sleep whenever they wait, see
-    `worker.apart`.
-    """
+    """Compute threads of a second thread would slow the worker down: `run_in_temporary_thread`."""
     code = f"""
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a running node finds, as a scene in a browser: over DDS, with the scripted node."""
+"""The results of a running node as a scene in a browser, over DDS, with the scripted node."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from std_msgs.msg import Header
 from browsing import browser, shows_blue_and_red, wait
 from ros_robot import PATIENCE, Robot
 from scripted_node import TRIANGLES, VERTICES
-from uns_pose_ros import nodes
 from uns_pose_ros.cli import main
+from uns_pose_ros.nodes import estimator
 from uns_pose_ros.nodes.estimator.live_viewer import LiveScene
 from uns_pose_ros.nodes.ros_compat import array_to_image
 
 COMMAND = "import sys; from uns_pose_ros.cli.main import main; sys.exit(main())"
 
 
-def test_the_scene_is_made_of_what_the_node_says_of_one_picture(plain: Robot) -> None:
+def test_the_scene_is_made_of_the_results_of_one_image(plain: Robot) -> None:
     robot, seconds = plain, itertools.count(1)
     robot.renew(models=["size"])
     scene = LiveScene(robot.node, robot.target, "/camera_info")
@@ -66,13 +66,13 @@ def test_the_command_shows_a_running_node_in_a_browser_until_it_is_interrupted(
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    said = list[str]()
+    lines = list[str]()
     assert process.stdout is not None
-    threading.Thread(target=_read, args=(process.stdout, said), daemon=True).start()
+    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
     film = threading.Thread(target=_film, args=(robot, process), daemon=True)
     film.start()
     try:
-        address = wait(lambda: [line for line in said if line.startswith("http://")])[
+        address = wait(lambda: [line for line in lines if line.startswith("http://")])[
             0
         ].split()[0]
         with browser(address, tmp_path / "profile") as screenshot:
@@ -86,20 +86,20 @@ def test_the_command_shows_a_running_node_in_a_browser_until_it_is_interrupted(
         film.join(PATIENCE)
 
 
-def _read(stream: IO[str], said: list[str]) -> None:
-    said.extend(iter(stream.readline, ""))
+def _read(stream: IO[str], lines: list[str]) -> None:
+    lines.extend(iter(stream.readline, ""))
 
 
 def _film(robot: Robot, process: subprocess.Popen[str]) -> None:
-    """Show one car in front of something blue for as long as the process lives."""
-    picture = np.full((480, 640, 3), (1, 0, 250), np.uint8)
+    """Send images of one car on a blue background while the process runs."""
+    image = np.full((480, 640, 3), (1, 0, 250), np.uint8)
     for seconds in itertools.count(1):
         if process.poll() is not None:
             return
         header = Header(frame_id="camera")
         header.stamp.sec = seconds
         robot.calibrate()
-        robot.images.publish(array_to_image(picture, "rgb8", header))
+        robot.images.publish(array_to_image(image, "rgb8", header))
         threading.Event().wait(0.2)
 
 
@@ -107,7 +107,7 @@ def test_without_ros_the_command_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delitem(sys.modules, "uns_pose_ros.nodes.estimator.live_viewer")
-    monkeypatch.delattr(nodes, "live_view")
+    monkeypatch.delattr(estimator, "live_viewer")
     monkeypatch.setitem(sys.modules, "rclpy", None)
     assert main.main(["view", "live"]) == 2
     assert "ROS 2 is not there (rclpy): source its setup.bash" in capsys.readouterr().err

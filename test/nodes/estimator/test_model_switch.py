@@ -1,6 +1,4 @@
-"""Other models and categories while the node runs, and a device that fails under it, over real DDS
-(scripted_node.py).
-"""
+"""A running node gets other models and categories, and its device fails, over real DDS."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from scripted_node import FULL
 
 
 def classes(robot: Robot, seconds: int) -> list[str]:
-    """Categories of what is found in a picture of one object of each, stamped so."""
+    """Categories that the node finds in an image, with a stamp, of one object of each."""
     robot.show(1, seconds)
     return [
         d.results[0].hypothesis.class_id
@@ -27,7 +25,7 @@ def classes(robot: Robot, seconds: int) -> list[str]:
     ]
 
 
-def test_models_set_while_it_runs_answer_from_then_on_and_those_that_are_bad_change_nothing(
+def test_models_can_be_set_while_the_node_runs_and_bad_ones_change_nothing(
     plain: Robot,
 ) -> None:
     robot, seconds = plain, itertools.count(1)
@@ -56,7 +54,7 @@ def test_models_set_while_it_runs_answer_from_then_on_and_those_that_are_bad_cha
     assert robot.state() == "active"
 
 
-def test_categories_set_while_it_runs_are_those_looked_for(plain: Robot) -> None:
+def test_categories_can_be_set_while_the_node_runs(plain: Robot) -> None:
     robot = plain
     robot.renew(models=["plain", "size_truck"])
     robot.calibrate()
@@ -74,7 +72,7 @@ def test_categories_set_while_it_runs_are_those_looked_for(plain: Robot) -> None
     )
     both = [Parameter("models", value=["plain"]), Parameter("categories", value=["car"])]
     request = SetParametersAtomically.Request(
-        parameters=[one.to_parameter_msg() for one in both]
+        parameters=[parameter.to_parameter_msg() for parameter in both]
     )
     result: Any = robot.call(
         SetParametersAtomically, f"{robot.target}/set_parameters_atomically", request
@@ -84,7 +82,7 @@ def test_categories_set_while_it_runs_are_those_looked_for(plain: Robot) -> None
     assert robot.set(Parameter("categories", value=[""])).successful
 
 
-def test_out_of_memory_the_processor_answers_diagnostics_say_so_and_the_device_comes_back(
+def test_without_device_memory_the_processor_answers_until_the_device_works_again(
     robot: Robot,
 ) -> None:
     robot.start("-p", "models:=[plain_gpu]")

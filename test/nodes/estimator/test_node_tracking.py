@@ -1,7 +1,4 @@
-"""The estimator node fuses its poses over images.
-
-What it sends belongs to one image, and is better than that image alone.
-"""
+"""The estimator node fuses its poses over images; each result belongs to one image."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from ros_robot import Robot
 def degrees_off(
     robot: Robot, seconds: int, wanted: Rotation, child: str = "car_0"
 ) -> float:
-    """Angle between what came on /tf for the image of that time and a rotation."""
+    """Angle between the transform of an image and a rotation, degrees."""
     sent = robot.wait("the transform", lambda: robot.transforms().get((seconds, child)))
     assert sent.header.frame_id == "camera"
     turn = sent.transform.rotation
@@ -62,7 +59,7 @@ def test_a_flip_is_outvoted_by_earlier_images_and_sent_as_seen_where_fusion_is_o
     assert degrees_off(robot, 12, FLIPPED) < 0.1
 
 
-def test_a_flip_is_outvoted_while_the_camera_turns_by_what_tf_says_of_its_motion(
+def test_a_flip_is_outvoted_while_the_camera_turns_with_its_motion_from_tf(
     plain: Robot,
 ) -> None:
     robot = plain
@@ -92,7 +89,7 @@ def test_a_flip_is_outvoted_while_the_camera_turns_by_what_tf_says_of_its_motion
     assert degrees_off(robot, 4, Rotation.from_euler("z", 130, degrees=True)) < 1
 
 
-def test_a_camera_whose_motion_tf_does_not_know_is_told_in_diagnostics_and_poses_come_still(
+def test_unknown_motion_of_the_camera_is_in_diagnostics_and_poses_still_come(
     plain: Robot,
 ) -> None:
     robot = plain

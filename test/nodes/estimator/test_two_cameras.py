@@ -1,4 +1,4 @@
-"""Two cameras, each with a node of its own, and two categories in each, all at once over DDS."""
+"""Two cameras at once over DDS, each with a node of its own and two categories."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_each_answers_its_own_camera_with_both_categories(robot: Robot) -> None:
     stamps = itertools.count(1)
 
     def show() -> bool:
-        """Both cameras at once, with the same stamp, again and again."""
+        """Send images of both cameras with the same stamp; return whether all answers came."""
         seconds = next(stamps)
         for side, (images, infos) in cameras.items():
             header = Header(frame_id=f"{side}_eye")
@@ -73,11 +73,11 @@ def test_each_answers_its_own_camera_with_both_categories(robot: Robot) -> None:
     for side, count in COUNTS.items():
         for message in heard[side]:
             assert message.header.frame_id == f"{side}_eye"
-            found = [
+            results = [
                 (d.results[0].hypothesis.class_id, round(d.bbox.size.x, 3))
                 for d in message.detections
             ]
-            assert sorted(found) == sorted(
+            assert sorted(results) == sorted(
                 [("car", 0.8), ("truck", 0.2)] * count
             )  # a truck's model knows its size
             ids = [detection.id for detection in message.detections]

@@ -1,4 +1,4 @@
-"""The recorder node told what to do: services, parameters, states, and input that it cannot use."""
+"""Control of the recorder node: services, parameters, states, and unusable input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.nodes.recorder.recorder_node import SETTINGS, RecorderNode
 
 
-def test_recordings_follow_each_other_and_one_can_be_gone_on_with(
+def test_recordings_follow_each_other_and_can_be_continued(
     film: Film, tmp_path: Path
 ) -> None:
     for clip, numbers in (
@@ -108,7 +108,7 @@ def test_an_uncalibrated_camera_is_recorded_only_where_no_poses_are_asked_for(
     assert film.stop().success
 
 
-def test_pictures_that_cannot_be_read_are_told_and_the_recording_goes_on(
+def test_unreadable_images_are_reported_and_the_recording_goes_on(
     film: Film, tmp_path: Path
 ) -> None:
     film.anew(transport="compressed")
@@ -117,7 +117,7 @@ def test_pictures_that_cannot_be_read_are_told_and_the_recording_goes_on(
     film.calibrate()
     whole = film.film(pixels(0), next(STAMPS), compressed=True)
     film.film(pixels(1), next(STAMPS), compressed=True, data=whole[: len(whole) // 2])
-    film.film(pixels(1), next(STAMPS), compressed=True, data=b"no picture")
+    film.film(pixels(1), next(STAMPS), compressed=True, data=b"no image")
     film.wait_for(kept=1, unusable_image_or_camera_info=unusable + 2)
     last = film.film(pixels(2), next(STAMPS), compressed=True)
     film.wait_for(kept=2)
@@ -153,9 +153,9 @@ def test_every_parameter_is_described_and_every_number_has_a_range(own: Film) ->
     made = RecorderNode(context=own.context)
     for settings in SETTINGS:
         for item in dataclasses.fields(settings):
-            said = made.describe_parameter(item.name)
-            assert len(said.description) > 10
-            assert len(said.floating_point_range) + len(said.integer_range) == (
-                type(item.default) in (int, float)
-            ), item.name
+            description = made.describe_parameter(item.name)
+            assert len(description.description) > 10
+            assert len(description.floating_point_range) + len(
+                description.integer_range
+            ) == (type(item.default) in (int, float)), item.name
     made.destroy_node()

@@ -1,4 +1,4 @@
-"""The recorder node as a process of its own, over real DDS: what was published is in the folder."""
+"""The recorder node in a process of its own, over real DDS: the images are in the folder."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def test_what_is_published_is_in_the_folder_with_poses_stamps_and_camera(
         assert frame.cam_from_obj is not None
         assert np.abs(frame.cam_from_obj.numpy() - view(azimuths[number])).max() < 1e-6
         assert frame.camera.matrix.tolist() == [[150, 0, 79], [0, 151, 61], [0, 0, 1]]
-    said = read_json(tmp_path / "mug" / "clip_01" / "video.json")
-    assert list(said["stamps_ns"].values()) == stamps
-    assert said["topics"] == {"image": "/image", "camera_info": "/camera_info"}
-    assert (said["fixed_frame"], said["cameras"][0]["camera_info"]["frame_id"]) == (
+    record = read_json(tmp_path / "mug" / "clip_01" / "video.json")
+    assert list(record["stamps_ns"].values()) == stamps
+    assert record["topics"] == {"image": "/image", "camera_info": "/camera_info"}
+    assert (record["fixed_frame"], record["cameras"][0]["camera_info"]["frame_id"]) == (
         "odom",
         "eye",
     )
@@ -80,7 +80,7 @@ def test_poses_between_transforms_are_interpolated_through_a_chain_of_frames(
 
 @pytest.mark.parametrize("plugin", ["MCAP", "SQLITE3"])
 @pytest.mark.parametrize("kind", ["raw", "compressed"])
-def test_a_recorder_that_hears_a_bag_gives_the_same_folder_as_its_import(
+def test_a_recorder_gives_the_same_folder_for_a_bag_as_its_import(
     film: Film, tmp_path: Path, plugin: str, kind: str
 ) -> None:
     rosbag2 = pytest.importorskip("rosbags.rosbag2")
@@ -88,9 +88,9 @@ def test_a_recorder_that_hears_a_bag_gives_the_same_folder_as_its_import(
     from uns_pose_ros.capture.import_source import import_video
     from uns_pose_ros.capture.video_writer import ImportConfig
 
-    pictures = {"raw": "/cam/image_raw", "compressed": "/cam/image_raw/compressed"}
+    image_topics = {"raw": "/cam/image_raw", "compressed": "/cam/image_raw/compressed"}
     deep = dict(zip(("raw", "compressed"), DEPTHS, strict=True))[kind]
-    topics = set(KINDS) - set(pictures.values()) | {pictures[kind], deep}
+    topics = set(KINDS) - set(image_topics.values()) | {image_topics[kind], deep}
     write_bag(tmp_path / "bag", rosbag2.StoragePlugin[plugin], topics)
     config = ImportConfig(fixed_frame="odom", depth_topic="/cam/depth/image_raw")
     assert import_video(tmp_path / "bag", tmp_path / "imported", config)
@@ -116,13 +116,13 @@ def test_a_recorder_that_hears_a_bag_gives_the_same_folder_as_its_import(
         messages = [
             (connection.topic, bytes(data)) for connection, _, data in reader.messages()
         ]
-    for topic in publishers:  # pictures last: what they are waiting for comes in any case
+    for topic in publishers:  # images last: everything that they wait for has come then
         for _, data in (message for message in messages if message[0] == topic):
             publishers[topic].publish(data)
             film.turn()
             if topic == "/cam/camera_info":
                 film.expect_first()
-            elif topic == pictures[kind]:
+            elif topic == image_topics[kind]:
                 film.wait_for_first()
     film.wait_for(kept=8)
     assert film.stop().success
@@ -150,7 +150,7 @@ def test_a_recorder_that_hears_a_bag_gives_the_same_folder_as_its_import(
 
 
 @pytest.mark.parametrize("posed", [True, False])
-def test_compressed_pictures_are_kept_byte_by_byte(
+def test_compressed_images_are_kept_byte_by_byte(
     film: Film, tmp_path: Path, posed: bool
 ) -> None:
     film.anew(transport="compressed", format="png", fixed_frame="odom" if posed else "")
@@ -166,7 +166,7 @@ def test_compressed_pictures_are_kept_byte_by_byte(
     assert (tmp_path / "mug" / "clip_01" / "sparse").exists() == posed
 
 
-def test_with_depth_only_pictures_that_have_it_are_kept(film: Film, tmp_path: Path) -> None:
+def test_with_depth_only_images_that_have_it_are_kept(film: Film, tmp_path: Path) -> None:
     film.anew(format="png", depth="raw")
     assert film.begin().success
     before = film.base()
@@ -199,7 +199,7 @@ def test_with_depth_only_pictures_that_have_it_are_kept(film: Film, tmp_path: Pa
     assert len(list((folder / "depth").iterdir())) == 2
 
 
-def test_raw_pictures_as_jpeg_are_nearly_what_was_published(
+def test_raw_images_as_jpeg_are_nearly_what_was_published(
     film: Film, tmp_path: Path
 ) -> None:
     assert film.begin().success
@@ -220,7 +220,7 @@ def test_raw_pictures_as_jpeg_are_nearly_what_was_published(
         )
 
 
-def test_what_is_left_out_is_counted_by_reason(film: Film, tmp_path: Path) -> None:
+def test_dropped_images_are_counted_by_reason(film: Film, tmp_path: Path) -> None:
     assert film.begin().success
     before = film.base()
     film.calibrate()
@@ -257,7 +257,7 @@ def test_what_is_left_out_is_counted_by_reason(film: Film, tmp_path: Path) -> No
     assert files(tmp_path / "mug" / "clip_01") == shown
 
 
-def test_a_picture_without_transform_is_left_out_and_told(
+def test_an_image_without_transform_is_dropped_and_reported(
     film: Film, tmp_path: Path
 ) -> None:
     film.anew(fixed_frame="odom", tf_wait=0.05)
@@ -268,8 +268,7 @@ def test_a_picture_without_transform_is_left_out_and_told(
     film.wait(
         "the missing transform",
         lambda: (
-            film.counts().get("dropped: no transform at the image's stamp")
-            == str(lost + 1)
+            film.counts().get("dropped: no transform at the image's stamp") == str(lost + 1)
         ),
     )
     assert (
@@ -285,8 +284,20 @@ def test_the_overlay_shows_the_ring_and_status_what_is_missing(film: Film) -> No
     film.anew(fixed_frame="odom")
     film.watch()
     film.calibrate()
-    film.film(pixels(0), next(STAMPS))
-    overlay = film.wait("an overlay", lambda: film.overlays)[-1]
+
+    def overlay_arrived(number: int, azimuth: float) -> bool:
+        """Film one image and wait until the node has processed it.
+
+        The node may not know of the subscriber yet, or may have sent the last overlay just now.
+        """
+        stamp = next(STAMPS)
+        film.place(stamp, view(azimuth))
+        film.expect_first()
+        film.film(pixels(number), stamp)
+        return bool(film.overlays)
+
+    film.wait("an overlay", lambda: overlay_arrived(0, 0.0))
+    overlay = film.overlays[-1]
     assert (overlay.width, overlay.height, overlay.encoding, overlay.header.frame_id) == (
         160,
         120,
@@ -299,18 +310,9 @@ def test_the_overlay_shows_the_ring_and_status_what_is_missing(film: Film) -> No
     assert (figures["coverage"], figures["missing azimuths"]) == ("12 %", "45..360 deg")
     film.overlays.clear()
 
-    def shown_again() -> bool:
-        """Film until an overlay comes: they come ten times a second at most."""
-        stamp = next(STAMPS)
-        film.place(stamp, view(41.0))
-        film.film(pixels(3), stamp)
-        return bool(film.overlays)
-
-    film.wait("an overlay", shown_again)
+    film.wait("an overlay", lambda: overlay_arrived(3, 41.0))
     overlay = film.overlays[-1]
-    shown = {
-        tuple(colour) for colour in np.frombuffer(overlay.data, np.uint8).reshape(-1, 3)
-    }
+    shown = {tuple(color) for color in np.frombuffer(overlay.data, np.uint8).reshape(-1, 3)}
     assert {MISSING, SEEN} <= shown
 
 
@@ -323,20 +325,17 @@ def test_time_that_jumps_back_is_another_time_and_the_recording_goes_on(
     film.place(NOW, view(0.0))
 
     def kept(number: int, stamp: int) -> bool:
-        """Tell where the camera is with every status.
-
-        What came before the first picture of another time is forgotten.
-        """
-        if len(film.told) > told[-1]:
-            told.append(len(film.told))
+        """Send the pose with every status: the node forgets it when the time jumps."""
+        if len(film.told) > lengths[-1]:
+            lengths.append(len(film.told))
             film.place(stamp, view(20.0 * number))
         return film.counts().get("images in the folder") == str(number + 1)
 
-    told = [-1]
+    lengths = [-1]
     for number, stamp in enumerate((NOW, NOW + SECOND, NOW - SECOND, NOW)):
         film.film(pixels(number), stamp)
-        film.wait("the picture in the folder", partial(kept, number, stamp))
-        # a pose of this time that comes after the next picture would be one of the next time
+        film.wait("the image in the folder", partial(kept, number, stamp))
+        # a pose of this time that came after the next image would count as one of the next time
         film.settle()
     assert film.stop().success
     video = load_video(tmp_path / "mug" / "clip_01", need_masks=False)
