@@ -122,7 +122,7 @@ def film(recorder: Film, tmp_path: Path) -> Film:
         for name in ("sharpness", "darkest", "clipped", "view_angle")
     }
     recorder.renew(**{**defaults, "category": str(tmp_path / "mug")})
-    recorder.told.clear()
+    recorder.statuses.clear()
     recorder.overlays.clear()
     return recorder
 

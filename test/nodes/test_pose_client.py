@@ -59,27 +59,27 @@ def test_wait_for_gives_the_next_image_that_shows_the_category_and_pose_at_an_ea
     with PoseClient(context=robot.context) as client, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.wait_for, "car", 60.0)
         film_until(robot, waiting.done)
-        found = waiting.result()
-        assert (found.category, found.track, found.frame) == ("car", 0, "camera")
-        assert found.frame_from_canon[:3, 3].tolist() == [0.0, 0.0, 3.0]
-        assert found.size.tolist() == pytest.approx([0.8, 0.4, 0.2])
-        assert found.covariance is None
-        at = Stamp(sec=found.stamp // 10**9)
-        for stamp in (at, Time.from_msg(at), found.stamp, found.stamp + 3 * 10**7):
+        pose = waiting.result()
+        assert (pose.category, pose.track, pose.frame) == ("car", 0, "camera")
+        assert pose.frame_from_canon[:3, 3].tolist() == [0.0, 0.0, 3.0]
+        assert pose.size.tolist() == pytest.approx([0.8, 0.4, 0.2])
+        assert pose.covariance is None
+        at = Stamp(sec=pose.stamp // 10**9)
+        for stamp in (at, Time.from_msg(at), pose.stamp, pose.stamp + 3 * 10**7):
             again = client.pose_at("car", stamp)
             assert again is not None
-            assert again.stamp == found.stamp
-        assert client.pose_at("car", found.stamp + 5 * 10**8) is None
-        assert client.pose_at("mug", found.stamp) is None
+            assert again.stamp == pose.stamp
+        assert client.pose_at("car", pose.stamp + 5 * 10**8) is None
+        assert client.pose_at("mug", pose.stamp) is None
         with pytest.raises(TimeoutError, match=r"no mug within 0\.2 s: "):
             client.wait_for("mug", 0.2)
 
 
 def test_where_no_estimator_runs_the_error_says_that_nobody_publishes(robot: Robot) -> None:
-    told = r"no car within 0\.1 s: nothing on /estimator/detections \(0 publishers\)"
+    reason = r"no car within 0\.1 s: nothing on /estimator/detections \(0 publishers\)"
     with (
         PoseClient(context=robot.context) as client,
-        pytest.raises(TimeoutError, match=told),
+        pytest.raises(TimeoutError, match=reason),
     ):
         client.wait_for("car", 0.1)
 
@@ -98,10 +98,10 @@ def test_poses_come_in_the_frame_asked_for(plain: Robot) -> None:
         publisher = mount_camera(robot)
         waiting = pool.submit(client.wait_for, "car", 60.0)
         film_until(robot, waiting.done)
-        found = waiting.result()
-        assert found.frame == "base_link"
-        assert found.frame_from_canon[:3, 3] == pytest.approx([0.0, 0.0, 1.0])
-        assert found.frame_from_canon[:3, 2] == pytest.approx([0.0, 0.0, -1.0])
+        pose = waiting.result()
+        assert pose.frame == "base_link"
+        assert pose.frame_from_canon[:3, 3] == pytest.approx([0.0, 0.0, 1.0])
+        assert pose.frame_from_canon[:3, 2] == pytest.approx([0.0, 0.0, -1.0])
     robot.node.destroy_publisher(publisher)
 
 
@@ -130,9 +130,9 @@ def test_the_example_publishes_the_approach_pose(
     plain: Robot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     robot = plain
-    heard: list[PoseStamped] = []
+    received: list[PoseStamped] = []
     subscription = robot.node.create_subscription(
-        PoseStamped, "/grasp_approach", heard.append, LASTING
+        PoseStamped, "/grasp_approach", received.append, LASTING
     )
     monkeypatch.setenv("ROS_DOMAIN_ID", str(robot.context.get_domain_id()))
     command = [sys.executable, str(EXAMPLE), "car", "--distance", "0.4", "--stay", "60"]
@@ -140,13 +140,13 @@ def test_the_example_publishes_the_approach_pose(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        film_until(robot, lambda: heard)
+        film_until(robot, lambda: received)
     finally:
         process.kill()
         process.communicate()
         robot.node.destroy_subscription(subscription)
-    pose = heard[0].pose
-    assert heard[0].header.frame_id == "camera"
+    pose = received[0].pose
+    assert received[0].header.frame_id == "camera"
     # the car's own frame is the camera's; the center of its box of 0.2 m is in the middle
     assert [pose.position.x, pose.position.y, pose.position.z] == pytest.approx(
         [0.0, 0.0, 3.0 + 0.1 + 0.4]

@@ -52,11 +52,11 @@ class Film(Robot):
 
     def __init__(self, domain: int) -> None:
         super().__init__(domain)
-        self.told: list[DiagnosticStatus] = []
+        self.statuses: list[DiagnosticStatus] = []
         self.overlays: list[Image] = []
         lasting = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.node.create_subscription(
-            DiagnosticStatus, "/recorder/status", self.told.append, lasting
+            DiagnosticStatus, "/recorder/status", self.statuses.append, lasting
         )
         self._watching: Any = None
         self._first = False  # since camera_info
@@ -253,12 +253,14 @@ class Film(Robot):
     def counts(self) -> dict[str, str]:
         """Return the values of the last status."""
         return (
-            {value.key: value.value for value in self.told[-1].values} if self.told else {}
+            {value.key: value.value for value in self.statuses[-1].values}
+            if self.statuses
+            else {}
         )
 
     def base(self) -> dict[str, int]:
         """Return the numbers of images received and dropped since the start of the process."""
-        self.wait("status", lambda: self.told)
+        self.wait("status", lambda: self.statuses)
         now = self.counts()
         return {
             key: int(value)

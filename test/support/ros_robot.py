@@ -56,10 +56,10 @@ class Robot:
         self.node = Node("robot", context=self.context)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
-        self.heard: dict[str, list[Any]] = {name: [] for name in TOPICS}
+        self.received: dict[str, list[Any]] = {name: [] for name in TOPICS}
         for name, (kind, topic) in TOPICS.items():
             self.node.create_subscription(
-                kind, topic, self.heard[name].append, QoSProfile(depth=50)
+                kind, topic, self.received[name].append, QoSProfile(depth=50)
             )
         self._start_camera()
         self._processes: list[subprocess.Popen[str]] = []
@@ -117,9 +117,9 @@ class Robot:
             if value:
                 return value
             self._executor.spin_once(timeout_sec=0.05)
-        counts = {name: len(got) for name, got in self.heard.items()}
+        counts = {name: len(got) for name, got in self.received.items()}
         raise AssertionError(
-            f"{what} did not come; heard {counts}; {self.heard['diagnostics'][-1:]}"
+            f"{what} did not come; received {counts}; {self.received['diagnostics'][-1:]}"
         )
 
     def wait_until_listening(self) -> None:
@@ -197,7 +197,7 @@ class Robot:
         def stamped(name: str) -> list[Any]:
             return [
                 message
-                for message in self.heard[name]
+                for message in self.received[name]
                 if message.header.stamp.sec == seconds
             ]
 
@@ -208,7 +208,7 @@ class Robot:
         """Return every transform received, by stamp (s) and child frame."""
         return {
             (t.header.stamp.sec, t.child_frame_id): t
-            for message in self.heard["tf"]
+            for message in self.received["tf"]
             for t in message.transforms
         }
 
@@ -216,7 +216,7 @@ class Robot:
         """Wait for a diagnostic status of the node whose message or values hold `part`."""
 
         def find() -> Any:
-            for array in reversed(self.heard["diagnostics"]):
+            for array in reversed(self.received["diagnostics"]):
                 for status in array.status:
                     if part in status.message or any(
                         part in value.key or part in value.value for value in status.values
@@ -250,8 +250,8 @@ class Robot:
         assert self.transition(Transition.TRANSITION_CONFIGURE)
         assert self.transition(Transition.TRANSITION_ACTIVATE)
         self.wait_until_listening()
-        for heard in self.heard.values():
-            heard.clear()
+        for received in self.received.values():
+            received.clear()
 
     def state(self) -> str:
         """Return the lifecycle state of the node."""

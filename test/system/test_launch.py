@@ -322,7 +322,7 @@ def test_replay_plays_a_bag_to_the_node_and_ends_after_it(
     )
     try:
         robot.wait(
-            "an object", lambda: [m for m in robot.heard["detections"] if m.detections]
+            "an object", lambda: [m for m in robot.received["detections"] if m.detections]
         )
         assert process.wait(90) == 0
     finally:

@@ -178,11 +178,11 @@ def test_a_bag_played_into_the_live_node_gives_the_poses_of_its_evaluation(
         itertools.count(100),
     )
 
-    def heard() -> list[Any]:
+    def received() -> list[Any]:
         robot.photograph(black, frames[0].camera, next(early))
-        return robot.heard["detections"]
+        return robot.received["detections"]
 
-    robot.wait("any answer", heard)
+    robot.wait("any answer", received)
     assert robot.reset().success  # the bag's stamps are older
     info, pictures = messages_of(tmp_path / "bag")
 
@@ -190,7 +190,7 @@ def test_a_bag_played_into_the_live_node_gives_the_poses_of_its_evaluation(
         robot.infos.publish(info)
         robot.images.publish(picture)
         return [
-            m for m in robot.heard["detections"] if m.header.stamp == picture.header.stamp
+            m for m in robot.received["detections"] if m.header.stamp == picture.header.stamp
         ]
 
     compared = 0

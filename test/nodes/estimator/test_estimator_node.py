@@ -54,7 +54,7 @@ def test_an_image_gives_a_transform_with_its_stamp_and_frame(robot: Robot) -> No
         3.0,
     ]
     # one message has both transforms
-    assert len([message for message in robot.heard["tf"] if message.transforms]) == 1
+    assert len([message for message in robot.received["tf"] if message.transforms]) == 1
     (detections,) = results["detections"]
     assert [
         (d.id, d.results[0].hypothesis.class_id, d.results[0].hypothesis.score)
@@ -64,9 +64,9 @@ def test_an_image_gives_a_transform_with_its_stamp_and_frame(robot: Robot) -> No
         ("1", "car", 0.9),
     ]
     assert set(detections.detections[0].results[0].pose.covariance) == {-1.0}
-    poses = robot.wait("poses", lambda: robot.heard["poses"])[0]
+    poses = robot.wait("poses", lambda: robot.received["poses"])[0]
     assert (poses.header.frame_id, len(poses.poses)) == ("left_eye", 2)
-    overlay = robot.wait("the overlay", lambda: robot.heard["overlay"])[0]
+    overlay = robot.wait("the overlay", lambda: robot.received["overlay"])[0]
     assert (overlay.width, overlay.height, overlay.encoding, overlay.header.frame_id) == (
         640,
         480,
@@ -78,7 +78,7 @@ def test_an_image_gives_a_transform_with_its_stamp_and_frame(robot: Robot) -> No
 def test_a_best_effort_stream_is_heard_by_default(robot: Robot) -> None:
     robot.start(*PLAIN, reliable=False)
     robot.wait_until_listening()
-    stream(robot, lambda: robot.heard["detections"])
+    stream(robot, lambda: robot.received["detections"])
 
 
 def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(
@@ -92,14 +92,14 @@ def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(
             "markers",
             lambda: [
                 m
-                for m in robot.heard["markers"]
+                for m in robot.received["markers"]
                 if m.markers and m.markers[0].header.stamp.sec == seconds
             ],
         )
         return [(marker.id, marker.ns, marker.action) for marker in got[0].markers]
 
     # the node makes markers as soon as it knows of a subscriber
-    stream(robot, lambda: robot.heard["markers"])
+    stream(robot, lambda: robot.received["markers"])
     assert robot.reset().success
     robot.show(2, seconds=1)
     assert markers(1) == [
@@ -126,7 +126,7 @@ def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(
     assert robot.reset().success
     robot.wait(
         "deleted markers",
-        lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE},
+        lambda: {m.action for m in robot.received["markers"][-1].markers} == {Marker.DELETE},
     )
     robot.show(1, seconds=23)
     assert [d.id for d in robot.results(23)["detections"][0].detections] == ["0"]
@@ -160,8 +160,8 @@ def test_an_uncalibrated_camera_is_an_error_in_diagnostics_and_publishes_nothing
         robot.show(1, seconds)
         status = robot.diagnosis("uncalibrated")
         assert status.level == b"\x02"
-    assert not robot.heard["detections"]
-    stream(robot, lambda: robot.heard["detections"])
+    assert not robot.received["detections"]
+    stream(robot, lambda: robot.received["detections"])
     code, log = robot.interrupt(node)
     assert code == 0, log
     assert log.count("uncalibrated") == 1
@@ -220,7 +220,7 @@ def test_a_lifecycle_manager_starts_stops_and_restarts_it_where_autostart_is_off
         assert robot.transition(Transition.TRANSITION_ACTIVATE)
         robot.wait_until_listening()
         robot.calibrate()
-        robot.heard["detections"].clear()
+        robot.received["detections"].clear()
         robot.show(1, seconds=5)
         robot.results(5)
         assert robot.transition(Transition.TRANSITION_DEACTIVATE)
@@ -304,14 +304,14 @@ def test_unusable_images_and_cameras_are_reported_and_do_not_end_the_node(
         robot.images.publish(message)
         return any(
             text in status.message
-            for array in robot.heard["diagnostics"]
+            for array in robot.received["diagnostics"]
             for status in array.status
         )
 
     for fault in faults:
         robot.wait(f"diagnostics with {fault[0]!r}", partial(send_and_look, *fault))
-    robot.heard["detections"].clear()
-    stream(robot, lambda: robot.heard["detections"])
+    robot.received["detections"].clear()
+    stream(robot, lambda: robot.received["detections"])
 
 
 def test_a_camera_that_is_started_again_is_heard_again(plain: Robot) -> None:
@@ -336,7 +336,7 @@ def test_time_that_jumps_back_forgets_the_objects(robot: Robot) -> None:
         clock.publish(Clock(clock=Time(sec=seconds)))
         return any(
             message.header.stamp.sec == seconds
-            for message in robot.heard["diagnostics"][-1:]
+            for message in robot.received["diagnostics"][-1:]
         )
 
     robot.wait("the time in the node", lambda: time_arrived(100))
@@ -348,7 +348,7 @@ def test_time_that_jumps_back_forgets_the_objects(robot: Robot) -> None:
     robot.wait("the time in the node", lambda: time_arrived(20))
     robot.wait(
         "deleted markers",
-        lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE},
+        lambda: {m.action for m in robot.received["markers"][-1].markers} == {Marker.DELETE},
     )
     robot.show(1, seconds=111)
     assert [d.id for d in robot.results(111)["detections"][0].detections] == ["0"]

@@ -30,7 +30,7 @@ def test_models_can_be_set_while_the_node_runs_and_bad_ones_change_nothing(
 ) -> None:
     robot, seconds = plain, itertools.count(1)
     robot.calibrate()
-    robot.wait("markers", lambda: classes(robot, next(seconds)) and robot.heard["markers"])
+    robot.wait("markers", lambda: classes(robot, next(seconds)) and robot.received["markers"])
     refused = robot.set(Parameter("models", value=["plain", "nothing_there"]))
     assert not refused.successful
     assert (
@@ -45,7 +45,7 @@ def test_models_can_be_set_while_the_node_runs_and_bad_ones_change_nothing(
     assert robot.set(Parameter("models", value=["plain", "size_truck"])).successful
     robot.wait(
         "deleted markers",
-        lambda: {m.action for m in robot.heard["markers"][-1].markers} == {Marker.DELETE},
+        lambda: {m.action for m in robot.received["markers"][-1].markers} == {Marker.DELETE},
     )
     assert classes(robot, next(seconds)) == ["car", "truck"]
     first = robot.results(1)["detections"][0].detections
@@ -99,7 +99,7 @@ def test_without_device_memory_the_processor_answers_until_the_device_works_agai
 
     def recovered() -> bool:
         robot.show(1, next(seconds))
-        newest = robot.heard["diagnostics"][-1].status[0]
+        newest = robot.received["diagnostics"][-1].status[0]
         return newest.hardware_id == "cuda" and "out of memory" not in newest.message
 
     robot.wait("the device in use again", recovered)

@@ -1,7 +1,4 @@
-"""Boxes, masks and depth of other nodes.
-
-Read from messages, paired with pictures by their stamp, over DDS.
-"""
+"""Boxes, masks and depth of other nodes, combined with images by their stamp, over DDS."""
 
 from __future__ import annotations
 
@@ -70,7 +67,7 @@ CAR, CUP, LEFT = (
 )
 
 
-def test_boxes_come_by_score_filtered_by_class_and_cut_at_the_pictures_edge() -> None:
+def test_boxes_come_by_score_filtered_by_class_and_cut_at_the_edge_of_the_image() -> None:
     message = detections(1, CAR, CUP, LEFT)
     assert region_boxes(message, CAMERA, [], 5).tolist() == [
         [300, 30, 360, 90],
@@ -99,16 +96,16 @@ def test_boxes_that_are_empty_outside_or_not_finite_are_left_out() -> None:
     ]
 
 
-def test_boxes_in_a_distorted_picture_are_those_of_the_picture_without_distortion() -> None:
+def test_boxes_in_a_distorted_image_are_undistorted() -> None:
     lens = Camera(K, 640, 480, torch.tensor([-0.3, 0.1, 0.0, 0.0], dtype=torch.float64))
     (box,) = region_boxes(
         detections(1, ("car", 1.0, (10.0, 10.0, 110.0, 110.0))), lens, [], 5
     ).tolist()
     assert box[0] < 0 and box[1] < 0  # barrel distortion had pulled the corner in
-    (centre,) = region_boxes(
+    (central,) = region_boxes(
         detections(1, ("car", 1.0, (315.0, 235.0, 325.0, 245.0))), lens, [], 5
     ).tolist()
-    assert centre == pytest.approx([315, 235, 325, 245], abs=0.01)
+    assert central == pytest.approx([315, 235, 325, 245], abs=0.01)
 
 
 def test_every_connected_part_of_a_mask_is_a_region_and_specks_are_not() -> None:
@@ -137,7 +134,7 @@ def test_masks_of_another_size_or_encoding_are_refused() -> None:
         )
 
 
-def test_a_picture_waits_for_the_boxes_of_its_stamp_and_may_come_after_them(
+def test_an_image_waits_for_the_boxes_of_its_stamp_and_may_come_after_them(
     plain: Robot,
 ) -> None:
     robot = plain
@@ -149,20 +146,20 @@ def test_a_picture_waits_for_the_boxes_of_its_stamp_and_may_come_after_them(
     def count(seconds: int) -> int:
         return len(robot.results(seconds)["detections"][0].detections)
 
-    told = "images wait for detections_2d of their stamp on /detections_2d (1 publishers)"
+    text = "images wait for detections_2d of their stamp on /detections_2d (1 publishers)"
     stamps = itertools.count(100)
 
     def show_and_look() -> bool:
         robot.show(5, next(stamps))
         return any(
-            told in status.message
-            for array in robot.heard["diagnostics"]
+            text in status.message
+            for array in robot.received["diagnostics"]
             for status in array.status
         )
 
     robot.wait("the warning", show_and_look)
     robot.diagnosis("dropped: no detections_2d of its stamp")
-    assert not robot.heard["detections"]
+    assert not robot.received["detections"]
     robot.show(5, seconds=1000)
     boxes.publish(detections(1000, CAR, CUP))
     assert count(1000) == 1  # not five, as without regions
@@ -190,7 +187,7 @@ def test_masks_say_where_the_objects_are(plain: Robot) -> None:
     robot.diagnosis("the mask is 64 x 48 px")
 
 
-def test_depth_gives_metres_with_a_mask_or_without_and_what_it_does_not_show_is_told(
+def test_depth_gives_meters_with_or_without_a_mask_and_missing_depth_is_reported(
     plain: Robot,
 ) -> None:
     robot, stamps = plain, itertools.count(1)
@@ -201,57 +198,58 @@ def test_depth_gives_metres_with_a_mask_or_without_and_what_it_does_not_show_is_
     mask[100:200, 100:200], shown[:, :300] = 1, 0
 
     def send(depth: np.ndarray, encoding: str) -> None:
-        """A picture with all that belongs to it, again and again.
-
-        The other end may not yet listen.
-        """
+        """Send an image with everything that belongs to it; the node may not listen yet."""
         stamp = next(stamps)
         robot.calibrate()
         depths.publish(array_to_image(depth, encoding, header(stamp)))
         masks.publish(array_to_image(mask, "mono8", header(stamp)))
         robot.show(1, stamp)
 
-    def found(depth: np.ndarray, encoding: str) -> list[Detection3D]:
+    def received_detections(depth: np.ndarray, encoding: str) -> list[Detection3D]:
         send(depth, encoding)
         return [
             detection
-            for message in robot.heard["detections"]
+            for message in robot.received["detections"]
             for detection in message.detections
         ]
 
-    def told(part: str, depth: np.ndarray) -> bool:
+    def is_reported(part: str, depth: np.ndarray) -> bool:
         send(depth, "32FC1")
         return any(
             part in status.message
-            for array in robot.heard["diagnostics"]
+            for array in robot.received["diagnostics"]
             for status in array.status
         )
 
     robot.renew(use_depth=True, regions="mask")
-    (detection, *_) = robot.wait("an object in metres", lambda: found(shown, "16UC1"))
+    (detection, *_) = robot.wait(
+        "an object in meters", lambda: received_detections(shown, "16UC1")
+    )
     assert detection.results[0].pose.pose.position.z == pytest.approx(
         0.75
     )  # three diameters of 0.25 m
     assert detection.bbox.size.x == pytest.approx(0.2)
     robot.renew(use_depth=True, regions="search")
-    metres = np.where(shown > 0, np.float32(1.5), np.float32(np.nan))
-    (detection, *_) = robot.wait("an object in metres", lambda: found(metres, "32FC1"))
+    depth_in_meters = np.where(shown > 0, np.float32(1.5), np.float32(np.nan))
+    (detection, *_) = robot.wait(
+        "an object in meters", lambda: received_detections(depth_in_meters, "32FC1")
+    )
     assert detection.bbox.size.x == pytest.approx(0.4)
     robot.wait(
         "the warning",
-        lambda: told(
+        lambda: is_reported(
             "depth says nothing of 1 of 1 objects", np.zeros((480, 640), np.float32)
         ),
     )
     robot.wait(
         "the refusal",
-        lambda: told(
+        lambda: is_reported(
             "the depth is 64 x 48 px, the image 640 x 480 px", np.ones((48, 64), np.float32)
         ),
     )
 
 
-def test_compressed_depth_gives_metres_too(plain: Robot) -> None:
+def test_compressed_depth_gives_meters_too(plain: Robot) -> None:
     robot, stamps = plain, itertools.count(1)
     depths = robot.node.create_publisher(
         CompressedImage, "/depth/compressedDepth", RELIABLE
@@ -261,7 +259,7 @@ def test_compressed_depth_gives_metres_too(plain: Robot) -> None:
         bytes(12) + cv2.imencode(".png", np.full((480, 640), 750, np.uint16))[1].tobytes()
     )
 
-    def found() -> list[Detection3D]:
+    def received_detections() -> list[Detection3D]:
         stamp = next(stamps)
         robot.calibrate()
         depths.publish(
@@ -274,9 +272,9 @@ def test_compressed_depth_gives_metres_too(plain: Robot) -> None:
         robot.show(1, stamp)
         return [
             detection
-            for message in robot.heard["detections"]
+            for message in robot.received["detections"]
             for detection in message.detections
         ]
 
-    (detection, *_) = robot.wait("an object in metres", found)
+    (detection, *_) = robot.wait("an object in meters", received_detections)
     assert detection.results[0].pose.pose.position.z == pytest.approx(0.75)

@@ -21,7 +21,7 @@ COUNTS = {"left": 1, "right": 2}  # objects of each category before the camera
 
 
 def test_each_answers_its_own_camera_with_both_categories(robot: Robot) -> None:
-    heard: dict[str, list[Any]] = {side: [] for side in COUNTS}
+    received: dict[str, list[Any]] = {side: [] for side in COUNTS}
     cameras = {}
     for side in COUNTS:
         robot.start(
@@ -38,7 +38,7 @@ def test_each_answers_its_own_camera_with_both_categories(robot: Robot) -> None:
         robot.node.create_subscription(
             Detection3DArray,
             f"/{side}/estimator/detections",
-            heard[side].append,
+            received[side].append,
             QoSProfile(depth=50),
         )
         cameras[side] = (
@@ -65,13 +65,13 @@ def test_each_answers_its_own_camera_with_both_categories(robot: Robot) -> None:
             transform.child_frame_id.split("/")[0]
             for transform in robot.transforms().values()
         }
-        return all(len(messages) >= 5 for messages in heard.values()) and sent == set(
+        return all(len(messages) >= 5 for messages in received.values()) and sent == set(
             COUNTS
         )
 
     robot.wait("answers to both cameras", show)
     for side, count in COUNTS.items():
-        for message in heard[side]:
+        for message in received[side]:
             assert message.header.frame_id == f"{side}_eye"
             results = [
                 (d.results[0].hypothesis.class_id, round(d.bbox.size.x, 3))

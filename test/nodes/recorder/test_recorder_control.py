@@ -93,7 +93,7 @@ def test_an_uncalibrated_camera_is_recorded_only_where_no_poses_are_asked_for(
     for number in range(3):
         film.film(pixels(number), next(STAMPS))
     film.wait_for(kept=3)
-    assert "recorded without calibration" in film.told[-1].message
+    assert "recorded without calibration" in film.statuses[-1].message
     assert film.stop().success
     assert read_json(tmp_path / "mug" / "clip_01" / "video.json")["cameras"][0]["K"] is None
     film.anew(fixed_frame="odom")
@@ -104,7 +104,7 @@ def test_an_uncalibrated_camera_is_recorded_only_where_no_poses_are_asked_for(
     film.place(stamp, view(0.0))
     film.film(pixels(0), stamp)
     film.wait_for(unusable_image_or_camera_info=unusable + 1)
-    assert "poses without calibration are of no use" in film.told[-1].message
+    assert "poses without calibration are of no use" in film.statuses[-1].message
     assert film.stop().success
 
 

@@ -136,9 +136,9 @@ def test_a_full_disk_ends_the_recording_with_one_error_and_everything_before_kep
     folder = tmp_path / "mug" / "clip_01"
     assert (
         f"recording stopped: No space left on device; 3 images kept in {folder}"
-        in own.told[-1].message
+        in own.statuses[-1].message
     )
-    assert own.told[-1].level == b"\x02"
+    assert own.statuses[-1].level == b"\x02"
     video = load_video(folder, need_masks=False, need_poses=False)
     assert [
         np.array_equal(read_image(f.image), pixels(k)) for k, f in enumerate(video.frames)

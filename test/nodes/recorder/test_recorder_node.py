@@ -272,10 +272,10 @@ def test_an_image_without_transform_is_dropped_and_reported(
         ),
     )
     assert (
-        "'eye' and 'odom' are not connected" in film.told[-1].message
-        or "known in" in film.told[-1].message
+        "'eye' and 'odom' are not connected" in film.statuses[-1].message
+        or "known in" in film.statuses[-1].message
     )
-    assert film.told[-1].level == b"\x01"
+    assert film.statuses[-1].level == b"\x01"
     assert film.stop().success
     assert not (tmp_path / "mug" / "clip_01").exists()
 
@@ -326,8 +326,8 @@ def test_time_that_jumps_back_is_another_time_and_the_recording_goes_on(
 
     def kept(number: int, stamp: int) -> bool:
         """Send the pose with every status: the node forgets it when the time jumps."""
-        if len(film.told) > lengths[-1]:
-            lengths.append(len(film.told))
+        if len(film.statuses) > lengths[-1]:
+            lengths.append(len(film.statuses))
             film.place(stamp, view(20.0 * number))
         return film.counts().get("images in the folder") == str(number + 1)
 

@@ -1,4 +1,4 @@
-"""What the estimator node does with one image: from the messages to the published results."""
+"""The work of the estimator node on one image: from the messages to the published results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, PoseEstimate
 from uns_pose_ros.estimation.device_failover import FallbackEstimator
-from uns_pose_ros.estimation.metric_scale import in_metres
+from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.estimation.tracker import Tracker, TrackState
 from uns_pose_ros.io import depth_images
 from uns_pose_ros.nodes import message_conversions, ros_compat
@@ -141,7 +141,7 @@ class EstimationWorker:
             item: The messages of the image.
 
         Returns:
-            The camera, and the estimates, in metres where the size is known.
+            The camera, and the estimates, in meters where the size is known.
         """
         message, info, companions = item
         settings, _ = self._settings()
@@ -162,7 +162,7 @@ class EstimationWorker:
         if depth_message is not None:
             depth = depth_images.in_metres(depth_message, width, height)
         estimates = estimator(image, camera, boxes, depth, settings.wanted)
-        self._node.set_warning("device", estimator.trouble)
+        self._node.set_warning("device", estimator.fault)
         if depth is not None:
             unscaled = sum(not estimate.metric for estimate in estimates)
             text = (
@@ -172,7 +172,7 @@ class EstimationWorker:
             self._diagnostics.condition("depth", WARN if unscaled else OK, text)
         diameter = settings.object_diameter
         if diameter:
-            estimates = [in_metres(estimate, diameter) for estimate in estimates]
+            estimates = [to_metres(estimate, diameter) for estimate in estimates]
         return camera, estimates
 
     def _publish(
@@ -204,7 +204,7 @@ class EstimationWorker:
             image,
             camera,
             fused,
-            [in_metres(estimate, 1.0) for estimate in fused],
+            [to_metres(estimate, 1.0) for estimate in fused],
             [track.number for track in tracks],
             settings.frame_prefix,
         )
