@@ -117,8 +117,8 @@ def test_a_lost_device_is_left_for_the_processor_which_answers_the_same_picture(
     assert find(PICTURE, CAMERA) == find(PICTURE, CAMERA) == find(PICTURE, CAMERA) == []
     assert world.looked == ["cuda", "cuda", "cpu", "cpu"]
     assert find.device.type == "cpu"
-    assert find.trouble.startswith(f"cuda: the device failed ({str(error).splitlines()[0]}")
-    assert "the processor works in its place, it is tried again every 60 s" in find.trouble
+    assert find.fault.startswith(f"cuda: the device failed ({str(error).splitlines()[0]}")
+    assert "the processor works in its place, it is tried again every 60 s" in find.fault
 
 
 def test_the_device_is_tried_again_after_a_minute_and_used_once_it_works() -> None:
@@ -141,7 +141,7 @@ def test_the_device_is_tried_again_after_a_minute_and_used_once_it_works() -> No
     assert (world.made, find.device.type) == (["cuda", "cpu", "cuda", "cuda"], "cpu")
     world.seconds = 3 * RETRY
     find(PICTURE, CAMERA)
-    assert (find.device.type, find.trouble) == ("cuda", "")
+    assert (find.device.type, find.fault) == ("cuda", "")
     assert world.looked == ["cuda", "cpu", "cpu", "cpu", "cuda", "cpu", "cuda"]
 
 
@@ -152,11 +152,11 @@ def test_out_of_memory_is_tried_again_with_an_empty_cache_before_the_processor_t
     find = world.estimator(device="cuda:1", config=EstimatorConfig(runtime="torch-compile"))
     world.working = [FULL]
     find(PICTURE, CAMERA)
-    assert (world.looked, find.trouble) == (["cuda", "cuda"], "")
+    assert (world.looked, find.fault) == (["cuda", "cuda"], "")
     world.working = [FULL, FULL]
     find(PICTURE, CAMERA)
     assert world.looked[2:] == ["cuda", "cuda", "cpu"]
-    assert OUT_OF_MEMORY in find.trouble
+    assert OUT_OF_MEMORY in find.fault
     assert world.runtimes == [
         "torch-compile",
         "torch",
@@ -168,9 +168,9 @@ def test_a_device_that_cannot_even_be_loaded_leaves_the_work_to_the_processor() 
     world.making = FULL
     find = world.estimator(device="cuda")
     assert find.device.type == "cpu"
-    assert find.trouble.startswith("cuda: out of memory")
+    assert find.fault.startswith("cuda: out of memory")
     world.making = None
-    other = find.of([car(0.3), car(0.2, "truck")])
+    other = find.with_models([car(0.3), car(0.2, "truck")])
     assert (other.device.type, [model.category for model in other.models]) == (
         "cuda",
         ["car", "truck"],
@@ -185,7 +185,7 @@ def test_a_device_that_is_gone_is_not_taken_for_one_that_works_again() -> None:
     world.seconds = RETRY
     find(PICTURE, CAMERA)
     assert world.made == ["cuda", "cpu", "cpu"]
-    assert "the device failed" in find.trouble
+    assert "the device failed" in find.fault
 
 
 def test_a_fault_that_is_not_the_devices_is_not_hidden() -> None:
@@ -200,7 +200,7 @@ def test_a_fault_that_is_not_the_devices_is_not_hidden() -> None:
         find(PICTURE, CAMERA)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         find(PICTURE, CAMERA)
-    assert (world.made, find.trouble) == (["cuda", "cuda"], "")
+    assert (world.made, find.fault) == (["cuda", "cuda"], "")
     assert (
         trouble_of(
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
@@ -241,14 +241,14 @@ def test_with_little_memory_objects_are_looked_at_one_by_one_with_the_same_answe
     alone = find(image, frame.camera, regions)
     assert narrow.batches == [2, 1, 1]
     assert (
-        find.trouble
+        find.fault
         == "cpu is out of memory: the objects of a picture are looked at one by one"
     )
     find(image, frame.camera, regions)
     assert narrow.batches[3:] == [1, 1]  # it is remembered
     seconds[0], narrow.room = RETRY, 9
     together = find(image, frame.camera, regions)
-    assert (narrow.batches[5:], find.trouble) == ([2], "")
+    assert (narrow.batches[5:], find.fault) == ([2], "")
     assert len(alone) == len(together) == 2
     for one, other in zip(alone, together, strict=True):
         assert torch.allclose(one.cam_from_canon, other.cam_from_canon, atol=1e-3)
@@ -263,4 +263,4 @@ def test_only_the_categories_asked_for_are_looked_for(chair_model: Path) -> None
     }
     assert find(image, frame.camera, categories=["table"]) == []
     with pytest.raises(InvalidInput, match="no model given"):
-        find.of([])
+        find.with_models([])

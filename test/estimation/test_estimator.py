@@ -16,8 +16,8 @@ from uns_pose_ros.core.types import Camera, Frame
 from uns_pose_ros.estimation.estimator import (
     Estimator,
     EstimatorConfig,
-    neighbours,
-    overlap,
+    box_iou,
+    group_neighbors,
 )
 from uns_pose_ros.estimation.pose_solver import quality
 from uns_pose_ros.io import artifacts
@@ -133,11 +133,11 @@ def test_an_object_that_something_parts_is_found_as_one(
     whole = estimator(image, frame.camera, torch.tensor([[x0, y0, x1, y1]]))[0]
     halves = [[x0, y0, x1, 0.6 * y0 + 0.4 * y1], [x0, 0.4 * y0 + 0.6 * y1, x1, y1]]
     monkeypatch.setattr(
-        estimator, "_search", lambda *_: [torch.tensor(halves, dtype=torch.float64)]
+        estimator, "_search_regions", lambda *_: [torch.tensor(halves, dtype=torch.float64)]
     )
     found = estimator(image, frame.camera)
     assert len(found) == 1
-    assert overlap(found[0].box, whole.box) > 0.7
+    assert box_iou(found[0].box, whole.box) > 0.7
     assert (
         float(angle_between(found[0].cam_from_canon[:3, :3], whole.cam_from_canon[:3, :3]))
         < 20
@@ -154,9 +154,9 @@ def test_boxes_are_neighbours_through_others() -> None:
             [100, 13, 105, 14],
         ]
     )
-    assert neighbours(boxes, 0.6) == [[0, 1, 2], [3, 4]]
-    assert neighbours(boxes, 0.4) == [[3, 4]]
-    assert neighbours(boxes[:1], 0.6) == []
+    assert group_neighbors(boxes, 0.6) == [[0, 1, 2], [3, 4]]
+    assert group_neighbors(boxes, 0.4) == [[3, 4]]
+    assert group_neighbors(boxes[:1], 0.6) == []
 
 
 def test_what_the_template_fills_of_its_region_is_in_the_score() -> None:

@@ -12,7 +12,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import project, transform
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.estimation.metric_scale import in_metres, measured
+from uns_pose_ros.estimation.metric_scale import scale_from_depth, to_metres
 
 CAMERA = Camera(
     torch.tensor([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]], dtype=torch.float64), 320, 240
@@ -73,7 +73,7 @@ def picture() -> np.ndarray:
 
 
 def test_depth_gives_the_scale_of_pose_size_and_covariance() -> None:
-    found = measured(seen(), cube(), CAMERA, picture())
+    found = scale_from_depth(seen(), cube(), CAMERA, picture())
     assert found.metric
     assert found.scale == pytest.approx(UNIT, rel=1e-4)
     assert found.cam_from_canon[:3, 3].tolist() == pytest.approx([0, 0, 3 * UNIT], rel=1e-4)
@@ -86,7 +86,7 @@ def test_depth_gives_the_scale_of_pose_size_and_covariance() -> None:
 
 def test_an_estimated_distance_that_is_wrong_does_not_matter() -> None:
     for z in (2.6, 3.4):
-        found = measured(seen(z=z), cube(), CAMERA, picture())
+        found = scale_from_depth(seen(z=z), cube(), CAMERA, picture())
         front = float(found.cam_from_canon[2, 3]) - HALF * found.scale
         assert front == pytest.approx(FRONT, rel=1e-3)
 
@@ -97,7 +97,9 @@ def test_what_is_before_the_object_or_has_no_depth_is_outvoted() -> None:
     depth[::2, ::2] = np.nan
     depth[100:110] = np.inf
     depth += np.random.default_rng(0).normal(0, 0.005, depth.shape).astype(np.float32)
-    assert measured(seen(), cube(), CAMERA, depth).scale == pytest.approx(UNIT, rel=0.01)
+    assert scale_from_depth(seen(), cube(), CAMERA, depth).scale == pytest.approx(
+        UNIT, rel=0.01
+    )
 
 
 def test_without_depth_that_agrees_the_scale_stays_unknown() -> None:
@@ -107,9 +109,9 @@ def test_without_depth_that_agrees_the_scale_stays_unknown() -> None:
     )
     outside = seen(x=50.0)
     for found in (
-        measured(seen(), cube(), CAMERA, nothing),
-        measured(seen(), cube(), CAMERA, scattered.astype(np.float32)),
-        measured(outside, cube(), CAMERA, picture()),
+        scale_from_depth(seen(), cube(), CAMERA, nothing),
+        scale_from_depth(seen(), cube(), CAMERA, scattered.astype(np.float32)),
+        scale_from_depth(outside, cube(), CAMERA, picture()),
     ):
         assert not found.metric
         assert found.scale == 1.0
@@ -117,7 +119,7 @@ def test_without_depth_that_agrees_the_scale_stays_unknown() -> None:
 
 def test_a_size_that_the_model_knows_is_not_measured_again() -> None:
     known = estimate(pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.9)))
-    assert measured(known, cube(), CAMERA, picture()) is known
+    assert scale_from_depth(known, cube(), CAMERA, picture()) is known
 
 
 def test_depth_is_read_where_the_lens_shows_the_object() -> None:
@@ -132,7 +134,7 @@ def test_depth_is_read_where_the_lens_shows_the_object() -> None:
     depth = np.full((240, 320), np.nan, np.float32)
     columns, rows = shown.round().astype(int).T
     depth[rows, columns] = FRONT
-    found = measured(seen(x=1.2, camera=lens), cube(), lens, depth)
+    found = scale_from_depth(seen(x=1.2, camera=lens), cube(), lens, depth)
     assert found.scale == pytest.approx(UNIT, rel=1e-3)
     straight = project(lens.matrix, torch.from_numpy(points)).numpy()
     assert np.abs(straight - shown).max() > 10  # px, that the lens moves the cube
@@ -149,7 +151,7 @@ def test_diameters_become_metres_and_metres_stay() -> None:
             "alternatives": (PoseMode(turned, -1.0, covariance),),
         }
     )
-    scaled = in_metres(found, 0.25)
+    scaled = to_metres(found, 0.25)
     assert scaled.cam_from_canon[:3, 3].tolist() == [0, 0, 0.75]
     assert scaled.size.tolist() == pytest.approx([0.15] * 3)
     assert (scaled.scale, scaled.metric) == (0.25, True)
@@ -158,7 +160,7 @@ def test_diameters_become_metres_and_metres_stay() -> None:
         assert known.diagonal().tolist() == [0.0625] * 3 + [1.0] * 3
         assert float(known[0, 3]) == 0.125
     assert scaled.alternatives[0].cam_from_canon[:3, 3].tolist() == [0.125, 0, 0.75]
-    assert in_metres(scaled, 7.0) is scaled
+    assert to_metres(scaled, 7.0) is scaled
 
 
 def test_depth_of_another_size_than_the_image_is_refused() -> None:

@@ -86,7 +86,9 @@ def test_noise_of_independent_images_shrinks_and_the_covariance_says_by_how_much
     single, fused, sigma = [], [], []
     for _ in range(40):
         seen = [estimate(noisy(truth, generator)) for truth in truths]
-        answer = fuse(seen, motions(cameras), config=FusionConfig(correlated_noise_share=0.0))
+        answer = fuse(
+            seen, motions(cameras), config=FusionConfig(correlated_noise_share=0.0)
+        )
         assert answer is not None and answer.covariance is not None
         single.append(error(seen[-1], truths[-1]) ** 2)
         fused.append(error(answer, truths[-1]) ** 2)

@@ -9,7 +9,7 @@ from uns_pose_ros.core.geometry import angle_between, random_rotations, rotation
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.estimation import pose_hypotheses, pose_refinement, pose_solver
 from uns_pose_ros.estimation.config import EstimatorConfig
-from uns_pose_ros.estimation.pose_hypotheses import Places, Template
+from uns_pose_ros.estimation.pose_hypotheses import Correspondences, Template
 
 CELL = 0.03  # object diameters between neighbouring places
 
@@ -30,7 +30,9 @@ def seen(
 ) -> torch.Tensor:
     """Tangents (V, 2) of the template under a pose (3, 3), (3,)."""
     return (
-        pose_refinement.project(template, rotation[None, None], translation[None, None])
+        pose_refinement.project_template(
+            template, rotation[None, None], translation[None, None]
+        )
         .tangents[0, :, 0]
         .T
     )
@@ -42,7 +44,7 @@ def observe(
     translation: torch.Tensor,
     outliers: float,
     generator: torch.Generator,
-) -> Places:
+) -> Correspondences:
     """A place for every point, half a cell of noise.
 
     Some places believe in a wrong vertex instead.
@@ -58,10 +60,12 @@ def observe(
     tangents = seen(template, rotation, translation) + 0.5 * cell * torch.randn(
         count, 2, generator=generator
     )
-    return Places(tangents[None], probability[None], vertex[None], torch.tensor([cell]))
+    return Correspondences(
+        tangents[None], probability[None], vertex[None], torch.tensor([cell])
+    )
 
 
-def together(several: list[Places], room: int) -> Places:
+def together(several: list[Correspondences], room: int) -> Correspondences:
     """Crops with `room` places at least, the shorter lists filled up."""
     room = max(room, *(one.tangents.shape[1] for one in several))
 
@@ -73,7 +77,7 @@ def together(several: list[Places], room: int) -> Places:
             ]
         )
 
-    return Places(
+    return Correspondences(
         filled([one.tangents for one in several]),
         filled([one.probability for one in several]),
         filled([one.vertex for one in several]),
@@ -81,25 +85,31 @@ def together(several: list[Places], room: int) -> Places:
     )
 
 
-def search(places: Places, template: Template) -> tuple[torch.Tensor, torch.Tensor]:
+def search(
+    correspondences: Correspondences, template: Template
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The best pose of each crop, (B, 3, 3), (B, 3)."""
-    tangents, vertex = pose_hypotheses.draw_triples(places, 300)
+    tangents, vertex = pose_hypotheses.draw_triples(correspondences, 300)
     rotation, translation = pose_hypotheses.poses_from_triples(
         tangents, template.vertices[vertex]
     )
-    score = pose_hypotheses.rate(places, template, rotation, translation, 3.0, 0.05)
-    best, found = pose_hypotheses.distinct(rotation, score, 25.0, 6)
+    score = pose_hypotheses.score_hypotheses(
+        correspondences, template, rotation, translation, 3.0, 0.05
+    )
+    best, found = pose_hypotheses.rotation_nms(rotation, score, 25.0, 6)
     assert bool(found[:, 0].all())
     rotation = torch.take_along_dim(rotation, best[..., None, None], 1).transpose(0, 1)
     translation = torch.take_along_dim(translation, best[..., None], 1).transpose(0, 1)
     rotation, translation, _ = pose_refinement.refine(
-        places, template, rotation, translation, (3.0, 2.0, 1.5, 1.5), 0.05
+        correspondences, template, rotation, translation, (3.0, 2.0, 1.5, 1.5), 0.05
     )
-    fit = pose_refinement.kernel(
-        places, pose_refinement.project(template, rotation, translation), 1.5
+    fit = pose_refinement.correspondence_weights(
+        correspondences,
+        pose_refinement.project_template(template, rotation, translation),
+        1.5,
     )
     winner, crop = (
-        pose_hypotheses.agreement(fit, places.presence, 0.05).argmax(0),
+        pose_hypotheses.log_likelihood(fit, correspondences.presence, 0.05).argmax(0),
         torch.arange(len(best)),
     )
     return rotation[winner, crop], translation[winner, crop]
@@ -116,10 +126,10 @@ def test_finds_the_poses_near_and_far_with_half_of_the_places_wrong(
         random_rotations(4, generator).float(),
         torch.tensor([0.1, -0.05, distance]),
     )
-    places = together(
+    correspondences = together(
         [observe(template, one, translation, outliers, generator) for one in truth], 0
     )
-    rotation, moved = search(places, template)
+    rotation, moved = search(correspondences, template)
     assert float(angle_between(rotation, truth).max()) < 6.0
     assert float((moved[:, 2] / distance - 1).abs().max()) < 0.1
 
@@ -133,7 +143,7 @@ def test_a_crop_is_answered_as_it_would_be_alone() -> None:
     ]
     several = [observe(template, *pose, 0.2, generator) for pose in poses]
     one = several[1]
-    several[1] = Places(
+    several[1] = Correspondences(
         one.tangents[:, :50], one.probability[:, :50], one.vertex[:, :50], one.cell
     )
     rotation, moved = search(together(several, 150), template)
@@ -146,18 +156,18 @@ def test_a_crop_is_answered_as_it_would_be_alone() -> None:
 def test_some_of_the_places_are_spread_over_all_that_show_something() -> None:
     generator = torch.Generator().manual_seed(5)
     template = cloud(generator)
-    places = together(
+    correspondences = together(
         [observe(template, torch.eye(3), torch.tensor([0.0, 0.0, 3.0]), 0.0, generator)],
         300,
     )
-    assert places.count.tolist() == [120]
-    few = places.some(40, 1)
+    assert correspondences.count.tolist() == [120]
+    few = correspondences.subset(40, 1)
     assert (
         few.vertex[0, :, 0].tolist()
         == (torch.arange(40) * 119 / 39).round().long().tolist()
     )
-    all_of_them = places.some(200, 2)  # more than there are
-    assert torch.equal(all_of_them.vertex[0, :120], places.vertex[0, :120])
+    all_of_them = correspondences.subset(200, 2)  # more than there are
+    assert torch.equal(all_of_them.vertex[0, :120], correspondences.vertex[0, :120])
     assert all_of_them.count.tolist() == [120]
 
 
@@ -173,7 +183,7 @@ def test_a_triple_without_noise_gives_the_weak_perspective_pose_and_its_mirror_i
     )
     errors = angle_between(rotation.view(2, 20, 3, 3), truth).amin(0)
     assert float(errors.max()) < 0.5
-    assert torch.allclose(pose_hypotheses.orthonormal(rotation), rotation, atol=1e-3)
+    assert torch.allclose(pose_hypotheses.orthonormalize(rotation), rotation, atol=1e-3)
     assert torch.allclose(
         (translation[:20, 2] + (rotation[:20] @ model.mean(1)[..., None])[:, 2, 0]),
         torch.full((20,), 4.0),
@@ -190,7 +200,7 @@ def test_refinement_converges_to_the_truth_and_its_information_is_that_of_the_pr
     translation = torch.tensor([0.0, 0.1, 2.5])
     tangents = seen(template, truth, translation)
     count = len(template.vertices)
-    places = Places(
+    correspondences = Correspondences(
         tangents[None],
         torch.full((1, count, 1), 0.95),
         torch.arange(count)[None, :, None],
@@ -198,7 +208,7 @@ def test_refinement_converges_to_the_truth_and_its_information_is_that_of_the_pr
     )
     start = rotation_from_vector(torch.tensor([[0.1, -0.1, 0.15]])) @ truth
     rotation, moved, information = pose_refinement.refine(
-        places,
+        correspondences,
         template,
         start[None],
         translation[None, None] + 0.05,
@@ -230,7 +240,7 @@ def test_distinct_keeps_the_best_of_each_neighbourhood_and_says_where_nothing_is
     score = torch.tensor(
         [[1.0, 2.0, 0.5, 0.1, 1.5], [-torch.inf, -torch.inf, -torch.inf, 0.1, -torch.inf]]
     )
-    chosen, found = pose_hypotheses.distinct(
+    chosen, found = pose_hypotheses.rotation_nms(
         torch.stack([rotation, rotation]), score, 25.0, 4
     )
     assert chosen[0, :3].tolist() == [1, 4, 2]
@@ -246,7 +256,7 @@ def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
         known.vertices.to("meta"),
         known.directions.to("meta"),
         known.visible.to("meta"),
-        known.centre.to("meta"),
+        known.center.to("meta"),
     )
     config = EstimatorConfig(max_correspondences=60)
     camera = Camera(
@@ -256,14 +266,17 @@ def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
     )
     probability = torch.zeros(3, 32, 32, 120, device="meta")
     crop_from_image = torch.eye(3, dtype=torch.float64).expand(3, 3, 3)
-    view = pose_solver.look(
+    view = pose_solver.observe_crops(
         probability, probability.sum(-1), 224, crop_from_image, camera, config
     )
-    told = pose_solver.explain(
-        view, template, *pose_solver.hypotheses(view.places, template, config), config
+    told = pose_solver.refine_and_score(
+        view,
+        template,
+        *pose_solver.propose_hypotheses(view.correspondences, template, config),
+        config,
     )
     assert told.device.type == "meta"
-    modes = pose_solver.received(torch.zeros(told.shape))
+    modes = pose_solver.to_cpu(torch.zeros(told.shape))
     assert modes.rotation.shape == (3, config.max_modes + 3, 3, 3)
     with pytest.raises(RuntimeError):  # which tells when it is
-        view.places.presence[view.places.presence > 0.5]
+        view.correspondences.presence[view.correspondences.presence > 0.5]

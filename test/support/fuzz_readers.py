@@ -110,7 +110,7 @@ def _category(folder: Path) -> None:
 
 def _read_model(folder: Path, _: Path) -> None:
     model = artifacts.load_model(folder / "model")
-    loaded_model.Runtime(model, torch.device("cpu"), False)
+    loaded_model.LoadedModel(model, torch.device("cpu"), False)
 
 
 def _renew_mesh(folder: Path, _: Path) -> None:

@@ -26,7 +26,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import rotation_from_vector
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Symmetry
 from uns_pose_ros.estimation import device_failover
-from uns_pose_ros.estimation.metric_scale import in_metres
+from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.nodes.estimator import estimator_node
 
 FLIPPED, ROLLED = 200, 180
@@ -103,7 +103,7 @@ class ScriptedEstimator:
                 for one, box in zip(found, regions, strict=True)
             ]
         if depth is not None and np.isfinite(depth).any():
-            found = [in_metres(one, float(np.nanmedian(depth)) / 3) for one in found]
+            found = [to_metres(one, float(np.nanmedian(depth)) / 3) for one in found]
         return found
 
     def _estimate(self, model: CategoryModel, i: int, turn: torch.Tensor) -> PoseEstimate:

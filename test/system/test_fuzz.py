@@ -160,12 +160,12 @@ def test_a_model_that_claims_a_huge_network_is_refused_before_it_is_built(
     tmp_path: Path, key: str, value: int
 ) -> None:
     artifacts.save_model(small_model(), tmp_path)
-    loaded_model.Runtime(artifacts.load_model(tmp_path), torch.device("cpu"), False)
+    loaded_model.LoadedModel(artifacts.load_model(tmp_path), torch.device("cpu"), False)
     record = json.loads((tmp_path / artifacts.MODEL).read_text())
     record["provenance"]["network"][key] = value
     (tmp_path / artifacts.MODEL).write_text(json.dumps(record))
     with pytest.raises(InvalidInput, match="its head is of another version"):
-        loaded_model.Runtime(artifacts.load_model(tmp_path), torch.device("cpu"), False)
+        loaded_model.LoadedModel(artifacts.load_model(tmp_path), torch.device("cpu"), False)
 
 
 def test_a_model_with_an_endless_symmetry_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from uns_pose_ros.cli.arguments import Json
 from uns_pose_ros.cli.console import emit
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.estimation.loaded_model import Runtime
+from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.networks.dinov2 import CHANNELS, PATCH, load_backbone
 from uns_pose_ros.networks.onnx_export import IMAGES, OPSET, TOKENS, backbone_graph
@@ -39,7 +39,7 @@ def export(
     onnx, openvino). TensorRT: trtexec --onnx=FILE.onnx --fp16 --shapes=images:1x3xHxW, which has
     not been tried.
     """
-    reader = Runtime(artifacts.load_model(model), torch.device("cpu"), halved=False)
+    reader = LoadedModel(artifacts.load_model(model), torch.device("cpu"), halved=False)
     sides = {"width": width or reader.crop_size, "height": height or reader.crop_size}
     for name, side in sides.items():
         if side % PATCH or not PATCH <= side <= _LARGEST:

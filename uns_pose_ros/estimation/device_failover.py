@@ -50,16 +50,16 @@ class FallbackEstimator:
         """
         self.models = tuple(models)
         self._name, self._config, self._make, self._clock = device, config, make, clock
-        self._trouble, self._due = "", 0.0
+        self._fault, self._due = "", 0.0
         # on the processor, kept once it has been needed
         self._spare: Estimator | None = None
         try:
             self._working = make(self.models, backbone, device, config)
         except RuntimeError as error:
-            trouble = trouble_of(error)
-            if trouble is None:
+            fault = trouble_of(error)
+            if fault is None:
                 raise
-            self._fall_back(device, trouble)
+            self._switch_to_cpu(device, fault)
 
     @property
     def device(self) -> torch.device:
@@ -67,21 +67,21 @@ class FallbackEstimator:
         return self._working.device
 
     @property
-    def trouble(self) -> str:
+    def fault(self) -> str:
         """What is wrong with the device, empty where nothing is."""
-        if not self._trouble and self._working.one_by_one:
+        if not self._fault and self._working.one_by_one:
             return (
                 f"{self.device} is {OUT_OF_MEMORY}: the objects of a picture are looked at "
                 "one by one"
             )
-        return self._trouble
+        return self._fault
 
-    def of(self, models: Sequence[CategoryModel]) -> FallbackEstimator:
+    def with_models(self, models: Sequence[CategoryModel]) -> FallbackEstimator:
         """One for other models.
 
         It shares this one's backbone where that is on the device it should be. Raises InvalidInput.
         """
-        backbone = None if self._trouble else self._working.backbone
+        backbone = None if self._fault else self._working.backbone
         return FallbackEstimator(
             models, self._name, self._config, backbone, self._make, self._clock
         )
@@ -95,32 +95,32 @@ class FallbackEstimator:
         categories: Collection[str] | None = None,
     ) -> list[PoseEstimate]:
         """As Estimator's."""
-        if self.trouble and self._clock() >= self._due:
-            self._go_back()
-        trouble, crowded = "", self._working.one_by_one
+        if self.fault and self._clock() >= self._due:
+            self._retry_device()
+        fault, crowded = "", self._working.one_by_one
         for _ in range(
             2
         ):  # what other pictures left in the cache may be all that was missing
             try:
                 found = self._working(image, camera, regions, depth, categories)
             except RuntimeError as error:
-                trouble = trouble_of(error) or ""
-                if not trouble or self.device.type == "cpu":
+                fault = trouble_of(error) or ""
+                if not fault or self.device.type == "cpu":
                     raise
             else:
                 if self._working.one_by_one and not crowded:
                     self._due = self._clock() + RETRY
                 return found
             release_memory()
-            if trouble != OUT_OF_MEMORY:
+            if fault != OUT_OF_MEMORY:
                 break
-        self._fall_back(str(self.device), trouble)
+        self._switch_to_cpu(str(self.device), fault)
         return self._working(image, camera, regions, depth, categories)
 
-    def _fall_back(self, device: str, trouble: str) -> None:
+    def _switch_to_cpu(self, device: str, fault: str) -> None:
         """Let the processor work from now on."""
-        self._trouble = (
-            f"{device}: {trouble}; the processor works in its place, it is tried "
+        self._fault = (
+            f"{device}: {fault}; the processor works in its place, it is tried "
             f"again every {RETRY:.0f} s"
         )
         self._due = self._clock() + RETRY
@@ -134,13 +134,13 @@ class FallbackEstimator:
         self._working = self._spare
         release_memory()
 
-    def _go_back(self) -> None:
+    def _retry_device(self) -> None:
         """Let the device work again, or all objects of a picture at once.
 
         The next picture shows whether it can.
         """
         self._due = self._clock() + RETRY
-        if not self._trouble:
+        if not self._fault:
             self._working.one_by_one = False
             return
         try:
@@ -153,4 +153,4 @@ class FallbackEstimator:
             return
         # auto chooses the processor where there is no other device
         if working.device.type != "cpu":
-            self._working, self._trouble = working, ""
+            self._working, self._fault = working, ""

@@ -26,8 +26,8 @@ from uns_pose_ros.core.device import choose_device, release_memory
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.config import EstimatorConfig
-from uns_pose_ros.estimation.loaded_model import Runtime
-from uns_pose_ros.estimation.metric_scale import measured
+from uns_pose_ros.estimation.loaded_model import LoadedModel
+from uns_pose_ros.estimation.metric_scale import scale_from_depth
 from uns_pose_ros.estimation.pose_solver import solve
 from uns_pose_ros.networks.backbone_runtimes import Backbone, load_runtime
 from uns_pose_ros.networks.dinov2 import PATCH, normalise
@@ -60,8 +60,8 @@ class Estimator:
         else:
             self.backbone, self.device = backbone, choose_device(device)
         halved = self.backbone.precision == "bf16"
-        self._runtimes = [Runtime(model, self.device, halved) for model in self.models]
-        if len({runtime.layers for runtime in self._runtimes}) > 1:
+        self._loaded = [LoadedModel(model, self.device, halved) for model in self.models]
+        if len({runtime.layers for runtime in self._loaded}) > 1:
             raise InvalidInput(
                 "the models read different layers of the backbone: train them with the same version"
             )
@@ -105,31 +105,31 @@ class Estimator:
         found: list[PoseEstimate] = []
         runtimes = [
             one
-            for one in self._runtimes
+            for one in self._loaded
             if categories is None or one.model.category in categories
         ]
         boxes = (
             [regions] * len(runtimes)
             if regions is not None
-            else self._search(picture, runtimes)
+            else self._search_regions(picture, runtimes)
         )
         for runtime, box in zip(runtimes, boxes, strict=True):
             if box is not None and len(box):
                 estimates = (
-                    self._estimate(runtime, picture, camera, box)
+                    self._estimate_boxes(runtime, picture, camera, box)
                     if regions is not None
-                    else self._found(runtime, picture, camera, box)
+                    else self._estimate_regions(runtime, picture, camera, box)
                 )
                 if depth is not None:
                     estimates = [
-                        measured(one, runtime.model, lens, np.asarray(depth))
+                        scale_from_depth(one, runtime.model, lens, np.asarray(depth))
                         for one in estimates
                     ]
                 found += estimates
         return sorted(found, key=lambda estimate: -estimate.score)
 
-    def _found(
-        self, runtime: Runtime, picture: Tensor, camera: Camera, boxes: Tensor
+    def _estimate_regions(
+        self, runtime: LoadedModel, picture: Tensor, camera: Camera, boxes: Tensor
     ) -> list[PoseEstimate]:
         """The poses that explain the parts of an image in boxes (N, 4) best, those parts alone or
         some of them together.
@@ -138,9 +138,9 @@ class Estimator:
         too: the whole is believed where its score is above the parts' mean, the larger ones
         counting more. Of poses on each other the best is kept.
         """
-        groups = neighbours(boxes, self.config.merge_gap)
+        groups = group_neighbors(boxes, self.config.merge_gap)
         wholes = [torch.cat([boxes[g, :2].amin(0), boxes[g, 2:].amax(0)]) for g in groups]
-        solved = self._solve(runtime, picture, camera, torch.stack([*boxes, *wholes]))
+        solved = self._solve_crops(runtime, picture, camera, torch.stack([*boxes, *wholes]))
         score = torch.tensor(
             [0.0 if one is None else one.score for one in solved], dtype=torch.float64
         )
@@ -154,7 +154,7 @@ class Estimator:
             (one for one in solved if one is not None), key=lambda one: -one.score
         ):
             if all(
-                overlap(estimate.box, better.box) < self.config.nms_iou for better in kept
+                box_iou(estimate.box, better.box) < self.config.nms_iou for better in kept
             ):
                 kept.append(estimate)
         return kept
@@ -162,12 +162,14 @@ class Estimator:
     def _tokens(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) of 0..255 to (B, h, w, L * C)."""
         return (
-            self.backbone(normalise(pictures), layers=self._runtimes[0].layers)
+            self.backbone(normalise(pictures), layers=self._loaded[0].layers)
             .permute(1, 2, 3, 0, 4)
             .flatten(3)
         )
 
-    def _search(self, picture: Tensor, runtimes: Sequence[Runtime]) -> list[Tensor]:
+    def _search_regions(
+        self, picture: Tensor, runtimes: Sequence[LoadedModel]
+    ) -> list[Tensor]:
         """Boxes (N, 4), px, of each runtime's objects in picture (3, H, W), those with the most
         places first.
         """
@@ -186,11 +188,11 @@ class Estimator:
             [width / (2 * columns), height / (2 * rows)] * 2, dtype=torch.float64
         )  # px a place
         return [
-            self._blobs(runtime.read(tokens)[1][0].float().cpu().numpy()) * unit
+            self._region_boxes(runtime.read(tokens)[1][0].float().cpu().numpy()) * unit
             for runtime in runtimes
         ]
 
-    def _blobs(self, presence: NDArray[np.float32]) -> Tensor:
+    def _region_boxes(self, presence: NDArray[np.float32]) -> Tensor:
         """Boxes (N, 4) float64 in places of the connected parts of a presence map (h, w)."""
         smooth = ndimage.uniform_filter(presence, 3, mode="nearest")
         label, count = ndimage.label(smooth > self.config.objectness_threshold)
@@ -207,22 +209,24 @@ class Estimator:
         ]
         return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
 
-    def _estimate(
-        self, runtime: Runtime, picture: Tensor, camera: Camera, boxes: Tensor
+    def _estimate_boxes(
+        self, runtime: LoadedModel, picture: Tensor, camera: Camera, boxes: Tensor
     ) -> list[PoseEstimate]:
         """The best pose in each box (N, 4), where there is one."""
         return [
-            one for one in self._solve(runtime, picture, camera, boxes) if one is not None
+            one
+            for one in self._solve_crops(runtime, picture, camera, boxes)
+            if one is not None
         ]
 
-    def _solve(
-        self, runtime: Runtime, picture: Tensor, camera: Camera, boxes: Tensor
+    def _solve_crops(
+        self, runtime: LoadedModel, picture: Tensor, camera: Camera, boxes: Tensor
     ) -> list[PoseEstimate | None]:
         """For each box (N, 4) its best pose, None where there is none that is good enough."""
         squares = square_around(boxes.double().cpu(), self.config.crop_margin)
         if not self.one_by_one:
             try:
-                return self._solved(runtime, picture, camera, squares)
+                return self._solve_batch(runtime, picture, camera, squares)
             except torch.cuda.OutOfMemoryError:
                 if len(squares) == 1:
                     raise
@@ -231,11 +235,11 @@ class Estimator:
         return [
             one
             for square in squares
-            for one in self._solved(runtime, picture, camera, square[None])
+            for one in self._solve_batch(runtime, picture, camera, square[None])
         ]
 
-    def _solved(
-        self, runtime: Runtime, picture: Tensor, camera: Camera, squares: Tensor
+    def _solve_batch(
+        self, runtime: LoadedModel, picture: Tensor, camera: Camera, squares: Tensor
     ) -> list[PoseEstimate | None]:
         """Likewise for each square (N, 4), all at once."""
         crops, maps = crop(picture, squares, runtime.crop_size)
@@ -257,7 +261,7 @@ class Estimator:
         ]
 
 
-def overlap(a: Tensor, b: Tensor) -> float:
+def box_iou(a: Tensor, b: Tensor) -> float:
     """Intersection over union of boxes (4,) x0 y0 x1 y1."""
     low, high = torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])
     shared = (high - low).clamp_min(0).prod()
@@ -266,7 +270,7 @@ def overlap(a: Tensor, b: Tensor) -> float:
     )
 
 
-def neighbours(boxes: Tensor, reach: float) -> list[list[int]]:
+def group_neighbors(boxes: Tensor, reach: float) -> list[list[int]]:
     """Groups, of two at least, of boxes (N, 4) that are linked by gaps of at most `reach` of the
     larger one's longer side.
     """

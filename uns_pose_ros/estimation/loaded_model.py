@@ -19,7 +19,7 @@ from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
 from uns_pose_ros.networks.dinov2 import PATCH
 
 
-class Runtime:
+class LoadedModel:
     """A category model ready on a device."""
 
     def __init__(self, model: CategoryModel, device: torch.device, halved: bool) -> None:

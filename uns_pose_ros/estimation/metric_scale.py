@@ -23,7 +23,7 @@ _SHARE = 0.3  # of those with depth, likewise
 _AGREE = 0.1
 
 
-def in_metres(estimate: PoseEstimate, diameter: float) -> PoseEstimate:
+def to_metres(estimate: PoseEstimate, diameter: float) -> PoseEstimate:
     """The estimate with lengths in metres.
 
     Where it is metric it stays, else one of its units is `diameter` m.
@@ -32,37 +32,37 @@ def in_metres(estimate: PoseEstimate, diameter: float) -> PoseEstimate:
         return estimate
     others = [
         PoseMode(
-            _stretched(mode.cam_from_canon, diameter),
+            _scale_translation(mode.cam_from_canon, diameter),
             mode.log_weight,
-            _in_metres(mode.covariance, diameter),
+            _scale_covariance(mode.covariance, diameter),
         )
         for mode in estimate.alternatives
     ]
     return dataclasses.replace(
         estimate,
-        cam_from_canon=_stretched(estimate.cam_from_canon, diameter),
+        cam_from_canon=_scale_translation(estimate.cam_from_canon, diameter),
         scale=estimate.scale * diameter,
         size=estimate.size * diameter,
-        covariance=_in_metres(estimate.covariance, diameter),
+        covariance=_scale_covariance(estimate.covariance, diameter),
         metric=True,
         alternatives=tuple(others),
     )
 
 
-def _stretched(pose: Tensor, factor: float) -> Tensor:
+def _scale_translation(pose: Tensor, factor: float) -> Tensor:
     stretched = pose.clone()
     stretched[:3, 3] *= factor
     return stretched
 
 
-def _in_metres(covariance: Tensor | None, diameter: float) -> Tensor | None:
+def _scale_covariance(covariance: Tensor | None, diameter: float) -> Tensor | None:
     if covariance is None:
         return None
     unit = torch.tensor([diameter] * 3 + [1.0] * 3, dtype=covariance.dtype)
     return covariance * unit[:, None] * unit[None, :]
 
 
-def measured(
+def scale_from_depth(
     estimate: PoseEstimate, model: CategoryModel, camera: Camera, depth: NDArray[np.float32]
 ) -> PoseEstimate:
     """The estimate in metres by what depth (H, W) m, NaN.
@@ -76,7 +76,7 @@ def measured(
     """
     if estimate.metric:
         return estimate
-    rendered, pixels = _rendered(estimate, model, camera)
+    rendered, pixels = _render_depth(estimate, model, camera)
     columns, rows = pixels.round().astype(np.int64).T
     inside = (
         (columns >= 0) & (columns < depth.shape[1]) & (rows >= 0) & (rows < depth.shape[0])
@@ -90,10 +90,10 @@ def measured(
     best = int(agreeing.argmax())
     if agreeing[best] < max(_LEAST, _SHARE * len(ratio)):
         return estimate
-    return in_metres(estimate, float(np.median(ratio[best : best + agreeing[best]])))
+    return to_metres(estimate, float(np.median(ratio[best : best + agreeing[best]])))
 
 
-def _rendered(
+def _render_depth(
     estimate: PoseEstimate, model: CategoryModel, camera: Camera
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Depth (N,) of the template, in the estimate's units, on a grid within its silhouette, and

@@ -147,7 +147,7 @@ class FusionConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Modes:
+class PoseModes:
     """K poses that an object may have in the camera of one image, likeliest first."""
 
     pose: Tensor  # (K, 4, 4) float64, cam_from_canon
@@ -169,7 +169,7 @@ class Modes:
         return weight.clamp_min(1e-12) / weight.clamp_min(1e-12).sum()
 
 
-def observe(estimate: PoseEstimate, config: FusionConfig) -> Modes:
+def observe(estimate: PoseEstimate, config: FusionConfig) -> PoseModes:
     """What one image says: its pose and alternatives."""
     poses = torch.stack(
         [estimate.cam_from_canon, *(mode.cam_from_canon for mode in estimate.alternatives)]
@@ -177,11 +177,11 @@ def observe(estimate: PoseEstimate, config: FusionConfig) -> Modes:
     known = [estimate.covariance, *(mode.covariance for mode in estimate.alternatives)]
     covariance = torch.stack(
         [
-            _assumed(pose) if one is None else one
+            _assumed_covariance(pose) if one is None else one
             for pose, one in zip(poses, known, strict=True)
         ]
     )
-    covariance = _bounded(covariance, poses[:, :3, 3].norm(dim=-1))
+    covariance = _bound_covariance(covariance, poses[:, :3, 3].norm(dim=-1))
     logs = torch.tensor(
         [0.0, *(mode.log_weight for mode in estimate.alternatives)], dtype=torch.float64
     )
@@ -189,17 +189,17 @@ def observe(estimate: PoseEstimate, config: FusionConfig) -> Modes:
     order = log_weight.argsort(descending=True, stable=True)
     share = config.correlated_noise_share
     covariance = covariance[order]
-    modes = Modes(
+    modes = PoseModes(
         poses[order],
         (1 - share) * covariance,
         share * covariance,
         log_weight[order],
         math.log(config.outlier_probability),
     )
-    return _distinct(modes, estimate.symmetry, config)
+    return _merge_modes(modes, estimate.symmetry, config)
 
 
-def _bounded(covariance: Tensor, distance: Tensor) -> Tensor:
+def _bound_covariance(covariance: Tensor, distance: Tensor) -> Tensor:
     """Covariances (J, 6, 6) that can be inverted.
 
     A fit that leaves a direction open has one of any size and sign there.
@@ -220,7 +220,7 @@ def _bounded(covariance: Tensor, distance: Tensor) -> Tensor:
     return vectors @ (values[:, :, None] * vectors.transpose(1, 2)) * both
 
 
-def _assumed(pose: Tensor) -> Tensor:
+def _assumed_covariance(pose: Tensor) -> Tensor:
     """Covariance (6, 6) of a pose (4, 4) that comes without.
 
     10 degrees, 2 % of the distance aside and 10 % in depth.
@@ -231,8 +231,12 @@ def _assumed(pose: Tensor) -> Tensor:
 
 
 def predict(
-    modes: Modes, motion: Tensor | None, seconds: float, metric: bool, config: FusionConfig
-) -> Modes:
+    modes: PoseModes,
+    motion: Tensor | None,
+    seconds: float,
+    metric: bool,
+    config: FusionConfig,
+) -> PoseModes:
     """The modes in the camera of an image `seconds` later, less sure.
 
     motion: (4, 4) cam_now_from_cam_before in m; None: not known, the object is taken to stay where
@@ -272,7 +276,9 @@ def predict(
     )
 
 
-def update(modes: Modes, seen: Modes, symmetry: Symmetry, config: FusionConfig) -> Modes:
+def update(
+    modes: PoseModes, seen: PoseModes, symmetry: Symmetry, config: FusionConfig
+) -> PoseModes:
     """The modes with what one more image, `observe`d in the same camera, says of them."""
     before, image = modes.pose[:, None, :3, :3], seen.pose[None, :, :3, :3]
     turned = nearest_equivalent(
@@ -292,14 +298,14 @@ def update(modes: Modes, seen: Modes, symmetry: Symmetry, config: FusionConfig) 
     best = torch.where(angle < same, support, -1.0).argmax(1)
     row = torch.arange(len(best))
     matched = angle[row, best] < same[:, 0]
-    filtered = _filter(modes, seen, turned[row, best], best, matched)
+    filtered = _kalman_update(modes, seen, turned[row, best], best, matched)
     weight = (
         modes.forget * modes.log_weight
         + (config.outlier_probability + support.sum(1)).log()
     )
     new = (angle >= same).all(0)
     unseen = modes.forget * modes.unseen
-    together = Modes(
+    together = PoseModes(
         torch.cat([filtered.pose, seen.pose[new]]),
         torch.cat([filtered.covariance, seen.covariance[new]]),
         torch.cat([filtered.common, seen.common[new]]),
@@ -307,12 +313,12 @@ def update(modes: Modes, seen: Modes, symmetry: Symmetry, config: FusionConfig) 
         unseen + math.log(config.outlier_probability),
     )
     order = together.log_weight.argsort(descending=True, stable=True)
-    return _distinct(_chosen(together, order), symmetry, config)
+    return _merge_modes(_select_modes(together, order), symmetry, config)
 
 
-def _filter(
-    modes: Modes, seen: Modes, turned: Tensor, best: Tensor, matched: Tensor
-) -> Modes:
+def _kalman_update(
+    modes: PoseModes, seen: PoseModes, turned: Tensor, best: Tensor, matched: Tensor
+) -> PoseModes:
     """One Kalman step of every mode with its mode of the image.
 
     Index `best` (K,), rotation `turned` (K, 3, 3).
@@ -348,7 +354,7 @@ def _filter(
     return replace(modes, pose=pose, covariance=covariance, common=seen.common[best])
 
 
-def _distinct(modes: Modes, symmetry: Symmetry, config: FusionConfig) -> Modes:
+def _merge_modes(modes: PoseModes, symmetry: Symmetry, config: FusionConfig) -> PoseModes:
     """The likeliest modes, less those that symmetry or the filter has brought to a likelier one."""
     rotation = modes.pose[:, :3, :3]
     turned = nearest_equivalent(
@@ -359,10 +365,10 @@ def _distinct(modes: Modes, symmetry: Symmetry, config: FusionConfig) -> Modes:
     for k in range(len(near)):
         if len(left) < config.max_modes and not any(near[better][k] for better in left):
             left.append(k)
-    return _chosen(modes, torch.tensor(left))
+    return _select_modes(modes, torch.tensor(left))
 
 
-def _chosen(modes: Modes, index: Tensor) -> Modes:
+def _select_modes(modes: PoseModes, index: Tensor) -> PoseModes:
     return replace(
         modes,
         pose=modes.pose[index],
@@ -372,7 +378,7 @@ def _chosen(modes: Modes, index: Tensor) -> Modes:
     )
 
 
-def conclude(modes: Modes, newest: PoseEstimate) -> PoseEstimate:
+def conclude(modes: PoseModes, newest: PoseEstimate) -> PoseEstimate:
     """The estimate of all images.
 
     `newest` with the likeliest mode's pose, and the chance of being the right mode in its score.

@@ -1,10 +1,8 @@
-"""Poses moved to where they explain a crop best.
+"""Refinement of poses by Gauss-Newton steps in an expectation maximization.
 
-Gauss-Newton steps of an expectation maximisation.
-
-Each place belongs to its likely vertices where they project close to it, or to nothing. Hypotheses
-come first and crops second here: (H, B, ...), so that what a vertex of any crop gives and takes is
-one column of one table.
+Each cell is assigned, with weights, to those of its vertices that project near it, or to none.
+Tensors have hypotheses first and crops second: (H, B, ...). So all sums over the cells of one
+vertex are one column of one table.
 """
 
 from __future__ import annotations
@@ -15,9 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uns_pose_ros.estimation.pose_hypotheses import NEAREST, Places, Template, nearness
+from uns_pose_ros.estimation.pose_hypotheses import (
+    NEAREST,
+    Correspondences,
+    Template,
+    gaussian_likelihood,
+)
 
-_FAR = 1e6  # tangent of what is not seen
+_FAR = 1e6  # tangent of a vertex that is not visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +28,14 @@ class Projection:
     """The template under H poses for each of B crops."""
 
     tangents: Tensor  # (H, 2, B, V)
-    inverse: Tensor  # (H, 1, B, V), of the depth, 1 / diameters
+    inverse: Tensor  # (H, 1, B, V), inverse depth, 1 / diameters
     seen: Tensor  # (H, 1, B, V) bool
 
 
-def project(template: Template, rotation: Tensor, translation: Tensor) -> Projection:
-    """Poses (H, B, 3, 3), (H, B, 3)."""
+def project_template(
+    template: Template, rotation: Tensor, translation: Tensor
+) -> Projection:
+    """Project the template under poses (H, B, 3, 3), (H, B, 3)."""
     many, batch = rotation.shape[:2]
     offset = translation.mT.reshape(-1, 1)
     points = torch.addmm(
@@ -42,88 +47,108 @@ def project(template: Template, rotation: Tensor, translation: Tensor) -> Projec
     return Projection(points[:, :2] * inverse, inverse, seen)
 
 
-def kernel(places: Places, projection: Projection, width: float) -> Tensor:
-    """How well each place's vertices fit, (H, B, P, M).
+def correspondence_weights(
+    correspondences: Correspondences, projection: Projection, width: float
+) -> Tensor:
+    """Weight each vertex of each cell by its distance to the cell.
 
-    Probability times a Gaussian of `width` cells around the place.
+    Args:
+        correspondences: Of B crops.
+        projection: The template under H poses for each crop.
+        width: Standard deviation of a correspondence, cells.
 
-    Vertices on the far side count nothing.
+    Returns:
+        (H, B, P, M) probability times the Gaussian; 0 for vertices on the far side.
     """
     many = len(projection.tangents)
     tangents = torch.where(projection.seen, projection.tangents, _FAR).view(many * 2, -1)
-    gap = tangents.index_select(1, columns(places, projection)).view(
-        many, 2, *places.vertex.shape
+    gap = tangents.index_select(1, flat_indices(correspondences, projection)).view(
+        many, 2, *correspondences.vertex.shape
     )
-    gap = gap.sub_(places.tangents.permute(2, 0, 1)[..., None]).square_()
-    return nearness(gap[:, 0].add_(gap[:, 1]), width * places.cell[:, None, None]).mul_(
-        places.probability
-    )
+    gap = gap.sub_(correspondences.tangents.permute(2, 0, 1)[..., None]).square_()
+    return gaussian_likelihood(
+        gap[:, 0].add_(gap[:, 1]), width * correspondences.cell[:, None, None]
+    ).mul_(correspondences.probability)
 
 
-def columns(places: Places, projection: Projection) -> Tensor:
-    """(B P M,) where a place's vertices stand in a table of the vertices of all crops, (..., B, V)
-    flat.
-    """
+def flat_indices(correspondences: Correspondences, projection: Projection) -> Tensor:
+    """Return the indices (B P M,) of the vertices of all cells in a flat table (..., B V)."""
     batch, vertices = projection.tangents.shape[2:]
     return (
-        places.vertex
-        + vertices * torch.arange(batch, device=places.vertex.device)[:, None, None]
+        correspondences.vertex
+        + vertices
+        * torch.arange(batch, device=correspondences.vertex.device)[:, None, None]
     ).flatten()
 
 
 def refine(
-    places: Places,
+    correspondences: Correspondences,
     template: Template,
     rotation: Tensor,
     translation: Tensor,
     widths: tuple[float, ...],
     floor: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Poses (H, B, 3, 3), (H, B, 3) after one step for each width (cells), full perspective, and
-    the last information matrix (H, B, 6, 6).
+    """Refine poses in full perspective, with one Gauss-Newton step for each width.
 
-    Its order is translation (diameters), rotation about the camera's axes (rad).
+    Args:
+        correspondences: Of B crops.
+        template: The template.
+        rotation: (H, B, 3, 3).
+        translation: (H, B, 3), diameters.
+        widths: Standard deviation of a correspondence in each step, cells.
+        floor: Likelihood of a cell that a pose does not explain.
+
+    Returns:
+        The poses, and the last information matrix (H, B, 6, 6). Its order is translation
+        (diameters), rotation about the camera's axes (rad).
     """
     many, batch = rotation.shape[:2]
-    presence = places.presence[..., None]  # (B, P, 1)
+    presence = correspondences.presence[..., None]  # (B, P, 1)
     one = torch.ones_like(presence)
     what = (
-        torch.cat([one, places.tangents], -1).permute(2, 0, 1)[..., None].contiguous()
+        torch.cat([one, correspondences.tangents], -1)
+        .permute(2, 0, 1)[..., None]
+        .contiguous()
     )  # (3, B, P, 1)
     monomials = _monomials(template.vertices)
     information = torch.eye(6, device=rotation.device).expand(many, batch, 6, 6)
     for width in widths:
-        seen = project(template, rotation, translation)
-        fit = kernel(places, seen, width)
+        seen = project_template(template, rotation, translation)
+        fit = correspondence_weights(correspondences, seen, width)
         weight = fit.mul_(
             presence / (fit.sum(-1, keepdim=True) + floor * presence).clamp_min_(1e-30)
-        )  # of the place
-        # each vertex's total weight and weighted sum of places: all that the residuals, linear in
-        # the places, need
+        )  # assignment of the cell to each vertex
+        # the residuals are linear in the cells: the total weight and the weighted sum of the cells
+        # of each vertex are sufficient
         sums = torch.zeros(many * 3, seen.tangents[0, 0].numel(), device=rotation.device)
         sums.index_add_(
-            1, columns(places, seen), (weight[:, None] * what).view(many * 3, -1)
+            1,
+            flat_indices(correspondences, seen),
+            (weight[:, None] * what).view(many * 3, -1),
         )
         moments = _moments(seen, sums.view(many, 3, batch, -1))  # (H, 7, B, V)
         gradient, information = _equations((moments @ monomials).transpose(1, 2), rotation)
         damped = information.clone()
         damped.diagonal(dim1=-2, dim2=-1).mul_(1 + 1e-4).add_(1e-13)
         step = torch.linalg.solve_ex(damped, gradient)[0].nan_to_num_(0.0, 0.0, 0.0)
-        step *= 0.5 / step[..., 3:].norm(dim=-1, keepdim=True).clamp_min_(
-            0.5
-        )  # at most half a radian
-        rotation, translation = (
-            _turned(step[..., 3:], rotation),
-            translation + step[..., :3],
-        )
+        angle = step[..., 3:].norm(dim=-1, keepdim=True)
+        step *= 0.5 / angle.clamp_min_(0.5)  # at most half a radian
+        rotation = _rotate(step[..., 3:], rotation)
+        translation = translation + step[..., :3]
         translation[..., 2].clamp_min_(NEAREST)
     return rotation, translation, information
 
 
 def _moments(seen: Projection, sums: Tensor) -> Tensor:
-    """(H, 7, B, V) of each vertex: its force (3), weight / depth^2 times 1, u, v, u^2 + v^2.
+    """Compute the moments of each vertex.
 
-    sums (H, 3, B, V): its weight, and its weight times where it is said to be.
+    Args:
+        seen: The projection of the vertices.
+        sums: (H, 3, B, V) weight of the vertex, and weighted sum of the tangents of its cells.
+
+    Returns:
+        (H, 7, B, V): force (3), and weight / depth^2 times 1, u, v, u^2 + v^2.
     """
     weight, uv, inverse = sums[:, :1], seen.tangents, seen.inverse
     force = torch.addcmul(sums[:, 1:], weight, uv, value=-1).mul_(inverse)
@@ -142,14 +167,18 @@ def _moments(seen: Projection, sums: Tensor) -> Tensor:
 
 
 def _equations(moments: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient (H, B, 6) and information (H, B, 6, 6) of moments (H, B, 7, 13) of the template's
-    monomials.
+    """Assemble the normal equations.
+
+    Args:
+        moments: (H, B, 7, 13) moments of the template's monomials.
+        rotation: (H, B, 3, 3).
+
+    Returns:
+        Gradient (H, B, 6) and information (H, B, 6, 6).
     """
-    sums, first, second = (
-        moments[..., 0],
-        moments[..., 1:4] @ rotation.mT,
-        moments[..., 3:, 4:].unflatten(-1, (3, 3)),
-    )
+    sums = moments[..., 0]
+    first = moments[..., 1:4] @ rotation.mT
+    second = moments[..., 3:, 4:].unflatten(-1, (3, 3))
     second = rotation[:, :, None] @ second @ rotation.mT[:, :, None]
     equations = torch.cat([sums, first.flatten(2), second.flatten(2)], -1) @ _assembly(
         rotation.device
@@ -158,7 +187,7 @@ def _equations(moments: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _monomials(vertices: Tensor) -> Tensor:
-    """(V, 13) of each vertex X: 1, X, X X'."""
+    """Return the monomials (V, 13) of each vertex X: 1, X, X X'."""
     return torch.cat(
         [
             torch.ones_like(vertices[:, :1]),
@@ -171,14 +200,13 @@ def _monomials(vertices: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def _assembly(device: torch.device) -> Tensor:
-    """(64, 42).
+    """Return the linear map (64, 42) from moments to gradient and information.
 
-    The linear map from a pose's moments, (7), (7, 3) and (4, 3, 3) in the camera, to gradient and
-    information.
+    The moments of a pose are (7), (7, 3) and (4, 3, 3), in the camera.
 
     A motion t, w moves a vertex at R X + T by t + w x R X and its tangents by [1 0 -u; 0 1 -v] /
-    depth times that. So with p = R X and L = [1; [p]x] the gradient is the sum of L f over the
-    vertices' forces f, and the information that of L Q L', with Q = s E_1 + s u E_u + s v E_v + s
+    depth times that. With p = R X and L = [1; [p]x] the gradient is the sum of L f over the
+    vertices' forces f, and the information is the sum of L Q L', where Q = s E_1 + s u E_u + s v E_v + s
     (u^2 + v^2) E_uv.
     """
     across = torch.zeros(3, 3, 3)  # [k] is the matrix of e_k x .
@@ -194,13 +222,11 @@ def _assembly(device: torch.device) -> Tensor:
             outer[2, 2],
         ]
     )
-    sums, first, second = (
-        torch.zeros(7, 42),
-        torch.zeros(7, 3, 42),
-        torch.zeros(4, 3, 3, 42),
-    )
+    sums = torch.zeros(7, 42)
+    first = torch.zeros(7, 3, 42)
+    second = torch.zeros(4, 3, 3, 42)
     sums[:3, :3] = unit
-    first[:3, :, 3:6] = across.permute(2, 0, 1)  # of force j and place k: e_k x e_j
+    first[:3, :, 3:6] = across.permute(2, 0, 1)  # force j, monomial k: e_k x e_j
     for q, part in enumerate(parts):
         block = torch.zeros(6, 6)
         block[:3, :3] = part
@@ -218,16 +244,16 @@ def _assembly(device: torch.device) -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def _half_cross(device: torch.device) -> Tensor:
-    """(3, 9): half a vector to the matrix of the cross product with it."""
+    """Return the map (3, 9) from a vector to half the matrix of its cross product."""
     x, y, z = torch.eye(3).mul(0.5)
     zero = torch.zeros(3)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).to(device)
 
 
-def _turned(vector: Tensor, rotation: Tensor) -> Tensor:
-    """Rotations (H, B, 3, 3) turned by vectors (H, B, 3) of at most half a radian.
+def _rotate(vector: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate rotations (H, B, 3, 3) by vectors (H, B, 3) of at most half a radian.
 
-    Cayley's map, exact to the third order.
+    Cayley's map is exact to the third order.
     """
     cross = (vector @ _half_cross(vector.device)).unflatten(-1, (3, 3))
     factor = 2 / (1 + vector.square().sum(-1)[..., None, None] / 4)

@@ -1,11 +1,10 @@
-"""Crops' probabilities of template vertices to the poses that explain them best, with the other
-poses that may be true.
+"""The best pose of each crop, from the probabilities of template vertices in its cells.
 
-    probability (B, h, w, V), presence (B, h, w)
-    -> cells that show the object, and their likeliest vertices
-    -> weak-perspective poses from triples of correspondences
-    -> the best distinct poses, refined in full perspective
-    -> the best pose, its covariance, and the odds of the others
+probability (B, h, w, V), presence (B, h, w)
+-> cells that show the object, and their most probable vertices
+-> weak-perspective poses from triples of correspondences
+-> the best distinct poses, refined in full perspective
+-> the best pose, its covariance, and the log weights of the alternatives
 """
 
 from __future__ import annotations
@@ -24,50 +23,63 @@ from uns_pose_ros.core.geometry import project as project_points
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode
 from uns_pose_ros.estimation import pose_hypotheses
 from uns_pose_ros.estimation.config import EstimatorConfig
-from uns_pose_ros.estimation.pose_hypotheses import Places, Template
-from uns_pose_ros.estimation.pose_refinement import Projection, kernel, project, refine
+from uns_pose_ros.estimation.pose_hypotheses import Correspondences, Template
+from uns_pose_ros.estimation.pose_refinement import (
+    Projection,
+    correspondence_weights,
+    project_template,
+    refine,
+)
 from uns_pose_ros.networks.correspondence_head import STRIDE
 
-# independent places that a picture is worth when modes are weighed against each other
+# number of independent cells in an image, for the weights of modes against each other
 _CERTAINTY = 12.0
-_NOTHING_KNOWN = 0.01  # inverse variance: a standard deviation of 10 diameters or radians
-_JUDGING = (48, 4)  # places and their vertices by which the many hypotheses are judged
-_ROUGH = (128, 6)  # by which the distinct ones are first refined
-_MODE = 49  # numbers that tell of a mode
-_UNLIKELY = -8.0  # log weight of modes that are not worth telling
+_MIN_INFORMATION = (
+    0.01  # smallest inverse variance: a standard deviation of 10 diameters or radians
+)
+_JUDGING = (48, 4)  # cells and vertices that score all hypotheses
+_ROUGH = (128, 6)  # cells and vertices of the first refinement
+_MODE = 49  # numbers for each mode: rotation, translation, information, total
+_UNLIKELY = -8.0  # log weight below which a mode is not returned
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What a head says of B square crops, seen by cameras that look at the crops' centres."""
+class CropObservation:
+    """What B square crops show, in cameras that look at the centers of the crops."""
 
-    places: Places
+    correspondences: Correspondences
     presence: Tensor  # (B, h, w)
-    # (B, 3, 3) float32, homogeneous tangents of those cameras to -1..1 across the crop
+    # (B, 3, 3) float32, from homogeneous tangents of these cameras to -1..1 across the crop
     grid_from_view: Tensor
     turn: Tensor  # (B, 3, 3) float64, cam_from_view, on the CPU
-    # of the crop's side, longer side of the region that the object was expected to fill
+    # longer side of the region in which the object is expected, as a share of the crop's side
     region: float
 
 
 @dataclass(frozen=True, eq=False)
-class Modes:
-    """Up to K distinct poses that explain each crop, best first, and what is told of the first.
+class RefinedPoses:
+    """Up to K distinct poses of each crop, best first, with statistics of the first one.
 
-    All on the CPU.
+    All tensors are on the CPU.
     """
 
     rotation: Tensor  # (B, K, 3, 3) float64
     translation: Tensor  # (B, K, 3) float64, diameters
-    information: Tensor  # (B, K, 6, 6) float64, see `refinement.refine`
-    total: Tensor  # (B, K) float64, log likelihood and coverage; -inf where there is no such mode
-    covered: Tensor  # (B,) see `coverage`
-    reach: Tensor  # (B,) longer side of the projected template, of that of the crop
-    explained: Tensor  # (B,) share of the places
-    inliers: Tensor  # (B,) places
-    error: Tensor  # (B,) median over them of the distance to their vertices, tangents
-    places: Tensor  # (B,) how many there are
-    cell: Tensor  # (B,) see `Places`
+    information: Tensor  # (B, K, 6, 6) float64, see `pose_refinement.refine`
+    total: (
+        Tensor  # (B, K) float64, log likelihood and silhouette; -inf if no such mode exists
+    )
+    covered: Tensor  # (B,) see `silhouette_coverage`
+    reach: (
+        Tensor  # (B,) longer side of the projected template, as a share of the crop's side
+    )
+    explained: Tensor  # (B,) share of the cells that are inliers
+    inliers: Tensor  # (B,) number of cells
+    error: (
+        Tensor  # (B,) median over the inliers of the distance to their vertices, tangents
+    )
+    cells: Tensor  # (B,) number of cells
+    cell: Tensor  # (B,) see `Correspondences`
 
 
 def solve(
@@ -80,65 +92,86 @@ def solve(
     camera: Camera,
     config: EstimatorConfig,
 ) -> list[PoseEstimate | None]:
-    """For each of B crops of `size` px the pose that explains probabilities (B, h, w, V) and
-    presence (B, h, w) best, or None.
+    """Compute the best pose of each of B crops; the processor waits once for the device.
 
-    crop_from_image: (B, 3, 3) float64. The device is waited for once, when all is computed.
+    Args:
+        model: The category model.
+        template: Its template on the device.
+        probability: (B, h, w, V) of the template vertices.
+        presence: (B, h, w) probability that a cell shows the object.
+        size: Side of the crops, px.
+        crop_from_image: (B, 3, 3) float64.
+        camera: Camera of the image, without distortion.
+        config: Settings of the solver.
+
+    Returns:
+        One estimate for each crop; None if no pose is valid.
     """
-    view = look(probability, presence, size, crop_from_image, camera, config)
-    if not view.places.tangents.shape[1]:
+    view = observe_crops(probability, presence, size, crop_from_image, camera, config)
+    if not view.correspondences.tangents.shape[1]:
         return [None] * len(crop_from_image)
-    told = explain(view, template, *hypotheses(view.places, template, config), config)
-    return answers(model, template, received(told), view, camera, config)
+    rows = refine_and_score(
+        view, template, *propose_hypotheses(view.correspondences, template, config), config
+    )
+    return to_estimates(model, template, to_cpu(rows), view, camera, config)
 
 
-def look(
+def observe_crops(
     probability: Tensor,
     presence: Tensor,
     size: int,
     crop_from_image: Tensor,
     camera: Camera,
     config: EstimatorConfig,
-) -> Look:
-    """The strongest places of the crops."""
+) -> CropObservation:
+    """Choose the cells of the crops that show the object, with their most probable vertices.
+
+    Args:
+        probability: (B, h, w, V) of the template vertices.
+        presence: (B, h, w) probability that a cell shows the object.
+        size: Side of the crops, px.
+        crop_from_image: (B, 3, 3) float64.
+        camera: Camera of the image, without distortion.
+        config: Settings of the solver.
+    """
     device, (batch, rows, columns) = presence.device, presence.shape
-    view_from_cam, maps = _views(
+    view_from_cam, maps = _view_cameras(
         crop_from_image.cpu().numpy() @ camera.matrix.numpy(), size
     )
-    view_from_place, grid_from_view, cells = (
+    view_from_cell, grid_from_view, cells = (
         torch.from_numpy(maps).to(device).split([9, 9, 1], 1)
     )  # sent at once
-    view_from_place, grid_from_view = (
-        view_from_place.view(-1, 3, 3),
+    view_from_cell, grid_from_view = (
+        view_from_cell.view(-1, 3, 3),
         grid_from_view.view(-1, 3, 3),
     )
 
     strongest = presence.flatten(1).topk(min(config.max_correspondences, rows * columns))
     shows = strongest.values > min(config.objectness_threshold, 0.5)
     index = torch.where(shows, strongest.indices, rows * columns).sort(1).values
-    if device.type == "cpu":  # where that needs no waiting, what fills up is left out
+    if device.type == "cpu":  # the CPU needs no waiting: leave the padding out
         index = index[:, : int(shows.sum(1).max())]
-    there = index < rows * columns
+    chosen = index < rows * columns
     index = index.clamp_max(rows * columns - 1)
     pixel = torch.stack(
         [index % columns, index // columns, torch.ones_like(index)], -1
     ).float()
-    ray = pixel @ view_from_place.mT
+    ray = pixel @ view_from_cell.mT
     row = index + rows * columns * torch.arange(batch, device=device)[:, None]
-    of_places = (
+    cell_probability = (
         probability.flatten(0, 2)
         .index_select(0, row.flatten())
         .view(*row.shape, probability.shape[-1])
     )
-    likeliest = of_places.topk(min(config.top_k_vertices, probability.shape[-1]))
-    places = Places(
+    likeliest = cell_probability.topk(min(config.top_k_vertices, probability.shape[-1]))
+    correspondences = Correspondences(
         ray[..., :2] / ray[..., 2:],
-        likeliest.values * there[..., None],
+        likeliest.values * chosen[..., None],
         likeliest.indices,
         cells[:, 0],
     )
-    return Look(
-        places,
+    return CropObservation(
+        correspondences,
         presence,
         grid_from_view,
         torch.from_numpy(view_from_cam).mT,
@@ -146,116 +179,140 @@ def look(
     )
 
 
-def _views(
+def _view_cameras(
     crop_from_cam: NDArray[np.float64], size: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Rotations view_from_cam (B, 3, 3) of cameras that look at the middles of crops of `size` px,
-    (B, 3, 3) homogeneous.
+    """Compute cameras that look at the centers of crops.
 
-    Beside them (B, 19): the map from a place's column and row to tangents, `Look.grid_from_view`,
-    and `Places.cell`.
+    Args:
+        crop_from_cam: (B, 3, 3) homogeneous.
+        size: Side of the crops, px.
+
+    Returns:
+        Rotations view_from_cam (B, 3, 3), and (B, 19): the map from the column and row of a cell to
+        tangents, `CropObservation.grid_from_view`, and `Correspondences.cell`.
     """
     side, corner = (size - 1) / 2, (STRIDE - 1) / 2
     cam_from_crop = np.linalg.inv(crop_from_cam)
-    view_from_cam = looking(cam_from_crop @ [side, side, 1.0])
+    view_from_cam = look_at_rotation(cam_from_crop @ [side, side, 1.0])
     view_from_crop = view_from_cam @ cam_from_crop
     middle = view_from_crop @ np.array([[side, side + STRIDE], [side, side], [1.0, 1.0]])
     tangents = middle[:, :2] / middle[:, 2:]
     cell = np.hypot(*(tangents[..., 1] - tangents[..., 0]).T)
-    view_from_place = view_from_crop @ np.array(
+    view_from_cell = view_from_crop @ np.array(
         [[STRIDE, 0.0, corner], [0.0, STRIDE, corner], [0.0, 0.0, 1.0]]
     )
     grid_from_crop = np.array(
         [[2 / size, 0.0, 1 / size - 1], [0.0, 2 / size, 1 / size - 1], [0.0, 0.0, 1.0]]
     )
     grid_from_view = grid_from_crop @ crop_from_cam @ view_from_cam.transpose(0, 2, 1)
-    maps = [view_from_place.reshape(-1, 9), grid_from_view.reshape(-1, 9), cell[:, None]]
+    maps = [view_from_cell.reshape(-1, 9), grid_from_view.reshape(-1, 9), cell[:, None]]
     return view_from_cam, np.concatenate(maps, 1).astype(np.float32)
 
 
-def hypotheses(
-    places: Places, template: Template, config: EstimatorConfig
+def propose_hypotheses(
+    correspondences: Correspondences, template: Template, config: EstimatorConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotations (H, B, 3, 3), translations (H, B, 3) of the distinct best of many triples, and
-    whether they are any (H, B).
+    """Sample triples and select the best distinct poses.
+
+    Returns:
+        Rotations (H, B, 3, 3), translations (H, B, 3), diameters, and whether each pose is valid
+        (H, B).
     """
-    tangents, vertex = pose_hypotheses.draw_triples(places, config.hypothesis_count)
+    tangents, vertex = pose_hypotheses.draw_triples(
+        correspondences, config.hypothesis_count
+    )
     rotation, translation = pose_hypotheses.poses_from_triples(
         tangents, template.vertices[vertex]
     )
-    score = pose_hypotheses.rate(
-        places.some(*_JUDGING),
+    score = pose_hypotheses.score_hypotheses(
+        correspondences.subset(*_JUDGING),
         template,
         rotation,
         translation,
         2 * config.correspondence_sigma_cells,
         config.outlier_likelihood,
     )
-    best, found = pose_hypotheses.distinct(rotation, score, config.mode_separation_deg, config.max_modes)
+    best, valid = pose_hypotheses.rotation_nms(
+        rotation, score, config.mode_separation_deg, config.max_modes
+    )
     rotation = torch.take_along_dim(rotation, best[..., None, None], 1)
     translation = torch.take_along_dim(translation, best[..., None], 1)
     rotation = torch.where(
-        found[..., None, None],
-        pose_hypotheses.orthonormal(rotation),
+        valid[..., None, None],
+        pose_hypotheses.orthonormalize(rotation),
         torch.eye(3, device=rotation.device),
     )
-    translation = torch.where(found[..., None], translation, 1.0)
-    return rotation.transpose(0, 1), translation.transpose(0, 1), found.T
+    translation = torch.where(valid[..., None], translation, 1.0)
+    return rotation.transpose(0, 1), translation.transpose(0, 1), valid.T
 
 
-def explain(
-    view: Look,
+def refine_and_score(
+    view: CropObservation,
     template: Template,
     rotation: Tensor,
     translation: Tensor,
-    found: Tensor,
+    valid: Tensor,
     config: EstimatorConfig,
 ) -> Tensor:
-    """Hypotheses (H, B, 3, 3), (H, B, 3), `found` (H, B), and half turns of the first, refined.
+    """Refine hypotheses and half turns of the first one, and merge those that are equal then.
 
-    Those that met are one.
+    Args:
+        view: The cells of B crops.
+        template: The template.
+        rotation: (H, B, 3, 3), best first.
+        translation: (H, B, 3), diameters.
+        valid: (H, B) whether each hypothesis is valid.
+        config: Settings of the solver.
 
-    Returns rows (B, 49 (H + 3) + 6) for `received`.
+    Returns:
+        Rows (B, 49 (H + 3) + 6) for `to_cpu`.
     """
-    places = view.places
-    rough, fine = (
-        tuple(config.correspondence_sigma_cells * factor for factor in factors)
-        for factors in ((2.0, 2.0), (1.5, 1.0, 1.0))
-    )
+    correspondences = view.correspondences
+    sigma = config.correspondence_sigma_cells
+    rough = (2.0 * sigma, 2.0 * sigma)
+    fine = (1.5 * sigma, 1.0 * sigma, 1.0 * sigma)
     rotation, translation, _ = refine(
-        places.some(*_ROUGH), template, rotation, translation, rough, config.outlier_likelihood
+        correspondences.subset(*_ROUGH),
+        template,
+        rotation,
+        translation,
+        rough,
+        config.outlier_likelihood,
     )
-    turned = (
-        rotation[:1] @ template.half_turns[:, None]
-    )  # what a network takes for each other
-    moved = translation[:1] + (rotation[:1] - turned) @ template.centre
-    rotation, translation = torch.cat([rotation, turned]), torch.cat([translation, moved])
-    found = torch.cat([found, found[:1].expand(3, -1)])
+    # a network confuses an object with its half turns
+    turned = rotation[:1] @ template.half_turns[:, None]
+    moved = translation[:1] + (rotation[:1] - turned) @ template.center
+    rotation = torch.cat([rotation, turned])
+    translation = torch.cat([translation, moved])
+    valid = torch.cat([valid, valid[:1].expand(3, -1)])
     rotation, translation, information = refine(
-        places, template, rotation, translation, fine, config.outlier_likelihood
+        correspondences, template, rotation, translation, fine, config.outlier_likelihood
     )
-    seen = project(template, rotation, translation)
-    fit = kernel(places, seen, config.correspondence_sigma_cells)
-    covered, reach = coverage(view, seen)
+    seen = project_template(template, rotation, translation)
+    fit = correspondence_weights(correspondences, seen, sigma)
+    covered, reach = silhouette_coverage(view, seen)
     total = (
-        pose_hypotheses.agreement(fit, places.presence, config.outlier_likelihood)
+        pose_hypotheses.log_likelihood(
+            fit, correspondences.presence, config.outlier_likelihood
+        )
         + config.silhouette_weight * covered
     )
-    total = torch.where(found & total.isfinite(), total, -torch.inf).T
-    best, left = pose_hypotheses.distinct(
+    total = torch.where(valid & total.isfinite(), total, -torch.inf).T
+    best, distinct = pose_hypotheses.rotation_nms(
         rotation.transpose(0, 1), total, config.mode_separation_deg, len(rotation)
     )
 
     first, crop = best[:, 0], torch.arange(len(best), device=best.device)
-    fit, tangents = fit[first, crop], seen.tangents[first, :, crop]  # (B, P, M), (B, 2, V)
+    fit = fit[first, crop]  # (B, P, M)
+    tangents = seen.tangents[first, :, crop]  # (B, 2, V)
     sums = fit.sum(-1)
-    inlier = sums > 0.1 * places.presence.clamp_min(
-        1e-6
-    )  # even a sure answer is spread over neighbouring vertices
-    at = tangents.gather(2, places.vertex.flatten(1)[:, None].expand(-1, 2, -1)).view(
-        -1, 2, *places.vertex.shape[1:]
-    )
-    gap = (at - places.tangents.mT[..., None]).square().sum(1).sqrt()
+    # even a certain correspondence is spread over neighboring vertices
+    inlier = sums > 0.1 * correspondences.presence.clamp_min(1e-6)
+    at = tangents.gather(
+        2, correspondences.vertex.flatten(1)[:, None].expand(-1, 2, -1)
+    ).view(-1, 2, *correspondences.vertex.shape[1:])
+    gap = (at - correspondences.tangents.mT[..., None]).square().sum(1).sqrt()
     error = (
         torch.where(inlier, (gap * fit).sum(-1) / sums.clamp_min(1e-9), torch.nan)
         .nanmedian(1)
@@ -266,9 +323,9 @@ def explain(
             covered[first, crop],
             reach[first, crop],
             inlier.sum(1),
-            places.count,
+            correspondences.count,
             error,
-            places.cell,
+            correspondences.cell,
         ],
         1,
     )
@@ -276,38 +333,40 @@ def explain(
     chosen = (
         torch.cat(parts, 2).transpose(0, 1).gather(1, best[..., None].expand(-1, -1, _MODE))
     )
-    chosen[..., -1].masked_fill_(~left, -torch.inf)
+    chosen[..., -1].masked_fill_(~distinct, -torch.inf)
     return torch.cat([chosen.flatten(1), counts], 1)
 
 
-def received(told: Tensor) -> Modes:
-    """The modes of `explain`'s rows: the one place that waits for the device."""
-    modes, counts = told.cpu().double().split([told.shape[1] - 6, 6], 1)
+def to_cpu(rows: Tensor) -> RefinedPoses:
+    """Copy the rows of `refine_and_score` to the CPU; only this function waits for the device."""
+    modes, counts = rows.cpu().double().split([rows.shape[1] - 6, 6], 1)
     rotation, translation, information, total = modes.unflatten(1, (-1, _MODE)).split(
         [9, 3, 36, 1], 2
     )
-    covered, reach, inliers, places, error, cell = counts.unbind(1)
-    return Modes(
+    covered, reach, inliers, cells, error, cell = counts.unbind(1)
+    return RefinedPoses(
         rotation.unflatten(2, (3, 3)),
         translation,
         information.unflatten(2, (6, 6)),
         total[..., 0],
         covered,
         reach,
-        inliers / places,
+        inliers / cells,
         inliers,
         error.nan_to_num(0.0),
-        places,
+        cells,
         cell,
     )
 
 
-def coverage(view: Look, seen: Projection) -> tuple[Tensor, Tensor]:
-    """Mean log presence (H, B) where the visible part of the template projects.
+def silhouette_coverage(view: CropObservation, seen: Projection) -> tuple[Tensor, Tensor]:
+    """Compare the projected template with the presence in the crop.
 
-    Outside the crop nothing is said.
+    Vertices that project outside the crop do not count.
 
-    And how far all of it reaches (H, B): its longer side, of that of the crop.
+    Returns:
+        Mean log presence (H, B) at the visible vertices, and the longer side (H, B) of the projected
+        template, as a share of the crop's side.
     """
     grid = view.grid_from_view
     mapped = grid[..., :2] @ seen.tangents.transpose(1, 2) + grid[..., 2:]  # (H, B, 3, V)
@@ -324,55 +383,50 @@ def coverage(view: Look, seen: Projection) -> tuple[Tensor, Tensor]:
     return value.sum(-1) / inside.sum(-1).clamp_min(1), (high - low).amax(2) / 2
 
 
-def answers(
+def to_estimates(
     model: CategoryModel,
     template: Template,
-    modes: Modes,
-    view: Look,
+    modes: RefinedPoses,
+    view: CropObservation,
     camera: Camera,
     config: EstimatorConfig,
 ) -> list[PoseEstimate | None]:
-    """The estimates in the image's camera.
+    """Convert refined poses to estimates in the image's camera.
 
-    Each crop's first mode, with score, inliers and covariance, the others beside it.
+    An estimate has the pose of the first mode of its crop, and the other modes as alternatives.
     """
     scale = model.diameter or 1.0
     log_weights = _CERTAINTY * (modes.total - modes.total[:, :1])
-    told = (log_weights > _UNLIKELY) & (modes.places >= config.min_region_cells)[
-        :, None
-    ]  # not where the first is -inf
-    crop, _ = told.nonzero(as_tuple=True)
+    enough = modes.cells >= config.min_region_cells
+    # the comparison is false for all modes of a crop whose first total is -inf
+    kept = (log_weights > _UNLIKELY) & enough[:, None]
+    crop, _ = kept.nonzero(as_tuple=True)
     if not len(crop):
-        return [None] * len(told)
+        return [None] * len(kept)
     turn = view.turn[crop]
-    rotation, translation = (
-        turn @ modes.rotation[told],
-        (turn @ modes.translation[told][..., None])[..., 0],
-    )
+    rotation = turn @ modes.rotation[kept]
+    translation = (turn @ modes.translation[kept][..., None])[..., 0]
     rigid = from_parts(rotation, translation * scale)
-    covariance = covariances(modes.information[told], turn, scale, modes.cell[crop], config)
-    alone = 1 / torch.where(told, log_weights, -torch.inf).exp().sum(1)
-    score = (
-        quality(
-            modes.explained, modes.covered, modes.reach / (view.region * template.share)
-        )
-        * alone
-    ).clamp(0, 1)
+    covariance = covariances(modes.information[kept], turn, scale, modes.cell[crop], config)
+    alone = 1 / torch.where(kept, log_weights, -torch.inf).exp().sum(1)
+    filled = modes.reach / (view.region * template.share)
+    score = (quality(modes.explained, modes.covered, filled) * alone).clamp(0, 1)
     error = modes.error * float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
-    vertices, extents = model.vertices.double(), model.extents.double() * scale
-    found: list[PoseEstimate | None] = []
+    vertices = model.vertices.double()
+    extents = model.extents.double() * scale
+    estimates: list[PoseEstimate | None] = []
     start = 0
-    for k, count in enumerate(told.sum(1).tolist()):
+    for k, count in enumerate(kept.sum(1).tolist()):
         if not count:
-            found.append(None)
+            estimates.append(None)
             continue
         of = slice(start, start + count)
         start += count
         shown = project_points(
             camera.matrix, vertices @ rotation[of][0].T + translation[of][0]
         )
-        odds = log_weights[k][told[k]].tolist()
-        found.append(
+        weights = log_weights[k][kept[k]].tolist()
+        estimates.append(
             PoseEstimate(
                 category=model.category,
                 cam_from_canon=rigid[of][0],
@@ -386,20 +440,24 @@ def answers(
                 reprojection_error=float(error[k]),
                 box=torch.cat([shown.amin(0), shown.amax(0)]),
                 alternatives=tuple(
-                    map(PoseMode, rigid[of][1:], odds[1:], covariance[of][1:])
+                    map(PoseMode, rigid[of][1:], weights[1:], covariance[of][1:])
                 ),
             )
         )
-    return found
+    return estimates
 
 
 def quality(explained: Tensor, covered: Tensor, filled: Tensor) -> Tensor:
-    """How much speaks for an object at a pose, 0 to 1.
+    """Compute the quality of a pose, 0 to 1.
 
-    The root of the share of places that the pose explains, the (geometric) mean presence where it
-    puts the template, given as its logarithm, and the part of the region that the template fills,
-    beside what it fills of the objects it was made of (it may lack thin parts): what only resembles
-    the object shows here and there, and fills little.
+    Something that only resembles the object has few inliers and a template that fills little of
+    the region.
+
+    Args:
+        explained: Share of the cells that are inliers; its square root counts.
+        covered: Mean log presence at the projected template.
+        filled: Length of the projected template, as a share of the region. It is divided by the
+            same share of the training objects, because a template may lack thin parts.
     """
     return explained.sqrt() * covered.clamp_max(0).exp() * filled.clamp_max(1).square()
 
@@ -411,26 +469,33 @@ def covariances(
     cell: Tensor,
     config: EstimatorConfig,
 ) -> Tensor:
-    """(K, 6, 6) in the camera, translation and then rotation, of information (K, 6, 6) in the
-    view's and in diameters.
+    """Compute covariances in the camera.
 
-    cam_from_view: (K, 3, 3); cell: (K,), see `Places`.
+    Args:
+        information: (K, 6, 6) in the view, lengths in diameters.
+        cam_from_view: (K, 3, 3).
+        scale: Length of one diameter in the unit of the result.
+        cell: (K,), see `Correspondences`.
+        config: Settings of the solver.
+
+    Returns:
+        (K, 6, 6), translation before rotation.
     """
     lift = torch.zeros(len(information), 6, 6, dtype=torch.float64)
     lift[:, :3, :3], lift[:, 3:, 3:] = cam_from_view * scale, cam_from_view
-    # neighbouring places err together: as if one in ten were independent
-    information = information / (10 * (config.correspondence_sigma_cells * cell[:, None, None]).square())
-    known, axes = torch.linalg.eigh((information + information.mT) / 2)
-    spread = 1 / known.clamp_min(_NOTHING_KNOWN)
+    # errors of neighboring cells are correlated: as if one cell in ten were independent
+    information = information / (
+        10 * (config.correspondence_sigma_cells * cell[:, None, None]).square()
+    )
+    values, axes = torch.linalg.eigh((information + information.mT) / 2)
+    spread = 1 / values.clamp_min(_MIN_INFORMATION)
     covariance = lift @ (axes * spread[:, None]) @ axes.mT @ lift.mT
     covariance[:, range(3, 6), range(3, 6)] += math.radians(config.shape_variation_deg) ** 2
     return covariance
 
 
-def looking(directions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotations (N, 3, 3) that turn directions (N, 3) onto z, by the shortest way to within a turn
-    about z.
-    """
+def look_at_rotation(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rotations (N, 3, 3) that rotate directions (N, 3) onto z."""
     z = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     x = np.cross(np.where(np.abs(z[:, 1:2]) > 0.9, [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]), z)
     x /= np.linalg.norm(x, axis=1, keepdims=True)

@@ -18,8 +18,8 @@ from torch import Tensor
 from uns_pose_ros.core.settings import check_ranges, setting
 from uns_pose_ros.core.types import PoseEstimate
 from uns_pose_ros.estimation import pose_fusion
-from uns_pose_ros.estimation.metric_scale import in_metres
-from uns_pose_ros.estimation.pose_fusion import FusionConfig, Modes
+from uns_pose_ros.estimation.metric_scale import to_metres
+from uns_pose_ros.estimation.pose_fusion import FusionConfig, PoseModes
 
 _IMPOSSIBLE = 1e6  # cost of a pair that may not be matched
 
@@ -105,7 +105,7 @@ class Tracker:
 
     def reset(self) -> None:
         """Forget every object; numbers start at 0 again."""
-        self._followed: list[_Followed] = []
+        self._followed: list[_FollowedObject] = []
         self._next = 0
         self._stamp: int | None = None
 
@@ -146,7 +146,7 @@ class Tracker:
             )
         return [self._track(one) for one in chosen]
 
-    def _match(self, estimates: Sequence[PoseEstimate]) -> list[_Followed | None]:
+    def _match(self, estimates: Sequence[PoseEstimate]) -> list[_FollowedObject | None]:
         """The object that each estimate shows, None for a new one.
 
         Least total distance over all pairs within the gate.
@@ -166,9 +166,9 @@ class Tracker:
             self._followed[pairs[i]] if i in pairs else None for i in range(len(estimates))
         ]
 
-    def _start(self, estimate: PoseEstimate) -> _Followed:
+    def _start(self, estimate: PoseEstimate) -> _FollowedObject:
         assert self._stamp is not None
-        one = _Followed(
+        one = _FollowedObject(
             self._next,
             pose_fusion.observe(estimate, self._fusion),
             estimate,
@@ -180,10 +180,10 @@ class Tracker:
         self._followed.append(one)
         return one
 
-    def _continue(self, one: _Followed, estimate: PoseEstimate) -> _Followed:
+    def _continue(self, one: _FollowedObject, estimate: PoseEstimate) -> _FollowedObject:
         assert self._stamp is not None
         if one.newest.metric and not estimate.metric:
-            estimate = in_metres(estimate, one.newest.scale / estimate.scale)
+            estimate = to_metres(estimate, one.newest.scale / estimate.scale)
         seen = pose_fusion.observe(estimate, self._fusion)
         together = self._config.fuse and estimate.metric == one.newest.metric
         one.modes = (
@@ -197,7 +197,7 @@ class Tracker:
         )
         return one
 
-    def _track(self, one: _Followed) -> Track:
+    def _track(self, one: _FollowedObject) -> Track:
         if one.seen != self._stamp:
             return Track(
                 one.number,
@@ -215,11 +215,11 @@ class Tracker:
 
 
 @dataclass
-class _Followed:
+class _FollowedObject:
     """What the tracker keeps of an object."""
 
     number: int
-    modes: Modes
+    modes: PoseModes
     newest: PoseEstimate  # of one image
     answer: PoseEstimate  # of all images
     sightings: int

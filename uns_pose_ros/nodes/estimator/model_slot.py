@@ -70,7 +70,9 @@ class ModelSlot:
         """
         estimator = self.estimator
         assert estimator is not None
-        return run_in_temporary_thread(lambda: estimator.of(self._read_checked(settings)))
+        return run_in_temporary_thread(
+            lambda: estimator.with_models(self._read_checked(settings))
+        )
 
     def release(self) -> None:
         """Empty the slot."""
