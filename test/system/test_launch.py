@@ -46,7 +46,7 @@ def declared_arguments(path: Path) -> dict[str, str]:
     """
     text = path.read_text()
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
-    found = declared_arguments(COMMON) if "launching.common_arguments(" in text else {}
+    found = declared_arguments(COMMON) if "launch_common.common_arguments(" in text else {}
     for call in calls:
         if isinstance(call.func, ast.Name) and call.func.id == "DeclareLaunchArgument":
             name = ast.literal_eval(call.args[0])
