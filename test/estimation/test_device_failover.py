@@ -242,7 +242,7 @@ def test_with_little_memory_objects_are_looked_at_one_by_one_with_the_same_answe
     assert narrow.batches == [2, 1, 1]
     assert (
         find.fault
-        == "cpu is out of memory: the objects of a picture are looked at one by one"
+        == "cpu is out of memory: the objects of an image are estimated one by one"
     )
     find(image, frame.camera, regions)
     assert narrow.batches[3:] == [1, 1]  # it is remembered

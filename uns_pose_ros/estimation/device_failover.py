@@ -1,7 +1,4 @@
-"""An estimator that does not give up with its device.
-
-The processor goes on until the device works again.
-"""
+"""FallbackEstimator: an estimator that continues on the CPU after its device fails."""
 
 from __future__ import annotations
 
@@ -20,18 +17,17 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
 from uns_pose_ros.networks.backbone_runtimes import Backbone
 
-RETRY = 60.0  # s after which a device that failed is tried again
-Make = Callable[
-    [Sequence[CategoryModel], Backbone | None, str, EstimatorConfig], Estimator
-]  # as Estimator is made
+RETRY = 60.0  # s between two trials of a device that has failed
+# makes an Estimator from the arguments of its constructor
+Make = Callable[[Sequence[CategoryModel], Backbone | None, str, EstimatorConfig], Estimator]
 
 
 class FallbackEstimator:
-    """Answers like the Estimator that it makes, and outlives the errors of its device.
+    """An Estimator that survives the errors of its device.
 
-    Out of memory: its cache is given back and the objects of a picture are looked at one by one.
-    Where that does not help, or the device has failed, the processor takes over; the device is
-    tried again, with a picture, every RETRY seconds.
+    If the device is out of memory, the cache is released, and the objects of an image are
+    estimated one by one. If this does not help, or if the device has failed, the CPU takes over.
+    Every RETRY seconds, the next image tries the device again.
     """
 
     def __init__(
@@ -43,15 +39,23 @@ class FallbackEstimator:
         make: Make = Estimator,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """backbone.
+        """Make the first estimator.
 
-        Of an estimator on this device; make: what makes estimators; clock: tells seconds. Raises
-        InvalidInput.
+        Args:
+            models: The category models.
+            device: auto, cpu, cuda or cuda:N.
+            config: Settings of the estimator.
+            backbone: The backbone of another estimator on this device; None: it is loaded.
+            make: Makes estimators.
+            clock: Returns the time in seconds.
+
+        Raises:
+            InvalidInput: The models or the device cannot be used.
         """
         self.models = tuple(models)
         self._name, self._config, self._make, self._clock = device, config, make, clock
         self._fault, self._due = "", 0.0
-        # on the processor, kept once it has been needed
+        # estimator on the CPU; kept after its first use
         self._spare: Estimator | None = None
         try:
             self._working = make(self.models, backbone, device, config)
@@ -63,23 +67,23 @@ class FallbackEstimator:
 
     @property
     def device(self) -> torch.device:
-        """Where the next picture goes."""
+        """The device of the next image."""
         return self._working.device
 
     @property
     def fault(self) -> str:
-        """What is wrong with the device, empty where nothing is."""
+        """The fault of the device; empty if it has none."""
         if not self._fault and self._working.one_by_one:
             return (
-                f"{self.device} is {OUT_OF_MEMORY}: the objects of a picture are looked at "
+                f"{self.device} is {OUT_OF_MEMORY}: the objects of an image are estimated "
                 "one by one"
             )
         return self._fault
 
     def with_models(self, models: Sequence[CategoryModel]) -> FallbackEstimator:
-        """One for other models.
+        """Make an estimator for other models; raises InvalidInput if they cannot be used.
 
-        It shares this one's backbone where that is on the device it should be. Raises InvalidInput.
+        Both share one backbone, unless the CPU works in place of the device.
         """
         backbone = None if self._fault else self._working.backbone
         return FallbackEstimator(
@@ -94,15 +98,14 @@ class FallbackEstimator:
         depth: Tensor | NDArray[np.float32] | None = None,
         categories: Collection[str] | None = None,
     ) -> list[PoseEstimate]:
-        """As Estimator's."""
+        """Estimate as `Estimator` does."""
         if self.fault and self._clock() >= self._due:
             self._retry_device()
         fault, crowded = "", self._working.one_by_one
-        for _ in range(
-            2
-        ):  # what other pictures left in the cache may be all that was missing
+        # after the first error, the cache of earlier images is released: this may be sufficient
+        for _ in range(2):
             try:
-                found = self._working(image, camera, regions, depth, categories)
+                estimates = self._working(image, camera, regions, depth, categories)
             except RuntimeError as error:
                 fault = trouble_of(error) or ""
                 if not fault or self.device.type == "cpu":
@@ -110,7 +113,7 @@ class FallbackEstimator:
             else:
                 if self._working.one_by_one and not crowded:
                     self._due = self._clock() + RETRY
-                return found
+                return estimates
             release_memory()
             if fault != OUT_OF_MEMORY:
                 break
@@ -118,7 +121,7 @@ class FallbackEstimator:
         return self._working(image, camera, regions, depth, categories)
 
     def _switch_to_cpu(self, device: str, fault: str) -> None:
-        """Let the processor work from now on."""
+        """Use the CPU from now on."""
         self._fault = (
             f"{device}: {fault}; the processor works in its place, it is tried "
             f"again every {RETRY:.0f} s"
@@ -135,22 +138,19 @@ class FallbackEstimator:
         release_memory()
 
     def _retry_device(self) -> None:
-        """Let the device work again, or all objects of a picture at once.
-
-        The next picture shows whether it can.
-        """
+        """Try the device again, or all objects of an image in one batch, with the next image."""
         self._due = self._clock() + RETRY
         if not self._fault:
             self._working.one_by_one = False
             return
         try:
             working = self._make(self.models, None, self._name, self._config)
-        except InvalidInput:  # it is not there any more
+        except InvalidInput:  # the device does not exist any more
             return
         except RuntimeError as error:
             if trouble_of(error) is None:
                 raise
             return
-        # auto chooses the processor where there is no other device
+        # auto chooses the CPU if no other device exists
         if working.device.type != "cpu":
             self._working, self._fault = working, ""

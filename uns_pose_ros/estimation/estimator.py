@@ -1,9 +1,9 @@
-"""One image to the poses of all instances that its models know.
+"""The Estimator: from one image to the poses of all instances of its categories.
 
-The same Estimator for command line, node and evaluation.
+Command line, node and evaluation use the same Estimator.
 
     image -> whole image through backbone and head -> cells that show a category -> boxes
-        (unless regions are given)
+        (without given regions)
     box -> crop through backbone and head -> probability of every template vertex in every cell
         -> `pose_solver` -> pose
 """
@@ -14,11 +14,11 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from uns_pose_ros.core.camera import undistort
 from uns_pose_ros.core.crops import crop, square_around
@@ -34,7 +34,7 @@ from uns_pose_ros.networks.dinov2 import PATCH, normalise
 
 
 class Estimator:
-    """Finds the instances of its categories in an image."""
+    """Estimates the poses of all instances of its categories in an image."""
 
     def __init__(
         self,
@@ -43,17 +43,22 @@ class Estimator:
         device: str = "auto",
         config: EstimatorConfig = EstimatorConfig(),
     ) -> None:
-        """Several models share one backbone.
+        """Put the models on a device; several models share one backbone.
 
-        Without one given, the cached weights are loaded into config's runtime.
+        Args:
+            models: One model or several models.
+            backbone: None: the cached weights are loaded into the runtime of `config`.
+            device: auto, cpu, cuda or cuda:N.
+            config: Settings of search and solver.
 
-        Raises InvalidInput.
+        Raises:
+            InvalidInput: The models cannot be used.
         """
         self.models = (models,) if isinstance(models, CategoryModel) else tuple(models)
         if not self.models:
             raise InvalidInput("no model given: an estimator needs one at least")
         self.config = config
-        # whether crops go through the network alone, as memory did not suffice for all of an image
+        # True after all crops of an image needed too much memory: crops are estimated one by one
         self.one_by_one = False
         if backbone is None:
             self.backbone, self.device = load_runtime(config.runtime, device)
@@ -61,7 +66,7 @@ class Estimator:
             self.backbone, self.device = backbone, choose_device(device)
         halved = self.backbone.precision == "bf16"
         self._loaded = [LoadedModel(model, self.device, halved) for model in self.models]
-        if len({runtime.layers for runtime in self._loaded}) > 1:
+        if len({loaded.layers for loaded in self._loaded}) > 1:
             raise InvalidInput(
                 "the models read different layers of the backbone: train them with the same version"
             )
@@ -75,72 +80,81 @@ class Estimator:
         depth: Tensor | NDArray[np.float32] | None = None,
         categories: Collection[str] | None = None,
     ) -> list[PoseEstimate]:
-        """Poses of all instances in image (H, W, 3) uint8 RGB, best first.
+        """Estimate the poses of all instances in an image.
 
-        regions: boxes (N, 4) x0 y0 x1 y1 in px around one object each; without them the objects are
-        searched for. depth: (H, W) m of the same pixels, NaN where there is none: scales the poses
-        of models that know no size (`measured`). categories: of those of the models, the ones that
-        are looked for; None: all.
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            camera: Camera of the image.
+            regions: Boxes (N, 4) x0 y0 x1 y1 in px around one object each; None: the estimator
+                searches the objects.
+            depth: (H, W) m of the same pixels, NaN for unknown. It scales the poses of models
+                without a size (`scale_from_depth`).
+            categories: Categories that are searched, of those of the models; None: all.
+
+        Returns:
+            The estimates, best first.
+
+        Raises:
+            InvalidInput: The image or the depth has a wrong shape or type.
         """
-        picture = torch.as_tensor(image)
+        pixels = torch.as_tensor(image)
         if (
-            picture.ndim != 3
-            or picture.shape[2] != 3
-            or picture.dtype != torch.uint8
-            or not picture.numel()
+            pixels.ndim != 3
+            or pixels.shape[2] != 3
+            or pixels.dtype != torch.uint8
+            or not pixels.numel()
         ):
             raise InvalidInput(
-                f"image of shape {tuple(picture.shape)}, {picture.dtype}: (height, width, 3) "
+                f"image of shape {tuple(pixels.shape)}, {pixels.dtype}: (height, width, 3) "
                 "uint8 RGB is valid"
             )
-        if depth is not None and depth.shape != picture.shape[:2]:
+        if depth is not None and depth.shape != pixels.shape[:2]:
             raise InvalidInput(
                 f"depth of shape {tuple(depth.shape)}: that of the image, "
-                f"{tuple(picture.shape[:2])}, is valid"
+                f"{tuple(pixels.shape[:2])}, is valid"
             )
         lens = camera
         if len(camera.distortion):
-            picture, _, camera = undistort(picture.cpu(), None, camera)
-        picture = picture.permute(2, 0, 1).to(self.device)
-        found: list[PoseEstimate] = []
-        runtimes = [
-            one
-            for one in self._loaded
-            if categories is None or one.model.category in categories
+            pixels, _, camera = undistort(pixels.cpu(), None, camera)
+        pixels = pixels.permute(2, 0, 1).to(self.device)
+        results: list[PoseEstimate] = []
+        loaded_models = [
+            loaded
+            for loaded in self._loaded
+            if categories is None or loaded.model.category in categories
         ]
         boxes = (
-            [regions] * len(runtimes)
+            [regions] * len(loaded_models)
             if regions is not None
-            else self._search_regions(picture, runtimes)
+            else self._search_regions(pixels, loaded_models)
         )
-        for runtime, box in zip(runtimes, boxes, strict=True):
+        for loaded, box in zip(loaded_models, boxes, strict=True):
             if box is not None and len(box):
                 estimates = (
-                    self._estimate_boxes(runtime, picture, camera, box)
+                    self._estimate_boxes(loaded, pixels, camera, box)
                     if regions is not None
-                    else self._estimate_regions(runtime, picture, camera, box)
+                    else self._estimate_regions(loaded, pixels, camera, box)
                 )
                 if depth is not None:
                     estimates = [
-                        scale_from_depth(one, runtime.model, lens, np.asarray(depth))
+                        scale_from_depth(one, loaded.model, lens, np.asarray(depth))
                         for one in estimates
                     ]
-                found += estimates
-        return sorted(found, key=lambda estimate: -estimate.score)
+                results += estimates
+        return sorted(results, key=lambda estimate: -estimate.score)
 
     def _estimate_regions(
-        self, runtime: LoadedModel, picture: Tensor, camera: Camera, boxes: Tensor
+        self, loaded: LoadedModel, pixels: Tensor, camera: Camera, boxes: Tensor
     ) -> list[PoseEstimate]:
-        """The poses that explain the parts of an image in boxes (N, 4) best, those parts alone or
-        some of them together.
+        """Estimate the poses in the boxes (N, 4) of a search.
 
-        What stands before an object may part it, so that boxes near each other are tried as one
-        too: the whole is believed where its score is above the parts' mean, the larger ones
-        counting more. Of poses on each other the best is kept.
+        Something in front of an object may divide it into several regions. So the solver also
+        tries neighboring boxes as one object. The whole is kept if its score is at least the mean
+        score of the parts, weighted with their areas. Of overlapping poses the best is kept.
         """
         groups = group_neighbors(boxes, self.config.merge_gap)
         wholes = [torch.cat([boxes[g, :2].amin(0), boxes[g, 2:].amax(0)]) for g in groups]
-        solved = self._solve_crops(runtime, picture, camera, torch.stack([*boxes, *wholes]))
+        solved = self._solve_crops(loaded, pixels, camera, torch.stack([*boxes, *wholes]))
         score = torch.tensor(
             [0.0 if one is None else one.score for one in solved], dtype=torch.float64
         )
@@ -159,41 +173,43 @@ class Estimator:
                 kept.append(estimate)
         return kept
 
-    def _tokens(self, pictures: Tensor) -> Tensor:
-        """(B, 3, H, W) of 0..255 to (B, h, w, L * C)."""
+    def _tokens(self, images: Tensor) -> Tensor:
+        """Compute the tokens (B, h, w, L * C) of images (B, 3, H, W) with values 0..255."""
         return (
-            self.backbone(normalise(pictures), layers=self._loaded[0].layers)
+            self.backbone(normalise(images), layers=self._loaded[0].layers)
             .permute(1, 2, 3, 0, 4)
             .flatten(3)
         )
 
     def _search_regions(
-        self, picture: Tensor, runtimes: Sequence[LoadedModel]
+        self, pixels: Tensor, loaded_models: Sequence[LoadedModel]
     ) -> list[Tensor]:
-        """Boxes (N, 4), px, of each runtime's objects in picture (3, H, W), those with the most
-        places first.
+        """Search the objects of each model in an image (3, H, W).
+
+        Returns:
+            For each model boxes (N, 4), px; the boxes with the most cells are first.
         """
-        height, width = picture.shape[1:]
+        height, width = pixels.shape[1:]
         scale = self.config.search_size / max(height, width)
         rows, columns = (max(1, round(side * scale / PATCH)) for side in (height, width))
         size = (rows * PATCH, columns * PATCH)
-        source = (
-            picture[None] if picture.device.type == "cpu" else picture[None].float()
-        )  # bytes: 7 times as fast there
-        small = F.interpolate(
+        # on the CPU, resizing bytes is 7 times as fast as resizing floats
+        source = pixels[None] if pixels.device.type == "cpu" else pixels[None].float()
+        small = interpolate(
             source, size, mode="bilinear", antialias=True, align_corners=False
         )
         tokens = self._tokens(small)
+        # px of a cell
         unit = torch.tensor(
             [width / (2 * columns), height / (2 * rows)] * 2, dtype=torch.float64
-        )  # px a place
+        )
         return [
-            self._region_boxes(runtime.read(tokens)[1][0].float().cpu().numpy()) * unit
-            for runtime in runtimes
+            self._region_boxes(loaded.read(tokens)[1][0].float().cpu().numpy()) * unit
+            for loaded in loaded_models
         ]
 
     def _region_boxes(self, presence: NDArray[np.float32]) -> Tensor:
-        """Boxes (N, 4) float64 in places of the connected parts of a presence map (h, w)."""
+        """Return the boxes (N, 4) float64, cells, of connected regions in a presence map (h, w)."""
         smooth = ndimage.uniform_filter(presence, 3, mode="nearest")
         label, count = ndimage.label(smooth > self.config.objectness_threshold)
         if not count:
@@ -210,46 +226,46 @@ class Estimator:
         return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
 
     def _estimate_boxes(
-        self, runtime: LoadedModel, picture: Tensor, camera: Camera, boxes: Tensor
+        self, loaded: LoadedModel, pixels: Tensor, camera: Camera, boxes: Tensor
     ) -> list[PoseEstimate]:
-        """The best pose in each box (N, 4), where there is one."""
+        """Estimate the best pose in each box (N, 4), without the boxes that have no pose."""
         return [
             one
-            for one in self._solve_crops(runtime, picture, camera, boxes)
+            for one in self._solve_crops(loaded, pixels, camera, boxes)
             if one is not None
         ]
 
     def _solve_crops(
-        self, runtime: LoadedModel, picture: Tensor, camera: Camera, boxes: Tensor
+        self, loaded: LoadedModel, pixels: Tensor, camera: Camera, boxes: Tensor
     ) -> list[PoseEstimate | None]:
-        """For each box (N, 4) its best pose, None where there is none that is good enough."""
+        """Estimate the best pose in each box (N, 4); None if no pose is good enough."""
         squares = square_around(boxes.double().cpu(), self.config.crop_margin)
         if not self.one_by_one:
             try:
-                return self._solve_batch(runtime, picture, camera, squares)
+                return self._solve_batch(loaded, pixels, camera, squares)
             except torch.cuda.OutOfMemoryError:
                 if len(squares) == 1:
                     raise
                 self.one_by_one = True
-            release_memory()  # only here: while an error is handled it holds the tensors
+            release_memory()  # not inside `except`: the error would still hold the tensors
         return [
             one
             for square in squares
-            for one in self._solve_batch(runtime, picture, camera, square[None])
+            for one in self._solve_batch(loaded, pixels, camera, square[None])
         ]
 
     def _solve_batch(
-        self, runtime: LoadedModel, picture: Tensor, camera: Camera, squares: Tensor
+        self, loaded: LoadedModel, pixels: Tensor, camera: Camera, squares: Tensor
     ) -> list[PoseEstimate | None]:
-        """Likewise for each square (N, 4), all at once."""
-        crops, maps = crop(picture, squares, runtime.crop_size)
-        probability, presence = runtime.read(self._tokens(crops))
+        """Estimate the best pose in each square (N, 4), in one batch."""
+        crops, maps = crop(pixels, squares, loaded.crop_size)
+        probability, presence = loaded.read(self._tokens(crops))
         solved = solve(
-            runtime.model,
-            runtime.template,
+            loaded.model,
+            loaded.template,
             probability,
             presence,
-            runtime.crop_size,
+            loaded.crop_size,
             maps,
             camera,
             self.config,
@@ -262,7 +278,7 @@ class Estimator:
 
 
 def box_iou(a: Tensor, b: Tensor) -> float:
-    """Intersection over union of boxes (4,) x0 y0 x1 y1."""
+    """Compute the intersection over union of two boxes (4,) x0 y0 x1 y1."""
     low, high = torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])
     shared = (high - low).clamp_min(0).prod()
     return float(
@@ -270,16 +286,22 @@ def box_iou(a: Tensor, b: Tensor) -> float:
     )
 
 
-def group_neighbors(boxes: Tensor, reach: float) -> list[list[int]]:
-    """Groups, of two at least, of boxes (N, 4) that are linked by gaps of at most `reach` of the
-    larger one's longer side.
+def group_neighbors(boxes: Tensor, max_gap: float) -> list[list[int]]:
+    """Group neighboring boxes.
+
+    Args:
+        boxes: (N, 4) x0 y0 x1 y1.
+        max_gap: Largest gap between two neighbors, in longer sides of the larger box.
+
+    Returns:
+        Indices of the boxes of each group; a group has at least two boxes.
     """
     gap = (
         torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
         - torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     ).amax(-1)
     side = (boxes[:, 2:] - boxes[:, :2]).amax(-1)
-    near = (gap <= reach * torch.maximum(side[:, None], side[None])).numpy()
+    near = (gap <= max_gap * torch.maximum(side[:, None], side[None])).numpy()
     count, label = connected_components(near, directed=False)
     groups = [[int(k) for k in np.flatnonzero(label == number)] for number in range(count)]
     return [group for group in groups if len(group) > 1]

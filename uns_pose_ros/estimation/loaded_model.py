@@ -1,4 +1,4 @@
-"""A CategoryModel on a device: head, template and visibility table."""
+"""LoadedModel: the head, the template and the visibility table of a category model on a device."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ from uns_pose_ros.networks.dinov2 import PATCH
 
 
 class LoadedModel:
-    """A category model ready on a device."""
+    """A category model that is ready on a device."""
 
     def __init__(self, model: CategoryModel, device: torch.device, halved: bool) -> None:
-        """halved: the head computes in bfloat16.
+        """Load a model.
 
-        Raises InvalidInput where the model's head does not fit its description.
+        Args:
+            model: The category model.
+            device: The device of the head and the template.
+            halved: True: the head computes in bfloat16.
+
+        Raises:
+            InvalidInput: The model's head does not fit its description.
         """
         self.model = model
         try:
@@ -80,8 +86,10 @@ class LoadedModel:
         )
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (B, 2h, 2w, V) of the vertices and the object's presence (B, 2h, 2w), of
-        tokens (B, h, w, L * C).
+        """Compute correspondences from tokens (B, h, w, L * C).
+
+        Returns:
+            Probabilities (B, 2h, 2w, V) of the vertices, and presence (B, 2h, 2w) of the object.
         """
         logits = self.head.logits(self.head(tokens.to(self._kind)))
         probability = logits.softmax(-1)[..., : len(self.template.vertices)]

@@ -1,6 +1,6 @@
-"""How large an object is whose model knows proportions only.
+"""The metric scale of an object whose model knows only its proportions.
 
-A length that is given, or the depth seen where the object is.
+The scale comes from a given length, or from the depth at the object.
 """
 
 from __future__ import annotations
@@ -17,17 +17,14 @@ from uns_pose_ros.core.ray_casting import cast_rays
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode
 
 _GRID = 24  # rays along the longer side of the object's box
-_LEAST = 12  # of them that must show depth which agrees
-_SHARE = 0.3  # of those with depth, likewise
-# of a ratio, by which two that agree differ at most: instances are not shaped like the template
+_LEAST = 12  # smallest number of rays whose depth agrees
+_SHARE = 0.3  # smallest share of agreeing rays, of the rays with depth
+# largest relative difference of two ratios that agree: instances differ from the template
 _AGREE = 0.1
 
 
 def to_metres(estimate: PoseEstimate, diameter: float) -> PoseEstimate:
-    """The estimate with lengths in metres.
-
-    Where it is metric it stays, else one of its units is `diameter` m.
-    """
+    """Convert an estimate to meters: its unit is `diameter` m. A metric estimate stays as it is."""
     if estimate.metric:
         return estimate
     others = [
@@ -65,14 +62,21 @@ def _scale_covariance(covariance: Tensor | None, diameter: float) -> Tensor | No
 def scale_from_depth(
     estimate: PoseEstimate, model: CategoryModel, camera: Camera, depth: NDArray[np.float32]
 ) -> PoseEstimate:
-    """The estimate in metres by what depth (H, W) m, NaN.
+    """Convert an estimate to meters with the depth at the object.
 
-    None, shows of it; as it is where that says too little.
+    Scaling pose and size about the camera does not change the image. So each ray through the
+    template's silhouette gives one scale: measured depth over rendered depth. The scale on which
+    most rays agree is used; it outvotes depth in front of the object, behind it or seen through
+    it. An error of the estimated distance cancels, but the covariance still contains it.
 
-    Scaling pose and size about the camera changes nothing in the picture. So each ray through the
-    template's silhouette gives the scale as measured over rendered depth, and the one that most
-    rays agree on holds: what is before the object, behind it or seen through it is outvoted. An
-    error of the estimated distance cancels; the covariance still holds it.
+    Args:
+        estimate: The estimate; a metric estimate stays as it is.
+        model: Its category model.
+        camera: Camera of the depth.
+        depth: (H, W) m, NaN for unknown.
+
+    Returns:
+        The estimate in meters, or the given estimate if too few rays agree.
     """
     if estimate.metric:
         return estimate
@@ -96,11 +100,12 @@ def scale_from_depth(
 def _render_depth(
     estimate: PoseEstimate, model: CategoryModel, camera: Camera
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Depth (N,) of the template, in the estimate's units, on a grid within its silhouette, and
-    the pixels (N, 2) x y there.
+    """Render the depth of the template on a grid within its silhouette.
 
-    Rays beside which one misses are left out, as long as enough remain: there the outline of the
-    instance may be another.
+    Rays at the outline are left out if enough rays remain: an instance may have another outline.
+
+    Returns:
+        Depth (N,) in the estimate's unit, and the pixels (N, 2) x y of the rays.
     """
     corner, other = estimate.box.clamp_min(-1.0).split(2)
     size = (

@@ -1,12 +1,10 @@
-"""The poses that one object may have, sharpened image by image.
+"""Fusion of an object's poses over images: flips are outvoted and noise is averaged.
 
-Flips are outvoted, noise is averaged.
-
-A single picture of a car often fits the car turned by half a turn nearly as well. So all distinct
-poses (modes) are kept, each with a log weight that sums what every picture says of it and with a
-covariance that a Kalman filter on the manifold shrinks (state: translation, rotation about the
-camera's axes). Modes are compared in the camera of the newest image, where the known motion of the
-camera takes them.
+An image of a car often fits the car rotated by 180 degrees nearly as well. So all distinct poses
+(modes) are kept. Each mode has a log weight, which sums the evidence of all images, and a
+covariance from a Kalman filter on the manifold (state: translation, rotation about the camera's
+axes). The known motion of the camera transforms all modes to the camera of the newest image, where
+they are compared.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from uns_pose_ros.core.types import PoseEstimate, PoseMode, Symmetry
 _TINY = (
     1e-12  # rad^2, or squared distances: least variance of an image's pose in any direction
 )
-_NOTHING = 1e6  # variance of what an image says nothing about
+_NOTHING = 1e6  # variance of a quantity that an image does not measure
 _REACH = (
     1.5  # standard deviations of a mode's rotation by which the distance of one mode grows
 )
@@ -148,21 +146,19 @@ class FusionConfig:
 
 @dataclass(frozen=True, eq=False)
 class PoseModes:
-    """K poses that an object may have in the camera of one image, likeliest first."""
+    """K possible poses of an object in the camera of one image, the most probable first."""
 
     pose: Tensor  # (K, 4, 4) float64, cam_from_canon
     # (K, 6, 6) float64, order and units as in PoseEstimate, without the images' common error
     covariance: Tensor
-    common: Tensor  # (K, 6, 6) float64, the images' common error
-    log_weight: Tensor  # (K,) float64, what all images say of the mode
+    common_covariance: Tensor  # (K, 6, 6) float64, the images' common error
+    log_weight: Tensor  # (K,) float64, evidence of all images for the mode
     unseen: float  # log weight of a pose that no image has shown
-    # share of the log weights that is left when the next image is taken in
-    forget: float = 1.0
+    # share of the log weights that remains at the next image
+    evidence_decay: float = 1.0
 
     def probability(self) -> Tensor:
-        """(K,) of being the right one, without the share that each would have if no image had
-        shown it.
-        """
+        """Return the probability (K,) of each mode, without its share if no image had shown it."""
         weight = (self.log_weight - self.log_weight.max()).exp() - (
             self.unseen - self.log_weight.max()
         ).exp()
@@ -170,7 +166,7 @@ class PoseModes:
 
 
 def observe(estimate: PoseEstimate, config: FusionConfig) -> PoseModes:
-    """What one image says: its pose and alternatives."""
+    """Convert the pose and the alternatives of one image to modes."""
     poses = torch.stack(
         [estimate.cam_from_canon, *(mode.cam_from_canon for mode in estimate.alternatives)]
     )
@@ -200,11 +196,10 @@ def observe(estimate: PoseEstimate, config: FusionConfig) -> PoseModes:
 
 
 def _bound_covariance(covariance: Tensor, distance: Tensor) -> Tensor:
-    """Covariances (J, 6, 6) that can be inverted.
+    """Bound covariances (J, 6, 6), so that they can be inverted.
 
-    A fit that leaves a direction open has one of any size and sign there.
-
-    No standard deviation is above half a turn, or that many distances (J,); none is 0.
+    If a fit leaves a direction open, its covariance has any size and sign there. Here no standard
+    deviation is above half a turn, or as many distances (J,), and none is 0.
     """
     unit = torch.cat(
         [
@@ -221,9 +216,9 @@ def _bound_covariance(covariance: Tensor, distance: Tensor) -> Tensor:
 
 
 def _assumed_covariance(pose: Tensor) -> Tensor:
-    """Covariance (6, 6) of a pose (4, 4) that comes without.
+    """Return a covariance (6, 6) for a pose (4, 4) without one.
 
-    10 degrees, 2 % of the distance aside and 10 % in depth.
+    It has 10 degrees, 2 % of the distance sideways and 10 % in depth.
     """
     distance = float(pose[:3, 3].norm())
     sigma = [0.02 * distance, 0.02 * distance, 0.1 * distance, *[math.radians(10)] * 3]
@@ -237,11 +232,16 @@ def predict(
     metric: bool,
     config: FusionConfig,
 ) -> PoseModes:
-    """The modes in the camera of an image `seconds` later, less sure.
+    """Predict the modes in the camera of a later image, with larger covariances.
 
-    motion: (4, 4) cam_now_from_cam_before in m; None: not known, the object is taken to stay where
-    it was in the picture. metric: the poses are in m; where not, only the motion's rotation can be
-    used, and it is exact for the object's rotation.
+    Args:
+        modes: The modes in the camera of the image before.
+        motion: (4, 4) cam_now_from_cam_before, m. None: the motion is unknown, and the object is
+            expected at its position in the image before.
+        seconds: Time between the images.
+        metric: The poses are in m. If not, only the motion's rotation is used; it is exact for the
+            object's rotation.
+        config: Settings of the fusion.
     """
     turn, shift = (
         (config.unknown_motion_rotation_noise, config.unknown_motion_translation_noise)
@@ -257,7 +257,7 @@ def predict(
         covariance = lift @ covariance @ lift.T
         if metric:
             pose[:, :3, 3] = pose[:, :3, 3] @ motion[:3, :3].T + motion[:3, 3]
-    forget = (
+    evidence_decay = (
         config.unknown_motion_evidence_decay if motion is None else config.evidence_decay
     )
     distance = pose[:, :3, 3].norm(dim=-1, keepdim=True)
@@ -272,14 +272,14 @@ def predict(
         modes,
         pose=pose,
         covariance=covariance + torch.diag_embed(sigma**2 * seconds),
-        forget=forget,
+        evidence_decay=evidence_decay,
     )
 
 
 def update(
     modes: PoseModes, seen: PoseModes, symmetry: Symmetry, config: FusionConfig
 ) -> PoseModes:
-    """The modes with what one more image, `observe`d in the same camera, says of them."""
+    """Update the modes with the modes that `observe` returns for one more image."""
     before, image = modes.pose[:, None, :3, :3], seen.pose[None, :, :3, :3]
     turned = nearest_equivalent(
         image, before, symmetry.order, symmetry.axis
@@ -300,15 +300,15 @@ def update(
     matched = angle[row, best] < same[:, 0]
     filtered = _kalman_update(modes, seen, turned[row, best], best, matched)
     weight = (
-        modes.forget * modes.log_weight
+        modes.evidence_decay * modes.log_weight
         + (config.outlier_probability + support.sum(1)).log()
     )
     new = (angle >= same).all(0)
-    unseen = modes.forget * modes.unseen
+    unseen = modes.evidence_decay * modes.unseen
     together = PoseModes(
         torch.cat([filtered.pose, seen.pose[new]]),
         torch.cat([filtered.covariance, seen.covariance[new]]),
-        torch.cat([filtered.common, seen.common[new]]),
+        torch.cat([filtered.common_covariance, seen.common_covariance[new]]),
         torch.cat([weight, unseen + seen.log_weight[new]]),
         unseen + math.log(config.outlier_probability),
     )
@@ -319,12 +319,15 @@ def update(
 def _kalman_update(
     modes: PoseModes, seen: PoseModes, turned: Tensor, best: Tensor, matched: Tensor
 ) -> PoseModes:
-    """One Kalman step of every mode with its mode of the image.
+    """Update every mode with its mode of the image, in one Kalman step.
 
-    Index `best` (K,), rotation `turned` (K, 3, 3).
-
-    A mode that the image does not show (`matched` (K,) False) learns the position alone, from the
-    image's likeliest mode.
+    Args:
+        modes: K modes.
+        seen: The modes of the image.
+        turned: (K, 3, 3) rotation of the image's mode, nearest under symmetry.
+        best: (K,) index of the image's mode.
+        matched: (K,) False for a mode that the image does not show. Such a mode is updated only
+            with the position of the image's most probable mode.
     """
     best = torch.where(matched, best, 0)
     noise = seen.covariance[best].clone()
@@ -351,11 +354,16 @@ def _kalman_update(
     covariance = rest @ spread @ rest.transpose(-1, -2) + gain @ noise @ gain.transpose(
         -1, -2
     )  # Joseph's form stays positive
-    return replace(modes, pose=pose, covariance=covariance, common=seen.common[best])
+    return replace(
+        modes,
+        pose=pose,
+        covariance=covariance,
+        common_covariance=seen.common_covariance[best],
+    )
 
 
 def _merge_modes(modes: PoseModes, symmetry: Symmetry, config: FusionConfig) -> PoseModes:
-    """The likeliest modes, less those that symmetry or the filter has brought to a likelier one."""
+    """Keep the most probable modes, without those that are equal to a more probable mode."""
     rotation = modes.pose[:, :3, :3]
     turned = nearest_equivalent(
         rotation[None], rotation[:, None], symmetry.order, symmetry.axis
@@ -373,21 +381,20 @@ def _select_modes(modes: PoseModes, index: Tensor) -> PoseModes:
         modes,
         pose=modes.pose[index],
         covariance=modes.covariance[index],
-        common=modes.common[index],
+        common_covariance=modes.common_covariance[index],
         log_weight=modes.log_weight[index],
     )
 
 
 def conclude(modes: PoseModes, newest: PoseEstimate) -> PoseEstimate:
-    """The estimate of all images.
+    """Return the estimate of all images.
 
-    `newest` with the likeliest mode's pose, and the chance of being the right mode in its score.
-
-    Its box, inliers and reprojection error stay those of the newest image alone.
+    It is `newest` with the pose of the most probable mode and with this mode's probability in the
+    score. Box, inliers and reprojection error are those of the newest image alone.
     """
     probability = modes.probability()
     known = newest.covariance is not None
-    covariance = modes.covariance + modes.common
+    covariance = modes.covariance + modes.common_covariance
     others = tuple(
         PoseMode(
             modes.pose[k],
@@ -414,13 +421,17 @@ def fuse(
     seconds: float = 0.0,
     config: FusionConfig = FusionConfig(),
 ) -> PoseEstimate | None:
-    """One estimate, in the last image's camera, of the same object's estimates in F images.
+    """Fuse the estimates of one object in F images.
 
-    None where no image has one.
+    Args:
+        estimates: One for each image; None if the image has no estimate.
+        motions: F - 1 motions (4, 4) of the camera, cam_after_from_cam_before, m; None for unknown
+            motions. Without the argument, all motions are unknown.
+        seconds: Time between two images.
+        config: Settings of the fusion.
 
-    estimates: one an image, None where it was not found. motions: F - 1 cameras' motions (4, 4),
-    cam_after_from_cam_before in m, None where not known; without: none is known. seconds: between
-    two images.
+    Returns:
+        One estimate in the camera of the last image; None if no image has an estimate.
     """
     if motions is not None and len(motions) != max(len(estimates) - 1, 0):
         raise ValueError(f"{len(motions)} motions between {len(estimates)} images")

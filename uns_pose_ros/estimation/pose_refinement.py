@@ -206,8 +206,8 @@ def _assembly(device: torch.device) -> Tensor:
 
     A motion t, w moves a vertex at R X + T by t + w x R X and its tangents by [1 0 -u; 0 1 -v] /
     depth times that. With p = R X and L = [1; [p]x] the gradient is the sum of L f over the
-    vertices' forces f, and the information is the sum of L Q L', where Q = s E_1 + s u E_u + s v E_v + s
-    (u^2 + v^2) E_uv.
+    vertices' forces f, and the information is the sum of L Q L', where
+    Q = s E_1 + s u E_u + s v E_v + s (u^2 + v^2) E_uv.
     """
     across = torch.zeros(3, 3, 3)  # [k] is the matrix of e_k x .
     for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.geometry import project as project_points
@@ -365,15 +365,15 @@ def silhouette_coverage(view: CropObservation, seen: Projection) -> tuple[Tensor
     Vertices that project outside the crop do not count.
 
     Returns:
-        Mean log presence (H, B) at the visible vertices, and the longer side (H, B) of the projected
-        template, as a share of the crop's side.
+        Mean log presence (H, B) at the visible vertices, and the longer side (H, B) of the
+        projected template, as a share of the crop's side.
     """
     grid = view.grid_from_view
     mapped = grid[..., :2] @ seen.tangents.transpose(1, 2) + grid[..., 2:]  # (H, B, 3, V)
     where = mapped[:, :, :2] / mapped[:, :, 2:].clamp_min(1e-9)
     low, high = where.aminmax(dim=3)
     inside = seen.seen[:, 0] & (where.abs() < 1).all(2)
-    sampled = F.grid_sample(
+    sampled = grid_sample(
         view.presence[:, None],
         where.permute(1, 0, 3, 2),
         align_corners=False,

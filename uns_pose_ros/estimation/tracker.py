@@ -1,7 +1,4 @@
-"""Which object is which.
-
-Tracks over images, each with a number, a state, and the pose fused over all that showed it.
-"""
+"""Tracks of objects over images, each with a number, a state and a fused pose."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ _IMPOSSIBLE = 1e6  # cost of a pair that may not be matched
 
 
 class TrackState(Enum):
-    """How well an object is known."""
+    """How certain it is that an object exists and is visible."""
 
-    # seen now, but not often enough to be sure that there is something
+    # seen now, but in fewer images than min_hits
     TENTATIVE = "tentative"
     TRACKED = "tracked"  # seen now
-    # not in the newest image; comes back with the same number within the tracker's memory
+    # not in the newest image; keeps its number for max_age
     LOST = "lost"
 
 
@@ -76,7 +73,7 @@ class TrackerConfig:
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One object at the newest image's time."""
+    """One object at the time of the newest image."""
 
     number: int  # unique over all categories
     state: TrackState
@@ -87,12 +84,12 @@ class Track:
 
 
 class Tracker:
-    """Follows the objects that an Estimator finds in a stream of images of one camera.
+    """Tracks the objects that an Estimator finds in a stream of images of one camera.
 
-    An object is found again by where it stands in the picture, in apparent diameters, which a wrong
-    monocular depth does not upset; the known motion of the camera says where to look. An object
-    whose size has once been measured keeps it where an image does not show it; what was known of
-    its pose in units of its size is dropped when its size becomes known.
+    An object is matched by its position in the image, in apparent diameters: a wrong monocular
+    depth does not matter then. The known motion of the camera predicts the position. An object
+    keeps its size once it was measured. Poses in units of the unknown size are dropped when the
+    size becomes known.
     """
 
     def __init__(
@@ -104,58 +101,65 @@ class Tracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every object; numbers start at 0 again."""
+        """Delete all tracks; numbers start at 0 again."""
         self._followed: list[_FollowedObject] = []
         self._next = 0
         self._stamp: int | None = None
 
     @property
     def tracks(self) -> list[Track]:
-        """Every object known, also those LOST, whose poses are predicted."""
-        return [self._track(one) for one in self._followed]
+        """All tracks; the poses of LOST ones are predicted."""
+        return [self._track(entry) for entry in self._followed]
 
     def update(
         self, estimates: Sequence[PoseEstimate], stamp: int, motion: Tensor | None = None
     ) -> list[Track]:
-        """One track for each estimate of the image at `stamp` (ns), in the same order.
+        """Match the estimates of one image to tracks; a stamp that goes back resets the tracker.
 
-        A stamp that goes back resets.
+        Args:
+            estimates: The estimates of the image.
+            stamp: Time of the image, ns.
+            motion: (4, 4) cam_now_from_cam_before, rigid, m, since the image before; None: unknown.
 
-        motion: (4, 4) cam_now_from_cam_before, rigid, m, since the last image given here; None: not
-        known.
+        Returns:
+            One track for each estimate, in the same order.
         """
         if self._stamp is not None and stamp < self._stamp:
             self.reset()
         if self._stamp is not None:
-            for one in self._followed:
-                one.modes = pose_fusion.predict(
-                    one.modes,
+            for entry in self._followed:
+                entry.modes = pose_fusion.predict(
+                    entry.modes,
                     motion,
                     (stamp - self._stamp) / 1e9,
-                    one.newest.metric,
+                    entry.newest.metric,
                     self._fusion,
                 )
         self._stamp = stamp
         self._followed = [
-            one for one in self._followed if stamp - one.seen <= self._config.max_age * 1e9
+            entry
+            for entry in self._followed
+            if stamp - entry.seen <= self._config.max_age * 1e9
         ]
         chosen = []
         for estimate, match in zip(estimates, self._match(estimates), strict=True):
             chosen.append(
                 self._start(estimate) if match is None else self._continue(match, estimate)
             )
-        return [self._track(one) for one in chosen]
+        return [self._track(entry) for entry in chosen]
 
     def _match(self, estimates: Sequence[PoseEstimate]) -> list[_FollowedObject | None]:
-        """The object that each estimate shows, None for a new one.
+        """Return the object of each estimate, None for a new object.
 
-        Least total distance over all pairs within the gate.
+        The assignment minimizes the total distance of all pairs within the gate.
         """
         cost = np.full((len(estimates), len(self._followed)), _IMPOSSIBLE)
         for i, estimate in enumerate(estimates):
-            for j, one in enumerate(self._followed):
-                if one.newest.category == estimate.category:
-                    away = apparent_distance(one.modes.pose[0, :3, 3], one.newest, estimate)
+            for j, entry in enumerate(self._followed):
+                if entry.newest.category == estimate.category:
+                    away = apparent_distance(
+                        entry.modes.pose[0, :3, 3], entry.newest, estimate
+                    )
                     cost[i, j] = away if away <= self._config.gate else _IMPOSSIBLE
         pairs = {
             i: j
@@ -168,7 +172,7 @@ class Tracker:
 
     def _start(self, estimate: PoseEstimate) -> _FollowedObject:
         assert self._stamp is not None
-        one = _FollowedObject(
+        entry = _FollowedObject(
             self._next,
             pose_fusion.observe(estimate, self._fusion),
             estimate,
@@ -177,46 +181,50 @@ class Tracker:
             self._stamp,
         )
         self._next += 1
-        self._followed.append(one)
-        return one
+        self._followed.append(entry)
+        return entry
 
-    def _continue(self, one: _FollowedObject, estimate: PoseEstimate) -> _FollowedObject:
+    def _continue(self, entry: _FollowedObject, estimate: PoseEstimate) -> _FollowedObject:
         assert self._stamp is not None
-        if one.newest.metric and not estimate.metric:
-            estimate = to_metres(estimate, one.newest.scale / estimate.scale)
+        if entry.newest.metric and not estimate.metric:
+            estimate = to_metres(estimate, entry.newest.scale / estimate.scale)
         seen = pose_fusion.observe(estimate, self._fusion)
-        together = self._config.fuse and estimate.metric == one.newest.metric
-        one.modes = (
-            pose_fusion.update(one.modes, seen, estimate.symmetry, self._fusion)
+        together = self._config.fuse and estimate.metric == entry.newest.metric
+        entry.modes = (
+            pose_fusion.update(entry.modes, seen, estimate.symmetry, self._fusion)
             if together
             else seen
         )
-        one.newest, one.sightings, one.seen = estimate, one.sightings + 1, self._stamp
-        one.answer = (
-            pose_fusion.conclude(one.modes, estimate) if self._config.fuse else estimate
+        entry.newest, entry.sightings, entry.seen = (
+            estimate,
+            entry.sightings + 1,
+            self._stamp,
         )
-        return one
+        entry.answer = (
+            pose_fusion.conclude(entry.modes, estimate) if self._config.fuse else estimate
+        )
+        return entry
 
-    def _track(self, one: _FollowedObject) -> Track:
-        if one.seen != self._stamp:
+    def _track(self, entry: _FollowedObject) -> Track:
+        if entry.seen != self._stamp:
             return Track(
-                one.number,
+                entry.number,
                 TrackState.LOST,
-                replace(one.answer, cam_from_canon=one.modes.pose[0]),
-                one.sightings,
-                one.seen,
+                replace(entry.answer, cam_from_canon=entry.modes.pose[0]),
+                entry.sightings,
+                entry.seen,
             )
         state = (
             TrackState.TRACKED
-            if one.sightings >= self._config.min_hits
+            if entry.sightings >= self._config.min_hits
             else TrackState.TENTATIVE
         )
-        return Track(one.number, state, one.answer, one.sightings, one.seen)
+        return Track(entry.number, state, entry.answer, entry.sightings, entry.seen)
 
 
 @dataclass
 class _FollowedObject:
-    """What the tracker keeps of an object."""
+    """State of one tracked object."""
 
     number: int
     modes: PoseModes
@@ -227,8 +235,12 @@ class _FollowedObject:
 
 
 def apparent_distance(position: Tensor, before: PoseEstimate, now: PoseEstimate) -> float:
-    """Angle from where the object `before` is expected, position (3,) in the camera, to `now`,
-    over the apparent diameter.
+    """Compute the distance of two estimates in the image, in apparent diameters.
+
+    Args:
+        position: (3,) expected position of the object in the camera.
+        before: The earlier estimate.
+        now: The new estimate.
     """
     here = now.cam_from_canon[:3, 3]
     far, near = float(position.norm()), float(here.norm())
@@ -236,7 +248,7 @@ def apparent_distance(position: Tensor, before: PoseEstimate, now: PoseEstimate)
         float(torch.linalg.cross(position, here).norm()), float(position @ here)
     )
     diameter = max(
-        2 * math.atan2(float(one.size.norm()) / 2, distance)
-        for one, distance in ((before, far), (now, near))
+        2 * math.atan2(float(entry.size.norm()) / 2, distance)
+        for entry, distance in ((before, far), (now, near))
     )
     return angle / max(diameter, 1e-6)
