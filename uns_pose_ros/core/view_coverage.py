@@ -125,6 +125,25 @@ def gaps(covered: NDArray[np.bool_]) -> list[tuple[float, float]]:
     return found
 
 
+def azimuths(x: Floats, y: Floats) -> Floats:
+    """Degrees (N,) in [0, 360) of directions with the components x and y in the ground plane."""
+    degrees = np.degrees(np.arctan2(y, x)) % 360
+    return np.where(degrees >= 360, 0.0, degrees)  # -1e-15 % 360 is 360
+
+
+def azimuth_gaps(degrees: Floats) -> tuple[Floats, Floats]:
+    """Angles between neighbors on the circle.
+
+    Args:
+        degrees: azimuths (N,), N > 0, all within one turn.
+
+    Returns:
+        Azimuths (N,) at which the gaps begin, ascending, and their widths (N,), degrees.
+    """
+    ordered = np.sort(degrees)
+    return ordered, np.diff(np.append(ordered, ordered[0] + 360))
+
+
 def way_to_gap(covered: NDArray[np.bool_], azimuth: float) -> float | None:
     """Signed degrees from an azimuth to the middle of the nearest sector not covered, positive.
 
@@ -144,9 +163,8 @@ def _pose(cam_from_obj: Floats) -> tuple[Floats, Floats]:
 
 
 def _azimuths(offsets: Floats) -> Floats:
-    """(N,) degrees in [0, 360) of places (N, 3) relative to the centre."""
-    degrees = np.degrees(np.arctan2(offsets[:, 1], offsets[:, 0])) % 360
-    return np.where(degrees >= 360, 0.0, degrees)  # -1e-15 % 360 is 360
+    """Azimuths (N,), degrees, of positions (N, 3) relative to the center."""
+    return azimuths(offsets[:, 0], offsets[:, 1])
 
 
 def _meeting_point(places: Floats, axes: Floats) -> Floats | None:

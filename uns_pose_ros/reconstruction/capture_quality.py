@@ -1,6 +1,6 @@
-"""How a video was filmed, as its images and its camera poses tell it.
+"""Quality of a capture, from its images and its camera poses.
 
-Turntables, too little pattern, gaps, wrong poses.
+Turntables, missing texture, gaps around the object and wrong poses.
 """
 
 from __future__ import annotations
@@ -14,112 +14,126 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.geometry import angle_between
-from uns_pose_ros.core.view_coverage import Orbit
+from uns_pose_ros.core.view_coverage import Orbit, azimuth_gaps, azimuths
 
 CONTRAST = 0.0067  # of a SIFT feature, at least
-FEW_FEATURES = 250  # an image, median: below, there is too little to hold on to
-_STILL = 0.004  # of the longer side: what moves less between two images stands still
+FEW_FEATURES = 250  # an image, median: with fewer, the poses have too little texture
+_STILL = 0.004  # of the longer side: a keypoint that moves less stands still
+_MATCHING_SIZE = 640  # px, longer side of the images that are matched
+_MIN_STILL = 15  # matches
 
 
-def is_turntable(pictures: Sequence[np.ndarray]) -> bool:
-    """Whether the background of grey images (H, W) uint8 stays where it is while the video goes
-    on: a turntable.
+def is_turntable(images: Sequence[np.ndarray]) -> bool:
+    """Whether the background of gray images (H, W) uint8 stands still: a turntable.
 
-    Images a quarter of the video apart share nothing but what did not move: half of their matches
-    lie where they were.
+    Images a quarter of the video apart share only what did not move: half of their matches lie
+    where they were.
     """
-    detector, matcher = cv2.SIFT.create(nfeatures=800), cv2.BFMatcher(crossCheck=True)
-    step = max(1, len(pictures) // 4)
+    detector = cv2.SIFT.create(nfeatures=800)
+    matcher = cv2.BFMatcher(crossCheck=True)
+    step = max(1, len(images) // 4)
+    count = len(images) - step
     votes = []
-    for k in range(0, len(pictures) - step, max(1, (len(pictures) - step) // 8)):
-        pair = []
-        for picture in (pictures[k], pictures[k + step]):
-            scale = 640 / max(picture.shape)
-            small = cv2.resize(picture, None, fx=scale, fy=scale) if scale < 1 else picture
-            pair.append(detector.detectAndCompute(small, None))
-        (points_a, a), (points_b, b) = pair
-        if a is None or b is None:
+    for k in range(0, count, max(1, count // 8)):
+        points_a, features_a = _detect_small(detector, images[k])
+        points_b, features_b = _detect_small(detector, images[k + step])
+        if features_a is None or features_b is None:
             votes.append(False)
             continue
-        matches = sorted(matcher.match(a, b), key=lambda match: match.distance)
+        matches = sorted(
+            matcher.match(features_a, features_b), key=lambda match: match.distance
+        )
         matches = matches[: max(20, len(matches) // 4)]
-        way = [
+        motion = [
             np.subtract(points_a[m.queryIdx].pt, points_b[m.trainIdx].pt) for m in matches
         ]
-        limit = max(1.5, _STILL * min(640, max(pictures[k].shape)))
-        still = int((np.linalg.norm(way, axis=1) < limit).sum()) if way else 0
-        votes.append(still >= 15 and still > 0.5 * len(matches))
+        limit = max(1.5, _STILL * min(_MATCHING_SIZE, max(images[k].shape)))
+        still = int((np.linalg.norm(motion, axis=1) < limit).sum()) if motion else 0
+        votes.append(still >= _MIN_STILL and still > 0.5 * len(matches))
     return bool(votes) and sum(votes) > len(votes) / 2
 
 
-def median_keypoints(pictures: Sequence[np.ndarray]) -> float:
-    """Median number of features in grey images (H, W) uint8, about as many as `find_poses` will
-    find there.
+def _detect_small(detector: Any, image: np.ndarray) -> tuple[Any, np.ndarray | None]:
+    """Keypoints and descriptors of a gray image, shrunk where it is large."""
+    scale = _MATCHING_SIZE / max(image.shape)
+    small = cv2.resize(image, None, fx=scale, fy=scale) if scale < 1 else image
+    points, features = detector.detectAndCompute(small, None)
+    return points, features
+
+
+def median_keypoints(images: Sequence[np.ndarray]) -> float:
+    """Median number of keypoints in gray images (H, W) uint8.
+
+    It is near the number that `find_poses` detects there.
     """
-    detector = cv2.SIFT.create(
-        contrastThreshold=3 * CONTRAST
-    )  # OpenCV divides by the layers of an octave
-    return float(np.median([len(detector.detect(picture, None)) for picture in pictures]))
+    # OpenCV divides the threshold by the layers of an octave
+    detector = cv2.SIFT.create(contrastThreshold=3 * CONTRAST)
+    return float(np.median([len(detector.detect(image, None)) for image in images]))
 
 
 def azimuth_coverage(poses: Sequence[Tensor]) -> dict[str, float] | None:
-    """How far the cameras (4, 4) go around what they look at.
+    """Degrees that the cameras (4, 4) go around what they look at, and the largest gap.
 
-    Degrees, and the largest gap; None where they look nowhere.
+    None where they do not look at a common place.
     """
-    centre = Orbit(pose.numpy() for pose in poses).centre
-    if centre is None:
+    center = Orbit(pose.numpy() for pose in poses).centre
+    if center is None:
         return None
-    places = np.stack([-(pose[:3, :3].T @ pose[:3, 3]).numpy() for pose in poses]) - centre
+    positions = np.stack([-(pose[:3, :3].T @ pose[:3, 3]).numpy() for pose in poses])
+    offsets = positions - center
     # cameras are held level: their x axes lie across the axis that they go around
     sideways = np.stack([pose[0, :3].numpy() for pose in poses])
     up = np.linalg.eigh(sideways.T @ sideways)[1][:, 0]
     first = np.cross(up, [1.0, 0, 0] if abs(up[0]) < 0.9 else [0, 1.0, 0])
     first /= np.linalg.norm(first)
-    angles = np.sort(np.degrees(np.arctan2(places @ np.cross(up, first), places @ first)))
-    gap = float(np.diff(np.append(angles, angles[0] + 360)).max())
+    degrees = azimuths(offsets @ first, offsets @ np.cross(up, first))
+    gap = float(azimuth_gaps(degrees)[1].max())
     return {"covered_deg": round(360 - gap, 1), "largest_gap_deg": round(gap, 1)}
 
 
 def consistent_frames(
-    one: Mapping[str, Tensor], other: Mapping[str, Tensor], limit: float
+    poses_a: Mapping[str, Tensor], poses_b: Mapping[str, Tensor], limit: float
 ) -> list[str]:
-    """Names of the images that two sets of poses, cam_from_obj (4, 4) by name and each in its
-    own frame, turn alike.
+    """Names of the images whose rotation two sets of poses agree on.
 
-    The frames differ by one rotation, and each image that both know proposes it; the proposal
-    that most of them share within `limit` degrees holds. Images that matches of the wrong wall
-    have put elsewhere are not among them.
+    The frames of both sets differ by one rotation, and each image in both sets is a hypothesis
+    of it. The hypothesis with the most inliers holds. Images that wrong matches have placed
+    elsewhere are outliers.
+
+    Args:
+        poses_a: cam_from_obj (4, 4) by image name.
+        poses_b: cam_from_obj (4, 4) by image name, in a frame of its own.
+        limit: degrees up to which an image is an inlier.
+
+    Returns:
+        The names of the inliers, sorted.
     """
-    names = sorted(one.keys() & other.keys())
+    names = sorted(poses_a.keys() & poses_b.keys())
     if not names:
         return []
-    turns = torch.stack([one[name][:3, :3].T @ other[name][:3, :3] for name in names])
-    alike = angle_between(turns[:, None], turns[None]) < limit
-    return [
-        name
-        for name, good in zip(names, alike[alike.sum(1).argmax()].tolist(), strict=True)
-        if good
-    ]
+    rotations = torch.stack(
+        [poses_a[name][:3, :3].T @ poses_b[name][:3, :3] for name in names]
+    )
+    alike = angle_between(rotations[:, None], rotations[None]) < limit
+    inliers = alike[alike.sum(1).argmax()].tolist()
+    return [name for name, is_inlier in zip(names, inliers, strict=True) if is_inlier]
 
 
 def filming_advice(frames: int, facts: Mapping[str, Any]) -> str:
-    """Why too few frames of so many are connected, and what to film differently; facts.
+    """Why too few of so many frames are connected, and how to film better.
 
-    Those of `sfm.find_poses`.
+    `facts` are those of an attempt of `find_poses`: features, pairs and models.
     """
     if facts["features"] < FEW_FEATURES:
         return (
             f"an image has {facts['features']:.0f} features, {FEW_FEATURES} are needed: put "
-            "the object on something with a "
-            "pattern (newspaper, a rug), in more light, and hold the camera still enough for "
-            "sharp images"
+            "the object on something with a pattern (newspaper, a rug), in more light, and "
+            "hold the camera still enough for sharp images"
         )
     if facts["pairs"] < frames:
         return (
             f"{facts['pairs']} pairs of images show the same things: walk slower, keep the "
-            "object in the image, or import "
-            "more frames (--frames)"
+            "object in the image, or import more frames (--frames)"
         )
     if not facts["models"]:
         return (
@@ -128,6 +142,5 @@ def filming_advice(frames: int, facts: Mapping[str, Any]) -> str:
         )
     return (
         f"they fall into {facts['models']} pieces that do not connect: film in one go without "
-        "jumps, slower, with the "
-        "surroundings of the object in the image"
+        "jumps, slower, with the surroundings of the object in the image"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,94 +30,181 @@ class ReconstructConfig:
     least_frames: int = 3  # frames with mask and pose that a mesh needs
 
 
+@dataclass(frozen=True, eq=False)
+class _View:
+    """An image in which the object is visible."""
+
+    image: Tensor  # (H, W, 3) uint8 RGB
+    mask: Tensor  # (H, W) bool
+    matrix: Tensor  # (3, 3) float64, px
+    cam_from_obj: Tensor  # (4, 4) float64
+
+
+@dataclass(frozen=True, eq=False)
+class _LiftedFeatures:
+    """Features (N, C) float16 of the vertices that views see."""
+
+    features: Tensor
+    mirrored: Tensor  # of the mirrored image
+    vertex_index: Tensor  # (N,) int64
+    view_index: Tensor  # (N,) int64
+
+
 def build_feature_mesh(
     video: Video,
     backbone: DinoV2,
     config: ReconstructConfig = ReconstructConfig(),
     progress: Progress | None = None,
 ) -> FeatureMesh:
-    """Carve the video's visual hull and give each vertex the feature of every view that sees it.
+    """Carve the video's visual hull and give each vertex the features of all views that see it.
 
-    Needs masks and poses on the frames. Raises InvalidInput where fewer than `least_frames` frames
-    have a visible object.
+    Args:
+        video: frames with masks and poses.
+        backbone: the network that computes features.
+        config: sizes and thresholds.
+        progress: called after each batch of views.
+
+    Raises:
+        InvalidInput: fewer than `least_frames` frames have a visible object.
     """
-    images, masks, matrices, poses = [], [], [], []
-    for frame in video.frames:
-        image, mask, camera = read_frame(frame)
-        if frame.cam_from_obj is not None and mask is not None and bool(mask.any()):
-            images.append(image)
-            masks.append(mask)
-            matrices.append(camera.matrix)
-            poses.append(frame.cam_from_obj)
-    if len(images) < config.least_frames:
-        raise InvalidInput(
-            f"{video.folder}: {len(images)} of {len(video.frames)} frames have a pose and a "
-            "mask with an object, "
-            f"{config.least_frames} needed"
+    views = load_views(video, config)
+    vertices, triangles = _carve_views(video, views, config)
+    lifted = []
+    for number, (tokens, mirrored_tokens, crop_from_image) in enumerate(
+        _compute_tokens(views, backbone, config)
+    ):
+        view = views[number]
+        seen = visible_vertices(vertices, triangles, view.cam_from_obj).nonzero()[:, 0]
+        pixels = project(
+            crop_from_image @ view.matrix,
+            transform(view.cam_from_obj, vertices[seen].double()),
         )
-    matrix, cam_from_obj = torch.stack(matrices), torch.stack(poses)
-    try:
-        vertices, triangles = carve_visual_hull(masks, matrix, cam_from_obj, config.hull)
-    except InvalidInput as error:
-        raise InvalidInput(f"{video.folder}: {error}") from None
-    device = next(backbone.parameters()).device
-    lists: dict[str, list[Tensor]] = {
-        "features": [],
-        "mirrored": [],
-        "vertex": [],
-        "view": [],
-    }
-    for start in range(0, len(images), config.batch):
-        views = range(start, min(start + config.batch, len(images)))
-        crops, maps = zip(
-            *(_object_crop(images[k], masks[k], config) for k in views), strict=True
+        lifted.append(
+            lift_features(tokens, mirrored_tokens, pixels, seen, number, config.size)
         )
-        batch = normalise(torch.stack(crops).to(device))
-        grid = backbone(torch.cat([batch, batch.flip(-1)])).permute(0, 3, 1, 2)
-        for k, tokens, flipped, crop_from_image in zip(
-            views, grid, grid[len(views) :], maps, strict=False
-        ):
-            seen = visible_vertices(vertices, triangles, cam_from_obj[k]).nonzero()[:, 0]
-            pixels = project(
-                crop_from_image @ matrix[k],
-                transform(cam_from_obj[k], vertices[seen].double()),
-            )
-            lists["features"].append(_sample(tokens, pixels, config.size))
-            lists["mirrored"].append(
-                _sample(
-                    flipped,
-                    (config.size - 1) * torch.tensor([1.0, 0.0])
-                    + pixels * torch.tensor([-1.0, 1.0]),
-                    config.size,
-                )
-            )
-            lists["vertex"].append(seen)
-            lists["view"].append(torch.full_like(seen, k))
-        if progress is not None:
-            progress(video.name, views[-1] + 1, len(images))
-    flat = {name: torch.cat(parts) for name, parts in lists.items()}
-    order = flat["vertex"].argsort(stable=True)
+        is_last_of_batch = (number + 1) % config.batch == 0 or number + 1 == len(views)
+        if progress is not None and is_last_of_batch:
+            progress(video.name, number + 1, len(views))
+    merged = concatenate(lifted)
     return FeatureMesh(
         vertices=vertices,
         triangles=triangles,
-        features=flat["features"][order],
-        mirrored=flat["mirrored"][order],
-        vertex_index=flat["vertex"][order],
-        view_index=flat["view"][order],
-        cameras_in_obj=cam_from_obj.float(),
+        features=merged.features,
+        mirrored=merged.mirrored,
+        vertex_index=merged.vertex_index,
+        view_index=merged.view_index,
+        cameras_in_obj=torch.stack([view.cam_from_obj for view in views]).float(),
     )
 
 
-def _object_crop(
-    image: Tensor, mask: Tensor, config: ReconstructConfig
+def load_views(video: Video, config: ReconstructConfig) -> list[_View]:
+    """Read the frames that have a pose and a mask with an object.
+
+    Raises:
+        InvalidInput: they are fewer than `least_frames`.
+    """
+    views = []
+    for frame in video.frames:
+        image, mask, camera = read_frame(frame)
+        if frame.cam_from_obj is not None and mask is not None and bool(mask.any()):
+            views.append(_View(image, mask, camera.matrix, frame.cam_from_obj))
+    if len(views) < config.least_frames:
+        raise InvalidInput(
+            f"{video.folder}: {len(views)} of {len(video.frames)} frames have a pose and a "
+            f"mask with an object, {config.least_frames} needed"
+        )
+    return views
+
+
+def lift_features(
+    tokens: Tensor,
+    mirrored_tokens: Tensor,
+    pixels: Tensor,
+    vertex_index: Tensor,
+    view: int,
+    size: int,
+) -> _LiftedFeatures:
+    """Sample the features of the vertices that one view sees.
+
+    Args:
+        tokens: (C, h, w) of the view's crop.
+        mirrored_tokens: (C, h, w) of the crop flipped left to right.
+        pixels: (N, 2) float64 of the vertices in the crop.
+        vertex_index: (N,) int64 of the vertices.
+        view: number of the view.
+        size: px, side of the crop.
+
+    Returns:
+        The features, in the order of the vertices.
+    """
+    flip = torch.tensor([-1.0, 1.0])
+    width = torch.tensor([1.0, 0.0]) * (size - 1)
+    mirrored_pixels = width + pixels * flip
+    return _LiftedFeatures(
+        features=_sample_tokens(tokens, pixels, size),
+        mirrored=_sample_tokens(mirrored_tokens, mirrored_pixels, size),
+        vertex_index=vertex_index,
+        view_index=torch.full_like(vertex_index, view),
+    )
+
+
+def concatenate(parts: Sequence[_LiftedFeatures]) -> _LiftedFeatures:
+    """Join the features of all views, sorted by vertex, then by view."""
+    vertex_index = torch.cat([part.vertex_index for part in parts])
+    order = vertex_index.argsort(stable=True)
+    return _LiftedFeatures(
+        features=torch.cat([part.features for part in parts])[order],
+        mirrored=torch.cat([part.mirrored for part in parts])[order],
+        vertex_index=vertex_index[order],
+        view_index=torch.cat([part.view_index for part in parts])[order],
+    )
+
+
+def _carve_views(
+    video: Video, views: Sequence[_View], config: ReconstructConfig
 ) -> tuple[Tensor, Tensor]:
-    box = square_around(mask_box(mask)[None], config.margin)
-    crops, maps = crop(image.permute(2, 0, 1), box, config.size)
+    """Vertices and triangles of the visual hull."""
+    try:
+        return carve_visual_hull(
+            [view.mask for view in views],
+            torch.stack([view.matrix for view in views]),
+            torch.stack([view.cam_from_obj for view in views]),
+            config.hull,
+        )
+    except InvalidInput as error:
+        raise InvalidInput(f"{video.folder}: {error}") from None
+
+
+def _compute_tokens(
+    views: Sequence[_View], backbone: DinoV2, config: ReconstructConfig
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """For every view the tokens (C, h, w) of its crop and of the flipped crop, and crop_from_image.
+
+    crop_from_image is (3, 3) float64.
+    """
+    device = next(backbone.parameters()).device
+    for start in range(0, len(views), config.batch):
+        batch = views[start : start + config.batch]
+        crops, maps = [], []
+        for view in batch:
+            image, crop_from_image = _object_crop(view, config)
+            crops.append(image)
+            maps.append(crop_from_image)
+        images = normalise(torch.stack(crops).to(device))
+        tokens = backbone(torch.cat([images, images.flip(-1)])).permute(0, 3, 1, 2)
+        for k, crop_from_image in enumerate(maps):
+            yield tokens[k], tokens[len(batch) + k], crop_from_image
+
+
+def _object_crop(view: _View, config: ReconstructConfig) -> tuple[Tensor, Tensor]:
+    """The crop (3, size, size) around the object, and crop_from_image (3, 3)."""
+    box = square_around(mask_box(view.mask)[None], config.margin)
+    crops, maps = crop(view.image.permute(2, 0, 1), box, config.size)
     return crops[0], maps[0]
 
 
-def _sample(tokens: Tensor, pixels: Tensor, size: int) -> Tensor:
-    """Unit features (N, C) float16 on the CPU of a token map (C, h, w) at crop pixels (N, 2)."""
+def _sample_tokens(tokens: Tensor, pixels: Tensor, size: int) -> Tensor:
+    """Unit features (N, C) float16 on the CPU, of a token map (C, h, w) at crop pixels (N, 2)."""
     where = ((pixels + 0.5) / size * 2 - 1).to(tokens)
     sampled = grid_sample(
         tokens[None], where[None, None], align_corners=False, padding_mode="border"

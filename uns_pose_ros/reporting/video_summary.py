@@ -19,8 +19,10 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import transform
 from uns_pose_ros.core.types import Alignment, FeatureMesh, Video
+from uns_pose_ros.core.view_coverage import azimuth_gaps, azimuths
 from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.images import read_image, read_mask
+from uns_pose_ros.reconstruction.mask_voting import mask_iou
 from uns_pose_ros.reporting.capture_check import DoctorConfig
 from uns_pose_ros.visualization import drawing
 from uns_pose_ros.visualization.alignment_figure import mesh_strip, skin_of
@@ -71,7 +73,7 @@ class VideoFacts:
 
 def facts_of(video: Video, mesh: FeatureMesh, provenance: Mapping[str, Any]) -> VideoFacts:
     """Everything of a video with masks and poses, and its mesh, whose provenance is given."""
-    azimuths, elevations = viewpoints(mesh)
+    view_azimuths, elevations = viewpoints(mesh)
     record = _record(video.folder)
     pictures, overlaps = [], []
     chosen = sorted(
@@ -88,7 +90,7 @@ def facts_of(video: Video, mesh: FeatureMesh, provenance: Mapping[str, Any]) -> 
             )
             if frame.mask is not None:
                 mask = read_mask(frame.mask).numpy()
-                overlaps.append(float((mask & hull).sum() / max(1, (mask | hull).sum())))
+                overlaps.append(mask_iou(mask, hull) if mask.any() else 0.0)
                 image = drawing.outline(image, mask)
             image = drawing.contour(image, hull, _HULL)
         pictures.append(image)
@@ -101,9 +103,9 @@ def facts_of(video: Video, mesh: FeatureMesh, provenance: Mapping[str, Any]) -> 
         name=video.name,
         views=len(mesh.cameras_in_obj),
         frames=len(video.frames),
-        azimuths=azimuths,
+        azimuths=view_azimuths,
         elevations=elevations,
-        gap=widest_gap(azimuths[elevations < _ABOVE]),
+        gap=widest_gap(view_azimuths[elevations < _ABOVE]),
         overlap=float(np.median(overlaps)) if overlaps else None,
         poses="found" if "poses" in record else "given",
         masks="found" if "masks" in record else "given",
@@ -141,21 +143,20 @@ def viewpoints(mesh: FeatureMesh) -> tuple[Floats, Floats]:
     ).eigenvectors  # ascending: the first is the direction they differ least in
     up = basis[:, 0] * torch.where((towards @ basis[:, 0]).mean() < 0, -1.0, 1.0)
     right = basis[:, 2]
-    azimuth = torch.atan2(towards @ torch.linalg.cross(up, right), towards @ right)
-    return np.degrees(azimuth.numpy()) % 360, np.degrees(
-        torch.asin((towards @ up).clamp(-1, 1)).numpy()
+    forward = torch.linalg.cross(up, right)
+    elevation = torch.asin((towards @ up).clamp(-1, 1))
+    return (
+        azimuths((towards @ right).numpy(), (towards @ forward).numpy()),
+        np.degrees(elevation.numpy()),
     )
 
 
-def widest_gap(azimuths: Floats) -> float:
-    """The widest angle, degrees, between neighbours of azimuths (F,) on the circle.
+def widest_gap(degrees: Floats) -> float:
+    """The widest angle, degrees, between neighbors of azimuths (F,) within one turn.
 
-    360 where there are none.
+    360 without any azimuth.
     """
-    if not len(azimuths):
-        return 360.0
-    ordered = np.sort(np.asarray(azimuths) % 360)
-    return float(np.diff(np.append(ordered, ordered[0] + 360)).max())
+    return float(azimuth_gaps(degrees)[1].max()) if len(degrees) else 360.0
 
 
 def ring_picture(facts: VideoFacts) -> Picture:
@@ -167,16 +168,17 @@ def ring_picture(facts: VideoFacts) -> Picture:
     middle, radius = _RING // 2, _RING // 2 - 10
     cv2.circle(picture, (middle, middle), radius, _GREY, 1, cv2.LINE_AA)
     cv2.circle(picture, (middle, middle), radius // 2, _GREY, 1, cv2.LINE_AA)
-    ordered = np.sort(facts.azimuths[facts.elevations < _ABOVE])
-    if len(ordered) and facts.gap > _LIMITS.gap:
-        k = int(np.argmax(np.diff(np.append(ordered, ordered[0] + 360))))
+    azimuths_with_side = facts.azimuths[facts.elevations < _ABOVE]
+    if len(azimuths_with_side) and facts.gap > _LIMITS.gap:
+        starts, widths = azimuth_gaps(azimuths_with_side)
+        start = starts[widths.argmax()]
         cv2.ellipse(
             picture,
             (middle, middle),
             (radius, radius),
             0,
-            -ordered[k] - facts.gap,
-            -ordered[k],
+            -start - facts.gap,
+            -start,
             _RED,
             3,
             cv2.LINE_AA,
