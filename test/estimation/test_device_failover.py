@@ -39,7 +39,7 @@ LOST = [
 ]
 if hasattr(torch, "AcceleratorError"):
     LOST.append(torch.AcceleratorError("CUDA error: unspecified launch failure"))
-PICTURE = np.zeros((48, 64, 3), np.uint8)
+IMAGE = np.zeros((48, 64, 3), np.uint8)
 CAMERA = Camera(
     torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]], dtype=torch.float64), 64, 48
 )
@@ -47,14 +47,14 @@ CAMERA = Camera(
 
 class World:
     """A machine whose GPU raises `making` when an estimator is made on it, `working` with the next
-    pictures.
+    images.
     """
 
     def __init__(self) -> None:
         self.making: Exception | None = None
         self.working: list[
             Exception | None
-        ] = []  # of the next pictures on the GPU, in turn; none: it works
+        ] = []  # of the next images on the GPU, in turn; none: it works
         self.gone = False  # auto finds the processor only
         self.seconds = 0.0
         self.made: list[str] = []
@@ -114,7 +114,7 @@ def test_a_lost_device_is_left_for_the_processor_which_answers_the_same_picture(
     world = World()
     world.working = [None, error]
     find = world.estimator()
-    assert find(PICTURE, CAMERA) == find(PICTURE, CAMERA) == find(PICTURE, CAMERA) == []
+    assert find(IMAGE, CAMERA) == find(IMAGE, CAMERA) == find(IMAGE, CAMERA) == []
     assert world.looked == ["cuda", "cuda", "cpu", "cpu"]
     assert find.device.type == "cpu"
     assert find.fault.startswith(f"cuda: the device failed ({str(error).splitlines()[0]}")
@@ -125,22 +125,22 @@ def test_the_device_is_tried_again_after_a_minute_and_used_once_it_works() -> No
     world = World()
     find = world.estimator()
     world.working = [LOST[0]]
-    find(PICTURE, CAMERA)
+    find(IMAGE, CAMERA)
     world.making = LOST[0]
     world.seconds = RETRY - 1
-    find(PICTURE, CAMERA)
+    find(IMAGE, CAMERA)
     assert world.made == ["cuda", "cpu"]
     world.seconds = RETRY
-    find(PICTURE, CAMERA)  # tried: it cannot even be loaded
+    find(IMAGE, CAMERA)  # tried: it cannot even be loaded
     assert (world.made, find.device.type) == (["cuda", "cpu", "cuda"], "cpu")
     world.making, world.seconds = None, 2 * RETRY
     world.working = [LOST[0]]
     find(
-        PICTURE, CAMERA
-    )  # it loads and fails with the picture; the processor's estimator is still there
+        IMAGE, CAMERA
+    )  # it loads and fails with the image; the processor's estimator is still there
     assert (world.made, find.device.type) == (["cuda", "cpu", "cuda", "cuda"], "cpu")
     world.seconds = 3 * RETRY
-    find(PICTURE, CAMERA)
+    find(IMAGE, CAMERA)
     assert (find.device.type, find.fault) == ("cuda", "")
     assert world.looked == ["cuda", "cpu", "cpu", "cpu", "cuda", "cpu", "cuda"]
 
@@ -151,10 +151,10 @@ def test_out_of_memory_is_tried_again_with_an_empty_cache_before_the_processor_t
     world = World()
     find = world.estimator(device="cuda:1", config=EstimatorConfig(runtime="torch-compile"))
     world.working = [FULL]
-    find(PICTURE, CAMERA)
+    find(IMAGE, CAMERA)
     assert (world.looked, find.fault) == (["cuda", "cuda"], "")
     world.working = [FULL, FULL]
-    find(PICTURE, CAMERA)
+    find(IMAGE, CAMERA)
     assert world.looked[2:] == ["cuda", "cuda", "cpu"]
     assert OUT_OF_MEMORY in find.fault
     assert world.runtimes == [
@@ -181,9 +181,9 @@ def test_a_device_that_is_gone_is_not_taken_for_one_that_works_again() -> None:
     world = World()
     find = world.estimator()
     world.working, world.gone = [LOST[0]], True
-    find(PICTURE, CAMERA)
+    find(IMAGE, CAMERA)
     world.seconds = RETRY
-    find(PICTURE, CAMERA)
+    find(IMAGE, CAMERA)
     assert world.made == ["cuda", "cpu", "cpu"]
     assert "the device failed" in find.fault
 
@@ -195,11 +195,11 @@ def test_a_fault_that_is_not_the_devices_is_not_hidden() -> None:
         world.estimator()
     world.making = None
     find = world.estimator()
-    world.working = [ValueError("no picture"), RuntimeError("shapes do not fit")]
-    with pytest.raises(ValueError, match="no picture"):
-        find(PICTURE, CAMERA)
+    world.working = [ValueError("no image"), RuntimeError("shapes do not fit")]
+    with pytest.raises(ValueError, match="no image"):
+        find(IMAGE, CAMERA)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        find(PICTURE, CAMERA)
+        find(IMAGE, CAMERA)
     assert (world.made, find.fault) == (["cuda", "cuda"], "")
     assert (
         trouble_of(

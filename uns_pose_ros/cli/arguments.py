@@ -20,7 +20,7 @@ def described(settings: type) -> Any:
     types = get_type_hints(settings)
     fields = []
     for field in dataclasses.fields(settings):
-        kind = Annotated[types[field.name], arg(help=parameter_text(field))]
+        kind: Any = Annotated[types[field.name], arg(help=parameter_text(field))]
         fields.append((field.name, kind, dataclasses.field(default=field.default)))
     annotated = dataclasses.make_dataclass(
         settings.__name__, fields, bases=(settings,), frozen=True

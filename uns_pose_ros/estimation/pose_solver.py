@@ -163,11 +163,11 @@ def observe_crops(
         .index_select(0, row.flatten())
         .view(*row.shape, probability.shape[-1])
     )
-    likeliest = cell_probability.topk(min(config.top_k_vertices, probability.shape[-1]))
+    most_probable = cell_probability.topk(min(config.top_k_vertices, probability.shape[-1]))
     correspondences = Correspondences(
         ray[..., :2] / ray[..., 2:],
-        likeliest.values * chosen[..., None],
-        likeliest.indices,
+        most_probable.values * chosen[..., None],
+        most_probable.indices,
         cells[:, 0],
     )
     return CropObservation(
