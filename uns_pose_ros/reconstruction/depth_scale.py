@@ -13,23 +13,25 @@ from uns_pose_ros.io.depth_images import _AGREE, _FRAMES, _LEAST, _SHARE, Depth
 
 @dataclass(frozen=True)
 class Metres:
-    """How long a unit of the poses is, and how far the depth agrees on it."""
+    """Length of a unit of the poses, and the support for it."""
 
-    unit_m: float | None  # m; None: depth says too little, or not one thing
-    observations: int  # of points, where depth was measured
-    agreeing: int  # of them, on `unit_m`
-    frames: int  # images that these are in
+    unit_m: float | None  # m; None: too little depth, or no agreement
+    observations: int  # of points, with a measured depth
+    agreeing: int  # observations that support `unit_m`
+    frames: int  # images with such an observation
 
 
 def metres_per_unit(seen: Iterable[tuple[NDArray[np.float64], Depth]]) -> Metres:
-    """The length of a unit by what each image sees of the points (N, 3).
+    """The length of a unit of the poses, from points and depth in images.
 
-    U v px and z, units, and by its depth (H, W).
+    Each observation gives one ratio. The ratio with the most support within `_AGREE` holds, so
+    that depth beside an edge, of a reflection or of a wrong point is an outlier.
 
-    Each observation gives one ratio. The one that most share within `_AGREE` holds: depth beside an
-    edge, of a reflection or of a point that is wrong is outvoted.
+    `seen` has for each image the points that it sees (N, 3), u v px and z in units, and its depth
+    (H, W).
     """
-    ratios, frames = list[NDArray[np.float64]](), list[NDArray[np.int64]]()
+    ratios: list[NDArray[np.float64]] = []
+    frames: list[NDArray[np.int64]] = []
     for number, (points, depth) in enumerate(seen):
         column, row = np.rint(points[:, :2]).astype(int).T
         inside = (
@@ -50,11 +52,8 @@ def metres_per_unit(seen: Iterable[tuple[NDArray[np.float64], Depth]]) -> Metres
     ends = np.searchsorted(ordered, ordered * (1 + 2 * _AGREE), side="right")
     first = int((ends - np.arange(len(ordered))).argmax())
     shared = slice(first, int(ends[first]))
-    agreeing, count = (
-        shared.stop - shared.start,
-        len(np.unique(np.concatenate(frames)[order][shared])),
-    )
+    agreeing = shared.stop - shared.start
+    count = len(np.unique(np.concatenate(frames)[order][shared]))
     good = agreeing >= max(_LEAST, _SHARE * len(ordered)) and count >= _FRAMES
-    return Metres(
-        float(np.median(ordered[shared])) if good else None, len(ordered), agreeing, count
-    )
+    unit_m = float(np.median(ordered[shared])) if good else None
+    return Metres(unit_m, len(ordered), agreeing, count)

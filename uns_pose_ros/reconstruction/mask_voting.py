@@ -1,4 +1,4 @@
-"""Multi-view voting on object occupancy, and agreement of masks with their hull."""
+"""Votes of several views on the occupancy of space, and agreement of masks with their hull."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from uns_pose_ros.core.geometry import project, transform
 from uns_pose_ros.core.view_coverage import Orbit
 from uns_pose_ros.reconstruction.visual_hull import carve_visual_hull
 
-MAX_LOG_ODDS = 3.0  # log-odds beyond which no image's opinion counts
+MAX_LOG_ODDS = 3.0  # limit of the log-odds of one image
 
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """How masks of single images are brought together."""
+    """How the masks of single images are fused."""
 
-    resolution: int = 64  # places along each side of the cube in which the images vote
+    resolution: int = 64  # cells along each side of the cube in which the images vote
     needed: float = (
         -1.0
     )  # mean log-odds over the images below which a place is not part of the object
-    size: int = 640  # px, longer side at which images are looked at
+    size: int = 640  # px, longer side at which images are segmented
     side: int = 192  # px, longer side at which silhouettes are drawn
-    margin: float = 0.08  # of the object's box, left around it for the second look
+    margin: float = 0.08  # of the object's box, left around it for the refinement
     # weight of all images' log-odds against those of the image itself
     vote: float = 0.5
     # intersection over union with the hull of all masks below which a mask is reported
@@ -39,10 +39,10 @@ class MaskConfig:
 
 @dataclass(frozen=True, eq=False)
 class OccupancyField:
-    """What the images say of places in a cube: mean log-odds (R, R, R) float32."""
+    """Mean log-odds of the images for each cell of a cube."""
 
-    values: Tensor
-    centre: Tensor  # (3,) float64, obj frame
+    values: Tensor  # (R, R, R) float32
+    center: Tensor  # (3,) float64, obj frame
     half: float  # side / 2, obj units
 
 
@@ -52,34 +52,40 @@ def vote_occupancy(
     poses: Tensor,
     config: MaskConfig,
 ) -> OccupancyField | None:
-    """The mean opinion of all images on places around the middle of the orbit.
+    """Average the log-odds of all images in the cells around the center of the orbit.
 
-    None where none is in the object.
+    The first cube is as large as the images; the second surrounds the occupied cells of the first.
 
-    F probabilities (H, W), matrices (F, 3, 3) px, poses cam_from_obj (F, 4, 4). First in the cube
-    that the images' middles span, then in the one around what was found.
+    Args:
+        probabilities: F maps (H, W) of the object.
+        matrices: (F, 3, 3) px.
+        poses: cam_from_obj (F, 4, 4).
+        config: resolution and thresholds.
+
+    Returns:
+        The field, or None where no cell is occupied.
     """
     orbit = Orbit(pose.numpy() for pose in poses)
     if orbit.centre is None:
         return None
-    centre = torch.from_numpy(orbit.centre)
-    depth = transform(poses, centre[None])[:, 0, 2]
+    center = torch.from_numpy(orbit.centre)
+    depth = transform(poses, center[None])[:, 0, 2]
     views = [
         min(p.shape) / 2 / float(k[0, 0]) * float(z)
         for p, k, z in zip(probabilities, matrices, depth, strict=True)
     ]
     half = 1.1 * float(np.median(views))
     for _ in range(2):
-        values = _middle_part(
-            _mean_odds(probabilities, matrices, poses, centre, half, config), config.needed
+        values = _keep_central(
+            _mean_odds(probabilities, matrices, poses, center, half, config), config.needed
         )
         inside = (values > config.needed).nonzero().double()
         if not len(inside):
             return None
-        field = OccupancyField(values, centre, half)
+        field = OccupancyField(values, center, half)
         step = 2 * half / (config.resolution - 1)
         low, high = inside.amin(0), inside.amax(0)
-        centre = centre + ((low + high) / 2 - (config.resolution - 1) / 2) * step
+        center = center + ((low + high) / 2 - (config.resolution - 1) / 2) * step
         half = float((high - low).max() / 2 + 3) * step
     return field
 
@@ -87,7 +93,7 @@ def vote_occupancy(
 def fuse_mask(
     own: NDArray[np.float32], seen: NDArray[np.float32], config: MaskConfig
 ) -> NDArray[np.bool_]:
-    """A mask (H, W) from the image's own probability and the vote of all."""
+    """A mask (H, W) from the image's own probability and the log-odds of all images."""
     odds = np.log(np.clip(own, 1e-4, 1) / np.clip(1 - own, 1e-4, 1)).clip(
         -MAX_LOG_ODDS, MAX_LOG_ODDS
     )
@@ -96,7 +102,7 @@ def fuse_mask(
 
 
 def central_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The connected part of a mask (H, W) that is largest near the middle of the image."""
+    """The connected component of a mask (H, W) that is largest near the image's center."""
     count, parts = cv2.connectedComponents(mask.astype(np.uint8))
     if count <= 2:
         return mask
@@ -111,8 +117,9 @@ def central_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def hull_agreement(
     masks: Mapping[str, NDArray[np.bool_]], matrices: Tensor, poses: Tensor
 ) -> dict[str, float]:
-    """Intersection over union of each mask (H, W) with the silhouette of the visual hull of all;
-    empty where they have none.
+    """Intersection over union of each mask (H, W) with the silhouette of the common visual hull.
+
+    Empty where the masks have no hull.
     """
     shown = [k for k, mask in enumerate(masks.values()) if mask.any()]
     if len(shown) < 3:
@@ -125,15 +132,15 @@ def hull_agreement(
     result = {}
     for (name, mask), matrix, pose in zip(masks.items(), matrices, poses, strict=True):
         pixels = project(matrix, transform(pose, vertices.double())).numpy()
-        picture = np.zeros(mask.shape, np.uint8)
+        silhouette = np.zeros(mask.shape, np.uint8)
         for corners in np.rint(16 * pixels[triangles.numpy()]).astype(np.int32):
-            cv2.fillConvexPoly(picture, corners, 1, shift=4)
-        result[name] = mask_iou(mask, picture > 0)
+            cv2.fillConvexPoly(silhouette, corners, 1, shift=4)
+        result[name] = mask_iou(mask, silhouette > 0)
     return result
 
 
 def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Intersection over union, 1 where both are empty."""
+    """Intersection over union of two masks (H, W), 1 where both are empty."""
     union = int((a | b).sum())
     return 1.0 if union == 0 else float((a & b).sum()) / union
 
@@ -142,18 +149,18 @@ def _mean_odds(
     probabilities: Sequence[NDArray[np.float32]],
     matrices: Tensor,
     poses: Tensor,
-    centre: Tensor,
+    center: Tensor,
     half: float,
     config: MaskConfig,
 ) -> Tensor:
-    """(R, R, R) float32.
+    """Mean log-odds (R, R, R) float32 of a cube.
 
-    An image that does not show a place has no opinion; what most do not show is not the object.
+    An image does not count for a cell outside it; a cell outside most images is empty.
     """
     axis = torch.linspace(-half, half, config.resolution, dtype=torch.float64)
     grid = (
         torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-        + centre
+        + center
     )
     total, seen = torch.zeros(len(grid)), torch.zeros(len(grid))
     for probability, matrix, pose in zip(probabilities, matrices, poses, strict=True):
@@ -163,11 +170,11 @@ def _mean_odds(
             project(matrix, points) / torch.tensor([width - 1, height - 1]) * 2 - 1
         ).float()
         odds = torch.from_numpy(probability).logit(1e-4).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
-        found = grid_sample(odds[None, None], where[None, None], align_corners=True)[
+        sampled = grid_sample(odds[None, None], where[None, None], align_corners=True)[
             0, 0, 0
         ]
         visible = ((where.abs() <= 1).all(-1) & (points[:, 2] > 0)).float()
-        total += found * visible
+        total += sampled * visible
         seen += visible
     mean = torch.where(
         seen * 2 > len(poses),
@@ -177,9 +184,10 @@ def _mean_odds(
     return mean.reshape(config.resolution, config.resolution, config.resolution)
 
 
-def _middle_part(values: Tensor, needed: float) -> Tensor:
-    """The field with only that connected part left above `needed` that is largest near the middle
-    of the cube.
+def _keep_central(values: Tensor, needed: float) -> Tensor:
+    """Empty all cells except one connected component.
+
+    It is the component above `needed` that is largest near the center of the cube.
     """
     from scipy.ndimage import label
 

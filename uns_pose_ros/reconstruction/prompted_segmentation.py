@@ -1,10 +1,8 @@
-"""Masks of the object that somebody points at.
+"""Masks of an object that the user marks: points in one image, followed through the video.
 
-A few points in one image, followed by MobileSAM through the video.
-
-From image to image the last mask, moved as the cameras say, prompts the next one. Where poses
-are known, `masks.find_masks` lets all images vote, and what they agree on prompts each image
-once more.
+From image to image the last mask, moved by the camera motion, prompts MobileSAM in the next one.
+Where poses are known, `segmentation.find_masks` lets all images vote, and their common result
+prompts each image once more.
 """
 
 from __future__ import annotations
@@ -27,38 +25,41 @@ from uns_pose_ros.io.artifacts import read_json, write_json
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, fuse_mask, mask_iou
 
 FILE = "prompts.json"
-_POINTS = 3  # that a mask gives to the next image
-_LOST = 0.3  # overlap with what was expected below which an answer is not believed
-_DOUBT = 0.6  # probability, then, of what was expected
+_POINTS = 3  # prompts that a mask gives to the next image
+_LOST = 0.3  # IoU with the expected mask below which the network's mask is rejected
+_DOUBT = 0.6  # probability of the expected mask in that case
 _OUTSIDE, _INSIDE, _CORNER = 0, 1, 2  # kinds of points, as MobileSAM numbers them
 
 
 class PromptableNetwork(Protocol):
-    """What MobileSam does."""
+    """The interface of MobileSam."""
 
-    def embed(self, image: NDArray[np.uint8]) -> Tensor: ...
+    def embed(self, image: NDArray[np.uint8]) -> Tensor:
+        """Features of an image (H, W, 3)."""
 
     def masks(
         self, seen: Tensor, points: Tensor, kinds: Tensor, height: int, width: int
-    ) -> tuple[Tensor, Tensor]: ...
+    ) -> tuple[Tensor, Tensor]:
+        """Mask logits of several hypotheses, and their expected IoU."""
 
 
 @dataclass(frozen=True)
 class Prompts:
     """Points in one image of a video, x y px.
 
-    On the object, and beside it where the network took too much.
+    `points` are on the object, `background` beside it.
     """
 
     points: tuple[tuple[float, float], ...]
     background: tuple[tuple[float, float], ...] = ()
-    frame: str = ""  # its name below images/; empty: the first
+    frame: str = ""  # name of the image below images/; empty: the first
 
 
 def read_prompts(folder: Path) -> Prompts | None:
-    """What a video's prompts.json says, None where there is none.
+    """Read a video's prompts.json; None where the file does not exist.
 
-    InvalidInput where it says something else.
+    Raises:
+        InvalidInput: the file holds no prompts.
     """
     path = folder / FILE
     if not path.exists():
@@ -83,6 +84,7 @@ def read_prompts(folder: Path) -> Prompts | None:
 
 
 def write_prompts(folder: Path, prompts: Prompts) -> None:
+    """Write a video's prompts.json."""
     write_json(
         folder / FILE,
         {
@@ -94,87 +96,106 @@ def write_prompts(folder: Path, prompts: Prompts) -> None:
 
 
 class PromptedSegmenter:
-    """Looks for the object that prompts mean; for `masks.find_masks`, once."""
+    """Segments the prompted object, for one call of `segmentation.find_masks`."""
 
     def __init__(
         self,
         prompts: Prompts,
-        segmenter: PromptableNetwork,
+        network: PromptableNetwork,
         config: MaskConfig = MaskConfig(),
     ) -> None:
-        self._prompts, self._segmenter, self._config = prompts, segmenter, config
-        self._seen = dict[int, Tensor]()  # float16, 2 MB an image
+        self._prompts = prompts
+        self._network = network
+        self._config = config
+        self._features = dict[int, Tensor]()  # float16, 2 MB an image
 
     def segment(
         self,
         frames: Sequence[Frame],
-        picture: Callable[[int], NDArray[np.uint8]],
+        read: Callable[[int], NDArray[np.uint8]],
         cameras: Sequence[Camera],
     ) -> list[NDArray[np.float32]]:
-        """Probability of the object (h, w) in each image, an undistorted and shrunk one with its
-        camera.
+        """Segment from the prompted image to the last, then back to the first.
 
-        From the prompted one on to the last, then back from it to the first. InvalidInput where the
-        points are not in it.
+        Args:
+            frames: F frames.
+            read: returns the undistorted, shrunk image (h, w, 3) of a frame's number.
+            cameras: F cameras of these images.
+
+        Returns:
+            F probabilities (h, w) of the object.
+
+        Raises:
+            InvalidInput: the points are not in the image.
         """
         start = _start(frames, self._prompts.frame)
-        points, kinds = self._given(frames[start], cameras[start])
+        points, kinds = self._prompt_points(frames[start], cameras[start])
         move = _motion(frames, cameras)
-        found = {start: self._answered(start, picture(start), points, kinds)}
+        probabilities = {start: self._segment_prompted(start, read(start), points, kinds)}
         for step, end in ((1, len(frames)), (-1, -1)):
             for number in range(start + step, end, step):
-                expected = move(found[number - step] > 0.5, number - step, number)
-                found[number] = self._expecting(number, picture(number), expected)
-        return [found[number] for number in range(len(frames))]
+                expected = move(probabilities[number - step] > 0.5, number - step, number)
+                probabilities[number] = self._segment_expected(
+                    number, read(number), expected
+                )
+        return [probabilities[number] for number in range(len(frames))]
 
     def refine(
         self,
         number: int,
         image: NDArray[np.uint8],
         first: NDArray[np.float32],
-        seen: NDArray[np.float32],
+        votes: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """Probability (h, w) once all images have voted.
+        """Segment one image again, prompted by the first result and the vote together.
 
-        Prompted by what the first answer and the vote together expect.
+        Args:
+            number: of its frame.
+            image: (h, w, 3) uint8 RGB.
+            first: the probability (h, w) of `segment`.
+            votes: (h, w), the largest log-odds along the ray of every pixel.
+
+        Returns:
+            Probability (h, w).
         """
-        return self._expecting(number, image, fuse_mask(first, seen, self._config))
+        return self._segment_expected(number, image, fuse_mask(first, votes, self._config))
 
-    def _expecting(
+    def _segment_expected(
         self, number: int, image: NDArray[np.uint8], expected: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
-        """Probability (h, w) of what is expected to have a silhouette (h, w) in the image of
-        that number.
-        """
+        """Probability (h, w) of the object with an expected silhouette (h, w) in an image."""
         if not expected.any():
             return np.full(expected.shape, 1 - _DOUBT, np.float32)
         points, kinds = _prompts_of(expected)
-        logits, _ = self._segmenter.masks(
-            self._look(number, image), points, kinds, *image.shape[:2]
+        logits, _ = self._network.masks(
+            self._embed(number, image), points, kinds, *image.shape[:2]
         )
-        fits = [mask_iou(one.numpy() > 0, expected) for one in logits]
+        fits = [mask_iou(mask.numpy() > 0, expected) for mask in logits]
         best = int(np.argmax(fits))
         if fits[best] < _LOST:
             return np.where(expected, _DOUBT, 1 - _DOUBT).astype(np.float32)
         return logits[best].sigmoid().numpy()
 
-    def _look(self, number: int, image: NDArray[np.uint8]) -> Tensor:
-        if number not in self._seen:
-            self._seen[number] = self._segmenter.embed(image)
-        return self._seen[number]
+    def _embed(self, number: int, image: NDArray[np.uint8]) -> Tensor:
+        if number not in self._features:
+            self._features[number] = self._network.embed(image)
+        return self._features[number]
 
-    def _answered(
+    def _segment_prompted(
         self, number: int, image: NDArray[np.uint8], points: Tensor, kinds: Tensor
     ) -> NDArray[np.float32]:
-        """By what was given: one point may mean a part as well, several leave less doubt."""
-        logits, expected = self._segmenter.masks(
-            self._look(number, image), points, kinds, *image.shape[:2]
+        """Probability (h, w) of the object at the prompts.
+
+        One point may also mean a part of the object, several points are less ambiguous.
+        """
+        logits, expected = self._network.masks(
+            self._embed(number, image), points, kinds, *image.shape[:2]
         )
         best = 0 if len(points) > 1 else 1 + int(expected[1:].argmax())
         return logits[best].sigmoid().numpy()
 
-    def _given(self, frame: Frame, camera: Camera) -> tuple[Tensor, Tensor]:
-        """The prompts in an image as it is looked at, and their kinds."""
+    def _prompt_points(self, frame: Frame, camera: Camera) -> tuple[Tensor, Tensor]:
+        """The prompts in pixels of the shrunk image (N, 2), and their kinds (N,)."""
         places = np.array(
             [*self._prompts.points, *self._prompts.background], dtype=np.float64
         )
@@ -200,7 +221,7 @@ class PromptedSegmenter:
 
 
 def _start(frames: Sequence[Frame], name: str) -> int:
-    """Index of the image that was pointed at."""
+    """Index of the prompted image."""
     names = [frame.name for frame in frames]
     if name and name not in names:
         raise InvalidInput(
@@ -212,19 +233,20 @@ def _start(frames: Sequence[Frame], name: str) -> int:
 def _motion(
     frames: Sequence[Frame], cameras: Sequence[Camera]
 ) -> Callable[[NDArray[np.bool_], int, int], NDArray[np.bool_]]:
-    """Moves a mask from one image to another, as a plane in the middle of the orbit would move;
-    unmoved without poses.
+    """A function that moves a mask from one image to another.
+
+    It moves like a plane at the center of the orbit; without poses it stays where it is.
     """
     poses = [
         frame.cam_from_obj.numpy() for frame in frames if frame.cam_from_obj is not None
     ]
-    centre = Orbit(poses).centre if len(poses) == len(frames) else None
+    center = Orbit(poses).centre if len(poses) == len(frames) else None
 
     def move(mask: NDArray[np.bool_], source: int, target: int) -> NDArray[np.bool_]:
-        if centre is None:
+        if center is None:
             return mask
         target_from_source = poses[target] @ np.linalg.inv(poses[source])
-        depth = float(poses[source][2, :3] @ centre + poses[source][2, 3])
+        depth = float(poses[source][2, :3] @ center + poses[source][2, 3])
         way = (
             target_from_source[:3, :3]
             + np.outer(target_from_source[:3, 3], [0, 0, 1]) / depth
@@ -246,7 +268,7 @@ def _motion(
 
 
 def _prompts_of(mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-    """Points deep in a mask (h, w) and the corners of its box, x y px, and their kinds."""
+    """Prompts of a mask (h, w): points deep in it and the corners of its box, and their kinds."""
     depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[
         1:-1, 1:-1
     ]

@@ -1,11 +1,9 @@
-"""Object masks of a video that has none.
+"""Object masks of a video that has none: the salient object, consistent over all images.
 
-The salient object of each image, made consistent over the video.
-
-U2-Net-P (Qin et al., Pattern Recognition 2020) looks at one image at a time and may take a shadow
-or other furniture for the object. Where camera poses are known, the object is what stays in the
-middle of the orbit: the images vote on every place there, a second look at the part of each
-image that shows those places finds what was missed, and the vote is added to it.
+U2-Net-P (Qin et al., Pattern Recognition 2020) segments one image at a time and may include a
+shadow or confuse the object with furniture. Where camera poses are known, the object is what
+stays at the center of the orbit: the images vote on every cell there, a refinement segments the
+part of each image that shows the occupied cells, and the vote is added to it.
 """
 
 from __future__ import annotations
@@ -45,38 +43,55 @@ class Masks:
     agreement: dict[str, float]  # intersection over union; empty where no poses are known
 
     def bad(self, config: MaskConfig) -> list[str]:
+        """Names of the masks that do not fit the hull."""
         return [name for name, value in self.agreement.items() if value < config.bad]
 
 
 class Segmenter(Protocol):
-    """A way to find the object in images that are undistorted and shrunk.
+    """A method that segments the object in undistorted, shrunk images.
 
-    Masks of the same size are probabilities.
+    Its results are probabilities of the size of the image.
     """
 
     def segment(
         self,
         frames: Sequence[Frame],
-        picture: Callable[[int], NDArray[np.uint8]],
+        read: Callable[[int], NDArray[np.uint8]],
         cameras: Sequence[Camera],
     ) -> list[NDArray[np.float32]]:
-        """Of every image, before anything is known of the object."""
+        """Segment every image independently of the others' votes.
+
+        Args:
+            frames: F frames.
+            read: returns the image (h, w, 3) of a frame's number.
+            cameras: F cameras of these images.
+
+        Returns:
+            F maps (h, w).
+        """
 
     def refine(
         self,
         number: int,
         image: NDArray[np.uint8],
-        segment: NDArray[np.float32],
-        seen: NDArray[np.float32],
+        first: NDArray[np.float32],
+        votes: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """Of one image, where all of them have voted.
+        """Segment one image again, after all images have voted.
 
-        Seen (h, w), the largest log-odds along every pixel's ray.
+        Args:
+            number: of its frame.
+            image: (h, w, 3) uint8 RGB.
+            first: the map (h, w) of `segment`.
+            votes: (h, w), the largest log-odds along the ray of every pixel.
+
+        Returns:
+            The map (h, w).
         """
 
 
 class SalientSegmenter:
-    """The object is what stands out."""
+    """Segments the most salient object."""
 
     def __init__(self, salience: Salience, config: MaskConfig) -> None:
         self._salience, self._config = salience, config
@@ -84,21 +99,22 @@ class SalientSegmenter:
     def segment(
         self,
         frames: Sequence[Frame],
-        picture: Callable[[int], NDArray[np.uint8]],
+        read: Callable[[int], NDArray[np.uint8]],
         cameras: Sequence[Camera],
     ) -> list[NDArray[np.float32]]:
-        return [self._salience(picture(number)) for number in range(len(frames))]
+        """The saliency of every image."""
+        return [self._salience(read(number)) for number in range(len(frames))]
 
     def refine(
         self,
         number: int,
         image: NDArray[np.uint8],
-        segment: NDArray[np.float32],
-        seen: NDArray[np.float32],
+        first: NDArray[np.float32],
+        votes: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        return _second_look(
-            image, segment, seen > self._config.needed, self._salience, self._config
-        )
+        """The larger one of the first saliency and that of the object's part of the image."""
+        silhouette = votes > self._config.needed
+        return _refine_part(image, first, silhouette, self._salience, self._config)
 
 
 def find_masks(
@@ -107,64 +123,65 @@ def find_masks(
     config: MaskConfig = MaskConfig(),
     progress: Progress | None = None,
 ) -> Masks:
-    """A mask of every frame, in pixels of its image.
+    """Compute a mask of every frame, in pixels of its image.
 
-    Where poses are known the masks agree with each other in space.
+    Where poses are known, the masks are made consistent in space.
 
-    how: a network that sees what stands out, or another way to look.
+    Args:
+        video: its frames need no masks.
+        how: a saliency network, or another segmenter.
+        config: sizes and thresholds.
+        progress: called after each image.
+
+    Raises:
+        InvalidInput: the images do not agree on an object at the center of the orbit.
     """
     show = progress or (lambda what, done, total: None)
-    look: Segmenter = SalientSegmenter(how, config) if callable(how) else how
-    posed = [frame for frame in video.frames if frame.cam_from_obj is not None]
-    cameras = [_shrunk(frame.camera, config) for frame in video.frames]
-    matrices, shown = [camera.matrix for camera in cameras], set[int]()
+    segmenter: Segmenter = SalientSegmenter(how, config) if callable(how) else how
+    frames = video.frames
+    cameras = [_shrunk(frame.camera, config) for frame in frames]
+    shown = set[int]()
 
-    def picture(number: int) -> NDArray[np.uint8]:
+    def read(number: int) -> NDArray[np.uint8]:
         shown.add(number)
-        show(f"{video.name}: masks", len(shown), len(video.frames))
-        return _picture(video.frames[number], cameras[number])
+        show(f"{video.name}: masks", len(shown), len(frames))
+        return _read_shrunk(frames[number], cameras[number])
 
-    segment = look.segment(video.frames, picture, cameras)
-    if len(posed) < len(video.frames) or len(posed) < 3:
-        return Masks(
-            {
-                f.name: _enlarged(central_component(p > 0.5), f)
-                for f, p in zip(video.frames, segment, strict=True)
-            },
-            {},
-        )
-    poses = torch.stack(
-        [frame.cam_from_obj for frame in posed if frame.cam_from_obj is not None]
-    )
-    matrix = torch.stack(matrices)
-    field = vote_occupancy(segment, matrix, poses, config)
+    first = segmenter.segment(frames, read, cameras)
+    known_poses = [frame.cam_from_obj for frame in frames if frame.cam_from_obj is not None]
+    if len(known_poses) < len(frames) or len(known_poses) < 3:
+        masks = {}
+        for frame, probability in zip(frames, first, strict=True):
+            masks[frame.name] = _enlarged(central_component(probability > 0.5), frame)
+        return Masks(masks, {})
+    poses = torch.stack(known_poses)
+    matrices = torch.stack([camera.matrix for camera in cameras])
+    field = vote_occupancy(first, matrices, poses, config)
     if field is None:
         raise InvalidInput(
             f"{video.folder}: no object in the middle of the orbit; keep it in the middle of "
             "every image, or give masks/"
         )
-    second = []
-    seen = _silhouettes(field, segment, matrix, poses, config)
-    for number, (frame, one, vote_) in enumerate(
-        zip(video.frames, segment, seen, strict=True)
-    ):
-        second.append(look.refine(number, _picture(frame, cameras[number]), one, vote_))
-        show(f"{video.name}: masks, second look", number + 1, len(video.frames))
-    field = vote_occupancy(second, matrix, poses, config) or field
-    seen = _silhouettes(field, second, matrix, poses, config)
-    found = {
-        f.name: fuse_mask(own, vote_, config)
-        for f, own, vote_ in zip(video.frames, second, seen, strict=True)
+    refined = []
+    votes = _project_votes(field, first, matrices, poses, config)
+    for number, frame in enumerate(frames):
+        image = _read_shrunk(frame, cameras[number])
+        refined.append(segmenter.refine(number, image, first[number], votes[number]))
+        show(f"{video.name}: masks, second look", number + 1, len(frames))
+    field = vote_occupancy(refined, matrices, poses, config) or field
+    votes = _project_votes(field, refined, matrices, poses, config)
+    small = {
+        frame.name: fuse_mask(probability, odds, config)
+        for frame, probability, odds in zip(frames, refined, votes, strict=True)
     }
-    agreement = hull_agreement(found, matrix, poses)
+    agreement = hull_agreement(small, matrices, poses)
     return Masks(
-        {frame.name: _enlarged(found[frame.name], frame) for frame in video.frames},
-        agreement,
+        {frame.name: _enlarged(small[frame.name], frame) for frame in frames}, agreement
     )
 
 
 def _shrunk(camera: Camera, config: MaskConfig) -> Camera:
-    """The camera without its distortion, and of an image of at most `size` px."""
+    """The camera without distortion, of an image of at most `size` px."""
     scale = min(1.0, config.size / max(camera.width, camera.height))
     width, height = (
         max(1, round(scale * camera.width)),
@@ -173,8 +190,8 @@ def _shrunk(camera: Camera, config: MaskConfig) -> Camera:
     return fitted(Camera(camera.matrix, camera.width, camera.height), width, height)
 
 
-def _picture(frame: Frame, camera: Camera) -> NDArray[np.uint8]:
-    """The undistorted image (h, w, 3) of a frame as such a camera takes it."""
+def _read_shrunk(frame: Frame, camera: Camera) -> NDArray[np.uint8]:
+    """The undistorted image (h, w, 3) of a frame, in the size of a camera."""
     image, _, whole = read_frame(frame)
     if (whole.width, whole.height) == (camera.width, camera.height):
         return image.numpy()
@@ -187,7 +204,7 @@ def _picture(frame: Frame, camera: Camera) -> NDArray[np.uint8]:
 
 
 def _enlarged(mask: NDArray[np.bool_], frame: Frame) -> NDArray[np.bool_]:
-    """A mask at the size of its frame's image."""
+    """A mask in the size of its frame's image."""
     size = (frame.camera.width, frame.camera.height)
     if mask.shape == size[::-1]:
         return mask
@@ -196,19 +213,21 @@ def _enlarged(mask: NDArray[np.bool_], frame: Frame) -> NDArray[np.bool_]:
     )
 
 
-def _silhouettes(
+def _project_votes(
     field: OccupancyField,
-    pictures: Sequence[NDArray[np.float32]],
+    probabilities: Sequence[NDArray[np.float32]],
     matrices: Tensor,
     poses: Tensor,
     config: MaskConfig,
 ) -> list[NDArray[np.float32]]:
-    """For each image the largest value of the field along every pixel's ray, (H, W) float32
-    log-odds.
+    """Project the field into every image.
+
+    Returns:
+        For each image the largest log-odds along the ray of every pixel, (H, W) float32.
     """
-    found = []
-    for picture, matrix, pose in zip(pictures, matrices, poses, strict=True):
-        height, width = picture.shape
+    projected = []
+    for probability, matrix, pose in zip(probabilities, matrices, poses, strict=True):
+        height, width = probability.shape
         scale = min(1.0, config.side / max(height, width))
         rows, columns = max(1, round(scale * height)), max(1, round(scale * width))
         v, u = torch.meshgrid(
@@ -225,17 +244,17 @@ def _silhouettes(
         rays = pixels.reshape(-1, 3) @ torch.linalg.inv(matrix).T
         rays = (rays / rays.norm(dim=1, keepdim=True)) @ pose[:3, :3]  # obj frame
         eye = -pose[:3, :3].T @ pose[:3, 3]
-        middle = float((field.centre - eye).norm())
+        middle = float((field.center - eye).norm())
         reach = (
             torch.linspace(-1.74, 1.74, 2 * config.resolution, dtype=torch.float64)
             * field.half
             + middle
         )
-        places = (eye + reach[:, None, None] * rays - field.centre) / field.half
-        inside = (places.abs() <= 1).all(-1)
-        places = places.float().flip(-1)  # grid_sample names the last axis first
+        cells = (eye + reach[:, None, None] * rays - field.center) / field.half
+        inside = (cells.abs() <= 1).all(-1)
+        cells = cells.float().flip(-1)  # grid_sample names the last axis first
         values = grid_sample(
-            field.values[None, None], places[None, None], align_corners=True
+            field.values[None, None], cells[None, None], align_corners=True
         )[0, 0, 0]
         best = (
             torch.where(inside, values, torch.full_like(values, -MAX_LOG_ODDS))
@@ -243,28 +262,29 @@ def _silhouettes(
             .reshape(rows, columns)
             .numpy()
         )
-        found.append(
+        projected.append(
             np.asarray(
                 cv2.resize(best, (width, height), interpolation=cv2.INTER_LINEAR),
                 np.float32,
             )
         )
-    return found
+    return projected
 
 
-def _second_look(
+def _refine_part(
     image: NDArray[np.uint8],
-    segment: NDArray[np.float32],
+    first: NDArray[np.float32],
     silhouette: NDArray[np.bool_],
     salience: Salience,
     config: MaskConfig,
 ) -> NDArray[np.float32]:
-    """Probability (H, W).
+    """Segment the part of the image around a silhouette (H, W) once more.
 
-    The higher one of the first look and of one at the silhouette's part of the image; 0 outside
-    it.
+    Returns:
+        Probability (H, W), the larger one of both segmentations; 0 outside that part and outside
+        the silhouette.
     """
-    result = np.where(silhouette, segment, 0).astype(np.float32)
+    result = np.where(silhouette, first, 0).astype(np.float32)
     rows, columns = np.flatnonzero(silhouette.any(1)), np.flatnonzero(silhouette.any(0))
     if not len(rows):
         return result
@@ -279,7 +299,7 @@ def _second_look(
 
 
 def distort_mask(mask: NDArray[np.bool_], camera: Camera) -> NDArray[np.bool_]:
-    """The mask (H, W) of an image as the camera took it, from that of the undistorted image."""
+    """The mask (H, W) of the camera's distorted image, from that of the undistorted image."""
     if not bool(camera.distortion.any()):
         return mask
     v, u = np.mgrid[: camera.height, : camera.width].astype(np.float32)
@@ -294,13 +314,13 @@ def distort_mask(mask: NDArray[np.bool_], camera: Camera) -> NDArray[np.bool_]:
     )
 
 
-def summarize_masks(found: Masks, config: MaskConfig) -> dict[str, Any]:
-    """What of masks goes into video.json."""
-    values = list(found.agreement.values())
+def summarize_masks(masks: Masks, config: MaskConfig) -> dict[str, Any]:
+    """The entry on masks in video.json."""
+    values = list(masks.agreement.values())
     mean = None if not values else round(float(np.mean(values)), 3)
     return {
-        "frames": len(found.masks),
+        "frames": len(masks.masks),
         "fused": bool(values),
         "agreement": mean,
-        "bad": found.bad(config),
+        "bad": masks.bad(config),
     }

@@ -29,33 +29,40 @@ class HullConfig:
 def locate_object(
     masks: Sequence[Tensor], matrices: Tensor, cam_from_obj: Tensor
 ) -> tuple[Tensor, float]:
-    """Center (3,) and half side of a cube around the object, obj frame.
+    """Locate the object where the central rays of the masks meet, by least squares.
 
-    Least-squares meeting point of the masks' central rays.
+    Args:
+        masks: F masks (H, W) bool.
+        matrices: (F, 3, 3) float64, px.
+        cam_from_obj: (F, 4, 4) float64.
 
-    F masks (H, W) bool, matrices (F, 3, 3) px, cam_from_obj (F, 4, 4); all float tensors float64.
+    Returns:
+        Center (3,) and half of the side of a cube around the object, obj frame.
+
+    Raises:
+        InvalidInput: the rays do not meet in front of the cameras.
     """
     rays, origins, extents = [], [], []
     for mask, matrix, pose in zip(masks, matrices, cam_from_obj, strict=True):
         pixels = mask.nonzero().flip(1).double()
         low, high = pixels.amin(0), pixels.amax(0)
-        centre = torch.cat([(low + high) / 2, torch.ones(1, dtype=torch.float64)])
-        direction = pose[:3, :3].T @ torch.linalg.solve(matrix, centre)
+        center = torch.cat([(low + high) / 2, torch.ones(1, dtype=torch.float64)])
+        direction = pose[:3, :3].T @ torch.linalg.solve(matrix, center)
         rays.append(direction / direction.norm())
         origins.append(-pose[:3, :3].T @ pose[:3, 3])
         extents.append((high - low).max() / 2 / matrix[0, 0])
     ray, origin = torch.stack(rays), torch.stack(origins)
     across = torch.eye(3, dtype=torch.float64) - ray[:, :, None] * ray[:, None, :]
-    centre = torch.linalg.lstsq(
+    center = torch.linalg.lstsq(
         across.sum(0), (across @ origin[..., None]).sum(0)
     ).solution[:, 0]
-    depth = transform(cam_from_obj, centre[None])[:, 0, 2]
+    depth = transform(cam_from_obj, center[None])[:, 0, 2]
     if not bool((depth > 0).all()):
         raise InvalidInput(
             "the masks' rays do not meet in front of the cameras: do the poses belong to these "
             "masks?"
         )
-    return centre, float((torch.stack(extents) * depth).max())
+    return center, float((torch.stack(extents) * depth).max())
 
 
 def carve_visual_hull(
@@ -64,18 +71,27 @@ def carve_visual_hull(
     cam_from_obj: Tensor,
     config: HullConfig = HullConfig(),
 ) -> tuple[Tensor, Tensor]:
-    """Vertices (V, 3) float32 in the obj frame and triangles (T, 3) int64 of the closed surface
-    that the masks carve.
+    """Carve the closed surface that the masks bound.
 
-    F masks (H, W) bool, of any sizes, matrices (F, 3, 3) px, cam_from_obj (F, 4, 4) rigid. A
-    voxel's value is its signed distance from the silhouettes in pixels, taken at the view of rank
-    `outvoted`, so that few wrong masks carve nothing away. Raises InvalidInput where no voxel is
-    inside the masks.
+    The value of a voxel is its signed distance from the silhouettes in pixels, taken at the view
+    of rank `outvoted`, so that few wrong masks carve nothing away.
+
+    Args:
+        masks: F masks (H, W) bool, of any sizes.
+        matrices: (F, 3, 3) px.
+        cam_from_obj: (F, 4, 4) rigid.
+        config: resolution and thresholds.
+
+    Returns:
+        Vertices (V, 3) float32 in the obj frame, and triangles (T, 3) int64.
+
+    Raises:
+        InvalidInput: no voxel is inside the masks.
     """
     matrices, cam_from_obj = matrices.double(), cam_from_obj.double()
-    centre, half = locate_object(masks, matrices, cam_from_obj)
+    center, half = locate_object(masks, matrices, cam_from_obj)
     distances = [_signed_distance(mask) for mask in masks]
-    low, high = centre - 1.4 * half, centre + 1.4 * half
+    low, high = center - 1.4 * half, center + 1.4 * half
     for resolution in (config.resolution // 2, config.resolution):
         field, step = _carve(
             distances, matrices, cam_from_obj, low, high, resolution, config.outvoted
@@ -107,6 +123,7 @@ def _carve(
     resolution: int,
     outvoted: float,
 ) -> tuple[Tensor, Tensor]:
+    """Values (R, R, R) of the voxels between two corners (3,), and the step (3,) between them."""
     axes = [
         torch.linspace(float(a), float(b), resolution, dtype=torch.float64)
         for a, b in zip(low, high, strict=True)
@@ -126,13 +143,11 @@ def _carve(
             align_corners=True,
             padding_mode="border",
         )[0, 0, 0]
-        unseen = (where.abs() > 1).any(-1)  # outside the image a view says nothing
+        unseen = (where.abs() > 1).any(-1)  # no evidence outside the image
         values[k] = torch.where(unseen, torch.full_like(sampled, torch.inf), sampled)
     rank = 1 + int(outvoted * len(distances))
     field = values.kthvalue(min(rank, len(values)), dim=0).values.clamp(-1e3, 1e3)
-    field[
-        values.isinf().sum(0) * 2 > len(values)
-    ] = -1.0  # most views do not even show this place
-    return field.reshape(resolution, resolution, resolution), (high - low) / (
-        resolution - 1
-    )
+    outside_most_images = values.isinf().sum(0) * 2 > len(values)
+    field[outside_most_images] = -1.0
+    step = (high - low) / (resolution - 1)
+    return field.reshape(resolution, resolution, resolution), step
