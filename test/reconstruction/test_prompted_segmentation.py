@@ -160,7 +160,7 @@ def test_points_are_where_the_camera_would_see_them_without_distortion_in_a_smal
     )
     half = Camera(camera.matrix / 2, 48, 48)
     prompts = Prompts(((80.0, 60.0),), ((47.5, 47.5),))
-    points, kinds = PromptedSegmenter(prompts, Oracle(video))._given(
+    points, kinds = PromptedSegmenter(prompts, Oracle(video))._prompt_points(
         replace(video.frames[0], camera=bent), half
     )
     assert kinds.tolist() == [1, 0]
