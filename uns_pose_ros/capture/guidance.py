@@ -1,7 +1,4 @@
-"""What somebody who films an object is shown.
-
-The image, what was kept, and a ring of the azimuths seen and missing.
-"""
+"""What a person who films an object sees: the image, the progress and a ring of azimuths."""
 
 from __future__ import annotations
 
@@ -15,18 +12,17 @@ from numpy.typing import NDArray
 from uns_pose_ros.core.view_coverage import Orbit, gaps, way_to_gap
 from uns_pose_ros.visualization.drawing import Picture, write
 
-SEEN, MISSING, UNKNOWN, HERE = (
-    (60, 190, 75),
-    (225, 60, 50),
-    (130, 130, 130),
-    (255, 255, 255),
-)  # RGB
-_NEAR = 20.0  # degrees to the next gap below which the camera is as good as there
+# RGB
+SEEN = (60, 190, 75)
+MISSING = (225, 60, 50)
+UNKNOWN = (130, 130, 130)
+HERE = (255, 255, 255)
+_NEAR = 20.0  # degrees to the next gap, below which the camera has arrived there
 
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """Which azimuths about the object have been seen, and where the camera is now."""
+    """Azimuths around the object that have been seen, and the camera's position."""
 
     kept: int  # images
     # (SECTORS,) from azimuth 0 on, counter-clockwise from above; None: unknown
@@ -36,17 +32,17 @@ class Coverage:
 
     @staticmethod
     def of(orbit: Orbit, kept: int, cam_from_obj: NDArray[np.float64] | None) -> Coverage:
-        """Of kept views, with the camera's present pose (4, 4) where it is known."""
+        """Coverage of kept views; `cam_from_obj` (4, 4) is the camera's present pose if known."""
         azimuth = None if cam_from_obj is None else orbit.azimuth(cam_from_obj)
         return Coverage(kept, orbit.covered(), azimuth, orbit.elevations())
 
     @property
     def percent(self) -> float | None:
-        """Of the azimuths seen; None: unknown."""
+        """Share of the azimuths that have been seen, percent; None: unknown."""
         return None if self.covered is None else 100 * float(self.covered.mean())
 
     def facts(self) -> dict[str, str]:
-        """Coverage as words, for diagnostics."""
+        """The coverage in words, for diagnostics."""
         if self.covered is None or self.elevations is None:
             return {"coverage": "unknown", "missing azimuths": "unknown"}
         runs = (
@@ -61,7 +57,7 @@ class Coverage:
         }
 
     def advice(self) -> str:
-        """What to do next, in one line."""
+        """The next step of the person who films, in one line."""
         if self.covered is None:
             return "coverage unknown"
         if self.covered.all():
@@ -77,58 +73,59 @@ class Coverage:
         )
 
 
-def draw_guidance(picture: Picture, coverage: Coverage, lines: Sequence[str]) -> Picture:
-    """A copy of the image (H, W, 3) uint8 RGB with the coverage ring in its lower right corner
-    and lines of text on top.
+def draw_guidance(image: Picture, coverage: Coverage, lines: Sequence[str]) -> Picture:
+    """Draw the coverage ring and lines of text into a copy of an image (H, W, 3) uint8 RGB.
 
-    The ring is the orbit seen from above with the camera at the bottom: what is missing on its left
-    is to the camera's left.
+    The ring is in the lower right corner and shows the orbit from above, with the camera at the
+    bottom: a gap on the ring's left is to the camera's left.
     """
-    picture = picture.copy()
-    height, width = picture.shape[:2]
+    image = image.copy()
+    height, width = image.shape[:2]
     radius = max(8, round(0.16 * min(height, width)))
-    centre = width - round(1.3 * radius), height - round(1.3 * radius)
+    center = width - round(1.3 * radius), height - round(1.3 * radius)
     thick = max(3, radius // 3)
     covered = np.zeros(1, bool) if coverage.covered is None else coverage.covered
     step = 360 / len(covered)
     for sector, seen in enumerate(covered):
-        colour = UNKNOWN if coverage.covered is None else SEEN if seen else MISSING
+        color = UNKNOWN if coverage.covered is None else SEEN if seen else MISSING
         # azimuths grow counter-clockwise, OpenCV's angles clockwise from the right; the camera's
         # azimuth is at the bottom
         end = 90 - (sector * step - (coverage.azimuth or 0.0))
         cv2.ellipse(
-            picture,
-            centre,
+            image,
+            center,
             (radius, radius),
             0,
             end - step + 1,
             end - 1,
-            colour,
+            color,
             -1,
             cv2.LINE_AA,
         )
-    cv2.circle(picture, centre, radius - thick, (30, 30, 30), -1, cv2.LINE_AA)
+    cv2.circle(image, center, radius - thick, (30, 30, 30), -1, cv2.LINE_AA)
     if coverage.azimuth is not None:
         cv2.circle(
-            picture,
-            (centre[0], centre[1] + radius - thick // 2),
+            image,
+            (center[0], center[1] + radius - thick // 2),
             max(2, thick // 3),
             HERE,
             -1,
             cv2.LINE_AA,
         )
     text = "?" if coverage.percent is None else f"{coverage.percent:.0f}%"
-    _centred(picture, text, centre, radius)
+    _write_centered(image, text, center, radius)
     _, rise = cv2.getTextSize(
         "Ag", cv2.FONT_HERSHEY_SIMPLEX, max(0.35, min(height, width) / 900), 1
     )[0]
     for row, line in enumerate(lines):
-        write(picture, line, np.array([4.0, 4.0 + (row + 1) * 1.9 * rise]))
-    return picture
+        write(image, line, np.array([4.0, 4.0 + (row + 1) * 1.9 * rise]))
+    return image
 
 
-def _centred(picture: Picture, text: str, centre: tuple[int, int], radius: int) -> None:
+def _write_centered(
+    image: Picture, text: str, center: tuple[int, int], radius: int
+) -> None:
     scale = radius / 55
     (length, rise), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    at = centre[0] - length // 2, centre[1] + rise // 2
-    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, HERE, 1, cv2.LINE_AA)
+    at = center[0] - length // 2, center[1] + rise // 2
+    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, HERE, 1, cv2.LINE_AA)

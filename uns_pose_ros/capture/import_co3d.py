@@ -1,9 +1,7 @@
-"""Sequences of CO3D version 2 (Reizenstein et al., ICCV 2021).
+"""Sequences of CO3D version 2 (Reizenstein et al., ICCV 2021): images, masks and cameras.
 
-Images, masks and the cameras of their annotations.
-
-PyTorch3D's cameras: a point (row) is X_cam = X_world R + T with x to the left, y up and z forward;
-focal length and principal point are in NDC, where +1 is half of the shorter image side
+PyTorch3D's cameras: a point (row) is X_cam = X_world R + T with x to the left, y up and z forward.
+Focal length and principal point are in NDC, where +1 is half of the shorter image side
 ("ndc_isotropic") or half of each side ("ndc_norm_image_bounds"), from the image's middle, x to the
 left and y up.
 """
@@ -31,56 +29,35 @@ from uns_pose_ros.io.artifacts import stays_inside
 from uns_pose_ros.io.images import decode, sharpness
 
 _ANNOTATIONS = "frame_annotations.jgz"
-_CHUNK = 2**20  # characters that are unpacked at a time
-_LONGEST = 4 * 2**20  # characters of one annotation
-_MOST = 4 * 2**30  # characters of the annotations of one category
+_CHUNK = 2**20  # characters of one read
+_LONGEST = 4 * 2**20  # characters of one annotation, at most
+_MOST = 4 * 2**30  # characters of the annotations of one category, at most
 _SEPARATORS = re.compile(r"[\s,]*")
 
 
 def is_co3d(folder: Path) -> bool:
-    """Whether a folder is a sequence: images/ in it, its category's annotations beside it."""
+    """Whether a folder is a sequence: images/ in it, the category's annotations beside it."""
     return (folder / "images").is_dir() and (folder.parent / _ANNOTATIONS).is_file()
 
 
 def import_co3d(folder: Path, writer: VideoWriter, progress: Progress) -> None:
-    """The sharpest annotated frames of one sequence with masks and poses.
+    """Import the sharpest annotated frames of one sequence with masks and poses.
 
-    Every frame has a camera of its own.
+    Every frame has its own camera.
     """
     annotations = folder.parent / _ANNOTATIONS
     progress(f"reading {annotations.name}", 0, 1)
-    all_of_it = (
-        a
-        for a in _annotations(annotations)
-        if isinstance(a, dict) and a.get("sequence_name") == folder.name
-    )
-    mine = list(
-        islice(
-            (a for a in all_of_it if isinstance(a.get("viewpoint"), dict)),
-            writer.config.most,
-        )
-    )
+    mine = list(islice(_of_sequence(annotations, folder.name), writer.config.most))
     if not mine:
         raise InvalidInput(
             f"{annotations}: no frame of the sequence {folder.name} has a viewpoint"
         )
-    mine.sort(
-        key=lambda annotation: (
-            number if isinstance(number := annotation.get("frame_number"), int) else 0
-        )
-    )
+    mine.sort(key=_frame_number)
     root = folder.parent.parent  # paths in the annotations start with the category
     scores = []
     for done, annotation in enumerate(mine, 1):
-        scores.append(
-            sharpness(
-                np.array(
-                    decode(
-                        _path(root, annotation, "image", annotations), "image", True
-                    ).convert("L")
-                )
-            )
-        )
+        image_path = _path(root, annotation, "image", annotations)
+        scores.append(sharpness(np.array(decode(image_path, "image", True).convert("L"))))
         progress(f"reading {folder.name}", done, len(mine))
     for index, name in number_frames(select_sharpest(scores, writer.config.frames)).items():
         annotation = mine[index]
@@ -113,7 +90,7 @@ def import_co3d(folder: Path, writer: VideoWriter, progress: Progress) -> None:
 def parse_viewpoint(
     annotation: Mapping[str, Any], width: int, height: int
 ) -> tuple[Camera, Tensor]:
-    """Camera and cam_from_obj (4, 4) of a CO3D viewpoint annotation, in our conventions."""
+    """Camera and cam_from_obj (4, 4) of a CO3D viewpoint annotation, in OpenCV's axes."""
     kind = annotation.get("intrinsics_format", "ndc_norm_image_bounds")
     if kind not in ("ndc_isotropic", "ndc_norm_image_bounds"):
         raise ValueError(f"intrinsics format {kind!r} is unknown")
@@ -132,6 +109,20 @@ def parse_viewpoint(
     )
 
 
+def _of_sequence(annotations: Path, sequence: str) -> Iterator[dict[str, Any]]:
+    """The annotations of one sequence that have a viewpoint."""
+    for annotation in _annotations(annotations):
+        if not isinstance(annotation, dict) or annotation.get("sequence_name") != sequence:
+            continue
+        if isinstance(annotation.get("viewpoint"), dict):
+            yield annotation
+
+
+def _frame_number(annotation: Mapping[str, Any]) -> int:
+    number = annotation.get("frame_number")
+    return number if isinstance(number, int) else 0
+
+
 def _path(root: Path, annotation: Mapping[str, Any], what: str, where: Path) -> Path:
     entry = annotation.get(what)
     name = entry.get("path") if isinstance(entry, dict) else None
@@ -141,13 +132,15 @@ def _path(root: Path, annotation: Mapping[str, Any], what: str, where: Path) -> 
 
 
 def _annotations(path: Path) -> Iterator[Any]:
-    """The items of a gzipped JSON list one by one, so that neither a large file nor a bomb fills
-    the memory.
+    """The items of a gzipped JSON list one by one.
+
+    Neither a large file nor a decompression bomb fills the memory.
     """
     decode_next = json.JSONDecoder().raw_decode
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            text, at, total = file.read(_CHUNK).lstrip(), 1, 0
+            text = file.read(_CHUNK).lstrip()
+            at, total = 1, 0
             if text[:1] != "[":
                 raise ValueError("a list of annotations is needed")
             while True:
@@ -156,7 +149,7 @@ def _annotations(path: Path) -> Iterator[Any]:
                     return
                 try:
                     item, at = decode_next(text, at)
-                except ValueError:  # it may go on
+                except ValueError:  # the item may continue in the next chunk
                     more, total = file.read(_CHUNK), total + _CHUNK
                     if not more or len(text) - at > _LONGEST or total > _MOST:
                         raise

@@ -1,4 +1,4 @@
-"""Frames of a folder of photographs, and of a COLMAP dataset, which has poses too."""
+"""Frames of a folder of images, and of a COLMAP dataset, which also has poses."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from uns_pose_ros.core.types import Progress
 from uns_pose_ros.io.colmap import has_sparse, read_sparse
 from uns_pose_ros.io.images import ENDINGS, decode, sharpness
 
-_EXIF, _ORIENTATION, _FOCAL, _FOCAL_35, _PER_UNIT, _UNIT = (
-    0x8769,
-    0x0112,
-    0x920A,
-    0xA405,
-    0xA20E,
-    0xA210,
-)
-_DIAGONAL_35 = 43.267  # mm, of the film that "35 mm equivalent" means
+# EXIF tags
+_EXIF = 0x8769
+_ORIENTATION = 0x0112
+_FOCAL = 0x920A
+_FOCAL_35 = 0xA405
+_PER_UNIT = 0xA20E
+_UNIT = 0xA210
+
+_DIAGONAL_35 = 43.267  # mm, of a 35 mm film image
 _MM = {2: 25.4, 3: 10.0, 4: 1.0}  # EXIF's units of resolution in mm
 
 _log = logging.getLogger(__name__)
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files right in a folder, by name."""
+    """Image files directly in a folder, by name."""
     return sorted(
         p
         for p in folder.iterdir()
@@ -40,23 +40,21 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def import_image_folder(folder: Path, writer: VideoWriter, progress: Progress) -> None:
-    """Photographs in the order of their names, turned upright by EXIF, all of one size.
+    """Import images in the order of their names, turned upright by EXIF, all of one size.
 
-    The focal length is EXIF's median.
+    The focal length is the median of EXIF's focal lengths.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # broken EXIF is as none
-        _import_pictures(folder, writer, progress)
+        warnings.simplefilter("ignore")  # broken EXIF counts as no EXIF
+        _import_upright(folder, writer, progress)
 
 
-def _import_pictures(folder: Path, writer: VideoWriter, progress: Progress) -> None:
+def _import_upright(folder: Path, writer: VideoWriter, progress: Progress) -> None:
     paths = list_images(folder)[: writer.config.most]
-    scores, sizes, focals, reasons = (
-        dict[Path, float](),
-        dict[Path, tuple[int, int]](),
-        list[float](),
-        list[str](),
-    )
+    scores: dict[Path, float] = {}
+    sizes: dict[Path, tuple[int, int]] = {}
+    focals: list[float] = []
+    reasons: list[str] = []
     for done, path in enumerate(paths, 1):
         try:
             image = decode(path, "image")
@@ -85,7 +83,7 @@ def _import_pictures(folder: Path, writer: VideoWriter, progress: Progress) -> N
     names = number_frames(
         select_sharpest([scores[path] for path in good], writer.config.frames)
     )
-    camera, camera_from = writer.camera(
+    camera, camera_from = writer.choose_camera(
         *size, exif=float(np.median(focals)) if focals else None
     )
     files = {}
@@ -103,9 +101,9 @@ def _import_pictures(folder: Path, writer: VideoWriter, progress: Progress) -> N
 
 
 def exif_focal(image: Image.Image) -> float | None:
-    """Focal length in px as EXIF tells it.
+    """Focal length in px from EXIF, or None.
 
-    By the resolution in the focal plane, else by the 35 mm equivalent; else None.
+    It comes from the resolution in the focal plane, else from the 35 mm equivalent.
     """
     tags = image.getexif().get_ifd(_EXIF)
     try:
@@ -122,8 +120,9 @@ def exif_focal(image: Image.Image) -> float | None:
 
 
 def is_colmap(folder: Path) -> bool:
-    """Whether a folder holds images/ and a sparse model, in sparse/, in sparse/0 or beside
-    images/.
+    """Whether a folder holds images/ and a sparse model.
+
+    The model is in sparse/, in sparse/0 or beside images/.
     """
     return (folder / "images").is_dir() and _sparse_folder(folder) is not None
 
@@ -133,8 +132,9 @@ def _sparse_folder(folder: Path) -> Path | None:
 
 
 def import_colmap(folder: Path, writer: VideoWriter, progress: Progress) -> None:
-    """The registered images of a COLMAP dataset under their own names, with masks where there are
-    any, poses and points.
+    """Import the registered images of a COLMAP dataset under their own names.
+
+    Poses and points are kept, and masks where the dataset has them.
     """
     place = _sparse_folder(folder)
     if place is None:
@@ -151,42 +151,44 @@ def import_colmap(folder: Path, writer: VideoWriter, progress: Progress) -> None
         _log.warning(
             "%s: %s named in the COLMAP model but not in images/", folder, shorten(missing)
         )
-    there = [image for image in sparse.images if image.name not in missing][
+    present = [image for image in sparse.images if image.name not in missing][
         : writer.config.most
     ]
     scores = []
-    for done, one in enumerate(there, 1):
+    for done, registered in enumerate(present, 1):
         scores.append(
             sharpness(
                 np.array(
-                    decode(folder / "images" / one.name, "image", draft=True).convert("L")
+                    decode(
+                        folder / "images" / registered.name, "image", draft=True
+                    ).convert("L")
                 )
             )
         )
-        progress(f"reading {folder.name}", done, len(there))
+        progress(f"reading {folder.name}", done, len(present))
     for index in select_sharpest(scores, writer.config.frames):
-        one = there[index]
-        path = folder / "images" / one.name
-        image, camera = decode(path, "image"), sparse.cameras[one.camera_id]
+        registered = present[index]
+        path = folder / "images" / registered.name
+        image, camera = decode(path, "image"), sparse.cameras[registered.camera_id]
         if image.size != (camera.width, camera.height):
             wanted = f"{camera.width} x {camera.height}"
             raise InvalidInput(
                 f"{path}: {image.width} x {image.height} px, its camera in the COLMAP model "
                 f"has {wanted}"
             )
-        mask = folder / "masks" / f"{one.name}.png"
+        mask = folder / "masks" / f"{registered.name}.png"
         pixels = np.array(decode(mask, "mask").convert("L")) if mask.exists() else None
         writer.add(
-            one.name,
+            registered.name,
             np.array(image.convert("RGB")),
             camera,
             path.read_bytes(),
-            one.cam_from_obj,
+            registered.cam_from_obj,
             pixels,
         )
         progress(
             f"writing {folder.name}",
             len(writer.names),
-            min(len(there), writer.config.frames),
+            min(len(present), writer.config.frames),
         )
-    writer.finish(str(folder), "colmap", {"pictures_read": len(there)}, sparse.points)
+    writer.finish(str(folder), "colmap", {"pictures_read": len(present)}, sparse.points)

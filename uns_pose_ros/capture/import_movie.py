@@ -24,12 +24,14 @@ _log = logging.getLogger(__name__)
 
 
 def import_movie(path: Path, writer: VideoWriter, progress: Progress) -> None:
-    """Two passes over the film.
+    """Import a film in two passes.
 
-    How sharp each image is, then the sharpest of each window to disk.
+    The first pass measures the sharpness of every image, the second writes the sharpest image of
+    each window.
     """
-    scores, claimed = [], _claimed(path)
-    for image, _ in _pictures(path, writer.config.most):
+    scores: list[float] = []
+    claimed = _claimed_length(path)
+    for image, _ in _read_images(path, writer.config.most):
         scores.append(sharpness(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)))
         progress(f"reading {path.name}", len(scores), max(claimed, len(scores)))
     if not scores:
@@ -43,21 +45,21 @@ def import_movie(path: Path, writer: VideoWriter, progress: Progress) -> None:
         )
     names = number_frames(select_sharpest(scores, writer.config.frames))
     camera_from = ""
-    for number, (image, stamp) in enumerate(_pictures(path, writer.config.most)):
+    for number, (image, stamp) in enumerate(_read_images(path, writer.config.most)):
         if number in names:
-            camera, camera_from = writer.camera(image.shape[1], image.shape[0])
+            camera, camera_from = writer.choose_camera(image.shape[1], image.shape[0])
             writer.add(names[number], image[..., ::-1], camera, stamp=stamp)
             progress(f"writing {path.name}", len(writer.names), len(names))
     writer.finish(str(path), camera_from, {"pictures_read": len(scores)})
 
 
-def _claimed(path: Path) -> int:
-    """Number of images that the file says it has; not to be trusted."""
+def _claimed_length(path: Path) -> int:
+    """Number of images in the file's header, which may be wrong."""
     with _opened(path) as film:
         return max(0, int(min(film.get(cv2.CAP_PROP_FRAME_COUNT), 1e9)))
 
 
-def _pictures(path: Path, most: int) -> Iterator[tuple[np.ndarray, float]]:
+def _read_images(path: Path, most: int) -> Iterator[tuple[np.ndarray, float]]:
     """Every image (H, W, 3) uint8 BGR, upright, and its time in s."""
     with _opened(path) as film:
         shape = None
@@ -81,11 +83,10 @@ def _pictures(path: Path, most: int) -> Iterator[tuple[np.ndarray, float]]:
 def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
     """A film, turned upright by its rotation metadata.
 
-    Its decoder's own complaints are kept off the terminal.
+    Messages of its decoder do not reach the terminal.
     """
-    os.environ.setdefault(
-        "OPENCV_FFMPEG_LOGLEVEL", "-8"
-    )  # read once, when the decoder is loaded
+    # OpenCV reads this once, when it loads the decoder
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     film = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
@@ -94,10 +95,8 @@ def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
         if not film.isOpened():
             raise InvalidInput(f"{path}: broken, cut off or of unknown format; {_VALID}")
         film.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        width, height = (
-            film.get(cv2.CAP_PROP_FRAME_WIDTH),
-            film.get(cv2.CAP_PROP_FRAME_HEIGHT),
-        )
+        width = film.get(cv2.CAP_PROP_FRAME_WIDTH)
+        height = film.get(cv2.CAP_PROP_FRAME_HEIGHT)
         if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
             raise InvalidInput(
                 f"{path}: images of {width:g} x {height:g} px; at most {_MAX_SIDE} px a side "

@@ -6,15 +6,22 @@ No ROS installation is needed.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
-from uns_pose_ros.capture.video_writer import VideoWriter, number_frames, select_sharpest
+from uns_pose_ros.capture.video_writer import (
+    ImportConfig,
+    VideoWriter,
+    number_frames,
+    select_sharpest,
+)
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Progress
 from uns_pose_ros.io import depth_images, rosbag
@@ -25,7 +32,27 @@ from uns_pose_ros.io.transform_buffer import TransformTree
 _log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """The topics of a bag that an import reads."""
+
+    path: Path
+    reader: Any
+    kinds: dict[str, str]  # message types by topic
+    topic: str  # of the images
+    depth_topic: str | None
+    depth_sizes: dict[int, tuple[int, int]]  # width and height by stamp (ns)
+    camera_info: Any | None  # None: the user gives a camera
+    transforms: TransformTree
+    config: ImportConfig
+
+    def image_messages(self) -> Iterator[tuple[int, Any]]:
+        """Number and message of every image."""
+        most = self.config.most
+        return enumerate(rosbag.messages(self.path, self.reader, self.topic, most))
+
+
+@dataclass(frozen=True, eq=False)
 class _Candidate:
     """An image that can become a frame."""
 
@@ -35,151 +62,203 @@ class _Candidate:
     cam_from_obj: Tensor | None
 
 
-class _Unusable(InvalidInput):
-    """Says of the whole bag that it cannot be used, not of one image."""
+@dataclass(eq=False)
+class _Candidates:
+    """All usable images of a bag, and why the others are unusable."""
+
+    usable: list[_Candidate] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    camera: Camera | None = None
+    camera_from: str = ""
 
 
 def import_bag(path: Path, writer: VideoWriter, progress: Progress) -> None:
-    """The sharpest images of one image topic.
+    """Import the sharpest images of one image topic.
 
-    With --fixed-frame those with a transform, and their poses in metres.
-
-    With --depth-topic those with depth of their stamp, which is kept too.
+    With --fixed-frame only images with a transform count, and their poses in metres are kept.
+    With --depth-topic only images with depth of the same stamp count, and the depth is kept.
     """
     config = writer.config
     with rosbag.open_bag(path) as reader:
-        kinds = rosbag.kinds_of(reader)
-        deep = (
-            None
-            if config.depth_topic is None
-            else rosbag.depth_topic(path, kinds, config.depth_topic)
-        )
-        topic = rosbag.image_topic(path, kinds, config.image_topic, deep)
-        measured = (
-            None if deep is None else _depth_sizes(path, reader, deep, writer, progress)
-        )
-        info = _camera_info(path, reader, kinds, topic, writer)
-        transforms = (
-            TransformTree()
-            if config.fixed_frame is None
-            else rosbag.transforms(path, reader, kinds, config.fixed_frame)
-        )
-        candidates, reasons, camera = list[_Candidate](), list[str](), None
-        camera_from, size, total = "", (0, 0), int(reader.topics[topic].msgcount)
-        for number, message in enumerate(rosbag.messages(path, reader, topic, config.most)):
-            progress(f"reading {path.name}", number + 1, total)
-            try:
-                image, _ = picture(message, kinds[topic])
-                height, width = image.shape[:2]
-                if camera is None:
-                    (camera, camera_from), size = (
-                        _camera(path, writer, info, topic, width, height),
-                        (width, height),
-                    )
-                if (width, height) != size:
-                    raise InvalidInput(
-                        f"an image has {width} x {height} px, the first {size[0]} x {size[1]}"
-                    )
-                stamp, pose = nanoseconds(message.header.stamp), None
-                if measured is not None:
-                    if stamp not in measured:
-                        raise InvalidInput("no depth of its stamp")
-                    depth_images.check_aligned(measured[stamp], *size)
-                if config.fixed_frame is not None:
-                    found = transforms.lookup(
-                        message.header.frame_id.lstrip("/"),
-                        config.fixed_frame.lstrip("/"),
-                        stamp,
-                    )
-                    if isinstance(found, str):
-                        raise InvalidInput(found)
-                    pose = torch.from_numpy(found)
-            except _Unusable:
-                raise
-            except InvalidInput as error:
-                reasons.append(str(error))
-                continue
-            candidates.append(
-                _Candidate(
-                    number, sharpness(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)), stamp, pose
-                )
-            )
-        _report_losses(path, topic, candidates, reasons)
-        names = number_frames(
-            select_sharpest([one.score for one in candidates], config.frames)
-        )
-        wanted = {
-            candidates[index].number: (name, candidates[index])
-            for index, name in names.items()
-        }
-        for number, message in enumerate(rosbag.messages(path, reader, topic, config.most)):
-            if number in wanted and camera is not None:
-                name, one = wanted[number]
-                image, original = picture(message, kinds[topic])
-                writer.add(
-                    name, image, camera, original, one.cam_from_obj, stamp=one.stamp / 1e9
-                )
-                progress(f"writing {path.name}", len(writer.names), len(wanted))
-        if deep is not None:
-            named = {one.stamp: name for name, one in wanted.values()}
-            for message in rosbag.messages(path, reader, deep, config.most):
-                if (of := named.get(nanoseconds(message.header.stamp))) is not None:
-                    writer.add_depth(of, depth_images.of_message(message))
-    topics = {"image": topic} if deep is None else {"image": topic, "depth": deep}
+        source = _open_source(path, reader, writer, progress)
+        candidates = _read_candidates(source, writer, progress)
+        _report_losses(path, source.topic, candidates.usable, candidates.reasons)
+        scores = [candidate.score for candidate in candidates.usable]
+        names = number_frames(select_sharpest(scores, config.frames))
+        chosen = {name: candidates.usable[index] for index, name in names.items()}
+        _write_frames(source, chosen, candidates.camera, writer, progress)
+    topics = {"image": source.topic}
+    if source.depth_topic is not None:
+        topics["depth"] = source.depth_topic
     record = {
-        "pictures_read": len(candidates) + len(reasons),
+        "pictures_read": len(candidates.usable) + len(candidates.reasons),
         "topics": topics,
         "fixed_frame": config.fixed_frame,
+        "metric": config.fixed_frame is not None,
     }
-    writer.finish(
-        str(path), camera_from, {**record, "metric": config.fixed_frame is not None}
+    writer.finish(str(path), candidates.camera_from, record)
+
+
+def _open_source(
+    path: Path, reader: Any, writer: VideoWriter, progress: Progress
+) -> _Source:
+    """Choose the topics of an open bag, and read its depth sizes and transforms."""
+    config = writer.config
+    kinds = rosbag.kinds_of(reader)
+    depth_topic = None
+    if config.depth_topic is not None:
+        depth_topic = rosbag.depth_topic(path, kinds, config.depth_topic)
+    topic = rosbag.image_topic(path, kinds, config.image_topic, depth_topic)
+    depth_sizes: dict[int, tuple[int, int]] = {}
+    if depth_topic is not None:
+        depth_sizes = _depth_sizes(path, reader, depth_topic, config.most, progress)
+    info = _camera_info(path, reader, kinds, topic, writer)
+    transforms = TransformTree()
+    if config.fixed_frame is not None:
+        transforms = rosbag.transforms(path, reader, kinds, config.fixed_frame)
+    return _Source(
+        path=path,
+        reader=reader,
+        kinds=kinds,
+        topic=topic,
+        depth_topic=depth_topic,
+        depth_sizes=depth_sizes,
+        camera_info=info,
+        transforms=transforms,
+        config=config,
     )
+
+
+def _read_candidates(
+    source: _Source, writer: VideoWriter, progress: Progress
+) -> _Candidates:
+    """Read all images once, to know their sharpness and which are usable.
+
+    Raises:
+        InvalidInput: the camera of the first image cannot be used.
+    """
+    candidates = _Candidates()
+    first_size = (0, 0)
+    total = int(source.reader.topics[source.topic].msgcount)
+    for number, message in source.image_messages():
+        progress(f"reading {source.path.name}", number + 1, total)
+        try:
+            image, _ = picture(message, source.kinds[source.topic])
+        except InvalidInput as error:
+            candidates.reasons.append(str(error))
+            continue
+        size = (image.shape[1], image.shape[0])
+        if candidates.camera is None:
+            first_size = size
+            camera, camera_from = _choose_camera(source, size, writer)
+            candidates.camera = camera
+            candidates.camera_from = camera_from
+        try:
+            candidate = _check_image(source, number, message, image, first_size)
+        except InvalidInput as error:
+            candidates.reasons.append(str(error))
+            continue
+        candidates.usable.append(candidate)
+    return candidates
+
+
+def _check_image(
+    source: _Source, number: int, message: Any, image: np.ndarray, size: tuple[int, int]
+) -> _Candidate:
+    """The candidate of an image (H, W, 3); InvalidInput where it is unusable.
+
+    It needs the size of the first image, and a depth and a transform where the import wants them.
+    """
+    height, width = image.shape[:2]
+    if (width, height) != size:
+        raise InvalidInput(
+            f"an image has {width} x {height} px, the first {size[0]} x {size[1]}"
+        )
+    stamp = nanoseconds(message.header.stamp)
+    if source.depth_topic is not None:
+        if stamp not in source.depth_sizes:
+            raise InvalidInput("no depth of its stamp")
+        depth_images.check_aligned(source.depth_sizes[stamp], *size)
+    pose = None
+    if source.config.fixed_frame is not None:
+        frame = message.header.frame_id.lstrip("/")
+        fixed_frame = source.config.fixed_frame.lstrip("/")
+        transform = source.transforms.lookup(frame, fixed_frame, stamp)
+        if isinstance(transform, str):
+            raise InvalidInput(transform)
+        pose = torch.from_numpy(transform)
+    score = sharpness(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+    return _Candidate(number, score, stamp, pose)
+
+
+def _write_frames(
+    source: _Source,
+    chosen: dict[str, _Candidate],
+    camera: Camera | None,
+    writer: VideoWriter,
+    progress: Progress,
+) -> None:
+    """Read the chosen images once more and write them, with their depth."""
+    by_number = {candidate.number: name for name, candidate in chosen.items()}
+    for number, message in source.image_messages():
+        if number in by_number and camera is not None:
+            name = by_number[number]
+            image, original = picture(message, source.kinds[source.topic])
+            pose, stamp = chosen[name].cam_from_obj, chosen[name].stamp / 1e9
+            writer.add(name, image, camera, original, pose, stamp=stamp)
+            progress(f"writing {source.path.name}", len(writer.names), len(chosen))
+    if source.depth_topic is None:
+        return
+    by_stamp = {candidate.stamp: name for name, candidate in chosen.items()}
+    most = source.config.most
+    for message in rosbag.messages(source.path, source.reader, source.depth_topic, most):
+        depth_name = by_stamp.get(nanoseconds(message.header.stamp))
+        if depth_name is not None:
+            writer.add_depth(depth_name, depth_images.of_message(message))
 
 
 def _depth_sizes(
-    path: Path, reader: Any, topic: str, writer: VideoWriter, progress: Progress
+    path: Path, reader: Any, topic: str, most: int, progress: Progress
 ) -> dict[int, tuple[int, int]]:
-    """Width and height (px) of every depth that can be read, by its stamp (ns).
+    """Width and height (px) of every readable depth image, by its stamp (ns).
 
-    InvalidInput where there is none.
+    Raises:
+        InvalidInput: no depth image is readable.
     """
-    found, reason, total = (
-        dict[int, tuple[int, int]](),
-        "it is empty",
-        int(reader.topics[topic].msgcount),
-    )
-    for number, message in enumerate(
-        rosbag.messages(path, reader, topic, writer.config.most), 1
-    ):
+    sizes: dict[int, tuple[int, int]] = {}
+    reason = "it is empty"
+    total = int(reader.topics[topic].msgcount)
+    for number, message in enumerate(rosbag.messages(path, reader, topic, most), 1):
         progress(f"reading depth of {path.name}", number, total)
         try:
-            found[nanoseconds(message.header.stamp)] = depth_images.of_message(
-                message
-            ).shape[::-1]
+            depth = depth_images.of_message(message)
         except InvalidInput as error:
             reason = str(error)
-    if not found:
+            continue
+        sizes[nanoseconds(message.header.stamp)] = depth.shape[::-1]
+    if not sizes:
         raise InvalidInput(f"{path}: no usable depth on {topic}: {reason}")
-    return found
+    return sizes
 
 
-def _camera(
-    path: Path, writer: VideoWriter, info: Any | None, topic: str, width: int, height: int
+def _choose_camera(
+    source: _Source, size: tuple[int, int], writer: VideoWriter
 ) -> tuple[Camera, str]:
+    """The camera of images of a size, and its source; InvalidInput names the bag."""
     try:
-        known = (
-            None
-            if info is None
-            else camera_of(info, width, height, rosbag.is_rectified(topic))
-        )
-        return writer.camera(width, height, known)
+        known = None
+        if source.camera_info is not None:
+            rectified = rosbag.is_rectified(source.topic)
+            known = camera_of(source.camera_info, *size, rectified)
+        return writer.choose_camera(*size, known)
     except InvalidInput as error:
-        raise _Unusable(f"{path}: {error}") from None
+        raise InvalidInput(f"{source.path}: {error}") from None
 
 
 def _report_losses(
     path: Path, topic: str, candidates: list[_Candidate], reasons: list[str]
 ) -> None:
+    """Raise InvalidInput where no image is usable, and warn of the unusable ones."""
     if not candidates:
         raise InvalidInput(
             f"{path}: no usable image on {topic}"
@@ -198,10 +277,7 @@ def _report_losses(
 def _camera_info(
     path: Path, reader: Any, kinds: dict[str, str], image_topic: str, writer: VideoWriter
 ) -> Any | None:
-    """The first CameraInfo that belongs to the image topic.
-
-    None where the user says what the camera is.
-    """
+    """The first CameraInfo that belongs to the image topic; None where the user gives a camera."""
     if writer.config.camera_info_topic is None and (
         writer.given_camera is not None or writer.config.focal is not None
     ):

@@ -1,7 +1,4 @@
-"""Make a video folder of what there is.
-
-A film, photographs, a bag, a COLMAP dataset, a CO3D sequence.
-"""
+"""Make a video folder of a film, a folder of images, a bag, a COLMAP dataset or a CO3D sequence."""
 
 from __future__ import annotations
 
@@ -37,12 +34,23 @@ def import_video(
     camera: Camera | None = None,
     progress: Progress | None = None,
 ) -> bool:
-    """Make the video folder `into` of a source.
+    """Make a video folder of a source.
 
-    Returns whether it was made now; False: it was there already, just so.
+    The folder appears complete or not at all: it is built beside its place and then renamed.
 
-    `into` appears whole or not at all: it is built beside its place and renamed. Raises
-    InvalidInput where the source cannot be used, and where `into` holds something else.
+    Args:
+        source: a film, a bag, a folder of images, a COLMAP dataset or a CO3D sequence.
+        into: the video folder.
+        config: number and size of the frames.
+        camera: the camera of the images, if it is known.
+        progress: called after each image.
+
+    Returns:
+        Whether the folder was made now; False: it exists already, made from the same source with
+        the same settings.
+
+    Raises:
+        InvalidInput: the source cannot be used, or `into` holds something else.
     """
     kind = detect_kind(source)
     made_from = _made_from(source, kind, config, camera)
@@ -69,7 +77,7 @@ def import_video(
 
 
 def detect_kind(source: Path) -> str:
-    """What a source is: film, bag, photographs, colmap or co3d."""
+    """The kind of a source: film, bag, photographs, colmap or co3d."""
     if not source.exists():
         raise InvalidInput(f"{source}: not there; {_VALID}")
     if rosbag.is_bag(source):
@@ -89,23 +97,20 @@ def detect_kind(source: Path) -> str:
 def _made_from(
     source: Path, kind: str, config: ImportConfig, camera: Camera | None
 ) -> dict[str, Any]:
-    """What a video was made from, as JSON types.
+    """The origin of a video as JSON types, which decides whether it is up to date.
 
-    Kind, settings, and every file of the source by size and time.
+    It holds the kind, the settings, and size and time of every file of the source.
     """
     files = (
         [source]
         if source.is_file()
         else sorted(path for path in source.rglob("*") if path.is_file())
     )
-    listing = [
-        (
-            path.relative_to(source.parent).as_posix(),
-            (s := path.stat()).st_size,
-            s.st_mtime_ns,
-        )
-        for path in files
-    ]
+    listing = []
+    for path in files:
+        status = path.stat()
+        name = path.relative_to(source.parent).as_posix()
+        listing.append((name, status.st_size, status.st_mtime_ns))
     record = {
         "source": str(source),
         "kind": kind,

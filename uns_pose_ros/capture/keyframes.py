@@ -1,4 +1,7 @@
-"""Which images of a stream are worth keeping: well exposed, sharp, and from a new viewpoint."""
+"""Selection of the images of a stream that are worth keeping.
+
+They are well exposed, sharp and from a new viewpoint.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,20 @@ from uns_pose_ros.core.view_coverage import Orbit
 from uns_pose_ros.io.encoded_image import Photo
 from uns_pose_ros.io.images import LONGEST, Pixels, sharpness
 
-DARK, OVEREXPOSED, BLURRED, SEEN = (
-    "too dark",
-    "overexposed",
-    "blurred",
-    "same view as before",
-)  # reasons to leave one out
+# reasons to reject an image
+DARK = "too dark"
+OVEREXPOSED = "overexposed"
+BLURRED = "blurred"
+SEEN = "same view as before"
+
 _FLOW_LONGEST = 160  # px, of the image whose motion is measured
-# correlation of two images, one moved by the flow onto the other, below which the flow is a guess
+# correlation of an image with the next one, moved back by the flow, below which the flow is wrong
 _ALIKE = 0.5
-_FLAT = 2.0  # grey values, standard deviation of an image that shows nothing
-_WHITE = 250  # grey values from here on hold no detail
-_BRIGHT_PART = 95  # percentile that says how bright an image's bright parts are
-_RECENT = 30  # images that sharpness is compared with
-_ENOUGH = 5  # of them, before which nothing is called blurred
+_FLAT = 2.0  # gray values, standard deviation of an image without contrast
+_WHITE = 250  # gray value, from which on pixels hold no detail
+_BRIGHT_PART = 95  # percentile of the gray values that counts as the bright parts
+_RECENT = 30  # images with whose sharpness the next image is compared
+_ENOUGH = 5  # recent images, before which no image is rejected as blurred
 
 
 @dataclass(frozen=True)
@@ -87,33 +90,33 @@ class KeyframeConfig:
 
 @dataclass(frozen=True, eq=False)
 class FrameStats:
-    """What is measured of one image."""
+    """Measurements of one image."""
 
-    small: Pixels  # (h, w) grey
+    small: Pixels  # (h, w) gray
     sharpness: float  # variance of the Laplacian
-    bright: float  # grey value of the bright parts
+    bright: float  # gray value of the bright parts
     clipped: float  # share of white pixels
 
 
 def measure_frame(photo: Photo) -> FrameStats:
-    """Measure an image; InvalidInput where it cannot be decoded."""
-    grey = photo.grey(LONGEST)
-    height, width = grey.shape
+    """Measure an image. InvalidInput where it cannot be decoded."""
+    gray = photo.grey(LONGEST)
+    height, width = gray.shape
     factor = min(1.0, _FLOW_LONGEST / max(height, width))
     # optical flow needs some pixels in either direction
     size = max(16, round(width * factor)), max(16, round(height * factor))
-    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(
+    small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(
         np.uint8, copy=False
     )
     counts = np.bincount(small.ravel(), minlength=256)
     bright = float(np.searchsorted(np.cumsum(counts), _BRIGHT_PART / 100 * small.size))
     return FrameStats(
-        small, sharpness(grey), bright, float(counts[_WHITE:].sum() / small.size)
+        small, sharpness(gray), bright, float(counts[_WHITE:].sum() / small.size)
     )
 
 
 def mean_optical_flow(before: FrameStats, now: FrameStats) -> float:
-    """Mean length of the optical flow between two images, in longer sides.
+    """Mean length of the optical flow between two images, as a share of the longer side.
 
     Infinite where no flow explains the change.
     """
@@ -132,15 +135,15 @@ def mean_optical_flow(before: FrameStats, now: FrameStats) -> float:
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    if _likeness(before.small, moved.astype(np.uint8, copy=False)) < _ALIKE:
+    if _correlation(before.small, moved.astype(np.uint8, copy=False)) < _ALIKE:
         return float("inf")
     return float(np.hypot(flow[..., 0], flow[..., 1]).mean() / max(height, width))
 
 
-def _likeness(a: Pixels, b: Pixels) -> float:
-    """Correlation of two grey images, whatever their brightness and contrast.
+def _correlation(a: Pixels, b: Pixels) -> float:
+    """Correlation of two gray images, independent of their brightness and contrast.
 
-    Of two without any contrast 1.
+    It is 1 for two images without contrast.
     """
     contrast = float(a.std()), float(b.std())
     if min(contrast) < _FLAT:
@@ -151,7 +154,7 @@ def _likeness(a: Pixels, b: Pixels) -> float:
 class KeyframeChooser:
     """Judges the images of one stream in their order.
 
-    With poses a view must differ from all kept, else from the last.
+    An image with a pose must differ from all kept views, an image without from the last kept one.
     """
 
     def __init__(
@@ -159,16 +162,16 @@ class KeyframeChooser:
         config: KeyframeConfig = KeyframeConfig(),
         views: Iterable[NDArray[np.float64]] = (),
     ) -> None:
-        """views: cam_from_obj (4, 4) of images kept before."""
+        """Begin with the views, cam_from_obj (4, 4), of images that were kept before."""
         self._config = config
         self.orbit = Orbit(views)
         self._last: FrameStats | None = None
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
     def rejection_reason(self, stats: FrameStats) -> str | None:
-        """Why an image is not fit to be kept, None where it is.
+        """Why the quality of an image is too low, or None.
 
-        Each image once, for the next are compared with it.
+        Call it once for each image, because the next images are compared with it.
         """
         typical = float(np.median(self._recent)) if len(self._recent) >= _ENOUGH else 0.0
         if stats.bright < self._config.darkest:
@@ -181,9 +184,9 @@ class KeyframeChooser:
     def is_new_view(
         self, stats: FrameStats, cam_from_obj: NDArray[np.float64] | None = None
     ) -> bool:
-        """Whether the image shows something new.
+        """Whether the image is from a new viewpoint.
 
-        cam_from_obj (4, 4) where the camera's pose is known, lengths in m.
+        `cam_from_obj` (4, 4), lengths in m, is the camera's pose where it is known.
         """
         if cam_from_obj is not None:
             return self.orbit.is_new(
@@ -200,7 +203,7 @@ class KeyframeChooser:
     def keep(
         self, stats: FrameStats, cam_from_obj: NDArray[np.float64] | None = None
     ) -> None:
-        """Remember an image that is kept."""
+        """Remember an image that is kept, and its pose."""
         self._last = stats
         if cam_from_obj is not None:
             self.orbit.add(cam_from_obj)

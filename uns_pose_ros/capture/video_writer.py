@@ -1,7 +1,7 @@
-"""A video folder in the making: what every import needs to write one, whole or not at all.
+"""The writer of a video folder that every import uses; the folder is complete or not there.
 
-Frames go to disk as they come, so that a long recording never lies in memory; the small files that
-make the folder a video come last, and `finished` renames it to its place.
+Frames go to disk one by one, so that a long recording is never in memory. The small files that
+make the folder a video come last, and `staging_folder` renames it to its place.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """Which images of a source become frames, and how large."""
+    """Number and size of the frames of an import."""
 
-    # at most; of each of so many windows of a longer source the sharpest image is taken
+    # at most; a longer source is split into so many windows, and the sharpest image of each is kept
     frames: int = 40
     longest: int = 1920  # px, longer side above which images are shrunk
     quality: int = 95  # of JPEG files where images cannot be copied as they are
@@ -73,7 +73,7 @@ class ImportConfig:
 
 @dataclass
 class VideoWriter:
-    """Collects the frames of one video in a folder of its own."""
+    """Writes the frames of one video into its folder."""
 
     folder: Path
     config: ImportConfig
@@ -84,12 +84,19 @@ class VideoWriter:
     _poses: list[Tensor] = field(default_factory=list)
     _stamps: dict[str, float] = field(default_factory=dict)
 
-    def camera(
+    def choose_camera(
         self, width: int, height: int, info: Camera | None = None, exif: float | None = None
     ) -> tuple[Camera, str]:
-        """The camera of images of width x height px, and where it is from.
+        """The camera of images of width x height px, and its source.
 
-        The user, camera_info, EXIF (px), a guess.
+        Args:
+            width: px.
+            height: px.
+            info: the camera of a camera_info message.
+            exif: focal length of EXIF, px.
+
+        Returns:
+            The camera, and "given" by the user, "camera_info", "exif" or "guessed".
         """
         if self.given_camera is not None:
             return fitted(self.given_camera, width, height), "given"
@@ -111,9 +118,16 @@ class VideoWriter:
         mask: np.ndarray | None = None,
         stamp: float | None = None,
     ) -> None:
-        """Write one frame: image (H, W, 3) uint8 RGB, its camera, mask (H, W) uint8, stamp (s).
+        """Write one frame.
 
-        `original` is the encoded image, kept as it is where it need not be shrunk.
+        Args:
+            name: file name of the image.
+            image: (H, W, 3) uint8 RGB.
+            camera: of the image.
+            original: the encoded image, which is written where the image need not be shrunk.
+            cam_from_obj: (4, 4).
+            mask: (H, W) uint8.
+            stamp: s.
         """
         height, width = image.shape[:2]
         scale = min(1.0, self.config.longest / max(height, width))
@@ -147,7 +161,7 @@ class VideoWriter:
             self._stamps[name] = stamp
 
     def add_depth(self, name: str, depth: Depth) -> None:
-        """Write the depth of a frame that is there, in the size that its image has now."""
+        """Write the depth of a frame that was added, in the size of its written image."""
         camera = self._cameras[self._index[self.names.index(name)]]
         size = (camera.width, camera.height)
         path = path_of(self.folder, name)
@@ -179,7 +193,17 @@ class VideoWriter:
         record: Mapping[str, Any],
         points: Tensor | None = None,
     ) -> None:
-        """Write sparse/ where every frame has its pose, and video.json."""
+        """Write video.json, and sparse/ if the frames have poses.
+
+        Args:
+            source: for messages.
+            camera_from: source of the camera, for video.json.
+            record: more entries of video.json.
+            points: (N, 3), for sparse/.
+
+        Raises:
+            InvalidInput: the video has too few frames.
+        """
         if len(self.names) < MIN_FRAMES:
             raise InvalidInput(
                 f"{source}: {len(self.names)} usable images, at least {MIN_FRAMES} are needed"
@@ -212,10 +236,9 @@ class VideoWriter:
 
 @contextmanager
 def staging_folder(into: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `into` that takes its place when the block ends well, and
-    vanishes when it does not.
+    """Yield an empty folder beside `into` that is renamed to `into` when the block ends.
 
-    What a killed process left there is cleared away first.
+    It is deleted when the block raises. What a killed process left there is deleted first.
     """
     if not into.name or into.name.startswith("."):
         raise InvalidInput(f"{into}: a folder such as mug/clip_01 is valid")
@@ -235,7 +258,7 @@ def staging_folder(into: Path) -> Iterator[Path]:
 def select_sharpest(scores: Sequence[float], count: int) -> list[int]:
     """Indices, ascending, of the highest score in each of `count` windows of equal length.
 
-    All where there are no more.
+    All indices where the scores are fewer.
     """
     windows = (
         np.array_split(np.arange(len(scores)), min(count, len(scores))) if scores else []
@@ -244,7 +267,7 @@ def select_sharpest(scores: Sequence[float], count: int) -> list[int]:
 
 
 def number_frames(chosen: Iterable[int]) -> dict[int, str]:
-    """Names 000001.jpg, … of chosen images in their order."""
+    """Names 000001.jpg, … of the chosen images, by index."""
     return {index: f"{number:06d}.jpg" for number, index in enumerate(chosen, 1)}
 
 
@@ -254,7 +277,7 @@ def _with_focal(focal: float, width: int, height: int) -> Camera:
 
 
 def _encoded(image: np.ndarray, suffix: str, quality: int) -> bytes:
-    """The file of an image, RGB or grey."""
+    """The file of an image, RGB or gray."""
     pixels = image[..., ::-1] if image.ndim == 3 else image
     options = (
         [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
