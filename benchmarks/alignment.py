@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align
-from uns_pose_ros.alignment.mesh_batch import prepare
+from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
+from uns_pose_ros.alignment.mesh_batch import build_mesh_batch
 from uns_pose_ros.alignment.pairwise import PairConfig, align_pairs
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import (
@@ -151,7 +151,7 @@ def compare(
     published, ours = Contender(), Contender()
     names = [name for name in meshes if name in labels]
     start = time.process_time()
-    shapes = prepare(meshes)
+    shapes = build_mesh_batch(meshes)
     preparation = (time.process_time() - start) / len(meshes)
     shape_from_obj = split_similarity(shapes.shape_from_obj)[0]
     every = torch.combinations(torch.arange(len(names)))
@@ -212,7 +212,7 @@ def benchmark(
         preparations.append(preparation)
         if all_videos:
             start = time.process_time()
-            alignment = align(meshes, AlignConfig(), seed, device="cpu")
+            alignment = align_videos(meshes, AlignConfig(), seed, device="cpu")
             seconds = time.process_time() - start
             categories[folder.name]["align"] = {
                 **evaluate_alignment(alignment, labels),

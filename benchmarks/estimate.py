@@ -32,7 +32,7 @@ from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video, read_frame
-from uns_pose_ros.networks.dinov2 import normalise
+from uns_pose_ros.networks.dinov2 import imagenet_normalize
 
 
 def main() -> None:
@@ -108,13 +108,15 @@ def measure(
         )
     box = mask_box(mask)[None].double()
     one, _ = crop(
-        image.permute(2, 0, 1).to(estimator.device), square_around(box, config.crop_margin), size
+        image.permute(2, 0, 1).to(estimator.device),
+        square_around(box, config.crop_margin),
+        size,
     )
     layers = tuple(model.provenance["network"]["layers"])  # type: ignore[index]
 
     def backbone(batch: int) -> None:
         with torch.inference_mode():
-            estimator.backbone(normalise(one.expand(batch, -1, -1, -1)), layers)
+            estimator.backbone(imagenet_normalize(one.expand(batch, -1, -1, -1)), layers)
 
     work: dict[str, Callable[[], Any]] = {"decode": partial(read_image, frame.image)}
     for number in objects:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from common import politely
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align
+from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
 from uns_pose_ros.core.geometry import random_rotations
 from uns_pose_ros.core.types import FeatureMesh
 from uns_pose_ros.io.artifacts import load_feature_mesh
@@ -47,7 +47,7 @@ def main() -> None:
         for count in args.videos:
             more = videos(meshes, count)
             start = time.process_time()
-            align(more, config, device="cpu")
+            align_videos(more, config, device="cpu")
             seconds[count] = time.process_time() - start
             each = seconds[count] / count
             print(

@@ -29,8 +29,8 @@ import torch
 from alignment import compare, published_rotation
 from common import DEMO, machine, peak_megabytes, politely, rounds, write
 from growth import videos as more_videos
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align
-from uns_pose_ros.alignment.mesh_batch import prepare
+from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
+from uns_pose_ros.alignment.mesh_batch import build_mesh_batch
 from uns_pose_ros.alignment.pairwise import (
     PairConfig,
     align_pairs,
@@ -45,7 +45,7 @@ from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, build_feature_mesh
 from uns_pose_ros.reconstruction.visual_hull import HullConfig
-from uns_pose_ros.training.category_training import train
+from uns_pose_ros.training.category_training import train_model
 from uns_pose_ros.training.training_views import TrainConfig
 
 QUICK_TRAINING = TrainConfig(views=2, steps=150, batch=8, learning_rate=4e-3)
@@ -99,11 +99,11 @@ def benchmark(
     figures["feature_distance"] = distances(meshes)
     figures["align"] = growth(list(meshes.values()), [1, 10, 40] if full else [1, 5])
     torch.set_num_threads(threads)
-    alignment = align(meshes)
+    alignment = align_videos(meshes)
     took: list[float] = []
     with timed(backbone, took):
         start = time.perf_counter()
-        model = train(
+        model = train_model(
             category.name,
             videos,
             meshes,
@@ -181,7 +181,7 @@ def pair_alignment(
     published, ours, preparation = compare(meshes, labels, pairs, 0)
     theirs, mine = published.figures(), ours.figures()
     a, b = list(meshes.values())[:2]
-    shapes = prepare(dict(list(meshes.items())[:2]))
+    shapes = build_mesh_batch(dict(list(meshes.items())[:2]))
     theirs["peak_megabytes"] = peak_megabytes(
         lambda: published_rotation(a, b, torch.Generator().manual_seed(0))
     )
@@ -211,7 +211,7 @@ def distances(meshes: dict[str, FeatureMesh]) -> dict[str, Any]:
     rate measured here.
     """
     a, b = list(meshes.values())[:2]
-    shapes = prepare(dict(list(meshes.items())[:2]))
+    shapes = build_mesh_batch(dict(list(meshes.items())[:2]))
     one, other = shapes.take(torch.tensor([0])), shapes.take(torch.tensor([1]))
     square = torch.randn(1024, 1024)
     work: dict[str, Callable[[], Any]] = {
@@ -247,9 +247,9 @@ def growth(meshes: list[FeatureMesh], counts: list[int]) -> dict[str, Any]:
         some = more_videos(meshes, count)
         start = time.process_time()
         if count > 1:
-            align(some, replace(AlignConfig(), all_pairs_up_to=0), device="cpu")
+            align_videos(some, replace(AlignConfig(), all_pairs_up_to=0), device="cpu")
         else:
-            prepare(some)  # there is no pair
+            build_mesh_batch(some)  # there is no pair
         seconds[str(count)] = time.process_time() - start
     return {"cpu_seconds": seconds}
 

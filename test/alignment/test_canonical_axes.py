@@ -46,7 +46,7 @@ def align(
         result: dict[str, Any] = json.loads(capsys.readouterr().out)
         return result
 
-    monkeypatch.setattr(category_alignment, "align", refuse)
+    monkeypatch.setattr(category_alignment, "align_videos", refuse)
     return call
 
 
@@ -171,7 +171,7 @@ def test_a_model_with_the_old_axes_is_trained_again(
             {},
         )
 
-    monkeypatch.setattr(category_training, "train", train)
+    monkeypatch.setattr(category_training, "train_model", train)
     assert stages.train(trucks)[1]
     assert not stages.train(trucks)[1]
     align("--up", "y", "--front", "x")
@@ -198,7 +198,7 @@ def test_run_names_the_axes_before_it_trains(
             {},
         )
 
-    monkeypatch.setattr(category_training, "train", train)
+    monkeypatch.setattr(category_training, "train_model", train)
     monkeypatch.setattr(
         pipeline_commands, "make_report", lambda *_: None
     )  # there is no network to report on

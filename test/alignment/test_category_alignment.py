@@ -18,10 +18,14 @@ from uns_pose_ros.alignment.canonical_axes import (
     propose_up,
     reorient,
 )
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align, choose_pairs
-from uns_pose_ros.alignment.half_turns import choose_turns, turn_matrices
-from uns_pose_ros.alignment.incremental_alignment import extend
-from uns_pose_ros.alignment.mesh_batch import prepare
+from uns_pose_ros.alignment.category_alignment import (
+    AlignConfig,
+    align_videos,
+    choose_pairs,
+)
+from uns_pose_ros.alignment.half_turns import resolve_half_turns, turn_matrices
+from uns_pose_ros.alignment.incremental_alignment import add_videos
+from uns_pose_ros.alignment.mesh_batch import build_mesh_batch
 from uns_pose_ros.alignment.rotation_synchronization import (
     Edges,
     agreement_shares,
@@ -129,7 +133,9 @@ def test_half_turns_are_found_from_the_evidence_of_all_pairs(
     state[list(turned)] = 3
     evidence = torch.full((len(a), 4), -1.0, dtype=torch.float64)
     evidence[torch.arange(len(a)), state[a] ^ state[b]] = 1.0
-    chosen = choose_turns(6, a, b, torch.zeros(len(a), dtype=torch.bool), evidence).video
+    chosen = resolve_half_turns(
+        6, a, b, torch.zeros(len(a), dtype=torch.bool), evidence
+    ).video
     assert len(set((chosen ^ state).tolist())) == 1  # up to one turn of everything
 
 
@@ -143,7 +149,7 @@ def test_the_turns_are_a_group() -> None:
 @pytest.fixture(scope="module")
 def whole() -> tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment]:
     meshes, labels = category_of(range(5))
-    return meshes, labels, align(meshes, CONFIG, device="cpu")
+    return meshes, labels, align_videos(meshes, CONFIG, device="cpu")
 
 
 def test_videos_of_full_orbits_align(
@@ -180,7 +186,7 @@ def test_order_names_and_obj_frames_change_nothing(
         f"renamed_{name}": moved(meshes[name], new_from_obj[name])
         for name in reversed(list(meshes))
     }
-    again = align(shuffled, CONFIG, device="cpu")
+    again = align_videos(shuffled, CONFIG, device="cpu")
     for k, name in enumerate(alignment.videos):
         other = again.videos.index(f"renamed_{name}")
         canon_from_obj = again.canon_from_obj[other] @ new_from_obj[name]
@@ -198,7 +204,7 @@ def test_an_added_video_joins_and_changes_no_other(
     meshes, labels, alignment = whole
     late, pose = feature_mesh(11)
     steps: list[tuple[str, int, int]] = []
-    longer = extend(
+    longer = add_videos(
         alignment,
         {**meshes, "late": late},
         CONFIG,
@@ -221,15 +227,15 @@ def test_nothing_to_add_changes_nothing(
     whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment],
 ) -> None:
     meshes, _, alignment = whole
-    assert extend(alignment, meshes, CONFIG) is alignment
+    assert add_videos(alignment, meshes, CONFIG) is alignment
     with pytest.raises(InvalidInput, match="none of the aligned videos"):
-        extend(alignment, {"late": feature_mesh(11)[0]}, CONFIG)
+        add_videos(alignment, {"late": feature_mesh(11)[0]}, CONFIG)
 
 
 def test_a_video_of_something_else_is_left_out() -> None:
     meshes, labels = category_of(range(4))
     meshes["stranger"] = feature_mesh(20, category=9)[0]
-    alignment = align(meshes, CONFIG, device="cpu")
+    alignment = align_videos(meshes, CONFIG, device="cpu")
     assert alignment.kept.tolist() == [True] * 4 + [False], alignment.confidence
     assert evaluate_alignment(alignment, labels)["acc10"] == 100
 
@@ -241,24 +247,27 @@ def test_videos_of_half_orbits_align() -> None:
         more = category_of([seed], azimuths=(start, start + 180.0))
         meshes |= more[0]
         labels |= more[1]
-    alignment = align(meshes, CONFIG, device="cpu")
+    alignment = align_videos(meshes, CONFIG, device="cpu")
     assert evaluate_alignment(alignment, labels)["acc15"] == 100
 
 
 def test_two_videos_align() -> None:
     meshes, labels = category_of([0, 1])
-    assert evaluate_alignment(align(meshes, CONFIG, device="cpu"), labels)["acc10"] == 100
+    assert (
+        evaluate_alignment(align_videos(meshes, CONFIG, device="cpu"), labels)["acc10"]
+        == 100
+    )
 
 
 def test_one_video_is_refused() -> None:
     with pytest.raises(InvalidInput, match="1 video given, at least 2"):
-        align({"alone": feature_mesh(0)[0]}, CONFIG, device="cpu")
+        align_videos({"alone": feature_mesh(0)[0]}, CONFIG, device="cpu")
 
 
 @pytest.mark.parametrize(("order", "name"), [(2, "C2"), (4, "C4"), (0, "continuous")])
 def test_the_symmetry_of_a_category_is_found(order: int, name: str) -> None:
     meshes, labels = category_of(range(4), order=order)
-    alignment = align(meshes, CONFIG, device="cpu")
+    alignment = align_videos(meshes, CONFIG, device="cpu")
     assert alignment.symmetry.name == name
     rotations = split_similarity(alignment.canon_from_obj)[0]
     for rotation, video in zip(rotations, alignment.videos, strict=True):
@@ -271,7 +280,7 @@ def test_the_symmetry_of_a_category_is_found(order: int, name: str) -> None:
 
 def test_many_videos_cost_pairs_in_proportion() -> None:
     mesh, _ = feature_mesh(0, views=6)
-    one = prepare({"video": mesh})
+    one = build_mesh_batch({"video": mesh})
     counts = {}
     for videos in (10, 30, 60):
         pairs = choose_pairs(
@@ -329,7 +338,7 @@ def test_an_added_video_of_something_else_is_left_out(
     whole: tuple[dict[str, FeatureMesh], dict[str, torch.Tensor], Alignment],
 ) -> None:
     meshes, _, alignment = whole
-    longer = extend(
+    longer = add_videos(
         alignment, {**meshes, "stranger": feature_mesh(20, category=9)[0]}, CONFIG
     )
     assert not bool(longer.kept[5]), longer.confidence

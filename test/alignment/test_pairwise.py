@@ -11,7 +11,12 @@ import pytest
 import torch
 
 from synthetic_meshes import feature_mesh, moved
-from uns_pose_ros.alignment.mesh_batch import ShapeConfig, Shapes, mirrored, prepare
+from uns_pose_ros.alignment.mesh_batch import (
+    MeshBatch,
+    ShapeConfig,
+    build_mesh_batch,
+    reflect,
+)
 from uns_pose_ros.alignment.pairwise import (
     PairConfig,
     align_pairs,
@@ -46,13 +51,13 @@ def made() -> list[tuple[FeatureMesh, torch.Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def shapes(made: list[tuple[FeatureMesh, torch.Tensor]]) -> Shapes:
-    return prepare({str(k): mesh for k, (mesh, _) in enumerate(made)})
+def shapes(made: list[tuple[FeatureMesh, torch.Tensor]]) -> MeshBatch:
+    return build_mesh_batch({str(k): mesh for k, (mesh, _) in enumerate(made)})
 
 
 @pytest.fixture(scope="module")
 def true_b_from_a(
-    made: list[tuple[FeatureMesh, torch.Tensor]], shapes: Shapes
+    made: list[tuple[FeatureMesh, torch.Tensor]], shapes: MeshBatch
 ) -> torch.Tensor:
     """The pose (4, 4) between the shape frames of the first two meshes."""
     canon_from_shape = torch.stack([pose for _, pose in made]) @ torch.linalg.inv(
@@ -71,7 +76,7 @@ def random_poses(near: torch.Tensor, count: int, degrees: float) -> torch.Tensor
 
 
 def test_the_fast_energies_rank_poses_as_the_exact_ones_do(
-    shapes: Shapes, true_b_from_a: torch.Tensor
+    shapes: MeshBatch, true_b_from_a: torch.Tensor
 ) -> None:
     a, b = shapes.take(torch.tensor([0])), shapes.take(torch.tensor([1]))
     distances = feature_distances(a, b)
@@ -94,7 +99,7 @@ def test_the_fast_energies_rank_poses_as_the_exact_ones_do(
 
 
 def test_screening_on_fewer_vertices_hardly_changes_the_energies(
-    shapes: Shapes, true_b_from_a: torch.Tensor
+    shapes: MeshBatch, true_b_from_a: torch.Tensor
 ) -> None:
     a, b = shapes.take(torch.tensor([0])), shapes.take(torch.tensor([1]))
     distances = feature_distances(a, b)
@@ -144,7 +149,7 @@ def test_with_as_many_clusters_as_views_the_distances_are_those_of_all_views(
         for mesh in meshes
     ]
     exact = exact_feature_distances(*centred)
-    shapes = prepare({"a": meshes[0], "b": meshes[1]}, ShapeConfig(clusters=16))
+    shapes = build_mesh_batch({"a": meshes[0], "b": meshes[1]}, ShapeConfig(clusters=16))
     fast = feature_distances(
         shapes.take(torch.tensor([0])), shapes.take(torch.tensor([1]))
     )[0]
@@ -218,7 +223,7 @@ def test_closeness_is_one_half_at_its_width() -> None:
 
 
 def test_the_best_mode_of_a_pair_is_its_true_pose(
-    shapes: Shapes, true_b_from_a: torch.Tensor
+    shapes: MeshBatch, true_b_from_a: torch.Tensor
 ) -> None:
     modes = align_pairs(shapes, torch.tensor([[0, 1]]), CONFIG)
     rotation, translation, scale = split_similarity(modes.b_from_a[0, 0])
@@ -230,7 +235,7 @@ def test_the_best_mode_of_a_pair_is_its_true_pose(
     assert int(modes.likeness[0][there].argmax()) == 0
 
 
-def test_a_pairs_modes_do_not_depend_on_its_company(shapes: Shapes) -> None:
+def test_a_pairs_modes_do_not_depend_on_its_company(shapes: MeshBatch) -> None:
     alone = align_pairs(shapes, torch.tensor([[0, 2]]), CONFIG)
     together = align_pairs(shapes, torch.tensor([[0, 1], [0, 2], [2, 1]]), CONFIG)
     for name, tensor in vars(alone).items():
@@ -241,7 +246,7 @@ def test_what_was_seen_from_one_side_only_says_nothing_of_the_other() -> None:
     front, _ = feature_mesh(0, azimuths=(-60.0, 60.0))
     back, pose = feature_mesh(1, azimuths=(120.0, 240.0))
     around, other = feature_mesh(2)
-    shapes = prepare({"front": front, "back": back, "around": around})
+    shapes = build_mesh_batch({"front": front, "back": back, "around": around})
     canon_from_shape = torch.stack(
         [feature_mesh(0, azimuths=(-60.0, 60.0))[1], pose, other]
     )
@@ -268,7 +273,9 @@ def test_shapes_do_not_depend_on_the_obj_frame(
         torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64),
         2.5,
     )
-    shapes = prepare({"here": made[0][0], "there": moved(made[0][0], new_from_obj)})
+    shapes = build_mesh_batch(
+        {"here": made[0][0], "there": moved(made[0][0], new_from_obj)}
+    )
     torch.testing.assert_close(shapes.points[1], shapes.points[0], atol=1e-4, rtol=0.0)
     for name in (
         "features",
@@ -283,10 +290,10 @@ def test_the_mirrored_twin_of_a_twin_is_the_video_itself(
     made: list[tuple[FeatureMesh, torch.Tensor]],
 ) -> None:
     mesh = made[0][0]
-    twice = mirrored(mirrored(mesh))
+    twice = reflect(reflect(mesh))
     for name, tensor in vars(mesh).items():
         torch.testing.assert_close(vars(twice)[name], tensor, msg=name)
-    rotation = mirrored(mesh).cameras_in_obj[:, :3, :3]
+    rotation = reflect(mesh).cameras_in_obj[:, :3, :3]
     torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(len(rotation)))
 
 
@@ -294,7 +301,7 @@ def test_a_mesh_without_mirrored_features_has_no_twin(
     made: list[tuple[FeatureMesh, torch.Tensor]],
 ) -> None:
     with pytest.raises(InvalidInput, match="mirrored"):
-        mirrored(FeatureMesh(**{**vars(made[0][0]), "mirrored": None}))
+        reflect(FeatureMesh(**{**vars(made[0][0]), "mirrored": None}))
 
 
 def test_a_mesh_without_features_or_extent_is_named(
@@ -312,7 +319,7 @@ def test_a_mesh_without_features_or_extent_is_named(
     with pytest.raises(
         InvalidInput, match=r"dark: 200 vertices .* 0 of them with features"
     ):
-        prepare({"bright": mesh, "dark": empty})
+        build_mesh_batch({"bright": mesh, "dark": empty})
     point = FeatureMesh(**{**vars(mesh), "vertices": torch.zeros_like(mesh.vertices)})
     with pytest.raises(InvalidInput, match="over 0 units"):
-        prepare({"point": point})
+        build_mesh_batch({"point": point})

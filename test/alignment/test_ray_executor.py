@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from synthetic_meshes import feature_mesh
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align
+from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
 from uns_pose_ros.alignment.pairwise import PairConfig
 from uns_pose_ros.alignment.ray_executor import Cluster
 from uns_pose_ros.cli import main
@@ -56,7 +56,8 @@ def test_an_alignment_by_a_cluster_is_the_one_made_here(local: Cluster) -> None:
     }  # 36 pairs and their mirrored twins: several pieces of work
     config = AlignConfig(pair=PairConfig(hypotheses=100))
     here, there = (
-        align(meshes, config, device="cpu", cluster=cluster) for cluster in (None, local)
+        align_videos(meshes, config, device="cpu", cluster=cluster)
+        for cluster in (None, local)
     )
     assert torch.allclose(there.canon_from_obj, here.canon_from_obj, atol=1e-4)
     assert torch.allclose(there.confidence, here.confidence, atol=1e-4)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from uns_pose_ros.alignment.template import TemplateConfig, inside, mean_shape, mirror_plane
+from uns_pose_ros.alignment.template import (
+    TemplateConfig,
+    find_mirror_plane,
+    inside,
+    mean_shape,
+)
 from uns_pose_ros.core.geometry import (
     angle_between,
     from_parts,
@@ -101,7 +106,7 @@ def test_the_plane_is_that_of_shape_and_features_not_that_of_shape_alone() -> No
         0.5, 0.3, 0.29, taper=0.5
     )  # z -> -z mirrors the shape as well as y -> -y
     mesh = feature_mesh(vertices, triangles, meaning(vertices), meaning(vertices))
-    plane = mirror_plane(vertices, [mesh], torch.eye(4, dtype=torch.float64)[None])
+    plane = find_mirror_plane(vertices, [mesh], torch.eye(4, dtype=torch.float64)[None])
     assert plane is not None
     truth = torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
     assert float(angle_between(-plane[:3, :3], -truth)) < 4
@@ -121,7 +126,9 @@ def test_no_plane_where_shape_and_features_have_none() -> None:
     mesh = feature_mesh(
         vertices, triangles, *torch.randn(2, len(vertices), 16, generator=generator)
     )
-    assert mirror_plane(vertices, [mesh], torch.eye(4, dtype=torch.float64)[None]) is None
+    assert (
+        find_mirror_plane(vertices, [mesh], torch.eye(4, dtype=torch.float64)[None]) is None
+    )
 
 
 def test_no_plane_without_features_of_mirrored_images() -> None:
@@ -130,4 +137,6 @@ def test_no_plane_without_features_of_mirrored_images() -> None:
     mesh = FeatureMesh(
         vertices, triangles, meaning(vertices).half(), index, 0 * index, torch.eye(4)[None]
     )
-    assert mirror_plane(vertices, [mesh], torch.eye(4, dtype=torch.float64)[None]) is None
+    assert (
+        find_mirror_plane(vertices, [mesh], torch.eye(4, dtype=torch.float64)[None]) is None
+    )

@@ -24,7 +24,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks.dinov2 import load_backbone
-from uns_pose_ros.training.training_views import photographs
+from uns_pose_ros.training.training_views import load_background_images
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_the_covariance_is_one_and_grows_when_the_picture_is_covered(
     assert bool((torch.linalg.eigvalsh(seen.covariance) > 0).all())
     hidden = image.clone()
     _, y0, _, y1 = seen.box.round().long().tolist()
-    hidden[y0 : (y0 + y1) // 2] = torch.tensor(photographs()[0])[
+    hidden[y0 : (y0 + y1) // 2] = torch.tensor(load_background_images()[0])[
         : (y0 + y1) // 2 - y0, : image.shape[1]
     ]
     half = estimator(hidden, frame.camera, seen.box[None])[0]

@@ -56,8 +56,8 @@ def model_of(
         category="mug",
         vertices=torch.eye(3),
         triangles=torch.tensor([[0, 1, 2]]),
-        bank=torch.eye(3),
-        clutter=torch.eye(3),
+        vertex_features=torch.eye(3),
+        background_features=torch.eye(3),
         head={},
         symmetry=symmetry or Symmetry(),
         provenance={"canon_from_obj": trained},
@@ -285,7 +285,7 @@ def test_a_place_that_is_a_tenth_of_a_diameter_off_is_said_to_be_whatever_the_un
         model_of({}),
         vertices=template,
         triangles=torch.zeros(0, 3, dtype=torch.int64),
-        bank=torch.eye(3)[:2],
+        vertex_features=torch.eye(3)[:2],
     )
     label = turn(Z, 40)
     towards = label.T @ torch.tensor(

@@ -38,8 +38,8 @@ def a_model() -> CategoryModel:
         category="mug",
         vertices=torch.rand(4, 3, generator=generator),
         triangles=TETRAHEDRON,
-        bank=torch.randn(4, 5, generator=generator),
-        clutter=torch.randn(2, 5, generator=generator),
+        vertex_features=torch.randn(4, 5, generator=generator),
+        background_features=torch.randn(2, 5, generator=generator),
         head={
             "conv.weight": torch.randn(3, 3, generator=generator),
             "conv.bias": torch.zeros(3),
@@ -193,7 +193,8 @@ def test_a_model_comes_back_exactly_also_by_its_category_folder(tmp_path: Path) 
 def test_a_model_with_the_weights_of_another_is_refused(tmp_path: Path) -> None:
     artifacts.save_model(a_model(), tmp_path / "a")
     artifacts.save_model(
-        dataclasses.replace(a_model(), bank=a_model().bank + 1), tmp_path / "b"
+        dataclasses.replace(a_model(), vertex_features=a_model().vertex_features + 1),
+        tmp_path / "b",
     )
     (tmp_path / "b" / "model.safetensors").replace(tmp_path / "a" / "model.safetensors")
     with pytest.raises(InvalidInput, match="not the file that it was saved with"):

@@ -23,7 +23,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import backbone_runtimes
-from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone, normalise
+from uns_pose_ros.networks.dinov2 import DinoV2, imagenet_normalize, load_backbone
 from uns_pose_ros.networks.onnx_export import backbone_graph
 
 LAYERS = (5, 8, 11)
@@ -36,7 +36,7 @@ def pictures() -> Tensor:
         read_image(frame.image).permute(2, 0, 1).float()
         for frame in load_video(CLIP).frames[:2]
     ]
-    return normalise(
+    return imagenet_normalize(
         torch.stack([F.interpolate(one[None], (112, 168), mode="area")[0] for one in found])
     )
 

@@ -70,7 +70,7 @@ def test_features_equal_those_of_the_exported_graph(
         )
         return torch.cat([network.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], 1)
 
-    images = dinov2.normalise(smooth_images(2, 224, 224))
+    images = dinov2.imagenet_normalize(smooth_images(2, 224, 224))
     expected = exported(images)[:, 1:].unflatten(1, (16, 16))
     monkeypatch.setattr(network, "positions", bilinear)
     found = network(images)
@@ -116,7 +116,8 @@ def test_a_patch_keeps_its_row_and_column(network: dinov2.DinoV2) -> None:
     changed = images.clone()
     changed[:, :, 14:28, 42:56] = 255 - changed[:, :, 14:28, 42:56]  # row 1, column 3
     before, after = (
-        network(dinov2.normalise(image), layers=(0,))[0] for image in (images, changed)
+        network(dinov2.imagenet_normalize(image), layers=(0,))[0]
+        for image in (images, changed)
     )
     difference = (before - after).norm(dim=-1)[0]
     assert difference.shape == (4, 6)
@@ -124,13 +125,13 @@ def test_a_patch_keeps_its_row_and_column(network: dinov2.DinoV2) -> None:
 
 
 def test_images_of_a_batch_do_not_influence_each_other(network: dinov2.DinoV2) -> None:
-    images = dinov2.normalise(smooth_images(3, 56, 70))
+    images = dinov2.imagenet_normalize(smooth_images(3, 56, 70))
     together, alone = network(images), torch.cat([network(image[None]) for image in images])
     assert (together - alone).abs().max() < 1e-4
 
 
 def test_several_layers_come_in_the_order_asked_for(network: dinov2.DinoV2) -> None:
-    images = dinov2.normalise(smooth_images(1, 28, 42))
+    images = dinov2.imagenet_normalize(smooth_images(1, 28, 42))
     layers = network(images, layers=(-1, 5, 11))
     assert layers.shape == (3, 1, 2, 3, 384)
     assert torch.equal(layers[0], network(images)) and torch.equal(layers[0], layers[2])
@@ -139,7 +140,7 @@ def test_several_layers_come_in_the_order_asked_for(network: dinov2.DinoV2) -> N
 
 def test_bfloat16_gives_nearly_the_same_features(network: dinov2.DinoV2) -> None:
     halved = dinov2.load_backbone(cached("dinov2_vits14"), device="cpu", precision="bf16")
-    images = dinov2.normalise(smooth_images(1, 224, 224))
+    images = dinov2.imagenet_normalize(smooth_images(1, 224, 224))
     found = halved(images)
     assert found.dtype == torch.float32
     assert F.cosine_similarity(found, network(images), dim=-1).min() > 0.995
@@ -149,8 +150,10 @@ def test_normalised_pixels_are_those_of_imagenet() -> None:
     images = torch.tensor([124, 116, 104], dtype=torch.uint8)[None, :, None, None].expand(
         1, 3, 14, 14
     )
-    assert dinov2.normalise(images).abs().max() < 0.01  # the mean colour
-    white = dinov2.normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    assert dinov2.imagenet_normalize(images).abs().max() < 0.01  # the mean colour
+    white = dinov2.imagenet_normalize(
+        torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
+    ).flatten()
     assert torch.allclose(white, torch.tensor([2.2489, 2.4286, 2.6400]), atol=1e-4)
 
 

@@ -72,7 +72,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> Counted:
         )
 
     counted = Counted(train)
-    monkeypatch.setattr(category_training, "train", counted)
+    monkeypatch.setattr(category_training, "train_model", counted)
     return counted
 
 
@@ -87,7 +87,7 @@ def test_stages_with_the_same_settings_and_files_are_skipped(
         raise AssertionError("was run again")
 
     monkeypatch.setattr(feature_mesh, "build_feature_mesh", refuse)
-    monkeypatch.setattr(category_alignment, "align", refuse)
+    monkeypatch.setattr(category_alignment, "align_videos", refuse)
     assert stages.reconstruct(trucks, config=RECONSTRUCT) == MADE_NONE
     alignment, made = stages.align(trucks, config=ALIGN, device="cpu")
     assert not made

@@ -24,7 +24,7 @@ from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh
 from uns_pose_ros.estimation import loaded_model
 from uns_pose_ros.evaluation import metrics, rosbag_evaluation
 from uns_pose_ros.io import artifacts, depth_images
-from uns_pose_ros.io.camera_json import camera_of, read_camera
+from uns_pose_ros.io.camera_json import parse_camera, read_camera
 from uns_pose_ros.io.colmap import read_sparse
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.ply import read_ply
@@ -96,14 +96,23 @@ def _category(folder: Path) -> None:
         name: tensor.detach()
         for name, tensor in Head(config, len(vertices), 16).state_dict().items()
     }
-    bank, clutter = head.pop("bank"), head.pop("clutter")
+    vertex_features = head.pop("vertex_features")
+    background_features = head.pop("background_features")
     origin = {
         "network": artifacts.plain(config),
         "crop_size": 224,
         "canon_from_obj": {"clip_01": torch.eye(4).tolist()},
     }
     artifacts.save_model(
-        CategoryModel("truck", vertices, triangles, bank, clutter, head, provenance=origin),
+        CategoryModel(
+            "truck",
+            vertices,
+            triangles,
+            vertex_features,
+            background_features,
+            head,
+            provenance=origin,
+        ),
         folder / "model",
     )
 
@@ -151,7 +160,7 @@ def _recording(folder: Path) -> None:
             recording.add(
                 picture,
                 ".jpg",
-                FrameRecord(stamp, camera_of(camera, folder), cam_from_obj=pose),
+                FrameRecord(stamp, parse_camera(camera, folder), cam_from_obj=pose),
             )
         if name == "clip_01":
             recording.close()

@@ -62,7 +62,7 @@ def train_small_model(folder: Path) -> None:
     alignment = Alignment(
         (video.name,), canon_from_obj, one, torch.ones(1, dtype=torch.bool), 0 * one
     )
-    model = category_training.train(
+    model = category_training.train_model(
         "chair", {video.name: video}, {video.name: mesh}, alignment, backbone, TRAIN
     )
     artifacts.save_model(model, folder)

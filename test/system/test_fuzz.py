@@ -143,13 +143,22 @@ def small_model() -> CategoryModel:
     head = {
         name: tensor.detach() for name, tensor in Head(config, 4, 16).state_dict().items()
     }
-    bank, clutter = head.pop("bank"), head.pop("clutter")
+    vertex_features = head.pop("vertex_features")
+    background_features = head.pop("background_features")
     vertices, triangles = (
         torch.eye(4)[:, :3].contiguous(),
         torch.tensor([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]]),
     )
     origin = {"network": artifacts.plain(config), "crop_size": 224}
-    return CategoryModel("mug", vertices, triangles, bank, clutter, head, provenance=origin)
+    return CategoryModel(
+        "mug",
+        vertices,
+        triangles,
+        vertex_features,
+        background_features,
+        head,
+        provenance=origin,
+    )
 
 
 @pytest.mark.parametrize(

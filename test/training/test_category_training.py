@@ -28,7 +28,7 @@ from uns_pose_ros.training.training_views import (
     TrainConfig,
     Views,
     grid_places,
-    photographs,
+    load_background_images,
     random_views,
 )
 
@@ -177,7 +177,7 @@ def test_a_head_learns_which_vertex_a_token_belongs_to() -> None:
     assert float(right.float().mean()) > 0.8
     assert curve["object"][-1] < curve["object"][0]
     again, _ = fit_head(views, vertices, Symmetry(), config)
-    assert torch.equal(head.bank, again.bank)
+    assert torch.equal(head.vertex_features, again.vertex_features)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_the_same(
         config,
         0,
     )
-    whole = category_training.train(*given)
+    whole = category_training.train_model(*given)
     done: list[tuple[str, int]] = []
 
     def train(kill: tuple[str, int] | None) -> CategoryModel:
@@ -256,11 +256,11 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_the_same(
             if (what, now) == kill:
                 raise Killed
 
-        unfinished = Unfinished(tmp_path, {})
+        checkpoint = Unfinished(tmp_path, {})
         try:
-            return category_training.train(*given, progress, unfinished=unfinished)
+            return category_training.train_model(*given, progress, checkpoint=checkpoint)
         finally:
-            unfinished.close(done=False)
+            checkpoint.close(done=False)
 
     for kill in (("random views", 7), ("training", 120)):
         with pytest.raises(Killed):
@@ -268,22 +268,22 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_the_same(
     again = train(None)
     assert done.count(("random views", len(video.frames))) == 1
     assert done.count(("training", 100)) == 1 and done.count(("training", 101)) == 2
-    assert torch.equal(again.bank, whole.bank)
+    assert torch.equal(again.vertex_features, whole.vertex_features)
     assert all(torch.equal(again.head[name], tensor) for name, tensor in whole.head.items())
     assert again.provenance["training"] == whole.provenance["training"]
 
 
-TOGETHER = """
+SCRIPT = """
 import sys
 import torch
 from torch import distributed
 from uns_pose_ros.core.types import Symmetry
 from uns_pose_ros.training.head_training import fit_head
 from uns_pose_ros.networks.correspondence_head import NetworkConfig
-from uns_pose_ros.training.distributed import Together
+from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.training_views import TrainConfig, Views
-together, device = Together.join("cpu")
-generator = torch.Generator().manual_seed(together.rank)  # each has views of its own
+context, device = DistributedContext.from_environment("cpu")
+generator = torch.Generator().manual_seed(context.rank)  # each has views of its own
 vertices = torch.rand(12, 3, generator=torch.Generator().manual_seed(5))
 which = torch.randint(12, (16, 8, 8), generator=generator)
 code = torch.randn(12, 3 * 384, generator=torch.Generator().manual_seed(6))
@@ -292,18 +292,18 @@ nowhere = torch.zeros_like(fine, dtype=torch.bool)
 views = Views(code[which].bfloat16(), vertices[fine].half(), nowhere, torch.ones(16))
 network = NetworkConfig(width=32, blocks=1, features=16, clutter=2)
 config = TrainConfig(network=network, size=112, steps=40, batch=8, learning_rate=1e-2)
-head, curve = fit_head(views, vertices, Symmetry(), config, together=together)
-banks = [torch.zeros_like(head.bank) for _ in range(together.world)]
-distributed.all_gather(banks, head.bank.detach())
-if together.rank == 0:
-    print(together.world, torch.equal(*banks), curve["object"][-1] < 0.7 * curve["object"][0])
+head, curve = fit_head(views, vertices, Symmetry(), config, context=context)
+features = [torch.zeros_like(head.vertex_features) for _ in range(context.world)]
+distributed.all_gather(features, head.vertex_features.detach())
+if context.rank == 0:
+    print(context.world, torch.equal(*features), curve["object"][-1] < 0.7 * curve["object"][0])
 distributed.destroy_process_group()
 """
 
 
 def test_two_processes_train_one_head(tmp_path: Path) -> None:
     script = tmp_path / "together.py"
-    script.write_text(TOGETHER)
+    script.write_text(SCRIPT)
     command = [
         sys.executable,
         "-m",
@@ -330,12 +330,12 @@ def test_videos_that_the_alignment_left_out_are_not_trained_on(video: Video) -> 
         one,
     )
     with pytest.raises(InvalidInput, match="clip_01"):
-        category_training.train(
+        category_training.train_model(
             "truck", {video.name: video}, {video.name: mesh}, alignment, backbone, CONFIG
         )
 
 
 def test_background_photographs_come_with_the_environment() -> None:
-    found = photographs()
+    found = load_background_images()
     assert len(found) >= 8
     assert all(photo.ndim == 3 and photo.shape[2] == 3 for photo in found)

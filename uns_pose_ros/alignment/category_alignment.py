@@ -14,9 +14,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uns_pose_ros.alignment.half_turns import choose_turns, turn_matrices
-from uns_pose_ros.alignment.mesh_batch import Shapes, content_key, mirrored, prepare
-from uns_pose_ros.alignment.pairwise import Modes, PairConfig, align_pairs, view_likeness
+from uns_pose_ros.alignment.half_turns import resolve_half_turns, turn_matrices
+from uns_pose_ros.alignment.mesh_batch import (
+    MeshBatch,
+    build_mesh_batch,
+    content_key,
+    reflect,
+)
+from uns_pose_ros.alignment.pairwise import (
+    PairConfig,
+    PairModes,
+    align_pairs,
+    view_likeness,
+)
 from uns_pose_ros.alignment.ray_executor import Cluster
 from uns_pose_ros.alignment.rotation_synchronization import (
     Consensus,
@@ -66,12 +76,12 @@ class Pairs:
     a: Tensor  # (P,) int64
     b: Tensor  # (P,) int64
     mirrored: Tensor  # (P,) bool
-    modes: Modes  # of the shapes, b (or its twin) from a
+    modes: PairModes  # of the shapes, b (or its twin) from a
     # (N, 4, 4) float64, reflection from a video's shape frame to its twin's
     twin_from_shape: Tensor
 
 
-def align(
+def align_videos(
     meshes: Mapping[str, FeatureMesh],
     config: AlignConfig = AlignConfig(),
     seed: int = 0,
@@ -113,17 +123,17 @@ def align(
     )
 
 
-def prepare_twins(meshes: Mapping[str, FeatureMesh], config: AlignConfig) -> Shapes:
+def prepare_twins(meshes: Mapping[str, FeatureMesh], config: AlignConfig) -> MeshBatch:
     """Shapes of N meshes and, where all have features of the mirrored images, of their N mirrored
     twins after them.
     """
     twins = {}
     if all(mesh.mirrored is not None for mesh in meshes.values()):
-        twins = {f"{name} mirrored": mirrored(mesh) for name, mesh in meshes.items()}
-    return prepare({**meshes, **twins}, config.pair.shapes)
+        twins = {f"{name} mirrored": reflect(mesh) for name, mesh in meshes.items()}
+    return build_mesh_batch({**meshes, **twins}, config.pair.shapes)
 
 
-def choose_pairs(shapes: Shapes, count: int, config: AlignConfig) -> Tensor:
+def choose_pairs(shapes: MeshBatch, count: int, config: AlignConfig) -> Tensor:
     """Pairs (P, 2) of `count` videos to align, a < b.
 
     All of a small set, else every video with the references.
@@ -149,7 +159,7 @@ def choose_pairs(shapes: Shapes, count: int, config: AlignConfig) -> Tensor:
 
 
 def align_all(
-    shapes: Shapes,
+    shapes: MeshBatch,
     count: int,
     config: AlignConfig,
     seed: int,
@@ -179,7 +189,7 @@ def align_all(
             parts.append(align_pairs(shapes, chunk, config.pair, seed))
             if progress is not None:
                 progress("pairs", min(done * _CHUNK, len(wanted)), len(wanted))
-    modes = Modes(
+    modes = PairModes(
         *(
             torch.cat(column)
             for column in zip(*(vars(part).values() for part in parts), strict=True)
@@ -200,7 +210,9 @@ def align_all(
     )
 
 
-def _align_chunk(config: PairConfig, seed: int, shapes: Shapes, pairs: Tensor) -> Modes:
+def _align_chunk(
+    config: PairConfig, seed: int, shapes: MeshBatch, pairs: Tensor
+) -> PairModes:
     return align_pairs(shapes, pairs, config, seed)
 
 
@@ -223,7 +235,7 @@ def edges_of(pairs: Pairs, config: AlignConfig) -> Edges:
     )
 
 
-def mode_weights(modes: Modes, config: AlignConfig) -> Tensor:
+def mode_weights(modes: PairModes, config: AlignConfig) -> Tensor:
     """What each mode counts (B, K) as a vote, at most 1; 0 where there is no mode."""
     exists = modes.energy.isfinite()
     best = modes.likeness[exists].max()
@@ -273,7 +285,7 @@ def _solve_robustly(
 
 
 def correct_turns(
-    canon_from_shape: Tensor, shapes: Shapes, pairs: Pairs, config: AlignConfig
+    canon_from_shape: Tensor, shapes: MeshBatch, pairs: Pairs, config: AlignConfig
 ) -> tuple[Consensus, Tensor]:
     """The consensus with every video in the best of its half turns about the canonical axes, and
     confidences (N,): the share of a video's votes that agree, times how alike it is to the
@@ -286,7 +298,7 @@ def correct_turns(
     frame[:3, :3] = across_mirror(canon_from_shape, shapes)
     canon_from_shape = frame @ canon_from_shape
     canon_from_twin = (
-        mirror_plane() @ canon_from_shape @ torch.linalg.inv(pairs.twin_from_shape)
+        canonical_reflection() @ canon_from_shape @ torch.linalg.inv(pairs.twin_from_shape)
     )
     second = torch.where(
         pairs.mirrored[:, None, None], canon_from_twin[pairs.b], canon_from_shape[pairs.b]
@@ -312,7 +324,7 @@ def correct_turns(
     usual = (likeness * overlap).gather(1, rival).sum(1) / overlap.gather(1, rival).sum(
         1
     ).clamp_min(1e-9)
-    turns = choose_turns(
+    turns = resolve_half_turns(
         pairs.count, pairs.a, pairs.b, pairs.mirrored, overlap * (likeness - usual[:, None])
     )
     rotation = split_similarity(turn_matrices()[turns.video] @ canon_from_shape)[0]
@@ -346,12 +358,12 @@ def usual_likeness(
     return total / weight.clamp_min(1e-9)
 
 
-def mirror_plane() -> Tensor:
+def canonical_reflection() -> Tensor:
     """Reflection (4, 4) in the canonical frame's plane y = 0."""
     return torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
 
 
-def across_mirror(canon_from_shape: Tensor, shapes: Shapes) -> Tensor:
+def across_mirror(canon_from_shape: Tensor, shapes: MeshBatch) -> Tensor:
     """Rotation (3, 3) of the canonical frame that keeps y and makes x and z the principal axes
     across it.
     """
@@ -366,7 +378,7 @@ def across_mirror(canon_from_shape: Tensor, shapes: Shapes) -> Tensor:
     return torch.stack([long, y, torch.linalg.cross(long, y)])
 
 
-def centred(canon_from_shape: Tensor, shapes: Shapes, confidence: Tensor) -> Tensor:
+def centred(canon_from_shape: Tensor, shapes: MeshBatch, confidence: Tensor) -> Tensor:
     """Similarity (4, 4) that brings the aligned shapes to origin, principal axes and diameter 1."""
     points = transform(
         canon_from_shape, shapes.points[: len(canon_from_shape)].cpu().double()

@@ -32,7 +32,7 @@ def turn_matrices() -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Turns:
+class HalfTurns:
     """A turn for every video and one for the mirror."""
 
     video: Tensor  # (N,) int64, into `turn_matrices`
@@ -41,21 +41,21 @@ class Turns:
     evidence: Tensor
 
 
-def choose_turns(
+def resolve_half_turns(
     count: int,
     source: Tensor,
     target: Tensor,
     mirrored: Tensor,
     evidence: Tensor,
     sweeps: int = 20,
-) -> Turns:
+) -> HalfTurns:
     """The turns of N videos with the largest sum of evidence (P, 4), column k for a relative turn
     k of each pair's videos.
 
     Pairs are given by source and target (P,) and whether they are mirrored (P,). Every video in
     turn takes its best, until none changes; from no turns at all and from each video outwards.
     """
-    ways: list[tuple[float, Turns]] = []
+    ways: list[tuple[float, HalfTurns]] = []
     partners = [_partners(video, source, target) for video in range(count)]
     for mirror in (0, 1, 3) if bool(mirrored.any()) else (0,):
         table = evidence.clone()
@@ -85,7 +85,7 @@ def choose_turns(
                 [_totals(partners[video], state, known, table) for video in range(count)]
             )
             total = own + float(totals.gather(1, state[:, None]).sum()) / 2
-            ways.append((total, Turns(state, mirror, totals)))
+            ways.append((total, HalfTurns(state, mirror, totals)))
     return max(ways, key=lambda way: way[0])[1]
 
 

@@ -16,9 +16,9 @@ from uns_pose_ros.alignment.category_alignment import (
     prepare_twins,
 )
 from uns_pose_ros.alignment.half_turns import turn_matrices
-from uns_pose_ros.alignment.mesh_batch import Shapes, content_key
+from uns_pose_ros.alignment.mesh_batch import MeshBatch, content_key
 from uns_pose_ros.alignment.pairwise import align_pairs, closeness, view_likeness
-from uns_pose_ros.alignment.rotation_synchronization import densest
+from uns_pose_ros.alignment.rotation_synchronization import densest_rotation
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import (
     angle_between,
@@ -33,7 +33,7 @@ from uns_pose_ros.core.types import Alignment, FeatureMesh, Progress
 _NEAR = 0.3  # closeness from which a vote may pull a pose towards it
 
 
-def extend(
+def add_videos(
     alignment: Alignment,
     meshes: Mapping[str, FeatureMesh],
     config: AlignConfig = AlignConfig(),
@@ -104,7 +104,7 @@ def _place(
     votes = canon_from_reference[:, None] @ modes.b_from_a
     weight = mode_weights(modes, config)
     rotation = split_similarity(votes)[0]
-    start = densest(
+    start = densest_rotation(
         rotation.flatten(0, 1)[None], weight.flatten()[None], config.consensus.width
     )[0]
     best, likeness = _best_turn(
@@ -165,7 +165,7 @@ def weighted_median(values: Tensor, weight: Tensor) -> Tensor:
 def _best_turn(
     canon_from_shape: Tensor,
     canon_from_reference: Tensor,
-    shapes: Shapes,
+    shapes: MeshBatch,
     config: AlignConfig,
 ) -> tuple[Tensor, Tensor]:
     """The pose (4, 4) of the new shape, or half a turn about a principal axis of the references
@@ -211,7 +211,7 @@ def _compare(
     index: int,
     canon_from_other: Tensor,
     others: Tensor,
-    shapes: Shapes,
+    shapes: MeshBatch,
     config: AlignConfig,
 ) -> tuple[Tensor, Tensor]:
     """Likeness and overlap (k, T) of one shape under poses (T, 4, 4) with others (k,) under
@@ -241,7 +241,7 @@ def _evidence(likeness: Tensor, overlap: Tensor) -> Tensor:
 
 
 def _twin_poses(
-    frame: Tensor, canon_from_reference: Tensor, shapes: Shapes, config: AlignConfig
+    frame: Tensor, canon_from_reference: Tensor, shapes: MeshBatch, config: AlignConfig
 ) -> Tensor:
     """canon_from_twin (k, 4, 4) of the references' mirrored twins, across the principal plane that
     makes them most alike.
@@ -276,7 +276,7 @@ def _twin_poses(
     return max(ways, key=lambda way: way[0])[1]
 
 
-def _usual(canon_from_reference: Tensor, shapes: Shapes, config: AlignConfig) -> Tensor:
+def _usual(canon_from_reference: Tensor, shapes: MeshBatch, config: AlignConfig) -> Tensor:
     """How alike () the references are to each other."""
     count = len(canon_from_reference)
     alike, seen = torch.zeros(2, dtype=torch.float64)

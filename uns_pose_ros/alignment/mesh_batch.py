@@ -26,7 +26,7 @@ class ShapeConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Shapes:
+class MeshBatch:
     """N meshes padded to V vertices, each in its own shape frame, with K features of C channels a
     vertex.
 
@@ -62,13 +62,13 @@ class Shapes:
     def __len__(self) -> int:
         return len(self.points)
 
-    def take(self, index: Tensor) -> Shapes:
+    def take(self, index: Tensor) -> MeshBatch:
         """The shapes of the given indices (B,), in that order."""
-        return Shapes(**{name: tensor[index] for name, tensor in vars(self).items()})
+        return MeshBatch(**{name: tensor[index] for name, tensor in vars(self).items()})
 
-    def to(self, device: torch.device) -> Shapes:
+    def to(self, device: torch.device) -> MeshBatch:
         """The same shapes on another device."""
-        return Shapes(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        return MeshBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 def content_key(mesh: FeatureMesh) -> str:
@@ -79,7 +79,7 @@ def content_key(mesh: FeatureMesh) -> str:
     return digest.hexdigest()
 
 
-def mirrored(mesh: FeatureMesh) -> FeatureMesh:
+def reflect(mesh: FeatureMesh) -> FeatureMesh:
     """What the video would have given had the world been reflected in the plane x = 0 of its obj
     frame.
     """
@@ -99,9 +99,9 @@ def mirrored(mesh: FeatureMesh) -> FeatureMesh:
     )
 
 
-def prepare(
+def build_mesh_batch(
     meshes: Mapping[str, FeatureMesh], config: ShapeConfig = ShapeConfig()
-) -> Shapes:
+) -> MeshBatch:
     """Shapes of the meshes, in the mapping's order.
 
     Raises InvalidInput for a mesh without extent or without features.
@@ -118,7 +118,7 @@ def prepare(
         _prepare_one(name, mesh, mean.float(), size, config)
         for name, mesh in meshes.items()
     ]
-    return Shapes(*(torch.stack(column) for column in zip(*shapes, strict=True)))
+    return MeshBatch(*(torch.stack(column) for column in zip(*shapes, strict=True)))
 
 
 def _prepare_one(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from uns_pose_ros.alignment.mesh_batch import ShapeConfig, Shapes
+from uns_pose_ros.alignment.mesh_batch import MeshBatch, ShapeConfig
 from uns_pose_ros.core.geometry import (
     fit_similarity,
     from_parts,
@@ -53,7 +53,7 @@ class PairConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Modes:
+class PairModes:
     """The poses that B pairs of shapes may have, best first. K modes a pair."""
 
     # (B, K, 4, 4) float64, similarities between the shape frames of each pair's meshes
@@ -65,7 +65,7 @@ class Modes:
     overlap: Tensor
 
 
-def feature_distances(a: Shapes, b: Shapes) -> Tensor:
+def feature_distances(a: MeshBatch, b: MeshBatch) -> Tensor:
     """Distances (B, V, W) of all vertices of B pairs of shapes.
 
     Mean over one's views of the distance to the other's nearest view, averaged over both
@@ -163,8 +163,8 @@ def draw_hypotheses(
 
 def energies(
     b_from_a: Tensor,
-    a: Shapes,
-    b: Shapes,
+    a: MeshBatch,
+    b: MeshBatch,
     distances: Tensor,
     weights: Sequence[Tensor],
     config: PairConfig,
@@ -190,7 +190,7 @@ def energies(
 def _one_way(
     b_from_a: Tensor,
     points: Tensor,
-    b: Shapes,
+    b: MeshBatch,
     distances: Tensor,
     weight: Tensor,
     alpha: float,
@@ -236,7 +236,7 @@ def _one_way(
     return torch.cat(result, 1)
 
 
-def _nearest(moved: Tensor, b: Shapes) -> Tensor:
+def _nearest(moved: Tensor, b: MeshBatch) -> Tensor:
     """Vertices (B, H, N) int64 of b nearest to the cells that hold points (B, H, 3, N)."""
     cells = round(b.nearest.shape[1] ** (1 / 3))
     cell = (
@@ -329,7 +329,7 @@ def find_modes(
 
 
 def view_likeness(
-    b_from_a: Tensor, a: Shapes, b: Shapes, width: float
+    b_from_a: Tensor, a: MeshBatch, b: MeshBatch, width: float
 ) -> tuple[Tensor, Tensor]:
     """How alike what both meshes show from the same side is under similarities (B, K, 4, 4), and
     how much that is; (B, K) each.
@@ -344,7 +344,7 @@ def view_likeness(
 
 
 def _one_way_likeness(
-    b_from_a: Tensor, a: Shapes, b: Shapes, width: float
+    b_from_a: Tensor, a: MeshBatch, b: MeshBatch, width: float
 ) -> tuple[Tensor, Tensor]:
     rotation = split_similarity(b_from_a)[0].float()
     nearest = _nearest(transform(b_from_a.float(), a.points[:, None]).mT, b)  # (B, K, V)
@@ -380,7 +380,9 @@ def _one_way_likeness(
     return likeness, overlap
 
 
-def align_pairs(shapes: Shapes, pairs: Tensor, config: PairConfig, seed: int = 0) -> Modes:
+def align_pairs(
+    shapes: MeshBatch, pairs: Tensor, config: PairConfig, seed: int = 0
+) -> PairModes:
     """Modes of the poses of pairs (B, 2) of shapes, b_from_a for each pair (a, b).
 
     Results are on the CPU.
@@ -398,11 +400,11 @@ def align_pairs(shapes: Shapes, pairs: Tensor, config: PairConfig, seed: int = 0
         _align_chunk(shapes.take(chunk[:, 0]), shapes.take(chunk[:, 1]), uniform, config)
         for chunk in chunks
     ]
-    return Modes(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+    return PairModes(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
 def _align_chunk(
-    a: Shapes, b: Shapes, uniform: Tensor, config: PairConfig
+    a: MeshBatch, b: MeshBatch, uniform: Tensor, config: PairConfig
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     distances = feature_distances(a, b)
     to_b, to_a, weight_a, weight_b = cycle_weights(

@@ -65,22 +65,22 @@ def synchronize(edges: Edges, config: ConsensusConfig = ConsensusConfig()) -> Co
     """Grow consensuses from several videos and mirror planes, settle them, and refine the one with
     most agreement.
     """
-    ballot = Ballot(edges)
-    order = torch.stack([weight.sum() for weight in ballot.weight]).argsort(
+    votes_by_video = Votes(edges)
+    order = torch.stack([weight.sum() for weight in votes_by_video.weight]).argsort(
         descending=True, stable=True
     )
     rotation = _grow(
-        ballot, *_starts(edges, order[: config.roots], config.planes), config.width
+        votes_by_video, *_starts(edges, order[: config.roots], config.planes), config.width
     )
-    agreement = ballot.agreement(rotation, config.width)
+    agreement = votes_by_video.agreement(rotation, config.width)
     for sweep in range(config.sweeps):
         for video in order.tolist():
-            weight = ballot.weight[video].flatten().expand(len(rotation), -1)
+            weight = votes_by_video.weight[video].flatten().expand(len(rotation), -1)
             if bool(weight.any()):
-                rotation[:, video] = densest(
-                    ballot.votes(rotation, video).flatten(1, 2), weight, config.width
+                rotation[:, video] = densest_rotation(
+                    votes_by_video.votes(rotation, video).flatten(1, 2), weight, config.width
                 )
-        before, agreement = agreement, ballot.agreement(rotation, config.width)
+        before, agreement = agreement, votes_by_video.agreement(rotation, config.width)
         if bool(((agreement - before).abs() <= 1e-7 * agreement).all()):
             break
         if sweep == 2:
@@ -100,14 +100,14 @@ def settle(
     Mirrored votes count little.
     """
     share = torch.where(edges.mirrored, config.mirrored_share, 1.0).double()[:, None]
-    ballot = Ballot(Edges(**{**vars(edges), "weight": edges.weight * share}))
+    votes_by_video = Votes(Edges(**{**vars(edges), "weight": edges.weight * share}))
     rotation = canon_from_video[None].clone()
     for _ in range(steps):
         for video in range(edges.count):
-            votes = ballot.votes(rotation, video)
+            votes = votes_by_video.votes(rotation, video)
             near = (
                 closeness(votes, rotation[:, video, None, None], config.width) ** 2
-                * ballot.weight[video]
+                * votes_by_video.weight[video]
             )
             if bool(near.any()):
                 rotation[:, video] = nearest_rotation(
@@ -143,7 +143,7 @@ def _mirror() -> Tensor:
     return torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64))
 
 
-class Ballot:
+class Votes:
     """Votes by receiver: for each of N videos, what D partners say in K modes each."""
 
     def __init__(self, edges: Edges) -> None:
@@ -185,7 +185,7 @@ class Ballot:
         return total
 
 
-def densest(votes: Tensor, weight: Tensor, width: float) -> Tensor:
+def densest_rotation(votes: Tensor, weight: Tensor, width: float) -> Tensor:
     """Where votes (B, M, 3, 3) with weights (B, M) are densest.
 
     The mean (B, 3, 3) of those around the best supported vote.
@@ -232,18 +232,18 @@ def _starts(edges: Edges, roots: Tensor, planes: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(videos), torch.stack(rotations)
 
 
-def _grow(ballot: Ballot, root: Tensor, root_rotation: Tensor, width: float) -> Tensor:
+def _grow(votes_by_video: Votes, root: Tensor, root_rotation: Tensor, width: float) -> Tensor:
     """Rotations (S, N, 3, 3) grown from videos (S,).
 
     Each time the video whose votes agree most joins, at their densest.
     """
-    starts, count = torch.arange(len(root)), len(ballot)
+    starts, count = torch.arange(len(root)), len(votes_by_video)
     rotation = torch.eye(3, dtype=torch.float64).repeat(len(root), count, 1, 1)
     known = torch.zeros(len(root), count, dtype=torch.bool)
     centre, support = rotation.clone(), torch.zeros(len(root), count, dtype=torch.float64)
     heard = torch.zeros(count, count, dtype=torch.bool)  # [a, b]: a has a say on b
     for target, (source, weight) in enumerate(
-        zip(ballot.source, ballot.weight, strict=True)
+        zip(votes_by_video.source, votes_by_video.weight, strict=True)
     ):
         heard[source[weight.sum(1) > 0], target] = True
     rotation[starts, root], known[starts, root] = root_rotation, True
@@ -255,10 +255,10 @@ def _grow(ballot: Ballot, root: Tensor, root_rotation: Tensor, width: float) -> 
         for changed in news.any(0).nonzero()[:, 0].tolist():
             start = news[:, changed].nonzero()[:, 0]
             weight = (
-                ballot.weight[changed] * known[start][:, ballot.source[changed], None]
+                votes_by_video.weight[changed] * known[start][:, votes_by_video.source[changed], None]
             ).flatten(1)
-            votes = ballot.votes(rotation[start], changed).flatten(1, 2)
-            centre[start, changed] = densest(votes, weight, width)
+            votes = votes_by_video.votes(rotation[start], changed).flatten(1, 2)
+            centre[start, changed] = densest_rotation(votes, weight, width)
             near = closeness(votes, centre[start, changed, None], width)
             support[start, changed] = (near * weight).sum(1)
         best, video = support.masked_fill(known, 0).max(1)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uns_pose_ros.alignment.mesh_batch import Shapes
+from uns_pose_ros.alignment.mesh_batch import MeshBatch
 from uns_pose_ros.alignment.pairwise import view_likeness
 from uns_pose_ros.core.geometry import (
     from_parts,
@@ -52,7 +52,7 @@ class SymmetryConfig:
 
 
 def find_symmetry(
-    shapes: Shapes,
+    shapes: MeshBatch,
     canon_from_shape: Tensor,
     view_width: float,
     config: SymmetryConfig = SymmetryConfig(),
@@ -124,7 +124,7 @@ class _Scorer:
 
     def __init__(
         self,
-        shapes: Shapes,
+        shapes: MeshBatch,
         canon_from_shape: Tensor,
         pairs: Tensor,
         view_width: float,

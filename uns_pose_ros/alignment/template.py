@@ -97,7 +97,7 @@ def inside(vertices: Tensor, triangles: Tensor, axes: Sequence[Tensor]) -> np.nd
     return solid.reshape(len(axes[0]), len(axes[1]), -1).numpy()
 
 
-def mirror_plane(
+def find_mirror_plane(
     vertices: Tensor,
     meshes: Sequence[FeatureMesh],
     canon_from_obj: Tensor,

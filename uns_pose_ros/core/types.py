@@ -201,8 +201,8 @@ class CategoryModel:
     category: str
     vertices: Tensor  # (V, 3) float32, canon frame
     triangles: Tensor  # (T, 3) int64
-    bank: Tensor  # (V, D) float32, unit length
-    clutter: Tensor  # (K, D) float32, unit length
+    vertex_features: Tensor  # (V, D) float32, unit length
+    background_features: Tensor  # (K, D) float32, unit length
     head: Mapping[str, Tensor]  # weights of network.Head
     symmetry: Symmetry = field(default_factory=Symmetry)
     diameter: float | None = None  # m of one canonical unit; None: scale unknown
@@ -213,8 +213,18 @@ class CategoryModel:
     def __post_init__(self) -> None:
         _check(self.vertices, "template vertices", (None, 3), torch.float32)
         _check(self.triangles, "template triangles", (None, 3), torch.int64)
-        _check(self.bank, "bank", (len(self.vertices), None), torch.float32)
-        _check(self.clutter, "clutter", (None, self.bank.shape[1]), torch.float32)
+        _check(
+            self.vertex_features,
+            "vertex features",
+            (len(self.vertices), None),
+            torch.float32,
+        )
+        _check(
+            self.background_features,
+            "background features",
+            (None, self.vertex_features.shape[1]),
+            torch.float32,
+        )
         for name, tensor in self.head.items():
             _check(tensor, f"head's {name}", tuple(tensor.shape))
         if self.diameter is not None and not 0 < self.diameter < math.inf:

@@ -30,7 +30,7 @@ from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.estimation.metric_scale import scale_from_depth
 from uns_pose_ros.estimation.pose_solver import solve
 from uns_pose_ros.networks.backbone_runtimes import Backbone, load_runtime
-from uns_pose_ros.networks.dinov2 import PATCH, normalise
+from uns_pose_ros.networks.dinov2 import PATCH, imagenet_normalize
 
 
 class Estimator:
@@ -176,7 +176,7 @@ class Estimator:
     def _tokens(self, images: Tensor) -> Tensor:
         """Compute the tokens (B, h, w, L * C) of images (B, 3, H, W) with values 0..255."""
         return (
-            self.backbone(normalise(images), layers=self._loaded[0].layers)
+            self.backbone(imagenet_normalize(images), layers=self._loaded[0].layers)
             .permute(1, 2, 3, 0, 4)
             .flatten(3)
         )

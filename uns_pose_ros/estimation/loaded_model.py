@@ -53,8 +53,8 @@ class LoadedModel:
             claimed = (config.width, config.features, config.clutter)
             there = (
                 model.head["enter.bias"].shape[0],
-                model.bank.shape[1],
-                len(model.clutter),
+                model.vertex_features.shape[1],
+                len(model.background_features),
             )
             if claimed != there or not 0 <= config.blocks <= len(
                 model.head
@@ -64,7 +64,11 @@ class LoadedModel:
                 )
             head = Head(config, len(model.vertices), tokens)
             head.load_state_dict(
-                {**model.head, "bank": model.bank, "clutter": model.clutter}
+                {
+                    **model.head,
+                    "vertex_features": model.vertex_features,
+                    "background_features": model.background_features,
+                }
             )
         except (LookupError, TypeError, ArithmeticError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -76,7 +80,7 @@ class LoadedModel:
         self.crop_size = size
         self.head = head.eval().requires_grad_(False).to(device)
         self._kind = compute_dtype("bf16" if halved else "fp32")
-        for part in self.head.children():  # the bank stays as it is
+        for part in self.head.children():  # the vertex features stay as they are
             part.to(self._kind)
         directions = sphere(400)
         visible = visible_from(model.vertices, model.triangles, directions)

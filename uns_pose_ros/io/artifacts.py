@@ -252,7 +252,7 @@ def save_model(model: CategoryModel, folder: Path) -> None:
     """Write template.ply, model.safetensors and, last, model.json with their hashes."""
     with atomic_write(folder / TEMPLATE) as temporary:
         write_ply(temporary, model.vertices, model.triangles)
-    tensors = {"bank": model.bank, "clutter": model.clutter} | {
+    tensors = {"bank": model.vertex_features, "clutter": model.background_features} | {
         f"head.{k}": v for k, v in model.head.items()
     }
     with atomic_write(folder / WEIGHTS) as temporary:
@@ -298,8 +298,8 @@ def load_model(folder: Path) -> CategoryModel:
             category=str(record["category"]),
             vertices=vertices,
             triangles=triangles,
-            bank=tensors["bank"],
-            clutter=tensors["clutter"],
+            vertex_features=tensors["bank"],
+            background_features=tensors["clutter"],
             head={
                 name.removeprefix("head."): tensor
                 for name, tensor in tensors.items()

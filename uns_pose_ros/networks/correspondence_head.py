@@ -34,7 +34,7 @@ class NetworkConfig:
     temperature: float = 0.07
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Residual 3 x 3 convolution between two 1 x 1, with what the whole map says added to every
     place.
     """
@@ -64,11 +64,15 @@ class Head(nn.Module):
         self.config = config
         self.norm = nn.LayerNorm(token_channels)
         self.enter = nn.Linear(token_channels, config.width)
-        self.coarse = nn.Sequential(*(Block(config.width) for _ in range(config.blocks)))
-        self.fine = Block(config.width)
+        self.coarse = nn.Sequential(
+            *(ResidualBlock(config.width) for _ in range(config.blocks))
+        )
+        self.fine = ResidualBlock(config.width)
         self.leave = nn.Conv2d(config.width, config.features, 1)
-        self.bank = nn.Parameter(torch.randn(vertices, config.features))
-        self.clutter = nn.Parameter(torch.randn(config.clutter, config.features))
+        self.vertex_features = nn.Parameter(torch.randn(vertices, config.features))
+        self.background_features = nn.Parameter(
+            torch.randn(config.clutter, config.features)
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.enter(self.norm(tokens)).permute(0, 3, 1, 2)
@@ -79,5 +83,7 @@ class Head(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """(..., D) -> (..., V + K), vertices first."""
-        prototypes = F.normalize(torch.cat([self.bank, self.clutter]).float(), dim=-1)
+        prototypes = F.normalize(
+            torch.cat([self.vertex_features, self.background_features]).float(), dim=-1
+        )
         return features @ prototypes.T / self.config.temperature

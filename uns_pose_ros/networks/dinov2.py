@@ -32,7 +32,7 @@ _MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
 _STD = (0.229, 0.224, 0.225)
 
 
-def normalise(images: Tensor) -> Tensor:
+def imagenet_normalize(images: Tensor) -> Tensor:
     """Images (B, 3, H, W) uint8 RGB to the backbone's input, float32 with ImageNet's mean 0 and
     deviation 1.
     """
@@ -76,7 +76,7 @@ class LayerScale(nn.Module):
         return tokens * self.gamma
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(CHANNELS, eps=1e-6)
@@ -112,14 +112,14 @@ class DinoV2(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, CHANNELS))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + GRID * GRID, CHANNELS))
         self.patch_embed = PatchEmbedding()
-        self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(TransformerBlock() for _ in range(DEPTH))
         self.norm = nn.LayerNorm(CHANNELS, eps=1e-6)
         self._resized: dict[
             tuple[int, int, torch.device], Tensor
         ] = {}  # positions of a frozen network, by grid
 
     def forward(self, images: Tensor, layers: Sequence[int] | None = None) -> Tensor:
-        """Patch features of images (B, 3, H, W), `normalise`d; H and W multiples of 14.
+        """Patch features of images (B, 3, H, W), normalized by `imagenet_normalize`; H and W multiples of 14.
 
         Returns (B, H/14, W/14, 384) float32: the patch tokens of the last layer after the final
         norm. With `layers` (block numbers from 0, negative from the end) those layers' tokens, each

@@ -16,7 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uns_pose_ros.networks.dinov2 import CHANNELS, DEPTH, HEADS, PATCH, Block, DinoV2
+from uns_pose_ros.networks.dinov2 import (
+    CHANNELS,
+    DEPTH,
+    HEADS,
+    PATCH,
+    DinoV2,
+    TransformerBlock,
+)
 
 IMAGES, TOKENS = "images", "tokens"
 OPSET, IR_VERSION = 17, 8  # of 2022, the first with LayerNormalization
@@ -52,7 +59,7 @@ def backbone_graph(
     tokens = graph.add("Add", graph.add("Pad", patches, (0, 1, 0, 0, 0, 0)), added)
     outputs: dict[int, str] = {}
     for number, block in enumerate(backbone.blocks):
-        assert isinstance(block, Block)
+        assert isinstance(block, TransformerBlock)
         tokens = _block(graph, block, tokens)
         if number in wanted:
             whole = _norm(graph, backbone.norm, tokens)
@@ -63,7 +70,7 @@ def backbone_graph(
     return graph.file((3, height, width), (rows * columns, len(wanted) * CHANNELS))
 
 
-def _block(graph: _Graph, block: Block, tokens: str) -> str:
+def _block(graph: _Graph, block: TransformerBlock, tokens: str) -> str:
     """(B, N, 384) to the same after attention and perceptron."""
     attention, mlp = block.attn, block.mlp
     inner, size = _norm(graph, block.norm1, tokens), CHANNELS // HEADS

@@ -41,7 +41,7 @@ from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
 from uns_pose_ros.training import category_training
-from uns_pose_ros.training.distributed import Together
+from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.training_views import TrainConfig
 from uns_pose_ros.visualization.alignment_figure import alignment_picture, skin_of
 from uns_pose_ros.visualization.training_figure import training_picture
@@ -138,7 +138,7 @@ def align(
         return artifacts.load_alignment(path), False
     meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
     start = time.perf_counter()
-    alignment = category_alignment.align(
+    alignment = category_alignment.align_videos(
         meshes, config, seed, _prefixed(progress, "align: "), device, cluster
     )
     if axes_of(category) is not None:
@@ -180,7 +180,7 @@ def add_to_alignment(
     )
     inputs = {**hashes, **{folder.name: _mesh_hash(folder) for folder in new}}
     meshes = {name: artifacts.load_feature_mesh(category / name) for name in inputs}
-    alignment = incremental_alignment.extend(
+    alignment = incremental_alignment.add_videos(
         alignment, meshes, config, seed, _prefixed(progress, "align: ")
     )
     artifacts.save_alignment(alignment, path, {**provenance, "inputs": inputs})
@@ -307,19 +307,19 @@ def train(
         return artifacts.load_model(path), False
     videos = {folder.name: load_video(folder) for folder in folders}
     meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
-    together, device = Together.join(device)
+    context, device = DistributedContext.from_environment(device)
     backbone = _load_backbone(device)
     pictures = [_small(path) for path in empty]
     told, start = (
-        _prefixed(progress if together.rank == 0 else None, "train: "),
+        _prefixed(progress if context.rank == 0 else None, "train: "),
         time.perf_counter(),
     )
     unfinished = Unfinished(
-        category / f".{MODEL}-{together.rank}", {**wanted, "world": together.world}
+        category / f".{MODEL}-{context.rank}", {**wanted, "world": context.world}
     )
     done = False
     try:
-        model = category_training.train(
+        model = category_training.train_model(
             category.resolve().name,
             videos,
             meshes,
@@ -330,12 +330,12 @@ def train(
             told,
             pictures,
             unfinished,
-            together,
-            partial(draw_training, category) if together.rank == 0 else None,
+            context,
+            partial(draw_training, category) if context.rank == 0 else None,
         )
         spent = {"seconds": round(time.perf_counter() - start, 2)}
         model = replace(model, provenance={**model.provenance, **wanted, **spent})
-        if together.rank == 0:
+        if context.rank == 0:
             artifacts.save_model(model, path)
         done = True
     finally:

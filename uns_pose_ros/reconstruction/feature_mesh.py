@@ -15,7 +15,7 @@ from uns_pose_ros.core.geometry import project, transform
 from uns_pose_ros.core.ray_casting import visible_vertices
 from uns_pose_ros.core.types import FeatureMesh, Progress, Video
 from uns_pose_ros.io.video_folder import read_frame
-from uns_pose_ros.networks.dinov2 import DinoV2, normalise
+from uns_pose_ros.networks.dinov2 import DinoV2, imagenet_normalize
 from uns_pose_ros.reconstruction.visual_hull import HullConfig, carve_visual_hull
 
 
@@ -190,7 +190,7 @@ def _compute_tokens(
             image, crop_from_image = _object_crop(view, config)
             crops.append(image)
             maps.append(crop_from_image)
-        images = normalise(torch.stack(crops).to(device))
+        images = imagenet_normalize(torch.stack(crops).to(device))
         tokens = backbone(torch.cat([images, images.flip(-1)])).permute(0, 3, 1, 2)
         for k, crop_from_image in enumerate(maps):
             yield tokens[k], tokens[len(batch) + k], crop_from_image

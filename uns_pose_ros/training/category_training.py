@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uns_pose_ros.alignment.template import mean_shape, mirror_plane
+from uns_pose_ros.alignment.template import find_mirror_plane, mean_shape
 from uns_pose_ros.core.crops import mask_box
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import project, split_similarity, transform
@@ -29,14 +29,14 @@ from uns_pose_ros.io.checkpoint import Unfinished
 from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.dinov2 import DinoV2
 from uns_pose_ros.training.augmentation import Image as Picture
-from uns_pose_ros.training.distributed import Together
+from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.head_training import Curve, fit_head
 from uns_pose_ros.training.training_views import TrainConfig, random_views
 
 _SHARED = 8  # frames of a video that the template is compared with, about
 
 
-def train(
+def train_model(
     category: str,
     videos: Mapping[str, Video],
     meshes: Mapping[str, FeatureMesh],
@@ -46,8 +46,8 @@ def train(
     seed: int = 0,
     progress: Progress | None = None,
     backgrounds: Sequence[Picture] = (),
-    unfinished: Unfinished | None = None,
-    together: Together = Together(),
+    checkpoint: Unfinished | None = None,
+    context: DistributedContext = DistributedContext(),
     watch: Callable[[Curve], object] | None = None,
 ) -> CategoryModel:
     """Train a category model on those of the videos that the alignment kept.
@@ -76,7 +76,7 @@ def train(
     shapes = [(meshes[name].vertices, meshes[name].triangles) for name in rows]
     vertices, triangles = mean_shape(shapes, poses, confidence, config.template)
     chosen = [videos[name] for name in rows]
-    mirror = mirror_plane(vertices, [meshes[name] for name in rows], poses)
+    mirror = find_mirror_plane(vertices, [meshes[name] for name in rows], poses)
     views = random_views(
         chosen,
         shapes,
@@ -88,8 +88,8 @@ def train(
         progress,
         mirror,
         backgrounds,
-        unfinished,
-        together,
+        checkpoint,
+        context,
     )
     device = next(backbone.parameters()).device
     head, curve = fit_head(
@@ -100,14 +100,14 @@ def train(
         seed,
         progress,
         device,
-        unfinished,
-        together,
+        checkpoint,
+        context,
         watch,
     )
     weights = {
         name: tensor.detach().cpu()
         for name, tensor in head.state_dict().items()
-        if name not in ("bank", "clutter")
+        if name not in ("vertex_features", "background_features")
     }
     metric = [
         float(1 / split_similarity(pose)[2])
@@ -118,8 +118,12 @@ def train(
         category=category,
         vertices=vertices,
         triangles=triangles,
-        bank=torch.nn.functional.normalize(head.bank.detach().float(), dim=-1).cpu(),
-        clutter=torch.nn.functional.normalize(head.clutter.detach().float(), dim=-1).cpu(),
+        vertex_features=torch.nn.functional.normalize(
+            head.vertex_features.detach().float(), dim=-1
+        ).cpu(),
+        background_features=torch.nn.functional.normalize(
+            head.background_features.detach().float(), dim=-1
+        ).cpu(),
         head=weights,
         symmetry=alignment.symmetry,
         diameter=float(np.median(metric)) if metric else None,

@@ -11,21 +11,21 @@ from torch import distributed, nn
 
 
 @dataclass(frozen=True)
-class Together:
+class DistributedContext:
     """This process among those that train one model."""
 
     rank: int = 0
     world: int = 1  # processes
 
     @staticmethod
-    def join(device: str) -> tuple[Together, str]:
+    def from_environment(device: str) -> tuple[DistributedContext, str]:
         """Join the processes that torchrun started, and the device that is this one's.
 
         Alone without torchrun.
         """
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1 or "RANK" not in os.environ:
-            return Together(), device
+            return DistributedContext(), device
         on_gpu = device != "cpu" and torch.cuda.is_available()
         if on_gpu:
             device = (
@@ -34,7 +34,7 @@ class Together:
             torch.cuda.set_device(torch.device(device))
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if on_gpu else "gloo")
-        return Together(int(os.environ["RANK"]), world), device
+        return DistributedContext(int(os.environ["RANK"]), world), device
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Give every process the mean of all processes' gradients."""

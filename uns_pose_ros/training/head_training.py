@@ -20,7 +20,7 @@ from uns_pose_ros.core.types import Progress, Symmetry
 from uns_pose_ros.io.checkpoint import Unfinished
 from uns_pose_ros.networks.correspondence_head import Head
 from uns_pose_ros.networks.dinov2 import CHANNELS
-from uns_pose_ros.training.distributed import Together
+from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.training_views import TrainConfig, Views
 
 Curve = dict[str, list[float]]  # see `fit_head`
@@ -39,8 +39,8 @@ def fit_head(
     seed: int = 0,
     progress: Progress | None = None,
     device: torch.device = torch.device("cpu"),
-    unfinished: Unfinished | None = None,
-    together: Together = Together(),
+    checkpoint: Unfinished | None = None,
+    context: DistributedContext = DistributedContext(),
     watch: Callable[[Curve], object] | None = None,
 ) -> tuple[Head, Curve]:
     """A head trained on views for template vertices (V, 3), and how that went.
@@ -49,7 +49,7 @@ def fit_head(
     percent of the places of the views that are not learned from whose likeliest vertex is the right
     one or near it. watch: gets the curve now and then.
     """
-    generator = torch.Generator().manual_seed(seed + 1000 * together.rank)
+    generator = torch.Generator().manual_seed(seed + 1000 * context.rank)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = Head(
@@ -65,7 +65,7 @@ def fit_head(
         symmetry_rotations(symmetry.order, symmetry.axis, steps=12).float().to(device)
     )
     turned = vertices.to(device) @ rotations.mT  # (G, V, 3)
-    batch = -(-config.batch // together.world)
+    batch = -(-config.batch // context.world)
     # a processor without instructions for bfloat16 emulates it, many times slower than float32
     kind = compute_dtype(choose_precision(device))
     weight, watched = views.weight.cpu(), (views.weight == 0).nonzero()[:_MOST, 0]
@@ -73,7 +73,7 @@ def fit_head(
         partial(_losses, head, turned, config),
         (head, optimiser, schedule, generator),
     )
-    first, curve = _resume(unfinished, *state)
+    first, curve = _resume(checkpoint, *state)
     for step in range(first, config.steps):
         pick = torch.multinomial(weight, batch, replacement=True, generator=generator).to(
             device
@@ -89,7 +89,7 @@ def fit_head(
         loss = on_object + config.background * on_background
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        together.average_gradients(head.parameters())
+        context.average_gradients(head.parameters())
         optimiser.step()
         schedule.step()
         last = step == config.steps - 1
@@ -107,8 +107,8 @@ def fit_head(
                 _note(curve, _WATCHED, (step, right))
             if watch is not None:
                 watch(curve)
-            if unfinished is not None:
-                _keep(unfinished, *state, step + 1, curve)
+            if checkpoint is not None:
+                _keep(checkpoint, *state, step + 1, curve)
         if progress is not None:
             progress("training", step + 1, config.steps)
     return head.eval(), curve
@@ -120,7 +120,7 @@ def _note(curve: Curve, names: tuple[str, ...], values: tuple[float, ...]) -> No
 
 
 def _keep(
-    unfinished: Unfinished,
+    checkpoint: Unfinished,
     head: Head,
     optimiser: torch.optim.Optimizer,
     schedule: Any,
@@ -143,11 +143,11 @@ def _keep(
         "groups": there["param_groups"],
         "schedule": schedule.state_dict(),
     }
-    unfinished.save(tensors, facts)
+    checkpoint.save(tensors, facts)
 
 
 def _resume(
-    unfinished: Unfinished | None,
+    checkpoint: Unfinished | None,
     head: Head,
     optimiser: torch.optim.Optimizer,
     schedule: Any,
@@ -156,7 +156,7 @@ def _resume(
     """The step to go on with and the curve so far, everything else in the state in which it was
     left.
     """
-    left = None if unfinished is None else unfinished.load()
+    left = None if checkpoint is None else checkpoint.load()
     if left is None:
         return 0, {}
     tensors, facts = left

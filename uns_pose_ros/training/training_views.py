@@ -27,10 +27,10 @@ from uns_pose_ros.core.types import Frame, Progress, Video
 from uns_pose_ros.io.checkpoint import Unfinished
 from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.correspondence_head import STRIDE, NetworkConfig
-from uns_pose_ros.networks.dinov2 import CHANNELS, PATCH, DinoV2, normalise
+from uns_pose_ros.networks.dinov2 import CHANNELS, PATCH, DinoV2, imagenet_normalize
 from uns_pose_ros.training.augmentation import AugmentConfig, augment
 from uns_pose_ros.training.augmentation import Image as Picture
-from uns_pose_ros.training.distributed import Together
+from uns_pose_ros.training.distributed import DistributedContext
 
 # photographs that come with scikit-image, against which the objects are pasted
 PHOTOS = (
@@ -100,8 +100,8 @@ def random_views(
     progress: Progress | None = None,
     mirror: Tensor | None = None,
     backgrounds: Sequence[Picture] = (),
-    unfinished: Unfinished | None = None,
-    together: Together = Together(),
+    checkpoint: Unfinished | None = None,
+    context: DistributedContext = DistributedContext(),
 ) -> Views:
     """Random views, read by the backbone, of all frames with mask and pose.
 
@@ -120,12 +120,12 @@ def random_views(
     if not every:
         raise InvalidInput("no frame of the training videos has both a mask and a pose")
     count = max(1, min(config.views, config.most_views // len(every)))
-    jobs = list(enumerate(every))[together.rank :: together.world]
-    backgrounds = [*photographs(), *backgrounds]
+    jobs = list(enumerate(every))[context.rank :: context.world]
+    backgrounds = [*load_background_images(), *backgrounds]
     device = next(backbone.parameters()).device
     # filled in place: together they are most of the memory that training takes
     views: Views | None = None
-    start, filled = (unfinished and unfinished.note("views")) or (0, 0)  # frames, views
+    start, filled = (checkpoint and checkpoint.note("views")) or (0, 0)  # frames, views
 
     def draw(
         job: tuple[int, tuple[int, Frame]],
@@ -159,7 +159,7 @@ def random_views(
         for done, (video, drawn) in enumerate(_ahead(pool, draw, jobs[start:]), start + 1):
             if drawn:
                 pictures, canon, background = zip(*drawn, strict=True)
-                batch = normalise(
+                batch = imagenet_normalize(
                     torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(device)
                 )
                 with torch.inference_mode():
@@ -168,7 +168,7 @@ def random_views(
                         .permute(1, 2, 3, 0, 4)
                         .flatten(3)
                     )
-                views = views or _room(room, config, tokens.shape[-1], unfinished)
+                views = views or _room(room, config, tokens.shape[-1], checkpoint)
                 rows = slice(filled, filled := filled + len(drawn))
                 views.tokens[rows], views.weight[rows] = tokens, float(confidence[video])
                 views.weight[rows][count:] = 0
@@ -176,20 +176,20 @@ def random_views(
                     torch.stack(canon),
                     torch.stack(background),
                 )
-            if unfinished is not None and (done % 20 == 0 or done == len(jobs)):
-                unfinished.write_note("views", (done, filled))
+            if checkpoint is not None and (done % 20 == 0 or done == len(jobs)):
+                checkpoint.write_note("views", (done, filled))
             if progress is not None:
                 progress("random views", done, len(jobs))
     if not filled:
         raise InvalidInput("no mask of the training videos shows an object")
-    views = views or _room(room, config, len(config.network.layers) * CHANNELS, unfinished)
+    views = views or _room(room, config, len(config.network.layers) * CHANNELS, checkpoint)
     return Views(
         *(getattr(views, column.name)[:filled].to(device) for column in fields(Views))
     )
 
 
 def _room(
-    count: int, config: TrainConfig, channels: int, unfinished: Unfinished | None
+    count: int, config: TrainConfig, channels: int, checkpoint: Unfinished | None
 ) -> Views:
     """`count` views to be filled, in memory or in the unfinished work's files."""
     side = config.size // PATCH
@@ -200,14 +200,14 @@ def _room(
         "background": ((count, places), torch.bool),
         "weight": ((count,), torch.float32),
     }
-    if unfinished is None:
+    if checkpoint is None:
         return Views(
             **{
                 name: torch.zeros(*shape, dtype=kind)
                 for name, (shape, kind) in columns.items()
             }
         )
-    return Views(**{name: unfinished.array(name, *of) for name, of in columns.items()})
+    return Views(**{name: checkpoint.array(name, *of) for name, of in columns.items()})
 
 
 def _ahead(
@@ -290,7 +290,7 @@ def grid_places(size: int) -> Tensor:
     return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).reshape(-1, 2)
 
 
-def photographs() -> list[Picture]:
+def load_background_images() -> list[Picture]:
     """Background photographs (H, W, 3) RGB."""
     spec = find_spec("skimage")
     assert spec is not None and spec.origin is not None  # the offline pipeline's extra
