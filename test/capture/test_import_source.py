@@ -23,7 +23,7 @@ from source_files import checks, save_photograph, write_co3d, write_film
 from synthetic import write_video
 from uns_pose_ros.capture.import_source import import_video
 from uns_pose_ros.capture.video_writer import ImportConfig, select_sharpest
-from uns_pose_ros.core.camera import fitted
+from uns_pose_ros.core.camera import resize_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.images import read_image, read_mask
@@ -51,7 +51,7 @@ def rotate_90(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_the_sharpest_picture_of_each_window_of_a_film_is_kept(
+def test_the_sharpest_image_of_each_window_of_a_film_is_kept(
     film: Path, tmp_path: Path
 ) -> None:
     assert import_video(film, tmp_path / "mug" / "clip", ImportConfig(frames=6))
@@ -100,7 +100,7 @@ def test_the_focal_length_is_given_or_guessed_and_video_json_says_which(
         import_video(film, tmp_path / "other", camera=other)
 
 
-def test_large_pictures_are_shrunk_with_their_camera(film: Path, tmp_path: Path) -> None:
+def test_large_images_are_shrunk_with_their_camera(film: Path, tmp_path: Path) -> None:
     import_video(film, tmp_path / "clip", ImportConfig(longest=32, focal=80.0))
     frame = load_video(tmp_path / "clip", need_masks=False, need_poses=False).frames[0]
     assert (frame.camera.width, frame.camera.height) == (32, 24)
@@ -111,13 +111,13 @@ def test_resizing_a_camera_keeps_what_its_pixels_see() -> None:
     camera = Camera(
         torch.tensor([[100.0, 0, 20], [0, 110, 30], [0, 0, 1]]).double(), 64, 48
     )
-    small = fitted(camera, 32, 24)
+    small = resize_camera(camera, 32, 24)
     # pixel (0, 0) of the small image covers pixels (0, 0) to (1, 1) of the large one
     ray = torch.linalg.solve(small.matrix, torch.tensor([0.0, 0, 1]).double())
     assert (camera.matrix @ ray).tolist() == pytest.approx([0.5, 0.5, 1])
 
 
-def test_windows_are_even_and_hold_every_picture() -> None:
+def test_windows_are_even_and_hold_every_image() -> None:
     assert select_sharpest([0, 3, 1, 9, 2, 2, 5], 3) == [1, 3, 6]
     assert select_sharpest([1, 2], 40) == [0, 1]
     assert select_sharpest([], 40) == []

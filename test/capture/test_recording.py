@@ -47,7 +47,7 @@ def picture(number: int) -> bytes:
     return bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
-def shot(number: int, posed: bool = True, focal: float = 60.0) -> FrameRecord:
+def frame_record(number: int, posed: bool = True, focal: float = 60.0) -> FrameRecord:
     pose = torch.from_numpy(view(10.0 * number)) if posed else None
     return FrameRecord(1_700_000_000_123_456_789 + number, camera(focal), INFO, pose)
 
@@ -56,7 +56,7 @@ def record(folder: Path, numbers: range, frame: str = "odom", **options: Any) ->
     """An open recording with so many images added to it."""
     opened = Recording.open_or_recover(folder, SOURCE, frame, **options)
     for number in numbers:
-        opened.add(picture(number), ".png", shot(number, posed=bool(frame)))
+        opened.add(picture(number), ".png", frame_record(number, posed=bool(frame)))
     return opened
 
 
@@ -118,12 +118,12 @@ def test_going_on_with_a_recording_numbers_on_and_keeps_what_was_there(
     check(tmp_path / "clip", range(5))
 
 
-def test_a_camera_that_changes_while_recording_is_kept_for_its_pictures(
+def test_a_camera_that_changes_while_recording_is_kept_for_its_images(
     tmp_path: Path,
 ) -> None:
     opened = record(tmp_path / "clip", range(2))
-    opened.add(picture(2), ".png", shot(2, focal=80.0))
-    opened.add(picture(3), ".png", shot(3, focal=80.0))
+    opened.add(picture(2), ".png", frame_record(2, focal=80.0))
+    opened.add(picture(3), ".png", frame_record(3, focal=80.0))
     opened.close()
     record(tmp_path / "clip", range(4, 5)).close()
     video = load_video(tmp_path / "clip", need_masks=False)
@@ -159,7 +159,7 @@ def test_an_uncalibrated_camera_is_recorded_with_what_it_said(tmp_path: Path) ->
     ] == [None] * 3
 
 
-def test_the_last_pictures_are_listed_also_when_no_more_come(
+def test_the_last_images_are_listed_also_when_no_more_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = record(tmp_path / "clip", range(3))
@@ -176,7 +176,7 @@ def test_the_last_pictures_are_listed_also_when_no_more_come(
     opened.close()
 
 
-def test_a_recording_without_a_picture_leaves_nothing(tmp_path: Path) -> None:
+def test_a_recording_without_an_image_leaves_nothing(tmp_path: Path) -> None:
     Recording.open_or_recover(tmp_path / "mug" / "clip", SOURCE).close()
     assert not (tmp_path / "mug" / "clip").exists()
 
@@ -226,13 +226,13 @@ def test_a_record_that_somebody_broke_is_refused_in_one_line(tmp_path: Path) -> 
             Recording.open_or_recover(tmp_path / "clip", SOURCE, "odom")
 
 
-def test_depth_is_there_before_its_picture_and_goes_where_there_is_none(
+def test_depth_is_there_before_its_image_and_goes_where_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, names = tmp_path / "clip", ("000001.png", "000002.png")
     opened = Recording.open_or_recover(folder, SOURCE, "odom")
     for number in (0, 1):
-        opened.add(picture(number), ".png", shot(number), b"depth %d" % number)
+        opened.add(picture(number), ".png", frame_record(number), b"depth %d" % number)
     # without close(): as if killed, just before the next image had its name
     opened.journal.close()
     path_of(folder, "000003.png").write_bytes(b"depth 2")
@@ -252,9 +252,9 @@ def test_depth_is_there_before_its_picture_and_goes_where_there_is_none(
     with monkeypatch.context() as patch:
         patch.setattr(recording, "_write_durably", full)
         with pytest.raises(OSError, match="No space left"):
-            opened.add(picture(2), ".png", shot(2), b"depth 2")
+            opened.add(picture(2), ".png", frame_record(2), b"depth 2")
     assert len(list((folder / "depth").iterdir())) == 2
-    opened.add(picture(2), ".png", shot(2), b"depth 2")
+    opened.add(picture(2), ".png", frame_record(2), b"depth 2")
     opened.close()
     assert path_of(folder, "000003.png").read_bytes() == b"depth 2"
 
@@ -272,7 +272,7 @@ def test_what_a_process_left_that_was_killed_is_a_valid_video_and_whole_again_af
     opened = record(tmp_path / "mug" / "clip_01", range(4))
     opened.save()
     for number in range(4, 7):
-        opened.add(picture(number), ".png", shot(number))
+        opened.add(picture(number), ".png", frame_record(number))
     folder = (
         Path(shutil.copytree(tmp_path / "mug", tmp_path / "cup")) / "clip_01"
     )  # as it is on disk now
@@ -296,7 +296,7 @@ def test_after_a_torn_line_of_the_journal_recording_goes_on(tmp_path: Path) -> N
     check(tmp_path / "clip", range(6))
 
 
-def test_a_picture_in_the_journal_that_never_got_its_name_is_recorded_anew(
+def test_an_image_in_the_journal_that_never_got_its_name_is_recorded_anew(
     tmp_path: Path,
 ) -> None:
     opened = record(tmp_path / "clip", range(3))
@@ -307,7 +307,7 @@ def test_a_picture_in_the_journal_that_never_got_its_name_is_recorded_anew(
     check(tmp_path / "clip", range(4))
 
 
-def test_a_full_disk_leaves_every_picture_before_it_and_room_is_used_when_there_is_some(
+def test_a_full_disk_leaves_every_image_before_it_and_room_is_used_when_there_is_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = record(tmp_path / "clip", range(4))
@@ -319,10 +319,10 @@ def test_a_full_disk_leaves_every_picture_before_it_and_room_is_used_when_there_
         patch.setattr(os, "fsync", full)
         for _ in range(2):
             with pytest.raises(OSError, match="No space left"):
-                opened.add(picture(9), ".png", shot(9))
+                opened.add(picture(9), ".png", frame_record(9))
         assert len(opened) == 4
         assert len(list((tmp_path / "clip" / "images").iterdir())) == 4
-    opened.add(picture(4), ".png", shot(4))
+    opened.add(picture(4), ".png", frame_record(4))
     opened.close()
     check(tmp_path / "clip", range(5))
 
@@ -346,7 +346,7 @@ def test_a_disk_so_full_that_the_end_cannot_be_written_loses_nothing(
 def test_some_room_on_the_disk_is_left_free(tmp_path: Path) -> None:
     opened = record(tmp_path / "clip", range(0), keep_free=1e9)
     with pytest.raises(OSError, match=r"MB would stay free, keep_free is 1000000000 MB"):
-        opened.add(picture(0), ".png", shot(0))
+        opened.add(picture(0), ".png", frame_record(0))
     opened.close()
     assert not (tmp_path / "clip").exists()
 
@@ -355,15 +355,14 @@ def _record_on(folder: Path, count: int) -> None:
     """Record images from number `count` on until killed."""
     # a fork must not clean up the ROS nodes that other tests left: their threads are not here
     gc.disable()
-    recording._LAZY, recording._SHARE = (
-        0.0,
-        1.0,
-    )  # many chances to be killed while everything is made anew
+    # many chances to be killed while video.json and sparse/ are written
+    recording._MIN_PAUSE = 0.0
+    recording._MAX_SHARE = 1.0
     opened = Recording.open_or_recover(folder, SOURCE, "odom")
     if len(opened) != count:
         os._exit(7)
     for number in itertools.count(count):
-        opened.add(picture(number), ".png", shot(number))
+        opened.add(picture(number), ".png", frame_record(number))
 
 
 def test_killed_at_random_moments_nothing_kept_is_lost_or_broken(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def fits(video: Video, oracle: Oracle, config: MaskConfig = SMALL) -> list[float
     return [mask_iou(one, other) for one, other in zip(found, truth(video), strict=True)]
 
 
-def test_one_point_in_one_picture_is_enough_for_all_and_each_is_looked_at_once(
+def test_one_point_in_one_image_is_enough_for_all_and_each_is_looked_at_once(
     video: Video,
 ) -> None:
     oracle = Oracle(video)
@@ -121,7 +121,7 @@ def test_one_point_in_one_picture_is_enough_for_all_and_each_is_looked_at_once(
     )
 
 
-def test_pictures_in_which_the_network_sees_something_else_follow_the_vote_of_the_others(
+def test_images_in_which_the_network_sees_something_else_follow_the_vote_of_the_others(
     video: Video,
 ) -> None:
     found = fits(video, Oracle(video, blind=(8, 9)))
@@ -129,7 +129,7 @@ def test_pictures_in_which_the_network_sees_something_else_follow_the_vote_of_th
     assert min(found[8:10]) > 0.5
 
 
-def test_without_poses_the_object_is_followed_from_picture_to_picture(
+def test_without_poses_the_object_is_followed_from_image_to_image(
     tmp_path: Path,
 ) -> None:
     write_video(tmp_path / "clip", seed=1, views=72, size=64)
@@ -148,7 +148,7 @@ def test_without_poses_the_object_is_followed_from_picture_to_picture(
     assert found.agreement == {}
 
 
-def test_points_are_where_the_camera_would_see_them_without_distortion_in_a_smaller_picture(
+def test_points_are_where_the_camera_would_see_them_without_distortion_in_a_smaller_image(
     video: Video,
 ) -> None:
     camera = video.frames[0].camera

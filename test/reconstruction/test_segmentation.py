@@ -78,7 +78,7 @@ class Scripted:
         return np.full(image.shape[:2], 0.02, np.float32)
 
 
-def test_what_single_pictures_miss_or_add_is_outvoted(video: Video) -> None:
+def test_what_single_images_miss_or_add_is_outvoted(video: Video) -> None:
     salience = Scripted(video)
     true = truth(video)
     single = {
@@ -112,7 +112,7 @@ def test_right_masks_stay_as_they_are(video: Video) -> None:
     assert summarize_masks(found, MaskConfig())["bad"] == []
 
 
-def test_large_pictures_are_looked_at_small_and_get_masks_of_their_size(
+def test_large_images_are_looked_at_small_and_get_masks_of_their_size(
     video: Video,
 ) -> None:
     shapes = set()

@@ -124,7 +124,7 @@ def test_a_video_that_fails_says_why_and_what_to_film_differently(tmp_path: Path
         find_poses(frames(tmp_path / "strangers", strangers), config=CONFIG)
 
 
-def test_pictures_of_several_sizes_are_one_line(tmp_path: Path) -> None:
+def test_images_of_several_sizes_are_one_line(tmp_path: Path) -> None:
     video = frames(
         tmp_path / "odd", [np.zeros((96, 128), np.uint8), np.zeros((96, 120), np.uint8)]
     )
@@ -152,9 +152,7 @@ def test_coverage_is_what_the_largest_gap_leaves() -> None:
     assert azimuth_coverage(poses[:2]) is None
 
 
-def test_poses_that_two_models_give_differently_are_told_from_those_that_they_share() -> (
-    None
-):
+def test_poses_that_two_models_give_differently_differ_from_those_that_they_share() -> None:
     from synthetic import look_at
 
     one = {f"{k:02d}": torch.from_numpy(look_at(20.0 * k, 20, 2.0)) for k in range(12)}

@@ -125,12 +125,10 @@ class ColmapMapper:
         import pycolmap
 
         options = self._incremental_options()
-        more = {} if start is None else {"input_path": start}
-        return dict(
-            pycolmap.incremental_mapping(
-                self.database, self.images, self.work, options, **more
-            )
-        )
+        paths = (self.database, self.images, self.work)
+        if start is None:
+            return dict(pycolmap.incremental_mapping(*paths, options))
+        return dict(pycolmap.incremental_mapping(*paths, options, input_path=start))
 
     def _map_globally(self) -> dict[int, Any]:
         """Models by number, with all poses computed at once."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from uns_pose_ros.core.camera import fitted
+from uns_pose_ros.core.camera import resize_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Frame, Progress, Video
 from uns_pose_ros.io.video_folder import read_frame
@@ -187,7 +187,7 @@ def _shrunk(camera: Camera, config: MaskConfig) -> Camera:
         max(1, round(scale * camera.width)),
         max(1, round(scale * camera.height)),
     )
-    return fitted(Camera(camera.matrix, camera.width, camera.height), width, height)
+    return resize_camera(Camera(camera.matrix, camera.width, camera.height), width, height)
 
 
 def _read_shrunk(frame: Frame, camera: Camera) -> NDArray[np.uint8]:
