@@ -10,7 +10,7 @@ WORKDIR /ws
 COPY package.xml src/uns_pose_ros/package.xml
 RUN apt-get update && apt-get install -y --no-install-recommends python3-pip python3-colcon-common-extensions \
     && rosdep update && rosdep install --from-paths src -iy --rosdistro jazzy && rm -rf /var/lib/apt/lists/*
-# numpy below 2: cv_bridge of the distribution is built against it
+# numpy below 2: the distribution's packages, such as cv_bridge, are built against it
 RUN pip install --index-url https://download.pytorch.org/whl/${TORCH} torch \
     && pip install safetensors tyro "numpy<2" scikit-image fast-simplification trimesh matplotlib onnxruntime rosbags pycolmap
 

@@ -30,8 +30,9 @@ from torch import Tensor
 from vision_msgs.msg import Detection3D, Detection3DArray
 
 from uns_pose_ros.core.types import Frame
+from uns_pose_ros.io import ros_messages
 from uns_pose_ros.io.images import read_image
-from uns_pose_ros.nodes.ros_compat import array_to_image, image_to_rgb
+from uns_pose_ros.nodes.ros_compat import array_to_image
 
 FRAME = "demo_camera"
 PATIENCE = 90.0  # s for the node to load its models on a busy machine
@@ -192,7 +193,7 @@ class LiveCamera:
             [best.bbox.size.x, best.bbox.size.y, best.bbox.size.z], dtype=torch.float64
         )
         picture = self._overlays.get(stamp)
-        overlay = None if picture is None else image_to_rgb(picture)
+        overlay = None if picture is None else ros_messages.decode_image(picture)
         return Answer(
             child, matrix, float(hypothesis.score), size, arrived - stamp / 1e9, overlay
         )

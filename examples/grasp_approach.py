@@ -22,7 +22,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 
 from uns_pose_ros.nodes import ObjectPose, PoseClient
-from uns_pose_ros.nodes.ros_compat import matrix_to_quaternion
+from uns_pose_ros.nodes.ros_compat import quaternion_xyzw
 
 
 def approach_pose(target: ObjectPose, distance: float) -> NDArray[np.float64]:
@@ -50,7 +50,7 @@ def approach_pose(target: ObjectPose, distance: float) -> NDArray[np.float64]:
 
 def pose_message(target: ObjectPose, pose: NDArray[np.float64]) -> PoseStamped:
     """Make the message of a pose, with the frame and the stamp of the object."""
-    x, y, z, w = matrix_to_quaternion(pose[:3, :3])
+    x, y, z, w = quaternion_xyzw(pose[:3, :3])
     message = PoseStamped(pose=Pose(orientation=Quaternion(x=x, y=y, z=z, w=w)))
     message.pose.position = Point(**dict(zip("xyz", pose[:3, 3].tolist(), strict=True)))
     message.header.frame_id = target.frame

@@ -22,7 +22,7 @@ from bag_writer import KINDS, STORE, raw
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io import bounded_decompression, rosbag
 from uns_pose_ros.io.bounded_decompression import unpacked
-from uns_pose_ros.io.ros_messages import IMAGE, picture
+from uns_pose_ros.io.ros_messages import decode_image
 
 TOPIC = "/cam/image_raw"
 
@@ -72,8 +72,7 @@ def bag(path: Path, plugin: StoragePlugin, mode: CompressionMode) -> list[np.nda
 def read(path: Path) -> list[np.ndarray]:
     with rosbag.open_bag(path) as reader:
         return [
-            picture(message, IMAGE)[0]
-            for message in rosbag.messages(path, reader, TOPIC, 10)
+            decode_image(message) for message in rosbag.messages(path, reader, TOPIC, 10)
         ]
 
 

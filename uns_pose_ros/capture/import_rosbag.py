@@ -26,7 +26,12 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Progress
 from uns_pose_ros.io import depth_images, rosbag
 from uns_pose_ros.io.images import sharpness
-from uns_pose_ros.io.ros_messages import camera_of, nanoseconds, picture
+from uns_pose_ros.io.ros_messages import (
+    decode_image,
+    jpeg_file,
+    nanoseconds,
+    read_camera_info,
+)
 from uns_pose_ros.io.transform_buffer import TransformTree
 
 _log = logging.getLogger(__name__)
@@ -143,7 +148,7 @@ def _read_candidates(
     for number, message in source.image_messages():
         progress(f"reading {source.path.name}", number + 1, total)
         try:
-            image, _ = picture(message, source.kinds[source.topic])
+            image = decode_image(message)
         except InvalidInput as error:
             candidates.reasons.append(str(error))
             continue
@@ -203,7 +208,7 @@ def _write_frames(
     for number, message in source.image_messages():
         if number in by_number and camera is not None:
             name = by_number[number]
-            image, original = picture(message, source.kinds[source.topic])
+            image, original = decode_image(message), jpeg_file(message)
             pose, stamp = chosen[name].cam_from_obj, chosen[name].stamp / 1e9
             writer.add(name, image, camera, original, pose, stamp=stamp)
             progress(f"writing {source.path.name}", len(writer.names), len(chosen))
@@ -249,7 +254,7 @@ def _choose_camera(
         known = None
         if source.camera_info is not None:
             rectified = rosbag.is_rectified(source.topic)
-            known = camera_of(source.camera_info, *size, rectified)
+            known = read_camera_info(source.camera_info, *size, rectified)
         return writer.choose_camera(*size, known)
     except InvalidInput as error:
         raise InvalidInput(f"{source.path}: {error}") from None

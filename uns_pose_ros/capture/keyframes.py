@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from uns_pose_ros.core.settings import setting
 from uns_pose_ros.core.view_coverage import Orbit
-from uns_pose_ros.io.encoded_image import Photo
+from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.io.images import LONGEST, Pixels, sharpness
 
 # reasons to reject an image
@@ -98,7 +98,7 @@ class FrameStats:
     clipped: float  # share of white pixels
 
 
-def measure_frame(photo: Photo) -> FrameStats:
+def measure_frame(photo: EncodedImage) -> FrameStats:
     """Measure an image. InvalidInput where it cannot be decoded."""
     gray = photo.grey(LONGEST)
     height, width = gray.shape

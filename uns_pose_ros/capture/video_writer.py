@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uns_pose_ros.core.camera import assumed_camera, fitted
+from uns_pose_ros.core.camera import assumed_camera, resize_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.artifacts import write_json
@@ -99,7 +99,7 @@ class VideoWriter:
             The camera, and "given" by the user, "camera_info", "exif" or "guessed".
         """
         if self.given_camera is not None:
-            return fitted(self.given_camera, width, height), "given"
+            return resize_camera(self.given_camera, width, height), "given"
         if self.config.focal is not None:
             return _with_focal(self.config.focal, width, height), "given"
         if info is not None:
@@ -154,7 +154,7 @@ class VideoWriter:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(_encoded(mask, ".png", 0))
         self.names.append(name)
-        self._index.append(self._camera_index(fitted(camera, width, height)))
+        self._index.append(self._camera_index(resize_camera(camera, width, height)))
         if cam_from_obj is not None:
             self._poses.append(cam_from_obj)
         if stamp is not None:

@@ -10,12 +10,19 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 
-ASSUMED_FOV_DEG = 60.0  # along the longer side, where nobody calibrated the camera
+ASSUMED_FOV_DEG = 60.0  # along the longer side of a camera without calibration
 
 
 def assumed_camera(width: int, height: int, fov_deg: float = ASSUMED_FOV_DEG) -> Camera:
-    """A pinhole camera whose longer side sees `fov_deg` degrees, with its principal point in the
-    middle.
+    """A pinhole camera with its principal point in the middle of the image.
+
+    Args:
+        width: Width of the image, px.
+        height: Height of the image, px.
+        fov_deg: Field of view along the longer side, degrees.
+
+    Returns:
+        The camera, without distortion.
     """
     focal = max(width, height) / 2 / np.tan(np.radians(fov_deg) / 2)
     matrix = [[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]
@@ -25,28 +32,45 @@ def assumed_camera(width: int, height: int, fov_deg: float = ASSUMED_FOV_DEG) ->
 def undistort(
     image: Tensor, mask: Tensor | None, camera: Camera
 ) -> tuple[Tensor, Tensor | None, Camera]:
-    """The same picture and mask as a pinhole camera with the same matrix sees them.
+    """Remove the distortion of an image and its mask.
 
-    Black and outside where it sees nothing.
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (H, W) bool, or None.
+        camera: The camera of the image.
+
+    Returns:
+        Image and mask as a pinhole camera with the same matrix sees them, and this camera. Pixels
+        without a source are black, and outside the mask.
     """
+    pinhole = Camera(camera.matrix, camera.width, camera.height)
     if not bool(camera.distortion.any()):
-        return image, mask, Camera(camera.matrix, camera.width, camera.height)
-    k, size = camera.matrix.numpy(), (camera.width, camera.height)
+        return image, mask, pinhole
+    matrix = camera.matrix.numpy()
+    size = (camera.width, camera.height)
     x, y = cv2.initUndistortRectifyMap(
-        k, camera.distortion.numpy(), None, k, size, cv2.CV_32FC1
+        matrix, camera.distortion.numpy(), None, matrix, size, cv2.CV_32FC1
     )
     image = torch.from_numpy(cv2.remap(image.numpy(), x, y, cv2.INTER_LINEAR))
     if mask is not None:
-        mask = torch.from_numpy(
-            cv2.remap(mask.numpy().astype(np.uint8), x, y, cv2.INTER_NEAREST) > 0
-        )
-    return image, mask, Camera(camera.matrix, camera.width, camera.height)
+        values = mask.numpy().astype(np.uint8)
+        mask = torch.from_numpy(cv2.remap(values, x, y, cv2.INTER_NEAREST) > 0)
+    return image, mask, pinhole
 
 
-def fitted(camera: Camera, width: int, height: int) -> Camera:
-    """The camera of the same view resized to width x height px.
+def resize_camera(camera: Camera, width: int, height: int) -> Camera:
+    """The camera of an image after the image was resized.
 
-    InvalidInput where the shape differs.
+    Args:
+        camera: The camera of the image before.
+        width: Width after, px.
+        height: Height after, px.
+
+    Returns:
+        The camera of the resized image; its distortion does not change.
+
+    Raises:
+        InvalidInput: The shape differs by more than one pixel.
     """
     if (camera.width, camera.height) == (width, height):
         return camera
@@ -54,15 +78,22 @@ def fitted(camera: Camera, width: int, height: int) -> Camera:
         camera.width, camera.height, width, height
     ):
         raise InvalidInput(
-            f"the pictures have {width} x {height} px, their camera {camera.width} x "
+            f"the images have {width} x {height} px, their camera {camera.width} x "
             f"{camera.height} px"
         )
-    scale = torch.tensor(
-        [width / camera.width, height / camera.height, 1.0], dtype=torch.float64
-    )
-    half = torch.tensor([0.5, 0.5], dtype=torch.float64)
-    matrix = camera.matrix.clone()
-    matrix[:2, 2] += half  # pixel centres: only the corner of the picture stays where it is
-    matrix = scale[:, None] * matrix
-    matrix[:2, 2] -= half
+    matrix = scaled_matrix(camera.matrix, width / camera.width, height / camera.height)
     return Camera(matrix, width, height, camera.distortion)
+
+
+def scaled_matrix(matrix: Tensor, scale_x: float, scale_y: float) -> Tensor:
+    """Camera matrix (3, 3) of an image that is scaled by factors.
+
+    Integer pixel coordinates are pixel centers. Therefore, the corner of the image, (-0.5, -0.5),
+    is the point that stays: f' = f * scale and c' = (c + 0.5) * scale - 0.5.
+    """
+    factors = torch.tensor([[scale_x], [scale_y]], dtype=matrix.dtype)
+    scaled = matrix.clone()
+    scaled[:2, 2] += 0.5
+    scaled[:2] *= factors
+    scaled[:2, 2] -= 0.5
+    return scaled

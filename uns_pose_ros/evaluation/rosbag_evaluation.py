@@ -33,7 +33,7 @@ from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig
 from uns_pose_ros.evaluation.metrics import accuracies, auroc, symmetric_angle
 from uns_pose_ros.io import depth_images, rosbag
 from uns_pose_ros.io.artifacts import read_json
-from uns_pose_ros.io.ros_messages import TF, camera_of, nanoseconds, picture
+from uns_pose_ros.io.ros_messages import TF, decode_image, nanoseconds, read_camera_info
 from uns_pose_ros.io.transform_buffer import TransformTree
 
 POSE, DETECTIONS = "geometry_msgs/msg/PoseStamped", "vision_msgs/msg/Detection3DArray"
@@ -139,8 +139,8 @@ def read_answers(
             if number % config.every:
                 continue
             try:
-                image, _ = picture(message, kinds[topic])
-                camera = camera_of(
+                image = decode_image(message)
+                camera = read_camera_info(
                     info, image.shape[1], image.shape[0], rosbag.is_rectified(topic)
                 )
                 if deep is not None and measured is None:

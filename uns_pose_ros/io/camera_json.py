@@ -19,10 +19,10 @@ def read_camera(path: Path) -> Camera:
 
     InvalidInput where a field is missing or the camera is not calibrated.
     """
-    return camera_of(read_json(path), path)
+    return parse_camera(read_json(path), path)
 
 
-def camera_of(record: Any, path: Path) -> Camera:
+def parse_camera(record: Any, path: Path) -> Camera:
     """The camera in such a JSON value; `path` is where errors say that it stands."""
     try:
         fields = {str(key).lower(): value for key, value in record.items()}

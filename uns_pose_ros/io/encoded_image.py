@@ -2,104 +2,99 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ImageFile
 
-from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.io.images import MAX_PIXELS, Pixels, shrunk
+from uns_pose_ros.io.images import Pixels, decode_rgb, guarded_decoding, open_file, shrunk
 
-_ENDINGS = {"JPEG": ".jpg", "PNG": ".png"}
+_ENDINGS = {"JPEG": ".jpg", "PNG": ".png"}  # files that are kept as they are
+_FORMATS = (*_ENDINGS, "BMP", "WEBP", "TIFF")
 
 
 @dataclass(frozen=True, eq=False)
-class Photo:
-    """One picture.
-
-    `pixels` (H, W, 3) uint8 RGB, or `file`, the bytes of a whole JPEG or PNG file.
-    """
+class EncodedImage:
+    """One image: either its pixels, or the bytes of a whole JPEG or PNG file."""
 
     width: int  # px
     height: int  # px
-    pixels: Pixels | None = None
+    pixels: Pixels | None = None  # (H, W, 3) uint8 RGB
     file: bytes | None = None
     ending: str = ""  # of the file: .jpg or .png
 
     @staticmethod
-    def of_pixels(pixels: Pixels) -> Photo:
-        """A photo of pixels (H, W, 3) uint8 RGB."""
-        return Photo(pixels.shape[1], pixels.shape[0], pixels)
+    def of_pixels(pixels: Pixels) -> EncodedImage:
+        """Wrap pixels (H, W, 3) uint8 RGB."""
+        return EncodedImage(pixels.shape[1], pixels.shape[0], pixels)
 
     @staticmethod
-    def of_file(data: bytes) -> Photo:
-        """A photo of a JPEG or PNG file; InvalidInput where it is something else."""
-        image = _opened(data)
-        return Photo(
-            image.width, image.height, file=data, ending=_ENDINGS[str(image.format)]
-        )
+    def of_file(data: bytes, label: str = "") -> EncodedImage:
+        """Wrap the bytes of an image file.
+
+        A JPEG or PNG file of 8-bit gray or RGB is kept as it is. Other files are decoded to pixels.
+
+        Args:
+            data: The bytes.
+            label: The words for the image in error messages.
+
+        Returns:
+            The image; the pixels of a kept file are not decoded yet.
+
+        Raises:
+            InvalidInput: The data are no image.
+        """
+        label = label or f"a compressed image of {len(data)} bytes"
+        image = open_file(data, label, _FORMATS)
+        ending = _ENDINGS.get(str(image.format))
+        if ending is None or image.mode not in ("L", "RGB") or ";16" in str(image.tile):
+            return EncodedImage.of_pixels(decode_rgb(data, label))
+        return EncodedImage(image.width, image.height, file=data, ending=ending)
 
     def grey(self, longest: int) -> Pixels:
-        """(h, w) uint8 grey, its longer side scaled down to `longest` px.
+        """Return (h, w) uint8 gray, scaled down to a longer side of at most `longest` px.
 
-        InvalidInput where a file is broken.
+        Raises InvalidInput if the file is broken.
         """
         if self.pixels is not None:
-            return cv2.cvtColor(self.preview(longest), cv2.COLOR_RGB2GRAY).astype(
-                np.uint8, copy=False
-            )
-        return shrunk(self._decoded("L", longest), longest)
+            gray = cv2.cvtColor(self.preview(longest), cv2.COLOR_RGB2GRAY)
+            return gray.astype(np.uint8, copy=False)
+        return shrunk(self._decode("L", longest), longest)
 
     def preview(self, longest: int) -> Pixels:
-        """(h, w, 3) uint8 RGB, scaled down likewise; a picture that is small enough is copied."""
-        return shrunk(
-            self._decoded("RGB", longest) if self.pixels is None else self.pixels, longest
-        )
+        """Return (h, w, 3) uint8 RGB, scaled down to a longer side of at most `longest` px.
+
+        An image that is small enough is copied. Raises InvalidInput if the file is broken.
+        """
+        pixels = self._decode("RGB", longest) if self.pixels is None else self.pixels
+        return shrunk(pixels, longest)
 
     def encoded(self, ending: str, quality: int) -> tuple[bytes, str]:
-        """The bytes of a file and its ending.
+        """Encode the image unless it is a file already.
 
-        A file as it came, pixels as `ending` says; quality 1..100 of a JPEG.
+        Args:
+            ending: The format of an image that came as pixels: .jpg or .png.
+            quality: Quality of a JPEG, 1..100.
+
+        Returns:
+            The bytes of the file, and its ending.
         """
         if self.file is not None:
             return self.file, self.ending
-        options = (
-            [cv2.IMWRITE_JPEG_QUALITY, quality]
-            if ending == ".jpg"
-            else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-        )
         assert self.pixels is not None
-        _, data = cv2.imencode(
-            ending, cv2.cvtColor(self.pixels, cv2.COLOR_RGB2BGR), options
-        )
+        options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        if ending == ".jpg":
+            options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        bgr = cv2.cvtColor(self.pixels, cv2.COLOR_RGB2BGR)
+        _, data = cv2.imencode(ending, bgr, options)
         return data.tobytes(), ending
 
-    def _decoded(self, mode: str, longest: int) -> Pixels:
-        """The file's pixels; all of a JPEG is read, but only as finely as needed."""
+    def _decode(self, mode: str, longest: int) -> Pixels:
+        """Decode the file; all of a JPEG is read, but only as finely as needed."""
         assert self.file is not None
-        image = _opened(self.file)
-        try:
+        label = f"a compressed image of {len(self.file)} bytes"
+        image: ImageFile.ImageFile = open_file(self.file, label, tuple(_ENDINGS))
+        with guarded_decoding(label):
             image.draft(mode, (min(longest, self.width), min(longest, self.height)))
             return np.array(image.convert(mode))
-        except (OSError, SyntaxError, ValueError, IndexError) as error:
-            raise InvalidInput(
-                f"compressed image is broken ({str(error).splitlines()[0]})"
-            ) from None
-
-
-def _opened(data: bytes) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data), formats=list(_ENDINGS))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise InvalidInput(
-            f"compressed image of {len(data)} bytes is broken or neither JPEG nor PNG"
-        ) from None
-    if image.mode not in ("L", "RGB") or image.width * image.height > MAX_PIXELS:
-        raise InvalidInput(
-            f"compressed image of {image.width} x {image.height} px {image.mode}: 8-bit grey "
-            "or RGB of at most "
-            f"{MAX_PIXELS // 10**6} megapixels is valid"
-        )
-    return image

@@ -1,7 +1,11 @@
-"""Image and mask files decoded defensively, sizes bounded by their headers."""
+"""Image and mask files, read defensively: every size is bounded by the header before decoding."""
 
 from __future__ import annotations
 
+import io
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -13,14 +17,22 @@ from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
 
-_FORMATS = (
-    "JPEG",
-    "PNG",
-    "BMP",
-    "WEBP",
-    "TIFF",
-)  # by content; of others some would start programs, as EPS does
+# Pillow recognizes them by content; readers of other formats, such as EPS, would start programs
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+# Pillow raises these for broken files
+_BROKEN = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 MAX_PIXELS = 80_000_000  # of one image
 
@@ -30,50 +42,80 @@ LONGEST = 640  # px, longer side at which sharpness is measured: finer blur does
 
 Pixels = NDArray[np.uint8]
 
+# 8-bit values of all 16-bit values
+_TO_EIGHT_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)
+
 
 def read_image(path: Path) -> Tensor:
-    """(H, W, 3) uint8 RGB as the file stores it: an EXIF orientation is ignored, as COLMAP does."""
+    """Read an image file as (H, W, 3) uint8 RGB; an EXIF orientation is ignored, as in COLMAP."""
     return torch.from_numpy(np.array(decode(path, "image").convert("RGB")))
 
 
 def read_mask(path: Path) -> Tensor:
-    """(H, W) bool, True on the object.
+    """Read a mask file as (H, W) bool, True on the object.
 
-    Above half of the mask's brightest value, so 0/1, 0/255 and soft masks all work.
+    The object is above half of the mask's brightest value, so 0/1, 0/255 and soft masks all work.
     """
     gray = np.array(decode(path, "mask").convert("L"))
     return torch.from_numpy(gray > gray.max() / 2)
 
 
-def decode(path: Path, what: str, draft: bool = False) -> Image.Image:
-    """The picture in a file with its metadata; `draft`: an eighth of its size where possible.
+def decode_rgb(data: bytes, label: str) -> Pixels:
+    """Decode the bytes of an image file.
 
-    InvalidInput names it.
+    Args:
+        data: JPEG, PNG, BMP, WebP or TIFF of 8 or 16 bits.
+        label: The words for the image in error messages.
+
+    Returns:
+        (H, W, 3) uint8 RGB; alpha is dropped, and 16 bits become 8 by `to_eight_bits`.
+
+    Raises:
+        InvalidInput: The data are broken, cut off, too large or of another format.
+    """
+    file = open_file(data, label, _FORMATS)
+    _check_bits(file, label)
+    return np.array(_load(file, data, label).convert("RGB"))
+
+
+def decode(path: Path, what: str, draft: bool = False) -> Image.Image:
+    """Decode an image file.
+
+    Args:
+        path: The file.
+        what: The kind of image, for error messages.
+        draft: Decode a JPEG at an eighth of its size, which is several times faster.
+
+    Returns:
+        The image with its metadata; 16 bits become 8 by `to_eight_bits`.
+
+    Raises:
+        InvalidInput: The file is missing, broken or too large.
     """
     file = open_image(path, what)
-    try:
-        if draft:
-            file.draft("RGB", (1, 1))  # JPEG: an eighth of the size, several times faster
-        file.load()
-    except (OSError, SyntaxError, ValueError, IndexError) as error:
-        raise InvalidInput(
-            f"{path}: the {what} is broken ({str(error).splitlines()[0]})"
-        ) from None
-    return file
+    if draft:
+        with guarded_decoding(f"{path}: the {what}"):
+            file.draft("RGB", (1, 1))
+    return _load(file, path, f"{path}: the {what}")
+
+
+def to_eight_bits(values: NDArray[np.uint16]) -> Pixels:
+    """Scale 16-bit values to 8 bits by the full range: 65535 becomes 255, so v / 257, rounded."""
+    return _TO_EIGHT_BITS[values]
 
 
 def sharpness(grey: np.ndarray) -> float:
-    """How sharp a grey picture (H, W) is: variance of the Laplacian at `LONGEST` px.
+    """Sharpness of a gray image (H, W): variance of the Laplacian at `LONGEST` px.
 
-    To compare pictures of one source only.
+    Only values of images from one source are comparable.
     """
     return float(cv2.Laplacian(shrunk(grey, LONGEST), cv2.CV_32F).var())
 
 
 def shrunk(pixels: np.ndarray, longest: int) -> Pixels:
-    """The picture (H, W) or (H, W, 3) with a longer side of `longest` px at most.
+    """Scale an image (H, W) or (H, W, 3) down to a longer side of at most `longest` px.
 
-    One that is small enough is copied.
+    An image that is small enough is copied.
     """
     height, width = pixels.shape[:2]
     factor = longest / max(height, width)
@@ -87,34 +129,87 @@ def shrunk(pixels: np.ndarray, longest: int) -> Pixels:
 
 def open_image(path: Path, what: str) -> ImageFile.ImageFile:
     """Open an image file and bound its size by its header; no pixel is decoded yet."""
-    try:
-        file = Image.open(path, formats=_FORMATS)
-    except FileNotFoundError:
-        raise InvalidInput(f"{path}: the {what} is not there") from None
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        ValueError,
-    ) as error:
-        reason = (
-            "too large"
-            if isinstance(error, Image.DecompressionBombError)
-            else "broken or of unknown format"
-        )
-        raise InvalidInput(f"{path}: the {what} is {reason}; {_valid()}") from None
-    if file.width * file.height > MAX_PIXELS:
-        raise InvalidInput(
-            f"{path}: the {what} claims {file.width} x {file.height} px; {_valid()}"
-        )
-    if file.mode not in _EIGHT_BIT:
-        raise InvalidInput(f"{path}: the {what} has pixels of kind {file.mode}; {_valid()}")
+    label = f"{path}: the {what}"
+    file = open_file(path, label, _FORMATS)
+    _check_bits(file, label)
     return file
+
+
+def open_file(
+    source: Path | bytes, label: str, formats: Sequence[str]
+) -> ImageFile.ImageFile:
+    """Open an image and bound its size by its header; no pixel is decoded yet.
+
+    Args:
+        source: A file, or the bytes of a file.
+        label: The words for the image in error messages.
+        formats: Pillow's names of the formats that are accepted.
+
+    Returns:
+        Pillow's file; its pixels may have any number of bits.
+
+    Raises:
+        InvalidInput: The file is missing, of another format or too large.
+    """
+    try:
+        file = Image.open(
+            source if isinstance(source, Path) else io.BytesIO(source), formats=formats
+        )
+    except FileNotFoundError:
+        raise InvalidInput(f"{label} is not there") from None
+    except Image.DecompressionBombError:
+        raise InvalidInput(f"{label} is too large; {_valid()}") from None
+    except (UnidentifiedImageError, *_BROKEN):
+        raise InvalidInput(f"{label} is broken or of unknown format; {_valid()}") from None
+    if file.width * file.height > MAX_PIXELS:
+        raise InvalidInput(f"{label} claims {file.width} x {file.height} px; {_valid()}")
+    return file
+
+
+@contextmanager
+def guarded_decoding(label: str) -> Iterator[None]:
+    """Turn what Pillow raises for a broken file into InvalidInput of one line."""
+    try:
+        yield
+    except InvalidInput:
+        raise
+    except _BROKEN as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].partition(" <")[0]
+        raise InvalidInput(f"{label} is broken ({reason})") from None
+
+
+def _has_sixteen_bits(file: ImageFile.ImageFile) -> bool:
+    """Whether the channels of a file that is not decoded yet have 16 bits."""
+    return file.format in ("PNG", "TIFF") and ";16" in str(file.tile)
+
+
+def _check_bits(file: ImageFile.ImageFile, label: str) -> None:
+    if file.mode not in _EIGHT_BIT and not _has_sixteen_bits(file):
+        raise InvalidInput(f"{label} has pixels of kind {file.mode}; {_valid()}")
+
+
+def _load(file: ImageFile.ImageFile, source: Path | bytes, label: str) -> Image.Image:
+    """Decode the pixels of an open file, with 8 bits a channel."""
+    sixteen_bits = _has_sixteen_bits(file)
+    with guarded_decoding(label):
+        file.load()  # unlike OpenCV, Pillow notices that the end is missing
+        if not sixteen_bits:
+            return file
+        # Pillow cuts the lower 8 bits of colors off, OpenCV keeps all
+        data = source.read_bytes() if isinstance(source, Path) else source
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if values is None or values.dtype != np.uint16:
+            raise ValueError("its 16-bit values cannot be decoded")
+        pixels = to_eight_bits(values)
+        if pixels.ndim == 3:
+            pixels = np.ascontiguousarray(pixels[..., 2::-1])
+        image = Image.fromarray(pixels)
+        image.info = dict(file.info)
+        return image
 
 
 def _valid() -> str:
     return (
-        f"JPEG, PNG, BMP, WebP or TIFF of 8 bits and at most {MAX_PIXELS // 10**6} "
+        f"JPEG, PNG, BMP, WebP or TIFF of 8 or 16 bits and at most {MAX_PIXELS // 10**6} "
         "megapixels is valid"
     )

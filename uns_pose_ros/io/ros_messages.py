@@ -1,152 +1,286 @@
-"""Messages of bags, read without ROS: pictures and cameras.
+"""The one reader of camera and image messages, for nodes, recorder, bags and viewers.
 
-Nothing here trusts what a message says of itself.
+It takes messages of rclpy and of rosbags, since it only uses their fields, and it imports no ROS.
+It does not trust a message: sizes, lengths and numbers are checked before they are used.
 """
 
 from __future__ import annotations
 
-import io
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 
-from uns_pose_ros.core.camera import fitted
+from uns_pose_ros.core.camera import resize_camera, scaled_matrix
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.io.images import MAX_PIXELS
+from uns_pose_ros.io.encoded_image import EncodedImage
+from uns_pose_ros.io.images import MAX_PIXELS, Pixels, decode_rgb, to_eight_bits
 
-IMAGE, COMPRESSED, CAMERA_INFO = (
-    "sensor_msgs/msg/Image",
-    "sensor_msgs/msg/CompressedImage",
-    "sensor_msgs/msg/CameraInfo",
-)
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TF = "tf2_msgs/msg/TFMessage"
-_MAX_SIDE = 16384  # px
-# encoding: channels of 8 bits, OpenCV's conversion to RGB (None: it is RGB)
-_ENCODINGS: dict[str, tuple[int, int | None]] = {
-    "rgb8": (3, None),
-    "bgr8": (3, cv2.COLOR_BGR2RGB),
-    "8UC3": (3, cv2.COLOR_BGR2RGB),
-    "rgba8": (4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (4, cv2.COLOR_BGRA2RGB),
-    "mono8": (1, cv2.COLOR_GRAY2RGB),
-    "8UC1": (1, cv2.COLOR_GRAY2RGB),
-    "bayer_rggb8": (1, cv2.COLOR_BayerRGGB2RGB),
-    "bayer_bggr8": (1, cv2.COLOR_BayerBGGR2RGB),
-    "bayer_gbrg8": (1, cv2.COLOR_BayerGBRG2RGB),
-    "bayer_grbg8": (1, cv2.COLOR_BayerGRBG2RGB),
-    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
-    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
-    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
-    "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
+# distortion models of OpenCV's first eight coefficients; drivers without distortion send no name
+_DISTORTION_MODELS = ("", "plumb_bob", "rational_polynomial")
+_DEPTH_ENCODINGS = ("16UC1", "32FC1")
+_JPEG_START = b"\xff\xd8\xff"
+
+
+class Encoding(NamedTuple):
+    """The layout of the pixels of an encoding."""
+
+    dtype: str  # NumPy's, without byte order
+    channels: int
+    to_rgb: int | None = None  # OpenCV's conversion
+    is_color: bool = True  # False: depth
+    row_share: float = 1.0  # rows of data for each row of the image
+    column_step: int = 1  # pixels that share one color: the width is a multiple of it
+
+
+def _bayer(pattern: str) -> int:
+    """OpenCV's conversion of a Bayer pattern, whose constants take ROS' names since version 4.5."""
+    return int(getattr(cv2, f"COLOR_Bayer{pattern.upper()}2RGB"))
+
+
+_UYVY = Encoding("u1", 2, cv2.COLOR_YUV2RGB_UYVY, column_step=2)
+_YUYV = Encoding("u1", 2, cv2.COLOR_YUV2RGB_YUY2, column_step=2)
+ENCODINGS = {
+    "rgb8": Encoding("u1", 3),
+    "bgr8": Encoding("u1", 3, cv2.COLOR_BGR2RGB),
+    "rgba8": Encoding("u1", 4, cv2.COLOR_RGBA2RGB),
+    "bgra8": Encoding("u1", 4, cv2.COLOR_BGRA2RGB),
+    "mono8": Encoding("u1", 1, cv2.COLOR_GRAY2RGB),
+    "rgb16": Encoding("u2", 3),
+    "bgr16": Encoding("u2", 3, cv2.COLOR_BGR2RGB),
+    "rgba16": Encoding("u2", 4, cv2.COLOR_RGBA2RGB),
+    "bgra16": Encoding("u2", 4, cv2.COLOR_BGRA2RGB),
+    "mono16": Encoding("u2", 1, cv2.COLOR_GRAY2RGB),
+    "8UC1": Encoding("u1", 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": Encoding("u1", 3, cv2.COLOR_BGR2RGB),
+    "8UC4": Encoding("u1", 4, cv2.COLOR_BGRA2RGB),
+    **{
+        f"bayer_{pattern}{bits}": Encoding(kind, 1, _bayer(pattern))
+        for bits, kind in ((8, "u1"), (16, "u2"))
+        for pattern in ("rggb", "bggr", "gbrg", "grbg")
+    },
+    "yuv422": _UYVY,
+    "uyvy": _UYVY,
+    "yuv422_yuy2": _YUYV,
+    "yuyv": _YUYV,
+    "nv12": Encoding("u1", 1, cv2.COLOR_YUV2RGB_NV12, row_share=1.5, column_step=2),
+    "nv21": Encoding("u1", 1, cv2.COLOR_YUV2RGB_NV21, row_share=1.5, column_step=2),
+    "16UC1": Encoding("u2", 1, is_color=False),
+    "32FC1": Encoding("f4", 1, is_color=False),
 }
-_DISTORTIONS = (
-    "",
-    "plumb_bob",
-    "rational_polynomial",
-)  # distortion models that OpenCV's eight coefficients hold
+_BY_LOWER_NAME = {name.lower(): encoding for name, encoding in ENCODINGS.items()}
 
 
-def picture(message: Any, kind: str) -> tuple[np.ndarray, bytes | None]:
-    """RGB (H, W, 3) uint8 of an Image or CompressedImage, and its JPEG file where it is one.
+def decode_image(message: Any) -> Pixels:
+    """Decode an Image or a CompressedImage.
 
-    Errors: InvalidInput.
+    16 bits become 8 by the full range, v / 257, rounded; alpha is dropped; 8UC3 and 8UC4 are in
+    OpenCV's order, BGR. A compressed image is a JPEG, PNG, BMP, WebP or TIFF file.
+
+    Args:
+        message: The message, of rclpy or of rosbags.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        InvalidInput: The message is depth, broken, or of an encoding that is not supported.
     """
-    if kind == COMPRESSED:
-        data = bytes(message.data)
-        try:
-            file = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-            if file.width * file.height > MAX_PIXELS:
-                raise ValueError(f"{file.width} x {file.height} px")
-            image = np.array(
-                file.convert("RGB")
-            )  # unlike OpenCV, this notices that the end is missing
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            IndexError,
-            Image.DecompressionBombError,
-        ) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0].partition(" <")[0]
-            raise InvalidInput(
-                f"a compressed picture of {len(data)} bytes cannot be decoded ({reason})"
-            ) from None
-        return image, data if file.format == "JPEG" else None
-    if message.encoding not in _ENCODINGS:
+    if not hasattr(message, "encoding"):
+        data, label = _compressed_data(message)
+        return decode_rgb(data, label)
+    encoding = _encoding_of(message)
+    if not encoding.is_color:
+        colors = ", ".join(name for name, item in ENCODINGS.items() if item.is_color)
         raise InvalidInput(
-            f"image encoding {message.encoding!r} is no picture of 8 bits; valid are "
-            f"{', '.join(_ENCODINGS)}"
+            f"image encoding '{message.encoding}' is depth, no color; valid are {colors}"
         )
-    channels, conversion = _ENCODINGS[message.encoding]
+    pixels = unpack_pixels(message)
+    if pixels.dtype == np.uint16:
+        pixels = to_eight_bits(pixels)
+    if encoding.to_rgb is None:
+        return pixels
+    return cv2.cvtColor(pixels, encoding.to_rgb).astype(np.uint8, copy=False)
+
+
+def read_encoded_image(message: Any) -> EncodedImage:
+    """Read an Image or a CompressedImage, and keep a JPEG or PNG file as it is.
+
+    Raises InvalidInput as `decode_image`; a file whose end is missing is noticed when it is
+    decoded.
+    """
+    if hasattr(message, "encoding"):
+        return EncodedImage.of_pixels(decode_image(message))
+    return EncodedImage.of_file(*_compressed_data(message))
+
+
+def jpeg_file(message: Any) -> bytes | None:
+    """The JPEG file in a CompressedImage; None for other files and for an Image."""
+    if hasattr(message, "encoding"):
+        return None
+    data = bytes(message.data)
+    return data if data.startswith(_JPEG_START) else None
+
+
+def unpack_pixels(message: Any) -> NDArray[Any]:
+    """The pixels of an Image as they are, for color, depth and masks.
+
+    Args:
+        message: The message, of rclpy or of rosbags.
+
+    Returns:
+        (H, W) or (H, W, C) in this machine's byte order, without row padding. NV12 and NV21 have
+        (1.5 H, W): their color follows the gray image.
+
+    Raises:
+        InvalidInput: The encoding is not supported, or the data do not fit the size.
+    """
+    encoding = _encoding_of(message)
     height, width, step = int(message.height), int(message.width), int(message.step)
-    row = width * channels
-    if not (
-        0 < height <= _MAX_SIDE
-        and 0 < width <= _MAX_SIDE
-        and step >= row
-        and len(message.data) >= step * height
-    ):
+    dtype = np.dtype(encoding.dtype)
+    row = width * encoding.channels * dtype.itemsize
+    rows = int(height * encoding.row_share)
+    data = np.frombuffer(message.data, np.uint8)
+    name = f"an image of {width} x {height} px {message.encoding}"
+    if not 0 < height * width <= MAX_PIXELS:
         raise InvalidInput(
-            f"an image of {width} x {height} px {message.encoding} with step {step} has "
-            f"{len(message.data)} bytes"
+            f"{name} has no valid size; 1 to {MAX_PIXELS // 10**6} megapixels are valid"
         )
-    pixels = np.asarray(message.data, np.uint8)[: step * height].reshape(height, step)[
-        :, :row
-    ]
-    pixels = np.ascontiguousarray(
-        pixels.reshape(height, width, channels) if channels > 1 else pixels
-    )
-    return pixels if conversion is None else cv2.cvtColor(pixels, conversion), None
+    if step < row or len(data) < step * rows:
+        raise InvalidInput(
+            f"{name} with step {step} has {len(data)} bytes; a row needs {row} bytes, the image "
+            f"step * {rows}"
+        )
+    if width % encoding.column_step or rows != height * encoding.row_share:
+        raise InvalidInput(f"{name} has an odd size; its pixels share colors in pairs")
+    padded = data[: step * rows].reshape(rows, step)
+    order = ">" if message.is_bigendian else "<"
+    values = np.ascontiguousarray(padded[:, :row]).view(dtype.newbyteorder(order))
+    values = values.astype(dtype, copy=False)
+    if encoding.channels == 1:
+        return values
+    return values.reshape(height, width, encoding.channels)
 
 
-def camera_of(info: Any, width: int, height: int, rectified: bool) -> Camera:
-    """The camera of pictures of width x height px, from a CameraInfo.
+def _encoding_of(message: Any) -> Encoding:
+    """Layout of the message's encoding, whose name is case-insensitive; raises InvalidInput."""
+    encoding = _BY_LOWER_NAME.get(message.encoding.lower())
+    if encoding is None:
+        raise InvalidInput(
+            f"image encoding '{message.encoding}' is not supported; valid are "
+            f"{', '.join(ENCODINGS)}"
+        )
+    return encoding
 
-    P where they are rectified, else K and D (REP-104).
 
-    K and P describe the full image; region of interest and binning are applied, then a resize of
-    the picture.
+def _compressed_data(message: Any) -> tuple[bytes, str]:
+    """The file in a CompressedImage, and the words for it in error messages."""
+    data = bytes(message.data)
+    label = f"a compressed image of {len(data)} bytes and format '{message.format}'"
+    if not data:
+        raise InvalidInput(f"{label} holds no data")
+    # image_transport begins the format with the encoding of the image before the compression
+    if message.format.partition(";")[0].strip() in _DEPTH_ENCODINGS:
+        raise InvalidInput(f"{label} is depth, no color")
+    return data, label
+
+
+def read_camera_info(info: Any, width: int, height: int, rectified: bool) -> Camera:
+    """Read the camera of an image from its CameraInfo, as REP-104 defines it.
+
+    P describes a rectified image, K and D describe a raw image, both in pixels of the whole sensor.
+    The region of interest is subtracted, then binning divides, then a resize of the image scales.
+    Every scale keeps pixel centers (`scaled_matrix`). An image of the size in the message is the
+    whole image: some drivers send it although they fill in a region or binning.
+
+    Args:
+        info: The CameraInfo, of rclpy or of rosbags.
+        width: Width of the image, px.
+        height: Height of the image, px.
+        rectified: Whether the image is rectified.
+
+    Returns:
+        The camera of the image; a rectified image has no distortion.
+
+    Raises:
+        InvalidInput: The camera is uncalibrated, its distortion is not supported, or the image has
+            another shape.
     """
-    values = np.asarray(info.p if rectified else info.k, float).reshape(3, -1)[:, :3].copy()
-    if not (np.isfinite(values).all() and values[0, 0] > 0 and values[1, 1] > 0):
-        raise InvalidInput(
-            "camera_info is not calibrated (its focal length is 0); calibrate the camera, or "
-            "give --camera K.json"
-        )
-    coefficients = [] if rectified else [float(x) for x in info.d]
-    if not np.isfinite(coefficients).all():
-        raise InvalidInput("camera_info holds distortion coefficients that are not finite")
-    if any(coefficients) and (
-        info.distortion_model not in _DISTORTIONS or len(coefficients) not in (4, 5, 8)
-    ):
-        raise InvalidInput(
-            f"distortion model {info.distortion_model!r} with {len(coefficients)} coefficients "
-            "is not supported; "
-            "plumb_bob (4 or 5) and rational_polynomial (8) are: record rectified images instead"
-        )
-    distortion = torch.tensor(
-        coefficients if any(coefficients) else [], dtype=torch.float64
-    )
-    seen_width, seen_height = int(info.width) or width, int(info.height) or height
-    if (seen_width, seen_height) != (width, height):
+    values = _camera_matrix(info, rectified)
+    distortion = [] if rectified else _distortion(info)
+    matrix = torch.from_numpy(values)
+    full_width = int(info.width) or width
+    full_height = int(info.height) or height
+    if (full_width, full_height) != (width, height):
         roi = info.roi
         if roi.width and roi.height:
-            values[0, 2] -= roi.x_offset
-            values[1, 2] -= roi.y_offset
-            seen_width, seen_height = int(roi.width), int(roi.height)
-        bins = [max(int(info.binning_x), 1), max(int(info.binning_y), 1)]
-        if bins != [1, 1]:
-            values[0] /= bins[0]
-            values[1] /= bins[1]
-            seen_width, seen_height = seen_width // bins[0], seen_height // bins[1]
-    return fitted(
-        Camera(torch.from_numpy(values), seen_width, seen_height, distortion), width, height
+            matrix[0, 2] -= float(roi.x_offset)
+            matrix[1, 2] -= float(roi.y_offset)
+            full_width, full_height = int(roi.width), int(roi.height)
+        bin_x = max(int(info.binning_x), 1)
+        bin_y = max(int(info.binning_y), 1)
+        matrix = scaled_matrix(matrix, 1 / bin_x, 1 / bin_y)
+        full_width = max(full_width // bin_x, 1)
+        full_height = max(full_height // bin_y, 1)
+    coefficients = torch.tensor(distortion, dtype=torch.float64)
+    camera = Camera(matrix, full_width, full_height, coefficients)
+    try:
+        return resize_camera(camera, width, height)
+    except InvalidInput:
+        raise InvalidInput(
+            f"the image is {width} x {height} px, camera_info describes {full_width} x "
+            f"{full_height} px: the same size or the same shape is needed"
+        ) from None
+
+
+def _camera_matrix(info: Any, rectified: bool) -> NDArray[np.float64]:
+    """P without its last column, or K, (3, 3); raises InvalidInput for an uncalibrated camera."""
+    name = "P" if rectified else "K"
+    numbers = np.asarray(info.p if rectified else info.k, np.float64)
+    matrix = numbers.reshape(3, -1)[:, :3].copy()
+    if not np.isfinite(matrix).all():
+        raise InvalidInput(f"camera_info holds a camera matrix {name} that is not finite")
+    if matrix[0, 0] > 0 and matrix[1, 1] > 0:
+        return matrix
+    advice = "calibrate it; an import also takes --camera K.json"
+    if rectified and info.k[0] > 0:
+        advice = "publish P, or set rectified to false for raw images"
+    entry = 0 if matrix[0, 0] <= 0 else numbers.size // 3 + 1
+    raise InvalidInput(
+        f"the camera is uncalibrated (camera_info has {name}[{entry}] = {numbers[entry]:g}): "
+        f"{advice}"
     )
+
+
+def _distortion(info: Any) -> list[float]:
+    """OpenCV's 4, 5 or 8 coefficients, none if all are zero; later ones must be zero."""
+    coefficients = [float(value) for value in info.d]
+    if not np.isfinite(coefficients).all():
+        raise InvalidInput("camera_info holds distortion coefficients that are not finite")
+    if not any(coefficients):
+        return []
+    kept, rest = coefficients[:8], coefficients[8:]
+    if info.distortion_model not in _DISTORTION_MODELS or len(kept) not in (4, 5, 8):
+        raise InvalidInput(
+            f"distortion model '{info.distortion_model}' with {len(coefficients)} coefficients "
+            "is not supported: rectify the image and set rectified to true, or give plumb_bob "
+            "(4 or 5) or rational_polynomial (8)"
+        )
+    if any(rest):
+        raise InvalidInput(
+            f"distortion model '{info.distortion_model}' with {len(coefficients)} coefficients "
+            "is not supported: its thin prism terms are not 0; rectify the image instead"
+        )
+    return kept
 
 
 def nanoseconds(stamp: Any) -> int:
+    """The time of a stamp, ns."""
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -20,7 +20,7 @@ from uns_pose_ros.core.camera import assumed_camera, undistort
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Camera, Frame, Video
 from uns_pose_ros.io.artifacts import read_json
-from uns_pose_ros.io.camera_json import camera_of
+from uns_pose_ros.io.camera_json import parse_camera
 from uns_pose_ros.io.colmap import SparseImage, has_sparse, read_sparse
 from uns_pose_ros.io.images import ENDINGS, decode, open_image, read_image, read_mask
 
@@ -203,7 +203,7 @@ def recorded_camera(folder: Path) -> Camera | None:
     path = folder / "video.json"
     record = read_json(path) if path.exists() else {}
     camera = record.get("camera") if isinstance(record, dict) else None
-    return None if camera is None else camera_of(camera, path)
+    return None if camera is None else parse_camera(camera, path)
 
 
 def read_frame(frame: Frame) -> tuple[Tensor, Tensor | None, Camera]:

@@ -19,104 +19,11 @@ from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithP
 from visualization_msgs.msg import Marker, MarkerArray
 
 from uns_pose_ros.core import geometry
-from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
-from uns_pose_ros.nodes.ros_compat import matrix_to_quaternion
+from uns_pose_ros.core.types import CategoryModel, PoseEstimate
+from uns_pose_ros.nodes.ros_compat import quaternion_xyzw
 
-_MODELS = (
-    "",
-    "plumb_bob",
-    "rational_polynomial",
-)  # distortion models that OpenCV's eight coefficients hold
 # turns of hue between neighbouring track ids: no two of the first dozen look alike
 _GOLDEN = 0.618034
-
-
-def camera_from_info(info: CameraInfo, width: int, height: int, rectified: bool) -> Camera:
-    """The camera of an image of width x height px (REP-104).
-
-    P where it is rectified, else K and D.
-
-    K and P describe the sensor's full image; region of interest, then binning, then a resize of the
-    picture are applied. Raises InvalidInput where the camera is uncalibrated, or its calibration
-    does not describe such an image.
-    """
-    if info.k[0] == 0.0:
-        raise InvalidInput(
-            "the camera is uncalibrated (camera_info has K[0] = 0): calibrate it, nothing is "
-            "published until then"
-        )
-    if rectified and info.p[0] == 0.0:
-        raise InvalidInput(
-            "camera_info has no P (P[0] = 0): publish one, or set rectified to false for raw images"
-        )
-    matrix = (
-        np.array(info.p if rectified else info.k, dtype=np.float64)
-        .reshape(3, -1)[:, :3]
-        .copy()
-    )
-    x_offset, y_offset, x_scale, y_scale = _window(info, width, height)
-    matrix[0, 2] -= x_offset
-    matrix[1, 2] -= y_offset
-    matrix[0] *= x_scale  # as image_geometry does, whose pixel grid ROS shares
-    matrix[1] *= y_scale
-    if not np.isfinite(matrix).all():
-        raise InvalidInput("camera_info holds a camera matrix that is not finite")
-    distortion = [] if rectified else _distortion(info)
-    return Camera(
-        torch.from_numpy(matrix),
-        width,
-        height,
-        torch.tensor(distortion, dtype=torch.float64),
-    )
-
-
-def _window(info: CameraInfo, width: int, height: int) -> tuple[float, float, float, float]:
-    """Offset (px of the full image) and scale that take full-image pixels to those of a width x
-    height px image.
-    """
-    if info.width == 0 or info.height == 0 or (width, height) == (info.width, info.height):
-        return (
-            0.0,
-            0.0,
-            1.0,
-            1.0,
-        )  # size not given, or the driver sends the whole image whatever roi and binning say
-    roi = info.roi
-    partial = roi.width > 0 and roi.height > 0
-    x, y, w, h = (
-        (roi.x_offset, roi.y_offset, roi.width, roi.height)
-        if partial
-        else (0, 0, info.width, info.height)
-    )
-    bin_x, bin_y = max(info.binning_x, 1), max(info.binning_y, 1)
-    if (width, height) == (w // bin_x, h // bin_y):
-        return x, y, 1 / bin_x, 1 / bin_y
-    # resized after capture, to the next whole pixel
-    if abs(height - h * bin_x / bin_y * width / w) <= 1:
-        return x, y, width / w, height / h
-    raise InvalidInput(
-        f"the image is {width} x {height} px, camera_info describes {w // bin_x} x "
-        f"{h // bin_y} px: "
-        "the same size or the same shape is needed"
-    )
-
-
-def _distortion(info: CameraInfo) -> list[float]:
-    """OpenCV's coefficients, none where all are zero."""
-    coefficients = [float(value) for value in info.d]
-    if not np.isfinite(coefficients).all():
-        raise InvalidInput("camera_info holds distortion coefficients that are not finite")
-    if not any(coefficients):
-        return []
-    kept, rest = coefficients[:8], coefficients[8:]
-    if info.distortion_model not in _MODELS or len(kept) not in (4, 5, 8) or any(rest):
-        raise InvalidInput(
-            f"distortion model '{info.distortion_model}' with {len(coefficients)} coefficients "
-            "is not supported: rectify the "
-            "image and set rectified to true, or give plumb_bob (4 or 5) or rational_polynomial (8)"
-        )
-    return kept
 
 
 def info_record(info: CameraInfo) -> dict[str, Any]:
@@ -162,7 +69,7 @@ def transform_message(
 def pose_message(cam_from_canon: Tensor) -> Pose:
     """A rigid transform (4, 4) as a pose."""
     matrix = cam_from_canon.detach().cpu().double().numpy()
-    x, y, z, w = matrix_to_quaternion(matrix[:3, :3])
+    x, y, z, w = quaternion_xyzw(matrix[:3, :3])
     return Pose(position=_point(matrix[:3, 3]), orientation=Quaternion(x=x, y=y, z=z, w=w))
 
 

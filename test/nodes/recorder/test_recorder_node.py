@@ -17,7 +17,7 @@ from ros_film import NOW, SECOND, STAMPS, Film, files, pixels
 from uns_pose_ros.capture.guidance import MISSING, SEEN
 from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.depth_images import path_of, read_depth
-from uns_pose_ros.io.encoded_image import Photo
+from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 
@@ -213,7 +213,7 @@ def test_raw_images_as_jpeg_are_nearly_what_was_published(
     for number, frame in enumerate(video.frames):
         assert (
             frame.image.read_bytes()
-            == Photo.of_pixels(pixels(number)).encoded(".jpg", 95)[0]
+            == EncodedImage.of_pixels(pixels(number)).encoded(".jpg", 95)[0]
         )
         assert (
             np.abs(read_image(frame.image).numpy().astype(int) - pixels(number)).mean() < 8
@@ -251,7 +251,7 @@ def test_dropped_images_are_counted_by_reason(film: Film, tmp_path: Path) -> Non
     film.wait_for(**expected, received=before["images received"] + 12)
     assert film.stop().success
     shown = [
-        Photo.of_pixels(pixels(number)).encoded(".jpg", 95)[0]
+        EncodedImage.of_pixels(pixels(number)).encoded(".jpg", 95)[0]
         for number in (0, 1, 2, 3, 4, 6)
     ]
     assert files(tmp_path / "mug" / "clip_01") == shown

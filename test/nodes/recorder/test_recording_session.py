@@ -16,16 +16,16 @@ from ros_robot import PATIENCE
 from uns_pose_ros.capture.keyframes import KeyframeConfig
 from uns_pose_ros.capture.recording import FrameRecord, Recording
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.io.encoded_image import Photo
+from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.nodes.diagnostics import NodeDiagnostics
 from uns_pose_ros.nodes.recorder import recording_session
 from uns_pose_ros.nodes.recorder.recorder_parameters import RecorderParameters
 from uns_pose_ros.nodes.recorder.recording_session import RecordingSession
 
 
-def image_of(scene: int) -> tuple[Photo, FrameRecord]:
+def image_of(scene: int) -> tuple[EncodedImage, FrameRecord]:
     """An image of a scene with its record."""
-    return Photo.of_pixels(pixels(scene)), FrameRecord(scene, camera(), INFO, None)
+    return EncodedImage.of_pixels(pixels(scene)), FrameRecord(scene, camera(), INFO, None)
 
 
 def test_images_that_a_slow_disk_cannot_take_are_dropped_and_the_next_is_tried(

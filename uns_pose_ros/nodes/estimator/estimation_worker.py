@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage
+from sensor_msgs.msg import CameraInfo
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
@@ -15,8 +15,7 @@ from uns_pose_ros.core.types import Camera, PoseEstimate
 from uns_pose_ros.estimation.device_failover import FallbackEstimator
 from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.estimation.tracker import Tracker, TrackState
-from uns_pose_ros.io import depth_images
-from uns_pose_ros.nodes import message_conversions, ros_compat
+from uns_pose_ros.io import depth_images, ros_messages
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
 from uns_pose_ros.nodes.estimator import region_inputs
 from uns_pose_ros.nodes.estimator.estimator_parameters import (
@@ -111,11 +110,7 @@ class EstimationWorker:
             epoch = self._epoch
             estimator = self._models.estimator
         assert estimator is not None  # the worker thread lives from activate to deactivate
-        image = (
-            ros_compat.compressed_to_rgb(message)
-            if isinstance(message, CompressedImage)
-            else ros_compat.image_to_rgb(message)
-        )
+        image = ros_messages.decode_image(message)
         camera, estimates = self._estimate(estimator, image, item)
         motion = self._motion_since_last(message.header.frame_id, stamp)
         with self._lock:
@@ -146,9 +141,7 @@ class EstimationWorker:
         message, info, companions = item
         settings, _ = self._settings()
         height, width = image.shape[:2]
-        camera = message_conversions.camera_from_info(
-            info, width, height, settings.rectified
-        )
+        camera = ros_messages.read_camera_info(info, width, height, settings.rectified)
         self._check_headers(message, info)
         regions = companions.get(settings.regions)
         boxes = None

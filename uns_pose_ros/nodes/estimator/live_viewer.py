@@ -24,9 +24,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.types import PoseEstimate, Symmetry
-from uns_pose_ros.nodes import message_conversions
+from uns_pose_ros.io import ros_messages
 from uns_pose_ros.nodes.image_stamps import stamp_ns
-from uns_pose_ros.nodes.ros_compat import image_to_rgb
 from uns_pose_ros.visualization import browser_viewer
 from uns_pose_ros.visualization.browser_viewer import Shape, Shot, Viewer
 
@@ -109,8 +108,8 @@ class LiveScene:
             waiting.popitem(last=False)
         if stamp in self._detections and stamp in self._overlays and self._info is not None:
             try:
-                image = image_to_rgb(self._overlays[stamp])
-                camera = message_conversions.camera_from_info(
+                image = ros_messages.decode_image(self._overlays[stamp])
+                camera = ros_messages.read_camera_info(
                     self._info, image.shape[1], image.shape[0], False
                 )
             # for example the camera_info of another camera

@@ -14,7 +14,7 @@ from vision_msgs.msg import Detection2DArray
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.nodes import ros_compat
+from uns_pose_ros.io import ros_messages
 
 SEARCH = "search"  # the estimator looks for the objects itself
 SOURCES: dict[str, type] = {"detections_2d": Detection2DArray, "mask": Image}
@@ -79,7 +79,7 @@ def _mask_boxes(message: Image, camera: Camera) -> np.ndarray:
             f"the mask's encoding is '{message.encoding}': mono8 is valid, 0 where there is no "
             "object"
         )
-    mask = ros_compat.image_to_array(message)
+    mask = ros_messages.unpack_pixels(message)
     if mask.shape != (camera.height, camera.width):
         height, width = mask.shape
         raise InvalidInput(

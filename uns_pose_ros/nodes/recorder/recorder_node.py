@@ -32,7 +32,8 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.core.view_coverage import Orbit
 from uns_pose_ros.io import depth_images as depths
-from uns_pose_ros.io.encoded_image import Photo
+from uns_pose_ros.io import ros_messages
+from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.io.transform_buffer import TransformTree
 from uns_pose_ros.nodes import message_conversions, parameter_declaration, ros_compat
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
@@ -247,12 +248,7 @@ class RecorderNode(ManagedNode):
         if not self._stamps.advance(stamp, self._on_jump_back):
             self._diagnostics.dropped("stamp seen before")
             return
-        compressed = isinstance(message, CompressedImage)
-        image = (
-            Photo.of_file(bytes(message.data))
-            if compressed
-            else Photo.of_pixels(ros_compat.image_to_rgb(message))
-        )
+        image = ros_messages.read_encoded_image(message)
         pose = self._pose(message.header.frame_id, stamp) if self._settings.frame else None
         if session is not None:
             depth = next(iter(companions.values()), None)
@@ -264,7 +260,7 @@ class RecorderNode(ManagedNode):
     def _offer(
         self,
         session: RecordingSession,
-        image: Photo,
+        image: EncodedImage,
         stamp: int,
         info: CameraInfo,
         pose: np.ndarray | str | None,
@@ -318,9 +314,7 @@ class RecorderNode(ManagedNode):
         self.set_warning("calibration", text if uncalibrated else "")
         if uncalibrated:
             return None
-        return message_conversions.camera_from_info(
-            info, width, height, self._settings.rectified
-        )
+        return ros_messages.read_camera_info(info, width, height, self._settings.rectified)
 
     def _pose(self, frame: str, stamp: int) -> np.ndarray | str:
         """Return cam_from_obj (4, 4), m, with the fixed frame as obj, or why it is missing."""
@@ -345,7 +339,7 @@ class RecorderNode(ManagedNode):
     def _publish_overlay(
         self,
         message: ImageMessage,
-        image: Photo,
+        image: EncodedImage,
         session: RecordingSession | None,
         pose: np.ndarray | None,
     ) -> None:
@@ -425,7 +419,7 @@ class RecorderNode(ManagedNode):
             self._status.publish(status)
 
 
-def _decode_aligned(message: Image | CompressedImage, image: Photo) -> depths.Depth:
+def _decode_aligned(message: Image | CompressedImage, image: EncodedImage) -> depths.Depth:
     """Decode the depth of an image; raises InvalidInput if it is not aligned to the image."""
     depth = depths.of_message(message)
     depths.check_aligned((depth.shape[1], depth.shape[0]), image.width, image.height)

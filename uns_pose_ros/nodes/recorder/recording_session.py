@@ -21,7 +21,7 @@ from uns_pose_ros.capture.keyframes import (
 from uns_pose_ros.capture.recording import FrameRecord, Recording
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.depth_images import Depth, encoded
-from uns_pose_ros.io.encoded_image import Photo
+from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.nodes.diagnostics import NodeDiagnostics
 from uns_pose_ros.nodes.recorder.recorder_parameters import RecorderParameters
 from uns_pose_ros.nodes.worker_thread import Worker
@@ -36,7 +36,7 @@ ENDED = "recording has ended"
 class _PendingImage:
     """An image that waits to be written."""
 
-    image: Photo
+    image: EncodedImage
     record: FrameRecord
     age: Callable[[], float]  # s since its stamp
     depth: Depth | None
@@ -95,7 +95,7 @@ class RecordingSession:
 
     def take(
         self,
-        image: Photo,
+        image: EncodedImage,
         record: FrameRecord,
         age: Callable[[], float],
         read_depth: Callable[[], Depth] | None = None,
