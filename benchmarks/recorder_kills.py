@@ -23,7 +23,7 @@ from ros_film import SECOND, Film, pixels
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.colmap import has_sparse, read_sparse
-from uns_pose_ros.io.depth_images import path_of, read_depth
+from uns_pose_ros.io.depth_images import depth_path, read_depth
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.nodes.ros_compat import array_to_image
@@ -206,7 +206,7 @@ def recorded(clip: Path) -> dict[str, dict[str, Any]]:
 def deep(clip: Path, name: str) -> str:
     """Digest of a picture's depth; "broken" where it cannot be read."""
     try:
-        return digest_of(read_depth(path_of(clip, name), pixels(0).shape[1::-1]))
+        return digest_of(read_depth(depth_path(clip, name), pixels(0).shape[1::-1]))
     except InvalidInput:
         return "broken"
 

@@ -36,7 +36,7 @@ from synthetic import render, truck
 from uns_pose_ros.capture.import_source import import_video
 from uns_pose_ros.capture.video_writer import ImportConfig
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.io.depth_images import path_of, read_depth
+from uns_pose_ros.io.depth_images import depth_path, read_depth
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.ros_messages import decode_image, jpeg_file, read_camera_info
 from uns_pose_ros.io.video_folder import load_video
@@ -183,13 +183,13 @@ def test_depth_is_kept_beside_its_images_and_shrunk_with_them(
     for name, stamp in stamps.items():
         expected = depth_of(round((stamp - 100) * 10))
         assert (
-            read_depth(path_of(tmp_path / "clip", name), (64, 48)).tolist()
+            read_depth(depth_path(tmp_path / "clip", name), (64, 48)).tolist()
             == expected.tolist()
         )
     import_video(
         tmp_path / "bag", tmp_path / "small", ImportConfig(longest=32, depth_topic=kind)
     )
-    small = read_depth(path_of(tmp_path / "small", "000001.jpg"), (32, 24))
+    small = read_depth(depth_path(tmp_path / "small", "000001.jpg"), (32, 24))
     assert small.tolist() == depth_of(0)[::2, ::2].tolist(), (
         "no depth between two depths is invented"
     )

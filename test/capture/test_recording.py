@@ -34,7 +34,7 @@ from uns_pose_ros.capture.recording import (
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io import colmap
 from uns_pose_ros.io.artifacts import read_json
-from uns_pose_ros.io.depth_images import path_of
+from uns_pose_ros.io.depth_images import depth_path
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 
@@ -235,10 +235,10 @@ def test_depth_is_there_before_its_image_and_goes_where_there_is_none(
         opened.add(picture(number), ".png", frame_record(number), b"depth %d" % number)
     # without close(): as if killed, just before the next image had its name
     opened.journal.close()
-    path_of(folder, "000003.png").write_bytes(b"depth 2")
+    depth_path(folder, "000003.png").write_bytes(b"depth 2")
     (folder / "depth" / ".000004.png.png.77.tmp").write_bytes(b"half of it")
     opened = Recording.open_or_recover(folder, SOURCE, "odom")
-    assert [path_of(folder, name).read_bytes() for name in names] == [
+    assert [depth_path(folder, name).read_bytes() for name in names] == [
         b"depth 0",
         b"depth 1",
     ]
@@ -256,7 +256,7 @@ def test_depth_is_there_before_its_image_and_goes_where_there_is_none(
     assert len(list((folder / "depth").iterdir())) == 2
     opened.add(picture(2), ".png", frame_record(2), b"depth 2")
     opened.close()
-    assert path_of(folder, "000003.png").read_bytes() == b"depth 2"
+    assert depth_path(folder, "000003.png").read_bytes() == b"depth 2"
 
 
 def test_clips_are_numbered_on(tmp_path: Path) -> None:

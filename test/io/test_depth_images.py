@@ -57,14 +57,14 @@ def compressed(pixels: np.ndarray, form: str, header: bytes = b"\0" * 12) -> Any
 def test_millimetres_of_a_message_are_kept_as_they_are(big: bool) -> None:
     pixels = np.arange(0, 60000, 5000, dtype=np.uint16).reshape(3, 4)
     assert (
-        depth_images.of_message(message(pixels, "16UC1", big)).tolist() == pixels.tolist()
+        depth_images.decode_depth(message(pixels, "16UC1", big)).tolist() == pixels.tolist()
     )
     assert (
-        depth_images.of_message(compressed(pixels, "16UC1; compressedDepth png")).tolist()
+        depth_images.decode_depth(compressed(pixels, "16UC1; compressedDepth png")).tolist()
         == pixels.tolist()
     )
     assert (
-        depth_images.of_message(compressed(pixels, "16UC1; compressedDepth", b"")).tolist()
+        depth_images.decode_depth(compressed(pixels, "16UC1; compressedDepth", b"")).tolist()
         == pixels.tolist()
     )
 
@@ -74,7 +74,7 @@ def test_metres_become_millimetres_and_what_was_not_measured_zero(big: bool) -> 
     metres = np.array(
         [[0.5, 1.2344, 65.535], [np.nan, np.inf, -1.0], [0.0, 65.6, 1e30]], np.float32
     )
-    assert depth_images.of_message(message(metres, "32FC1", big)).tolist() == [
+    assert depth_images.decode_depth(message(metres, "32FC1", big)).tolist() == [
         [500, 1234, 65535],
         [0, 0, 0],
         [0, 0, 0],
@@ -89,7 +89,7 @@ def test_quantised_inverse_depth_is_what_the_codec_of_ros_decodes() -> None:
     values = np.array(
         [[round(a / metres + b) for metres in (0.5, 1.0, 9.0)] + [0]], np.uint16
     )
-    found = depth_images.of_message(
+    found = depth_images.decode_depth(
         compressed(values, "32FC1; compressedDepth png", struct.pack("<iff", 0, a, b))
     )
     assert found.tolist()[0] == pytest.approx([500, 1000, 9000, 0], abs=5)
@@ -131,19 +131,19 @@ def test_quantised_inverse_depth_is_what_the_codec_of_ros_decodes() -> None:
 )
 def test_what_is_no_depth_is_one_line(given: Any, reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason) as caught:
-        depth_images.of_message(given)
+        depth_images.decode_depth(given)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_file_that_is_cut_off_or_of_another_size_is_named(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 65535, (40, 50)).astype(np.uint16)
-    (tmp_path / "a.png").write_bytes(depth_images.encoded(pixels))
+    (tmp_path / "a.png").write_bytes(depth_images.encode_depth(pixels))
     assert depth_images.read_depth(tmp_path / "a.png", (50, 40)).tolist() == pixels.tolist()
     with pytest.raises(
         InvalidInput, match=r"a\.png: the depth is 50 x 40 px, the image 40 x 50 px"
     ):
         depth_images.read_depth(tmp_path / "a.png", (40, 50))
-    (tmp_path / "a.png").write_bytes(depth_images.encoded(pixels)[:900])
+    (tmp_path / "a.png").write_bytes(depth_images.encode_depth(pixels)[:900])
     with pytest.raises(InvalidInput, match=r"a\.png: no PNG"):
         depth_images.read_depth(tmp_path / "a.png", (50, 40))
     with pytest.raises(InvalidInput, match=r"b\.png: the depth cannot be read"):
@@ -212,8 +212,8 @@ def test_depth_makes_a_video_of_pictures_metric_and_without_it_metres_go(
             )
             > 0
         )
-        depth_images.path_of(tmp_path / "clip", name).write_bytes(
-            depth_images.encoded(floor_depth(pose, mask))
+        depth_images.depth_path(tmp_path / "clip", name).write_bytes(
+            depth_images.encode_depth(floor_depth(pose, mask))
         )
     assert ensure_poses(tmp_path / "clip", CONFIG) and not ensure_poses(
         tmp_path / "clip", CONFIG

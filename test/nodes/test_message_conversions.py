@@ -111,22 +111,22 @@ def test_depth_becomes_metres_and_nan_where_there_is_none() -> None:
     millimetres = ros_compat.array_to_image(
         np.array([[0, 1, 65535]], np.uint16), "16UC1", Header()
     )
-    known = depth_images.in_metres(millimetres, 3, 1)
+    known = depth_images.depth_in_metres(millimetres, 3, 1)
     assert np.isnan(known[0, 0]) and known[0, 1:].tolist() == pytest.approx([0.001, 65.535])
     metres = ros_compat.array_to_image(
         np.array([[np.inf, 0.25, -1]], np.float32), "32FC1", Header()
     )
-    known = depth_images.in_metres(metres, 3, 1)
+    known = depth_images.depth_in_metres(metres, 3, 1)
     assert np.isnan(known[0, ::2]).all() and known[0, 1] == 0.25
     with pytest.raises(InvalidInput, match="the depth's encoding is 'mono8': 16UC1"):
-        depth_images.in_metres(
+        depth_images.depth_in_metres(
             ros_compat.array_to_image(np.ones((1, 3), np.uint8), "mono8", Header()), 3, 1
         )
     with pytest.raises(
         InvalidInput,
         match="the depth is 3 x 1 px, the image 6 x 2 px: one aligned to it is needed",
     ):
-        depth_images.in_metres(metres, 6, 2)
+        depth_images.depth_in_metres(metres, 6, 2)
 
 
 def test_a_detection_holds_class_score_track_box_and_covariance() -> None:

@@ -286,7 +286,7 @@ def _read_video(folder: Path, _: Path) -> None:
 
 def _depth(folder: Path) -> None:
     (folder / "a.png").write_bytes(
-        depth_images.encoded(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64))
+        depth_images.encode_depth(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64))
     )
 
 

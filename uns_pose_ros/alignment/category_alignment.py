@@ -1,7 +1,7 @@
-"""The videos of a category brought to one canonical frame, with a confidence each.
+"""Bring the videos of a category to one canonical frame, with a confidence for each.
 
-Everything is computed in an order made from the videos' contents and in frames made from their
-meshes, so names, order and obj frames change nothing.
+The order of computation is made from the videos' contents and the frames from their meshes, so
+names, order and obj frames of the videos do not change the result.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uns_pose_ros.alignment.half_turns import resolve_half_turns, turn_matrices
+from uns_pose_ros.alignment.half_turns import relative_turn, resolve_half_turns, swap_mirror_axis, turn_evidence, turn_matrices
 from uns_pose_ros.alignment.mesh_batch import (
     MeshBatch,
     build_mesh_batch,
     content_key,
+    principal_axes,
     reflect,
 )
 from uns_pose_ros.alignment.pairwise import (
@@ -53,30 +54,30 @@ _CHUNK = 32  # pairs aligned at a time
 
 @dataclass(frozen=True)
 class AlignConfig:
-    """How the videos of a category come to one canonical frame."""
+    """How the videos of a category are brought to one canonical frame."""
 
     pair: PairConfig = field(default_factory=PairConfig)
     consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
     symmetry: SymmetryConfig = field(default_factory=SymmetryConfig)
-    all_pairs_up_to: int = 24  # videos; more are aligned to references only
-    references: int = 5  # where there are more videos
-    # cosine; a mode that shows this much less likeness weighs 1/e as a vote
+    all_pairs_up_to: int = 24  # videos; if more, they are aligned to references only
+    references: int = 5  # number of references then
+    # cosine; a mode whose likeness is this much lower weighs 1/e as a vote
     likeness_scale: float = 0.08
-    least_confidence: float = 0.15  # a video below is an outlier and left out
+    least_confidence: float = 0.15  # a video below it is an outlier and is left out
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """P pairs of N videos with their modes.
 
-    The second of a mirrored pair is the mirrored twin of video `b`.
+    The second mesh of a mirrored pair is the mirrored twin of video `b`.
     """
 
     count: int  # N
     a: Tensor  # (P,) int64
     b: Tensor  # (P,) int64
     mirrored: Tensor  # (P,) bool
-    modes: PairModes  # of the shapes, b (or its twin) from a
+    modes: PairModes  # of the meshes, b (or its twin) from a
     # (N, 4, 4) float64, reflection from a video's shape frame to its twin's
     twin_from_shape: Tensor
 
@@ -91,10 +92,18 @@ def align_videos(
 ) -> Alignment:
     """Bring all videos of a category to one canonical frame.
 
-    Diameter 1, origin in the middle, y across the mirror plane.
+    The frame has diameter 1, its origin in the middle, and y across the mirror plane.
 
-    cluster: where the pairs are aligned; None: here, on `device`.
-    Raises InvalidInput for fewer than two videos.
+    Args:
+        meshes: Feature mesh of each video, by name.
+        config: Settings.
+        seed: Seed of the random hypotheses.
+        progress: Receives the number of aligned pairs.
+        device: Device for the pairs; ignored with a cluster.
+        cluster: Ray cluster that aligns the pairs; None: this process does.
+
+    Raises:
+        InvalidInput: Fewer than two videos are given.
     """
     if len(meshes) < 2:
         raise InvalidInput(
@@ -108,24 +117,26 @@ def align_videos(
     canon_from_shape = similarities(consensus, pairs)
     consensus, confidence = correct_turns(canon_from_shape, shapes, pairs, config)
     canon_from_shape = similarities(consensus, pairs)
-    canon_from_shape = centred(canon_from_shape, shapes, confidence) @ canon_from_shape
+    new_from_canon = normalizing_similarity(canon_from_shape, shapes, confidence)
+    canon_from_shape = new_from_canon @ canon_from_shape
     symmetry = find_symmetry(
         shapes, canon_from_shape, config.pair.view_width, config.symmetry
     )
-    place = torch.tensor([order.index(name) for name in meshes])
+    row = torch.tensor([order.index(name) for name in meshes])
     return Alignment(
         videos=tuple(meshes),
-        canon_from_obj=(canon_from_shape @ shapes.shape_from_obj[: len(order)])[place],
-        confidence=confidence[place],
-        kept=confidence[place] >= min(config.least_confidence, float(confidence.max())),
-        residual=residuals(consensus, pairs)[place],
+        canon_from_obj=(canon_from_shape @ shapes.shape_from_obj[: len(order)])[row],
+        confidence=confidence[row],
+        kept=confidence[row] >= min(config.least_confidence, float(confidence.max())),
+        residual=residuals(consensus, pairs)[row],
         symmetry=symmetry,
     )
 
 
 def prepare_twins(meshes: Mapping[str, FeatureMesh], config: AlignConfig) -> MeshBatch:
-    """Shapes of N meshes and, where all have features of the mirrored images, of their N mirrored
-    twins after them.
+    """Build the batch of N meshes, and of their N mirrored twins after them.
+
+    The batch has no twins if a mesh lacks the features of the mirrored images.
     """
     twins = {}
     if all(mesh.mirrored is not None for mesh in meshes.values()):
@@ -134,11 +145,10 @@ def prepare_twins(meshes: Mapping[str, FeatureMesh], config: AlignConfig) -> Mes
 
 
 def choose_pairs(shapes: MeshBatch, count: int, config: AlignConfig) -> Tensor:
-    """Pairs (P, 2) of `count` videos to align, a < b.
+    """Choose the pairs (P, 2) of `count` videos to align, a < b.
 
-    All of a small set, else every video with the references.
-
-    References are the videos that best stand for all others by their mean feature (greedy facility
+    All pairs of a small set are chosen, else the pairs of every video with the references. The
+    references are the videos whose mean features represent all others best (greedy facility
     location).
     """
     if count <= config.all_pairs_up_to:
@@ -146,8 +156,10 @@ def choose_pairs(shapes: MeshBatch, count: int, config: AlignConfig) -> Tensor:
     mean = normalize(
         (shapes.features[:count] * shapes.share[:count, ..., None]).sum((1, 2)), dim=-1
     ).cpu()
-    likeness = (mean - mean.mean(0)) @ (mean - mean.mean(0)).T
-    covered, chosen = likeness.new_full((count,), float(likeness.min())), list[int]()
+    mean = mean - mean.mean(0)
+    likeness = mean @ mean.T
+    covered = likeness.new_full((count,), float(likeness.min()))
+    chosen = list[int]()
     for _ in range(config.references):
         gain = (likeness - covered[:, None]).clamp_min(0).sum(0)
         gain[chosen] = -1
@@ -166,8 +178,18 @@ def align_all(
     progress: Progress | None,
     cluster: Cluster | None = None,
 ) -> Pairs:
-    """Modes of the chosen pairs of `count` videos, and of every first one with the mirrored twin
-    of the second, and of every video with its own twin, where the shapes hold twins.
+    """Align the chosen pairs of `count` videos, and pairs with mirrored twins.
+
+    If the batch holds twins, the first video of each pair is also aligned with the twin of the
+    second, and every video with its own twin.
+
+    Args:
+        shapes: The meshes, and the mirrored twins after them.
+        count: Number of videos.
+        config: Settings.
+        seed: Seed of the random hypotheses.
+        progress: Receives the number of aligned pairs.
+        cluster: Ray cluster that aligns the pairs; None: this process does.
     """
     ab = choose_pairs(shapes, count, config)
     twins = ab[:0]
@@ -217,9 +239,7 @@ def _align_chunk(
 
 
 def edges_of(pairs: Pairs, config: AlignConfig) -> Edges:
-    """The modes as votes, each with the weight of what it shows from the same side and of how
-    alike that is.
-    """
+    """The modes as votes, each weighted by its overlap and its likeness."""
     a_from_b = split_similarity(pairs.modes.b_from_a)[0].mT
     reflected = a_from_b @ pairs.twin_from_shape[pairs.b, None, :3, :3]
     source_from_target = torch.where(
@@ -236,7 +256,7 @@ def edges_of(pairs: Pairs, config: AlignConfig) -> Edges:
 
 
 def mode_weights(modes: PairModes, config: AlignConfig) -> Tensor:
-    """What each mode counts (B, K) as a vote, at most 1; 0 where there is no mode."""
+    """Weight (B, K) of each mode as a vote, at most 1; 0 for no mode."""
     exists = modes.energy.isfinite()
     best = modes.likeness[exists].max()
     return (
@@ -271,9 +291,16 @@ def similarities(consensus: Consensus, pairs: Pairs) -> Tensor:
 def _solve_robustly(
     matrix: Tensor, value: Tensor, weight: Tensor, steps: int = 10
 ) -> Tensor:
-    """x (N, D) of least absolute, weighted residuals matrix @ x - value (P, D), by reweighting.
+    """Solve matrix @ x = value for least absolute, weighted residuals, by reweighting.
 
-    Smallest x where it is open.
+    Args:
+        matrix: Coefficients (P, N).
+        value: Right-hand sides (P, D).
+        weight: Weight (P,) of each row.
+        steps: Steps of reweighting.
+
+    Returns:
+        The solution x (N, D), the smallest one if several solve it.
     """
     reweighted = weight
     solution = matrix.new_zeros(matrix.shape[1], value.shape[1])
@@ -287,69 +314,84 @@ def _solve_robustly(
 def correct_turns(
     canon_from_shape: Tensor, shapes: MeshBatch, pairs: Pairs, config: AlignConfig
 ) -> tuple[Consensus, Tensor]:
-    """The consensus with every video in the best of its half turns about the canonical axes, and
-    confidences (N,): the share of a video's votes that agree, times how alike it is to the
-    others where that is less than usual.
+    """Put every video into the best of its half turns about the canonical axes.
 
-    All pairs are compared in their poses under the consensus, so what two videos saw counts
-    wherever it meets, and nothing counts where the two saw different sides.
+    All pairs are compared in their poses under the consensus, so what two videos show counts
+    wherever they meet, and nothing counts where they show different sides.
+
+    Args:
+        canon_from_shape: Poses (N, 4, 4) under the consensus.
+        shapes: The meshes and their mirrored twins.
+        pairs: The pairs with their modes.
+        config: Settings.
+
+    Returns:
+        The corrected consensus, and confidences (N,): the share of a video's votes that agree,
+        times its likeness to the others where that is below the median.
     """
     frame = torch.eye(4, dtype=torch.float64)
-    frame[:3, :3] = across_mirror(canon_from_shape, shapes)
+    frame[:3, :3] = rotation_about_mirror_normal(canon_from_shape, shapes)
     canon_from_shape = frame @ canon_from_shape
-    canon_from_twin = (
-        canonical_reflection() @ canon_from_shape @ torch.linalg.inv(pairs.twin_from_shape)
-    )
-    second = torch.where(
-        pairs.mirrored[:, None, None], canon_from_twin[pairs.b], canon_from_shape[pairs.b]
-    )
-    poses = invert(second)[:, None] @ turn_matrices() @ canon_from_shape[pairs.a, None]
-    other = pairs.b + pairs.mirrored * pairs.count
-    device = shapes.points.device
-    likeness, overlap = torch.empty(2, len(poses), 4, dtype=torch.float64)
-    for k in range(len(poses)):
-        a, b = (
-            shapes.take(pairs.a[k : k + 1].to(device)),
-            shapes.take(other[k : k + 1].to(device)),
-        )
-        likeness[k], overlap[k] = (
-            x[0].cpu()
-            for x in view_likeness(
-                poses[k : k + 1].to(device), a, b, config.pair.view_width
-            )
-        )
-    rival = likeness.topk(
-        2
-    ).indices  # what is usual for this pair: odd videos are unlike all others in any turn
-    usual = (likeness * overlap).gather(1, rival).sum(1) / overlap.gather(1, rival).sum(
-        1
-    ).clamp_min(1e-9)
-    turns = resolve_half_turns(
-        pairs.count, pairs.a, pairs.b, pairs.mirrored, overlap * (likeness - usual[:, None])
-    )
+    poses = _turned_poses(canon_from_shape, pairs)
+    likeness, overlap = _compare_pairs(poses, shapes, pairs, config)
+    evidence = turn_evidence(likeness, overlap)
+    turns = resolve_half_turns(pairs.count, pairs.a, pairs.b, pairs.mirrored, evidence)
     rotation = split_similarity(turn_matrices()[turns.video] @ canon_from_shape)[0]
-    rotation = torch.roll(
-        rotation, {0: 0, 1: -1, 3: 1}[turns.mirror], dims=1
-    )  # the mirror's normal becomes y again
+    rotation = swap_mirror_axis(rotation, turns.mirror)
     edges = edges_of(pairs, config)
     consensus = settle(edges, rotation, config.consensus)
-    relative = (
-        turns.video[pairs.a] ^ turns.video[pairs.b]
-    )  # turn after turn: the numbers of turns combine by exclusive or
-    stands = ~pairs.mirrored
-    fit = usual_likeness(
-        pairs, stands, *(x.gather(1, relative[:, None])[:, 0] for x in (likeness, overlap))
+    chosen = relative_turn(turns.video[pairs.a], turns.video[pairs.b])[:, None]
+    fit = mean_likeness(
+        pairs,
+        ~pairs.mirrored,
+        likeness.gather(1, chosen)[:, 0],
+        overlap.gather(1, chosen)[:, 0],
     )
-    return consensus, agreement_shares(edges, consensus) * (
-        fit / fit.median().clamp_min(1e-6)
-    ).clamp(0, 1)
+    relative_fit = (fit / fit.median().clamp_min(1e-6)).clamp(0, 1)
+    return consensus, agreement_shares(edges, consensus) * relative_fit
 
 
-def usual_likeness(
+def _turned_poses(canon_from_shape: Tensor, pairs: Pairs) -> Tensor:
+    """Poses b_from_a (P, 4, 4, 4) of each pair's meshes, one for each relative half turn.
+
+    The poses canon_from_shape (N, 4, 4) are those of the consensus.
+    """
+    twin_from_shape = torch.linalg.inv(pairs.twin_from_shape)
+    canon_from_twin = canonical_reflection() @ canon_from_shape @ twin_from_shape
+    canon_from_b = torch.where(
+        pairs.mirrored[:, None, None], canon_from_twin[pairs.b], canon_from_shape[pairs.b]
+    )
+    canon_from_a = canon_from_shape[pairs.a, None]
+    return invert(canon_from_b)[:, None] @ turn_matrices() @ canon_from_a
+
+
+def _compare_pairs(
+    poses: Tensor, shapes: MeshBatch, pairs: Pairs, config: AlignConfig
+) -> tuple[Tensor, Tensor]:
+    """Likeness and overlap (P, T) of P pairs under T poses b_from_a (P, T, 4, 4) each."""
+    second = pairs.b + pairs.mirrored * pairs.count
+    device = shapes.points.device
+    likeness, overlap = torch.empty(2, *poses.shape[:2], dtype=torch.float64)
+    for k in range(len(poses)):
+        a = shapes.take(pairs.a[k : k + 1].to(device))
+        b = shapes.take(second[k : k + 1].to(device))
+        b_from_a = poses[k : k + 1].to(device)
+        alike, seen = view_likeness(b_from_a, a, b, config.pair.view_width)
+        likeness[k] = alike[0].cpu()
+        overlap[k] = seen[0].cpu()
+    return likeness, overlap
+
+
+def mean_likeness(
     pairs: Pairs, chosen: Tensor, likeness: Tensor, overlap: Tensor
 ) -> Tensor:
-    """How alike (N,) each video is to the others in its chosen pairs (P,), by how much of each
-    pair is seen.
+    """Mean likeness (N,) of each video to the others in its chosen pairs, weighted by the overlap.
+
+    Args:
+        pairs: The P pairs.
+        chosen: (P,) bool, the pairs that count.
+        likeness: Likeness (P,) of the pair's videos.
+        overlap: Overlap (P,) of the pair's videos.
     """
     total, weight = torch.zeros(2, pairs.count, dtype=torch.float64)
     for end in (pairs.a[chosen], pairs.b[chosen]):
@@ -363,47 +405,48 @@ def canonical_reflection() -> Tensor:
     return torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
 
 
-def across_mirror(canon_from_shape: Tensor, shapes: MeshBatch) -> Tensor:
-    """Rotation (3, 3) of the canonical frame that keeps y and makes x and z the principal axes
-    across it.
+def rotation_about_mirror_normal(canon_from_shape: Tensor, shapes: MeshBatch) -> Tensor:
+    """Rotation (3, 3) of the canonical frame about y that makes x the longest axis across y.
+
+    The axis is the first principal axis of all vertices, projected to the mirror plane y = 0.
     """
-    points = transform(
-        canon_from_shape, shapes.points[: len(canon_from_shape)].cpu().double()
-    )
-    flat = points[shapes.valid[: len(canon_from_shape)].cpu()]
+    count = len(canon_from_shape)
+    points = transform(canon_from_shape, shapes.points[:count].cpu().double())
+    flat = points[shapes.valid[:count].cpu()]
     flat = flat - flat.mean(0)
     flat[:, 1] = 0
-    long = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, 2]
+    longest = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, 2]
     y = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
-    return torch.stack([long, y, torch.linalg.cross(long, y)])
+    return torch.stack([longest, y, torch.linalg.cross(longest, y)])
 
 
-def centred(canon_from_shape: Tensor, shapes: MeshBatch, confidence: Tensor) -> Tensor:
-    """Similarity (4, 4) that brings the aligned shapes to origin, principal axes and diameter 1."""
-    points = transform(
-        canon_from_shape, shapes.points[: len(canon_from_shape)].cpu().double()
-    )
-    valid = shapes.valid[: len(canon_from_shape)].cpu()
+def normalizing_similarity(
+    canon_from_shape: Tensor, shapes: MeshBatch, confidence: Tensor
+) -> Tensor:
+    """Similarity (4, 4) that brings the aligned meshes to origin, principal axes and diameter 1.
+
+    Args:
+        canon_from_shape: Poses (N, 4, 4) of the aligned meshes.
+        shapes: The meshes.
+        confidence: Confidence (N,) of each mesh, its weight.
+    """
+    count = len(canon_from_shape)
+    points = transform(canon_from_shape, shapes.points[:count].cpu().double())
+    valid = shapes.valid[:count].cpu()
     weight = (valid * confidence[:, None]).flatten()
     weight = weight / weight.sum()
-    flat = points.flatten(0, 1)
-    mean = weight @ flat
-    axes = torch.linalg.eigh(
-        (flat - mean).T @ (weight[:, None] * (flat - mean))
-    ).eigenvectors.flip(1)
-    axes = axes * torch.where(weight @ ((flat - mean) @ axes).pow(3) < 0, -1.0, 1.0)
-    axes[:, 2] = torch.linalg.cross(axes[:, 0], axes[:, 1])
+    mean = weight @ points.flatten(0, 1)
+    axes = principal_axes(points.flatten(0, 1) - mean, weight)
     turned = (points - mean) @ axes
     low = turned.masked_fill(~valid[..., None], torch.inf).amin(1).median(0).values
     high = turned.masked_fill(~valid[..., None], -torch.inf).amax(1).median(0).values
     scale = 1 / (high - low).norm()
-    return from_parts(axes.T, scale * (-(axes.T @ mean) - (low + high) / 2), scale)
+    translation = scale * (-(axes.T @ mean) - (low + high) / 2)
+    return from_parts(axes.T, translation, scale)
 
 
 def residuals(consensus: Consensus, pairs: Pairs) -> Tensor:
-    """Median angle (N,) in degrees between what each video's unmirrored pairs say and its
-    rotation.
-    """
+    """Median angle (N,) in degrees between a video's rotation and its plain pairs' votes."""
     plain = ~pairs.mirrored
     a, b = pairs.a[plain], pairs.b[plain]
     b_from_a = split_similarity(pairs.modes.b_from_a[plain, consensus.mode[plain]])[0]

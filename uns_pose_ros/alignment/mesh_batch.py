@@ -1,4 +1,7 @@
-"""Feature meshes of one category in a common, frame-free form: what alignment computes on."""
+"""Feature meshes of one category as one batch of padded tensors, each in its own shape frame.
+
+Alignment computes on this batch.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from uns_pose_ros.core.types import FeatureMesh
 class ShapeConfig:
     """How a feature mesh is prepared for alignment."""
 
-    # features kept a vertex: spherical k-means over the views that see it
+    # features kept for each vertex: spherical k-means over the views that see it
     clusters: int = 4
     cells: int = 48  # along each side of the nearest-vertex table
     margin: float = 0.25  # of the diameter, by which the table reaches beyond the mesh
@@ -27,15 +30,14 @@ class ShapeConfig:
 
 @dataclass(frozen=True, eq=False)
 class MeshBatch:
-    """N meshes padded to V vertices, each in its own shape frame, with K features of C channels a
-    vertex.
+    """N meshes, padded to V vertices, with K features of C channels for each vertex.
 
-    Each of a vertex's K features stands for the views from one direction: what a part looks like
-    depends on both.
+    Each of a vertex's K features stands for the views from one direction, because the appearance of
+    a part depends on the direction.
 
-    The shape frame is made from the mesh alone: origin at the mean vertex, largest distance of two
-    vertices 1, principal axes. It does not depend on the obj frame, so nothing that is computed in
-    it does. Memory: N * (4 K V C + 4 * cells**3) bytes, 3.5 MB a mesh of 500 vertices with the
+    The shape frame is made from the mesh alone: its origin is the mean vertex, the largest distance
+    of two vertices is 1, and its axes are the principal axes. It does not depend on the obj frame,
+    so no result that is computed in it does. Memory: N * (4 K V C + 4 * cells**3) bytes, 3.5 MB a mesh of 500 vertices with the
     defaults.
     """
 
@@ -48,7 +50,7 @@ class MeshBatch:
     # (N, V, K) float32, fraction of the vertex's views in each feature; all zero where no view sees
     # it
     share: Tensor
-    # (N, cells**3) int32, index of the vertex nearest to each cell's centre
+    # (N, cells**3) int32, index of the vertex nearest to each cell's center
     nearest: Tensor
     low: Tensor  # (N, 3) float32, corner of the table, shape frame
     cell: Tensor  # (N, 3) float32, size of one cell
@@ -63,16 +65,16 @@ class MeshBatch:
         return len(self.points)
 
     def take(self, index: Tensor) -> MeshBatch:
-        """The shapes of the given indices (B,), in that order."""
+        """The meshes of the given indices (B,), in that order."""
         return MeshBatch(**{name: tensor[index] for name, tensor in vars(self).items()})
 
     def to(self, device: torch.device) -> MeshBatch:
-        """The same shapes on another device."""
+        """The same meshes on another device."""
         return MeshBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 def content_key(mesh: FeatureMesh) -> str:
-    """A name made from what the mesh looks like: the same for any obj frame and any video name."""
+    """Hash of the mesh's features and indices: it depends on neither obj frame nor video name."""
     digest = hashlib.sha256()
     for tensor in (mesh.features, mesh.vertex_index, mesh.view_index, mesh.triangles):
         digest.update(tensor.contiguous().numpy().tobytes())
@@ -80,8 +82,10 @@ def content_key(mesh: FeatureMesh) -> str:
 
 
 def reflect(mesh: FeatureMesh) -> FeatureMesh:
-    """What the video would have given had the world been reflected in the plane x = 0 of its obj
-    frame.
+    """The mesh of the video as if the world were reflected in the plane x = 0 of its obj frame.
+
+    Raises:
+        InvalidInput: The mesh has no features of the mirrored images.
     """
     if mesh.mirrored is None:
         raise InvalidInput(
@@ -102,35 +106,41 @@ def reflect(mesh: FeatureMesh) -> FeatureMesh:
 def build_mesh_batch(
     meshes: Mapping[str, FeatureMesh], config: ShapeConfig = ShapeConfig()
 ) -> MeshBatch:
-    """Shapes of the meshes, in the mapping's order.
+    """Build the batch of the meshes, in the mapping's order.
 
-    Raises InvalidInput for a mesh without extent or without features.
+    The mean of all features is subtracted first: it is common to all parts and distinguishes none.
 
-    The mean of all features is taken away first: it is what everything has in common and tells no
-    part from another.
+    Raises:
+        InvalidInput: A mesh has no extent or too few features.
     """
     size = max(len(mesh.vertices) for mesh in meshes.values())
     views = sum(len(mesh.features) for mesh in meshes.values())
-    mean = torch.stack([mesh.features.double().sum(0) for mesh in meshes.values()]).sum(
-        0
-    ) / max(views, 1)
-    shapes = [
-        _prepare_one(name, mesh, mean.float(), size, config)
-        for name, mesh in meshes.items()
+    totals = [mesh.features.double().sum(0) for mesh in meshes.values()]
+    mean = (torch.stack(totals).sum(0) / max(views, 1)).float()
+    rows = [
+        _prepare_mesh(name, mesh, mean, size, config) for name, mesh in meshes.items()
     ]
-    return MeshBatch(*(torch.stack(column) for column in zip(*shapes, strict=True)))
+    columns = zip(*rows, strict=True)
+    return MeshBatch(*(torch.stack(column) for column in columns))
 
 
-def _prepare_one(
+def _prepare_mesh(
     name: str, mesh: FeatureMesh, mean: Tensor, size: int, config: ShapeConfig
 ) -> tuple[Tensor, ...]:
-    """The fields of one mesh's shape, in the order of `Shapes`."""
+    """Compute the fields of one mesh, in the order of `MeshBatch`.
+
+    Args:
+        name: The video's name, for error messages.
+        mesh: The feature mesh.
+        mean: Mean feature (C,) of all meshes.
+        size: Number V of vertices after padding.
+        config: Settings.
+    """
     seen = len(torch.unique(mesh.vertex_index))
     if len(mesh.vertices) < 4 or mesh.diameter <= 0 or seen < 4:
         raise InvalidInput(
             f"{name}: {len(mesh.vertices)} vertices over {mesh.diameter:g} units, {seen} of "
-            "them with features; "
-            "4 and a size above zero are needed"
+            "them with features; 4 and a size above zero are needed"
         )
     shape_from_obj = shape_frame(mesh.vertices)
     points = transform(shape_from_obj, mesh.vertices.double()).float()
@@ -150,18 +160,35 @@ def _prepare_one(
     return (padded[0], valid, *padded[1:], *nearest_table(points, config), shape_from_obj)
 
 
+def principal_axes(points: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Principal axes (3, 3) of points (M, 3) around their mean, one a column, longest first.
+
+    The first two axes point to the side to which the points are skewed; the third completes a
+    right-handed frame.
+
+    Args:
+        points: Points (M, 3) whose weighted mean is the origin.
+        weight: Weight (M,) of each point; None: all points weigh the same.
+    """
+    weight = torch.ones_like(points[:, 0]) if weight is None else weight
+    moment = points.T @ (weight[:, None] * points)
+    axes = torch.linalg.eigh(moment).eigenvectors.flip(1)
+    skewness = weight @ (points @ axes).pow(3)
+    axes = axes * torch.where(skewness < 0, -1.0, 1.0)
+    axes[:, 2] = torch.linalg.cross(axes[:, 0], axes[:, 1])
+    return axes
+
+
 def shape_frame(vertices: Tensor) -> Tensor:
     """shape_from_obj (4, 4) float64 of vertices (V, 3).
 
-    Mean vertex at 0, diameter 1, principal axes skewed to their + side.
+    The mean vertex lies at 0, the diameter is 1, and the axes are the principal axes.
     """
     vertices = vertices.double()
     mean = vertices.mean(0)
-    centred = (vertices - mean) / torch.cdist(vertices, vertices).max()
-    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
-    axes = axes * torch.where((centred @ axes).pow(3).sum(0) < 0, -1.0, 1.0)
-    axes[:, 2] = torch.linalg.cross(axes[:, 0], axes[:, 1])
-    scale = 1 / torch.cdist(vertices, vertices).max()
+    diameter = torch.cdist(vertices, vertices).max()
+    axes = principal_axes((vertices - mean) / diameter)
+    scale = 1 / diameter
     return from_parts(axes.T, -scale * (axes.T @ mean), scale)
 
 
@@ -173,64 +200,99 @@ def cluster_views(
     clusters: int,
     steps: int = 6,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spherical k-means over the directions that each vertex is seen from.
+    """Cluster the views of each vertex by their directions (spherical k-means).
 
-    Vertices with few views keep every view.
+    A vertex with at most K views keeps every view. A cluster without views repeats the fullest
+    cluster of its vertex. All results are zero where no view sees the vertex.
 
-    Unit features (M, C) with their unit directions (M, 3) and vertices (M,), ascending. Returns the
-    clusters' mean features (count, K, C) and directions (count, K, 3), unit length, and the
-    fraction of the views in each (count, K). A cluster without views repeats the vertex's fullest
-    one; all is zero where no view sees the vertex. Starts from the view nearest to the mean
-    direction, then takes the farthest each time.
+    Args:
+        features: Unit features (M, C).
+        direction: Unit directions (M, 3) from the object to the cameras.
+        vertex_index: The vertex (M,) of each feature, ascending.
+        count: Number of vertices.
+        clusters: Number K of clusters for each vertex.
+        steps: Steps of k-means.
+
+    Returns:
+        The mean features (count, K, C) and the mean directions (count, K, 3) of the clusters, unit
+        length, and the fraction (count, K) of the vertex's views in each cluster.
     """
     views = torch.bincount(vertex_index, minlength=count)
     slot = torch.arange(len(features)) - (views.cumsum(0) - views)[vertex_index]
     padded = direction.new_zeros(count, max(int(views.max()), clusters), 3)
     padded[vertex_index, slot] = direction
-    real = torch.arange(padded.shape[1]) < views[:, None]
-    likeness = padded @ padded.mT
-    chosen = [
-        (padded @ normalize(padded.sum(1), dim=-1)[..., None])[..., 0]
-        .masked_fill(~real, -2)
-        .argmax(1)
-    ]
-    best = likeness[torch.arange(count), chosen[0]]
-    for _ in range(clusters - 1):
-        chosen.append(best.masked_fill(~real, 2).argmin(1))
-        best = torch.maximum(best, likeness[torch.arange(count), chosen[-1]])
-    centres = torch.take_along_dim(padded, torch.stack(chosen, 1)[..., None], 1)
+    valid = torch.arange(padded.shape[1]) < views[:, None]
     used = torch.arange(clusters) < views.clamp(max=clusters)[:, None]
-    member = padded.new_zeros(count, clusters, padded.shape[1])
-    for _ in range(steps):
-        nearest = (padded @ centres.mT).masked_fill(~used[:, None], -2).argmax(-1)
-        member = (one_hot(nearest, clusters) * real[..., None]).to(padded).mT
-        centres = normalize(member @ padded, dim=-1)
+    centers = _farthest_directions(padded, valid, clusters)
+    nearest, members = _nearest_center(padded, valid, centers, used)
+    for _ in range(steps - 1):
+        centers = normalize(members @ padded, dim=-1)
+        nearest, members = _nearest_center(padded, valid, centers, used)
+    centers = normalize(members @ padded, dim=-1)
     cluster = vertex_index * clusters + nearest[vertex_index, slot]
-    total = features.new_zeros(count * clusters, features.shape[1]).index_add_(
-        0, cluster, features
-    )
-    share = member.sum(-1) / views.clamp(min=1)[:, None]
+    total = features.new_zeros(count * clusters, features.shape[1])
+    total.index_add_(0, cluster, features)
+    means = normalize(total, dim=-1).view(count, clusters, -1)
+    share = members.sum(-1) / views.clamp(min=1)[:, None]
     fullest = share.argmax(1, keepdim=True).expand(-1, clusters)
-    stands = torch.where(share > 0, torch.arange(clusters), fullest)[..., None]
-    means = torch.take_along_dim(
-        normalize(total, dim=-1).view(count, clusters, -1), stands, 1
-    )
-    return means, torch.take_along_dim(centres, stands, 1), share
+    source = torch.where(share > 0, torch.arange(clusters), fullest)[..., None]
+    means = torch.take_along_dim(means, source, 1)
+    centers = torch.take_along_dim(centers, source, 1)
+    return means, centers, share
+
+
+def _farthest_directions(direction: Tensor, valid: Tensor, clusters: int) -> Tensor:
+    """Choose K directions (V, K, 3) of each vertex that lie far from each other.
+
+    The first is the direction nearest to the vertex's mean direction. Each further one is the
+    direction farthest from those chosen before.
+
+    Args:
+        direction: Unit directions (V, M, 3), padded.
+        valid: (V, M) bool, False: padding.
+        clusters: Number K of directions to choose.
+    """
+    vertices = torch.arange(len(direction))
+    cosine = direction @ direction.mT
+    mean = normalize(direction.sum(1), dim=-1)
+    to_mean = (direction @ mean[..., None])[..., 0]
+    chosen = [to_mean.masked_fill(~valid, -2).argmax(1)]
+    nearest = cosine[vertices, chosen[0]]
+    for _ in range(clusters - 1):
+        chosen.append(nearest.masked_fill(~valid, 2).argmin(1))
+        nearest = torch.maximum(nearest, cosine[vertices, chosen[-1]])
+    return torch.take_along_dim(direction, torch.stack(chosen, 1)[..., None], 1)
+
+
+def _nearest_center(
+    direction: Tensor, valid: Tensor, centers: Tensor, used: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Assign each direction to its nearest cluster.
+
+    Args:
+        direction: Unit directions (V, M, 3), padded.
+        valid: (V, M) bool, False: padding.
+        centers: Directions (V, K, 3) of the clusters.
+        used: (V, K) bool, False: the vertex has fewer clusters.
+
+    Returns:
+        The nearest cluster (V, M) int64, and the membership (V, K, M) as 0 or 1.
+    """
+    nearest = (direction @ centers.mT).masked_fill(~used[:, None], -2).argmax(-1)
+    members = one_hot(nearest, centers.shape[1]) * valid[..., None]
+    return nearest, members.to(direction).mT
 
 
 def nearest_table(points: Tensor, config: ShapeConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """The vertex of (V, 3) nearest to each cell's centre (cells**3,), int32.
+    """Table of the vertex nearest to each cell of a grid around points (V, 3).
 
-    The table's corner (3,) and cell size (3,).
+    Returns:
+        The nearest vertex (cells**3,) int32 of each cell, the corner (3,) of the table and the size
+        (3,) of a cell.
     """
     low = points.amin(0) - config.margin
     cell = (points.amax(0) + config.margin - low) / config.cells
     axes = [low[k] + (torch.arange(config.cells) + 0.5) * cell[k] for k in range(3)]
-    centres = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    return (
-        torch.cat(
-            [torch.cdist(part, points).argmin(1) for part in centres.split(8192)]
-        ).int(),
-        low,
-        cell,
-    )
+    centers = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    nearest = [torch.cdist(part, points).argmin(1) for part in centers.split(8192)]
+    return torch.cat(nearest).int(), low, cell

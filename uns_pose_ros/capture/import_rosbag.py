@@ -219,7 +219,7 @@ def _write_frames(
     for message in rosbag.messages(source.path, source.reader, source.depth_topic, most):
         depth_name = by_stamp.get(nanoseconds(message.header.stamp))
         if depth_name is not None:
-            writer.add_depth(depth_name, depth_images.of_message(message))
+            writer.add_depth(depth_name, depth_images.decode_depth(message))
 
 
 def _depth_sizes(
@@ -236,7 +236,7 @@ def _depth_sizes(
     for number, message in enumerate(rosbag.messages(path, reader, topic, most), 1):
         progress(f"reading depth of {path.name}", number, total)
         try:
-            depth = depth_images.of_message(message)
+            depth = depth_images.decode_depth(message)
         except InvalidInput as error:
             reason = str(error)
             continue

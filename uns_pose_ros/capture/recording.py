@@ -28,7 +28,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.artifacts import atomic_write, read_json, write_json
 from uns_pose_ros.io.colmap import SparseImage, has_sparse, read_sparse, write_sparse
-from uns_pose_ros.io.depth_images import path_of
+from uns_pose_ros.io.depth_images import depth_path
 
 JOURNAL = ".recording.jsonl"
 _MIN_PAUSE = 2.0  # s, between two times that video.json and sparse/ are made
@@ -196,14 +196,14 @@ class Recording:
         end = self.journal.end()
         try:
             if depth is not None:
-                with atomic_write(path_of(self.folder, name)) as temporary:
+                with atomic_write(depth_path(self.folder, name)) as temporary:
                     _write_durably(temporary, depth)
             with atomic_write(self.folder / "images" / name) as temporary:
                 _write_durably(temporary, data)
                 self.journal.append(name, frame)
         except OSError:
             with contextlib.suppress(OSError):
-                path_of(self.folder, name).unlink(missing_ok=True)
+                depth_path(self.folder, name).unlink(missing_ok=True)
                 self.journal.truncate(end)
             raise
         self._next += 1

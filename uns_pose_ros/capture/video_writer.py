@@ -26,7 +26,7 @@ from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.artifacts import write_json
 from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.colmap import SparseImage, write_sparse
-from uns_pose_ros.io.depth_images import Depth, encoded, path_of
+from uns_pose_ros.io.depth_images import Depth, encode_depth, depth_path
 from uns_pose_ros.io.video_folder import MIN_FRAMES
 
 RECORD = "video.json"
@@ -164,10 +164,10 @@ class VideoWriter:
         """Write the depth of a frame that was added, in the size of its written image."""
         camera = self._cameras[self._index[self.names.index(name)]]
         size = (camera.width, camera.height)
-        path = path_of(self.folder, name)
+        path = depth_path(self.folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(
-            encoded(
+            encode_depth(
                 cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST).astype(
                     np.uint16, copy=False
                 )

@@ -223,7 +223,16 @@ def nearest_equivalent(
 
 def sphere(count: int) -> Tensor:
     """Unit vectors (count, 3) spread evenly over the sphere (golden spiral)."""
-    k = torch.arange(count, dtype=torch.float32) + 0.5
-    z, turn = 1 - 2 * k / count, k * (torch.pi * (3 - 5**0.5))
-    r = (1 - z * z).sqrt()
-    return torch.stack([r * turn.cos(), r * turn.sin(), z], -1)
+    step = torch.arange(count, dtype=torch.float32) + 0.5
+    return golden_spiral(1 - 2 * step / count)
+
+
+def golden_spiral(height: Tensor) -> Tensor:
+    """Unit vectors (N, 3) at heights z (N,), each turned about z by the golden angle from the last.
+
+    Evenly spaced heights spread the vectors evenly (a Fibonacci lattice).
+    """
+    step = torch.arange(len(height), dtype=height.dtype) + 0.5
+    azimuth = step * (torch.pi * (3 - 5**0.5))
+    radius = (1 - height * height).sqrt()
+    return torch.stack([radius * azimuth.cos(), radius * azimuth.sin(), height], -1)

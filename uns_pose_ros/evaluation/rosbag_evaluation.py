@@ -148,7 +148,7 @@ def read_answers(
                 metres = (
                     None
                     if measured is None
-                    else depth_images.in_metres(measured, camera.width, camera.height)
+                    else depth_images.depth_in_metres(measured, camera.width, camera.height)
                 )
             except InvalidInput as error:
                 reasons.append(str(error))

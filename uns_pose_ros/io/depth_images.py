@@ -1,14 +1,11 @@
-"""Depth beside a video's pictures.
+"""Depth beside the images of a video: from messages, and as files.
 
-From messages, as files, and the metres that it gives to poses of unknown scale.
-
-depth/<image name>.png holds millimetres in 16 bits, 0 where nothing was measured (REP-118), for
-each pixel of its picture.
+depth/<image name>.png holds millimeters in 16 bits for each pixel of its image, and 0 where nothing
+was measured (REP-118).
 """
 
 from __future__ import annotations
 
-import io
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,47 +13,53 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.io.images import MAX_PIXELS
+from uns_pose_ros.io.images import guarded_decoding, open_file
+from uns_pose_ros.io.ros_messages import DEPTH_ENCODINGS, unpack_pixels
 
 Depth = NDArray[np.uint16]  # (H, W) mm, 0: none
-ENCODINGS = ("16UC1", "32FC1")  # mm and m
-COMPRESSED_TOPIC = (
-    "compressedDepth"  # what image_transport puts after the topic of the raw depth
-)
+COMPRESSED_TOPIC = "compressedDepth"  # image_transport appends it to the topic of the raw depth
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_HEADER = struct.Struct(
-    "<iff"
-)  # of compressedDepth: format, and a and b of depth = a / (value - b), m, for 32FC1
-_KINDS = ("I;16", "I;16B", "I", "L")  # Pillow's of PNG files with one channel
-_AGREE = 0.02  # by which a ratio may differ from the one that most share
-_LEAST, _FRAMES, _SHARE = (
-    30,
-    3,
-    0.4,
-)  # points, pictures, and part of all points that must agree
+# of compressedDepth: format, and a and b of depth = a / (value - b), m, for 32FC1
+_HEADER = struct.Struct("<iff")
+_KINDS = ("I;16", "I;16B", "I", "L")  # Pillow's modes of PNG files with one channel
 
 
-def of_message(message: Any) -> Depth:
-    """The depth in an Image or a CompressedImage, of rclpy or of a bag.
+def decode_depth(message: Any) -> Depth:
+    """Decode the depth in an Image or a CompressedImage, of rclpy or of rosbags.
 
-    InvalidInput where it is none, or broken.
+    Raises InvalidInput if the message is broken or holds no depth.
     """
     return _of_image(message) if hasattr(message, "encoding") else _of_compressed(message)
 
 
-def in_metres(message: Any, width: int, height: int) -> NDArray[np.float32]:
-    """The depth of a picture of a size, (H, W) m, NaN where there is none, likewise."""
-    depth = of_message(message)
+def depth_in_metres(message: Any, width: int, height: int) -> NDArray[np.float32]:
+    """Decode the depth of an image.
+
+    Args:
+        message: An Image or a CompressedImage with depth.
+        width: Width of the image, px.
+        height: Height of the image, px.
+
+    Returns:
+        (H, W) m, NaN where nothing was measured.
+
+    Raises:
+        InvalidInput: The message is broken, holds no depth, or has another size than the image.
+    """
+    depth = decode_depth(message)
     check_aligned((depth.shape[1], depth.shape[0]), width, height)
     return np.where(depth > 0, depth * np.float32(1e-3), np.float32(np.nan))
 
 
 def check_aligned(size: tuple[int, int], width: int, height: int) -> None:
-    """InvalidInput where depth of a size (width, height) is not that of a picture of width x
-    height px.
+    """Raise InvalidInput if depth has another size than its image.
+
+    Args:
+        size: Width and height of the depth, px.
+        width: Width of the image, px.
+        height: Height of the image, px.
     """
     if size != (width, height):
         raise InvalidInput(
@@ -66,42 +69,28 @@ def check_aligned(size: tuple[int, int], width: int, height: int) -> None:
 
 
 def _of_image(message: Any) -> Depth:
-    if message.encoding not in ENCODINGS:
+    if message.encoding not in DEPTH_ENCODINGS:
         raise InvalidInput(
             f"the depth's encoding is '{message.encoding}': 16UC1 (mm) and 32FC1 (m) are valid"
         )
-    kind = np.dtype("u2" if message.encoding == "16UC1" else "f4").newbyteorder(
-        ">" if message.is_bigendian else "<"
-    )
-    height, width, step = int(message.height), int(message.width), int(message.step)
-    data, row = np.frombuffer(message.data, np.uint8), width * kind.itemsize
-    if not (row and height and step >= row and len(data) >= step * height):
-        raise InvalidInput(
-            f"a depth of {width} x {height} px {message.encoding} with step {step} has "
-            f"{len(data)} bytes"
-        )
-    pixels = np.ascontiguousarray(
-        data[: step * height].reshape(height, step)[:, :row]
-    ).view(kind)
-    return (
-        pixels.astype(np.uint16) if message.encoding == "16UC1" else _in_millimetres(pixels)
-    )
+    values = unpack_pixels(message)
+    return values if values.dtype == np.uint16 else _in_millimeters(values)
 
 
 def _of_compressed(message: Any) -> Depth:
-    """Of the transport compressedDepth.
+    """Decode a message of the transport compressedDepth: a short header and a PNG file.
 
-    A short header and a PNG file; 32FC1 is stored inverse and quantised.
+    32FC1 is stored as quantized inverse depth.
     """
     encoding = message.format.partition(";")[0].strip()
     data = bytes(message.data)
     start = data.find(_SIGNATURE, 0, _HEADER.size + len(_SIGNATURE))
-    if encoding not in ENCODINGS or start < 0:
+    if encoding not in DEPTH_ENCODINGS or start < 0:
         raise InvalidInput(
             f"compressed depth of format '{message.format}': 16UC1 and 32FC1 as PNG are valid, "
             "RVL is not"
         )
-    values = _decoded(data[start:], f"a compressed depth of {len(data)} bytes")
+    values = _decode_png(data[start:], f"a compressed depth of {len(data)} bytes")
     if encoding == "16UC1":
         return values
     if start != _HEADER.size:
@@ -111,61 +100,57 @@ def _of_compressed(message: Any) -> Depth:
         )
     _, a, b = _HEADER.unpack(data[: _HEADER.size])
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _in_millimetres(np.where(values > 0, a / (values - np.float64(b)), 0.0))
+        return _in_millimeters(np.where(values > 0, a / (values - np.float64(b)), 0.0))
 
 
-def _in_millimetres(metres: NDArray[Any]) -> Depth:
-    """What is not finite, not in front of the camera, or further than 16 bits reach is not
-    measured.
-    """
-    millimetres = 1000 * metres.astype(np.float64)
-    valid = np.isfinite(millimetres) & (millimetres > 0) & (millimetres < 65535.5)
-    return np.rint(np.where(valid, millimetres, 0)).astype(np.uint16)
+def _in_millimeters(meters: NDArray[Any]) -> Depth:
+    """Convert depth; values that are not finite, not positive or beyond 16 bits become 0."""
+    millimeters = 1000 * meters.astype(np.float64)
+    valid = np.isfinite(millimeters) & (millimeters > 0) & (millimeters < 65535.5)
+    return np.rint(np.where(valid, millimeters, 0)).astype(np.uint16)
 
 
-def encoded(depth: Depth) -> bytes:
-    """The PNG file of a depth picture."""
+def encode_depth(depth: Depth) -> bytes:
+    """Encode depth as a PNG file."""
     return bytes(cv2.imencode(".png", depth, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
 
 
-def path_of(folder: Path, name: str) -> Path:
-    """Where the depth of a video folder's picture lies."""
+def depth_path(folder: Path, name: str) -> Path:
+    """The file with the depth of an image of a video folder."""
     return folder / "depth" / f"{name}.png"
 
 
 def read_depth(path: Path, size: tuple[int, int]) -> Depth:
-    """The depth in a PNG file of a picture of a size (width, height).
+    """Read the depth of an image from a PNG file.
 
-    InvalidInput names it where it is broken or not of it.
+    Args:
+        path: The file.
+        size: Width and height of the image, px.
+
+    Returns:
+        (H, W) mm.
+
+    Raises:
+        InvalidInput: The file is missing, broken or of another size; the message names it.
     """
     try:
-        depth = _decoded(path.read_bytes(), str(path))
-        check_aligned((depth.shape[1], depth.shape[0]), *size)
+        data = path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"{path}: the depth cannot be read ({error.strerror})") from None
+    depth = _decode_png(data, f"{path}: the depth")
+    try:
+        check_aligned((depth.shape[1], depth.shape[0]), *size)
     except InvalidInput as error:
-        raise InvalidInput(
-            str(error) if str(path) in str(error) else f"{path}: {error}"
-        ) from None
+        raise InvalidInput(f"{path}: {error}") from None
     return depth
 
 
-def _decoded(data: bytes, what: str) -> Depth:
-    try:
-        file = Image.open(io.BytesIO(data), formats=("PNG",))
-        if file.width * file.height > MAX_PIXELS or file.mode not in _KINDS:
-            raise ValueError(f"{file.width} x {file.height} px of kind {file.mode}")
-        return np.asarray(file).astype(
-            np.uint16
-        )  # unlike OpenCV, this notices that the end is missing
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        IndexError,
-        Image.DecompressionBombError,
-    ) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].partition(" <")[0]
+def _decode_png(data: bytes, label: str) -> Depth:
+    file = open_file(data, label, ("PNG",))
+    if file.mode not in _KINDS:
         raise InvalidInput(
-            f"{what}: no PNG of 16 bits and one channel ({reason})"
-        ) from None
+            f"{label} has pixels of kind {file.mode}: a PNG of 16 bits and one channel is needed"
+        )
+    with guarded_decoding(label):
+        # unlike OpenCV, Pillow notices that the end is missing
+        return np.asarray(file).astype(np.uint16)

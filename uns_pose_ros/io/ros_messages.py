@@ -25,7 +25,7 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TF = "tf2_msgs/msg/TFMessage"
 # distortion models of OpenCV's first eight coefficients; drivers without distortion send no name
 _DISTORTION_MODELS = ("", "plumb_bob", "rational_polynomial")
-_DEPTH_ENCODINGS = ("16UC1", "32FC1")
+DEPTH_ENCODINGS = ("16UC1", "32FC1")  # mm and m
 _JPEG_START = b"\xff\xd8\xff"
 
 
@@ -187,7 +187,7 @@ def _compressed_data(message: Any) -> tuple[bytes, str]:
     if not data:
         raise InvalidInput(f"{label} holds no data")
     # image_transport begins the format with the encoding of the image before the compression
-    if message.format.partition(";")[0].strip() in _DEPTH_ENCODINGS:
+    if message.format.partition(";")[0].strip() in DEPTH_ENCODINGS:
         raise InvalidInput(f"{label} is depth, no color")
     return data, label
 

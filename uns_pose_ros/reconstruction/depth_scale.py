@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from uns_pose_ros.io.depth_images import _AGREE, _FRAMES, _LEAST, _SHARE, Depth
+from uns_pose_ros.io.depth_images import Depth
+
+_AGREE = 0.02  # relative difference of two ratios that agree
+_LEAST = 30  # points that must agree
+_FRAMES = 3  # images with points that must agree
+_SHARE = 0.4  # part of all points that must agree
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from camera_ring import view
 from ros_film import NOW, SECOND, STAMPS, Film, files, pixels
 from uns_pose_ros.capture.guidance import MISSING, SEEN
 from uns_pose_ros.io.artifacts import read_json
-from uns_pose_ros.io.depth_images import path_of, read_depth
+from uns_pose_ros.io.depth_images import depth_path, read_depth
 from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
@@ -129,8 +129,8 @@ def test_a_recorder_gives_the_same_folder_for_a_bag_as_its_import(
     recorded = tmp_path / "mug" / "clip_01"
     assert files(recorded) == files(tmp_path / "imported")
     for number in range(8):
-        path = path_of(recorded, f"{number + 1:06d}.jpg")
-        assert path.read_bytes() == path_of(tmp_path / "imported", path.stem).read_bytes()
+        path = depth_path(recorded, f"{number + 1:06d}.jpg")
+        assert path.read_bytes() == depth_path(tmp_path / "imported", path.stem).read_bytes()
         assert read_depth(path, (64, 48)).tolist() == depth_of(number).tolist()
     mine, theirs = (
         read_json(folder / "video.json") for folder in (recorded, tmp_path / "imported")
@@ -192,7 +192,7 @@ def test_with_depth_only_images_that_have_it_are_kept(film: Film, tmp_path: Path
             read_image(folder / "images" / name), torch.from_numpy(pixels(number))
         )
         assert (
-            read_depth(path_of(folder, name), (160, 120)).tolist()
+            read_depth(depth_path(folder, name), (160, 120)).tolist()
             == depths[number].tolist()
         )
     assert read_json(folder / "video.json")["topics"]["depth"] == "/depth"

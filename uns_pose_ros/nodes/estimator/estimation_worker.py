@@ -153,7 +153,7 @@ class EstimationWorker:
         depth_message = companions.get(depth_topic)
         depth = None
         if depth_message is not None:
-            depth = depth_images.in_metres(depth_message, width, height)
+            depth = depth_images.depth_in_metres(depth_message, width, height)
         estimates = estimator(image, camera, boxes, depth, settings.wanted)
         self._node.set_warning("device", estimator.fault)
         if depth is not None:

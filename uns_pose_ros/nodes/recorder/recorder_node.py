@@ -421,7 +421,7 @@ class RecorderNode(ManagedNode):
 
 def _decode_aligned(message: Image | CompressedImage, image: EncodedImage) -> depths.Depth:
     """Decode the depth of an image; raises InvalidInput if it is not aligned to the image."""
-    depth = depths.of_message(message)
+    depth = depths.decode_depth(message)
     depths.check_aligned((depth.shape[1], depth.shape[0]), image.width, image.height)
     return depth
 

@@ -20,7 +20,7 @@ from uns_pose_ros.capture.keyframes import (
 )
 from uns_pose_ros.capture.recording import FrameRecord, Recording
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.io.depth_images import Depth, encoded
+from uns_pose_ros.io.depth_images import Depth, encode_depth
 from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.nodes.diagnostics import NodeDiagnostics
 from uns_pose_ros.nodes.recorder.recorder_parameters import RecorderParameters
@@ -182,7 +182,7 @@ class RecordingSession:
                 data,
                 ending,
                 item.record,
-                None if item.depth is None else encoded(item.depth),
+                None if item.depth is None else encode_depth(item.depth),
             )
         # usually a full disk; the folder must be finished after any error
         except Exception as error:
