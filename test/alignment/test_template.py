@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from uns_pose_ros.alignment.template import (
@@ -140,3 +141,16 @@ def test_no_plane_without_features_of_mirrored_images() -> None:
     assert (
         find_mirror_plane(vertices, [mesh], torch.eye(4, dtype=torch.float64)[None]) is None
     )
+
+
+def volume(vertices: torch.Tensor, triangles: torch.Tensor) -> float:
+    """Of a closed mesh, the sum of the tetrahedra from the origin to its triangles."""
+    return float(torch.linalg.det(vertices[triangles].double()).sum()) / 6
+
+
+def test_parts_that_differ_among_the_shapes_do_not_cost_the_mean_its_volume() -> None:
+    shapes = [ellipsoid(1.0, 0.3, 0.3), ellipsoid(0.3, 1.0, 0.3)]
+    nowhere = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
+    mean = volume(*mean_shape(shapes, nowhere, torch.ones(2)))
+    assert mean == pytest.approx(volume(*shapes[0]), rel=0.1)
+    assert volume(*shapes[0]) == pytest.approx(volume(*shapes[1]), rel=0.05)

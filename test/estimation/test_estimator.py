@@ -220,6 +220,13 @@ def test_what_is_not_a_picture_is_refused(
         estimator(torch.zeros(shape, dtype=torch.uint8), frame.camera)
 
 
+def test_depth_of_another_size_than_the_picture_is_refused(
+    estimator: Estimator, frame: Frame
+) -> None:
+    with pytest.raises(InvalidInput, match="depth of shape"):
+        estimator(read_image(frame.image), frame.camera, depth=torch.ones(5, 5))
+
+
 def test_a_model_of_another_version_is_refused(chair_model: Path) -> None:
     model = artifacts.load_model(chair_model)
     backbone = load_backbone(device="cpu")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -11,8 +13,7 @@ from streams import estimate, pose
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import project, transform
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode
-from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.estimation.metric_scale import scale_from_depth, to_metres
+from uns_pose_ros.estimation.metric_scale import check_depth, scale_from_depth, to_metres
 
 CAMERA = Camera(
     torch.tensor([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]], dtype=torch.float64), 320, 240
@@ -163,12 +164,26 @@ def test_diameters_become_metres_and_metres_stay() -> None:
     assert to_metres(scaled, 7.0) is scaled
 
 
-def test_depth_of_another_size_than_the_image_is_refused() -> None:
-    picture, camera = torch.zeros(240, 320, 3, dtype=torch.uint8), CAMERA
-    with pytest.raises(
-        InvalidInput,
-        match=r"depth of shape \(24, 32\): that of the image, \(240, 320\), is valid",
-    ):
-        Estimator.__call__(
-            Estimator.__new__(Estimator), picture, camera, depth=torch.zeros(24, 32)
-        )
+@pytest.mark.parametrize("shape", [(24, 32), (320, 240), (240, 320, 1), (240,)])
+def test_depth_of_another_size_than_the_image_is_refused(shape: tuple[int, ...]) -> None:
+    check_depth((240, 320), (240, 320, 3))
+    reason = f"depth of shape {shape}: that of the image, (240, 320), is valid"
+    with pytest.raises(InvalidInput, match=re.escape(reason)):
+        check_depth(shape, (240, 320, 3))
+
+
+@pytest.mark.parametrize(("rim", "known"), [(2.0, False), (12.0, True)])
+def test_depth_that_shows_only_along_the_outline_is_not_believed(
+    rim: float, known: bool
+) -> None:
+    """Rays are 2.8 px apart.
+
+    Of those at the outline, where another instance may end earlier, none counts.
+    """
+    x0, y0, x1, y1 = seen().box.tolist()
+    rows, columns = np.mgrid[:240, :320]
+    inner = (
+        (columns > x0 + rim) & (columns < x1 - rim) & (rows > y0 + rim) & (rows < y1 - rim)
+    )
+    depth = np.where(inner, np.nan, picture()).astype(np.float32)
+    assert scale_from_depth(seen(), cube(), CAMERA, depth).metric == known

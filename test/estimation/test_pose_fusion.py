@@ -262,3 +262,17 @@ def test_the_nearest_equivalent_rotation_is_the_nearest_of_a_fine_search(
     assert from_parts(swing, axis).isfinite().all()
     if order != 1:
         assert torch.allclose(swing @ axis, axis)
+
+
+def test_a_pose_that_may_have_turned_meanwhile_is_taken_for_the_same_one_further_away() -> (
+    None
+):
+    """60 degrees are two modes for a camera whose motion is known, one after a second of unknown
+    motion.
+    """
+    seen = [estimate(OBJECT), estimate(OBJECT @ pose((0.0, 0.0, 60.0), (0.0, 0.0, 0.0)))]
+    sure = fuse(seen, [torch.eye(4, dtype=torch.float64)], seconds=1.0)
+    unsure = fuse(seen, seconds=1.0)
+    assert sure is not None and len(sure.alternatives) == 1
+    assert unsure is not None and len(unsure.alternatives) == 0
+    assert error(unsure, seen[1].cam_from_canon) < 10

@@ -280,3 +280,58 @@ def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
     assert modes.rotation.shape == (3, config.max_modes + 3, 3, 3)
     with pytest.raises(RuntimeError):  # which tells when it is
         view.correspondences.presence[view.correspondences.presence > 0.5]
+
+
+@pytest.mark.parametrize("turn", [0.0, 180.0])
+def test_a_pose_whose_template_sticks_out_of_the_object_loses_to_one_that_does_not(
+    turn: float,
+) -> None:
+    """A half turn explains the body as well: only where its tail is seen tells the poses apart."""
+    generator = torch.Generator().manual_seed(2)
+    half = (torch.rand(60, 3, generator=generator) - 0.5) * torch.tensor([0.6, 0.6, 0.4])
+    body = torch.cat(
+        [half, half * torch.tensor([-1.0, -1.0, 1.0])]
+    )  # vertex v + 60 is the twin of v
+    tail = torch.rand(40, 3, generator=generator) * torch.tensor(
+        [0.4, 0.1, 0.1]
+    ) + torch.tensor([0.35, -0.05, -0.05])
+    points = torch.cat([body, tail])
+    template = Template(
+        points,
+        torch.tensor([[0.0, 0.0, -1.0]]),
+        torch.ones(1, 160, dtype=torch.bool),
+        torch.zeros(3),
+    )
+    truth = rotation_from_vector(torch.tensor([0.0, 0.0, turn]).deg2rad())
+    camera = Camera(
+        torch.tensor([[300.0, 0, 111.5], [0, 300, 111.5], [0, 0, 1]], dtype=torch.float64),
+        224,
+        224,
+    )
+    moved = points @ truth.T + torch.tensor([0.0, 0.0, 2.5])
+    column, row = (
+        ((300 * moved[:, :2] / moved[:, 2:] + 111.5 - 3) / 7).round().long().T
+    )  # 7 px a place
+    probability, presence = torch.zeros(1, 32, 32, 160), torch.full((1, 32, 32), 1e-3)
+    presence[0, row, column] = 1.0
+    vertex = torch.arange(120)
+    probability[0, row[:120], column[:120], vertex] = 0.5
+    probability[0, row[:120], column[:120], (vertex + 60) % 120] = 0.5
+    probability /= probability.sum(-1, keepdim=True).clamp_min(1)
+
+    config = EstimatorConfig()
+    view = pose_solver.observe_crops(
+        probability, presence, 224, torch.eye(3, dtype=torch.float64)[None], camera, config
+    )
+    told = pose_solver.refine_and_score(
+        view,
+        template,
+        *pose_solver.propose_hypotheses(view.correspondences, template, config),
+        config,
+    )
+    modes = pose_solver.to_cpu(told)
+    apart = angle_between(modes.rotation[0], truth.double())
+    assert float(apart[0]) < 10
+    assert float((apart[1:] - 180).abs().min()) < 10, (
+        "the half turn is there, and comes after"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -9,7 +11,12 @@ from streams import HALF_TURN, estimate, motions, noisy, orbit, pose
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import PoseEstimate
-from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig, TrackState
+from uns_pose_ros.estimation.tracker import (
+    Tracker,
+    TrackerConfig,
+    TrackState,
+    apparent_distance,
+)
 
 TENTH = 10**8  # ns
 
@@ -151,3 +158,23 @@ def test_the_first_image_of_an_object_is_answered_as_it_is() -> None:
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(InvalidInput, match="max_age -1.0: 0 to 3600 is valid"):
         TrackerConfig(max_age=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("depth", "move", "same"),
+    [(1.0, 0.9, True), (1.0, 1.1, False), (3.0, 0.9, True), (3.0, 1.1, False)],
+)
+def test_an_object_may_move_by_its_apparent_diameter_and_no_further(
+    depth: float, move: float, same: bool
+) -> None:
+    """A car of 0.2 m at a depth covers twice the angle whose tangent is 0.1 m over the depth."""
+    angle = move * 2 * math.atan(0.1 / depth)
+    there = estimate(
+        pose((0.0, 0.0, 0.0), (depth * math.sin(angle), 0.0, depth * math.cos(angle)))
+    )
+    before = car(0.0, depth)
+    expected = before.cam_from_canon[:3, 3]
+    assert apparent_distance(expected, before, there) == pytest.approx(move, rel=1e-6)
+    tracker = Tracker(TrackerConfig(gate=1.0))
+    assert numbers(tracker, [before], 0) == [0]
+    assert numbers(tracker, [there], TENTH) == [0 if same else 1]

@@ -64,7 +64,9 @@ def test_millimetres_of_a_message_are_kept_as_they_are(big: bool) -> None:
         == pixels.tolist()
     )
     assert (
-        depth_images.decode_depth(compressed(pixels, "16UC1; compressedDepth", b"")).tolist()
+        depth_images.decode_depth(
+            compressed(pixels, "16UC1; compressedDepth", b"")
+        ).tolist()
         == pixels.tolist()
     )
 
@@ -234,3 +236,20 @@ def test_depth_makes_a_video_of_pictures_metric_and_without_it_metres_go(
     assert ensure_poses(tmp_path / "clip", CONFIG)
     assert not load_video(tmp_path / "clip", need_masks=False).metric
     assert "metres" not in read_json(tmp_path / "clip" / "video.json")["poses"]
+
+
+@pytest.mark.parametrize(("share", "known"), [(0.35, False), (0.45, True)])
+def test_two_fifths_of_the_observations_must_agree(share: float, known: bool) -> None:
+    """The others are spread over a factor of ten thousand, so that few agree by chance."""
+    count = 1000
+    found = list[tuple[np.ndarray, np.ndarray]]()
+    for _ in range(4):
+        ratio = np.geomspace(0.005, 50, count)[np.random.default_rng(0).permutation(count)]
+        ratio[: round(share * count)] = 0.37
+        z = np.ones(count)
+        points = np.column_stack([np.arange(count), np.zeros(count), z])
+        found.append((points, np.rint(1000 * ratio * z).astype(np.uint16)[None]))
+    metres = metres_per_unit(found)
+    assert metres.agreeing == pytest.approx(share * metres.observations, rel=0.03)
+    assert metres.frames == 4
+    assert metres.unit_m == (pytest.approx(0.37, rel=1e-3) if known else None)

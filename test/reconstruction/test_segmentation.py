@@ -201,7 +201,7 @@ def test_the_network_finds_the_truck() -> None:
     image, mask = picture(look_at(40, 30, 1.9), camera_of(320), table=False)
     found = load_salience(threads=1)(image)
     assert found.shape == mask.shape and found.dtype == np.float32
-    assert mask_iou(found > 0.5, mask) > 0.5
+    assert mask_iou(found > 0.5, mask) > 0.88  # 0.92 was found
 
 
 def test_a_file_that_is_no_network_is_one_line(tmp_path: Path) -> None:

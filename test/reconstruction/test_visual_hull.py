@@ -151,3 +151,41 @@ def test_many_far_views_agree_with_rays_also_where_parts_hide_each_other() -> No
         )
     assert min(agree) > 0.8
     assert sum(agree) / len(agree) > 0.9
+
+
+def plate(half: float, steps: int, depth: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A square grid of steps * steps vertices at z = depth that faces a camera which looks along
+    z.
+    """
+    line = torch.linspace(-half, half, steps)
+    x, y = torch.meshgrid(line, line, indexing="ij")
+    vertices = torch.stack([x, y, torch.full_like(x, depth)], -1).reshape(-1, 3)
+    corner = torch.arange(steps * steps).reshape(steps, steps)
+    a, b, c, d = (
+        part.reshape(-1)
+        for part in (corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1])
+    )
+    return vertices, torch.cat([torch.stack([a, b, c], 1), torch.stack([a, c, d], 1)])
+
+
+def plates() -> tuple[torch.Tensor, torch.Tensor]:
+    """25 vertices at z = 2, 1.2 wide, before 81 at z = 4, 4 wide and 0.5 apart."""
+    (near, first), (far, second) = plate(0.6, 5, 2.0), plate(2.0, 9, 4.0)
+    return torch.cat([near, far]), torch.cat([first, second + len(near)])
+
+
+def test_a_part_in_front_hides_the_vertices_in_its_shadow_and_no_others() -> None:
+    vertices, triangles = plates()
+    seen = visible_vertices(vertices, triangles, torch.eye(4))
+    # 0.6 at depth 2 casts a shadow of 1.2 at depth 4
+    shadow = (vertices[:, :2].abs() < 1.2).all(1) & (vertices[:, 2] == 4)
+    assert int(shadow.sum()) == 25
+    assert torch.equal(seen, ~shadow)
+
+
+def test_a_part_in_front_hides_as_much_as_it_is_wide_from_a_far_camera() -> None:
+    vertices, triangles = plates()
+    (seen,) = visible_from(vertices, triangles, torch.tensor([[0.0, 0.0, -1.0]]))
+    shadow = (vertices[:, :2].abs() < 0.6).all(1) & (vertices[:, 2] == 4)
+    assert int(shadow.sum()) == 9
+    assert torch.equal(seen, ~shadow)

@@ -224,10 +224,8 @@ def test_a_long_video_is_thinned_evenly(tmp_path: Path, most: int, kept: list[in
 
 def test_the_gap_is_where_no_camera_stood() -> None:
     azimuths, elevations = viewpoints(mesh_seen_from(0, 20, 40, 60, 90, 120, 150, 180, 210))
-    assert widest_gap(azimuths) == pytest.approx(150, abs=8)
-    assert elevations == pytest.approx(
-        np.full(9, 20.0), abs=12
-    )  # the axis is that of the walk, not quite the vertical
+    assert widest_gap(azimuths) == pytest.approx(150, abs=0.1)
+    assert elevations == pytest.approx(np.full(9, 20.0), abs=0.1)
     assert widest_gap(np.array([10.0])) == 360 and widest_gap(np.zeros(0)) == 360
     assert widest_gap(np.array([350.0, 10.0, 170.0])) == 180
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import write_parameters
 
+import write_parameters
 from uns_pose_ros.core.settings import parameter_name
 from uns_pose_ros.nodes.estimator import estimator_parameters
 from uns_pose_ros.nodes.recorder import recorder_parameters

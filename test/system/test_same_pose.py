@@ -190,7 +190,9 @@ def test_a_bag_played_into_the_live_node_gives_the_poses_of_its_evaluation(
         robot.infos.publish(info)
         robot.images.publish(picture)
         return [
-            m for m in robot.received["detections"] if m.header.stamp == picture.header.stamp
+            m
+            for m in robot.received["detections"]
+            if m.header.stamp == picture.header.stamp
         ]
 
     compared = 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 
@@ -64,3 +67,48 @@ def test_something_of_the_object_is_always_left() -> None:
         for seed in range(40)
     ]
     assert min(counts) > 50
+
+
+def test_antialiasing_turns_a_pattern_too_fine_for_the_view_into_its_mean() -> None:
+    rows, columns = np.mgrid[:400, :400]
+    image = np.repeat(((rows + columns) % 2 * 254).astype(np.uint8)[..., None], 3, 2)
+    mask = np.zeros((400, 400), bool)
+    mask[40:360, 40:360] = True
+    spread, mean = [], []
+    for seed in range(20):
+        view, visible, _ = augment(image, mask, 56, np.random.default_rng(seed), [], PLAIN)
+        spread.append(view[visible].std())
+        mean.append(view[visible].mean())
+    assert np.median(spread) < 5  # some views have noise of up to 10 grey levels
+    assert np.median(mean) == pytest.approx(127, abs=2)
+
+
+def test_a_red_object_is_also_seen_green_and_blue() -> None:
+    image = np.full((60, 60, 3), (200, 60, 60), np.uint8)
+    coloured = replace(PLAIN, colour_probability=1.0, grey_probability=0.0)
+    strongest = []
+    for seed in range(200):
+        view, visible, _ = augment(
+            image, np.ones((60, 60), bool), 28, np.random.default_rng(seed), [], coloured
+        )
+        strongest.append(int(view[visible].mean(0).argmax()))
+    counts = np.bincount(strongest, minlength=3)
+    # a fifth of the views is permuted; two of three permutations move the red: 6.7 % each
+    assert counts[1:] == pytest.approx([13, 13], abs=10)
+    assert counts[0] > 150
+
+
+def test_an_occluder_leaves_at_least_three_tenths_of_the_object() -> None:
+    image, mask = scene()
+    hard = replace(PLAIN, occlusion_probability=1.0, occlusion=(0.4, 1.5))
+    left = []
+    for seed in range(100):
+        _, visible, crop_from_image = augment(
+            image, mask, 56, np.random.default_rng(seed), [], hard
+        )
+        whole = (
+            cv2.warpPerspective(mask.astype(np.float32), crop_from_image, (56, 56)) > 0.5
+        )
+        left.append(visible.sum() / whole.sum())
+    assert min(left) >= 0.3
+    assert min(left) < 0.4  # and the rule does not forbid much more than it says

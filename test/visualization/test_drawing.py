@@ -79,6 +79,17 @@ def test_an_object_behind_the_camera_or_around_it_draws_nothing_wild() -> None:
     )
 
 
+@pytest.mark.parametrize(("depth", "drawn"), [(0.02, True), (0.01, False)])
+def test_a_triangle_that_reaches_too_far_out_of_the_picture_is_not_drawn(
+    depth: float, drawn: bool
+) -> None:
+    corners = torch.tensor(
+        [[0.0, -0.2, 1.0], [0.0, 0.2, 1.0], [1.0, 0.0, depth]]
+    )  # 10100 px and 20100 px to the right
+    mask = drawing.silhouette(corners, torch.tensor([[0, 1, 2]]), camera(), torch.eye(4))
+    assert mask.any() == drawn
+
+
 def test_the_nearer_of_two_triangles_hides_the_farther_one() -> None:
     points = np.array(
         [[-1, -1, 1], [-1, 1, 1], [1, 0, 1], [-2, -2, 2], [-2, 2, 2], [2, 0, 2]], float
@@ -142,7 +153,15 @@ def test_a_picture_is_fitted_into_a_square_without_stretching() -> None:
     )
 
 
-def test_text_stays_inside_the_picture() -> None:
-    picture = np.full((40, 200, 3), 255, np.uint8)
-    drawing.write(picture, "mug 90%", np.array([190.0, 1.0]))
-    assert (picture[:, -40:] != 255).any() and (picture < 255).any(-1).sum() > 100
+@pytest.mark.parametrize("x", [-20.0, 80.0, 190.0])
+@pytest.mark.parametrize("y", [2.0, 30.0, 58.0])
+def test_text_stays_whole_inside_the_picture(x: float, y: float) -> None:
+    blank = np.full((60, 200, 3), 255, np.uint8)
+    sides = []
+    for at in ((80.0, 30.0), (x, y)):  # the first is far from every border
+        picture = blank.copy()
+        drawing.write(picture, "mug 90%", np.array(at))
+        x0, y0, x1, y1 = changed_box(blank, picture)
+        sides.append((x1 - x0, y1 - y0))
+    assert sides[0][0] > 30 and sides[0][1] > 8
+    assert sides[1] == pytest.approx(sides[0], abs=1)

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uns_pose_ros.alignment.half_turns import relative_turn, resolve_half_turns, swap_mirror_axis, turn_evidence, turn_matrices
+from uns_pose_ros.alignment.half_turns import (
+    relative_turn,
+    resolve_half_turns,
+    swap_mirror_axis,
+    turn_evidence,
+    turn_matrices,
+)
 from uns_pose_ros.alignment.mesh_batch import (
     MeshBatch,
     build_mesh_batch,

@@ -160,5 +160,7 @@ def _totals(
         table: Evidence (P, 4) of the pairs for each relative turn.
     """
     pair, other = partners
-    relative = relative_turn(state[other][:, None], _TURNS)  # (D, 4): by the video's own turn
+    relative = relative_turn(
+        state[other][:, None], _TURNS
+    )  # (D, 4): by the video's own turn
     return (table[pair].gather(1, relative) * decided[other][:, None]).sum(0)

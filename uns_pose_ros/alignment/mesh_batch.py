@@ -117,9 +117,7 @@ def build_mesh_batch(
     views = sum(len(mesh.features) for mesh in meshes.values())
     totals = [mesh.features.double().sum(0) for mesh in meshes.values()]
     mean = (torch.stack(totals).sum(0) / max(views, 1)).float()
-    rows = [
-        _prepare_mesh(name, mesh, mean, size, config) for name, mesh in meshes.items()
-    ]
+    rows = [_prepare_mesh(name, mesh, mean, size, config) for name, mesh in meshes.items()]
     columns = zip(*rows, strict=True)
     return MeshBatch(*(torch.stack(column) for column in columns))
 

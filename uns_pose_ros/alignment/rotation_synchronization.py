@@ -78,7 +78,9 @@ def synchronize(edges: Edges, config: ConsensusConfig = ConsensusConfig()) -> Co
             weight = votes_by_video.weight[video].flatten().expand(len(rotation), -1)
             if bool(weight.any()):
                 rotation[:, video] = densest_rotation(
-                    votes_by_video.votes(rotation, video).flatten(1, 2), weight, config.width
+                    votes_by_video.votes(rotation, video).flatten(1, 2),
+                    weight,
+                    config.width,
                 )
         before, agreement = agreement, votes_by_video.agreement(rotation, config.width)
         if bool(((agreement - before).abs() <= 1e-7 * agreement).all()):
@@ -232,7 +234,9 @@ def _starts(edges: Edges, roots: Tensor, planes: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(videos), torch.stack(rotations)
 
 
-def _grow(votes_by_video: Votes, root: Tensor, root_rotation: Tensor, width: float) -> Tensor:
+def _grow(
+    votes_by_video: Votes, root: Tensor, root_rotation: Tensor, width: float
+) -> Tensor:
     """Rotations (S, N, 3, 3) grown from videos (S,).
 
     Each time the video whose votes agree most joins, at their densest.
@@ -255,7 +259,8 @@ def _grow(votes_by_video: Votes, root: Tensor, root_rotation: Tensor, width: flo
         for changed in news.any(0).nonzero()[:, 0].tolist():
             start = news[:, changed].nonzero()[:, 0]
             weight = (
-                votes_by_video.weight[changed] * known[start][:, votes_by_video.source[changed], None]
+                votes_by_video.weight[changed]
+                * known[start][:, votes_by_video.source[changed], None]
             ).flatten(1)
             votes = votes_by_video.votes(rotation[start], changed).flatten(1, 2)
             centre[start, changed] = densest_rotation(votes, weight, width)

@@ -26,7 +26,7 @@ from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.artifacts import write_json
 from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.colmap import SparseImage, write_sparse
-from uns_pose_ros.io.depth_images import Depth, encode_depth, depth_path
+from uns_pose_ros.io.depth_images import Depth, depth_path, encode_depth
 from uns_pose_ros.io.video_folder import MIN_FRAMES
 
 RECORD = "video.json"

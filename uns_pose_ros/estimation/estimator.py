@@ -27,7 +27,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.loaded_model import LoadedModel
-from uns_pose_ros.estimation.metric_scale import scale_from_depth
+from uns_pose_ros.estimation.metric_scale import check_depth, scale_from_depth
 from uns_pose_ros.estimation.pose_solver import solve
 from uns_pose_ros.networks.backbone_runtimes import Backbone, load_runtime
 from uns_pose_ros.networks.dinov2 import PATCH, imagenet_normalize
@@ -108,11 +108,8 @@ class Estimator:
                 f"image of shape {tuple(pixels.shape)}, {pixels.dtype}: (height, width, 3) "
                 "uint8 RGB is valid"
             )
-        if depth is not None and depth.shape != pixels.shape[:2]:
-            raise InvalidInput(
-                f"depth of shape {tuple(depth.shape)}: that of the image, "
-                f"{tuple(pixels.shape[:2])}, is valid"
-            )
+        if depth is not None:
+            check_depth(depth.shape, pixels.shape)
         lens = camera
         if len(camera.distortion):
             pixels, _, camera = undistort(pixels.cpu(), None, camera)

@@ -6,6 +6,7 @@ The scale comes from a given length, or from the depth at the object.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.ray_casting import cast_rays
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode
 
@@ -57,6 +59,22 @@ def _scale_covariance(covariance: Tensor | None, diameter: float) -> Tensor | No
         return None
     unit = torch.tensor([diameter] * 3 + [1.0] * 3, dtype=covariance.dtype)
     return covariance * unit[:, None] * unit[None, :]
+
+
+def check_depth(depth: Sequence[int], image: Sequence[int]) -> None:
+    """Check that depth has the height and width of its image.
+
+    Args:
+        depth: Shape of the depth.
+        image: Shape of the image, (height, width, ...).
+
+    Raises:
+        InvalidInput: The shapes differ.
+    """
+    if tuple(depth) != tuple(image[:2]):
+        raise InvalidInput(
+            f"depth of shape {tuple(depth)}: that of the image, {tuple(image[:2])}, is valid"
+        )
 
 
 def scale_from_depth(

@@ -19,7 +19,9 @@ from uns_pose_ros.io.images import guarded_decoding, open_file
 from uns_pose_ros.io.ros_messages import DEPTH_ENCODINGS, unpack_pixels
 
 Depth = NDArray[np.uint16]  # (H, W) mm, 0: none
-COMPRESSED_TOPIC = "compressedDepth"  # image_transport appends it to the topic of the raw depth
+COMPRESSED_TOPIC = (
+    "compressedDepth"  # image_transport appends it to the topic of the raw depth
+)
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # of compressedDepth: format, and a and b of depth = a / (value - b), m, for 32FC1
 _HEADER = struct.Struct("<iff")

@@ -131,7 +131,9 @@ def _in_metres(folder: Path, found: Poses) -> Poses:
 
     As they are where it says too little.
     """
-    paths = {image.name: depth_images.depth_path(folder, image.name) for image in found.images}
+    paths = {
+        image.name: depth_images.depth_path(folder, image.name) for image in found.images
+    }
     there = {name: path for name, path in paths.items() if path.exists()}
     if not there:
         return found

@@ -126,7 +126,9 @@ def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(
     assert robot.reset().success
     robot.wait(
         "deleted markers",
-        lambda: {m.action for m in robot.received["markers"][-1].markers} == {Marker.DELETE},
+        lambda: (
+            {m.action for m in robot.received["markers"][-1].markers} == {Marker.DELETE}
+        ),
     )
     robot.show(1, seconds=23)
     assert [d.id for d in robot.results(23)["detections"][0].detections] == ["0"]
@@ -348,7 +350,9 @@ def test_time_that_jumps_back_forgets_the_objects(robot: Robot) -> None:
     robot.wait("the time in the node", lambda: time_arrived(20))
     robot.wait(
         "deleted markers",
-        lambda: {m.action for m in robot.received["markers"][-1].markers} == {Marker.DELETE},
+        lambda: (
+            {m.action for m in robot.received["markers"][-1].markers} == {Marker.DELETE}
+        ),
     )
     robot.show(1, seconds=111)
     assert [d.id for d in robot.results(111)["detections"][0].detections] == ["0"]

@@ -30,7 +30,9 @@ def test_models_can_be_set_while_the_node_runs_and_bad_ones_change_nothing(
 ) -> None:
     robot, seconds = plain, itertools.count(1)
     robot.calibrate()
-    robot.wait("markers", lambda: classes(robot, next(seconds)) and robot.received["markers"])
+    robot.wait(
+        "markers", lambda: classes(robot, next(seconds)) and robot.received["markers"]
+    )
     refused = robot.set(Parameter("models", value=["plain", "nothing_there"]))
     assert not refused.successful
     assert (
@@ -45,7 +47,9 @@ def test_models_can_be_set_while_the_node_runs_and_bad_ones_change_nothing(
     assert robot.set(Parameter("models", value=["plain", "size_truck"])).successful
     robot.wait(
         "deleted markers",
-        lambda: {m.action for m in robot.received["markers"][-1].markers} == {Marker.DELETE},
+        lambda: (
+            {m.action for m in robot.received["markers"][-1].markers} == {Marker.DELETE}
+        ),
     )
     assert classes(robot, next(seconds)) == ["car", "truck"]
     first = robot.results(1)["detections"][0].detections

@@ -130,7 +130,9 @@ def test_a_recorder_gives_the_same_folder_for_a_bag_as_its_import(
     assert files(recorded) == files(tmp_path / "imported")
     for number in range(8):
         path = depth_path(recorded, f"{number + 1:06d}.jpg")
-        assert path.read_bytes() == depth_path(tmp_path / "imported", path.stem).read_bytes()
+        assert (
+            path.read_bytes() == depth_path(tmp_path / "imported", path.stem).read_bytes()
+        )
         assert read_depth(path, (64, 48)).tolist() == depth_of(number).tolist()
     mine, theirs = (
         read_json(folder / "video.json") for folder in (recorded, tmp_path / "imported")
