@@ -273,12 +273,10 @@ def mode_weights(modes: PairModes, config: AlignConfig) -> Tensor:
 
 
 def similarities(consensus: Consensus, pairs: Pairs) -> Tensor:
-    """canon_from_shape (N, 4, 4).
+    """Similarities canon_from_shape (N, 4, 4) with the rotations of the consensus.
 
-    The consensus rotations with the scales and translations that fit the unmirrored pairs.
-
-    Least absolute residuals, weighted by how near each pair is to the consensus; the origin is the
-    mean of the shapes' own.
+    Scales and translations have the least absolute residuals over the unmirrored pairs, weighted by
+    the nearness of each pair to the consensus. The origin is the mean of the shapes' origins.
     """
     rotation, plain = consensus.canon_from_video, ~pairs.mirrored
     a, b = pairs.a[plain], pairs.b[plain]

@@ -1,6 +1,6 @@
-"""Videos added to a finished alignment.
+"""Add videos to a finished alignment.
 
-Each costs a few pairs with references, and nothing that was decided changes.
+Each new video is aligned to a few references; the poses of the other videos do not change.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from uns_pose_ros.alignment.category_alignment import (
     mode_weights,
     prepare_twins,
 )
-from uns_pose_ros.alignment.half_turns import turn_matrices
-from uns_pose_ros.alignment.mesh_batch import MeshBatch, content_key
+from uns_pose_ros.alignment.half_turns import turn_evidence, turn_matrices
+from uns_pose_ros.alignment.mesh_batch import MeshBatch, content_key, principal_axes
 from uns_pose_ros.alignment.pairwise import align_pairs, closeness, view_likeness
 from uns_pose_ros.alignment.rotation_synchronization import densest_rotation
 from uns_pose_ros.core.errors import InvalidInput
@@ -30,7 +30,7 @@ from uns_pose_ros.core.geometry import (
 )
 from uns_pose_ros.core.types import Alignment, FeatureMesh, Progress
 
-_NEAR = 0.3  # closeness from which a vote may pull a pose towards it
+_NEAR = 0.3  # closeness above which a vote may pull a pose toward it
 
 
 def add_videos(
@@ -40,38 +40,46 @@ def add_videos(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Alignment:
-    """The alignment with every video of `meshes` that it lacks, each aligned to
-    `config.references` videos it holds.
+    """Add every video of `meshes` that the alignment lacks.
 
-    `meshes` must hold the most confident kept videos too: those are the references. Raises
-    InvalidInput where there are none.
+    Each is aligned to `config.references` kept videos, the most confident ones.
+
+    Args:
+        alignment: The finished alignment.
+        meshes: Feature meshes by video name: the new videos and the possible references.
+        config: Settings.
+        seed: Seed of the random hypotheses.
+        progress: Receives the number of added videos.
+
+    Raises:
+        InvalidInput: No kept video of the alignment has a mesh.
     """
     new = [name for name in meshes if name not in alignment.videos]
-    known = [
+    candidates = [
         k
         for k, name in enumerate(alignment.videos)
         if bool(alignment.kept[k]) and name in meshes
     ]
-    if not known:
+    if not candidates:
         raise InvalidInput(
             f"none of the aligned videos has a mesh; aligned: {', '.join(alignment.videos)}"
         )
-    keys = {k: content_key(meshes[alignment.videos[k]]) for k in known}
-    chosen = sorted(known, key=lambda k: (-float(alignment.confidence[k]), keys[k]))[
-        : config.references
-    ]
+    keys = {k: content_key(meshes[alignment.videos[k]]) for k in candidates}
+    ranked = sorted(candidates, key=lambda k: (-float(alignment.confidence[k]), keys[k]))
+    chosen = ranked[: config.references]
     references = {alignment.videos[k]: meshes[alignment.videos[k]] for k in chosen}
-    columns: list[tuple[Tensor, ...]] = []
+    reference_poses = alignment.canon_from_obj[chosen]
+    rows: list[tuple[Tensor, ...]] = []
     for done, name in enumerate(new, 1):
-        columns.append(
-            _place(references, alignment.canon_from_obj[chosen], meshes[name], config, seed)
+        rows.append(
+            _align_to_references(references, reference_poses, meshes[name], config, seed)
         )
         if progress is not None:
             progress("videos", done, len(new))
-    if not columns:
+    if not rows:
         return alignment
     canon_from_obj, confidence, residual = (
-        torch.stack(column) for column in zip(*columns, strict=True)
+        torch.stack(column) for column in zip(*rows, strict=True)
     )
     return Alignment(
         videos=(*alignment.videos, *new),
@@ -83,70 +91,70 @@ def add_videos(
     )
 
 
-def _place(
+def _align_to_references(
     references: Mapping[str, FeatureMesh],
     canon_from_obj: Tensor,
     mesh: FeatureMesh,
     config: AlignConfig,
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """canon_from_obj (4, 4), confidence () and residual () of one mesh by k references with
-    canon_from_obj (k, 4, 4).
+    """Align one mesh to k references.
+
+    Args:
+        references: The references by name.
+        canon_from_obj: Poses (k, 4, 4) of the references.
+        mesh: The mesh to align.
+        config: Settings.
+        seed: Seed of the random hypotheses.
+
+    Returns:
+        canon_from_obj (4, 4), confidence () and residual () in degrees of the mesh.
     """
     count = len(references)
-    everything = {**{f"reference {name}": m for name, m in references.items()}, "new": mesh}
-    shapes = prepare_twins(
-        everything, config
-    )  # stays on the CPU: a few pairs are not worth the way to the GPU
+    width = config.consensus.width
+    named = {f"reference {name}": m for name, m in references.items()}
+    # stays on the CPU: the transfer to the GPU costs more than a few pairs
+    shapes = prepare_twins({**named, "new": mesh}, config)
     pairs = torch.stack([torch.full((count,), count), torch.arange(count)], 1)
     modes = align_pairs(shapes, pairs, config.pair, seed)
     canon_from_reference = canon_from_obj @ torch.linalg.inv(shapes.shape_from_obj[:count])
     votes = canon_from_reference[:, None] @ modes.b_from_a
     weight = mode_weights(modes, config)
     rotation = split_similarity(votes)[0]
-    start = densest_rotation(
-        rotation.flatten(0, 1)[None], weight.flatten()[None], config.consensus.width
-    )[0]
-    best, likeness = _best_turn(
-        _settled(start, votes, weight, config), canon_from_reference, shapes, config
-    )
-    canon_from_shape = best
-    if bool(
-        (
-            closeness(rotation, split_similarity(best)[0], config.consensus.width)[
-                weight > 0
-            ]
-            > _NEAR
-        ).any()
-    ):
-        canon_from_shape = _settled(split_similarity(best)[0], votes, weight, config)
-    centre = split_similarity(canon_from_shape)[0]
-    agreeing = (closeness(rotation, centre, config.consensus.width) * weight).amax(1)
-    residual = (
-        angle_between(rotation, centre).masked_fill(weight <= 0, 180).amin(1).median()
-    )
-    fit = (
-        (likeness / _usual(canon_from_reference, shapes, config).clamp_min(1e-6)).clamp(
-            0, 1
-        )
-        if count > 1
-        else 1.0
-    )
-    confidence = agreeing.sum() / weight.amax(1).sum().clamp_min(1e-12) * fit
-    return canon_from_shape @ shapes.shape_from_obj[count], confidence, residual
+    start = densest_rotation(rotation.flatten(0, 1)[None], weight.flatten()[None], width)[0]
+    pose = _refine_pose(start, votes, weight, config)
+    pose, likeness = _best_turn(pose, canon_from_reference, shapes, config)
+    near = closeness(rotation, split_similarity(pose)[0], width)[weight > 0]
+    if bool((near > _NEAR).any()):
+        pose = _refine_pose(split_similarity(pose)[0], votes, weight, config)
+    center = split_similarity(pose)[0]
+    agreeing = (closeness(rotation, center, width) * weight).amax(1)
+    angle = angle_between(rotation, center).masked_fill(weight <= 0, 180)
+    residual = angle.amin(1).median()
+    confidence = agreeing.sum() / weight.amax(1).sum().clamp_min(1e-12)
+    if count > 1:
+        usual = _reference_likeness(canon_from_reference, shapes, config)
+        confidence = confidence * (likeness / usual.clamp_min(1e-6)).clamp(0, 1)
+    return pose @ shapes.shape_from_obj[count], confidence, residual
 
 
-def _settled(
+def _refine_pose(
     rotation: Tensor, votes: Tensor, weight: Tensor, config: AlignConfig, steps: int = 5
 ) -> Tensor:
-    """The pose (4, 4) of the votes (k, K, 4, 4) near a rotation (3, 3).
+    """Pose (4, 4) from the votes near a rotation: their mean rotation, median shift and scale.
 
-    Their mean rotation, median translation and scale.
+    Args:
+        rotation: Rotation (3, 3) to start from.
+        votes: Poses (k, K, 4, 4), one for each mode of each reference.
+        weight: Weight (k, K) of the votes.
+        config: Settings.
+        steps: Steps of the mean rotation.
     """
-    said, translation, scale = split_similarity(votes.flatten(0, 1))
+    rotations, translation, scale = split_similarity(votes.flatten(0, 1))
     for _ in range(steps):
-        share = closeness(said, rotation, config.consensus.width) ** 2 * weight.flatten()
-        rotation = nearest_rotation((share[:, None, None] * said).sum(0))
+        near = closeness(rotations, rotation, config.consensus.width)
+        share = near**2 * weight.flatten()
+        rotation = nearest_rotation((share[:, None, None] * rotations).sum(0))
     return from_parts(
         rotation,
         weighted_median(translation, share),
@@ -158,8 +166,8 @@ def weighted_median(values: Tensor, weight: Tensor) -> Tensor:
     """Median (D,) of values (M, D), each of which counts by its weight (M,)."""
     ordered, order = values.sort(0)
     ladder = weight[order].cumsum(0)
-    place = (ladder < ladder[-1:] / 2).sum(0, keepdim=True).clamp(max=len(values) - 1)
-    return ordered.gather(0, place)[0]
+    row = (ladder < ladder[-1:] / 2).sum(0, keepdim=True).clamp(max=len(values) - 1)
+    return ordered.gather(0, row)[0]
 
 
 def _best_turn(
@@ -168,13 +176,22 @@ def _best_turn(
     shapes: MeshBatch,
     config: AlignConfig,
 ) -> tuple[Tensor, Tensor]:
-    """The pose (4, 4) of the new shape, or half a turn about a principal axis of the references
-    away, and its likeness ().
+    """Choose the best half turn of the new mesh about the principal axes of the references.
 
-    Every reference has a say, and so has its mirrored twin: it carries what the reference saw on
-    one side to the other.
+    Every reference counts, and so does its mirrored twin: the twin shows on one side what the
+    reference shows on the other.
+
+    Args:
+        canon_from_shape: Pose (4, 4) of the new mesh.
+        canon_from_reference: Poses (k, 4, 4) of the references.
+        shapes: The references, the new mesh, and the mirrored twins.
+        config: Settings.
+
+    Returns:
+        The pose (4, 4) after the turn, and its likeness () to the references.
     """
     count = len(canon_from_reference)
+    references = torch.arange(count)
     points = [
         transform(canon_from_reference[k], shapes.points[k, shapes.valid[k]].double())
         for k in range(count)
@@ -182,27 +199,21 @@ def _best_turn(
     frame = _principal_frame(torch.cat(points))
     poses = invert(frame) @ turn_matrices() @ frame @ canon_from_shape
     likeness, overlap = _compare(
-        poses, count, canon_from_reference, torch.arange(count), shapes, config
+        poses, count, canon_from_reference, references, shapes, config
     )
-    evidence = _evidence(likeness, overlap)
+    evidence = turn_evidence(likeness, overlap).sum(0)
     if len(shapes) > count + 1:
         twins = _twin_poses(frame, canon_from_reference, shapes, config)
-        evidence += _evidence(
-            *_compare(poses, count, twins, torch.arange(count) + count + 1, shapes, config)
-        )
+        compared = _compare(poses, count, twins, references + count + 1, shapes, config)
+        evidence += turn_evidence(*compared).sum(0)
     best = int(evidence.argmax())
-    return poses[best], (likeness * overlap).sum(0)[best] / overlap.sum(0)[best].clamp_min(
-        1e-9
-    )
+    weighted = (likeness * overlap).sum(0)[best]
+    return poses[best], weighted / overlap.sum(0)[best].clamp_min(1e-9)
 
 
 def _principal_frame(points: Tensor) -> Tensor:
-    """Rigid (4, 4) from the frame of points (M, 3) to their principal axes and the middle of their
-    box.
-    """
-    centred = points - points.mean(0)
-    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
-    axes = axes * torch.sign(torch.linalg.det(axes))
+    """Rigid (4, 4) from the frame of points (M, 3) to their principal axes and box center."""
+    axes = principal_axes(points - points.mean(0))
     return from_parts(axes.T, -(axes.T @ (points.amin(0) + points.amax(0)) / 2))
 
 
@@ -214,8 +225,15 @@ def _compare(
     shapes: MeshBatch,
     config: AlignConfig,
 ) -> tuple[Tensor, Tensor]:
-    """Likeness and overlap (k, T) of one shape under poses (T, 4, 4) with others (k,) under
-    canon_from_other (k, 4, 4).
+    """Likeness and overlap (k, T) of one mesh with k others under T poses.
+
+    Args:
+        poses: Poses (T, 4, 4) of the mesh.
+        index: Index of the mesh.
+        canon_from_other: Poses (k, 4, 4) of the others.
+        others: Indices (k,) of the others.
+        shapes: All meshes.
+        config: Settings.
     """
     rows = []
     for canon_from_b, other in zip(canon_from_other, others, strict=True):
@@ -228,23 +246,18 @@ def _compare(
     return likeness, overlap
 
 
-def _evidence(likeness: Tensor, overlap: Tensor) -> Tensor:
-    """How much (T,) speaks for each of T turns over all pairs (k, T).
-
-    Likeness above what is usual for the pair, where seen.
-    """
-    rival = likeness.topk(2).indices
-    usual = (likeness * overlap).gather(1, rival).sum(1) / overlap.gather(1, rival).sum(
-        1
-    ).clamp_min(1e-9)
-    return (overlap * (likeness - usual[:, None])).sum(0)
-
-
 def _twin_poses(
     frame: Tensor, canon_from_reference: Tensor, shapes: MeshBatch, config: AlignConfig
 ) -> Tensor:
-    """canon_from_twin (k, 4, 4) of the references' mirrored twins, across the principal plane that
-    makes them most alike.
+    """Poses canon_from_twin (k, 4, 4) of the references' mirrored twins.
+
+    The mirror plane is the principal plane under which twins and references are most alike.
+
+    Args:
+        frame: Rigid (4, 4) from the canonical frame to the principal axes.
+        canon_from_reference: Poses (k, 4, 4) of the references.
+        shapes: The references, the new mesh, and the mirrored twins.
+        config: Settings.
     """
     count = len(canon_from_reference)
     shape_from_obj = shapes.shape_from_obj[:count]
@@ -254,7 +267,7 @@ def _twin_poses(
         @ flip
         @ torch.linalg.inv(shapes.shape_from_obj[count + 1 : 2 * count + 1])
     )
-    ways = []
+    candidates = []
     for plane in range(3):
         reflection = torch.eye(4, dtype=torch.float64)
         reflection[plane, plane] = -1
@@ -271,13 +284,16 @@ def _twin_poses(
             likeness, overlap = _compare(
                 pose, k, twins, torch.arange(count) + count + 1, shapes, config
             )
-            alike, seen = alike + (likeness * overlap).sum(), seen + overlap.sum()
-        ways.append((float(alike / seen.clamp_min(1e-9)), twins))
-    return max(ways, key=lambda way: way[0])[1]
+            alike = alike + (likeness * overlap).sum()
+            seen = seen + overlap.sum()
+        candidates.append((float(alike / seen.clamp_min(1e-9)), twins))
+    return max(candidates, key=lambda candidate: candidate[0])[1]
 
 
-def _usual(canon_from_reference: Tensor, shapes: MeshBatch, config: AlignConfig) -> Tensor:
-    """How alike () the references are to each other."""
+def _reference_likeness(
+    canon_from_reference: Tensor, shapes: MeshBatch, config: AlignConfig
+) -> Tensor:
+    """Mean likeness () of the references to each other, weighted by the overlap."""
     count = len(canon_from_reference)
     alike, seen = torch.zeros(2, dtype=torch.float64)
     for k in range(count - 1):
@@ -286,5 +302,6 @@ def _usual(canon_from_reference: Tensor, shapes: MeshBatch, config: AlignConfig)
         likeness, overlap = _compare(
             pose, k, canon_from_reference[k + 1 :], later, shapes, config
         )
-        alike, seen = alike + (likeness * overlap).sum(), seen + overlap.sum()
+        alike = alike + (likeness * overlap).sum()
+        seen = seen + overlap.sum()
     return alike / seen.clamp_min(1e-9)

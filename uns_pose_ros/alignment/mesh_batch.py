@@ -37,7 +37,9 @@ class MeshBatch:
 
     The shape frame is made from the mesh alone: its origin is the mean vertex, the largest distance
     of two vertices is 1, and its axes are the principal axes. It does not depend on the obj frame,
-    so no result that is computed in it does. Memory: N * (4 K V C + 4 * cells**3) bytes, 3.5 MB a mesh of 500 vertices with the
+    so no result that is computed in it does.
+
+    Memory: N * (4 K V C + 4 * cells**3) bytes, 3.5 MB for a mesh of 500 vertices with the
     defaults.
     """
 

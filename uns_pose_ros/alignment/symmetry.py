@@ -1,16 +1,14 @@
-"""The symmetry of a category, from its aligned feature meshes.
+"""Find the symmetry of a category: rotations under which its aligned meshes stay alike.
 
-Rotations under which the videos look no less alike.
-
-A rotation is a symmetry where laying one video's mesh, so turned, on another's costs nothing: as
-near in space and as alike in features (seen from corresponding sides) as without the turn. A mesh
-is not compared with itself, which would be perfect only without a turn.
+A rotation is a symmetry if one video's turned mesh lies on another video's mesh as near in space,
+and as alike in features seen from corresponding sides, as without the turn. A mesh is not compared
+with itself, because that comparison is perfect only without a turn.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -19,6 +17,7 @@ from uns_pose_ros.alignment.mesh_batch import MeshBatch
 from uns_pose_ros.alignment.pairwise import view_likeness
 from uns_pose_ros.core.geometry import (
     from_parts,
+    golden_spiral,
     invert,
     rotation_from_vector,
     symmetry_rotations,
@@ -29,16 +28,22 @@ from uns_pose_ros.core.types import Symmetry
 
 @dataclass(frozen=True)
 class SymmetryConfig:
-    """When a rotation counts as a symmetry."""
+    """Conditions under which a rotation counts as a symmetry."""
 
-    orders: tuple[int, ...] = (6, 5, 4, 3, 2)  # tried, the first that holds is taken
-    # of the videos' likeness without a turn that a symmetry keeps, at least
+    orders: tuple[int, ...] = (
+        6,
+        5,
+        4,
+        3,
+        2,
+    )  # in this order; the first that holds is taken
+    # share of the videos' likeness without a turn that a symmetry keeps, at least
     likeness: float = 0.92
-    # times the distance between the videos' surfaces without a turn, at most
+    # distance between the surfaces under a symmetry over that without a turn, at most
     gap: float = 1.25
-    pairs: int = 12  # of videos that are compared, at most
-    # directions over the half sphere that are tried as an axis of continuous symmetry besides x, y,
-    # z
+    pairs: int = 12  # pairs of videos that are compared, at most
+    # directions over the half sphere that are tried as an axis of continuous symmetry, besides x,
+    # y and z
     axes: int = 40
     turns: tuple[float, ...] = (
         25.0,
@@ -57,31 +62,37 @@ def find_symmetry(
     view_width: float,
     config: SymmetryConfig = SymmetryConfig(),
 ) -> Symmetry:
-    """The symmetry of N >= 2 shapes under canon_from_shape (N, 4, 4).
+    """Find the symmetry of N >= 2 aligned meshes.
 
-    Only the first N shapes are looked at.
+    A continuous symmetry comes before an n-fold one, and a higher order before a lower one. An
+    n-fold axis is a principal axis of the shape, so only x, y and z are tried for n-fold
+    symmetries. The axis of a shape that is round all over may be any direction.
 
-    Continuous before n-fold, higher orders before lower ones. An n-fold axis is a principal axis of
-    the shape, so only x, y and z are tried for those; where the shape is round all over, its axis
-    may be any.
+    Args:
+        shapes: The meshes; only the first N are used.
+        canon_from_shape: Poses (N, 4, 4) of the meshes.
+        view_width: Degrees, as `PairConfig.view_width`.
+        config: Settings.
     """
-    pairs = _pairs(len(canon_from_shape), config.pairs)
+    pairs = compared_pairs(len(canon_from_shape), config.pairs)
     scorer = _Scorer(shapes, canon_from_shape, pairs, view_width, config)
-    axes = torch.cat([torch.eye(3, dtype=torch.float64).flip(0), half_sphere(config.axes)])
+    height = (torch.arange(config.axes, dtype=torch.float64) + 0.5) / config.axes
+    half_sphere = golden_spiral(height)
+    axes = torch.cat([torch.eye(3, dtype=torch.float64).flip(0), half_sphere])
     radians = torch.deg2rad(torch.tensor(config.turns, dtype=torch.float64))
-    round_about = [
+    continuous_axes = [
         axis for axis in axes if scorer.fits(rotation_from_vector(radians[:, None] * axis))
     ]
-    ways = [
-        (0, axis, rotation_from_vector(radians[:, None] * axis)) for axis in round_about
+    candidates = [
+        (0, axis, rotation_from_vector(radians[:, None] * axis)) for axis in continuous_axes
     ]
     for order in config.orders:
-        ways += [
+        candidates += [
             (order, axis, symmetry_rotations(order, axis)[1 : order // 2 + 1])
             for axis in axes[:3]
         ]
     best: dict[int, tuple[float, Tensor]] = {}
-    for order, axis, turns in ways:
+    for order, axis, turns in candidates:
         if best and order not in best:
             break  # a group that comes earlier holds
         if order == 0 or scorer.fits(turns):
@@ -94,33 +105,24 @@ def find_symmetry(
     return Symmetry(order, axis)
 
 
-def half_sphere(count: int) -> Tensor:
-    """Unit vectors (count, 3) float64, evenly over the half sphere z > 0 (a Fibonacci lattice)."""
-    step = torch.arange(count, dtype=torch.float64) + 0.5
-    z, turn = step / count, step * (math.pi * (3 - math.sqrt(5)))
-    return torch.stack(
-        [(1 - z * z).sqrt() * turn.cos(), (1 - z * z).sqrt() * turn.sin(), z], 1
-    )
+def compared_pairs(count: int, most: int) -> Tensor:
+    """Choose at most `most` pairs (P, 2) of `count` videos, every video in about as many pairs.
 
+    The videos stand in a circle. Neighbors come first, then pairs two steps apart, and so on.
+    """
 
-def _pairs(count: int, most: int) -> Tensor:
-    """At most so many pairs (P, 2) of videos, every video in about as many."""
-    steps = [
-        (i, (i + step) % count) for step in range(1, count // 2 + 1) for i in range(count)
-    ]
-    unique = sorted(
-        {
-            (min(i, j), max(i, j)): k for k, (i, j) in reversed(list(enumerate(steps)))
-        }.items(),
-        key=lambda x: x[1],
-    )
-    return torch.tensor([pair for pair, _ in unique[:most]])
+    def distance_and_start(pair: tuple[int, int]) -> tuple[int, int]:
+        first, second = pair
+        apart = second - first
+        around = count - apart
+        return (apart, first) if apart <= around else (around, second)
+
+    pairs = sorted(combinations(range(count), 2), key=distance_and_start)
+    return torch.tensor(pairs[:most])
 
 
 class _Scorer:
-    """Compares pairs of aligned shapes, one of each turned about the origin of the canonical
-    frame.
-    """
+    """Compares pairs of aligned meshes, the first of each pair turned about the canonical origin."""
 
     def __init__(
         self,
@@ -142,11 +144,11 @@ class _Scorer:
         self.likeness = self._likeness(still)
 
     def fits(self, turns: Tensor) -> bool:
-        """Whether all turns (T, 3, 3) lay surface on surface."""
+        """Whether the surfaces coincide under all turns (T, 3, 3)."""
         return bool((self.gaps(turns) <= self.gap * self.config.gap).all())
 
     def gaps(self, turns: Tensor) -> Tensor:
-        """Mean distance (T,) in diameters between the surfaces, both ways, for each turn."""
+        """Mean distance (T,) in diameters between the surfaces, in both directions."""
         total = torch.zeros(len(turns), dtype=torch.float64)
         for (a, b), (canon_from_a, canon_from_b) in zip(
             self.shapes, self.poses, strict=True
@@ -160,10 +162,7 @@ class _Scorer:
         return total / len(self.shapes)
 
     def _sampling(self) -> float:
-        """Distance in diameters of two meshes of one surface because their vertices differ.
-
-        Half of that to a neighbour.
-        """
+        """Distance in diameters of two samplings of one surface: half of that to a neighbor."""
         distances = []
         for (a, _), (canon_from_a, _) in zip(self.shapes, self.poses, strict=True):
             points = transform(canon_from_a, a.points[0, a.valid[0]].double().cpu())
@@ -173,11 +172,11 @@ class _Scorer:
         return float(torch.stack(distances).mean()) / 2
 
     def kept_likeness(self, turns: Tensor) -> float:
-        """The least part of the likeness that any of the turns (T, 3, 3) keeps."""
+        """The least share of the likeness that any of the turns (T, 3, 3) keeps."""
         return float((self._likeness(turns) / self.likeness.clamp_min(1e-6)).min())
 
     def _likeness(self, turns: Tensor) -> Tensor:
-        """Likeness (T,) of what corresponds, over all pairs by how much that is."""
+        """Likeness (T,) over all pairs under turns (T, 3, 3), weighted by the overlap."""
         turn = from_parts(turns, torch.zeros(len(turns), 3, dtype=torch.float64))
         total, weight = torch.zeros(2, len(turns), dtype=torch.float64)
         for (a, b), (canon_from_a, canon_from_b) in zip(

@@ -119,7 +119,9 @@ class DinoV2(nn.Module):
         ] = {}  # positions of a frozen network, by grid
 
     def forward(self, images: Tensor, layers: Sequence[int] | None = None) -> Tensor:
-        """Patch features of images (B, 3, H, W), normalized by `imagenet_normalize`; H and W multiples of 14.
+        """Patch features of images (B, 3, H, W) from `imagenet_normalize`.
+
+        H and W are multiples of 14.
 
         Returns (B, H/14, W/14, 384) float32: the patch tokens of the last layer after the final
         norm. With `layers` (block numbers from 0, negative from the end) those layers' tokens, each
