@@ -121,7 +121,7 @@ def main() -> None:
             shown + len(some),
         )
         figures: dict[str, Any] = {
-            name: metrics.summarise(some) for name, some in results.items()
+            name: metrics.summarize_poses(some) for name, some in results.items()
         }
         figures["empty"] = {"images": shown, "false_percent": 100 * false / max(shown, 1)}
         figures["folds"] = groups[: k + 1]

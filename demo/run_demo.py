@@ -49,7 +49,7 @@ from uns_pose_ros.io import artifacts  # noqa: E402
 from uns_pose_ros.io.video_folder import list_videos, load_video  # noqa: E402
 from uns_pose_ros.networks.correspondence_head import NetworkConfig  # noqa: E402
 from uns_pose_ros.pipeline import stages  # noqa: E402
-from uns_pose_ros.reporting.category_report import Contents, Shot, write_report  # noqa: E402
+from uns_pose_ros.reporting.category_report import Contents, ReportImage, write_report  # noqa: E402
 from uns_pose_ros.reporting.video_summary import facts_of  # noqa: E402
 from uns_pose_ros.training.training_views import TrainConfig  # noqa: E402
 
@@ -127,7 +127,7 @@ def main() -> int:
                 f"{result.seconds:.2f} s after its picture"
             )
         log.say(f"  {result.video}/{result.frame}: {told}")
-    summary = metrics.summarise(results)
+    summary = metrics.summarize_poses(results)
     log.say(
         f"unseen chairs over ROS: {summary['estimated']} of {summary['images']} pictures answered, "
         f"{summary['acc30']:.0f} % of all within 30°, {summary['acc15']:.0f} % within 15°, "
@@ -164,10 +164,10 @@ def page(
                 f"{result.video}/{result.frame}, score {answer.score:.2f}, "
                 f"{result.error:.1f}° off"
             )
-            shots.append(Shot(answer.overlay, caption, answer.score, result.error))
+            shots.append(ReportImage(answer.overlay, caption, answer.score, result.error))
     accuracies = {
         "alignment of the training videos": aligned,
-        "unseen chairs, by the node over ROS": metrics.summarise(results),
+        "unseen chairs, by the node over ROS": metrics.summarize_poses(results),
     }
     facts = [
         facts_of(

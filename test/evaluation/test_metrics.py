@@ -262,7 +262,7 @@ def test_poses_are_compared_in_the_labels_frame_and_the_best_score_counts(
     results = metrics.evaluate_poses(estimate, model, [video], {"a": label})
     assert [r.error for r in results] == pytest.approx([5, 20, 180, 180], abs=1e-4)
     assert [r.symmetric_error for r in results] == pytest.approx([5, 20, 0, 180], abs=1e-4)
-    figures = metrics.summarise(results)
+    figures = metrics.summarize_poses(results)
     assert (figures["images"], figures["estimated"]) == (4, 3)
     assert [figures[k] for k in ("acc30", "acc15", "acc10")] == [50, 25, 25] and figures[
         "median_deg"
@@ -335,7 +335,7 @@ def test_what_scores_are_worth_and_where_the_errors_lie() -> None:
         result(0.31, 100, 2.5),
         result(0.39, 20, 9.0),
     ]
-    figures = metrics.summarise(results)
+    figures = metrics.summarize_poses(results)
     low, high = (
         {"from": 0.3, "count": 2, "acc30": 50.0},
         {"from": 0.9, "count": 2, "acc30": 50.0},

@@ -44,7 +44,7 @@ from uns_pose_ros.evaluation.rosbag_evaluation import (
     BagConfig,
     fit_truth_from_canon,
     read_answers,
-    summarise,
+    summarize_bag,
 )
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
@@ -169,7 +169,7 @@ def answers_of(bag: Path, estimator: Scripted, **settings: Any) -> list[Answer]:
 
 
 def figures(bag: Path, estimator: Scripted, **settings: Any) -> dict[str, Any]:
-    return summarise(answers_of(bag, estimator, **settings), car(), IDENTITY)
+    return summarize_bag(answers_of(bag, estimator, **settings), car(), IDENTITY)
 
 
 def test_errors_losses_and_jitter_are_counted(bag: Path) -> None:
@@ -226,10 +226,10 @@ def test_a_model_with_another_frame_than_the_truth_is_fitted_on_demand(bag: Path
     answers = answers_of(
         bag, Scripted(flipped=[3, 10], canon_from_own=turn), truth_frame="thing"
     )
-    assert summarise(answers, car(), IDENTITY)["acc30"] == 0
+    assert summarize_bag(answers, car(), IDENTITY)["acc30"] == 0
     fitted = fit_truth_from_canon(answers, car())
     assert torch.allclose(fitted, turn, atol=1e-5)
-    assert summarise(answers, car(), fitted)["acc10"] == 90
+    assert summarize_bag(answers, car(), fitted)["acc10"] == 90
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_the_errors_of_every_picture_are_listed_and_drawn(
     listed = rosbag_export.records(answers, errors, IDENTITY)
     assert [k for k, record in enumerate(listed) if record.get("error_deg", 0) > 1] == [3]
     assert "error_deg" not in listed[5]
-    rosbag_plot.write_plot(tmp_path / "plot.svg", answers, errors)
+    rosbag_plot.write_bag_plot(tmp_path / "plot.svg", answers, errors)
     drawn = (tmp_path / "plot.svg").read_text()
     assert all(
         f"<!-- {label} -->" in drawn
@@ -346,7 +346,7 @@ def test_the_errors_of_every_picture_are_listed_and_drawn(
     )
     assert "no truth" not in drawn
     unknown = answers_of(bag, Scripted())
-    rosbag_plot.write_plot(
+    rosbag_plot.write_bag_plot(
         tmp_path / "plot.svg",
         unknown,
         rosbag_evaluation.errors_of(unknown, car(), IDENTITY),
@@ -355,7 +355,7 @@ def test_the_errors_of_every_picture_are_listed_and_drawn(
     with pytest.raises(
         InvalidInput, match="plot.jpg: a name that ends with .png, .svg, .pdf is valid"
     ):
-        rosbag_plot.write_plot(tmp_path / "plot.jpg", answers, errors)
+        rosbag_plot.write_bag_plot(tmp_path / "plot.jpg", answers, errors)
 
 
 def test_what_cannot_be_true_is_refused_with_one_line(bag: Path, tmp_path: Path) -> None:

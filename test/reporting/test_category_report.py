@@ -26,7 +26,7 @@ from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.reporting.category_report import (
     Contents,
-    Shot,
+    ReportImage,
     shots_of,
     thinned,
     write_report,
@@ -135,7 +135,7 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     curve = {"step": [0, 20], "object": [5.0, 1.0], "background": [2.0, 0.5]}
     whole = contents()
     shots, accuracies = (
-        [Shot(grey, "a", 0.5, 3.0)],
+        [ReportImage(grey, "a", 0.5, 3.0)],
         {"poses": {**FIGURES, "images": 4, "estimated": 3}},
     )
     shown = Contents(
@@ -299,7 +299,7 @@ def test_a_browser_shows_the_page_at_desktop_and_phone_width(
     tmp_path: Path, width: int
 ) -> None:
     """Every picture is loaded, and nothing is wider than the window."""
-    shots = [Shot(np.full((240, 320, 3), 127, np.uint8), "a" * 200, 0.5, None)] * 6
+    shots = [ReportImage(np.full((240, 320, 3), 127, np.uint8), "a" * 200, 0.5, None)] * 6
     write_report(
         tmp_path / "report.html", replace(contents(), shots=shots, videos=[facts()])
     )

@@ -26,7 +26,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import quaternion_to_matrix
 from uns_pose_ros.core.types import Camera, CategoryModel
 from uns_pose_ros.io.video_folder import load_video
-from uns_pose_ros.visualization.browser_viewer import Shot, Viewer, shapes_of, shot
+from uns_pose_ros.visualization.browser_viewer import Scene, Viewer, shapes_of, shot
 
 CAMERA = Camera(
     torch.tensor([[1000.0, 0, 640], [0, 1000, 360], [0, 0, 1]], dtype=torch.float64),
@@ -52,7 +52,7 @@ def car() -> CategoryModel:
     )
 
 
-def shots() -> list[Shot]:
+def shots() -> list[Scene]:
     """Two cars, then none."""
     picture = np.full((720, 1280, 3), BLUE, np.uint8)
     cars = [

@@ -1,11 +1,11 @@
-"""Rotations of many videos from modes of many pairs.
+"""Rotation synchronization: rotations of many videos from the modes of many pairs.
 
-The consensus with most agreement, and how each vote stands to it.
+The result is the consensus with the most agreement, and the nearness of each vote to it.
 
-A pair offers several modes; one is voted for, and never averaged with another. A pair may also be
-one of a video with the mirrored twin of another (or of itself): it ties both through the canonical
-frame's mirror plane y = 0, and so carries what one video saw on the left to another that saw the
-right.
+A pair offers several modes. One of them counts, and modes are never averaged with each other. A
+pair may also consist of a video and the mirrored twin of another video (or of itself). It relates
+both through the canonical frame's mirror plane y = 0, and so relates a video that shows the left
+side to another that shows the right side.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from torch.nn.functional import normalize
 from uns_pose_ros.alignment.pairwise import closeness, closeness_of_traces
 from uns_pose_ros.core.geometry import nearest_rotation
 
-_CENTRES = 64  # votes that may be the centre of the others, at most
+_CENTERS = 64  # votes that may be the center of the others, at most
 
 
 @dataclass(frozen=True)
 class ConsensusConfig:
-    """How votes become rotations."""
+    """How rotations are computed from votes."""
 
     width: float = 12.0  # degrees, disagreement at which a vote counts half
     roots: int = 16  # videos from which a consensus is grown, at most
     planes: int = 4  # mirror planes tried for each of them, at most
     finalists: int = 8  # grown consensuses that are settled to the end
     sweeps: int = 15  # over all videos, at most
-    # of a mirrored vote in the last average: it decides between modes, not between degrees
+    # weight of a mirrored vote in the last average: it decides between modes, not between degrees
     mirrored_share: float = 0.01
 
 
@@ -53,7 +53,7 @@ class Edges:
 
 @dataclass(frozen=True, eq=False)
 class Consensus:
-    """Rotations, and each pair's mode nearest to them."""
+    """Rotations, and the mode of each pair that is nearest to them."""
 
     canon_from_video: Tensor  # (N, 3, 3) float64
     # (P,) float64 in [0, 1]: closeness of that mode; 0 where the pair has none
@@ -62,8 +62,10 @@ class Consensus:
 
 
 def synchronize(edges: Edges, config: ConsensusConfig = ConsensusConfig()) -> Consensus:
-    """Grow consensuses from several videos and mirror planes, settle them, and refine the one with
-    most agreement.
+    """Find the rotations of all videos on which the votes agree most.
+
+    Consensuses grow from several videos and mirror planes. All are improved, and the one with the
+    most agreement is refined.
     """
     votes_by_video = Votes(edges)
     order = torch.stack([weight.sum() for weight in votes_by_video.weight]).argsort(
@@ -97,9 +99,15 @@ def settle(
     config: ConsensusConfig = ConsensusConfig(),
     steps: int = 10,
 ) -> Consensus:
-    """Refine rotations (N, 3, 3) by the votes near them, none leaving its mode.
+    """Refine rotations by the votes near them; no rotation leaves its mode.
 
     Mirrored votes count little.
+
+    Args:
+        edges: The pairs with their modes.
+        canon_from_video: Rotations (N, 3, 3) to start from.
+        config: Settings.
+        steps: Sweeps over all videos.
     """
     share = torch.where(edges.mirrored, config.mirrored_share, 1.0).double()[:, None]
     votes_by_video = Votes(Edges(**{**vars(edges), "weight": edges.weight * share}))
@@ -119,19 +127,18 @@ def settle(
     mirror = torch.where(
         edges.mirrored[:, None, None], _mirror(), torch.eye(3, dtype=torch.float64)
     )
-    said = (mirror @ canon[edges.source])[:, None] @ edges.source_from_target
-    near = closeness(said, canon[edges.target, None], config.width).masked_fill(
+    voted = (mirror @ canon[edges.source])[:, None] @ edges.source_from_target
+    near = closeness(voted, canon[edges.target, None], config.width).masked_fill(
         edges.weight <= 0, 0
     )
     return Consensus(canon, near.amax(1), near.argmax(1))
 
 
 def agreement_shares(edges: Edges, consensus: Consensus) -> Tensor:
-    """For each video the weighted fraction (N,) of its pairs whose votes agree with the consensus;
-    0 for a video without any.
+    """Weighted fraction (N,) of each video's pairs that agree with the consensus.
 
-    A pair's say is its best mode's weight; it agrees with the weight of the mode nearest to the
-    consensus.
+    A pair counts with the weight of its best mode, and agrees with the weight of the mode nearest
+    to the consensus. The fraction is 0 for a video without pairs.
     """
     agreeing = edges.weight.gather(1, consensus.mode[:, None])[:, 0] * consensus.nearness
     total, good = torch.zeros(2, edges.count, dtype=torch.float64)
@@ -146,11 +153,13 @@ def _mirror() -> Tensor:
 
 
 class Votes:
-    """Votes by receiver: for each of N videos, what D partners say in K modes each."""
+    """Votes by the video that receives them: for each of N videos, K modes of D partners each."""
 
     def __init__(self, edges: Edges) -> None:
-        """source (D,), mirrored (D,), source_from_target (D, K, 3, 3) and weight (D, K), lists
-        with one tensor a video.
+        """Sort the votes by receiver, in both directions of every pair.
+
+        The attributes are lists with one tensor for each video: source (D,), mirrored (D,),
+        source_from_target (D, K, 3, 3) and weight (D, K).
         """
         target = torch.cat([edges.target, edges.source])
         order = target.argsort(stable=True)
@@ -166,7 +175,7 @@ class Votes:
         return len(self.source)
 
     def votes(self, rotation: Tensor, video: int) -> Tensor:
-        """What the partners of a video say (S, D, K, 3, 3), given rotations (S, N, 3, 3)."""
+        """Votes (S, D, K, 3, 3) of a video's partners, given rotations (S, N, 3, 3)."""
         partner = rotation[:, self.source[video]]
         partner = torch.where(
             self.mirrored[video][:, None, None], _mirror() @ partner, partner
@@ -188,30 +197,40 @@ class Votes:
 
 
 def densest_rotation(votes: Tensor, weight: Tensor, width: float) -> Tensor:
-    """Where votes (B, M, 3, 3) with weights (B, M) are densest.
+    """The rotation (B, 3, 3) at which the votes are densest.
 
-    The mean (B, 3, 3) of those around the best supported vote.
+    It is the mean of the votes around the best supported vote. Only the votes with the largest
+    weights are candidates, so the cost grows with M and not with its square.
 
-    Only the weightiest votes are looked at as centres, so that the cost grows with M and not with
-    its square.
+    Args:
+        votes: Rotations (B, M, 3, 3).
+        weight: Weight (B, M) of each vote.
+        width: Degrees at which the closeness of two votes is 1/2.
     """
     flat = votes.flatten(2)
-    likely = weight.argsort(dim=1, descending=True, stable=True)[:, :_CENTRES]
-    centres = torch.take_along_dim(flat, likely[..., None], 1)
-    density = (closeness_of_traces(centres @ flat.mT, width) @ weight[..., None])[..., 0]
+    likely = weight.argsort(dim=1, descending=True, stable=True)[:, :_CENTERS]
+    centers = torch.take_along_dim(flat, likely[..., None], 1)
+    density = (closeness_of_traces(centers @ flat.mT, width) @ weight[..., None])[..., 0]
     density = density.masked_fill(weight.take_along_dim(likely, 1) <= 0, -1)
-    centre = torch.take_along_dim(centres, density.argmax(1)[:, None, None], 1).unflatten(
+    center = torch.take_along_dim(centers, density.argmax(1)[:, None, None], 1).unflatten(
         2, (3, 3)
     )[:, 0]
     for _ in range(4):
-        share = closeness(votes, centre[:, None], width) ** 2 * weight
-        centre = nearest_rotation((share[..., None, None] * votes).sum(1))
-    return centre
+        share = closeness(votes, center[:, None], width) ** 2 * weight
+        center = nearest_rotation((share[..., None, None] * votes).sum(1))
+    return center
 
 
 def _starts(edges: Edges, roots: Tensor, planes: int) -> tuple[Tensor, Tensor]:
-    """Videos (S,) to start from and their rotations (S, 3, 3), which bring a likely mirror plane
-    of the video to y = 0.
+    """Choose rotations of the first videos that bring a likely mirror plane of each to y = 0.
+
+    Args:
+        edges: The pairs with their modes.
+        roots: The videos to start from.
+        planes: Mirror planes for each video, at most.
+
+    Returns:
+        The videos (S,) and their rotations (S, 3, 3).
     """
     videos, rotations = [], []
     for root in roots.tolist():
@@ -237,38 +256,46 @@ def _starts(edges: Edges, roots: Tensor, planes: int) -> tuple[Tensor, Tensor]:
 def _grow(
     votes_by_video: Votes, root: Tensor, root_rotation: Tensor, width: float
 ) -> Tensor:
-    """Rotations (S, N, 3, 3) grown from videos (S,).
+    """Grow the rotations (S, N, 3, 3) of all videos from S starts.
 
-    Each time the video whose votes agree most joins, at their densest.
+    In every step, the video whose votes agree most joins each start, at the densest rotation of its
+    votes.
+
+    Args:
+        votes_by_video: The votes for each video.
+        root: The first video (S,) of each start.
+        root_rotation: Its rotation (S, 3, 3).
+        width: Degrees at which the closeness of two votes is 1/2.
     """
-    starts, count = torch.arange(len(root)), len(votes_by_video)
+    starts = torch.arange(len(root))
+    count = len(votes_by_video)
     rotation = torch.eye(3, dtype=torch.float64).repeat(len(root), count, 1, 1)
-    known = torch.zeros(len(root), count, dtype=torch.bool)
-    centre, support = rotation.clone(), torch.zeros(len(root), count, dtype=torch.float64)
-    heard = torch.zeros(count, count, dtype=torch.bool)  # [a, b]: a has a say on b
+    joined_before = torch.zeros(len(root), count, dtype=torch.bool)
+    center, support = rotation.clone(), torch.zeros(len(root), count, dtype=torch.float64)
+    votes_for = torch.zeros(count, count, dtype=torch.bool)  # [a, b]: a votes for b
     for target, (source, weight) in enumerate(
         zip(votes_by_video.source, votes_by_video.weight, strict=True)
     ):
-        heard[source[weight.sum(1) > 0], target] = True
-    rotation[starts, root], known[starts, root] = root_rotation, True
+        votes_for[source[weight.sum(1) > 0], target] = True
+    rotation[starts, root], joined_before[starts, root] = root_rotation, True
     joined, video = starts, root
     while len(joined):
-        news = torch.zeros_like(known)
-        news[joined] = heard[video]
-        news &= ~known
-        for changed in news.any(0).nonzero()[:, 0].tolist():
-            start = news[:, changed].nonzero()[:, 0]
+        pending = torch.zeros_like(joined_before)
+        pending[joined] = votes_for[video]
+        pending &= ~joined_before
+        for changed in pending.any(0).nonzero()[:, 0].tolist():
+            start = pending[:, changed].nonzero()[:, 0]
             weight = (
                 votes_by_video.weight[changed]
-                * known[start][:, votes_by_video.source[changed], None]
+                * joined_before[start][:, votes_by_video.source[changed], None]
             ).flatten(1)
             votes = votes_by_video.votes(rotation[start], changed).flatten(1, 2)
-            centre[start, changed] = densest_rotation(votes, weight, width)
-            near = closeness(votes, centre[start, changed, None], width)
+            center[start, changed] = densest_rotation(votes, weight, width)
+            near = closeness(votes, center[start, changed, None], width)
             support[start, changed] = (near * weight).sum(1)
-        best, video = support.masked_fill(known, 0).max(1)
+        best, video = support.masked_fill(joined_before, 0).max(1)
         joined = (best > 0).nonzero()[:, 0]
         video = video[joined]
-        rotation[joined, video] = centre[joined, video]
-        known[joined, video] = True
+        rotation[joined, video] = center[joined, video]
+        joined_before[joined, video] = True
     return rotation

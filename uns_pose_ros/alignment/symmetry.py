@@ -122,7 +122,7 @@ def compared_pairs(count: int, most: int) -> Tensor:
 
 
 class _Scorer:
-    """Compares pairs of aligned meshes, the first of each pair turned about the canonical origin."""
+    """Compares pairs of aligned meshes, the first of each turned about the canonical origin."""
 
     def __init__(
         self,

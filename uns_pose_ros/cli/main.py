@@ -18,7 +18,7 @@ import uns_pose_ros
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": (
         "pipeline_commands",
-        "run",
+        "run_command",
         "find poses and masks, reconstruct, align and train; goes on where it was stopped",
     ),
     "import": (
@@ -29,17 +29,17 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "mask": ("video_commands", "mask", "make masks of the videos that have none"),
     "reconstruct": (
         "pipeline_commands",
-        "reconstruct",
+        "reconstruct_command",
         "make a mesh with features of each video, poses and masks first if need be",
     ),
     "align": (
         "pipeline_commands",
-        "align",
+        "align_command",
         "bring the videos of a category to one canonical frame",
     ),
     "train": (
         "pipeline_commands",
-        "train",
+        "train_command",
         "train a model on the aligned videos of a category",
     ),
     "report": (
@@ -59,17 +59,17 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "evaluate alignment": (
         "model_commands",
-        "evaluate_alignment",
+        "evaluate_alignment_command",
         "compare an alignment with labels",
     ),
     "evaluate pose": (
         "model_commands",
-        "evaluate_pose",
+        "evaluate_pose_command",
         "compare the poses in the images of labelled videos with their labels",
     ),
     "evaluate bag": (
         "rosbag_command",
-        "evaluate_bag",
+        "evaluate_bag_command",
         "estimate every picture of a recorded bag; accuracy, time, jitter, losses",
     ),
     "view": (

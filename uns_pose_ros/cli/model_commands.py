@@ -149,7 +149,7 @@ def _estimate_text(path: Path, found: PoseEstimate) -> str:
     )
 
 
-def evaluate_alignment(
+def evaluate_alignment_command(
     category: Category,
     labels: Labels,
     videos: Videos = None,
@@ -176,7 +176,7 @@ def evaluate_alignment(
     )
 
 
-def evaluate_pose(
+def evaluate_pose_command(
     model: Model,
     category: Category,
     labels: Labels,
@@ -233,8 +233,8 @@ def evaluate_pose(
             find, trained_model, loaded, known, progress, places
         )
     if plot is not None:
-        pose_plot.write_plot(plot, results)
-    result = metrics.summarise(results)
+        pose_plot.write_pose_plot(plot, results)
+    result = metrics.summarize_poses(results)
     text = f"{result['images']} images of {len(loaded)} videos, {result['estimated']} estimated, "
     text += (
         f"{figure(result['seconds_per_image'], 2)} s an image, auroc "

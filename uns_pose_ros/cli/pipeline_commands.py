@@ -37,7 +37,7 @@ from uns_pose_ros.training.training_views import TrainConfig
 _SHOWN = 6  # images a video that the report of `run` estimates
 
 
-def reconstruct(
+def reconstruct_command(
     category: Category,
     videos: Videos = None,
     device: Device = "auto",
@@ -62,7 +62,7 @@ def reconstruct(
     )
 
 
-def align(
+def align_command(
     categories: Categories,
     videos: Videos = None,
     device: Device = "auto",
@@ -134,7 +134,7 @@ def align(
         raise InvalidInput("; ".join(faults))
 
 
-def train(
+def train_command(
     category: Category,
     videos: Videos = None,
     device: Device = "auto",
@@ -151,7 +151,7 @@ def train(
     emit(_model_record(category, model, made), _model_text(category, model), json)
 
 
-def run(
+def run_command(
     category: Category,
     videos: Videos = None,
     device: Device = "auto",

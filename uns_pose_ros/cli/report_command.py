@@ -114,7 +114,7 @@ def make_report(
         ]
         results = _results(chosen, model, known if labelled else {}, device, progress)
     if results and labelled:
-        accuracies["estimates in unseen videos"] = metrics.summarise(results)
+        accuracies["estimates in unseen videos"] = metrics.summarize_poses(results)
     contents = Contents(
         category=category.resolve().name,
         alignment=alignment,

@@ -25,7 +25,7 @@ Bag = Annotated[
 ]
 
 
-def evaluate_bag(
+def evaluate_bag_command(
     model: Model,
     bag: Bag,
     config: OmitArgPrefixes[BagConfig] = BagConfig(),
@@ -69,14 +69,14 @@ def evaluate_bag(
     truth_from_canon = torch.eye(4, dtype=torch.float64)
     if config.fit:
         truth_from_canon = rosbag_evaluation.fit_truth_from_canon(answers, trained)
-    record = rosbag_evaluation.summarise(answers, trained, truth_from_canon)
+    record = rosbag_evaluation.summarize_bag(answers, trained, truth_from_canon)
     if results is not None:
         rosbag_export.write_bag(results, answers, trained)
     if bop is not None:
         rosbag_export.write_bop(bop, answers)
     errors = rosbag_evaluation.errors_of(answers, trained, truth_from_canon)
     if plot is not None:
-        rosbag_plot.write_plot(plot, answers, errors)
+        rosbag_plot.write_bag_plot(plot, answers, errors)
     extra = {
         "truth_from_canon": truth_from_canon.tolist(),
         "frames": rosbag_export.records(answers, errors, truth_from_canon),

@@ -22,7 +22,7 @@ from uns_pose_ros.evaluation import rosbag_evaluation
 from uns_pose_ros.evaluation.rosbag_evaluation import Answer, BagConfig
 from uns_pose_ros.io import artifacts, rosbag
 from uns_pose_ros.visualization import browser_viewer
-from uns_pose_ros.visualization.browser_viewer import Shot, Viewer
+from uns_pose_ros.visualization.browser_viewer import Scene, Viewer
 
 Host = Annotated[str, arg(help="address to serve; 0.0.0.0 lets other machines look")]
 Port = Annotated[int, arg(help="port to serve; the next free one where it is in use")]
@@ -79,8 +79,8 @@ def view(
     shown.close()
 
 
-def _of_bag(path: Path, find: Estimator, config: BagConfig) -> list[Shot]:
-    shots = list[Shot]()
+def _of_bag(path: Path, find: Estimator, config: BagConfig) -> list[Scene]:
+    shots = list[Scene]()
 
     def keep(answer: Answer, picture: NDArray[np.uint8], camera: Camera) -> None:
         shots.append(
@@ -100,8 +100,8 @@ def _of_bag(path: Path, find: Estimator, config: BagConfig) -> list[Shot]:
 
 def _of_photographs(
     paths: tuple[Path, ...], find: Estimator, camera: Path | None
-) -> list[Shot]:
-    shots = list[Shot]()
+) -> list[Scene]:
+    shots = list[Scene]()
     with progress_bar() as progress:
         for path, picture, used in photographs(paths, camera):
             found = find(picture, used)

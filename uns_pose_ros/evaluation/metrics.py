@@ -341,7 +341,7 @@ def in_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
     )
 
 
-def summarise(results: Sequence[ImageResult]) -> dict[str, Any]:
+def summarize_poses(results: Sequence[ImageResult]) -> dict[str, Any]:
     """The figures of `evaluate pose`.
 
     A missing estimate is wrong in every accuracy and has no say in the others.

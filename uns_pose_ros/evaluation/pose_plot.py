@@ -12,7 +12,7 @@ from uns_pose_ros.evaluation.metrics import ImageResult, binned, reliability
 from uns_pose_ros.io.artifacts import atomic_write
 
 
-def write_plot(path: Path, results: Sequence[ImageResult]) -> None:
+def write_pose_plot(path: Path, results: Sequence[ImageResult]) -> None:
     """Errors of all images, what the scores are worth, and accuracy by the view's elevation and
     distance.
     """

@@ -375,7 +375,7 @@ def _error(best: PoseEstimate | None, model: CategoryModel, truth: Tensor) -> Er
     )
 
 
-def summarise(
+def summarize_bag(
     answers: Sequence[Answer], model: CategoryModel, truth_from_canon: Tensor
 ) -> dict[str, Any]:
     """The figures. In pictures with a truth a missing estimate is wrong in every accuracy."""
@@ -511,4 +511,4 @@ def evaluate_bag(
     truth_from_canon = torch.eye(4, dtype=torch.float64)
     if config.fit:
         truth_from_canon = fit_truth_from_canon(answers, model)
-    return summarise(answers, model, truth_from_canon)
+    return summarize_bag(answers, model, truth_from_canon)

@@ -20,7 +20,7 @@ def check_name(path: Path) -> None:
         raise InvalidInput(f"{path}: a name that ends with {', '.join(ENDINGS)} is valid")
 
 
-def write_plot(
+def write_bag_plot(
     path: Path, answers: Sequence[Answer], errors: Sequence[Error | None]
 ) -> None:
     """Rotation error, translation error and seconds of every picture over the bag's time; red.

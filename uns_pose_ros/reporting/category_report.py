@@ -45,7 +45,7 @@ _PLOT = (4.5, 2.6)  # inches
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class ReportImage:
     """An estimate drawn into its image."""
 
     picture: Picture  # (H, W, 3) uint8 RGB
@@ -62,7 +62,7 @@ class Contents:
     alignment: Alignment
     meshes: Mapping[str, FeatureMesh]  # by video
     model: CategoryModel | None = None
-    shots: Sequence[Shot] = ()
+    shots: Sequence[ReportImage] = ()
     errors: Sequence[float] = ()  # degrees, of all evaluated images
     # title: figures of `evaluate alignment` or `evaluate pose`
     accuracies: Mapping[str, Mapping[str, Any]] | None = None
@@ -100,7 +100,7 @@ def shots_of(
     model: CategoryModel,
     labelled: bool,
     most: int = 24,
-) -> list[Shot]:
+) -> list[ReportImage]:
     """Overlays of the worst results and of some others, failures first.
 
     By error where there are labels, else by score.
@@ -132,7 +132,9 @@ def shots_of(
         if labelled and result.estimate is not None:
             words.append(f"{result.error:.1f}° off")
         shots.append(
-            Shot(picture, ", ".join(words), score, result.error if labelled else None)
+            ReportImage(
+                picture, ", ".join(words), score, result.error if labelled else None
+            )
         )
     return shots
 
@@ -219,7 +221,7 @@ def _accuracy(contents: Contents) -> str:
         "Percent below the angle. An image without an estimate counts as wrong.", "note"
     )
     return (
-        html.table(header, rows)
+        html.html_table(header, rows)
         + note
         + (_error_plot(contents.errors) if len(contents.errors) else "")
     )
@@ -282,7 +284,7 @@ def _videos(videos: Sequence[VideoFacts]) -> str:
     )
     ranked = sorted(videos, key=lambda one: -len(one.warnings))
     parts = [
-        html.table(header, rows, [bool(one.warnings) for one in videos]),
+        html.html_table(header, rows, [bool(one.warnings) for one in videos]),
         html.paragraph(note, "note"),
     ]
     for one in ranked[:_PICTURED]:
@@ -336,7 +338,7 @@ def _alignment(contents: Contents) -> str:
         f"The videos' meshes in the canonical frame, seen from {', '.join(VIEWS)}; colour "
         "is position."
     )
-    table = html.table(
+    table = html.html_table(
         ["video", "confidence", "residual °", "kept"],
         rows,
         [row[-1] == "no" for row in rows],
@@ -446,4 +448,4 @@ def _time(contents: Contents) -> str:
     note = html.paragraph(
         "Seconds, all videos together, on the machine that made them.", "note"
     )
-    return html.table(["stage", "seconds"], rows) + note
+    return html.html_table(["stage", "seconds"], rows) + note

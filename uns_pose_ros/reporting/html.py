@@ -83,7 +83,7 @@ def grid(figures: Sequence[str], small: bool = False) -> str:
     return f"<div class='grid{' small' if small else ''}'>{''.join(figures)}</div>"
 
 
-def table(
+def html_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[bool] = ()
 ) -> str:
     """A table; `marked` rows are red."""

@@ -32,7 +32,7 @@ _NOWHERE = 4.0  # that distance where there is no object
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class Scene:
     """One picture and what was found in it."""
 
     name: str
@@ -48,14 +48,14 @@ def shot(
     camera: Camera,
     estimates: Sequence[PoseEstimate],
     tracks: Sequence[int],
-) -> Shot:
+) -> Scene:
     """A shot with the picture (H, W, 3) made small, as many are held at once."""
     scale = min(1.0, _LONGEST / max(picture.shape[:2]))
     small = np.asarray(
         cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
         dtype=np.uint8,
     )
-    return Shot(name, small, camera, tuple(estimates), tuple(tracks))
+    return Scene(name, small, camera, tuple(estimates), tuple(tracks))
 
 
 def shapes_of(models: Sequence[CategoryModel]) -> dict[str, Shape]:
@@ -71,7 +71,7 @@ class Viewer:
 
     def __init__(
         self,
-        shots: Sequence[Shot],
+        shots: Sequence[Scene],
         shapes: Mapping[str, Shape],
         host: str = "127.0.0.1",
         port: int = 8080,
@@ -121,7 +121,7 @@ class Viewer:
         """Replace what is shown by shot `number`."""
         self.put(self._shots[number])
 
-    def put(self, new: Shot) -> None:
+    def put(self, new: Scene) -> None:
         """Replace what is shown by a shot, which need not be one of those that the slider knows."""
         with self._server.atomic():
             for handle in self._handles.values():
@@ -133,7 +133,7 @@ class Viewer:
                 [f"**{new.name}**", *map(_told, new.estimates, new.tracks)]
             )
 
-    def _camera(self, new: Shot) -> dict[str, Any]:
+    def _camera(self, new: Scene) -> dict[str, Any]:
         fov = 2 * math.atan(new.camera.height / (2 * float(new.camera.matrix[1, 1])))
         frustum = self._server.scene.add_camera_frustum(
             "/camera",
@@ -182,7 +182,7 @@ class Viewer:
         }  # leaves first: removed in this order
 
 
-def _nearest(new: Shot) -> float:
+def _nearest(new: Scene) -> float:
     return min(
         (float(estimate.cam_from_canon[2, 3]) for estimate in new.estimates),
         default=_NOWHERE,

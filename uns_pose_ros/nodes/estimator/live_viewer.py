@@ -27,7 +27,7 @@ from uns_pose_ros.core.types import PoseEstimate, Symmetry
 from uns_pose_ros.io import ros_messages
 from uns_pose_ros.nodes.image_stamps import stamp_ns
 from uns_pose_ros.visualization import browser_viewer
-from uns_pose_ros.visualization.browser_viewer import Shape, Shot, Viewer
+from uns_pose_ros.visualization.browser_viewer import Scene, Shape, Viewer
 
 _QUEUE_SIZE = 8  # messages of a topic that wait for those of the same image
 _PERIOD = 0.1  # s at least between two scenes: a browser needs time for each
@@ -45,7 +45,7 @@ class LiveScene:
             camera_info: Topic of its camera's camera_info.
         """
         self.shapes: dict[str, Shape] = {}  # by category, from the markers
-        self.newest: Shot | None = None
+        self.newest: Scene | None = None
         self._corners: dict[str, list[Any]] = {}  # source of the shapes, by category
         self._info: CameraInfo | None = None
         self._detections: OrderedDict[int, Detection3DArray] = OrderedDict()  # by stamp, ns
