@@ -120,7 +120,7 @@ def test_quantised_inverse_depth_is_what_the_codec_of_ros_decodes() -> None:
         ),
         (
             compressed(np.zeros((2, 2, 3), np.uint8), "16UC1; compressedDepth png"),
-            "no PNG of 16 bits and one channel",
+            "of kind RGB; a PNG of 16 bits and one channel is valid",
         ),
         (
             SimpleNamespace(
@@ -146,7 +146,7 @@ def test_a_file_that_is_cut_off_or_of_another_size_is_named(tmp_path: Path) -> N
     ):
         depth_images.read_depth(tmp_path / "a.png", (40, 50))
     (tmp_path / "a.png").write_bytes(depth_images.encode_depth(pixels)[:900])
-    with pytest.raises(InvalidInput, match=r"a\.png: no PNG"):
+    with pytest.raises(InvalidInput, match=r"a\.png: the depth is broken"):
         depth_images.read_depth(tmp_path / "a.png", (50, 40))
     with pytest.raises(InvalidInput, match=r"b\.png: the depth cannot be read"):
         depth_images.read_depth(tmp_path / "b.png", (50, 40))

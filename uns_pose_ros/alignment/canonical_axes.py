@@ -1,4 +1,4 @@
-"""Axes of the canonical frame: named by the user afterwards, proposed from the cameras."""
+"""Axes of the canonical frame: the user names them afterward, and the cameras propose up."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from uns_pose_ros.core.geometry import from_parts, split_similarity
 from uns_pose_ros.core.types import Alignment, FeatureMesh, Symmetry
 
 AXES = ("x", "-x", "y", "-y", "z", "-z")
-AUTO = "auto"  # up as the cameras were held
-_LEAST_ACROSS = 0.05  # part of the front direction that must lie across up
+AUTO = "auto"  # up is proposed from the cameras
+_LEAST_ACROSS = 0.05  # least share of the front direction that is perpendicular to up
 
 
 @dataclass(frozen=True)
 class AxisNames:
-    """Which axes of the frame that was computed are up and front (None.
+    """The axes of the computed frame that are up and front; None: not named.
 
-    Not said); InvalidInput where they make no frame.
+    Raises:
+        InvalidInput: The names are unknown, or up and front are parallel.
     """
 
     up: str | None = None  # of AXES, or AUTO
@@ -40,11 +41,10 @@ class AxisNames:
             )
 
     def rotation(self, meshes: Mapping[str, FeatureMesh], computed: Alignment) -> Tensor:
-        """Rotation (3, 3) to the named frame, whose z is up and x front, from the one that was
-        computed.
+        """Rotation (3, 3) from the computed frame to the named frame, whose z is up and x is front.
 
-        Where only one is said, the other is z or x if that is possible. `meshes` of the kept videos
-        are needed for AUTO only.
+        If only one axis is named, the other is z or x if that is possible. `meshes` of the kept
+        videos are needed for AUTO only.
         """
         lying = self.front is not None and self.front[-1] == "z"
         up = (
@@ -57,10 +57,7 @@ class AxisNames:
 
 
 def named_axis(name: str) -> Tensor:
-    """The unit vector (3,) float64 of an axis of the present canonical frame.
-
-    X, -x, y, -y, z or -z.
-    """
+    """Unit vector (3,) float64 of one of the `AXES` of the present canonical frame."""
     if name not in AXES:
         raise InvalidInput(f"axis {name!r}: {', '.join(AXES)} are valid")
     return torch.eye(3, dtype=torch.float64)["xyz".index(name[-1])] * (
@@ -74,16 +71,13 @@ def nearest_axis(direction: Tensor) -> str:
 
 
 def propose_up(meshes: Mapping[str, FeatureMesh], alignment: Alignment) -> Tensor:
-    """The direction (3,) of the present canonical frame that was up for whoever held the cameras,
-    unit length.
+    """Unit vector (3,) of the present canonical frame that was up for the person with the camera.
 
-    A camera is held level: its x axis lies across up, and its y axis points down more than up.
-    Every kept video has one say, by its confidence; only kept videos need a mesh.
+    A camera is held level: its x axis is perpendicular to up, and its y axis points down rather
+    than up. Every kept video counts by its confidence; only kept videos need a mesh.
     """
-    across, down = (
-        torch.zeros(3, 3, dtype=torch.float64),
-        torch.zeros(3, dtype=torch.float64),
-    )
+    across = torch.zeros(3, 3, dtype=torch.float64)
+    down = torch.zeros(3, dtype=torch.float64)
     rotations = split_similarity(alignment.canon_from_obj)[0]
     for name, canon_from_obj, confidence, kept in zip(
         alignment.videos, rotations, alignment.confidence, alignment.kept, strict=True
@@ -92,8 +86,8 @@ def propose_up(meshes: Mapping[str, FeatureMesh], alignment: Alignment) -> Tenso
             continue
         canon_from_cam = canon_from_obj @ meshes[name].cameras_in_obj[:, :3, :3].double().mT
         right, below = canon_from_cam[..., 0], canon_from_cam[..., 1]
-        # where all cameras stand on one side, `right` leaves open how far they look down; `below`
-        # then decides
+        # if all cameras stand on one side, `right` does not determine how far they look down; then
+        # `below` decides
         across += confidence * (right.T @ right - 0.1 * below.T @ below) / len(right)
         down += confidence * below.mean(0)
     up = torch.linalg.eigh(across).eigenvectors[:, 0]
@@ -101,10 +95,12 @@ def propose_up(meshes: Mapping[str, FeatureMesh], alignment: Alignment) -> Tenso
 
 
 def frame_of(up: Tensor, front: Tensor) -> Tensor:
-    """Rotation (3, 3) to the frame whose z is `up` and whose x is as near to `front` as that
-    allows.
+    """Rotation (3, 3) to the frame whose z is `up` and whose x is as near to `front` as possible.
 
-    Directions (3,) of any length. Raises InvalidInput where they are parallel or zero.
+    The directions (3,) may have any length.
+
+    Raises:
+        InvalidInput: The directions are parallel or zero.
     """
     up, front = (direction.double() for direction in (up, front))
     z = normalize(up, dim=0)
@@ -118,10 +114,7 @@ def frame_of(up: Tensor, front: Tensor) -> Tensor:
 
 
 def reorient(alignment: Alignment, new_from_old: Tensor) -> Alignment:
-    """The same alignment in a canonical frame that is turned by a rotation (3, 3).
-
-    Nothing is computed again.
-    """
+    """Turn the canonical frame of an alignment by a rotation (3, 3)."""
     return Alignment(
         videos=alignment.videos,
         canon_from_obj=from_parts(new_from_old, torch.zeros(3, dtype=torch.float64))

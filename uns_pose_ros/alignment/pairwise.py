@@ -1,10 +1,8 @@
-"""Alignment of two feature meshes.
-
-Cycle-consistent correspondences, hypotheses, their energy, and the modes they form.
+"""Align two feature meshes: correspondences, pose hypotheses, their energy, and their modes.
 
 Source: Sommer et al., "Unsupervised Learning of Category-Level 3D Pose from Object-Centric Videos",
 CVPR 2024, section 3. Changed: vertices keep clustered views, hypotheses are scored through
-nearest-vertex tables and screened on fewer vertices, and the answer is not one winner but the modes
+nearest-vertex tables and screened on fewer vertices, and the result is not one winner but the modes
 of the good hypotheses.
 """
 
@@ -41,41 +39,41 @@ class PairConfig:
     hypotheses: int = 1000
     screening: int = 128  # vertices on which all hypotheses are scored first
     kept: int = 200  # hypotheses that are scored on all vertices and form the modes
-    # of these that are tried again after a half turn about each principal axis
+    # number of these that are tried again after a half turn about each principal axis
     turned: int = 50
-    # degrees between two views' directions at which they count as views of one side no more
+    # degrees between two views' directions from which they no longer show the same side
     view_width: float = 30.0
-    # energy; a hypothesis this far above the best weighs 1/e in the mean of its mode
+    # energy above the best hypothesis at which a hypothesis weighs 1/e in the mean of its mode
     temperature: float = 0.01
     mode_width: float = 15.0  # degrees, kernel of a mode
     mode_distance: float = 45.0  # degrees between two modes, at least
-    modes: int = 6  # a pair, at most
+    modes: int = 6  # for each pair, at most
 
 
 @dataclass(frozen=True, eq=False)
 class PairModes:
-    """The poses that B pairs of shapes may have, best first. K modes a pair."""
+    """The possible poses of B pairs of meshes: K modes for each pair, best first."""
 
     # (B, K, 4, 4) float64, similarities between the shape frames of each pair's meshes
     b_from_a: Tensor
     energy: Tensor  # (B, K) float64, of the mode's best hypothesis; inf: no such mode
     # (B, K) float64 in [-1, 1]: mean cosine of corresponding features seen from corresponding sides
     likeness: Tensor
-    # (B, K) float64 in [0, 1]: how much of what is seen is seen from corresponding sides
+    # (B, K) float64 in [0, 1]: share of the views that have views from corresponding sides
     overlap: Tensor
 
 
 def feature_distances(a: MeshBatch, b: MeshBatch) -> Tensor:
-    """Distances (B, V, W) of all vertices of B pairs of shapes.
+    """Feature distances (B, V, W) of all vertices of B pairs of meshes.
 
-    Mean over one's views of the distance to the other's nearest view, averaged over both
-    directions; inf where either vertex has no view.
+    The distance is the mean over the views of one vertex of the distance to the nearest view of the
+    other, averaged over both directions. It is inf if either vertex has no view.
 
-    Memory: 4 * B * (V K)**2 bytes, 16 MB a pair with the defaults.
+    Memory: 4 * B * (V K)**2 bytes, 16 MB for a pair with the defaults.
     """
-    ours, theirs = (
-        one.features.transpose(1, 2) for one in (a, b)
-    )  # (B, K, V, C): over what is not last, maxima are fast
+    # (B, K, V, C): maxima over other dimensions than the last are fast
+    ours = a.features.transpose(1, 2)
+    theirs = b.features.transpose(1, 2)
     likeness = ours.flatten(1, 2) @ theirs.flatten(1, 2).mT
     likeness = likeness.unflatten(2, theirs.shape[1:3]).unflatten(
         1, ours.shape[1:3]
@@ -88,9 +86,9 @@ def feature_distances(a: MeshBatch, b: MeshBatch) -> Tensor:
 
 
 def exact_feature_distances(a: FeatureMesh, b: FeatureMesh) -> Tensor:
-    """The distances (V, W) of `feature_distances` from every single view.
+    """Distances (V, W) as `feature_distances`, from all views: slow, the reference for tests.
 
-    Slow, 4 * M * (M + V + W) bytes.
+    Memory: 4 * M * (M + V + W) bytes.
     """
     likeness = a.features.float() @ b.features.float().T
     sums = []
@@ -113,17 +111,25 @@ def _chord(cosine: Tensor) -> Tensor:
 def cycle_weights(
     distances: Tensor, a: Tensor, b: Tensor, tau: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Correspondences and weights of points a (B, V, 3) and b (B, W, 3), diameter 1, under feature
-    distances (B, V, W).
+    """Correspondences by nearest feature, weighted by how well each closes its cycle.
 
-    Returns each point's nearest by feature, (B, V) into b and (B, W) into a, and how well the way
-    there and back closes, (B, V) and (B, W), mean 1 over the points that have features and 0
-    elsewhere.
+    A cycle goes from a point to its correspondence and from there back to a point of the first
+    mesh. A weight decreases with the distance between the first and the last point.
+
+    Args:
+        distances: Feature distances (B, V, W).
+        a: Points (B, V, 3) of the first meshes, diameter 1.
+        b: Points (B, W, 3) of the second meshes, diameter 1.
+        tau: Diameters, the distance at which a weight is 1/e.
+
+    Returns:
+        The correspondences (B, V) into b and (B, W) into a, and their weights (B, V) and (B, W),
+        mean 1 over the points that have features and 0 elsewhere.
     """
     to_b, to_a = distances.argmin(2), distances.argmin(1)
     weights = []
-    for points, there, back, axis in ((a, to_b, to_a, 2), (b, to_a, to_b, 1)):
-        returned = torch.take_along_dim(points, back.gather(1, there)[..., None], 1)
+    for points, forward, backward, axis in ((a, to_b, to_a, 2), (b, to_a, to_b, 1)):
+        returned = torch.take_along_dim(points, backward.gather(1, forward)[..., None], 1)
         weight = torch.exp(-(points - returned).norm(dim=-1) / tau)
         weight = weight * distances.amin(axis).isfinite()
         weights.append(
@@ -143,10 +149,18 @@ def draw_hypotheses(
     weight_b: Tensor,
     uniform: Tensor,
 ) -> Tensor:
-    """Similarities b_from_a (B, H, 4, 4) through four correspondences each, drawn with the weights
-    by uniform numbers (H, 4).
+    """Draw hypotheses b_from_a (B, H, 4, 4), each a similarity through four correspondences.
 
-    The first half starts from vertices of a, the second from vertices of b.
+    The first half starts from vertices of a, the second half from vertices of b.
+
+    Args:
+        a: Points (B, V, 3) of the first meshes.
+        b: Points (B, W, 3) of the second meshes.
+        to_b: Correspondences (B, V) into b.
+        to_a: Correspondences (B, W) into a.
+        weight_a: Weights (B, V) with which vertices of a are drawn.
+        weight_b: Weights (B, W) with which vertices of b are drawn.
+        uniform: Uniform random numbers (H, 4).
     """
     half = len(uniform) // 2
     picks = []
@@ -170,24 +184,31 @@ def energies(
     config: PairConfig,
     vertices: int | None = None,
 ) -> Tensor:
-    """Energy (B, H) of similarities (B, H, 4, 4) of B pairs, both directions averaged, through the
-    nearest-vertex tables.
+    """Energy (B, H) of the hypotheses of B pairs, averaged over both directions.
 
-    (1 - alpha) * D_geo + alpha * D_app: weighted means over the vertices of their distance, in
-    diameters of the other mesh, to its nearest vertex there, and of the feature distance to that
-    vertex. Feature distances (B, V, W) must be finite; weights are (B, V) and (B, W). `vertices`:
-    only so many of each mesh, evenly spread over their order.
+    The energy is (1 - alpha) * D_geo + alpha * D_app. D_geo is the weighted mean over the vertices
+    of the distance to the nearest vertex of the other mesh, in its diameters. D_app is that of the
+    feature distance to the same vertex. The nearest vertices come from the tables.
+
+    Args:
+        b_from_a: Hypotheses (B, H, 4, 4).
+        a: The first meshes.
+        b: The second meshes.
+        distances: Feature distances (B, V, W), finite.
+        weights: Weights (B, V) and (B, W) of the vertices.
+        config: Settings.
+        vertices: Number of vertices of each mesh to use, evenly spread over their order; None: all.
     """
-    there = _one_way(b_from_a, a.points, b, distances, weights[0], config.alpha, vertices)
-    return (
-        there
-        + _one_way(
-            invert(b_from_a), b.points, a, distances.mT, weights[1], config.alpha, vertices
-        )
-    ) / 2
+    alpha = config.alpha
+    forward = _one_way_energy(b_from_a, a.points, b, distances, weights[0], alpha, vertices)
+    a_from_b = invert(b_from_a)
+    backward = _one_way_energy(
+        a_from_b, b.points, a, distances.mT, weights[1], alpha, vertices
+    )
+    return (forward + backward) / 2
 
 
-def _one_way(
+def _one_way_energy(
     b_from_a: Tensor,
     points: Tensor,
     b: MeshBatch,
@@ -262,10 +283,17 @@ def exact_energies(
     weights: Sequence[Tensor],
     alpha: float,
 ) -> Tensor:
-    """The energy (H,) of similarities (H, 4, 4) with true nearest vertices of points a (V, 3) and
-    b (W, 3): slow, the oracle.
+    """Energy (H,) as `energies`, with the true nearest vertices: slow, the reference for tests.
 
-    Feature distances (V, W) must be finite. Memory: 8 * H * V * W bytes.
+    Memory: 8 * H * V * W bytes.
+
+    Args:
+        b_from_a: Hypotheses (H, 4, 4) of one pair.
+        a: Points (V, 3) of the first mesh.
+        b: Points (W, 3) of the second mesh.
+        distances: Feature distances (V, W), finite.
+        weights: Weights (V,) and (W,) of the vertices.
+        alpha: Weight of the features.
     """
     total = torch.zeros(len(b_from_a), dtype=a.dtype)
     ways = (
@@ -282,15 +310,15 @@ def exact_energies(
 
 
 def closeness(a: Tensor, b: Tensor, width: float) -> Tensor:
-    """How near rotations a (..., 3, 3) are to b (..., 3, 3).
+    """Closeness of rotations a (..., 3, 3) and b (..., 3, 3), a Cauchy kernel of their angle.
 
-    1 where equal, 1/2 at `width` degrees (a Cauchy kernel).
+    It is 1 if they are equal, and 1/2 at `width` degrees.
     """
     return closeness_of_traces((a * b).sum((-2, -1)), width)
 
 
 def closeness_of_traces(trace: Tensor, width: float) -> Tensor:
-    """The closeness of rotations a and b whose trace(a.T b) is given."""
+    """Closeness of rotations a and b, given trace(a.T b)."""
     sine = (3 - trace).clamp_min(0) / 4  # squared sine of half the angle
     return 1 / (1 + sine / math.sin(math.radians(width) / 2) ** 2)
 
@@ -298,49 +326,66 @@ def closeness_of_traces(trace: Tensor, width: float) -> Tensor:
 def find_modes(
     b_from_a: Tensor, energy: Tensor, config: PairConfig
 ) -> tuple[Tensor, Tensor]:
-    """Modes (B, K, 4, 4) float64 of hypotheses (B, H, 4, 4) with energies (B, H), and their
-    energies (B, K), inf for no mode.
+    """Find the modes of the hypotheses.
 
-    The best hypothesis with the weighted mean of those around it, then the best of those farther
-    than `mode_distance` from every mode so far, and so on.
+    A mode is the weighted mean of the hypotheses around the best one. The next mode starts from the
+    best hypothesis farther than `mode_distance` from every mode before.
+
+    Args:
+        b_from_a: Hypotheses (B, H, 4, 4).
+        energy: Energy (B, H) of the hypotheses.
+        config: Settings.
+
+    Returns:
+        The modes (B, K, 4, 4) float64, and the energy (B, K) of the best hypothesis of each, inf
+        for no mode.
     """
     rotation, translation, scale = split_similarity(b_from_a.double())
     energy = energy.double()
     free = torch.ones_like(energy, dtype=torch.bool)
-    found, lowest = [], []
+    modes = []
+    lowest = []
     for _ in range(config.modes):
         least, best = energy.masked_fill(~free, torch.inf).min(1)
         weight = torch.exp((least[:, None] - energy) / config.temperature).clamp_max(1)
-        centre = torch.take_along_dim(rotation, best[:, None, None, None], 1)[:, 0]
+        center = torch.take_along_dim(rotation, best[:, None, None, None], 1)[:, 0]
         for _ in range(5):
-            share = closeness(rotation, centre[:, None], config.mode_width) ** 2 * weight
+            share = closeness(rotation, center[:, None], config.mode_width) ** 2 * weight
             share = share / share.sum(1, keepdim=True)
-            centre = nearest_rotation((share[..., None, None] * rotation).sum(1))
-        found.append(
+            center = nearest_rotation((share[..., None, None] * rotation).sum(1))
+        modes.append(
             from_parts(
-                centre,
+                center,
                 (share[..., None] * translation).sum(1),
                 (share * scale.log()).sum(1).exp(),
             )
         )
         lowest.append(least)
-        free = free & (closeness(rotation, centre[:, None], config.mode_distance) < 0.5)
-    return torch.stack(found, 1), torch.stack(lowest, 1)
+        free = free & (closeness(rotation, center[:, None], config.mode_distance) < 0.5)
+    return torch.stack(modes, 1), torch.stack(lowest, 1)
 
 
 def view_likeness(
     b_from_a: Tensor, a: MeshBatch, b: MeshBatch, width: float
 ) -> tuple[Tensor, Tensor]:
-    """How alike what both meshes show from the same side is under similarities (B, K, 4, 4), and
-    how much that is; (B, K) each.
+    """Likeness of the features that both meshes show from the same side.
 
-    Each feature of a vertex is compared with those of the nearest vertex of the other mesh that
-    were seen from about the same direction, `width` degrees. Where the other has none, nothing is
-    said: a pose is not better because unlike sides meet.
+    Each feature of a vertex is compared with the features of the nearest vertex of the other mesh
+    that were seen from about the same direction. A feature without such a counterpart does not
+    count: a pose is not better because unlike sides meet.
+
+    Args:
+        b_from_a: Similarities (B, K, 4, 4).
+        a: The first meshes.
+        b: The second meshes.
+        width: Degrees between two directions that count as the same side.
+
+    Returns:
+        The mean cosine (B, K) of corresponding features, and their share (B, K) of all features.
     """
-    there = _one_way_likeness(b_from_a, a, b, width)
-    back = _one_way_likeness(invert(b_from_a), b, a, width)
-    return (there[0] + back[0]) / 2, (there[1] + back[1]) / 2
+    forward = _one_way_likeness(b_from_a, a, b, width)
+    backward = _one_way_likeness(invert(b_from_a), b, a, width)
+    return (forward[0] + backward[0]) / 2, (forward[1] + backward[1]) / 2
 
 
 def _one_way_likeness(
@@ -352,26 +397,26 @@ def _one_way_likeness(
     result = []
     for k in range(b_from_a.shape[1]):
         rows = (nearest[:, k] + first).flatten()
-        there = [
+        facing = [
             t.flatten(0, 1).index_select(0, rows).view(len(first), -1, *t.shape[2:])
             for t in (b.features, b.direction, b.share)
         ]
-        same = (a.direction @ rotation[:, None, k].mT) @ there[
+        same = (a.direction @ rotation[:, None, k].mT) @ facing[
             1
         ].mT  # (B, V, K, K) cosine between directions
         kernel = (
-            torch.exp((same - 1) / math.radians(width) ** 2) * (there[2] > 0)[:, :, None]
+            torch.exp((same - 1) / math.radians(width) ** 2) * (facing[2] > 0)[:, :, None]
         )
-        weighted = kernel * there[2][:, :, None]
-        likeness = (weighted * (a.features @ there[0].mT)).sum(3) / weighted.sum(
+        weighted = kernel * facing[2][:, :, None]
+        likeness = (weighted * (a.features @ facing[0].mT)).sum(3) / weighted.sum(
             3
         ).clamp_min(1e-9)
-        said = kernel.amax(3) * a.share
-        total = said.sum((1, 2))
+        compared = kernel.amax(3) * a.share
+        total = compared.sum((1, 2))
         result.append(
             torch.stack(
                 [
-                    (said * likeness).sum((1, 2)) / total.clamp_min(1e-9),
+                    (compared * likeness).sum((1, 2)) / total.clamp_min(1e-9),
                     total / a.share.sum((1, 2)),
                 ]
             )
@@ -383,12 +428,9 @@ def _one_way_likeness(
 def align_pairs(
     shapes: MeshBatch, pairs: Tensor, config: PairConfig, seed: int = 0
 ) -> PairModes:
-    """Modes of the poses of pairs (B, 2) of shapes, b_from_a for each pair (a, b).
+    """Align pairs (B, 2) of meshes: the modes of b_from_a for each pair (a, b), on the CPU.
 
-    Results are on the CPU.
-
-    All pairs share the same random numbers, so the answer for a pair does not depend on its
-    company.
+    All pairs share the same random numbers, so the result of a pair does not depend on the others.
     """
     device = shapes.points.device
     generator = torch.Generator().manual_seed(seed)
@@ -411,9 +453,9 @@ def _align_chunk(
         distances, a.points, b.points, config.tau
     )
     weights = (weight_a, weight_b)
-    known = distances.isfinite()
-    mean = distances.masked_fill(~known, 0).sum((1, 2)) / known.sum((1, 2))
-    distances = torch.where(known, distances, mean[:, None, None])
+    finite = distances.isfinite()
+    mean = distances.masked_fill(~finite, 0).sum((1, 2)) / finite.sum((1, 2))
+    distances = torch.where(finite, distances, mean[:, None, None])
     drawn = draw_hypotheses(a.points, b.points, to_b, to_a, weight_a, weight_b, uniform)
     rough = energies(drawn, a, b, distances, weights, config, config.screening)
     best = rough.topk(min(config.kept, len(uniform)), largest=False).indices

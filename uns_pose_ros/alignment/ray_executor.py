@@ -1,4 +1,4 @@
-"""Independent pieces of work on the processes of a Ray cluster, this machine's or others'."""
+"""Run independent jobs in the processes of a Ray cluster, on this machine or on others."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Progress
 
-LOCAL = "local"  # processes of this machine, one a core
-_RETRIES = 5  # of a piece whose process was killed
-_SILENCE = 5.0  # s after which an address does not answer; Ray itself would try for minutes
+LOCAL = "local"  # processes of this machine, one for each core
+_RETRIES = 5  # of a job whose process was killed
+_TIMEOUT = 5.0  # s to connect to an address; Ray itself would try for minutes
 
 Job = TypeVar("Job")
 Common = TypeVar("Common")
@@ -24,14 +24,20 @@ Result = TypeVar("Result")
 class Cluster:
     """A connection to Ray, open within a `with` block.
 
-    What it started on this machine ends with the block.
-
-    address: "local", "auto" (the one that runs on this machine already) or HOST:PORT of a cluster's
-    head. Its machines need this package in the same version. Raises InvalidInput where Ray is not
-    installed or the cluster does not answer.
+    The processes that it starts on this machine end with the block. The machines of the cluster
+    need the same version of this package.
     """
 
     def __init__(self, address: str) -> None:
+        """Store the address; the connection opens with the block.
+
+        Entering the block raises InvalidInput if Ray is not installed or the cluster does not
+        answer.
+
+        Args:
+            address: "local", "auto" (the cluster that already runs on this machine) or HOST:PORT of
+                a cluster's head.
+        """
         self._address = address
 
     def __enter__(self) -> Cluster:
@@ -42,15 +48,19 @@ class Cluster:
                 "a cluster needs Ray: pip install 'uns_pose_ros[cluster]'"
             ) from None
         if self._address not in (LOCAL, "auto"):
-            self._knock()
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-        more = {"include_dashboard": False} if self._address == LOCAL else {}
+            self._check_connection()
+        os.environ.setdefault(
+            "RAY_USAGE_STATS_ENABLED", "0"
+        )  # otherwise Ray reports its use
+        options: dict[str, Any] = (
+            {"include_dashboard": False} if self._address == LOCAL else {}
+        )
         try:
             ray.init(
                 address=self._address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                **more,
+                **options,
             )
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             raise self._fault(str(error).strip().splitlines()[0]) from None
@@ -73,16 +83,22 @@ class Cluster:
         progress: Progress | None = None,
         what: str = "jobs",
     ) -> list[Result]:
-        """function(common, job) of every job, in order.
+        """Compute function(common, job) for every job, in order.
 
-        `common` is sent to each machine once. A piece whose process dies is computed again. What
-        the function raises comes through.
+        A job whose process dies is computed again. Exceptions of the function are raised here.
+
+        Args:
+            function: The function.
+            common: First argument of every call; each machine receives it once.
+            jobs: Second arguments.
+            progress: Receives the number of finished jobs.
+            what: Name of the work, for `progress`.
         """
 
-        def piece(common: Common, job: Job) -> Result:  # Ray takes no partial
+        def run_job(common: Common, job: Job) -> Result:  # Ray takes no partial
             return function(common, job)
 
-        remote = self._ray.remote(num_cpus=1, max_retries=_RETRIES)(piece)
+        remote = self._ray.remote(num_cpus=1, max_retries=_RETRIES)(run_job)
         shared = self._ray.put(common)
         waiting = [remote.remote(shared, job) for job in jobs]
         left = waiting
@@ -92,13 +108,13 @@ class Cluster:
         results: list[Result] = self._ray.get(waiting)
         return results
 
-    def _knock(self) -> None:
-        """Raise InvalidInput where nothing listens at the address."""
+    def _check_connection(self) -> None:
+        """Raise InvalidInput if no process listens at the address."""
         host, _, port = self._address.removeprefix("ray://").rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise self._fault("no address")
         try:
-            socket.create_connection((host, int(port)), timeout=_SILENCE).close()
+            socket.create_connection((host, int(port)), timeout=_TIMEOUT).close()
         except OSError as error:
             raise self._fault(f"nothing answers ({error})") from None
 

@@ -270,32 +270,32 @@ def _grow(
     starts = torch.arange(len(root))
     count = len(votes_by_video)
     rotation = torch.eye(3, dtype=torch.float64).repeat(len(root), count, 1, 1)
-    joined_before = torch.zeros(len(root), count, dtype=torch.bool)
+    is_placed = torch.zeros(len(root), count, dtype=torch.bool)
     center, support = rotation.clone(), torch.zeros(len(root), count, dtype=torch.float64)
     votes_for = torch.zeros(count, count, dtype=torch.bool)  # [a, b]: a votes for b
     for target, (source, weight) in enumerate(
         zip(votes_by_video.source, votes_by_video.weight, strict=True)
     ):
         votes_for[source[weight.sum(1) > 0], target] = True
-    rotation[starts, root], joined_before[starts, root] = root_rotation, True
+    rotation[starts, root], is_placed[starts, root] = root_rotation, True
     joined, video = starts, root
     while len(joined):
-        pending = torch.zeros_like(joined_before)
+        pending = torch.zeros_like(is_placed)
         pending[joined] = votes_for[video]
-        pending &= ~joined_before
+        pending &= ~is_placed
         for changed in pending.any(0).nonzero()[:, 0].tolist():
             start = pending[:, changed].nonzero()[:, 0]
             weight = (
                 votes_by_video.weight[changed]
-                * joined_before[start][:, votes_by_video.source[changed], None]
+                * is_placed[start][:, votes_by_video.source[changed], None]
             ).flatten(1)
             votes = votes_by_video.votes(rotation[start], changed).flatten(1, 2)
             center[start, changed] = densest_rotation(votes, weight, width)
             near = closeness(votes, center[start, changed, None], width)
             support[start, changed] = (near * weight).sum(1)
-        best, video = support.masked_fill(joined_before, 0).max(1)
+        best, video = support.masked_fill(is_placed, 0).max(1)
         joined = (best > 0).nonzero()[:, 0]
         video = video[joined]
         rotation[joined, video] = center[joined, video]
-        joined_before[joined, video] = True
+        is_placed[joined, video] = True
     return rotation

@@ -27,6 +27,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct("<iff")
 _KINDS = ("I;16", "I;16B", "I", "L")  # Pillow's modes of PNG files with one channel
 
+_VALID = "a PNG of 16 bits and one channel is valid"
+
 
 def decode_depth(message: Any) -> Depth:
     """Decode the depth in an Image or a CompressedImage, of rclpy or of rosbags.
@@ -148,11 +150,9 @@ def read_depth(path: Path, size: tuple[int, int]) -> Depth:
 
 
 def _decode_png(data: bytes, label: str) -> Depth:
-    file = open_file(data, label, ("PNG",))
+    file = open_file(data, label, ("PNG",), _VALID)
     if file.mode not in _KINDS:
-        raise InvalidInput(
-            f"{label} has pixels of kind {file.mode}: a PNG of 16 bits and one channel is needed"
-        )
+        raise InvalidInput(f"{label} has pixels of kind {file.mode}; {_VALID}")
     with guarded_decoding(label):
         # unlike OpenCV, Pillow notices that the end is missing
         return np.asarray(file).astype(np.uint16)

@@ -35,6 +35,10 @@ _BROKEN = (
 )
 
 MAX_PIXELS = 80_000_000  # of one image
+VALID = (
+    f"JPEG, PNG, BMP, WebP or TIFF of 8 or 16 bits and at most {MAX_PIXELS // 10**6} megapixels "
+    "is valid"
+)
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -144,6 +148,7 @@ def open_file(
         source: A file, or the bytes of a file.
         label: The words for the image in error messages.
         formats: Pillow's names of the formats that are accepted.
+        valid: The end of error messages.
 
     Returns:
         Pillow's file; its pixels may have any number of bits.
@@ -153,16 +158,17 @@ def open_file(
     """
     try:
         file = Image.open(
-            source if isinstance(source, Path) else io.BytesIO(source), formats=formats
+            source if isinstance(source, Path) else io.BytesIO(source),
+            formats=tuple(formats),
         )
     except FileNotFoundError:
         raise InvalidInput(f"{label} is not there") from None
     except Image.DecompressionBombError:
-        raise InvalidInput(f"{label} is too large; {_valid()}") from None
+        raise InvalidInput(f"{label} is too large; {valid}") from None
     except (UnidentifiedImageError, *_BROKEN):
-        raise InvalidInput(f"{label} is broken or of unknown format; {_valid()}") from None
+        raise InvalidInput(f"{label} is broken or of unknown format; {valid}") from None
     if file.width * file.height > MAX_PIXELS:
-        raise InvalidInput(f"{label} claims {file.width} x {file.height} px; {_valid()}")
+        raise InvalidInput(f"{label} claims {file.width} x {file.height} px; {valid}")
     return file
 
 
@@ -185,7 +191,7 @@ def _has_sixteen_bits(file: ImageFile.ImageFile) -> bool:
 
 def _check_bits(file: ImageFile.ImageFile, label: str) -> None:
     if file.mode not in _EIGHT_BIT and not _has_sixteen_bits(file):
-        raise InvalidInput(f"{label} has pixels of kind {file.mode}; {_valid()}")
+        raise InvalidInput(f"{label} has pixels of kind {file.mode}; {VALID}")
 
 
 def _load(file: ImageFile.ImageFile, source: Path | bytes, label: str) -> Image.Image:
@@ -200,16 +206,9 @@ def _load(file: ImageFile.ImageFile, source: Path | bytes, label: str) -> Image.
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if values is None or values.dtype != np.uint16:
             raise ValueError("its 16-bit values cannot be decoded")
-        pixels = to_eight_bits(values)
+        pixels = to_eight_bits(values.astype(np.uint16, copy=False))
         if pixels.ndim == 3:
             pixels = np.ascontiguousarray(pixels[..., 2::-1])
         image = Image.fromarray(pixels)
         image.info = dict(file.info)
         return image
-
-
-def _valid() -> str:
-    return (
-        f"JPEG, PNG, BMP, WebP or TIFF of 8 or 16 bits and at most {MAX_PIXELS // 10**6} "
-        "megapixels is valid"
-    )

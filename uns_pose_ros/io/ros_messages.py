@@ -161,8 +161,9 @@ def unpack_pixels(message: Any) -> NDArray[Any]:
     if width % encoding.column_step or rows != height * encoding.row_share:
         raise InvalidInput(f"{name} has an odd size; its pixels share colors in pairs")
     padded = data[: step * rows].reshape(rows, step)
-    order = ">" if message.is_bigendian else "<"
-    values = np.ascontiguousarray(padded[:, :row]).view(dtype.newbyteorder(order))
+    values = np.ascontiguousarray(padded[:, :row]).view(
+        dtype.newbyteorder(">" if message.is_bigendian else "<")
+    )
     values = values.astype(dtype, copy=False)
     if encoding.channels == 1:
         return values

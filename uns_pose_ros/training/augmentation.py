@@ -1,6 +1,6 @@
-"""Random views of a training image.
+"""Random views of a training image: crops, cameras, light, backgrounds and occluders.
 
-Other crops, cameras, light, backgrounds and occluders, with the map that was applied.
+Each view comes with the map that was applied to the image.
 """
 
 from __future__ import annotations
@@ -17,20 +17,16 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Ranges of the random changes; probabilities are a change's chance for each sample."""
+    """Ranges of the random changes, and the probability of each change in a sample."""
 
-    near: tuple[float, float] = (
-        0.5,
-        0.95,
-    )  # longer side of the object as a fraction of the crop, when it fills the crop
-    far: tuple[float, float] = (
-        0.2,
-        0.5,
-    )  # the same, when it is a small part of what the camera sees
+    # longer side of the object as a fraction of the crop, when the object fills the crop
+    near: tuple[float, float] = (0.5, 0.95)
+    # the same, when the object is a small part of the image
+    far: tuple[float, float] = (0.2, 0.5)
     far_probability: float = 0.25
     rotation: float = 50.0  # degrees, camera about its optical axis
     tilt: float = 6.0  # degrees, camera about the image axes (perspective)
-    shift: float = 0.12  # of the crop, object's centre from the crop's
+    shift: float = 0.12  # of the crop, object's center from the crop's center
     background_probability: float = 0.75
     occlusion_probability: float = 0.35
     occlusion: tuple[float, float] = (0.1, 0.45)  # of the object's box
@@ -48,10 +44,19 @@ def augment(
     backgrounds: Sequence[Image],
     config: AugmentConfig = AugmentConfig(),
 ) -> tuple[Image, NDArray[np.bool_], NDArray[np.float64]]:
-    """A random (size, size, 3) view of image (H, W, 3) RGB, the object's visible pixels in it, and
-    crop_from_image (3, 3).
+    """Draw a random view of an image.
 
-    mask (H, W) holds at least one true pixel; the visible pixels are (size, size) bool.
+    Args:
+        image: Image (H, W, 3) RGB.
+        mask: Mask (H, W) of the object, with at least one true pixel.
+        size: Side of the view, px.
+        rng: Random numbers.
+        backgrounds: Images (H, W, 3) RGB to paste the object on.
+        config: Settings.
+
+    Returns:
+        The view (size, size, 3), the visible pixels (size, size) of the object as bool, and the
+        homography crop_from_image (3, 3).
     """
     crop_from_image = _random_camera(mask, size, rng, config)
     warped = _warp(image, crop_from_image, size, rng)
@@ -62,40 +67,43 @@ def augment(
         soft = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.4, 1.2))[..., None]
         backdrop = _backdrop(size, rng, backgrounds)
         warped = np.clip(
-            soft * _colour(warped, rng, config) + (1 - soft) * backdrop, 0, 255
+            soft * _change_color(warped, rng, config) + (1 - soft) * backdrop, 0, 255
         ).astype(np.uint8)
     visible = alpha > 0.5
     if visible.any() and rng.random() < config.occlusion_probability:
         warped, visible = _occlude(warped, visible, rng, backgrounds, config)
-    return _degrade(_colour(warped, rng, config), rng, config), visible, crop_from_image
+    return (
+        _degrade(_change_color(warped, rng, config), rng, config),
+        visible,
+        crop_from_image,
+    )
 
 
 def _random_camera(
     mask: NDArray[np.bool_], size: int, rng: np.random.Generator, config: AugmentConfig
 ) -> NDArray[np.float64]:
     rows, columns = np.nonzero(mask)
-    centre = np.array([columns.min() + columns.max(), rows.min() + rows.max()]) / 2
+    center = np.array([columns.min() + columns.max(), rows.min() + rows.max()]) / 2
     extent = max(np.ptp(columns), np.ptp(rows)) + 1
     small = rng.random() < config.far_probability
     fraction = np.exp(rng.uniform(*np.log(config.far if small else config.near)))
     reach = 0.5 - fraction / 2 if small else config.shift
     target = (size - 1) / 2 + size * rng.uniform(-reach, reach, 2)
-    angle, scale = (
-        np.radians(rng.uniform(-config.rotation, config.rotation)),
-        fraction * size / extent,
-    )
+    angle = np.radians(rng.uniform(-config.rotation, config.rotation))
+    scale = fraction * size / extent
     rotate = scale * np.array(
         [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     )
     similarity = np.eye(3)
-    similarity[:2, :2], similarity[:2, 2] = rotate, target - rotate @ centre
+    similarity[:2, :2] = rotate
+    similarity[:2, 2] = target - rotate @ center
     focal = 1.5 * size  # of the camera that is tilted: about 37 degrees of view
     matrix = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
     tilt, _ = cv2.Rodrigues(
         np.radians(np.append(rng.uniform(-config.tilt, config.tilt, 2), 0.0))
     )
     turned: NDArray[np.float64] = matrix @ tilt @ np.linalg.inv(matrix) @ similarity
-    moved = turned @ np.append(centre, 1)
+    moved = turned @ np.append(center, 1)
     turned = (
         np.array(
             [
@@ -118,10 +126,10 @@ def _warp(
     border = (cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE)[
         rng.integers(3)
     ]
-    grey = (127, 127, 127)
+    gray = (127, 127, 127)
     shape, linear = (size, size), cv2.INTER_LINEAR
     warped = cv2.warpPerspective(
-        image, crop_from_image, shape, flags=linear, borderMode=border, borderValue=grey
+        image, crop_from_image, shape, flags=linear, borderMode=border, borderValue=gray
     )
     return np.asarray(warped, np.uint8)
 
@@ -129,13 +137,13 @@ def _warp(
 def _backdrop(
     size: int, rng: np.random.Generator, backgrounds: Sequence[Image]
 ) -> NDArray[np.float32]:
-    """A random piece of a photograph, or coloured noise of random smoothness."""
+    """A random part of a background image, or colored noise of random smoothness."""
     if len(backgrounds) and rng.random() < 0.8:
-        photo = backgrounds[int(rng.integers(len(backgrounds)))]
-        side = int(min(photo.shape[:2]) * rng.uniform(0.3, 1.0))
-        top, left = (rng.integers(0, n - side + 1) for n in photo.shape[:2])
+        background = backgrounds[int(rng.integers(len(backgrounds)))]
+        side = int(min(background.shape[:2]) * rng.uniform(0.3, 1.0))
+        top, left = (rng.integers(0, n - side + 1) for n in background.shape[:2])
         piece = cv2.resize(
-            photo[top : top + side, left : left + side],
+            background[top : top + side, left : left + side],
             (size, size),
             interpolation=cv2.INTER_AREA,
         )
@@ -164,41 +172,39 @@ def _occlude(
 ) -> tuple[Image, NDArray[np.bool_]]:
     rows, columns = np.nonzero(visible)
     height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-    area, stretch = rng.uniform(*config.occlusion), np.exp(rng.uniform(-0.7, 0.7))
-    half_w, half_h = (
-        max(1, int(n * np.sqrt(area) * s / 2))
-        for n, s in ((width, stretch), (height, 1 / stretch))
-    )
-    centre = (
+    side = np.sqrt(rng.uniform(*config.occlusion))
+    stretch = np.exp(rng.uniform(-0.7, 0.7))
+    half_w = max(1, int(width * side * stretch / 2))
+    half_h = max(1, int(height * side * (1 / stretch) / 2))
+    center = (
         int(rng.integers(columns.min(), columns.max() + 1)),
         int(rng.integers(rows.min(), rows.max() + 1)),
     )
     cover = np.zeros(visible.shape, np.uint8)
     if rng.random() < 0.5:
-        cv2.ellipse(cover, centre, (half_w, half_h), rng.uniform(0, 180), 0, 360, 1, -1)
+        cv2.ellipse(cover, center, (half_w, half_h), rng.uniform(0, 180), 0, 360, 1, -1)
     else:
         cv2.rectangle(
             cover,
-            (centre[0] - half_w, centre[1] - half_h),
-            (centre[0] + half_w, centre[1] + half_h),
+            (center[0] - half_w, center[1] - half_h),
+            (center[0] + half_w, center[1] + half_h),
             1,
             -1,
         )
-    if (
-        visible & (cover == 0)
-    ).sum() < 0.3 * visible.sum():  # too little is left to tell a pose from
+    left = visible & (cover == 0)
+    if left.sum() < 0.3 * visible.sum():  # too little is left to estimate a pose from
         return image, visible
     texture = np.clip(_backdrop(image.shape[0], rng, backgrounds), 0, 255).astype(np.uint8)
-    return np.where(cover[..., None] > 0, texture, image), visible & (cover == 0)
+    return np.where(cover[..., None] > 0, texture, image), left
 
 
-def _colour(image: Image, rng: np.random.Generator, config: AugmentConfig) -> Image:
+def _change_color(image: Image, rng: np.random.Generator, config: AugmentConfig) -> Image:
     if rng.random() >= config.colour_probability:
         return image
     pixels = image.astype(np.float32) / 255
-    grey = pixels.mean(2, keepdims=True)
+    gray = pixels.mean(2, keepdims=True)
     saturation = 0.0 if rng.random() < config.grey_probability else rng.uniform(0.5, 1.4)
-    pixels = grey + (pixels - grey) * saturation
+    pixels = gray + (pixels - gray) * saturation
     pixels = (pixels - 0.5) * rng.uniform(0.65, 1.35) + 0.5 + rng.uniform(-0.15, 0.15)
     pixels = np.clip(pixels * rng.uniform(0.85, 1.15, 3), 0, 1) ** np.exp(
         rng.uniform(-0.35, 0.35)

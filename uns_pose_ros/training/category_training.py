@@ -1,14 +1,12 @@
-"""Aligned videos to a category model.
+"""Train a category model on aligned videos: random views, frozen features, a contrastive head.
 
-Random views of the training images, frozen features, a contrastive head.
-
-Every training image gives several random views. The frozen backbone reads each once; its tokens
-stay in memory with what each place of the view shows, a point of the canonical frame or no object.
-The head learns from them alone.
+Every training image gives several random views. The frozen backbone reads each view once. Its
+tokens stay in memory together with the target of each cell: a point of the canonical frame, or no
+object. The head learns from them alone.
 
 Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3. Changed: the template is the
 category's mean shape, targets spread over neighbouring vertices and over the symmetry group,
-clutter has several features, videos weigh by their confidence.
+the background has several features, videos weigh by their confidence.
 """
 
 from __future__ import annotations
@@ -28,12 +26,12 @@ from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Progr
 from uns_pose_ros.io.checkpoint import Unfinished
 from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.dinov2 import DinoV2
-from uns_pose_ros.training.augmentation import Image as Picture
+from uns_pose_ros.training.augmentation import Image
 from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.head_training import Curve, fit_head
 from uns_pose_ros.training.training_views import TrainConfig, random_views
 
-_SHARED = 8  # frames of a video that the template is compared with, about
+_COMPARED = 8  # approximate number of frames of a video that the template is compared with
 
 
 def train_model(
@@ -45,19 +43,32 @@ def train_model(
     config: TrainConfig = TrainConfig(),
     seed: int = 0,
     progress: Progress | None = None,
-    backgrounds: Sequence[Picture] = (),
+    backgrounds: Sequence[Image] = (),
     checkpoint: Unfinished | None = None,
     context: DistributedContext = DistributedContext(),
     watch: Callable[[Curve], object] | None = None,
 ) -> CategoryModel:
-    """Train a category model on those of the videos that the alignment kept.
+    """Train a category model on the videos that the alignment kept, on the backbone's device.
 
-    On the backbone's device.
+    The frames of the videos need masks and poses.
 
-    backgrounds: pictures (H, W, 3) RGB without the object, beside the `photographs` that are always
-    there. unfinished: where to go on after a kill. watch: gets the training's curve now and then.
-    Needs masks and poses on the videos' frames. Raises InvalidInput where no kept video is among
-    them.
+    Args:
+        category: Name of the category.
+        videos: The videos by name.
+        meshes: Their feature meshes by name.
+        alignment: Their poses in the canonical frame.
+        backbone: The frozen backbone.
+        config: Settings.
+        seed: Seed of the views and of the training.
+        progress: Receives the views and steps that are done.
+        backgrounds: Images (H, W, 3) RGB without the object, in addition to those of
+            `load_background_images`.
+        checkpoint: Where the work is kept, to continue after a kill.
+        context: This process among those that train the model.
+        watch: Receives the training's curve from time to time.
+
+    Raises:
+        InvalidInput: No given video was kept by the alignment.
     """
     rows = {
         name: i
@@ -69,10 +80,8 @@ def train_model(
             f"none of the videos {', '.join(videos)} was kept by the alignment: nothing to train on"
         )
     index = list(rows.values())
-    poses, confidence = (
-        alignment.canon_from_obj[index],
-        alignment.confidence[index].clamp_min(0.05),
-    )
+    poses = alignment.canon_from_obj[index]
+    confidence = alignment.confidence[index].clamp_min(0.05)
     shapes = [(meshes[name].vertices, meshes[name].triangles) for name in rows]
     vertices, triangles = mean_shape(shapes, poses, confidence, config.template)
     chosen = [videos[name] for name in rows]
@@ -143,30 +152,30 @@ def train_model(
 def template_share(
     vertices: Tensor, videos: Sequence[Video], canon_from_obj: Tensor
 ) -> float:
-    """What the template's longer side in a picture is of the object's.
+    """Longer side of the template in an image over that of the object, at most 1.
 
-    Vertices (V, 3), canon frame, N videos, (N, 4, 4).
+    It is the lower quartile over some frames of each video. It is below 1 where the mean shape
+    lacks thin parts.
 
-    The lower quartile of some frames of each video, 1 at most: a mean shape lacks thin parts.
+    Args:
+        vertices: Template vertices (V, 3), canon frame.
+        videos: N videos.
+        canon_from_obj: Poses (N, 4, 4) of the videos.
     """
     shares = []
     for video, pose in zip(videos, canon_from_obj, strict=True):
         frames = [
             frame for frame in video.frames if frame.mask and frame.cam_from_obj is not None
         ]
-        for frame in frames[:: max(1, len(frames) // _SHARED)]:
+        for frame in frames[:: max(1, len(frames) // _COMPARED)]:
             _, mask, camera = read_frame(frame)
             assert mask is not None and frame.cam_from_obj is not None
-            if bool(mask.any()):
-                box = mask_box(mask)
-                points = transform(
-                    frame.cam_from_obj, transform(torch.linalg.inv(pose), vertices.double())
-                )
-                pixels = project(camera.matrix, points)
-                shares.append(
-                    float(
-                        (pixels.amax(0) - pixels.amin(0)).max()
-                        / (box[2:] - box[:2] + 1).max()
-                    )
-                )
+            if not bool(mask.any()):
+                continue
+            box = mask_box(mask)
+            points = transform(torch.linalg.inv(pose), vertices.double())
+            pixels = project(camera.matrix, transform(frame.cam_from_obj, points))
+            template_side = (pixels.amax(0) - pixels.amin(0)).max()
+            object_side = (box[2:] - box[:2] + 1).max()
+            shares.append(float(template_side / object_side))
     return min(float(np.quantile(shares, 0.25)), 1.0) if shares else 1.0

@@ -1,4 +1,4 @@
-"""Training by several processes, one a GPU, as `torchrun` starts them."""
+"""Training by several processes, one for each GPU, as `torchrun` starts them."""
 
 from __future__ import annotations
 
@@ -15,36 +15,35 @@ class DistributedContext:
     """This process among those that train one model."""
 
     rank: int = 0
-    world: int = 1  # processes
+    world: int = 1  # number of processes
 
     @staticmethod
     def from_environment(device: str) -> tuple[DistributedContext, str]:
-        """Join the processes that torchrun started, and the device that is this one's.
+        """Join the processes that torchrun started; without torchrun, this process is alone.
 
-        Alone without torchrun.
+        Returns:
+            The context, and the device of this process.
         """
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1 or "RANK" not in os.environ:
             return DistributedContext(), device
         on_gpu = device != "cpu" and torch.cuda.is_available()
         if on_gpu:
-            device = (
-                f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
-            )
+            local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+            device = f"cuda:{local_rank % torch.cuda.device_count()}"
             torch.cuda.set_device(torch.device(device))
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if on_gpu else "gloo")
         return DistributedContext(int(os.environ["RANK"]), world), device
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give every process the mean of all processes' gradients."""
+        """Replace the gradients of every process by their mean over all processes."""
         if self.world == 1:
             return
-        gradients = [one.grad for one in parameters if one.grad is not None]
-        flat = torch.cat([one.flatten() for one in gradients])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(flat)
         flat /= self.world
-        for one, mean in zip(
-            gradients, flat.split([one.numel() for one in gradients]), strict=True
-        ):
-            one.copy_(mean.view_as(one))
+        means = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))

@@ -1,8 +1,8 @@
-"""The head learns from random views which template vertex each of their places shows.
+"""Train the head on random views: which template vertex does each cell show?
 
 Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3. Changed: targets spread over
-neighbouring vertices and over the symmetry group, clutter has several features, videos weigh by
-their confidence.
+neighboring vertices and over the symmetry group, the background has several features, videos weigh
+by their confidence.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from uns_pose_ros.training.training_views import TrainConfig, Views
 
 Curve = dict[str, list[float]]  # see `fit_head`
 _LOSSES, _WATCHED = ("step", "object", "background"), ("watched_step", "watched_accuracy")
-# steps between two looks at the views that are not learned from, and between two states kept
+# steps between two evaluations on the watched views, and between two checkpoints
 _EVERY = 100
-_NEAR = 0.1  # canonical units: a vertex this close to what a place shows is right
-_MOST = 48  # views that are looked at
+_NEAR = 0.1  # canonical units: a vertex this close to the point that a cell shows is right
+_MOST = 48  # watched views that are evaluated
+# parameters of the head that version 0.1.0 named differently in its checkpoints
+_RENAMED = {"bank": "vertex_features", "clutter": "background_features"}
 
 
 def fit_head(
@@ -43,11 +45,24 @@ def fit_head(
     context: DistributedContext = DistributedContext(),
     watch: Callable[[Curve], object] | None = None,
 ) -> tuple[Head, Curve]:
-    """A head trained on views for template vertices (V, 3), and how that went.
+    """Train a head on views.
 
-    The curve: step, and losses on object and background, nats; watched_step, and watched_accuracy,
-    percent of the places of the views that are not learned from whose likeliest vertex is the right
-    one or near it. watch: gets the curve now and then.
+    Args:
+        views: The random views.
+        vertices: Template vertices (V, 3).
+        symmetry: Symmetry of the category.
+        config: Settings.
+        seed: Seed of weights and batches.
+        progress: Receives the number of steps that are done.
+        device: Device of the training.
+        checkpoint: Where the state is kept, to continue after a kill.
+        context: This process among those that train the model.
+        watch: Receives the curve from time to time.
+
+    Returns:
+        The head, and its curve: `step` with the losses on `object` and `background`, nats;
+        `watched_step` with `watched_accuracy`, the percentage of cells of the watched views (which
+        the head does not learn from) whose likeliest vertex is the right one or near it.
     """
     generator = torch.Generator().manual_seed(seed + 1000 * context.rank)
     with torch.random.fork_rng(devices=[]):
@@ -55,11 +70,11 @@ def fit_head(
         head = Head(
             config.network, len(vertices), len(config.network.layers) * CHANNELS
         ).to(device)
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.learning_rate, total_steps=config.steps, pct_start=0.1
+        optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.1
     )
     rotations = (
         symmetry_rotations(symmetry.order, symmetry.axis, steps=12).float().to(device)
@@ -68,11 +83,10 @@ def fit_head(
     batch = -(-config.batch // context.world)
     # a processor without instructions for bfloat16 emulates it, many times slower than float32
     kind = compute_dtype(choose_precision(device))
-    weight, watched = views.weight.cpu(), (views.weight == 0).nonzero()[:_MOST, 0]
-    losses, state = (
-        partial(_losses, head, turned, config),
-        (head, optimiser, schedule, generator),
-    )
+    weight = views.weight.cpu()
+    watched = (views.weight == 0).nonzero()[:_MOST, 0]
+    losses = partial(_losses, head, turned, config)
+    state = (head, optimizer, schedule, generator)
     first, curve = _resume(checkpoint, *state)
     for step in range(first, config.steps):
         pick = torch.multinomial(weight, batch, replacement=True, generator=generator).to(
@@ -87,10 +101,10 @@ def fit_head(
             tokens, views.canon[pick].float(), views.background[pick], order
         )
         loss = on_object + config.background * on_background
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         context.average_gradients(head.parameters())
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         last = step == config.steps - 1
         if step % 20 == 0 or last:
@@ -122,25 +136,25 @@ def _note(curve: Curve, names: tuple[str, ...], values: tuple[float, ...]) -> No
 def _keep(
     checkpoint: Unfinished,
     head: Head,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     schedule: Any,
     generator: torch.Generator,
     step: int,
     curve: Curve,
 ) -> None:
-    """Leave the state of the training before `step`."""
-    there = optimiser.state_dict()
+    """Keep the state of the training before `step` in the checkpoint."""
+    inner = optimizer.state_dict()
     tensors = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     tensors |= {
         f"state.{k}.{name}": tensor
-        for k, moments in there["state"].items()
+        for k, moments in inner["state"].items()
         for name, tensor in moments.items()
     }
     tensors["generator"] = generator.get_state()
     facts = {
         "step": step,
         "curve": curve,
-        "groups": there["param_groups"],
+        "groups": inner["param_groups"],
         "schedule": schedule.state_dict(),
     }
     checkpoint.save(tensors, facts)
@@ -149,30 +163,38 @@ def _keep(
 def _resume(
     checkpoint: Unfinished | None,
     head: Head,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     schedule: Any,
     generator: torch.Generator,
 ) -> tuple[int, Curve]:
-    """The step to go on with and the curve so far, everything else in the state in which it was
-    left.
+    """Restore the state of the training from the checkpoint.
+
+    Args:
+        checkpoint: Where the state is kept; None: nothing is restored.
+        head: The head, which gets its weights.
+        optimizer: The optimizer, which gets its moments.
+        schedule: The schedule of the learning rate.
+        generator: The random numbers of the batches.
+
+    Returns:
+        The step to continue with, and the curve until then.
     """
-    left = None if checkpoint is None else checkpoint.load()
-    if left is None:
+    saved = None if checkpoint is None else checkpoint.load()
+    if saved is None:
         return 0, {}
-    tensors, facts = left
-    head.load_state_dict(
-        {
-            name.removeprefix("head."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("head.")
-        }
-    )
+    tensors, facts = saved
+    weights = {}
+    for name, tensor in tensors.items():
+        if name.startswith("head."):
+            name = name.removeprefix("head.")
+            weights[_RENAMED.get(name, name)] = tensor
+    head.load_state_dict(weights)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("state."):
             _, number, what = name.split(".")
             moments.setdefault(int(number), {})[what] = tensor
-    optimiser.load_state_dict({"state": moments, "param_groups": facts["groups"]})
+    optimizer.load_state_dict({"state": moments, "param_groups": facts["groups"]})
     schedule.load_state_dict(facts["schedule"])
     generator.set_state(tensors["generator"])
     return facts["step"], facts["curve"]
@@ -182,20 +204,28 @@ def _resume(
 def _accuracy(
     head: Head, turned: Tensor, tokens: Tensor, canon: Tensor, batch: int
 ) -> float:
-    """Percent of the places (N, P, 3) that show the object whose likeliest vertex is where, or
-    beside where, it should be.
+    """Percentage of the cells that show the object whose likeliest vertex is right or near it.
+
+    Args:
+        head: The head.
+        turned: Template vertices (G, V, 3) under the symmetry group.
+        tokens: Tokens (N, h, w, L * C) of the views.
+        canon: Canonical points (N, P, 3) of their cells; nan for no object.
+        batch: Number of views at a time.
     """
-    right = shown = 0
+    right = 0
+    shown = 0
     kind = compute_dtype(choose_precision(tokens.device))
     head.eval()
     for start in range(0, len(tokens), batch):
         part = slice(start, start + batch)
         with autocast(tokens.device, choose_precision(tokens.device)):
             logits = head.logits(head(tokens[part].to(kind))).flatten(1, 2)
-        there = canon[part, :, 0].isfinite()
-        answer = logits[there][:, : turned.shape[1]].argmax(-1)
-        apart = (turned[:, answer] - canon[part][there]).norm(dim=-1).amin(0)
-        right, shown = right + int((apart < _NEAR).sum()), shown + len(apart)
+        visible = canon[part, :, 0].isfinite()
+        answer = logits[visible][:, : turned.shape[1]].argmax(-1)
+        apart = (turned[:, answer] - canon[part][visible]).norm(dim=-1).amin(0)
+        right += int((apart < _NEAR).sum())
+        shown += len(apart)
     head.train()
     return 100 * right / max(shown, 1)
 
@@ -209,9 +239,16 @@ def _losses(
     background: Tensor,
     order: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy, nats, of places that show the object and of others.
+    """Mean cross-entropy, nats, of cells that show the object, and of cells that do not.
 
-    Some of each view, by random order (B, P).
+    Args:
+        head: The head.
+        turned: Template vertices (G, V, 3) under the symmetry group.
+        config: Settings.
+        tokens: Tokens (B, h, w, L * C) of the views.
+        canon: Canonical points (B, P, 3) of their cells; nan for no object.
+        background: (B, P) bool, cells that show no object.
+        order: Random numbers (B, P): the cells with the smallest ones are used.
     """
     group, count, _ = turned.shape
     with autocast(tokens.device, choose_precision(tokens.device)):
@@ -232,9 +269,9 @@ def _losses(
 
 
 def _some(valid: Tensor, order: Tensor, most: int) -> Tensor:
-    """Indices of at most `most` valid places a view, of all views' flattened places.
+    """Choose at most `most` valid cells (B, P) of each view, those with the smallest `order`.
 
-    Those first by `order`.
+    Returns their indices into the flattened cells of all views.
     """
     rank = order.masked_fill(~valid, 2.0)
     value, place = rank.topk(most, dim=1, largest=False, sorted=False)
