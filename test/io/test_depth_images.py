@@ -127,7 +127,7 @@ def test_quantised_inverse_depth_is_what_the_codec_of_ros_decodes() -> None:
                 format="16UC1; compressedDepth png",
                 data=b"\0" * 12 + b"\x89PNG\r\n\x1a\nxxxx",
             ),
-            "no PNG",
+            "of unknown format; a PNG of 16 bits",
         ),
     ],
 )

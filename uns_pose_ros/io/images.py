@@ -140,7 +140,7 @@ def open_image(path: Path, what: str) -> ImageFile.ImageFile:
 
 
 def open_file(
-    source: Path | bytes, label: str, formats: Sequence[str]
+    source: Path | bytes, label: str, formats: Sequence[str], valid: str = VALID
 ) -> ImageFile.ImageFile:
     """Open an image and bound its size by its header; no pixel is decoded yet.
 
