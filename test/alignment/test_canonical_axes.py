@@ -1,6 +1,4 @@
-"""The axes of an aligned category are named afterwards, through the command line, without aligning
-again.
-"""
+"""The command line names the axes of an aligned category afterward, without aligning again."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ def align(
 ) -> Align:
     """`uns-pose align` with the settings that `trucks` is aligned with: its JSON.
 
-    Computing anything again is a fault.
+    The fixture fails the test if anything is computed again.
     """
 
     def refuse(*_: Any) -> None:
@@ -201,7 +199,7 @@ def test_run_names_the_axes_before_it_trains(
     monkeypatch.setattr(category_training, "train_model", train)
     monkeypatch.setattr(
         pipeline_commands, "make_report", lambda *_: None
-    )  # there is no network to report on
+    )  # no network exists to report on
     computed = poses(trucks)
     words = [
         "run",

@@ -1,7 +1,4 @@
-"""Many videos to one canonical frame.
-
-Consensus despite flips and outliers, half orbits, symmetry, videos added later.
-"""
+"""Many videos in one canonical frame: flips, outliers, half orbits, symmetry, added videos."""
 
 from __future__ import annotations
 
@@ -55,9 +52,8 @@ def worst(rotation: torch.Tensor, truth: torch.Tensor) -> float:
 def noisy_edges(truth: torch.Tensor, flipped: float, outlier: int) -> Edges:
     """All pairs of videos (N, 3, 3) with 2 degrees of noise about each axis.
 
-    A part half a turn off, the right mode second.
-
-    The outlier's pairs say anything.
+    A share `flipped` of them is half a turn off in the first mode and right in the second. The
+    pairs of the outlier have random rotations.
     """
     generator = torch.Generator().manual_seed(7)
     pairs = torch.combinations(torch.arange(len(truth)))
@@ -81,8 +77,8 @@ def noisy_edges(truth: torch.Tensor, flipped: float, outlier: int) -> Edges:
 def test_flips_are_outvoted_and_not_averaged_in() -> None:
     truth = random_rotations(10, torch.Generator().manual_seed(0))
     edges = noisy_edges(truth, flipped=0.2, outlier=-1)
-    found = synchronize(edges).canon_from_video
-    assert worst(found, truth) < 8
+    rotation = synchronize(edges).canon_from_video
+    assert worst(rotation, truth) < 8
 
 
 def test_an_outlier_video_has_the_lowest_agreement_and_spoils_no_other() -> None:
@@ -119,8 +115,8 @@ def test_mirrored_votes_join_what_no_plain_vote_joins() -> None:
     )
     weight = torch.ones(len(a), 1, dtype=torch.float64)
     edges = Edges(6, a, b, mirrored, (truth[a].mT @ between @ truth[b])[:, None], weight)
-    found = synchronize(edges).canon_from_video
-    assert worst(found, truth) < 1
+    rotation = synchronize(edges).canon_from_video
+    assert worst(rotation, truth) < 1
 
 
 @pytest.mark.parametrize("turned", [(), (2,), (0, 4)])

@@ -1,7 +1,4 @@
-"""Pairs of feature meshes.
-
-The fast scorer against its slow twin, modes, and poses that are known.
-"""
+"""Pairs of feature meshes: the fast energies against exact ones, modes, and known poses."""
 
 from __future__ import annotations
 
@@ -137,7 +134,7 @@ def test_with_as_many_clusters_as_views_the_distances_are_those_of_all_views(
     # the mean feature is taken away in shapes: do the same for the slow twin
     meshes = [mesh for mesh, _ in made[:2]]
     mean = torch.cat([mesh.features for mesh in meshes]).double().mean(0).float()
-    centred = [
+    centered = [
         FeatureMesh(
             **{
                 **vars(mesh),
@@ -148,14 +145,14 @@ def test_with_as_many_clusters_as_views_the_distances_are_those_of_all_views(
         )
         for mesh in meshes
     ]
-    exact = exact_feature_distances(*centred)
+    exact = exact_feature_distances(*centered)
     shapes = build_mesh_batch({"a": meshes[0], "b": meshes[1]}, ShapeConfig(clusters=16))
     fast = feature_distances(
         shapes.take(torch.tensor([0])), shapes.take(torch.tensor([1]))
     )[0]
     assert torch.equal(fast.isfinite(), exact.isfinite())
-    known = exact.isfinite()
-    torch.testing.assert_close(fast[known], exact[known], atol=5e-3, rtol=0.0)
+    finite = exact.isfinite()
+    torch.testing.assert_close(fast[finite], exact[finite], atol=5e-3, rtol=0.0)
 
 
 def test_a_correspondence_whose_cycle_does_not_close_loses_weight() -> None:
@@ -203,9 +200,9 @@ def test_two_clusters_of_hypotheses_are_two_modes_and_never_their_mean() -> None
         energy[None],
         CONFIG,
     )
-    found = split_similarity(modes[0, :2])[0]
-    assert float(angle_between(found[0], torch.eye(3, dtype=torch.float64))) < 2
-    assert float(angle_between(found[1], half_turn)) < 2
+    rotation = split_similarity(modes[0, :2])[0]
+    assert float(angle_between(rotation[0], torch.eye(3, dtype=torch.float64))) < 2
+    assert float(angle_between(rotation[1], half_turn)) < 2
     torch.testing.assert_close(
         lowest[0, :2], torch.tensor([0.30, 0.31], dtype=torch.float64), atol=1e-6, rtol=0.0
     )

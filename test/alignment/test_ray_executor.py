@@ -1,4 +1,4 @@
-"""Work on the processes of a Ray cluster.
+"""Jobs in the processes of a Ray cluster.
 
 The same results, in order, whatever happens to the processes.
 """
@@ -42,12 +42,12 @@ def test_results_come_in_order_though_a_process_is_killed(
             os.kill(os.getpid(), signal.SIGKILL)
         return factor * job
 
-    told: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     assert local.map(
-        scaled, 10, range(5), lambda *words: told.append(words), "numbers"
+        scaled, 10, range(5), lambda *words: calls.append(words), "numbers"
     ) == [0, 10, 20, 30, 40]
     assert (tmp_path / "2").exists()
-    assert told == [("numbers", k, 5) for k in range(1, 6)]
+    assert calls == [("numbers", k, 5) for k in range(1, 6)]
 
 
 def test_an_alignment_by_a_cluster_is_the_one_made_here(local: Cluster) -> None:
@@ -72,7 +72,7 @@ def test_an_error_of_the_work_comes_through_as_it_is(local: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "reason"),
     [
         ("127.0.0.1:1", "nothing answers"),
         ("nowhere", "no address"),
@@ -80,12 +80,12 @@ def test_an_error_of_the_work_comes_through_as_it_is(local: Cluster) -> None:
     ],
 )
 def test_a_cluster_that_is_not_there_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, address: str, told: str
+    monkeypatch: pytest.MonkeyPatch, address: str, reason: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", object())  # the address is looked at first
     with pytest.raises(
         InvalidInput,
-        match=f'cluster "{address}": {told}.*; valid are local, auto or HOST:PORT',
+        match=f'cluster "{address}": {reason}.*; valid are local, auto or HOST:PORT',
     ):
         Cluster(address).__enter__()
 
@@ -118,7 +118,7 @@ def test_several_categories_are_aligned_by_one_command_and_a_bad_one_is_told_at_
         )
         == main.BAD_INPUT
     )
-    told = capsys.readouterr()
-    record: dict[str, Any] = json.loads(told.out)
+    output = capsys.readouterr()
+    record: dict[str, Any] = json.loads(output.out)
     assert list(record["categories"]) == [str(aligned_trucks)]
-    assert str(empty) in told.err
+    assert str(empty) in output.err

@@ -44,9 +44,9 @@ def test_points_are_inside_where_the_solid_is() -> None:
     axes = [torch.linspace(-1.1, 1.1, 23)] * 3
     x, y, z = np.meshgrid(*[axis.numpy() for axis in axes], indexing="ij")
     radius = np.sqrt(x**2 + (y / 0.6) ** 2 + (z / 0.4) ** 2)
-    found = inside(vertices, triangles, axes)
-    assert bool(found[radius < 0.9].all())
-    assert not bool(found[radius > 1.1].any())
+    solid = inside(vertices, triangles, axes)
+    assert bool(solid[radius < 0.9].all())
+    assert not bool(solid[radius > 1.1].any())
 
 
 def test_the_mean_of_shapes_in_their_own_frames_lies_between_them() -> None:
@@ -87,7 +87,7 @@ def feature_mesh(
 
 
 def meaning(points: torch.Tensor) -> torch.Tensor:
-    """Features that tell front from back and top from bottom, and know sides only as such."""
+    """Features that distinguish front, back, top and bottom, but not left from right."""
     x, y, z = points.T
     return torch.stack(
         [

@@ -1,6 +1,4 @@
-"""The backbone says the same of real pictures in every runtime, and the graph that is exported is
-what they run.
-"""
+"""Every runtime computes the same features of real images, from the graph that is exported."""
 
 from __future__ import annotations
 
@@ -11,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from small_model import CLIP
 from uns_pose_ros.cli import main
@@ -32,14 +30,16 @@ LAYERS = (5, 8, 11)
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Tensor:
-    """Two pictures of the demo, (2, 3, 112, 168), as the backbone reads them."""
+def images() -> Tensor:
+    """Two normalized images (2, 3, 112, 168) of the demo."""
     found = [
         read_image(frame.image).permute(2, 0, 1).float()
         for frame in load_video(CLIP).frames[:2]
     ]
     return imagenet_normalize(
-        torch.stack([F.interpolate(one[None], (112, 168), mode="area")[0] for one in found])
+        torch.stack(
+            [functional.interpolate(one[None], (112, 168), mode="area")[0] for one in found]
+        )
     )
 
 
@@ -50,24 +50,24 @@ def network() -> DinoV2:
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_a_runtime_gives_the_features_that_torch_gives(
-    name: str, network: DinoV2, pictures: Tensor
+    name: str, network: DinoV2, images: Tensor
 ) -> None:
     pytest.importorskip({"onnx": "onnxruntime"}.get(name, name))
     other, device = backbone_runtimes.load_runtime(name)
-    found, expected = other(pictures, LAYERS), network(pictures, layers=LAYERS)
+    found, expected = other(images, LAYERS), network(images, layers=LAYERS)
     assert device == torch.device("cpu")
     assert (
         found.shape == expected.shape == (3, 2, 8, 12, 384) and found.dtype == torch.float32
     )
-    worst = float(F.cosine_similarity(found, expected, dim=-1).min())
+    worst = float(functional.cosine_similarity(found, expected, dim=-1).min())
     assert worst > (0.9999 if other.precision == "fp32" else 0.99)
 
 
-def test_an_image_is_read_alike_alone_and_among_others(pictures: Tensor) -> None:
+def test_an_image_is_read_alike_alone_and_among_others(images: Tensor) -> None:
     pytest.importorskip("onnxruntime")
     other, _ = backbone_runtimes.load_runtime("onnx")
     assert torch.allclose(
-        other(pictures, LAYERS)[:, :1], other(pictures[:1], LAYERS), atol=1e-3
+        other(images, LAYERS)[:, :1], other(images[:1], LAYERS), atol=1e-3
     )
 
 
@@ -114,7 +114,7 @@ def test_a_graph_is_made_once_for_a_size_and_only_the_last_used_sizes_are_kept(
 
 
 def chair_seen_by(name: str, model: Path) -> PoseEstimate:
-    """The pose of the chair in one picture, estimated in a runtime."""
+    """The pose of the chair in one image, estimated in a runtime."""
     config = EstimatorConfig(score_threshold=0.0, runtime=name)
     estimator = Estimator(artifacts.load_model(model), device="cpu", config=config)
     frame = load_video(CLIP).frames[4]
@@ -126,7 +126,7 @@ def chair_seen_by(name: str, model: Path) -> PoseEstimate:
 
 @pytest.fixture(scope="module")
 def expected(chair_model: Path) -> PoseEstimate:
-    """What PyTorch in float32 answers."""
+    """The pose that PyTorch in float32 estimates."""
     return chair_seen_by("torch-fp32", chair_model)
 
 
@@ -140,7 +140,7 @@ def test_the_estimator_finds_in_every_runtime_the_pose_that_torch_finds(
     before, now = expected.cam_from_canon, found.cam_from_canon
     turned = float(angle_between(now[:3, :3], before[:3, :3]))
     away = float((now - before)[:3, 3].norm() / before[:3, 3].norm())
-    # onnx was found 1e-5 degrees off, bfloat16 1.1 degrees and 1.3 % of the distance
+    # onnx was measured 1e-5 degrees off, bfloat16 1.1 degrees and 1.3 % of the distance
     exact = name == "onnx"
     assert turned < (0.1 if exact else 4.0)
     assert away < (0.001 if exact else 0.04)

@@ -1,6 +1,4 @@
-"""The backbone against the exported graph of the same network, and the rule by which positions are
-resized.
-"""
+"""The backbone against the exported graph of the same network, and its resized positions."""
 
 from __future__ import annotations
 
@@ -11,8 +9,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.networks import dinov2, pretrained_weights
@@ -52,7 +50,7 @@ def smooth_images(count: int, height: int, width: int) -> Tensor:
     """Images (count, 3, height, width) uint8 that have structure at the scale of a patch."""
     noise = torch.rand(count, 3, 12, 12, generator=torch.Generator().manual_seed(3)) * 255
     return (
-        F.interpolate(noise, size=(height, width), mode="bicubic")
+        functional.interpolate(noise, size=(height, width), mode="bicubic")
         .clamp(0, 255)
         .to(torch.uint8)
     )
@@ -65,7 +63,7 @@ def test_features_equal_those_of_the_exported_graph(
 ) -> None:
     def bilinear(rows: int, columns: int) -> Tensor:  # as in the graph
         grid = network.pos_embed[:, 1:].unflatten(1, (37, 37)).permute(0, 3, 1, 2)
-        grid = F.interpolate(
+        grid = functional.interpolate(
             grid, scale_factor=((rows + 0.1) / 37, (columns + 0.1) / 37), mode="bilinear"
         )
         return torch.cat([network.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], 1)
@@ -73,9 +71,9 @@ def test_features_equal_those_of_the_exported_graph(
     images = dinov2.imagenet_normalize(smooth_images(2, 224, 224))
     expected = exported(images)[:, 1:].unflatten(1, (16, 16))
     monkeypatch.setattr(network, "positions", bilinear)
-    found = network(images)
-    assert found.shape == (2, 16, 16, 384)
-    assert (found - expected).abs().max() < 2e-4
+    tokens = network(images)
+    assert tokens.shape == (2, 16, 16, 384)
+    assert (tokens - expected).abs().max() < 2e-4
 
 
 def bicubic_weights(count: int) -> Tensor:
@@ -85,9 +83,9 @@ def bicubic_weights(count: int) -> Tensor:
     """
     matrix = torch.zeros(count, 37, dtype=torch.float64)
     for i in range(count):
-        centre = (i + 0.5) * 37 / (count + 0.1) - 0.5
-        for tap in range(math.floor(centre) - 1, math.floor(centre) + 3):
-            x = abs(centre - tap)
+        center = (i + 0.5) * 37 / (count + 0.1) - 0.5
+        for tap in range(math.floor(center) - 1, math.floor(center) + 3):
+            x = abs(center - tap)
             near = 1.25 * x**3 - 2.25 * x**2 + 1
             far = -0.75 * x**3 + 3.75 * x**2 - 6 * x + 3
             matrix[i, min(max(tap, 0), 36)] += near if x <= 1 else far
@@ -102,9 +100,9 @@ def test_positions_are_resized_by_the_rule_of_the_training(
     expected = torch.einsum(
         "ri,cj,ijd->rcd", bicubic_weights(rows), bicubic_weights(columns), grid
     )
-    found = network.positions(rows, columns)
-    assert torch.equal(found[:, 0], network.pos_embed[:, 0])
-    assert (found[0, 1:].unflatten(0, (rows, columns)) - expected).abs().max() < 1e-4
+    tokens = network.positions(rows, columns)
+    assert torch.equal(tokens[:, 0], network.pos_embed[:, 0])
+    assert (tokens[0, 1:].unflatten(0, (rows, columns)) - expected).abs().max() < 1e-4
 
 
 def test_positions_of_the_training_size_are_not_touched(network: dinov2.DinoV2) -> None:
@@ -141,16 +139,16 @@ def test_several_layers_come_in_the_order_asked_for(network: dinov2.DinoV2) -> N
 def test_bfloat16_gives_nearly_the_same_features(network: dinov2.DinoV2) -> None:
     halved = dinov2.load_backbone(cached("dinov2_vits14"), device="cpu", precision="bf16")
     images = dinov2.imagenet_normalize(smooth_images(1, 224, 224))
-    found = halved(images)
-    assert found.dtype == torch.float32
-    assert F.cosine_similarity(found, network(images), dim=-1).min() > 0.995
+    tokens = halved(images)
+    assert tokens.dtype == torch.float32
+    assert functional.cosine_similarity(tokens, network(images), dim=-1).min() > 0.995
 
 
 def test_normalised_pixels_are_those_of_imagenet() -> None:
     images = torch.tensor([124, 116, 104], dtype=torch.uint8)[None, :, None, None].expand(
         1, 3, 14, 14
     )
-    assert dinov2.imagenet_normalize(images).abs().max() < 0.01  # the mean colour
+    assert dinov2.imagenet_normalize(images).abs().max() < 0.01  # the mean color
     white = dinov2.imagenet_normalize(
         torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
     ).flatten()

@@ -80,11 +80,11 @@ def test_what_only_some_need_is_fetched_by_name_and_listed_once_it_is_there(
         pretrained_weights.find("mobile_sam")
     empty_cache.mkdir(parents=True)
     (empty_cache / "mobile_sam.safetensors").write_bytes(b"half a file")
-    found = {
+    states = {
         state.weight.name: (state.cached, state.intact)
         for state in pretrained_weights.status()
     }
-    assert found["mobile_sam"] == (True, False)
+    assert states["mobile_sam"] == (True, False)
     forged = tmp_path / "mobile_sam.pt"
     torch.save({"mask_decoder.iou_token.weight": torch.zeros(1, 256)}, forged)
     with pytest.raises(InvalidInput, match="instead of 6dbb90523a35…"):
@@ -189,11 +189,11 @@ def test_all_sources_of_one_network_give_the_same_parameters(empty_cache: Path) 
     graph, converted = cached("dinov2_vits14.onnx"), cached("dinov2_vits14.safetensors")
     expected = safetensors.torch.load_file(converted)
     for source in (graph, converted):
-        found = safetensors.torch.load_file(
+        tensors = safetensors.torch.load_file(
             pretrained_weights.fetch("dinov2_vits14", source)
         )
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        assert tensors.keys() == expected.keys()
+        assert all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
 def test_a_linear_layer_gets_its_name_back_from_the_graph(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ PLAIN = AugmentConfig(
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
-    """A picture whose red and green tell the pixel's column and row, and a mask of a rectangle."""
+    """An image whose red and green are the pixel's column and row, and a mask of a rectangle."""
     rows, columns = np.mgrid[:200, :240]
     image = np.stack([columns, rows, np.full_like(rows, 128)], -1).astype(np.uint8)
     mask = np.zeros((200, 240), bool)
@@ -85,11 +85,11 @@ def test_antialiasing_turns_a_pattern_too_fine_for_the_view_into_its_mean() -> N
 
 def test_a_red_object_is_also_seen_green_and_blue() -> None:
     image = np.full((60, 60, 3), (200, 60, 60), np.uint8)
-    coloured = replace(PLAIN, colour_probability=1.0, grey_probability=0.0)
+    colored = replace(PLAIN, colour_probability=1.0, grey_probability=0.0)
     strongest = []
     for seed in range(200):
         view, visible, _ = augment(
-            image, np.ones((60, 60), bool), 28, np.random.default_rng(seed), [], coloured
+            image, np.ones((60, 60), bool), 28, np.random.default_rng(seed), [], colored
         )
         strongest.append(int(view[visible].mean(0).argmax()))
     counts = np.bincount(strongest, minlength=3)

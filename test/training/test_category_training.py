@@ -1,4 +1,4 @@
-"""What the random views claim is true, and a head learns from them."""
+"""The targets of random views are right, and a head learns from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synthetic import write_category
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts, transform
 from uns_pose_ros.core.types import Alignment, CategoryModel, Symmetry, Video
-from uns_pose_ros.io.checkpoint import Unfinished
+from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.io.video_folder import load_video, read_frame
 from uns_pose_ros.networks.correspondence_head import STRIDE, Head, NetworkConfig
 from uns_pose_ros.networks.dinov2 import load_backbone
@@ -86,7 +86,7 @@ def views_of(
     )
 
 
-def test_the_share_of_a_template_that_lacks_half_of_the_object_is_told(
+def test_the_share_of_a_template_that_lacks_half_of_the_object_is_measured(
     video: Video, shape: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     pose = from_parts(
@@ -94,8 +94,8 @@ def test_the_share_of_a_template_that_lacks_half_of_the_object_is_told(
     )[None]
     canon = transform(pose[0], shape[0].double()).float()
     whole = template_share(canon, [video], pose)
-    centre = (canon.amin(0) + canon.amax(0)) / 2
-    half = template_share(centre + (canon - centre) / 2, [video], pose)
+    center = (canon.amin(0) + canon.amax(0)) / 2
+    half = template_share(center + (canon - center) / 2, [video], pose)
     assert 0.9 < whole <= 1.0
     assert 0.4 < half < 0.55
 
@@ -123,11 +123,11 @@ def test_canonical_points_project_to_the_places_that_show_them(
         rays = transform(frame.cam_from_obj, canon[seen].double())
         pixels = (rays / rays[:, 2:] @ frame.camera.matrix.T)[:, :2]
         places = grid_places(CONFIG.size)[seen]
-        # without rotation and tilt the view is a scaled piece of the picture: one scale and one
+        # without rotation and tilt the view is a scaled part of the image: one scale and one
         # shift explain all
-        centred, expected = pixels - pixels.mean(0), places - places.mean(0)
-        scale = (centred * expected).sum() / (centred * centred).sum()
-        assert float((scale * centred - expected).norm(dim=-1).max()) < 0.5
+        centered, expected = pixels - pixels.mean(0), places - places.mean(0)
+        scale = (centered * expected).sum() / (centered * centered).sum()
+        assert float((scale * centered - expected).norm(dim=-1).max()) < 0.5
         assert int(seen.sum()) > 50
         assert not bool((views.background[0] & views.canon[0][:, 0].isfinite()).any())
 
@@ -214,8 +214,8 @@ def test_a_head_is_trained_in_the_precision_that_the_processor_is_fast_in(
     assert set(computed) == {kind}
 
 
-class Killed(Exception):
-    """Ends a training from within."""
+class KilledError(Exception):
+    """Ends a training from inside."""
 
 
 def test_a_killed_training_goes_on_where_it_was_and_ends_the_same(
@@ -249,21 +249,21 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_the_same(
     done: list[tuple[str, int]] = []
 
     def train(kill: tuple[str, int] | None) -> CategoryModel:
-        """Train and be killed there; a frame or step that was done before is not done again."""
+        """Train until the kill; a frame or step that was done before is not done again."""
 
         def progress(what: str, now: int, _: int) -> None:
             done.append((what, now))
             if (what, now) == kill:
-                raise Killed
+                raise KilledError
 
-        checkpoint = Unfinished(tmp_path, {})
+        checkpoint = Checkpoint(tmp_path, {})
         try:
             return category_training.train_model(*given, progress, checkpoint=checkpoint)
         finally:
             checkpoint.close(done=False)
 
     for kill in (("random views", 7), ("training", 120)):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             train(kill)
     again = train(None)
     assert done.count(("random views", len(video.frames))) == 1
@@ -335,7 +335,7 @@ def test_videos_that_the_alignment_left_out_are_not_trained_on(video: Video) -> 
         )
 
 
-def test_background_photographs_come_with_the_environment() -> None:
-    found = load_background_images()
-    assert len(found) >= 8
-    assert all(photo.ndim == 3 and photo.shape[2] == 3 for photo in found)
+def test_background_images_come_with_the_environment() -> None:
+    images = load_background_images()
+    assert len(images) >= 8
+    assert all(image.ndim == 3 and image.shape[2] == 3 for image in images)

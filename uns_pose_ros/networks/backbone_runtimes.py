@@ -1,6 +1,6 @@
-"""The backbone in PyTorch, ONNX Runtime or OpenVINO behind one call.
+"""Run the backbone in PyTorch, ONNX Runtime or OpenVINO behind one call.
 
-What follows it stays in PyTorch.
+The computations after the backbone stay in PyTorch.
 
 torch          bfloat16 where the processor has instructions for it, else float32
 torch-fp32     float32
@@ -29,24 +29,23 @@ from uns_pose_ros.networks.onnx_export import backbone_graph
 
 RUNTIMES = ("torch", "torch-fp32", "torch-bf16", "torch-compile", "onnx", "openvino")
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
-_MOST_SIZES = 4  # of images, whose graphs are kept compiled
+_MOST_SIZES = 4  # image sizes whose compiled graphs are kept
 
-Run = Callable[
-    [NDArray[np.float32]], NDArray[np.float32]
-]  # images (B, 3, H, W) to tokens (B, N, L * 384)
+# images (B, 3, H, W) to tokens (B, N, L * 384)
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class Backbone(Protocol):
-    """What the Estimator needs of a backbone, see `backbone.DinoV2.forward`."""
+    """A backbone as the Estimator calls it, see `dinov2.DinoV2.forward`."""
 
     precision: Precision
 
     def __call__(self, images: Tensor, layers: Sequence[int]) -> Tensor:
-        """Normalised images (B, 3, H, W) to tokens (L, B, H/14, W/14, 384) float32."""
+        """Map normalized images (B, 3, H, W) to tokens (L, B, H/14, W/14, 384) float32."""
 
 
 def check_runtime(name: str) -> None:
-    """Raises InvalidInput where no runtime has this name or its package is missing."""
+    """Raise InvalidInput if no runtime has this name or its package is missing."""
     if name not in RUNTIMES:
         raise InvalidInput(f"runtime {name!r} is unknown: {', '.join(RUNTIMES)} are valid")
     package = _PACKAGES.get(name)
@@ -60,9 +59,13 @@ def check_runtime(name: str) -> None:
 def load_runtime(
     name: str = "torch", device: str = "auto"
 ) -> tuple[Backbone, torch.device]:
-    """The pretrained backbone in a runtime, and the device of what it gives.
+    """Load the pretrained backbone in a runtime.
 
-    Raises InvalidInput.
+    Returns:
+        The backbone, and the device of its tokens.
+
+    Raises:
+        InvalidInput: The runtime is unknown, its package is missing, or the device does not fit.
     """
     check_runtime(name)
     if name in _PACKAGES:
@@ -91,25 +94,33 @@ def load_runtime(
 
 
 class GraphBackbone:
-    """The backbone as graphs of another runtime, one for each size of images, made when the first
-    image of a size comes.
+    """The backbone as graphs of another runtime, one for each image size.
+
+    A graph is made when the first image of its size comes.
     """
 
     def __init__(
         self, network: DinoV2, compiler: Callable[[bytes], Run], precision: Precision
     ) -> None:
-        """network: the weights, float32 on the CPU; compiler: makes what runs an ONNX file."""
+        """Store the network and the compiler.
+
+        Args:
+            network: The weights, float32 on the CPU.
+            compiler: Makes a function that runs an ONNX file.
+            precision: Precision in which the graphs compute.
+        """
         self.precision = precision
         self._network, self._compiler = network, compiler
         self._graphs: dict[tuple[int, int, tuple[int, ...]], Run] = {}
 
     def __call__(self, images: Tensor, layers: Sequence[int]) -> Tensor:
+        """Map normalized images (B, 3, H, W) to tokens (L, B, H/14, W/14, 384) float32."""
         height, width = images.shape[-2:]
         key = (height, width, tuple(layers))
         run = self._graphs.pop(key, None) or self._compiler(
             backbone_graph(self._network, height, width, layers)
         )
-        self._graphs[key] = run  # the last used is the last to go
+        self._graphs[key] = run  # the graph that was used last is dropped last
         if len(self._graphs) > _MOST_SIZES:
             del self._graphs[next(iter(self._graphs))]
         tokens = torch.from_numpy(run(images.numpy()))
@@ -137,9 +148,8 @@ def _openvino(graph: bytes, precision: Precision) -> Run:
     core: Any = openvino.Core()
     model = core.read_model(graph)
     sides = [dimension.get_length() for dimension in list(model.input(0).partial_shape)[1:]]
-    model.reshape(
-        [1, *sides]
-    )  # a fixed batch is faster, and several images at once are not
+    # a fixed batch is faster; several images at once are not
+    model.reshape([1, *sides])
     settings = {
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -151,9 +161,8 @@ def _openvino(graph: bytes, precision: Precision) -> Run:
         outputs = []
         for image in images:
             request.infer({0: image[None]})
-            outputs.append(
-                request.get_output_tensor(0).data.copy()
-            )  # the next image overwrites it
+            # copied, because the next image overwrites it
+            outputs.append(request.get_output_tensor(0).data.copy())
         return np.concatenate(outputs)
 
     return run

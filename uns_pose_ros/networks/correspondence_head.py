@@ -1,10 +1,9 @@
-"""The dense-correspondence network.
+"""The dense-correspondence network: a distribution over template vertices for every cell.
 
-Frozen backbone tokens to a distribution over template vertices at every place.
-
-tokens   (B, h, w, L * 384)   backbone patch tokens of one or more layers, 14 px apart
-head     (B, 2h, 2w, D)       unit features, 7 px apart
-bank     (V, D), clutter (K, D)   unit features of the template's vertices and of everything else
+tokens   (B, h, w, L * 384)   tokens of the frozen backbone, of one or more layers, 14 px apart
+features (B, 2h, 2w, D)       unit features that the head computes, 7 px apart
+vertex_features (V, D)        unit features of the template's vertices
+background_features (K, D)    unit features of everything else
 logits   (B, 2h, 2w, V + K)   cosine / temperature
 
 Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3; there with 128 channels at stride
@@ -16,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 STRIDE = 7  # px between features
 
@@ -30,14 +29,12 @@ class NetworkConfig:
     width: int = 192  # channels inside
     blocks: int = 2
     features: int = 64  # D
-    clutter: int = 8  # K features for what is not the object
+    clutter: int = 8  # K, number of background features
     temperature: float = 0.07
 
 
 class ResidualBlock(nn.Module):
-    """Residual 3 x 3 convolution between two 1 x 1, with what the whole map says added to every
-    place.
-    """
+    """Residual 3 x 3 convolution between two 1 x 1; each cell also gets the mean of the map."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -48,16 +45,16 @@ class ResidualBlock(nn.Module):
         self.expand = nn.Conv2d(width // 2, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map features (B, C, H, W) to features of the same shape."""
         inner = self.norm(x)
         whole = self.whole(inner.mean((2, 3)))[..., None, None]
-        return x + self.expand(F.gelu(self.mix(F.gelu(self.reduce(inner))) + whole))
+        return x + self.expand(
+            functional.gelu(self.mix(functional.gelu(self.reduce(inner))) + whole)
+        )
 
 
 class Head(nn.Module):
-    """Tokens (B, h, w, L * 384) to unit features (B, 2h, 2w, D).
-
-    Owns the bank and the clutter features.
-    """
+    """Maps tokens to unit features, and owns the features of the vertices and the background."""
 
     def __init__(self, config: NetworkConfig, vertices: int, token_channels: int) -> None:
         super().__init__()
@@ -75,15 +72,18 @@ class Head(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (B, h, w, L * 384) to unit features (B, 2h, 2w, D)."""
         x = self.enter(self.norm(tokens)).permute(0, 3, 1, 2)
-        x = F.interpolate(
+        x = functional.interpolate(
             self.coarse(x), scale_factor=2, mode="bilinear", align_corners=False
         )
-        return F.normalize(self.leave(self.fine(x)).float(), dim=1).permute(0, 2, 3, 1)
+        return functional.normalize(self.leave(self.fine(x)).float(), dim=1).permute(
+            0, 2, 3, 1
+        )
 
     def logits(self, features: Tensor) -> Tensor:
-        """(..., D) -> (..., V + K), vertices first."""
-        prototypes = F.normalize(
+        """Logits (..., V + K) of unit features (..., D), the vertices first."""
+        prototypes = functional.normalize(
             torch.cat([self.vertex_features, self.background_features]).float(), dim=-1
         )
         return features @ prototypes.T / self.config.temperature

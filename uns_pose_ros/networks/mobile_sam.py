@@ -1,10 +1,10 @@
-"""MobileSAM in plain PyTorch: masks of the object that points in a picture mean.
+"""MobileSAM in plain PyTorch: masks of the object at given points of an image.
 
-The whole model in this file.
+The whole model is in this file.
 
 Zhang et al., "Faster Segment Anything", arXiv 2306.14289: the decoder of SAM (Kirillov et al., ICCV
 2023) on a TinyViT (Wu et al., ECCV 2022). Modules are named as in the authors' checkpoint. All
-pictures are squares of 1024 px: 64 x 64 places of 256 channels.
+images are squares of 1024 px: 64 x 64 cells of 256 channels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn import functional
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.networks import pretrained_weights
 
-SIDE = 1024  # px, longer side of a picture, padded to a square
+SIDE = 1024  # px, longer side of an image, padded to a square
 NAME = "mobile_sam"  # of the weights
 _CHANNELS = 256
 _MEAN, _DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -51,10 +51,10 @@ class _LayerNorm2d(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        found = functional.layer_norm(
+        output = functional.layer_norm(
             x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6
         )
-        return found.permute(0, 3, 1, 2)
+        return output.permute(0, 3, 1, 2)
 
 
 class _MBConv(nn.Module):
@@ -103,8 +103,8 @@ class _WindowAttention(nn.Module):
         packed = self.qkv(self.norm(x)).view(count, places, self.heads, -1).transpose(1, 2)
         query, key, value = packed.chunk(3, -1)
         bias = self.attention_biases[:, self.offset]
-        found = functional.scaled_dot_product_attention(query, key, value, bias[None])
-        return self.proj(found.transpose(1, 2).reshape(count, places, channels))
+        output = functional.scaled_dot_product_attention(query, key, value, bias[None])
+        return self.proj(output.transpose(1, 2).reshape(count, places, channels))
 
 
 class _MLP(nn.Module):
@@ -129,9 +129,9 @@ class _Block(nn.Module):
         self.mlp = _MLP(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same.
+        """Map features (B, C, H, W) to features of the same shape.
 
-        Windows at the right and lower edge are filled up with zeros, as the authors do.
+        Windows at the right and lower edge are padded with zeros, as in the authors' code.
         """
         count, channels, height, width = x.shape
         side = self.window
@@ -140,11 +140,13 @@ class _Block(nn.Module):
         windows = padded.view(count, channels, rows, side, columns, side).permute(
             0, 2, 4, 3, 5, 1
         )
-        found = self.attn(windows.reshape(-1, side * side, channels)).view(
+        output = self.attn(windows.reshape(-1, side * side, channels)).view(
             count, rows, columns, side, side, channels
         )
-        found = found.permute(0, 5, 1, 3, 2, 4).reshape(padded.shape)[:, :, :height, :width]
-        x = self.local_conv(x + found)
+        output = output.permute(0, 5, 1, 3, 2, 4).reshape(padded.shape)[
+            :, :, :height, :width
+        ]
+        x = self.local_conv(x + output)
         return x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -184,7 +186,7 @@ class _Encoder(nn.Module):
 
 
 class _Places(nn.Module):
-    """Encoding (..., 256) of places (..., 2), x y as fractions of the square."""
+    """Encoding (..., 256) of positions (..., 2), x y as fractions of the square."""
 
     positional_encoding_gaussian_matrix: Tensor
 
@@ -205,16 +207,16 @@ class _Prompts(nn.Module):
         self.pe_layer = _Places()
         self.point_embeddings = nn.ModuleList(
             nn.Embedding(1, _CHANNELS) for _ in range(4)
-        )  # not it, it, corners of a box
+        )  # off the object, on it, corners of a box
         self.not_a_point_embed, self.no_mask_embed = (
             nn.Embedding(1, _CHANNELS),
             nn.Embedding(1, _CHANNELS),
         )
 
     def forward(self, points: Tensor, kinds: Tensor) -> Tensor:
-        """(1, N + 1, 256) of points (N, 2), px of the square, of kinds (N,).
+        """Encode points (N, 2), px of the square, as tokens (1, N + 1, 256).
 
-        An index into the embeddings.
+        The kinds (N,) of the points are indices into the embeddings.
         """
         kind = torch.cat(
             [embedding.get_parameter("weight") for embedding in self.point_embeddings]
@@ -241,9 +243,7 @@ class _Attention(nn.Module):
 
 
 class _TwoWay(nn.Module):
-    """Tokens (B, N, 256) look at themselves and at the picture (B, P, 256), the picture looks at
-    them.
-    """
+    """Attention of tokens (B, N, 256) to themselves and the image (B, P, 256), and back."""
 
     def __init__(self, first: bool) -> None:
         super().__init__()
@@ -261,22 +261,22 @@ class _TwoWay(nn.Module):
         )
 
     def forward(
-        self, tokens: Tensor, picture: Tensor, token_place: Tensor, place: Tensor
+        self, tokens: Tensor, image: Tensor, token_position: Tensor, position: Tensor
     ) -> tuple[Tensor, Tensor]:
-        query = tokens if self.first else tokens + token_place
-        found = self.self_attn(query, query, tokens)
-        tokens = self.norm1(found if self.first else tokens + found)
-        found = self.cross_attn_token_to_image(
-            tokens + token_place, picture + place, picture
+        query = tokens if self.first else tokens + token_position
+        output = self.self_attn(query, query, tokens)
+        tokens = self.norm1(output if self.first else tokens + output)
+        output = self.cross_attn_token_to_image(
+            tokens + token_position, image + position, image
         )
-        tokens = self.norm2(tokens + found)
+        tokens = self.norm2(tokens + output)
         tokens = self.norm3(
             tokens + self.mlp["lin2"](functional.relu(self.mlp["lin1"](tokens)))
         )
-        found = self.cross_attn_image_to_token(
-            picture + place, tokens + token_place, tokens
+        output = self.cross_attn_image_to_token(
+            image + position, tokens + token_position, tokens
         )
-        return tokens, self.norm4(picture + found)
+        return tokens, self.norm4(image + output)
 
 
 class _Transformer(nn.Module):
@@ -288,12 +288,14 @@ class _Transformer(nn.Module):
             nn.LayerNorm(_CHANNELS),
         )
 
-    def forward(self, start: Tensor, seen: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, start: Tensor, seen: Tensor, position: Tensor
+    ) -> tuple[Tensor, Tensor]:
         tokens = start
         for layer in self.layers:
-            tokens, seen = layer(tokens, seen, start, place)
-        found = self.final_attn_token_to_image(tokens + start, seen + place, seen)
-        return self.norm_final_attn(tokens + found), seen
+            tokens, seen = layer(tokens, seen, start, position)
+        output = self.final_attn_token_to_image(tokens + start, seen + position, seen)
+        return self.norm_final_attn(tokens + output), seen
 
 
 class _Perceptron(nn.Module):
@@ -332,15 +334,21 @@ class _Decoder(nn.Module):
         self.iou_prediction_head = _Perceptron(4)
 
     def forward(
-        self, picture: Tensor, place: Tensor, prompt: Tensor
+        self, image: Tensor, position: Tensor, prompt: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Log-odds (4, 256, 256) and expected overlaps (4,).
+        """Decode four masks from an image and a prompt.
 
-        picture and place: (1, 256, 64, 64), what is seen and where; prompt: (1, N, 256).
+        Args:
+            image: Features (1, 256, 64, 64) of the image.
+            position: Encoded positions (1, 256, 64, 64) of its cells.
+            prompt: Tokens (1, N, 256) of the prompt.
+
+        Returns:
+            Masks (4, 256, 256) as log-odds, and the expected overlap (4,) of each.
         """
-        side = picture.shape[-1]
+        side = image.shape[-1]
         start = torch.cat([self.iou_token.weight, self.mask_tokens.weight, prompt[0]])[None]
-        tokens, seen = self.transformer(start, picture.flatten(2).mT, place.flatten(2).mT)
+        tokens, seen = self.transformer(start, image.flatten(2).mT, position.flatten(2).mT)
         fine = self.output_upscaling(seen.mT.unflatten(2, (side, side)))[0]
         mixed = torch.stack(
             [mlp(tokens[0, 1 + k]) for k, mlp in enumerate(self.output_hypernetworks_mlps)]
@@ -351,7 +359,7 @@ class _Decoder(nn.Module):
 
 
 class MobileSam(nn.Module):
-    """`embed` looks at a picture once; `masks` answers any number of prompts about it."""
+    """Segments images by prompts: `embed` encodes an image once, `masks` decodes each prompt."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -363,7 +371,7 @@ class MobileSam(nn.Module):
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:
-        """What the network sees (256, 64, 64) float16 in a picture (H, W, 3) uint8 RGB."""
+        """Encode an image (H, W, 3) uint8 RGB as features (256, 64, 64) float16."""
         height, width = _size(image.shape[0], image.shape[1])
         method = cv2.INTER_AREA if max(image.shape) > SIDE else cv2.INTER_LINEAR
         small = torch.from_numpy(
@@ -377,12 +385,21 @@ class MobileSam(nn.Module):
     def masks(
         self, seen: Tensor, points: Tensor, kinds: Tensor, height: int, width: int
     ) -> tuple[Tensor, Tensor]:
-        """Four masks, log-odds (4, H, W), and the overlap with the true one (4,) that is expected
-        of each.
+        """Decode four masks from the features of an image and a prompt.
 
-        points: (N, 2) x y px of the picture; kinds: (N,) 1 on the object, 0 not on it, 2 and 3
-        corners of its box. The first mask is for prompts that leave no doubt, the others for the
-        part, the object, all of it.
+        The first mask is for unambiguous prompts; the others are for a part, the object, and all of
+        it.
+
+        Args:
+            seen: Features (256, 64, 64) of the image, from `embed`.
+            points: Points (N, 2), x y px of the image.
+            kinds: Kind (N,) of each point: 1 on the object, 0 not on it, 2 and 3 corners of its
+                box.
+            height: Height of the image, px.
+            width: Width of the image, px.
+
+        Returns:
+            Masks (4, H, W) as log-odds, and the expected overlap (4,) of each with the true mask.
         """
         rows, columns = _size(height, width)
         scale = torch.tensor([columns / width, rows / height], dtype=torch.float64)
@@ -391,28 +408,29 @@ class MobileSam(nn.Module):
         grid = self.prompt_encoder.pe_layer(
             torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
         ).permute(2, 0, 1)
-        picture = (
+        image = (
             seen.float()[None] + self.prompt_encoder.no_mask_embed.weight[..., None, None]
         )
-        found, overlap = self.mask_decoder(
-            picture, grid[None], self.prompt_encoder(places.float(), kinds)
+        output, overlap = self.mask_decoder(
+            image, grid[None], self.prompt_encoder(places.float(), kinds)
         )
-        square = functional.interpolate(found[None], (SIDE, SIDE), mode="bilinear")[
+        square = functional.interpolate(output[None], (SIDE, SIDE), mode="bilinear")[
             ..., :rows, :columns
         ]
         return functional.interpolate(square, (height, width), mode="bilinear")[0], overlap
 
 
 def _size(height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of a picture in the square."""
+    """Rows and columns of an image in the square."""
     scale = SIDE / max(height, width)
     return max(1, int(scale * height + 0.5)), max(1, int(scale * width + 0.5))
 
 
 def load_sam(path: Path | None = None) -> MobileSam:
-    """MobileSAM from the cache (or `path`) on the CPU.
+    """Load MobileSAM from `path` (default: the cache) on the CPU.
 
-    InvalidInput where it is not fetched, or another network's.
+    Raises:
+        InvalidInput: The weights are not fetched, or belong to another network.
     """
     path = pretrained_weights.find(NAME) if path is None else path
     model = MobileSam()

@@ -1,10 +1,9 @@
-"""The backbone as an ONNX graph for images of one size, which ONNX Runtime, OpenVINO and TensorRT
-read.
+"""Export the backbone as an ONNX graph for ONNX Runtime, OpenVINO and TensorRT.
 
-ONNX is a protobuf message; its few fields are written here directly, so that no ONNX package is
-needed. Field numbers: onnx/onnx.proto. The network is that of `backbone.DinoV2`; two
-multiplications are folded into the weights beside them: the attention's 1/8 into the queries,
-LayerScale into the matrix before it.
+A graph is for images of one size. ONNX is a protobuf message; its few fields are written here
+directly, so that no ONNX package is needed. Field numbers: onnx/onnx.proto. The network is that of
+`dinov2.DinoV2`. Two multiplications are folded into the weights beside them: the attention's 1/8
+into the queries, and LayerScale into the matrix before it.
 """
 
 from __future__ import annotations
@@ -34,11 +33,17 @@ _FLOAT_ATTRIBUTE, _INT_ATTRIBUTE, _INTS_ATTRIBUTE = 1, 2, 7  # AttributeProto.At
 def backbone_graph(
     backbone: DinoV2, height: int, width: int, layers: Sequence[int]
 ) -> bytes:
-    """An ONNX file.
+    """Write the backbone as an ONNX file.
 
-    `images` (batch, 3, height, width) as `backbone.normalise` makes them, multiples of 14 px, any
-    batch; `tokens` (batch, height / 14 * width / 14, L * 384), the L layers (block numbers from 0)
+    Its input `images` (batch, 3, height, width) is as `dinov2.imagenet_normalize` makes it, of any
+    batch size. Its output `tokens` (batch, height / 14 * width / 14, L * 384) holds the L layers
     after the final norm, one after the other.
+
+    Args:
+        backbone: The network.
+        height: Height of the images, a multiple of 14 px.
+        width: Width of the images, a multiple of 14 px.
+        layers: Block numbers from 0.
     """
     if height % PATCH or width % PATCH or not height or not width:
         raise ValueError(f"image of {width} x {height} px: multiples of {PATCH} px needed")
@@ -71,7 +76,7 @@ def backbone_graph(
 
 
 def _block(graph: _Graph, block: TransformerBlock, tokens: str) -> str:
-    """(B, N, 384) to the same after attention and perceptron."""
+    """Add the nodes of one block; tokens (B, N, 384) to tokens of the same shape."""
     attention, mlp = block.attn, block.mlp
     inner, size = _norm(graph, block.norm1, tokens), CHANNELS // HEADS
     parts = []
@@ -121,7 +126,7 @@ def _norm(graph: _Graph, norm: torch.nn.LayerNorm, x: str) -> str:
 
 
 class _Graph:
-    """Nodes and constants of a GraphProto in the making."""
+    """Collects the nodes and constants of a GraphProto."""
 
     def __init__(self) -> None:
         self._nodes: list[bytes] = []
@@ -134,9 +139,13 @@ class _Graph:
         name: str = "",
         **attributes: object,
     ) -> str:
-        """A node; tensors and tuples of integers among its inputs become constants.
+        """Add a node, and return the name of its output.
 
-        Returns the name of its output.
+        Args:
+            kind: Operator.
+            *inputs: Names of outputs; tensors and tuples of integers become constants.
+            name: Name of the output; empty: one is made.
+            **attributes: Attributes of the operator.
         """
         name = name or f"{kind}_{len(self._nodes)}"
         names = [i if isinstance(i, str) else self._constant(i) for i in inputs]
@@ -169,7 +178,7 @@ class _Graph:
         return name
 
     def file(self, image: tuple[int, ...], tokens: tuple[int, ...]) -> bytes:
-        """The ModelProto; sizes of input and output after the batch."""
+        """The ModelProto, given the sizes of input and output after the batch dimension."""
         parts = [_bytes(1, node) for node in self._nodes] + [_bytes(2, "dinov2_vits14")]
         parts += [_bytes(5, constant) for constant in self._constants]
         parts += [_bytes(11, _value(IMAGES, image)), _bytes(12, _value(TOKENS, tokens))]
@@ -204,13 +213,13 @@ def _attribute(name: str, value: object) -> bytes:
     assert isinstance(value, tuple)
     return (
         _bytes(1, name)
-        + b"".join(_number(8, one) for one in value)
+        + b"".join(_number(8, number) for number in value)
         + _number(20, _INTS_ATTRIBUTE)
     )
 
 
 def _bytes(field: int, value: bytes | str) -> bytes:
-    """A field that holds bytes, text or a message."""
+    """Protobuf field that holds bytes, text or a message."""
     content = value.encode() if isinstance(value, str) else value
     return _varint(field << 3 | 2) + _varint(len(content)) + content
 
@@ -222,7 +231,7 @@ def _number(field: int, value: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the highest bit says that more follow."""
+    """Protobuf number: seven bits in each byte, the lowest first; the highest bit: more follow."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)

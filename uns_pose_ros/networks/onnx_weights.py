@@ -23,32 +23,34 @@ _MAX_SHIFT = 63  # bits, of the last byte of a number
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The float32 initialisers of the ONNX graph at `path`, by name.
+    """Read the float32 initializers of the ONNX graph at `path`, by name.
 
-    Exporting transposes the matrix of a linear layer and takes its name away, but the MatMul node
-    that uses it still carries the module's name: `/blocks.0/attn/qkv/MatMul` gives
-    `blocks.0.attn.qkv.weight`, (out, in) as in PyTorch. Raises InvalidInput where the file is no
-    ONNX file.
+    The export transposes the matrix of a linear layer and drops its name, but the MatMul node that
+    uses it still has the module's name: `/blocks.0/attn/qkv/MatMul` gives
+    `blocks.0.attn.qkv.weight`, (out, in) as in PyTorch.
+
+    Raises:
+        InvalidInput: The file is not an ONNX file.
     """
     try:
         if path.stat().st_size > _MAX_FILE:
             raise ValueError(f"{path.stat().st_size} bytes, at most {_MAX_FILE} are read")
         content = memoryview(path.read_bytes())
         graph = _fields(_fields(content)[7][0])
-        initialisers = dict(_tensor(message) for message in graph[5])
+        initializers = dict(_tensor(message) for message in graph[5])
         for message in graph[1]:
             node = _fields(message)
             inputs, name = [_text(i) for i in node.get(1, [])], _text(node.get(3, [b""])[0])
-            if _text(node[4][0]) == "MatMul" and inputs[1] in initialisers:
+            if _text(node[4][0]) == "MatMul" and inputs[1] in initializers:
                 module = name.strip("/").removesuffix("/MatMul").replace("/", ".")
-                initialisers[f"{module}.weight"] = initialisers.pop(
+                initializers[f"{module}.weight"] = initializers.pop(
                     inputs[1]
                 ).T.contiguous()
     except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
         raise InvalidInput(
             f"{path} is not an ONNX file with float32 weights ({error})"
         ) from error
-    return initialisers
+    return initializers
 
 
 def _tensor(message: memoryview) -> tuple[str, Tensor]:
@@ -65,9 +67,9 @@ def _tensor(message: memoryview) -> tuple[str, Tensor]:
 
 
 def _fields(message: memoryview) -> dict[int, list[Any]]:
-    """All fields of one protobuf message.
+    """All fields of one protobuf message: values by number.
 
-    Number -> values (int, or the bytes of strings and messages).
+    A value is an int, or the bytes of a string or a message.
     """
     fields: dict[int, list[Any]] = {}
     position = 0

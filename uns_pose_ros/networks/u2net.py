@@ -12,34 +12,34 @@ from numpy.typing import NDArray
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.networks import pretrained_weights
 
-_SIDE = 320  # px, what the network reads
-_MEAN, _DEVIATION = (
-    np.array([0.485, 0.456, 0.406], np.float32),
-    np.array([0.229, 0.224, 0.225], np.float32),
-)
+_SIDE = 320  # px, side of the network's input
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
-Salience = Callable[
-    [NDArray[np.uint8]], NDArray[np.float32]
-]  # RGB (H, W, 3) -> probability of the object (H, W)
+# image (H, W, 3) RGB to the probability (H, W) of the object
+Salience = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 def load_salience(path: Path | None = None, threads: int = 0) -> Salience:
-    """U2-Net-P from the cache (or `path`) on the CPU; threads 0: onnxruntime's choice.
+    """Load U2-Net-P from `path` (default: the cache) on the CPU.
 
-    InvalidInput where it is not fetched.
+    `threads` 0 leaves the number of threads to onnxruntime.
+
+    Raises:
+        InvalidInput: The weights are not fetched, or belong to another network.
     """
     path = pretrained_weights.find("u2netp") if path is None else path
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-    except (
-        Exception
-    ) as error:  # onnxruntime has one exception class for each of its error codes
+    # onnxruntime has one exception class for each of its error codes
+    except Exception as error:
         raise InvalidInput(
             f"{path}: not U2-Net-P in ONNX ({str(error).splitlines()[0]}); `uns-pose weights` "
             "fetches it"
@@ -51,11 +51,12 @@ def load_salience(path: Path | None = None, threads: int = 0) -> Salience:
             np.float32
         )
         pixels = (small / max(float(small.max()), 1.0) - _MEAN) / _DEVIATION
-        (found, *_) = session.run(
+        (probability, *_) = session.run(
             None, {name: pixels.transpose(2, 0, 1)[None].astype(np.float32)}
         )
         return np.asarray(
-            cv2.resize(found[0, 0], (image.shape[1], image.shape[0])).clip(0, 1), np.float32
+            cv2.resize(probability[0, 0], (image.shape[1], image.shape[0])).clip(0, 1),
+            np.float32,
         )
 
     return salience

@@ -5,7 +5,7 @@ tokens stay in memory together with the target of each cell: a point of the cano
 object. The head learns from them alone.
 
 Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3. Changed: the template is the
-category's mean shape, targets spread over neighbouring vertices and over the symmetry group,
+category's mean shape, targets spread over neighboring vertices and over the symmetry group,
 the background has several features, videos weigh by their confidence.
 """
 
@@ -23,7 +23,7 @@ from uns_pose_ros.core.crops import mask_box
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import project, split_similarity, transform
 from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Progress, Video
-from uns_pose_ros.io.checkpoint import Unfinished
+from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.dinov2 import DinoV2
 from uns_pose_ros.training.augmentation import Image
@@ -44,7 +44,7 @@ def train_model(
     seed: int = 0,
     progress: Progress | None = None,
     backgrounds: Sequence[Image] = (),
-    checkpoint: Unfinished | None = None,
+    checkpoint: Checkpoint | None = None,
     context: DistributedContext = DistributedContext(),
     watch: Callable[[Curve], object] | None = None,
 ) -> CategoryModel:

@@ -17,7 +17,7 @@ from torch import Tensor
 from uns_pose_ros.core.device import autocast, choose_precision, compute_dtype
 from uns_pose_ros.core.geometry import symmetry_rotations
 from uns_pose_ros.core.types import Progress, Symmetry
-from uns_pose_ros.io.checkpoint import Unfinished
+from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.networks.correspondence_head import Head
 from uns_pose_ros.networks.dinov2 import CHANNELS
 from uns_pose_ros.training.distributed import DistributedContext
@@ -41,7 +41,7 @@ def fit_head(
     seed: int = 0,
     progress: Progress | None = None,
     device: torch.device = torch.device("cpu"),
-    checkpoint: Unfinished | None = None,
+    checkpoint: Checkpoint | None = None,
     context: DistributedContext = DistributedContext(),
     watch: Callable[[Curve], object] | None = None,
 ) -> tuple[Head, Curve]:
@@ -134,7 +134,7 @@ def _note(curve: Curve, names: tuple[str, ...], values: tuple[float, ...]) -> No
 
 
 def _keep(
-    checkpoint: Unfinished,
+    checkpoint: Checkpoint,
     head: Head,
     optimizer: torch.optim.Optimizer,
     schedule: Any,
@@ -161,7 +161,7 @@ def _keep(
 
 
 def _resume(
-    checkpoint: Unfinished | None,
+    checkpoint: Checkpoint | None,
     head: Head,
     optimizer: torch.optim.Optimizer,
     schedule: Any,

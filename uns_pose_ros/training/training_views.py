@@ -1,8 +1,7 @@
-"""Random views of the training images, read by the frozen backbone, with what each of their places
-shows.
+"""Random views of the training images: tokens of the frozen backbone, and the target of each cell.
 
-Every training image gives several. The backbone reads each once; its tokens stay with what each
-place of the view shows, a point of the canonical frame or no object.
+Every training image gives several views. The backbone reads each view once. The target of a cell is
+the point of the canonical frame that it shows, or no object.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
-from PIL import Image
 from torch import Tensor
 
 from uns_pose_ros.alignment.template import TemplateConfig
@@ -24,15 +23,14 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import transform
 from uns_pose_ros.core.ray_casting import cast_rays
 from uns_pose_ros.core.types import Frame, Progress, Video
-from uns_pose_ros.io.checkpoint import Unfinished
+from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.correspondence_head import STRIDE, NetworkConfig
 from uns_pose_ros.networks.dinov2 import CHANNELS, PATCH, DinoV2, imagenet_normalize
-from uns_pose_ros.training.augmentation import AugmentConfig, augment
-from uns_pose_ros.training.augmentation import Image as Picture
+from uns_pose_ros.training.augmentation import AugmentConfig, Image, augment
 from uns_pose_ros.training.distributed import DistributedContext
 
-# photographs that come with scikit-image, against which the objects are pasted
+# images of scikit-image that serve as backgrounds of the objects
 PHOTOS = (
     "coffee",
     "astronaut",
@@ -46,43 +44,43 @@ PHOTOS = (
     "coins",
     "page",
 )
-# every so many frames one gives a view that is not learned from, to watch the training by
+# one frame in so many gives a view that is not learned from, to watch the training
 _WATCHED = 10
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a category model is trained."""
+    """Settings of the training of a category model."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     template: TemplateConfig = field(default_factory=TemplateConfig)
-    # px, side of the views and of the crops that the model will be given; a multiple of 14
+    # px, side of the views and of the crops that the model will get; a multiple of 14
     size: int = 224
-    views: int = 10  # random views an image
+    views: int = 10  # random views of each image
     most_views: int = 4000  # of all images together; 0.6 MB each
     steps: int = 800
-    batch: int = 24  # views a step
-    # of a view that a step learns from, at most, and half as many that show no object
+    batch: int = 24  # views of each step
+    # cells of a view that a step learns from, at most, and half as many that show no object
     places: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     # fraction of a view's token channels that the head does not see in a step
     dropout: float = 0.3
-    # canonical units, how far a pixel's target reaches over neighbouring vertices
+    # canonical units, distance over which a cell's target spreads to neighboring vertices
     spread: float = 0.06
-    background: float = 0.5  # weight of the loss on what is not the object
+    background: float = 0.5  # weight of the loss on the background
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """N random views with h * w tokens and 4 h w places, where the head answers."""
+    """N random views with h * w tokens each, and 4 h w cells, the resolution of the head."""
 
     tokens: Tensor  # (N, h, w, L * C) bfloat16
-    # (N, 4 h w, 3) float16: the canonical point seen there; nan where none is
+    # (N, 4 h w, 3) float16: the canonical point that the cell shows; nan: none
     canon: Tensor
-    background: Tensor  # (N, 4 h w) bool: certainly not the object
-    # (N,) float32, how often a view is learned from; 0: it watches the training
+    background: Tensor  # (N, 4 h w) bool: the cell certainly shows no object
+    # (N,) float32, how often a view is learned from; 0: a watched view
     weight: Tensor
 
     def __len__(self) -> int:
@@ -99,17 +97,32 @@ def random_views(
     seed: int = 0,
     progress: Progress | None = None,
     mirror: Tensor | None = None,
-    backgrounds: Sequence[Picture] = (),
-    checkpoint: Unfinished | None = None,
+    backgrounds: Sequence[Image] = (),
+    checkpoint: Checkpoint | None = None,
     context: DistributedContext = DistributedContext(),
 ) -> Views:
-    """Random views, read by the backbone, of all frames with mask and pose.
+    """Draw random views of all frames with mask and pose, and read them with the backbone.
 
-    Each depends on the seed and its frame alone.
+    A view depends on the seed and its frame alone. Each of several processes makes its own part of
+    the views.
 
-    mirror: reflection (4, 4) of the canonical frame in the category's mirror plane; half of the
-    views are then flipped left to right. unfinished: where the views are kept, so that those that
-    are there need not be made again. Of several processes each makes its part of the views.
+    Args:
+        videos: N videos.
+        shapes: Vertices (V, 3), obj frame, and triangles (T, 3) of each video's mesh.
+        canon_from_obj: Poses (N, 4, 4) of the videos.
+        confidence: Confidence (N,) of the videos, the weight of their views.
+        backbone: The frozen backbone.
+        config: Settings.
+        seed: Seed of the views.
+        progress: Receives the number of frames that are done.
+        mirror: Reflection (4, 4) of the canonical frame in the category's mirror plane: half of the
+            views are flipped left to right; None: no view is flipped.
+        backgrounds: Images (H, W, 3) RGB without the object.
+        checkpoint: Where the views are kept, so that a restart does not make them again.
+        context: This process among those that train the model.
+
+    Raises:
+        InvalidInput: No frame has both a mask that shows the object and a pose.
     """
     every = [
         (v, frame)
@@ -123,13 +136,16 @@ def random_views(
     jobs = list(enumerate(every))[context.rank :: context.world]
     backgrounds = [*load_background_images(), *backgrounds]
     device = next(backbone.parameters()).device
-    # filled in place: together they are most of the memory that training takes
+    # filled in place: the views take most of the memory of the training
     views: Views | None = None
-    start, filled = (checkpoint and checkpoint.note("views")) or (0, 0)  # frames, views
+    start, filled = (checkpoint and checkpoint.read_note("views")) or (
+        0,
+        0,
+    )  # frames, views
 
     def draw(
         job: tuple[int, tuple[int, Frame]],
-    ) -> tuple[int, list[tuple[Picture, Tensor, Tensor]]]:
+    ) -> tuple[int, list[tuple[Image, Tensor, Tensor]]]:
         number, (video, frame) = job
         drawn = []
         for wanted, entropy in (
@@ -158,9 +174,9 @@ def random_views(
     with ThreadPoolExecutor(2) as pool:
         for done, (video, drawn) in enumerate(_ahead(pool, draw, jobs[start:]), start + 1):
             if drawn:
-                pictures, canon, background = zip(*drawn, strict=True)
+                images, canon, background = zip(*drawn, strict=True)
                 batch = imagenet_normalize(
-                    torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(device)
+                    torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
                 )
                 with torch.inference_mode():
                     tokens = (
@@ -189,9 +205,16 @@ def random_views(
 
 
 def _room(
-    count: int, config: TrainConfig, channels: int, checkpoint: Unfinished | None
+    count: int, config: TrainConfig, channels: int, checkpoint: Checkpoint | None
 ) -> Views:
-    """`count` views to be filled, in memory or in the unfinished work's files."""
+    """Allocate `count` views, in memory or in the files of the checkpoint.
+
+    Args:
+        count: Number of views.
+        config: Settings.
+        channels: Channels of the tokens.
+        checkpoint: Where the views are kept; None: in memory.
+    """
     side = config.size // PATCH
     places = 4 * side * side
     columns: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
@@ -216,7 +239,7 @@ def _ahead(
     jobs: Sequence[Any],
     depth: int = 6,
 ) -> Iterator[Any]:
-    """Results in order, at most `depth` of them computed before they are asked for."""
+    """Yield results in order; at most `depth` of them are computed in advance."""
     waiting = [pool.submit(function, job) for job in jobs[:depth]]
     for k in range(len(jobs)):
         if k + depth < len(jobs):
@@ -231,25 +254,38 @@ def _views_of_frame(
     canon_from_obj: Tensor,
     count: int,
     rng: np.random.Generator,
-    backgrounds: Sequence[Picture],
+    backgrounds: Sequence[Image],
     config: TrainConfig,
-) -> list[tuple[Picture, Tensor, Tensor]]:
-    """Pictures (size, size, 3) with the canonical points (P, 3) and the background (P,) of each;
-    empty where the mask is.
+) -> list[tuple[Image, Tensor, Tensor]]:
+    """Draw `count` views of a frame; none if its mask is empty.
+
+    Args:
+        frame: A frame with mask and pose.
+        vertices: Vertices (V, 3) of the video's mesh, obj frame.
+        triangles: Triangles (T, 3) of the mesh.
+        canon_from_obj: Pose (4, 4) of the video.
+        count: Number of views.
+        rng: Random numbers.
+        backgrounds: Images (H, W, 3) RGB without the object.
+        config: Settings.
+
+    Returns:
+        For each view the image (size, size, 3), the canonical points (P, 3) of its cells, nan for
+        no object, and (P,) bool, cells that show no object.
     """
-    image, mask, camera = read_frame(frame)
+    source, mask, camera = read_frame(frame)
     assert mask is not None and frame.cam_from_obj is not None
     if not bool(mask.any()):
         return []
-    pose, centre = frame.cam_from_obj, vertices.double().mean(0)
-    origin = -pose[:3, :3].T @ pose[:3, 3] - centre
-    mesh = (vertices.double() - centre).float(), triangles
+    pose, center = frame.cam_from_obj, vertices.double().mean(0)
+    origin = -pose[:3, :3].T @ pose[:3, 3] - center
+    mesh = (vertices.double() - center).float(), triangles
     places = grid_places(config.size)
     rays_from_places = torch.linalg.inv(camera.matrix @ pose[:3, :3])
     views = []
     for _ in range(count):
-        picture, visible, crop_from_image = augment(
-            image.numpy(), mask.numpy(), config.size, rng, backgrounds, config.augment
+        image, visible, crop_from_image = augment(
+            source.numpy(), mask.numpy(), config.size, rng, backgrounds, config.augment
         )
         shown = torch.from_numpy(visible)[places[:, 1].long(), places[:, 0].long()]
         index = shown.nonzero()[:, 0]
@@ -260,24 +296,32 @@ def _views_of_frame(
         rays = (pixels @ rays_from_places.T).float()
         distance, _, _ = cast_rays(origin.float(), rays, *mesh)
         hit = distance.isfinite()
-        points = origin + centre + distance[hit, None].double() * rays[hit].double()
+        points = origin + center + distance[hit, None].double() * rays[hit].double()
         canon[index[hit]] = transform(canon_from_obj, points).float()
-        views.append((picture, canon, ~shown))
+        views.append((image, canon, ~shown))
     return views
 
 
 def _flipped(
-    picture: Picture, canon: Tensor, background: Tensor, mirror: Tensor
-) -> tuple[Picture, Tensor, Tensor]:
-    """What the picture's mirror image shows, given the reflection (4, 4) in the category's mirror
-    plane.
+    image: Image, canon: Tensor, background: Tensor, mirror: Tensor
+) -> tuple[Image, Tensor, Tensor]:
+    """Flip a view left to right.
+
+    Args:
+        image: Image (size, size, 3).
+        canon: Canonical points (P, 3) of its cells.
+        background: (P,) bool, cells that show no object.
+        mirror: Reflection (4, 4) in the category's mirror plane.
+
+    Returns:
+        The same three of the flipped view.
     """
     side = round(len(canon) ** 0.5)
     maps = [
         tensor.unflatten(0, (side, side)).flip(1).flatten(0, 1)
         for tensor in (transform(mirror, canon), background)
     ]
-    return np.ascontiguousarray(picture[:, ::-1]), maps[0], maps[1]
+    return np.ascontiguousarray(image[:, ::-1]), maps[0], maps[1]
 
 
 def _homogeneous(pixels: Tensor) -> Tensor:
@@ -285,15 +329,15 @@ def _homogeneous(pixels: Tensor) -> Tensor:
 
 
 def grid_places(size: int) -> Tensor:
-    """Pixels (P, 2) float64 of a (size, size) crop at which the head answers, row by row."""
+    """Centers (P, 2) float64, px, of the head's cells in a (size, size) crop, row by row."""
     steps = torch.arange(size // STRIDE, dtype=torch.float64) * STRIDE + (STRIDE - 1) / 2
     return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).reshape(-1, 2)
 
 
-def load_background_images() -> list[Picture]:
-    """Background photographs (H, W, 3) RGB."""
+def load_background_images() -> list[Image]:
+    """Load the background images (H, W, 3) RGB that come with scikit-image."""
     spec = find_spec("skimage")
     assert spec is not None and spec.origin is not None  # the offline pipeline's extra
     folder = Path(spec.origin).parent / "data"
-    found = [path for path in sorted(folder.iterdir()) if path.stem in PHOTOS]
-    return [np.asarray(Image.open(path).convert("RGB")) for path in found]
+    paths = [path for path in sorted(folder.iterdir()) if path.stem in PHOTOS]
+    return [np.asarray(PIL.Image.open(path).convert("RGB")) for path in paths]
