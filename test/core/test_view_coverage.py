@@ -17,14 +17,14 @@ from uns_pose_ros.capture.guidance import (
     Coverage,
     draw_guidance,
 )
-from uns_pose_ros.core.view_coverage import SECTORS, Orbit, gaps, way_to_gap
+from uns_pose_ros.core.view_coverage import SECTORS, ViewCoverage, gaps, way_to_gap
 
 
-def orbit(azimuths: list[float]) -> Orbit:
-    return Orbit(view(azimuth) for azimuth in azimuths)
+def orbit(azimuths: list[float]) -> ViewCoverage:
+    return ViewCoverage(view(azimuth) for azimuth in azimuths)
 
 
-def is_new(kept: Orbit, seen: np.ndarray) -> bool:
+def is_new(kept: ViewCoverage, seen: np.ndarray) -> bool:
     return kept.is_new(seen, angle=8.0, step=0.1, zoom=0.3)
 
 
@@ -36,7 +36,7 @@ def test_the_centre_is_where_the_optical_axes_meet() -> None:
 
 def test_a_camera_that_does_not_quite_aim_at_the_object_still_finds_its_centre() -> None:
     rng = np.random.default_rng(0)
-    found = Orbit(
+    found = ViewCoverage(
         view(10 * k, aim=CENTRE + rng.normal(0, 0.05, 3)) for k in range(12)
     ).centre
     assert found is not None
@@ -55,7 +55,7 @@ def test_axes_that_meet_behind_the_cameras_have_no_centre() -> None:
     away = [view(azimuth, elevation=0.0) for azimuth in (0, 20, 40)]
     for pose in away:
         pose[[0, 2]] *= -1  # turned about the camera's own y axis
-    assert Orbit(away).centre is None
+    assert ViewCoverage(away).centre is None
 
 
 def test_a_view_is_new_by_its_angle_to_all_kept_or_by_its_distance() -> None:
@@ -73,7 +73,7 @@ def test_a_view_is_new_by_its_angle_to_all_kept_or_by_its_distance() -> None:
 
 
 def test_before_the_centre_is_known_a_turn_or_a_step_makes_a_view_new() -> None:
-    assert is_new(Orbit(), view(0))
+    assert is_new(ViewCoverage(), view(0))
     kept = orbit([0])
     assert not is_new(kept, view(5))
     assert is_new(kept, view(9))
@@ -147,7 +147,7 @@ def test_coverage_in_words() -> None:
     assert (
         "another height" in Coverage(30, np.ones(SECTORS, bool), 0.0, (10.0, 30.0)).advice()
     )
-    unknown = Coverage.of(Orbit(), 3, None)
+    unknown = Coverage.of(ViewCoverage(), 3, None)
     assert unknown.facts()["coverage"] == unknown.facts()["missing azimuths"] == "unknown"
     assert unknown.advice() == "coverage unknown"
 

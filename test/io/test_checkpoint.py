@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.io.checkpoint import Unfinished
+from uns_pose_ros.io.checkpoint import Checkpoint
 
 WRITE_AND_DIE = """
 import os, signal, sys, torch
 from pathlib import Path
-from uns_pose_ros.io.checkpoint import Unfinished
-work = Unfinished(Path(sys.argv[1]), {"seed": 1})
+from uns_pose_ros.io.checkpoint import Checkpoint
+work = Checkpoint(Path(sys.argv[1]), {"seed": 1})
 work.array("numbers", (4, 3), torch.float32)[2] = 7.0
 work.write_note("rows", 3)
 work.save({"weight": torch.arange(5)}, {"step": 2, "rate": 0.1})
@@ -29,9 +29,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_what_a_killed_process_left_is_there(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", WRITE_AND_DIE, str(tmp_path / "work")])
     assert ended.returncode == -signal.SIGKILL
-    work = Unfinished(tmp_path / "work", {"seed": 1})
+    work = Checkpoint(tmp_path / "work", {"seed": 1})
     assert work.array("numbers", (4, 3), torch.float32).sum(1).tolist() == [0, 0, 21, 0]
-    assert work.note("rows") == 3 and work.note("others") is None
+    assert work.read_note("rows") == 3 and work.read_note("others") is None
     left = work.load()
     assert left is not None
     assert left[0]["weight"].tolist() == [0, 1, 2, 3, 4] and left[1] == {
@@ -41,24 +41,24 @@ def test_what_a_killed_process_left_is_there(tmp_path: Path) -> None:
 
 
 def test_other_work_finds_nothing_of_it(tmp_path: Path) -> None:
-    work = Unfinished(tmp_path, {"seed": 1})
+    work = Checkpoint(tmp_path, {"seed": 1})
     work.array("numbers", (4,), torch.float32)[:] = 1
     work.write_note("rows", 4)
     work.save({"weight": torch.ones(1)}, {})
     work.close(done=False)
-    other = Unfinished(tmp_path, {"seed": 2})
-    assert other.load() is None and other.note("rows") is None
+    other = Checkpoint(tmp_path, {"seed": 2})
+    assert other.load() is None and other.read_note("rows") is None
     assert other.array("numbers", (4,), torch.float32).tolist() == [0, 0, 0, 0]
     other.close(done=True)
     assert not tmp_path.exists()
 
 
 def test_two_do_not_work_in_one_folder(tmp_path: Path) -> None:
-    work = Unfinished(tmp_path, {})
+    work = Checkpoint(tmp_path, {})
     with pytest.raises(InvalidInput, match="another process is at work here"):
-        Unfinished(tmp_path, {})
+        Checkpoint(tmp_path, {})
     work.close(done=False)
-    Unfinished(tmp_path, {}).close(done=True)
+    Checkpoint(tmp_path, {}).close(done=True)
 
 
 def test_without_room_on_the_disk_work_goes_on_in_memory(
@@ -68,9 +68,9 @@ def test_without_room_on_the_disk_work_goes_on_in_memory(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    work = Unfinished(tmp_path, {})
+    work = Checkpoint(tmp_path, {})
     array = work.array("numbers", (2, 2), torch.int64)
     array[1] = 5
     work.write_note("rows", 2)
     assert array.tolist() == [[0, 0], [5, 5]]
-    assert work.note("rows") is None  # the rows are not on the disk
+    assert work.read_note("rows") is None  # the rows are not on the disk

@@ -85,7 +85,7 @@ def test_nothing_is_extrapolated_and_only_the_way_needed_must_be_known(
 ) -> None:
     assert (
         tree.lookup("odom", "camera", 5 * SECOND)
-        == "'base' is known in 'odom' from -5.000 to -1.000 s about the picture only"
+        == "'base' is known in 'odom' from -5.000 to -1.000 s about the image only"
     )
     assert isinstance(tree.lookup("odom", "camera", -1), str)
     assert isinstance(tree.lookup("map", "camera", SECOND), str)
@@ -136,7 +136,7 @@ def test_a_recording_is_kept_whole_and_not_bridged_over_a_long_gap() -> None:
         tree.add("odom", "camera", second * SECOND, np.array([second, 0.0, 0.0]), STILL)
     assert found(tree.lookup("odom", "camera", 0))[0, 3] == 0
     assert found(tree.lookup("odom", "camera", 102 * SECOND))[0, 3] == 102
-    told = "'camera' is known in 'odom' not for 2.0 s about the picture; 0.5 s are bridged"
+    told = "'camera' is known in 'odom' not for 2.0 s about the image; 0.5 s are bridged"
     assert tree.lookup("odom", "camera", 101 * SECOND) == told
 
 

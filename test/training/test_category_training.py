@@ -273,6 +273,39 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_the_same(
     assert again.provenance["training"] == whole.provenance["training"]
 
 
+def test_a_checkpoint_of_version_0_1_0_is_resumed(tmp_path: Path) -> None:
+    tokens = torch.randn(4, 8, 8, 3 * 384)
+    background = torch.zeros(4, 256, dtype=torch.bool)
+    views = Views(
+        tokens.bfloat16(), torch.rand(4, 256, 3).half(), background, torch.ones(4)
+    )
+    config = TrainConfig(network=CONFIG.network, size=112, steps=2, batch=4)
+    vertices = torch.rand(12, 3)
+    checkpoint = Checkpoint(tmp_path, {})
+    head, curve = fit_head(views, vertices, Symmetry(), config, checkpoint=checkpoint)
+    saved = checkpoint.load()
+    assert saved is not None
+    tensors, facts = saved
+    tensors["head.bank"] = tensors.pop("head.vertex_features")
+    tensors["head.clutter"] = tensors.pop("head.background_features")
+    checkpoint.save(tensors, facts)
+    done: list[int] = []
+    resumed, curve_again = fit_head(
+        views,
+        vertices,
+        Symmetry(),
+        config,
+        seed=1,
+        progress=lambda what, now, total: done.append(now),
+        checkpoint=checkpoint,
+    )
+    checkpoint.close(done=True)
+    assert done == []  # both steps were done before
+    assert curve_again == curve
+    assert torch.equal(resumed.vertex_features, head.vertex_features)
+    assert torch.equal(resumed.background_features, head.background_features)
+
+
 SCRIPT = """
 import sys
 import torch

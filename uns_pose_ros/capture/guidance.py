@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from uns_pose_ros.core.view_coverage import Orbit, gaps, way_to_gap
+from uns_pose_ros.core.view_coverage import ViewCoverage, gaps, way_to_gap
 from uns_pose_ros.visualization.drawing import Picture, write
 
 # RGB
@@ -31,7 +31,9 @@ class Coverage:
     elevations: tuple[float, float] | None  # lowest and highest of the kept views, degrees
 
     @staticmethod
-    def of(orbit: Orbit, kept: int, cam_from_obj: NDArray[np.float64] | None) -> Coverage:
+    def of(
+        orbit: ViewCoverage, kept: int, cam_from_obj: NDArray[np.float64] | None
+    ) -> Coverage:
         """Coverage of kept views; `cam_from_obj` (4, 4) is the camera's present pose if known."""
         azimuth = None if cam_from_obj is None else orbit.azimuth(cam_from_obj)
         return Coverage(kept, orbit.covered(), azimuth, orbit.elevations())

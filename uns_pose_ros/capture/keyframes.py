@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uns_pose_ros.core.settings import setting
-from uns_pose_ros.core.view_coverage import Orbit
+from uns_pose_ros.core.view_coverage import ViewCoverage
 from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.io.images import LONGEST, Pixels, sharpness
 
@@ -164,7 +164,7 @@ class KeyframeChooser:
     ) -> None:
         """Begin with the views, cam_from_obj (4, 4), of images that were kept before."""
         self._config = config
-        self.orbit = Orbit(views)
+        self.orbit = ViewCoverage(views)
         self._last: FrameStats | None = None
         self._recent: deque[float] = deque(maxlen=_RECENT)
 

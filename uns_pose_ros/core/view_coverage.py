@@ -23,7 +23,7 @@ _SPREAD = (
 _VIEWS = 3  # below which there is no telling where they meet
 
 
-class Orbit:
+class ViewCoverage:
     """The kept views of one video and where they look."""
 
     def __init__(self, views: Iterable[Floats] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Where long work leaves what it has made so far, so that it goes on there after a kill."""
+"""Checkpoints of long work, which continues after a kill from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ _KEY, _LOCK, _NOTES, _TENSORS = "key.json", "lock", "notes.json", "tensors.safet
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Unfinished:
-    """A folder of one piece of work, known by its key; what another key left there is dropped.
+class Checkpoint:
+    """A folder with the state of one piece of work, which its key identifies.
 
-    Arrays lie in memory-mapped files, which a killed process leaves whole but a machine that went
-    down does not: the key tells the machine's start too.
+    State of another key is deleted. Arrays lie in memory-mapped files. A killed process leaves them
+    whole, but a machine that loses power does not. Therefore, the key contains the boot of the
+    machine.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
-        """Raises InvalidInput where another process works there."""
+        """Lock the folder; raises InvalidInput if another process works there."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._kept = True
@@ -52,35 +53,40 @@ class Unfinished:
             artifacts.write_json(path, wanted)
 
     def array(self, name: str, shape: Sequence[int], kind: torch.dtype) -> Tensor:
-        """The array of that name, as it was left; zeros at first.
+        """Return an array with the values of the last checkpoint, or zeros at first.
 
-        Where the disk has no room it is in memory, and not kept.
+        If the disk is full, the array lies in memory and is not kept.
+
+        Args:
+            name: Name of the array.
+            shape: Its shape.
+            kind: Its type.
         """
-        path, count = self._folder / f"{name}.bin", math.prod(shape)
+        path = self._folder / f"{name}.bin"
+        count = math.prod(shape)
         size = count * torch.empty((), dtype=kind).element_size()
         try:
             with path.open("ab") as file:
-                os.posix_fallocate(
-                    file.fileno(), 0, max(size, 1)
-                )  # mapped files on a full disk end in a signal
+                # a write to a mapped file on a full disk would end in a signal
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
         except OSError:
             self._kept = False
             return torch.zeros(*shape, dtype=kind)
         return torch.from_file(str(path), shared=True, size=count, dtype=kind).view(*shape)
 
-    def note(self, name: str) -> Any:
-        """What was noted under that name, None where nothing was."""
+    def read_note(self, name: str) -> Any:
+        """Return the JSON value that was noted under a name; None without a note."""
         return _record(self._folder / _NOTES).get(name)
 
     def write_note(self, name: str, value: Any) -> None:
-        """Note a JSON value, unless an array that it may speak of is not kept."""
+        """Note a JSON value, unless an array is not kept to which the note may refer."""
         if self._kept:
             artifacts.write_json(
                 self._folder / _NOTES, {**_record(self._folder / _NOTES), name: value}
             )
 
     def save(self, tensors: Mapping[str, Tensor], facts: Any) -> None:
-        """Keep tensors with a JSON value, in place of those kept before, both or neither."""
+        """Save tensors and a JSON value at once; they replace those that were saved before."""
         plain = {
             name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
         }
@@ -88,7 +94,7 @@ class Unfinished:
             safetensors.torch.save_file(plain, temporary, {"facts": json.dumps(facts)})
 
     def load(self) -> tuple[dict[str, Tensor], Any] | None:
-        """What was saved last."""
+        """Return the tensors and the JSON value that were saved last; None at first."""
         path = self._folder / _TENSORS
         if not path.exists():
             return None
@@ -97,7 +103,7 @@ class Unfinished:
         return safetensors.torch.load_file(path), facts
 
     def close(self, done: bool) -> None:
-        """Let others work here; done: everything is dropped."""
+        """Unlock the folder, and delete it if the work is done."""
         if done:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._lock.close()

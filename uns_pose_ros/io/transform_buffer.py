@@ -1,7 +1,4 @@
-"""Transforms between frames over time, as tf2 keeps them.
-
-A tree of frames, each with its recent poses in its parent.
-"""
+"""Transforms between frames over time, as in tf2: a tree of frames with their recent poses."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation, Slerp
 
 from uns_pose_ros.core.errors import shorten
 
@@ -23,29 +21,30 @@ MEMORY = 10.0  # s that poses are kept
 
 @dataclass
 class _Link:
-    """A frame's poses in its parent, by ascending stamp.
+    """The poses of a frame in its parent, by ascending stamp.
 
-    A static one has a single pose, valid at any time.
+    A static link has a single pose, which is valid at any time.
     """
 
     parent: str
     static: bool
     stamps: list[int] = field(default_factory=list)  # ns
-    poses: list[tuple[Floats, Floats]] = field(
-        default_factory=list
-    )  # translation (3,), quaternion (4,) x y z w, unit
+    # translation (3,) m, unit quaternion (4,) x y z w
+    poses: list[tuple[Floats, Floats]] = field(default_factory=list)
 
 
 class TransformTree:
-    """Filled by one thread, asked by others.
+    """A tree of frames; one thread adds poses, others look them up.
 
-    Messages are those of ROS or of `rosbags`, which have the same fields.
+    It takes messages of rclpy and of rosbags, which have the same fields.
     """
 
     def __init__(self, memory: float = MEMORY, gap: float = math.inf) -> None:
-        """memory: s before the newest pose of a frame that its poses are kept, inf: all.
+        """Begin without frames.
 
-        gap: s, most that may lie between two poses to be interpolated.
+        Args:
+            memory: Age at which poses are dropped, s before the newest pose of the frame.
+            gap: Longest time between two poses that is interpolated, s.
         """
         self._memory, self._gap = memory * 1e9, gap * 1e9
         self._links: dict[str, _Link] = {}
@@ -53,21 +52,19 @@ class TransformTree:
 
     @property
     def frames(self) -> list[str]:
-        """Every frame heard of."""
+        """Names of all frames."""
         with self._lock:
             return sorted({*self._links, *(link.parent for link in self._links.values())})
 
     def take(self, message: Any, static: bool) -> None:
         """Add the transforms of a TFMessage of /tf or, static, of /tf_static."""
-        for one in message.transforms:
-            shift, turn, stamp = (
-                one.transform.translation,
-                one.transform.rotation,
-                one.header.stamp,
-            )
+        for item in message.transforms:
+            shift = item.transform.translation
+            turn = item.transform.rotation
+            stamp = item.header.stamp
             self.add(
-                one.header.frame_id.lstrip("/"),
-                one.child_frame_id.lstrip("/"),
+                item.header.frame_id.lstrip("/"),
+                item.child_frame_id.lstrip("/"),
                 int(stamp.sec) * 10**9 + int(stamp.nanosec),
                 np.array([shift.x, shift.y, shift.z]),
                 np.array([turn.x, turn.y, turn.z, turn.w]),
@@ -83,12 +80,19 @@ class TransformTree:
         quaternion: Floats,
         static: bool = False,
     ) -> bool:
-        """Take the pose of a frame in its parent at a stamp (ns).
+        """Add the pose of a frame in its parent.
 
-        Translation (3,), quaternion (4,) x y z w.
+        Args:
+            parent: Name of the parent frame.
+            child: Name of the frame.
+            stamp: ns.
+            translation: (3,) m.
+            quaternion: (4,) x y z w.
+            static: Whether the pose is valid at any time.
 
-        False where it is of no use: not finite, without direction, a frame in itself, or older than
-        what is kept.
+        Returns:
+            False if the pose cannot be used: it is not finite, its quaternion has no direction, the
+            frame is its own parent, or the pose is older than the memory.
         """
         length = float(np.linalg.norm(quaternion))
         if (
@@ -117,16 +121,22 @@ class TransformTree:
         return True
 
     def clear(self) -> None:
-        """Forget all poses but the static ones."""
+        """Forget all poses that are not static."""
         with self._lock:
             self._links = {
                 child: link for child, link in self._links.items() if link.static
             }
 
     def lookup(self, target: str, source: str, stamp: int) -> Floats | str:
-        """target_from_source (4, 4) at a stamp (ns), interpolated between the poses about it.
+        """Look a transform up.
 
-        Else why there is none.
+        Args:
+            target: Name of the target frame.
+            source: Name of the source frame.
+            stamp: ns; poses before and after it are interpolated.
+
+        Returns:
+            target_from_source (4, 4), or the reason why it is not known.
         """
         with self._lock:
             up, no_further_up = self._chain(source, stamp)
@@ -144,7 +154,7 @@ class TransformTree:
     def _chain(self, frame: str, stamp: int) -> tuple[dict[str, Floats], str]:
         """ancestor_from_frame of the frame itself and its ancestors, nearest first.
 
-        And why it ends before the root, if so.
+        The text is empty, or the reason why the chain ends before the root.
         """
         chain = {frame: np.eye(4)}
         matrix = np.eye(4)
@@ -161,60 +171,47 @@ class TransformTree:
 
 
 def _at(link: _Link, stamp: int, gap: float) -> Floats | str:
-    """parent_from_frame (4, 4) at a stamp.
+    """Interpolate a pose.
 
-    Nothing is extrapolated nor bridged over more than `gap` ns: else what is known.
+    Args:
+        link: The poses.
+        stamp: ns.
+        gap: Longest time between two poses that is interpolated, ns.
+
+    Returns:
+        parent_from_frame (4, 4), or the reason why it is not known: nothing is extrapolated.
     """
     if link.static:
-        return _matrix(*link.poses[0])
+        return _pose_matrix(link.poses[0])
     after = bisect.bisect_left(link.stamps, stamp)
     if after < len(link.stamps) and link.stamps[after] == stamp:
-        return _matrix(*link.poses[after])
+        return _pose_matrix(link.poses[after])
     if after in (0, len(link.stamps)):
-        first, last = ((at - stamp) / 1e9 for at in (link.stamps[0], link.stamps[-1]))
-        return f"from {first:+.3f} to {last:+.3f} s about the picture only"
-    if (apart := link.stamps[after] - link.stamps[after - 1]) > gap:
-        return f"not for {apart / 1e9:.1f} s about the picture; {gap / 1e9:g} s are bridged"
-    part = (stamp - link.stamps[after - 1]) / (link.stamps[after] - link.stamps[after - 1])
-    (t0, q0), (t1, q1) = link.poses[after - 1 : after + 1]
-    return _matrix(t0 + part * (t1 - t0), _slerp(q0, q1, part))
+        first = (link.stamps[0] - stamp) / 1e9
+        last = (link.stamps[-1] - stamp) / 1e9
+        return f"from {first:+.3f} to {last:+.3f} s about the image only"
+    apart = link.stamps[after] - link.stamps[after - 1]
+    if apart > gap:
+        return f"not for {apart / 1e9:.1f} s about the image; {gap / 1e9:g} s are bridged"
+    part = (stamp - link.stamps[after - 1]) / apart
+    before_t, before_q = link.poses[after - 1]
+    after_t, after_q = link.poses[after]
+    translation = before_t + part * (after_t - before_t)
+    return _matrix(translation, _interpolate_rotation(before_q, after_q, part))
 
 
-def _slerp(a: Floats, b: Floats, part: float) -> Floats:
-    """The unit quaternion (4,) that lies `part` of the shorter way from a to b."""
-    cosine = float(a @ b)
-    if cosine < 0:
-        b, cosine = -b, -cosine
-    angle = np.arccos(min(cosine, 1.0))
-    mixed: Floats = (1 - part) * a + part * b
-    if angle > 1e-8:
-        mixed = (np.sin((1 - part) * angle) * a + np.sin(part * angle) * b) / np.sin(angle)
-    unit: Floats = mixed / np.linalg.norm(mixed)
-    return unit
+def _pose_matrix(pose: tuple[Floats, Floats]) -> Floats:
+    translation, quaternion = pose
+    return _matrix(translation, Rotation.from_quat(quaternion))
 
 
-def _matrix(translation: Floats, quaternion: Floats) -> Floats:
-    x, y, z, w = quaternion
-    return np.array(
-        [
-            [
-                1 - 2 * (y * y + z * z),
-                2 * (x * y - z * w),
-                2 * (x * z + y * w),
-                translation[0],
-            ],
-            [
-                2 * (x * y + z * w),
-                1 - 2 * (x * x + z * z),
-                2 * (y * z - x * w),
-                translation[1],
-            ],
-            [
-                2 * (x * z - y * w),
-                2 * (y * z + x * w),
-                1 - 2 * (x * x + y * y),
-                translation[2],
-            ],
-            [0.0, 0.0, 0.0, 1.0],
-        ]
-    )
+def _interpolate_rotation(a: Floats, b: Floats, part: float) -> Rotation:
+    """The rotation that lies `part` of the shorter way from quaternion a to b (4,)."""
+    return Slerp([0.0, 1.0], Rotation.from_quat(np.stack([a, b])))(part)
+
+
+def _matrix(translation: Floats, rotation: Rotation) -> Floats:
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation.as_matrix()
+    matrix[:3, 3] = translation
+    return matrix

@@ -30,7 +30,7 @@ from uns_pose_ros.core.device import choose_device, choose_precision
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Alignment, CategoryModel, Progress
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.io.checkpoint import Unfinished
+from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks import pretrained_weights
@@ -314,7 +314,7 @@ def train(
         _prefixed(progress if context.rank == 0 else None, "train: "),
         time.perf_counter(),
     )
-    unfinished = Unfinished(
+    unfinished = Checkpoint(
         category / f".{MODEL}-{context.rank}", {**wanted, "world": context.world}
     )
     done = False

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.geometry import angle_between
-from uns_pose_ros.core.view_coverage import Orbit, azimuth_gaps, azimuths
+from uns_pose_ros.core.view_coverage import ViewCoverage, azimuth_gaps, azimuths
 
 CONTRAST = 0.0067  # of a SIFT feature, at least
 FEW_FEATURES = 250  # an image, median: with fewer, the poses have too little texture
@@ -76,7 +76,7 @@ def azimuth_coverage(poses: Sequence[Tensor]) -> dict[str, float] | None:
 
     None where they do not look at a common place.
     """
-    center = Orbit(pose.numpy() for pose in poses).centre
+    center = ViewCoverage(pose.numpy() for pose in poses).centre
     if center is None:
         return None
     positions = np.stack([-(pose[:3, :3].T @ pose[:3, 3]).numpy() for pose in poses])

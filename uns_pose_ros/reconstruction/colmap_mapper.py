@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.geometry import from_parts
-from uns_pose_ros.core.view_coverage import Orbit
+from uns_pose_ros.core.view_coverage import ViewCoverage
 from uns_pose_ros.reconstruction.capture_quality import CONTRAST, consistent_frames
 
 _SEED = 0
@@ -293,7 +293,7 @@ def image_pose(image: Any) -> Tensor:
 def has_common_target(model: Any) -> bool:
     """Whether the cameras look at a common place. A model of wrong matches does not."""
     views = [pose.numpy() for pose in registered_poses(model).values()]
-    return len(views) >= _MIN_MODEL_SIZE and Orbit(views).centre is not None
+    return len(views) >= _MIN_MODEL_SIZE and ViewCoverage(views).centre is not None
 
 
 @contextlib.contextmanager

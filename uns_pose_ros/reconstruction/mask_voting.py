@@ -14,7 +14,7 @@ from torch.nn.functional import grid_sample
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import project, transform
-from uns_pose_ros.core.view_coverage import Orbit
+from uns_pose_ros.core.view_coverage import ViewCoverage
 from uns_pose_ros.reconstruction.visual_hull import carve_visual_hull
 
 MAX_LOG_ODDS = 3.0  # limit of the log-odds of one image
@@ -65,7 +65,7 @@ def vote_occupancy(
     Returns:
         The field, or None where no cell is occupied.
     """
-    orbit = Orbit(pose.numpy() for pose in poses)
+    orbit = ViewCoverage(pose.numpy() for pose in poses)
     if orbit.centre is None:
         return None
     center = torch.from_numpy(orbit.centre)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Camera, Frame
-from uns_pose_ros.core.view_coverage import Orbit
+from uns_pose_ros.core.view_coverage import ViewCoverage
 from uns_pose_ros.io.artifacts import read_json, write_json
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, fuse_mask, mask_iou
 
@@ -240,7 +240,7 @@ def _motion(
     poses = [
         frame.cam_from_obj.numpy() for frame in frames if frame.cam_from_obj is not None
     ]
-    center = Orbit(poses).centre if len(poses) == len(frames) else None
+    center = ViewCoverage(poses).centre if len(poses) == len(frames) else None
 
     def move(mask: NDArray[np.bool_], source: int, target: int) -> NDArray[np.bool_]:
         if center is None:

@@ -30,7 +30,7 @@ from uns_pose_ros.capture.keyframes import KeyframeConfig
 from uns_pose_ros.capture.recording import FrameRecord, Recording, recover
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.core.view_coverage import Orbit
+from uns_pose_ros.core.view_coverage import ViewCoverage
 from uns_pose_ros.io import depth_images as depths
 from uns_pose_ros.io import ros_messages
 from uns_pose_ros.io.encoded_image import EncodedImage
@@ -358,7 +358,10 @@ class RecorderNode(ManagedNode):
             return
         self._overlay_time = time.monotonic()
         if session is None:
-            coverage, lines = Coverage.of(Orbit(), 0, None), ["not recording: call ~/start"]
+            coverage, lines = (
+                Coverage.of(ViewCoverage(), 0, None),
+                ["not recording: call ~/start"],
+            )
         else:
             coverage = session.coverage(pose)
             advice = (
