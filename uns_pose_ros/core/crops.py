@@ -19,8 +19,9 @@ def mask_box(mask: Tensor) -> Tensor:
 
 
 def square_around(boxes: Tensor, margin: float) -> Tensor:
-    """Squares (N, 4) with the centres of boxes (N, 4) and side (1 + 2 * margin) times their longer
-    side.
+    """Squares (N, 4) around the centers of boxes (N, 4).
+
+    Their side is (1 + 2 * margin) times the longer side of the box.
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * (0.5 + margin)
@@ -28,10 +29,10 @@ def square_around(boxes: Tensor, margin: float) -> Tensor:
 
 
 def crop_from_image(boxes: Tensor, size: int) -> Tensor:
-    """Affine maps (N, 3, 3) float64 from image pixels to pixels of a (size, size) crop of square
-    boxes (N, 4).
+    """Affine maps (N, 3, 3) float64 from pixels of the image to pixels of the crops.
 
-    The box's edges fall on the outer edges of the crop's border pixels.
+    A crop has (size, size) pixels and shows one of the square boxes (N, 4). The box's edges fall on
+    the outer edges of the crop's border pixels.
     """
     boxes = boxes.double()
     scale = size / (boxes[:, 2] - boxes[:, 0]).clamp_min(1e-6)
@@ -43,11 +44,18 @@ def crop_from_image(boxes: Tensor, size: int) -> Tensor:
 
 
 def crop(image: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Crops (N, C, size, size) float32 of image (C, H, W) and crop_from_image (N, 3, 3) float64;
-    grey outside the picture.
+    """Crop an image to boxes.
 
-    Square boxes (N, 4) x0 y0 x1 y1 in px. Where a box is much larger than the crop the image is
-    averaged first, so nothing aliases.
+    If a box is much larger than the crop, the image is averaged first, so that nothing aliases.
+
+    Args:
+        image: (C, H, W).
+        boxes: Squares (N, 4) x0 y0 x1 y1, px.
+        size: Side of the crops, px.
+
+    Returns:
+        Crops (N, C, size, size) float32, gray outside the image, and crop_from_image (N, 3, 3)
+        float64.
     """
     maps = crop_from_image(boxes, size)
     channels = image.shape[0]

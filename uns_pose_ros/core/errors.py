@@ -8,7 +8,7 @@ from collections.abc import Iterable
 class InvalidInput(ValueError):
     """The user's input cannot be used.
 
-    The message says what, where and what would be valid (exit code 2).
+    The message names the fault, its place and what is valid (exit code 2).
     """
 
 

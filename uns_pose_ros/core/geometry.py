@@ -50,8 +50,9 @@ def invert(matrix: Tensor) -> Tensor:
 
 
 def project(matrix: Tensor, points: Tensor) -> Tensor:
-    """Pixels (..., N, 2) of points (..., N, 3) in the camera frame by the camera matrix (..., 3,
-    3); no distortion.
+    """Project points (..., N, 3) in the camera frame to pixels (..., N, 2), without distortion.
+
+    The camera matrix is (..., 3, 3).
     """
     uvw = points @ matrix.transpose(-1, -2)
     return uvw[..., :2] / uvw[..., 2:].clamp_min(1e-9)
@@ -92,8 +93,9 @@ def rotation_from_vector(vector: Tensor) -> Tensor:
 
 
 def vector_from_rotation(rotation: Tensor) -> Tensor:
-    """Rotation vectors (..., 3), radians, at most half a turn long, of rotations (..., 3, 3)
-    (logarithm).
+    """Rotation vectors (..., 3), radians, of rotations (..., 3, 3): their logarithm.
+
+    A vector is at most half a turn long.
     """
     w, axis = matrix_to_quaternion(rotation).split([1, 3], -1)
     sine = axis.norm(dim=-1, keepdim=True)
@@ -105,10 +107,16 @@ def vector_from_rotation(rotation: Tensor) -> Tensor:
 def fit_similarity(
     source: Tensor, target: Tensor, weight: Tensor | None = None, with_scale: bool = True
 ) -> Tensor:
-    """Similarity target_from_source (..., 4, 4) of least squares over points (..., N, 3) with
-    weights (..., N).
+    """Fit the similarity between two sets of points by least squares (Umeyama, PAMI 1991).
 
-    Source: Umeyama, PAMI 1991. Degenerate points (all equal) give scale 0.
+    Args:
+        source: Points (..., N, 3).
+        target: Points (..., N, 3).
+        weight: Weights (..., N); None: all points weigh the same.
+        with_scale: Fit the scale too.
+
+    Returns:
+        target_from_source (..., 4, 4); its scale is 0 if all points are equal.
     """
     if weight is None:
         weight = torch.ones_like(source[..., 0])
@@ -200,11 +208,18 @@ def symmetry_rotations(order: int, axis: Tensor, steps: int = 36) -> Tensor:
 def nearest_equivalent(
     rotation: Tensor, wanted: Tensor, order: int, axis: Tensor
 ) -> Tensor:
-    """Of the rotations (..., 3, 3) from the canonical frame that symmetry makes equal, those
-    nearest to `wanted` (..., 3, 3).
+    """The rotations that are nearest to others, among those that symmetry makes equal.
 
-    order, axis: those of the symmetry. For a continuous one the turn about the axis that maximises
-    the trace is exact.
+    For a continuous symmetry, the turn about the axis that maximizes the trace is exact.
+
+    Args:
+        rotation: Rotations (..., 3, 3) from the canonical frame.
+        wanted: Rotations (..., 3, 3) to be near to.
+        order: Order of the symmetry.
+        axis: Axis (3,) of the symmetry.
+
+    Returns:
+        Rotations (..., 3, 3) from the canonical frame.
     """
     if order == 1:
         return rotation.expand((rotation + wanted).shape)

@@ -12,11 +12,17 @@ from torch import Tensor
 def extract_surface(
     field: np.ndarray, start: np.ndarray, step: np.ndarray, limit: int
 ) -> tuple[Tensor, Tensor]:
-    """Vertices (V, 3) float32 and triangles (T, 3) int64 of the zero surface of field (X, Y, Z),
-    positive inside.
+    """Extract the zero surface of a field; only its largest connected part is kept.
 
-    Point (i, j, k) lies at start + (i, j, k) * step. The largest connected part is kept and
-    decimated to `limit` vertices; it is closed, whatever the field does at its border.
+    Args:
+        field: (X, Y, Z), positive inside.
+        start: Position (3,) of point (0, 0, 0).
+        step: Distances (3,) of neighboring points.
+        limit: The surface is decimated to this number of vertices.
+
+    Returns:
+        Vertices (V, 3) float32 and triangles (T, 3) int64 of a closed surface, even if the field is
+        positive at its border.
     """
     volume = np.pad(field, 1, constant_values=-1.0)
     vertices, triangles, _, _ = marching_cubes(volume, 0.0, gradient_direction="ascent")

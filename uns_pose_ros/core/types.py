@@ -100,13 +100,13 @@ class Video:
 
     @property
     def name(self) -> str:
+        """Name of the folder."""
         return self.folder.name
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureMesh:
-    """A coarse closed mesh whose vertices carry one backbone feature for every view that sees
-    them.
+    """A coarse closed mesh; a vertex has one backbone feature for every view that sees it.
 
     Observations are a flat list sorted by vertex: observation k is the unit feature of vertex
     `vertex_index[k]` in view `view_index[k]`.
@@ -169,6 +169,7 @@ class Symmetry:
 
     @property
     def name(self) -> str:
+        """Name in figures: none, continuous, or C and the order."""
         return {0: "continuous", 1: "none"}.get(self.order, f"C{self.order}")
 
 

@@ -13,17 +13,17 @@ from uns_pose_ros.io.artifacts import read_json
 
 
 def read_camera(path: Path) -> Camera:
-    """The camera in a JSON file with the fields of sensor_msgs/CameraInfo.
+    """Read a camera from a JSON file with the fields of sensor_msgs/CameraInfo.
 
     K (9 numbers or 3x3), D, width, height (px).
 
-    InvalidInput where a field is missing or the camera is not calibrated.
+    Raises InvalidInput if a field is missing or the camera is not calibrated.
     """
     return parse_camera(read_json(path), path)
 
 
 def parse_camera(record: Any, path: Path) -> Camera:
-    """The camera in such a JSON value; `path` is where errors say that it stands."""
+    """Parse a camera from a JSON value; error messages name `path`."""
     try:
         fields = {str(key).lower(): value for key, value in record.items()}
         matrix = torch.tensor(fields["k"], dtype=torch.float64).reshape(3, 3)
@@ -51,7 +51,7 @@ def parse_camera(record: Any, path: Path) -> Camera:
 
 
 def camera_record(camera: Camera) -> dict[str, Any]:
-    """A camera as JSON, as `video.camera_of` reads it."""
+    """A camera as JSON, as `parse_camera` reads it."""
     return {
         "K": camera.matrix.flatten().tolist(),
         "D": camera.distortion.tolist(),

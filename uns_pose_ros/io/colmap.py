@@ -62,9 +62,7 @@ class Sparse:
 
 
 def has_sparse(folder: Path) -> bool:
-    """Whether a sparse model stands in a folder, or in its subfolder 0 where COLMAP puts the first
-    one.
-    """
+    """Whether a folder holds a sparse model, in itself or in subfolder 0, as COLMAP writes it."""
     return any(
         (place / f"images{ending}").exists()
         for place in (folder, folder / "0")
@@ -73,11 +71,10 @@ def has_sparse(folder: Path) -> bool:
 
 
 def read_sparse(folder: Path) -> Sparse:
-    """Read cameras, images and points3D, binary where there is a binary file, from `folder` or
-    `folder`/0.
+    """Read cameras, images and points3D from a folder or its subfolder 0.
 
-    points3D may be missing: then there are no points. Errors: InvalidInput names the file, and the
-    line of a text file.
+    A binary file is preferred. points3D may be missing. InvalidInput names the file, and the line
+    of a text file.
     """
     if not any((folder / f"images{ending}").exists() for ending in (".bin", ".txt")):
         folder = folder / "0"
@@ -112,8 +109,9 @@ def write_sparse(
     images: Sequence[SparseImage],
     points: Tensor,
 ) -> None:
-    """Write cameras.txt, images.txt and points3D.txt (points (N, 3) float64, without tracks)
-    atomically, images last.
+    """Write cameras.txt, images.txt and points3D.txt atomically, images last.
+
+    The points (N, 3) float64 have no tracks.
     """
     with atomic_write(folder / "cameras.txt") as path:
         path.write_text(
@@ -267,9 +265,7 @@ def _check_size(path: Path) -> None:
 
 
 class _Binary:
-    """A cursor over a little-endian binary file that never reads, nor lets a count reach, past its
-    end.
-    """
+    """A cursor over a little-endian binary file; reads and counts never go past its end."""
 
     def __init__(self, path: Path) -> None:
         _check_size(path)

@@ -38,8 +38,9 @@ def write_ply(path: Path, vertices: Tensor, triangles: Tensor) -> None:
 
 
 def read_ply(path: Path) -> tuple[Tensor, Tensor]:
-    """Vertices (V, 3) float32 and triangles (T, 3) int64 of a file in the layout of `write_ply`;
-    no other layout is read.
+    """Read vertices (V, 3) float32 and triangles (T, 3) int64.
+
+    Only the layout of `write_ply` is read.
     """
     try:
         if path.stat().st_size > _MAX_FILE:

@@ -30,9 +30,9 @@ _log = logging.getLogger(__name__)
 
 
 def list_videos(category: Path, patterns: str | None = None) -> list[Path]:
-    """Video folders of a category (subfolders with images/) by name; `patterns`.
+    """List the video folders of a category, which are its subfolders with images/, by name.
 
-    Shell patterns, comma separated.
+    `patterns` are shell patterns, comma separated.
     """
     if not category.is_dir():
         raise InvalidInput(
@@ -68,13 +68,21 @@ def list_videos(category: Path, patterns: str | None = None) -> list[Path]:
 
 
 def load_video(folder: Path, need_masks: bool = True, need_poses: bool = True) -> Video:
-    """The usable frames of a video folder, by name.
+    """Load the usable frames of a video folder, by name.
 
-    Readable, of the camera's size, with the masks and poses asked for.
+    A usable frame is readable and has its camera's size. Without `need_poses`, a frame that is not
+    in the sparse model gets the camera in video.json, or else `assumed_camera`.
 
-    Without poses, a frame that no sparse model knows gets the camera in video.json, else an assumed
-    one (`assumed_camera`). Errors: InvalidInput where fewer than three frames are usable, with the
-    first reason.
+    Args:
+        folder: The video folder.
+        need_masks: A usable frame has a mask.
+        need_poses: A usable frame has a pose.
+
+    Returns:
+        The video.
+
+    Raises:
+        InvalidInput: Fewer than three frames are usable; the message gives the first reason.
     """
     frames, dropped, points = frames_of(folder, need_masks, need_poses)
     if len(frames) < MIN_FRAMES:
@@ -91,10 +99,18 @@ def load_video(folder: Path, need_masks: bool = True, need_poses: bool = True) -
 def frames_of(
     folder: Path, need_masks: bool, need_poses: bool
 ) -> tuple[list[Frame], list[str], Tensor | None]:
-    """The usable frames of a video folder, why each of the others is left out, and the sparse
-    model's points where it has one.
+    """Find the usable frames of a video folder.
 
-    InvalidInput where the folder as a whole lacks what is needed.
+    Args:
+        folder: The video folder.
+        need_masks: A usable frame has a mask.
+        need_poses: A usable frame has a pose.
+
+    Returns:
+        The frames, the reasons why others are left out, and the points of the sparse model, if any.
+
+    Raises:
+        InvalidInput: The folder as a whole lacks what is needed.
     """
     images = folder / "images"
     if not images.is_dir():
@@ -116,7 +132,7 @@ def frames_of(
     registered = (
         {image.name: image for image in sparse.images} if sparse is not None else {}
     )
-    present = set(pictures_of(folder))
+    present = set(image_names(folder))
     known = recorded_camera(folder)
     frames, dropped = [], []
     for name in sorted(registered if need_poses else present):
@@ -139,8 +155,8 @@ def frames_of(
     return frames, dropped, sparse.points if sparse is not None else None
 
 
-def pictures_of(folder: Path) -> list[str]:
-    """Names of the pictures in a video folder, usable or not."""
+def image_names(folder: Path) -> list[str]:
+    """Names of the images in a video folder, usable or not."""
     images = folder / "images"
     files = (
         path
@@ -151,9 +167,7 @@ def pictures_of(folder: Path) -> list[str]:
 
 
 def _usable_frame(folder: Path, name: str, need_masks: bool) -> Frame:
-    """A frame whose image and, where it is needed, mask can be decoded and fit each other, with an
-    assumed camera.
-    """
+    """A frame with an assumed camera; its image and mask can be decoded and have one size."""
     image, mask = folder / "images" / name, folder / "masks" / f"{name}.png"
     width, height = _check_image(image)
     if need_masks:
@@ -199,7 +213,7 @@ def _is_metric(folder: Path) -> bool:
 
 
 def recorded_camera(folder: Path) -> Camera | None:
-    """The camera that an import left in video.json, None where there is none."""
+    """The camera that an import wrote into video.json; None without a camera."""
     path = folder / "video.json"
     record = read_json(path) if path.exists() else {}
     camera = record.get("camera") if isinstance(record, dict) else None
@@ -207,8 +221,10 @@ def recorded_camera(folder: Path) -> Camera | None:
 
 
 def read_frame(frame: Frame) -> tuple[Tensor, Tensor | None, Camera]:
-    """Image (H, W, 3) uint8 RGB, mask (H, W) bool where there is one, and pinhole camera of a
-    frame, undistorted.
+    """Read a frame and undistort it.
+
+    Returns:
+        Image (H, W, 3) uint8 RGB, mask (H, W) bool or None, and the pinhole camera.
     """
     image = read_image(frame.image)
     mask = read_mask(frame.mask) if frame.mask is not None else None

@@ -1,7 +1,4 @@
-"""Nouns to messages and back.
-
-CameraInfo to Camera, PoseEstimate to transform, detection, pose and markers.
-"""
+"""Messages of estimates: transform, detection, pose and markers; camera_info as JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ _GOLDEN = 0.618034
 
 
 def info_record(info: CameraInfo) -> dict[str, Any]:
-    """What a camera_info message says, as JSON types, without its stamp."""
+    """The fields of a camera_info message as JSON types, without its stamp."""
     roi = {
         name: int(getattr(info.roi, name))
         for name in ("x_offset", "y_offset", "width", "height")
@@ -78,6 +75,7 @@ def _point(xyz: np.ndarray) -> Point:
 
 
 def pose_array(header: Header, estimates: Sequence[PoseEstimate]) -> PoseArray:
+    """The poses of estimates."""
     return PoseArray(
         header=header,
         poses=[pose_message(estimate.cam_from_canon) for estimate in estimates],

@@ -39,6 +39,7 @@ except ImportError:
         def sendTransform(
             self, transform: TransformStamped | Sequence[TransformStamped]
         ) -> None:
+            """Publish one transform or a list of transforms."""
             transforms = (
                 [transform] if isinstance(transform, TransformStamped) else list(transform)
             )

@@ -22,7 +22,7 @@ from uns_pose_ros.core.types import Frame, Progress, Video
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.colmap import has_sparse
 from uns_pose_ros.io.images import Pixels, read_image, read_mask, shrunk
-from uns_pose_ros.io.video_folder import frames_of, list_videos, pictures_of
+from uns_pose_ros.io.video_folder import frames_of, image_names, list_videos
 from uns_pose_ros.pipeline.preparation import RECORD, is_given, mask_agreement
 from uns_pose_ros.pipeline.stages import ALIGNMENT
 from uns_pose_ros.reconstruction import capture_quality
@@ -114,7 +114,7 @@ def examine_category(
 
 def examine(folder: Path, config: DoctorConfig = DoctorConfig()) -> Checkup:
     """A checkup of one video folder; what cannot be read is a finding, not an error."""
-    names = pictures_of(folder)
+    names = image_names(folder)
     posed, masked = (
         has_sparse(folder / "sparse"),
         (folder / "masks").is_dir() and any((folder / "masks").iterdir()),
