@@ -23,9 +23,9 @@ def square_around(boxes: Tensor, margin: float) -> Tensor:
 
     Their side is (1 + 2 * margin) times the longer side of the box.
     """
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * (0.5 + margin)
-    return torch.cat([centre - half, centre + half], 1)
+    return torch.cat([center - half, center + half], 1)
 
 
 def crop_from_image(boxes: Tensor, size: int) -> Tensor:
@@ -59,7 +59,7 @@ def crop(image: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """
     maps = crop_from_image(boxes, size)
     channels = image.shape[0]
-    grey = torch.full((), 127.0 if channels == 3 else 0.0, device=image.device)
+    gray = torch.full((), 127.0 if channels == 3 else 0.0, device=image.device)
     out = torch.empty(len(boxes), channels, size, size, device=image.device)
     pixel = torch.arange(size, device=image.device)
     for k, (x0, y0, x1, _) in enumerate(boxes.tolist()):
@@ -71,7 +71,7 @@ def crop(image: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
             None
         ]
         if not source.numel():  # all of it is outside
-            out[k] = grey
+            out[k] = gray
             continue
         if factor > 1:
             source = avg_pool2d(source, factor, ceil_mode=True, count_include_pad=False)
@@ -84,8 +84,8 @@ def crop(image: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
         where = torch.stack([x.expand(size, size), y[:, None].expand(size, size)], -1)
         out[k] = (
             grid_sample(
-                source - grey, where[None], align_corners=False, padding_mode="zeros"
+                source - gray, where[None], align_corners=False, padding_mode="zeros"
             )[0]
-            + grey
+            + gray
         )
     return out, maps

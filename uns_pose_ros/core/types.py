@@ -2,7 +2,7 @@
 
 Frames: `cam` is the optical frame (x right, y down, z forward), `obj` one video's own frame,
 `canon` the category's frame (diameter 1). `b_from_a` maps points of frame a into frame b; a
-similarity is a (4, 4) matrix whose upper left block is scale * rotation. Pixel (0, 0) is the centre
+similarity is a (4, 4) matrix whose upper left block is scale * rotation. Pixel (0, 0) is the center
 of the top left pixel, as in OpenCV and ROS.
 """
 
@@ -96,7 +96,7 @@ class Video:
     folder: Path
     frames: tuple[Frame, ...]
     points: Tensor | None = None  # (N, 3) float64, obj frame
-    metric: bool = False  # obj units are metres
+    metric: bool = False  # obj units are meters
 
     @property
     def name(self) -> str:
@@ -242,7 +242,7 @@ class CategoryModel:
 
 @dataclass(frozen=True, eq=False)
 class PoseMode:
-    """Another pose that explains the same picture of an instance, such as the flipped one.
+    """Another pose that explains the same image of an instance, such as the flipped one.
 
     Units as in its PoseEstimate.
     """
@@ -271,7 +271,7 @@ class PoseEstimate:
     # (4, 4) float64, rigid; translation in m, or in object diameters where metric is False
     cam_from_canon: Tensor
     scale: float  # m (or diameters: 1) of one canonical unit
-    metric: bool  # translation, scale and size are metres
+    metric: bool  # translation, scale and size are meters
     size: Tensor  # (3,) float64, extents along the canonical axes, m or diameters
     score: float  # in [0, 1]
     # (6, 6) float64: x y z, rotation about the camera's x y z; m^2 (or diameters^2), rad^2

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 MOST = (
     1 << 30
-)  # bytes that a chunk or a message may have: three of the largest pictures that are read
+)  # bytes that a chunk or a message may have: three of the largest images that are read
 RATIO = 100  # by which a whole file may grow, where it grows beyond MOST
 SPARED = 1 << 30  # bytes of the disk that are left free
 

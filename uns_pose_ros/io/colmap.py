@@ -1,6 +1,6 @@
 """COLMAP sparse models: read as text or binary, written as text.
 
-COLMAP puts the centre of the top left pixel at (0.5, 0.5), we at (0, 0): the principal point is
+COLMAP puts the center of the top left pixel at (0.5, 0.5), we at (0, 0): the principal point is
 shifted here and nowhere else.
 """
 

@@ -49,7 +49,7 @@ def image_topic(
 ) -> str:
     """The topic asked for, or the only one with images.
 
-    Raw before compressed where both carry the same pictures.
+    Raw before compressed where both carry the same images.
 
     other: a topic with images that is not meant, since it is the depth.
     """
@@ -170,7 +170,7 @@ def pairs(
 ) -> Iterator[tuple[Any, Any | None]]:
     """Messages of a topic, in order, each with the one of another topic that has its stamp.
 
-    None where there is none.
+    None without one.
 
     Either may be recorded first; one is waited for until _WAITING more of its topic have come.
     """
@@ -211,7 +211,7 @@ def _several(
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[Any]:
-    """The reader of a bag; InvalidInput where there is none."""
+    """The reader of a bag; raises InvalidInput if it is none."""
     from rosbags.highlevel import AnyReader
     from rosbags.typesys import Stores, get_typestore
 

@@ -86,15 +86,15 @@ def detection_array(
     header: Header,
     estimates: Sequence[PoseEstimate],
     tracks: Sequence[int],
-    centres: Sequence[Tensor],
+    centers: Sequence[Tensor],
 ) -> Detection3DArray:
-    """Detections of estimates in metres; `centres`: (3,) of every object's box, canonical units.
+    """Detections of estimates in meters; `centers`: (3,) of every object's box, canonical units.
 
-    The hypothesis' pose is that of the canonical frame, the box's pose that of the box's centre. An
+    The hypothesis' pose is that of the canonical frame, the box's pose that of the box's center. An
     unknown covariance is -1 throughout.
     """
     message = Detection3DArray(header=header)
-    for estimate, track, centre in zip(estimates, tracks, centres, strict=True):
+    for estimate, track, center in zip(estimates, tracks, centers, strict=True):
         result = ObjectHypothesisWithPose()
         result.hypothesis.class_id = estimate.category
         result.hypothesis.score = float(estimate.score)
@@ -107,7 +107,7 @@ def detection_array(
         result.pose.covariance = [float(value) for value in covariance]
         detection = Detection3D(header=header, results=[result], id=str(track))
         box = estimate.cam_from_canon.clone()
-        box[:3, 3:] = geometry.transform(box, estimate.scale * centre.double()[None]).T
+        box[:3, 3:] = geometry.transform(box, estimate.scale * center.double()[None]).T
         detection.bbox.center = pose_message(box)
         detection.bbox.size = Vector3(
             **dict(zip("xyz", estimate.size.tolist(), strict=True))
@@ -152,7 +152,7 @@ def marker_array(
         mesh.scale = Vector3(
             x=float(estimate.scale), y=float(estimate.scale), z=float(estimate.scale)
         )
-        mesh.color = _colour(track, 0.6)
+        mesh.color = _color(track, 0.6)
         mesh.points = meshes[estimate.category]
         text = _marker(header, f"{estimate.category}/text", track, Marker.ADD)
         text.type = Marker.TEXT_VIEW_FACING
@@ -163,7 +163,7 @@ def marker_array(
         )
         text.pose.position = _point(above.numpy())  # the camera's y points down
         text.scale.z = height
-        text.color = _colour(track, 1.0)
+        text.color = _color(track, 1.0)
         text.text = f"{estimate.category} {track}  {estimate.score:.2f}"
         message.markers += [mesh, text]
     return message
@@ -173,6 +173,6 @@ def _marker(header: Header, namespace: str, track: int, action: int) -> Marker:
     return Marker(header=header, ns=namespace, id=track, action=action)
 
 
-def _colour(track: int, alpha: float) -> ColorRGBA:
+def _color(track: int, alpha: float) -> ColorRGBA:
     r, g, b = colorsys.hsv_to_rgb(track * _GOLDEN % 1.0, 0.7, 1.0)
     return ColorRGBA(r=r, g=g, b=b, a=alpha)
