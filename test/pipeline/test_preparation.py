@@ -20,6 +20,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.colmap import read_sparse
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
+from uns_pose_ros.networks import u2net
 from uns_pose_ros.pipeline import preparation, stages
 from uns_pose_ros.pipeline.preparation import (
     check_masks,
@@ -27,7 +28,6 @@ from uns_pose_ros.pipeline.preparation import (
     ensure_poses,
     prepare,
 )
-from uns_pose_ros.reconstruction import segmentation
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, mask_iou
 from walks import CONFIG, write_walk
 
@@ -60,7 +60,7 @@ def test_pictures_alone_become_a_mesh(
     pytest.importorskip("pycolmap")
     folder = tmp_path / "truck" / "clip_01"
     truth = write_walk(folder, views=10)
-    monkeypatch.setattr(segmentation, "load_salience", lambda: Oracle(folder))
+    monkeypatch.setattr(u2net, "load_salience", lambda: Oracle(folder))
     assert stages.reconstruct(
         tmp_path / "truck", config=RECONSTRUCT, sfm=CONFIG, masks=MASKS
     ) == {"clip_01": True}
@@ -118,7 +118,7 @@ def test_a_turntable_is_solved_with_masks(
     pytest.importorskip("pycolmap")
     folder = tmp_path / "clip"
     truth = write_walk(folder, table=True)
-    monkeypatch.setattr(segmentation, "load_salience", lambda: Oracle(folder))
+    monkeypatch.setattr(u2net, "load_salience", lambda: Oracle(folder))
     assert ensure_poses(folder, CONFIG)
     assert json.loads((folder / "video.json").read_text())["poses"]["turntable"] is True
     assert errors(read_sparse(folder / "sparse").images, truth)[0] < 3
@@ -144,7 +144,7 @@ def test_one_video_that_fails_does_not_keep_the_others_waiting(
     shutil.rmtree(
         tmp_path / "clip_01" / "sparse"
     )  # bare trucks, far apart: nothing to hold on to
-    monkeypatch.setattr(segmentation, "load_salience", lambda: Oracle(tmp_path / "clip_02"))
+    monkeypatch.setattr(u2net, "load_salience", lambda: Oracle(tmp_path / "clip_02"))
     with pytest.raises(
         InvalidInput, match="clip_01: 0 of 5 frames got a pose; an image has .* features"
     ):

@@ -1,6 +1,8 @@
 """Parts of ROS that a machine may lack, and image messages for output.
 
-tf2_ros is used where it is installed. Otherwise, this module has a replacement.
+cv_bridge, tf2_ros and tf_transformations are used where they are installed. Otherwise, this module
+has replacements. Messages that come in are read by `io.ros_messages`, with or without ROS, so that
+node, recorder and bags give the same pixels.
 """
 
 from __future__ import annotations
@@ -21,6 +23,14 @@ from tf2_msgs.msg import TFMessage
 from uns_pose_ros.core.geometry import matrix_to_quaternion
 from uns_pose_ros.io.ros_messages import ENCODINGS
 
+try:
+    from cv_bridge import CvBridge
+except (ImportError, AttributeError):  # AttributeError: a bridge built for another NumPy
+    CvBridge = None
+try:
+    from tf_transformations import quaternion_from_matrix
+except ImportError:
+    quaternion_from_matrix = None
 try:
     from tf2_ros import TransformBroadcaster
 except ImportError:
@@ -73,6 +83,8 @@ def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     if pixels.dtype != np.dtype(layout.dtype) or pixels.size != size:
         raise ValueError(f"pixels {pixels.shape} {pixels.dtype} are not {encoding}")
     pixels = np.ascontiguousarray(pixels)
+    if CvBridge is not None:
+        return CvBridge().cv2_to_imgmsg(pixels, encoding, header)
     message = Image(
         header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding
     )
@@ -85,5 +97,10 @@ def array_to_image(pixels: np.ndarray, encoding: str, header: Header) -> Image:
 
 def quaternion_xyzw(rotation: np.ndarray) -> tuple[float, float, float, float]:
     """Unit quaternion of a rotation (3, 3), in the order of messages."""
+    if quaternion_from_matrix is not None:
+        matrix = np.eye(4)
+        matrix[:3, :3] = rotation
+        x, y, z, w = map(float, quaternion_from_matrix(matrix))
+        return x, y, z, w
     w, x, y, z = matrix_to_quaternion(torch.as_tensor(rotation)).tolist()
     return x, y, z, w
