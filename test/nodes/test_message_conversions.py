@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import random_rotations
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate, Symmetry
 from uns_pose_ros.io import depth_images, ros_messages
 
@@ -188,3 +189,19 @@ def test_markers_keep_their_ids_and_a_lost_object_is_deleted() -> None:
         ("car", 4, Marker.ADD),
         ("car/text", 4, Marker.ADD),
     ]
+
+
+def test_cv_bridge_writes_the_same_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv_bridge")
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 8, 3)).astype(np.uint8)
+    by_bridge = ros_compat.array_to_image(pixels, "rgb8", Header(frame_id="camera"))
+    monkeypatch.setattr(ros_compat, "CvBridge", None)
+    assert ros_compat.array_to_image(pixels, "rgb8", Header(frame_id="camera")) == by_bridge
+
+
+def test_tf_transformations_gives_the_same_quaternion(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tf_transformations")
+    rotation = random_rotations(1, torch.Generator().manual_seed(0))[0].numpy()
+    by_package = np.array(ros_compat.quaternion_xyzw(rotation))
+    monkeypatch.setattr(ros_compat, "quaternion_from_matrix", None)
+    assert abs(by_package @ np.array(ros_compat.quaternion_xyzw(rotation))) == pytest.approx(1)
