@@ -224,7 +224,7 @@ def test(
                     alone.append(found)
                 yield (
                     name,
-                    metrics.judge(
+                    metrics.score_estimates(
                         found, model, rotation @ turn, video.name, frame.name, seconds
                     ),
                 )
@@ -240,7 +240,7 @@ def test(
             found = [] if estimate is None else [estimate]
             yield (
                 "fused",
-                metrics.judge(
+                metrics.score_estimates(
                     found, model, rotations[index] @ turn, video.name, frame.name, 0.0
                 ),
             )

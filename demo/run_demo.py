@@ -49,8 +49,8 @@ from uns_pose_ros.io import artifacts  # noqa: E402
 from uns_pose_ros.io.video_folder import list_videos, load_video  # noqa: E402
 from uns_pose_ros.networks.correspondence_head import NetworkConfig  # noqa: E402
 from uns_pose_ros.pipeline import stages  # noqa: E402
-from uns_pose_ros.reporting.category_report import Contents, ReportImage, write_report  # noqa: E402
-from uns_pose_ros.reporting.video_summary import facts_of  # noqa: E402
+from uns_pose_ros.reporting.category_report import ReportContents, ReportImage, write_report  # noqa: E402
+from uns_pose_ros.reporting.video_summary import summarize_video  # noqa: E402
 from uns_pose_ros.training.training_views import TrainConfig  # noqa: E402
 
 # small, so that two cores are done in a few minutes; a robot's category deserves the defaults
@@ -170,7 +170,7 @@ def page(
         "unseen chairs, by the node over ROS": metrics.summarize_poses(results),
     }
     facts = [
-        facts_of(
+        summarize_video(
             load_video(CATEGORY / name),
             mesh,
             artifacts.provenance_of(CATEGORY / name / artifacts.FEATURES) or {},
@@ -178,10 +178,10 @@ def page(
         for name, mesh in meshes.items()
     ]
     errors = [result.error for result in results]
-    spent = stages.seconds_of(CATEGORY, model)
+    spent = stages.stage_seconds(CATEGORY, model)
     write_report(
         REPORT,
-        Contents(
+        ReportContents(
             model.category,
             alignment,
             meshes,
@@ -248,7 +248,7 @@ def compare(
             found = received(model, answer)
             seconds = math.nan if answer is None else answer.latency
             results.append(
-                metrics.judge(
+                metrics.score_estimates(
                     [] if found is None else [found],
                     model,
                     truth,

@@ -24,15 +24,15 @@ from uns_pose_ros.io.colmap import read_sparse, write_sparse
 from uns_pose_ros.io.video_folder import load_video, read_frame
 from uns_pose_ros.reporting import capture_check
 from uns_pose_ros.reporting.video_summary import (
-    canonical,
-    correspondence_pictures,
-    facts_of,
-    position_colours,
-    ring_picture,
+    canonical_vertices,
+    draw_correspondences,
+    draw_viewpoints,
+    position_colors,
+    summarize_video,
 )
 from uns_pose_ros.visualization import drawing
-from uns_pose_ros.visualization.alignment_figure import mesh_strip
-from uns_pose_ros.visualization.drawing import Picture
+from uns_pose_ros.visualization.alignment_figure import draw_mesh_views
+from uns_pose_ros.visualization.drawing import RgbImage
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE, GIVEN, OUT = (
@@ -60,28 +60,37 @@ def how_it_works() -> None:
     frame = video.frames[0]
     image, mask, camera = read_frame(frame)
     assert mask is not None and frame.cam_from_obj is not None
-    hull = drawing.silhouette(mesh.vertices, mesh.triangles, camera, frame.cam_from_obj)
+    hull = drawing.mesh_silhouette(
+        mesh.vertices, mesh.triangles, camera, frame.cam_from_obj
+    )
     steps = [
         image.numpy(),
-        drawing.outline(image.numpy(), mask.numpy()),
-        drawing.contour(image.numpy(), hull, (255, 60, 60)),
+        drawing.highlight_mask(image.numpy(), mask.numpy()),
+        drawing.draw_contour(image.numpy(), hull, (255, 60, 60)),
     ]
-    tiles = [drawing.fit_into(np.asarray(step, np.uint8), _TILE) for step in steps]
+    tiles = [drawing.fit_into_square(np.asarray(step, np.uint8), _TILE) for step in steps]
     _save(
         "hull.jpg",
-        [[*tiles, drawing.fit_into(ring_picture(facts_of(video, mesh, {})), _TILE)]],
+        [
+            [
+                *tiles,
+                drawing.fit_into_square(
+                    draw_viewpoints(summarize_video(video, mesh, {})), _TILE
+                ),
+            ]
+        ],
     )
     alignment = artifacts.load_alignment(MADE / "alignment.json")
     meshes = {name: artifacts.load_feature_mesh(MADE / name) for name in alignment.videos}
     _save(
         "correspondences.jpg",
-        [list(correspondence_pictures(_CLIP, _OTHER, alignment, meshes))],
+        [list(draw_correspondences(_CLIP, _OTHER, alignment, meshes))],
     )
     strips = []
     for name in list(alignment.videos)[:6]:
-        vertices = canonical(name, alignment, meshes[name])
+        vertices = canonical_vertices(name, alignment, meshes[name])
         strips.append(
-            mesh_strip(vertices, meshes[name].triangles, position_colours(vertices))
+            draw_mesh_views(vertices, meshes[name].triangles, position_colors(vertices))
         )
     _save("canonical.jpg", [strips[:2], strips[2:4], strips[4:6]])
 
@@ -102,7 +111,7 @@ def filming() -> None:
             shutil.copytree(GIVEN / _CLIP, clip)
             if spoil is not None:
                 spoil(clip)
-            checkup = capture_check.examine(clip)
+            checkup = capture_check.check_video(clip)
             print(
                 f"{name}: "
                 + (
@@ -147,7 +156,7 @@ def _shrink(clip: Path) -> None:
     write_sparse(clip / "sparse", cameras, sparse.images, sparse.points)
 
 
-def _padded(image: Picture) -> Picture:
+def _padded(image: RgbImage) -> RgbImage:
     height, width = image.shape[:2]
     small = cv2.resize(image, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
     top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
@@ -179,7 +188,9 @@ def _keep(clip: Path, names: list[str]) -> None:
             path.unlink()
 
 
-def _change(clip: Path, change: Callable[[Picture], Picture], masks: bool = False) -> None:
+def _change(
+    clip: Path, change: Callable[[RgbImage], RgbImage], masks: bool = False
+) -> None:
     for path in [
         *(clip / "images").iterdir(),
         *((clip / "masks").iterdir() if masks else ()),
@@ -189,15 +200,15 @@ def _change(clip: Path, change: Callable[[Picture], Picture], masks: bool = Fals
         cv2.imwrite(str(path), change(np.asarray(image, np.uint8)))
 
 
-def _tile(path: Path, words: str) -> Picture:
+def _tile(path: Path, words: str) -> RgbImage:
     image = cv2.imread(str(path))
     assert image is not None
-    tile = drawing.fit_into(np.ascontiguousarray(image[..., ::-1], np.uint8), _TILE)
-    drawing.write(tile, words, np.array([6.0, _TILE - 8.0]))
+    tile = drawing.fit_into_square(np.ascontiguousarray(image[..., ::-1], np.uint8), _TILE)
+    drawing.write_text(tile, words, np.array([6.0, _TILE - 8.0]))
     return tile
 
 
-def _save(name: str, rows: list[list[Picture]]) -> None:
+def _save(name: str, rows: list[list[RgbImage]]) -> None:
     pixels = np.concatenate([np.concatenate(row, 1) for row in rows])
     OUT.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(

@@ -59,7 +59,7 @@ def model(trucks: Path) -> Path:
 
 class OneInTheMiddle:
     """An estimator that finds one object, always in the same pose, and nothing in images without
-    any colour.
+    any color.
     """
 
     def __init__(self, model: CategoryModel, device: str, config: object) -> None:

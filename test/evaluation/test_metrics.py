@@ -139,7 +139,7 @@ def test_the_continuous_symmetry_is_the_limit_of_many_turns() -> None:
     assert torch.allclose(exact, metrics.symmetric_angle(a, b, Symmetry(2000, Z)), atol=0.1)
 
 
-def test_only_labelled_and_chosen_videos_count() -> None:
+def test_only_labeled_and_chosen_videos_count() -> None:
     labels = rotations(4)
     named = dict(zip(NAMES[:3], labels[:3], strict=True))
     assert metrics.evaluate_alignment(alignment_of(labels), named)["pairs"] == 3
@@ -219,7 +219,7 @@ def test_equivalent_training_videos_of_a_symmetric_category_agree() -> None:
     assert float(metrics.symmetric_angle(fit.T, label_from_canon.T, Symmetry(2, Z))) < 1e-4
 
 
-def test_a_model_trained_on_unlabelled_videos_cannot_be_compared() -> None:
+def test_a_model_trained_on_unlabeled_videos_cannot_be_compared() -> None:
     with pytest.raises(
         InvalidInput,
         match="none of the videos that the model was trained on has a label: a",
@@ -295,9 +295,9 @@ def test_a_place_that_is_a_tenth_of_a_diameter_off_is_said_to_be_whatever_the_un
     aside = torch.linalg.cross(label.T @ Z, forward)
     aside = aside / aside.norm()
     rotation = torch.stack([aside, torch.linalg.cross(forward, aside), forward])
-    place = metrics.Place.of(obj)
+    place = metrics.ObjectExtent.of(obj)
     pose = from_parts(
-        rotation, torch.tensor([0.0, 0, 4], dtype=torch.float64) - rotation @ place.centre
+        rotation, torch.tensor([0.0, 0, 4], dtype=torch.float64) - rotation @ place.center
     )
     canon = torch.tensor([0.5, 0, 0], dtype=torch.float64)  # the template's middle
     there = torch.tensor([0.06, 0, 2.08], dtype=torch.float64) - rotation @ canon
@@ -305,10 +305,10 @@ def test_a_place_that_is_a_tenth_of_a_diameter_off_is_said_to_be_whatever_the_un
         estimate_of(rotation), cam_from_canon=from_parts(rotation, 3 * there), scale=3.0
     )
     plain = metrics.ImageResult("a", "1", estimate, 0.0, 0.0, 0.1)
-    result = metrics.located(plain, model, pose, label, place)
+    result = metrics.add_translation_error(plain, model, pose, label, place)
     assert (result.shift, result.aside) == pytest.approx((0.1, 0.06), abs=1e-6)
     assert (result.distance, result.elevation) == pytest.approx((2.0, 30.0), abs=1e-6)
-    unknown = metrics.located(
+    unknown = metrics.add_translation_error(
         plain, model, from_parts(rotation, rotation @ (-4 * towards)), label, None
     )
     assert (unknown.shift, unknown.distance) == (
@@ -363,7 +363,7 @@ def test_a_true_rotation_is_inside_the_region_that_the_covariance_gives_it_and_n
     reach = math.degrees(math.sqrt(7.815) * 0.1)  # 16 degrees about y
 
     def inside(off: Tensor, symmetry: Symmetry = Symmetry()) -> bool | None:
-        return metrics.in_region(
+        return metrics.is_in_confidence_region(
             replace(estimate_of(off @ true), covariance=covariance, symmetry=symmetry), true
         )
 
@@ -372,7 +372,7 @@ def test_a_true_rotation_is_inside_the_region_that_the_covariance_gives_it_and_n
     assert inside(turn(X, reach * 1.99)) and not inside(turn(X, reach * 2.01))
     assert not inside(true @ turn(Z, 180) @ true.T)
     assert inside(true @ turn(Z, 180) @ true.T, Symmetry(2, Z))
-    assert metrics.in_region(estimate_of(true), true) is None
+    assert metrics.is_in_confidence_region(estimate_of(true), true) is None
 
 
 def test_a_video_without_a_label_cannot_be_evaluated(clip: Path) -> None:

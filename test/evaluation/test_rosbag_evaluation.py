@@ -40,10 +40,10 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import rosbag_evaluation, rosbag_export, rosbag_plot
 from uns_pose_ros.evaluation.rosbag_evaluation import (
-    Answer,
     BagConfig,
+    FrameResult,
+    estimate_bag_frames,
     fit_truth_from_canon,
-    read_answers,
     summarize_bag,
 )
 from uns_pose_ros.io import artifacts
@@ -83,7 +83,7 @@ def car() -> CategoryModel:
 
 
 class Scripted:
-    """Answers picture k (of grey 10 k) with the true pose, `flipped` some, with nothing in those
+    """Answers picture k (of gray 10 k) with the true pose, `flipped` some, with nothing in those
     `missed`.
     """
 
@@ -163,13 +163,13 @@ def silent(what: str, done: int, total: int) -> None:
     pass
 
 
-def answers_of(bag: Path, estimator: Scripted, **settings: Any) -> list[Answer]:
+def frame_results(bag: Path, estimator: Scripted, **settings: Any) -> list[FrameResult]:
     # answers like one
-    return read_answers(bag, estimator, BagConfig(**settings), silent)  # type: ignore[arg-type]
+    return estimate_bag_frames(bag, estimator, BagConfig(**settings), silent)  # type: ignore[arg-type]
 
 
 def figures(bag: Path, estimator: Scripted, **settings: Any) -> dict[str, Any]:
-    return summarize_bag(answers_of(bag, estimator, **settings), car(), IDENTITY)
+    return summarize_bag(frame_results(bag, estimator, **settings), car(), IDENTITY)
 
 
 def test_errors_losses_and_jitter_are_counted(bag: Path) -> None:
@@ -223,13 +223,13 @@ def test_without_truth_jitter_is_told_against_the_cameras_motion_or_rest_and_acc
 
 def test_a_model_with_another_frame_than_the_truth_is_fitted_on_demand(bag: Path) -> None:
     turn = pose((10.0, 80.0, -30.0), (0.02, 0.0, 0.01))
-    answers = answers_of(
+    results = frame_results(
         bag, Scripted(flipped=[3, 10], canon_from_own=turn), truth_frame="thing"
     )
-    assert summarize_bag(answers, car(), IDENTITY)["acc30"] == 0
-    fitted = fit_truth_from_canon(answers, car())
+    assert summarize_bag(results, car(), IDENTITY)["acc30"] == 0
+    fitted = fit_truth_from_canon(results, car())
     assert torch.allclose(fitted, turn, atol=1e-5)
-    assert summarize_bag(answers, car(), fitted)["acc10"] == 90
+    assert summarize_bag(results, car(), fitted)["acc10"] == 90
 
 
 @pytest.mark.parametrize(
@@ -257,21 +257,21 @@ def test_each_picture_gets_the_depth_of_its_stamp_whichever_is_recorded_first(
         messages=messages,
     )
     find = Scripted()
-    answers = answers_of(tmp_path / "bag", find, depth_topic="/cam/depth/image_raw")
+    results = frame_results(tmp_path / "bag", find, depth_topic="/cam/depth/image_raw")
     assert list(find.depths) == [0, 1, 2, 4, 5, 6, 7, 8]
     for k, given in find.depths.items():
         assert np.isnan(given[:8, :8]).all()
         assert np.allclose(given[8:], depth_of(k)[8:] / 1000)
-    assert [round((answer.stamp / 1e9 - 100) * 10) for answer in answers] == list(
+    assert [round((result.stamp / 1e9 - 100) * 10) for result in results] == list(
         find.depths
     )
     assert "2 pictures left out; the first: no depth of its stamp" in caplog.text
     with pytest.raises(InvalidInput, match="no depth images on '/nothing'"):
-        answers_of(tmp_path / "bag", find, depth_topic="/nothing")
+        frame_results(tmp_path / "bag", find, depth_topic="/nothing")
 
 
 def test_every_nth_picture_is_enough_for_a_look(bag: Path) -> None:
-    assert [a.stamp for a in answers_of(bag, Scripted(), every=7)] == [
+    assert [a.stamp for a in frame_results(bag, Scripted(), every=7)] == [
         (100_000 + 100 * k) * 10**6 for k in (0, 7, 14)
     ]
 
@@ -280,10 +280,10 @@ def test_every_nth_picture_is_enough_for_a_look(bag: Path) -> None:
 def test_the_results_bag_holds_the_poses_under_the_pictures_stamps(
     bag: Path, tmp_path: Path, name: str
 ) -> None:
-    answers = answers_of(bag, Scripted(missed=[5]))
-    rosbag_export.write_bag(tmp_path / name, answers, car())
+    results = frame_results(bag, Scripted(missed=[5]))
+    rosbag_export.write_bag(tmp_path / name, results, car())
     with AnyReader(
-        [tmp_path / name], default_typestore=rosbag_export.typestore()
+        [tmp_path / name], default_typestore=rosbag_export.message_types()
     ) as reader:
         counts = {topic: info.msgcount for topic, info in reader.topics.items()}
         messages: list[tuple[str, int, Any]] = [
@@ -307,13 +307,13 @@ def test_the_results_bag_holds_the_poses_under_the_pictures_stamps(
     (detection,) = detections[100_400 * 10**6]
     assert (detection.id, detection.results[0].hypothesis.class_id) == ("0", "car")
     with pytest.raises(InvalidInput, match="is there already"):
-        rosbag_export.write_bag(tmp_path / name, answers, car())
+        rosbag_export.write_bag(tmp_path / name, results, car())
 
 
-def test_the_bop_file_holds_every_estimate_in_millimetres(
+def test_the_bop_file_holds_every_estimate_in_millimeters(
     bag: Path, tmp_path: Path
 ) -> None:
-    rosbag_export.write_bop(tmp_path / "bop.csv", answers_of(bag, Scripted(missed=[5])))
+    rosbag_export.write_bop(tmp_path / "bop.csv", frame_results(bag, Scripted(missed=[5])))
     with (tmp_path / "bop.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 19
@@ -330,32 +330,32 @@ def test_the_bop_file_holds_every_estimate_in_millimetres(
 def test_the_errors_of_every_picture_are_listed_and_drawn(
     bag: Path, tmp_path: Path
 ) -> None:
-    answers = answers_of(bag, Scripted(flipped=[3], missed=[5]), truth_frame="thing")
-    errors = rosbag_evaluation.errors_of(answers, car(), IDENTITY)
+    results = frame_results(bag, Scripted(flipped=[3], missed=[5]), truth_frame="thing")
+    errors = rosbag_evaluation.pose_errors(results, car(), IDENTITY)
     assert [error is not None and error.found for error in errors] == [
         k != 5 for k in range(20)
     ]
-    listed = rosbag_export.records(answers, errors, IDENTITY)
+    listed = rosbag_export.frame_records(results, errors, IDENTITY)
     assert [k for k, record in enumerate(listed) if record.get("error_deg", 0) > 1] == [3]
     assert "error_deg" not in listed[5]
-    rosbag_plot.write_bag_plot(tmp_path / "plot.svg", answers, errors)
+    rosbag_plot.write_bag_plot(tmp_path / "plot.svg", results, errors)
     drawn = (tmp_path / "plot.svg").read_text()
     assert all(
         f"<!-- {label} -->" in drawn
         for label in ("rotation error (°)", "translation error (m)", "time a picture (s)")
     )
     assert "no truth" not in drawn
-    unknown = answers_of(bag, Scripted())
+    unknown = frame_results(bag, Scripted())
     rosbag_plot.write_bag_plot(
         tmp_path / "plot.svg",
         unknown,
-        rosbag_evaluation.errors_of(unknown, car(), IDENTITY),
+        rosbag_evaluation.pose_errors(unknown, car(), IDENTITY),
     )
     assert "no truth is known" in (tmp_path / "plot.svg").read_text()
     with pytest.raises(
         InvalidInput, match="plot.jpg: a name that ends with .png, .svg, .pdf is valid"
     ):
-        rosbag_plot.write_bag_plot(tmp_path / "plot.jpg", answers, errors)
+        rosbag_plot.write_bag_plot(tmp_path / "plot.jpg", results, errors)
 
 
 def test_what_cannot_be_true_is_refused_with_one_line(bag: Path, tmp_path: Path) -> None:
@@ -366,12 +366,12 @@ def test_what_cannot_be_true_is_refused_with_one_line(bag: Path, tmp_path: Path)
     with pytest.raises(
         InvalidInput, match=r"/tf has no frame 'cup'; its frames: cam_optical, map, thing"
     ):
-        answers_of(bag, Scripted(), truth_frame="cup")
+        frame_results(bag, Scripted(), truth_frame="cup")
     with pytest.raises(InvalidInput, match="topics with one: /truth"):
-        answers_of(bag, Scripted(), truth_topic="/tf")
+        frame_results(bag, Scripted(), truth_topic="/tf")
     (tmp_path / "rest.json").write_text('{"frame": "map", "pose": [[1, 2], [3, 4]]}')
     with pytest.raises(InvalidInput, match="4x4 rigid frame_from_object"):
-        answers_of(bag, Scripted(), truth_pose=tmp_path / "rest.json")
+        frame_results(bag, Scripted(), truth_pose=tmp_path / "rest.json")
 
 
 def test_a_bag_of_photographs_gives_the_estimators_poses(

@@ -24,7 +24,7 @@ from uns_pose_ros.capture.import_source import import_video
 from uns_pose_ros.capture.video_writer import ImportConfig
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, read_answers
+from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, estimate_bag_frames
 from uns_pose_ros.io import images, ros_messages
 from uns_pose_ros.io.images import decode_rgb, read_image, to_eight_bits
 from uns_pose_ros.io.ros_messages import (
@@ -484,7 +484,7 @@ def test_a_bag_gives_the_same_images_and_cameras_to_import_evaluation_and_nodes(
 
     listener = Listener()
     find: Any = listener
-    read_answers(tmp_path / "bag", find, BagConfig(), lambda step, done, total: None)
+    estimate_bag_frames(tmp_path / "bag", find, BagConfig(), lambda step, done, total: None)
     import_video(tmp_path / "bag", tmp_path / "clip", ImportConfig(quality=100))
     video = load_video(tmp_path / "clip", need_masks=False, need_poses=False)
 

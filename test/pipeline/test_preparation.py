@@ -26,7 +26,7 @@ from uns_pose_ros.pipeline.preparation import (
     check_masks,
     ensure_masks,
     ensure_poses,
-    prepare,
+    prepare_videos,
 )
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, mask_iou
 from walks import CONFIG, write_walk
@@ -108,7 +108,7 @@ def test_poses_are_found_again_when_a_picture_changes_and_masks_follow(
 def test_given_poses_and_masks_are_never_touched(tmp_path: Path) -> None:
     write_video(tmp_path / "clip", seed=1, views=5, size=48)
     before = stages.video_inputs(tmp_path / "clip")
-    assert prepare([tmp_path / "clip"]) == {"clip": []}
+    assert prepare_videos([tmp_path / "clip"]) == {"clip": []}
     assert stages.video_inputs(tmp_path / "clip") == before
 
 
@@ -148,7 +148,7 @@ def test_one_video_that_fails_does_not_keep_the_others_waiting(
     with pytest.raises(
         InvalidInput, match="clip_01: 0 of 5 frames got a pose; an image has .* features"
     ):
-        prepare([tmp_path / "clip_01", tmp_path / "clip_02"], CONFIG)
+        prepare_videos([tmp_path / "clip_01", tmp_path / "clip_02"], CONFIG)
     assert (tmp_path / "clip_02" / "masks" / preparation.MADE).exists()
     assert not (tmp_path / "clip_01" / "sparse").exists()
 

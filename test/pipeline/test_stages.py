@@ -129,7 +129,7 @@ def test_a_changed_file_makes_the_mesh_of_its_video_anew(
     "damage",
     [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-100])],
 )
-def test_a_missing_or_torn_artefact_is_made_anew(
+def test_a_missing_or_torn_artifact_is_made_anew(
     trucks: Path, reconstructions: Counted, file: str, damage: Callable[[Path], Any]
 ) -> None:
     damage(trucks / "clip_03" / file)
@@ -222,13 +222,13 @@ def test_a_model_is_trained_once_and_says_what_it_was_made_of(
 def test_what_aligning_and_training_took_is_known_afterwards(
     trucks: Path, trainings: Counted
 ) -> None:
-    assert stages.seconds_of(trucks, None).keys() == {"align"}
+    assert stages.stage_seconds(trucks, None).keys() == {"align"}
     model, _ = stages.train(trucks)
-    spent = stages.seconds_of(trucks, model)
+    spent = stages.stage_seconds(trucks, model)
     assert spent.keys() == {"align", "train"}
     assert spent["align"] > 0
     (trucks / "alignment.json").unlink()
-    assert stages.seconds_of(trucks, model).keys() == {"train"}
+    assert stages.stage_seconds(trucks, model).keys() == {"train"}
 
 
 def test_pictures_without_the_object_are_read_small_and_another_one_trains_anew(

@@ -24,7 +24,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.colmap import read_sparse, write_sparse
 from uns_pose_ros.io.images import read_image, read_mask
-from uns_pose_ros.reporting.capture_check import DoctorConfig, examine, examine_category
+from uns_pose_ros.reporting.capture_check import DoctorConfig, check_category, check_video
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_a_fault_is_found(
     clip: Path, fault: Callable[[Path], object], mend: bool, what: str, remedy: str
 ) -> None:
     fault(clip)
-    findings = examine(clip).findings
+    findings = check_video(clip).findings
     assert any(
         what in one.what and remedy in one.remedy and one.mend == mend for one in findings
     ) or not (what or findings)
@@ -220,7 +220,7 @@ def test_a_film_without_poses_is_fine_where_they_can_be_found_and_told_of_the_ca
 ) -> None:
     write_textured(tmp_path / "clip", views=9)
     shutil.rmtree(tmp_path / "clip" / "truth")
-    [unknown] = examine(tmp_path / "clip").findings
+    [unknown] = check_video(tmp_path / "clip").findings
     assert (
         not unknown.mend
         and "focal length is not calibrated but guessed, and will be found" in unknown.what
@@ -230,7 +230,7 @@ def test_a_film_without_poses_is_fine_where_they_can_be_found_and_told_of_the_ca
         tmp_path / "clip" / "video.json",
         {"metric": False, "camera": camera_record(camera_of(256))},
     )
-    assert examine(tmp_path / "clip").findings == ()
+    assert check_video(tmp_path / "clip").findings == ()
 
 
 @pytest.mark.parametrize(
@@ -243,11 +243,11 @@ def test_poses_found_with_a_focal_length_that_nobody_calibrated_are_told(
         clip / "video.json",
         {"metric": False, "poses": {"calibration": source, "focal_px": 181.4}},
     )
-    assert not any("focal length" in one.what for one in examine(clip).findings), (
+    assert not any("focal length" in one.what for one in check_video(clip).findings), (
         "its poses were given"
     )
     artifacts.write_json(clip / "sparse" / "made.json", {})
-    told = [one.what for one in examine(clip).findings if "focal length" in one.what]
+    told = [one.what for one in check_video(clip).findings if "focal length" in one.what]
     expected = [f"calibrated but {said}"] if said else []
     assert len(told) == len(expected) and all(
         part in what for part, what in zip(expected, told, strict=True)
@@ -261,7 +261,7 @@ def test_a_small_object_is_told(tmp_path: Path) -> None:
     write_category(tmp_path / "truck", {"clip_01": 1}, views=12, size=64)
     assert any(
         "px large, 64 are needed" in one.what
-        for one in examine(tmp_path / "truck" / "clip_01").findings
+        for one in check_video(tmp_path / "truck" / "clip_01").findings
     )
 
 
@@ -298,7 +298,7 @@ def test_too_few_videos_and_one_that_did_not_fit_are_told_of_the_category(
         category / "alignment.json",
         {},
     )
-    found = examine_category(category)[-1]
+    found = check_category(category)[-1]
     assert found.name == "(all)" and found.mend
     what = {one.what: one.mend for one in found.findings}
     assert what == {

@@ -25,17 +25,17 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.reporting.category_report import (
-    Contents,
+    ReportContents,
     ReportImage,
-    shots_of,
-    thinned,
+    draw_report_images,
+    thin_video,
     write_report,
 )
 from uns_pose_ros.reporting.video_summary import (
-    VideoFacts,
-    correspondence_pictures,
-    facts_of,
-    ring_picture,
+    VideoSummary,
+    draw_correspondences,
+    draw_viewpoints,
+    summarize_video,
     viewpoints,
     widest_gap,
 )
@@ -59,12 +59,14 @@ FIGURES = {
 }
 
 
-def contents(names: tuple[str, ...] = ("clip_01", "clip_02")) -> Contents:
+def contents(names: tuple[str, ...] = ("clip_01", "clip_02")) -> ReportContents:
     ones = torch.ones(len(names), dtype=torch.float64)
     pose = torch.eye(4, dtype=torch.float64).repeat(len(names), 1, 1)
     kept = torch.tensor([k == 0 for k in range(len(names))])
     alignment = Alignment(names, pose, ones * 0.87, kept, ones * 3.2)
-    return Contents("mug", alignment, dict.fromkeys(names, mesh_seen_from(0, 90, 180)))
+    return ReportContents(
+        "mug", alignment, dict.fromkeys(names, mesh_seen_from(0, 90, 180))
+    )
 
 
 def mesh_seen_from(*azimuths: float, features: torch.Tensor | None = None) -> FeatureMesh:
@@ -113,7 +115,7 @@ def model_of(curve: object = None) -> CategoryModel:
     )
 
 
-def page(folder: Path, shown: Contents) -> str:
+def page(folder: Path, shown: ReportContents) -> str:
     write_report(folder / "report.html", shown)
     return (folder / "report.html").read_text(encoding="utf-8")
 
@@ -131,14 +133,14 @@ def result(frame: str, error: float, score: float | None) -> ImageResult:
 
 
 def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
-    grey = np.full((30, 40, 3), 127, np.uint8)
+    gray = np.full((30, 40, 3), 127, np.uint8)
     curve = {"step": [0, 20], "object": [5.0, 1.0], "background": [2.0, 0.5]}
     whole = contents()
     shots, accuracies = (
-        [ReportImage(grey, "a", 0.5, 3.0)],
+        [ReportImage(gray, "a", 0.5, 3.0)],
         {"poses": {**FIGURES, "images": 4, "estimated": 3}},
     )
-    shown = Contents(
+    shown = ReportContents(
         whole.category,
         whole.alignment,
         whole.meshes,
@@ -199,17 +201,18 @@ def test_failures_come_first(tmp_path: Path) -> None:
         result(f"00000{k}.jpg", *errors_and_scores)
         for k, errors_and_scores in enumerate(found)
     ]
-    shots = shots_of(results, [video], model_of(), labelled=True)
+    shots = draw_report_images(results, [video], model_of(), labeled=True)
     assert [shot.error for shot in shots] == [MISSING, 170, 9, 4]
     assert [shot.caption for shot in shots][:2] == [
         "clip_01/000002.jpg, nothing found",
         "clip_01/000001.jpg, score 0.80, 170.0° off",
     ]
-    unsure = shots_of(results, [video], model_of(), labelled=False)
+    unsure = draw_report_images(results, [video], model_of(), labeled=False)
     assert [shot.score for shot in unsure] == [0, 0.2, 0.8, 0.9]
     assert all(shot.error is None for shot in unsure)
     assert [
-        shot.error for shot in shots_of(results, [video], model_of(), labelled=True, most=2)
+        shot.error
+        for shot in draw_report_images(results, [video], model_of(), labeled=True, most=2)
     ] == [MISSING, 4]
 
 
@@ -218,7 +221,7 @@ def test_failures_come_first(tmp_path: Path) -> None:
 )
 def test_a_long_video_is_thinned_evenly(tmp_path: Path, most: int, kept: list[int]) -> None:
     write_video(tmp_path / "clip_01", seed=1, views=5, size=32)
-    frames = thinned(load_video(tmp_path / "clip_01"), most).frames
+    frames = thin_video(load_video(tmp_path / "clip_01"), most).frames
     assert [frame.name for frame in frames] == [f"{k:06d}.jpg" for k in kept]
 
 
@@ -230,19 +233,19 @@ def test_the_gap_is_where_no_camera_stood() -> None:
     assert widest_gap(np.array([350.0, 10.0, 170.0])) == 180
 
 
-def test_equal_features_have_equal_colours_on_both_objects() -> None:
+def test_equal_features_have_equal_colors_on_both_objects() -> None:
     meshes = {
         "a": mesh_seen_from(0, 90),
         "b": mesh_seen_from(0, 90),
         "c": mesh_seen_from(0, 90, features=torch.eye(4).flip(0)),
     }
     alignment = contents(("a", "b", "c")).alignment
-    one, same = correspondence_pictures("a", "b", alignment, meshes)
-    _, other = correspondence_pictures("a", "c", alignment, meshes)
+    one, same = draw_correspondences("a", "b", alignment, meshes)
+    _, other = draw_correspondences("a", "c", alignment, meshes)
     assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 
-def facts(**changes: object) -> VideoFacts:
+def facts(**changes: object) -> VideoSummary:
     values: dict[str, object] = {
         "name": "clip_01",
         "views": 8,
@@ -257,7 +260,7 @@ def facts(**changes: object) -> VideoFacts:
         "masks": "found",
     }
     values |= {"pictures": [], "seconds": {"reconstruct": 3.0}} | changes
-    return VideoFacts(**values)  # type: ignore[arg-type]
+    return VideoSummary(**values)  # type: ignore[arg-type]
 
 
 def test_what_is_wrong_with_a_video_stands_first_and_marks_its_row(tmp_path: Path) -> None:
@@ -276,13 +279,13 @@ def test_what_is_wrong_with_a_video_stands_first_and_marks_its_row(tmp_path: Pat
     assert "clip_02: left out of the training" in first
     assert "<tr class='out'><td>clip_02</td><td>8</td><td>6</td>" in text
     assert "<td>reconstruct</td><td>6</td>" in text and "<td>train</td><td>61</td>" in text
-    assert (ring_picture(bad) != ring_picture(facts())).any()
+    assert (draw_viewpoints(bad) != draw_viewpoints(facts())).any()
 
 
 def test_masks_and_hull_of_a_true_mesh_agree(trucks: Path) -> None:
     folder = trucks / "clip_01"
     video, mesh = load_video(folder), artifacts.load_feature_mesh(folder)
-    found = facts_of(
+    found = summarize_video(
         video, mesh, artifacts.provenance_of(folder / artifacts.FEATURES) or {}
     )
     assert found.views == found.frames == 8 and found.poses == found.masks == "given"
@@ -290,7 +293,7 @@ def test_masks_and_hull_of_a_true_mesh_agree(trucks: Path) -> None:
     assert found.gap < 70 and found.seconds["reconstruct"] > 0
     assert len(found.pictures) == 3
     shifted = replace(mesh, vertices=mesh.vertices + mesh.diameter)
-    assert (facts_of(video, shifted, {}).overlap or 0) < 0.2
+    assert (summarize_video(video, shifted, {}).overlap or 0) < 0.2
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")

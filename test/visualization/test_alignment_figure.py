@@ -1,4 +1,4 @@
-"""The picture of an alignment: every mesh, coloured so that the same part has the same colour."""
+"""The picture of an alignment: every mesh, colored so that the same part has the same color."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from small_category import ALIGN_WORDS
 from uns_pose_ros.cli import main
 from uns_pose_ros.core.types import Alignment, FeatureMesh
 from uns_pose_ros.visualization.alignment_figure import (
-    Skin,
-    alignment_picture,
-    feature_colours,
-    skin_of,
+    SurfaceFeatures,
+    average_features,
+    feature_colors,
+    render_alignment,
 )
 
 TETRAHEDRON = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 
 
-def skin(features: torch.Tensor) -> Skin:
-    return Skin(torch.cat([torch.zeros(1, 3), torch.eye(3)]) - 0.2, TETRAHEDRON, features)
+def skin(features: torch.Tensor) -> SurfaceFeatures:
+    return SurfaceFeatures(
+        torch.cat([torch.zeros(1, 3), torch.eye(3)]) - 0.2, TETRAHEDRON, features
+    )
 
 
 def alignment_of(kept: list[bool]) -> Alignment:
@@ -47,9 +49,9 @@ def test_align_writes_the_picture_of_every_mesh_and_says_where(
     assert f"picture: {trucks / 'alignment.png'}" in capsys.readouterr().out
     picture = cv2.imread(str(trucks / "alignment.png"))
     assert picture is not None
-    colourful = (picture.max(2).astype(int) - picture.min(2) > 40).mean(0) > 0
-    assert len(colourful) == 420 and all(
-        colourful[k : k + 140].sum() > 40 for k in (0, 140, 280)
+    colorful = (picture.max(2).astype(int) - picture.min(2) > 40).mean(0) > 0
+    assert len(colorful) == 420 and all(
+        colorful[k : k + 140].sum() > 40 for k in (0, 140, 280)
     )  # three views
     filled = (picture.max(2).astype(int) - picture.min(2) > 40).sum(1) > 30
     assert (
@@ -77,18 +79,16 @@ def test_the_picture_is_drawn_again_only_for_another_alignment(
     assert picture.stat().st_mtime_ns != written
 
 
-def test_equal_features_have_equal_colours_in_all_meshes_and_different_ones_differ() -> (
-    None
-):
+def test_equal_features_have_equal_colors_in_all_meshes_and_different_ones_differ() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(40, 16, generator=generator)
-    one, other = feature_colours([features, features.flip(0)])
+    one, other = feature_colors([features, features.flip(0)])
     np.testing.assert_allclose(one, other[::-1])
     assert one.min() >= 0 and one.max() <= 255
     assert (one.std(0) > 30).all()
 
 
-def test_a_vertex_has_the_mean_of_its_views_and_grey_where_none_sees_it() -> None:
+def test_a_vertex_has_the_mean_of_its_views_and_gray_where_none_sees_it() -> None:
     features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], dtype=torch.float16)
     vertex, view = torch.tensor([0, 0, 2]), torch.tensor([0, 1, 0])
     mesh = FeatureMesh(
@@ -99,18 +99,18 @@ def test_a_vertex_has_the_mean_of_its_views_and_grey_where_none_sees_it() -> Non
         view,
         torch.eye(4).repeat(2, 1, 1),
     )
-    skin = skin_of(mesh)
+    skin = average_features(mesh)
     torch.testing.assert_close(
         skin.features, torch.tensor([[0.5, 0.5], [0.0, 0.0], [1.0, 0.0]])
     )
 
 
-def test_unseen_vertices_are_grey() -> None:
+def test_unseen_vertices_are_gray() -> None:
     features = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
     features[2] = 0
-    (colours,) = feature_colours([features])
-    assert colours[2].tolist() == [200, 200, 200]
-    (nothing,) = feature_colours([torch.zeros(4, 8)])
+    (colors,) = feature_colors([features])
+    assert colors[2].tolist() == [200, 200, 200]
+    (nothing,) = feature_colors([torch.zeros(4, 8)])
     assert (nothing == 200).all()
 
 
@@ -120,6 +120,6 @@ def test_what_was_left_out_has_a_red_frame() -> None:
         for k in range(5)
     ]
     red = (200, 0, 0)
-    drawn = alignment_picture(alignment_of([True, True, True, True, False]), skins)
+    drawn = render_alignment(alignment_of([True, True, True, True, False]), skins)
     assert (drawn == red).all(2).sum() > 500
-    assert not (alignment_picture(alignment_of([True] * 5), skins) == red).all(2).any()
+    assert not (render_alignment(alignment_of([True] * 5), skins) == red).all(2).any()

@@ -26,7 +26,12 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import quaternion_to_matrix
 from uns_pose_ros.core.types import Camera, CategoryModel
 from uns_pose_ros.io.video_folder import load_video
-from uns_pose_ros.visualization.browser_viewer import Scene, Viewer, shapes_of, shot
+from uns_pose_ros.visualization.browser_viewer import (
+    Scene,
+    Viewer,
+    make_scene,
+    template_meshes,
+)
 
 CAMERA = Camera(
     torch.tensor([[1000.0, 0, 640], [0, 1000, 360], [0, 0, 1]], dtype=torch.float64),
@@ -60,15 +65,15 @@ def shots() -> list[Scene]:
         estimate(pose((0.0, 0.0, 0.0), (-0.5, 0.0, 3.0)), size=1.0),
     ]
     return [
-        shot("first", picture, CAMERA, cars, [0, 4]),
-        shot("second", picture, CAMERA, [], []),
+        make_scene("first", picture, CAMERA, cars, [0, 4]),
+        make_scene("second", picture, CAMERA, [], []),
     ]
 
 
 @pytest.fixture
 def viewer() -> Iterator[Viewer]:
     pytest.importorskip("viser")
-    made = Viewer(shots(), shapes_of([car()]), port=18080)
+    made = Viewer(shots(), template_meshes([car()]), port=18080)
     yield made
     made.close()
 

@@ -52,7 +52,7 @@ def changed_box(before: np.ndarray, after: np.ndarray) -> list[int]:
 
 def test_an_overlay_covers_the_object_and_leaves_the_given_image_alone() -> None:
     image = np.full((160, 200, 3), 90, np.uint8)
-    picture = drawing.overlay(image, camera(), estimate(0, 0, 1), model())
+    picture = drawing.draw_estimate(image, camera(), estimate(0, 0, 1), model())
     # the cube's near face, 0.2 wide at depth 0.9, reaches 22 px from the middle
     assert (image == 90).all() and picture.shape == image.shape
     assert (picture[60:100, 80:120] != 90).any(-1).all()
@@ -63,7 +63,8 @@ def test_an_overlay_follows_the_lens() -> None:
     image = np.zeros((160, 200, 3), np.uint8)
     low = estimate(0, 0.3, 1, scale=0.1)
     straight, bent = (
-        drawing.overlay(image, camera(*k), low, model()) for k in ((), (-0.8, 0, 0, 0))
+        drawing.draw_estimate(image, camera(*k), low, model())
+        for k in ((), (-0.8, 0, 0, 0))
     )
     assert changed_box(image, straight)[3] == pytest.approx(79.5 + 200 * 0.35 / 0.95, abs=4)
     assert changed_box(image, bent)[3] < changed_box(image, straight)[3] - 5
@@ -72,10 +73,11 @@ def test_an_overlay_follows_the_lens() -> None:
 def test_an_object_behind_the_camera_or_around_it_draws_nothing_wild() -> None:
     image = np.zeros((160, 200, 3), np.uint8)
     assert np.array_equal(
-        drawing.overlay(image, camera(), estimate(0, 0, -1), model()), image
+        drawing.draw_estimate(image, camera(), estimate(0, 0, -1), model()), image
     )
     assert (
-        drawing.overlay(image, camera(), estimate(0, 0, 0.05), model()).shape == image.shape
+        drawing.draw_estimate(image, camera(), estimate(0, 0, 0.05), model()).shape
+        == image.shape
     )
 
 
@@ -86,7 +88,9 @@ def test_a_triangle_that_reaches_too_far_out_of_the_picture_is_not_drawn(
     corners = torch.tensor(
         [[0.0, -0.2, 1.0], [0.0, 0.2, 1.0], [1.0, 0.0, depth]]
     )  # 10100 px and 20100 px to the right
-    mask = drawing.silhouette(corners, torch.tensor([[0, 1, 2]]), camera(), torch.eye(4))
+    mask = drawing.mesh_silhouette(
+        corners, torch.tensor([[0, 1, 2]]), camera(), torch.eye(4)
+    )
     assert mask.any() == drawn
 
 
@@ -98,7 +102,7 @@ def test_the_nearer_of_two_triangles_hides_the_farther_one() -> None:
     red, blue = [200.0, 0, 0], [0, 0, 200.0]
     for triangles in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
         picture = np.zeros((100, 100, 3), np.uint8)
-        drawing.paint(
+        drawing.paint_triangles(
             picture, points, pixels, np.array(triangles), np.array([red] * 3 + [blue] * 3)
         )
         assert picture[50, 40, 0] > 100 and picture[50, 40, 2] == 0
@@ -107,7 +111,7 @@ def test_the_nearer_of_two_triangles_hides_the_farther_one() -> None:
 def test_triangles_seen_from_inside_are_not_painted() -> None:
     points = np.array([[-1, -1, 1], [-1, 1, 1], [1, 0, 1]], float)
     picture = np.zeros((100, 100, 3), np.uint8)
-    drawing.paint(
+    drawing.paint_triangles(
         picture,
         points,
         points[:, :2] * 40 + 50,
@@ -121,11 +125,11 @@ def test_triangles_seen_from_inside_are_not_painted() -> None:
 def test_a_mesh_seen_from_the_front_has_its_left_side_on_the_right(
     azimuth: float, side: str
 ) -> None:
-    colours = np.where(
+    colors = np.where(
         CUBE[:, 1:2].numpy() > 0, [0.0, 250.0, 0.0], [250.0, 0.0, 250.0]
     )  # green on the left (+y)
     shrunk = CUBE * torch.tensor([0.5, 0.5, 0.5])
-    picture = drawing.mesh_picture(shrunk, TRIANGLES, colours, azimuth, 0, size=100)
+    picture = drawing.draw_mesh(shrunk, TRIANGLES, colors, azimuth, 0, size=100)
     left, right = picture[30:45, 30].mean(0), picture[30:45, 70].mean(0)
     green = right if side == "right" else left
     assert green[1] > green[0] + 50
@@ -135,7 +139,7 @@ def test_an_outline_darkens_what_is_not_the_object() -> None:
     image = np.full((40, 40, 3), 200, np.uint8)
     mask = np.zeros((40, 40), bool)
     mask[10:30, 10:30] = True
-    picture = drawing.outline(image, mask)
+    picture = drawing.highlight_mask(image, mask)
     assert (
         picture[20, 20].tolist() == [200] * 3
         and picture[2, 2].tolist() == [100] * 3
@@ -144,7 +148,7 @@ def test_an_outline_darkens_what_is_not_the_object() -> None:
 
 
 def test_a_picture_is_fitted_into_a_square_without_stretching() -> None:
-    picture = drawing.fit_into(np.zeros((20, 40, 3), np.uint8), 100)
+    picture = drawing.fit_into_square(np.zeros((20, 40, 3), np.uint8), 100)
     rows, columns = np.nonzero((picture == 0).all(-1))
     assert (
         picture.shape == (100, 100, 3)
@@ -160,7 +164,7 @@ def test_text_stays_whole_inside_the_picture(x: float, y: float) -> None:
     sides = []
     for at in ((80.0, 30.0), (x, y)):  # the first is far from every border
         picture = blank.copy()
-        drawing.write(picture, "mug 90%", np.array(at))
+        drawing.write_text(picture, "mug 90%", np.array(at))
         x0, y0, x1, y1 = changed_box(blank, picture)
         sides.append((x1 - x0, y1 - y0))
     assert sides[0][0] > 30 and sides[0][1] > 8

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uns_pose_ros.core.view_coverage import ViewCoverage, gaps, way_to_gap
-from uns_pose_ros.visualization.drawing import Picture, write
+from uns_pose_ros.visualization.drawing import RgbImage, write_text
 
 # RGB
 SEEN = (60, 190, 75)
@@ -75,7 +75,7 @@ class Coverage:
         )
 
 
-def draw_guidance(image: Picture, coverage: Coverage, lines: Sequence[str]) -> Picture:
+def draw_guidance(image: RgbImage, coverage: Coverage, lines: Sequence[str]) -> RgbImage:
     """Draw the coverage ring and lines of text into a copy of an image (H, W, 3) uint8 RGB.
 
     The ring is in the lower right corner and shows the orbit from above, with the camera at the
@@ -120,12 +120,12 @@ def draw_guidance(image: Picture, coverage: Coverage, lines: Sequence[str]) -> P
         "Ag", cv2.FONT_HERSHEY_SIMPLEX, max(0.35, min(height, width) / 900), 1
     )[0]
     for row, line in enumerate(lines):
-        write(image, line, np.array([4.0, 4.0 + (row + 1) * 1.9 * rise]))
+        write_text(image, line, np.array([4.0, 4.0 + (row + 1) * 1.9 * rise]))
     return image
 
 
 def _write_centered(
-    image: Picture, text: str, center: tuple[int, int], radius: int
+    image: RgbImage, text: str, center: tuple[int, int], radius: int
 ) -> None:
     scale = radius / 55
     (length, rise), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)

@@ -12,7 +12,7 @@ from uns_pose_ros.core.settings import parameter_text
 from uns_pose_ros.estimation.config import EstimatorConfig
 
 
-def described(settings: type) -> Any:
+def annotate_settings(settings: type) -> Any:
     """Return an annotation that gives tyro the texts of a settings dataclass.
 
     tyro reads texts from annotations only, so it parses a subclass whose fields are annotated.
@@ -83,4 +83,4 @@ OnCluster = Annotated[
         help="align the pairs with Ray: local (on all cores), auto or HOST:PORT",
     ),
 ]
-Estimation = Annotated[EstimatorConfig, described(EstimatorConfig)]
+Estimation = Annotated[EstimatorConfig, annotate_settings(EstimatorConfig)]

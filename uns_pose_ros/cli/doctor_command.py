@@ -42,7 +42,7 @@ _HEADER = (
 )
 MEND = 1  # exit code where a video must be mended
 
-Category = Annotated[
+OptionalCategory = Annotated[
     Positional[Path | None],
     arg(
         metavar="[CATEGORY]",
@@ -51,7 +51,9 @@ Category = Annotated[
 ]
 
 
-def doctor(category: Category = None, videos: Videos = None, json: Json = None) -> int:
+def doctor_command(
+    category: OptionalCategory = None, videos: Videos = None, json: Json = None
+) -> int:
     """Say what is wrong with the videos of a category and what to do about it.
 
     Without one, what this machine has and lacks.
@@ -68,7 +70,7 @@ def doctor(category: Category = None, videos: Videos = None, json: Json = None) 
     )  # needs the pipeline's packages
 
     with progress_bar() as progress:
-        found = doctors.examine_category(category, videos, progress=progress)
+        found = doctors.check_category(category, videos, progress=progress)
     rows = []
     for one in found:
         counts = [

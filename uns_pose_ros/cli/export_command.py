@@ -22,7 +22,7 @@ Side = Annotated[
 ]
 
 
-def export(
+def export_command(
     model: Annotated[
         Positional[Path],
         arg(metavar="MODEL", help="folder that `uns-pose train` wrote: says which layers"),

@@ -23,10 +23,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "import": (
         "video_commands",
-        "import_",
+        "import_command",
         "make a video folder of a film, a bag, photographs, a COLMAP dataset, a CO3D sequence",
     ),
-    "mask": ("video_commands", "mask", "make masks of the videos that have none"),
+    "mask": ("video_commands", "mask_command", "make masks of the videos that have none"),
     "reconstruct": (
         "pipeline_commands",
         "reconstruct_command",
@@ -44,17 +44,17 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "report": (
         "report_command",
-        "report",
+        "report_command",
         "write one HTML page with meshes, confidences, estimates and accuracies",
     ),
     "estimate": (
         "model_commands",
-        "estimate",
+        "estimate_command",
         "estimate the poses of a category's objects in images",
     ),
     "export": (
         "export_command",
-        "export",
+        "export_command",
         "write the backbone as an ONNX file for other runtimes",
     ),
     "evaluate alignment": (
@@ -65,7 +65,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate pose": (
         "model_commands",
         "evaluate_pose_command",
-        "compare the poses in the images of labelled videos with their labels",
+        "compare the poses in the images of labeled videos with their labels",
     ),
     "evaluate bag": (
         "rosbag_command",
@@ -74,22 +74,22 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "view": (
         "view_commands",
-        "view",
+        "view_command",
         "show a bag or photographs with the poses found in them as a 3D scene in a browser",
     ),
     "view live": (
         "view_commands",
-        "view_live",
+        "view_live_command",
         "show what a running estimator node finds in a browser",
     ),
     "weights": (
         "model_commands",
-        "weights",
+        "weights_command",
         "show the pretrained weights and fetch the missing ones",
     ),
     "doctor": (
         "doctor_command",
-        "doctor",
+        "doctor_command",
         "say what is wrong with a category's videos, or what this machine lacks",
     ),
 }

@@ -18,7 +18,7 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import metrics, pose_plot, rosbag_plot
-from uns_pose_ros.evaluation.metrics import ANGLES, Place
+from uns_pose_ros.evaluation.metrics import ANGLES, ObjectExtent
 from uns_pose_ros.io import artifacts, ply
 from uns_pose_ros.io.artifacts import MESH
 from uns_pose_ros.io.camera_json import read_camera
@@ -46,7 +46,7 @@ Labels = Annotated[
 ]
 
 
-def estimate(
+def estimate_command(
     model: Model,
     images: Images,
     camera: CameraFile = None,
@@ -70,7 +70,7 @@ def estimate(
     find = Estimator(artifacts.load_model(model), device=device, config=estimator)
     records, lines = [], []
     with progress_bar() as progress:
-        for done, (path, image, used) in enumerate(photographs(images, camera), 1):
+        for done, (path, image, used) in enumerate(load_images(images, camera), 1):
             found = find(image, used)
             records.append(
                 {"image": str(path), "estimates": [_estimate_record(e) for e in found]}
@@ -90,7 +90,7 @@ def estimate(
     )
 
 
-def photographs(
+def load_images(
     paths: Sequence[Path], camera: Path | None
 ) -> Iterator[tuple[Path, torch.Tensor, Camera]]:
     """Each picture (H, W, 3) uint8 RGB with its camera: that of the file, else an assumed one.
@@ -119,7 +119,7 @@ def _draw(
 ) -> None:
     picture = image.numpy()
     for one in reversed(found):  # the best on top
-        picture = drawing.overlay(picture, camera, one, model)
+        picture = drawing.draw_estimate(picture, camera, one, model)
     with artifacts.atomic_write(path) as temporary:
         temporary.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
 
@@ -155,7 +155,7 @@ def evaluate_alignment_command(
     videos: Videos = None,
     json: Json = None,
 ) -> None:
-    """Compare alignment.json with labels, over all unordered pairs of labelled videos, kept or
+    """Compare alignment.json with labels, over all unordered pairs of labeled videos, kept or
     left out.
 
     acc30, acc15, acc10: percent of pairs whose relative rotation is off by less; seconds: what
@@ -192,16 +192,16 @@ def evaluate_pose_command(
     ] = None,
     estimator: Estimation = EstimatorConfig(),
 ) -> None:
-    """Estimate every image of labelled videos and compare.
+    """Estimate every image of labeled videos and compare.
 
     The estimator gets no mask and no box.
 
-    Without --videos: all labelled videos that the model was not trained on. The model's frame is
+    Without --videos: all labeled videos that the model was not trained on. The model's frame is
     brought to the labels' by one rotation, fitted on the videos it was trained on. A missing
     estimate counts as wrong. Translations are compared in videos that have been reconstructed.
     """
     if plot is not None:
-        rosbag_plot.check_name(plot)
+        rosbag_plot.check_plot_path(plot)
     trained_model = artifacts.load_model(model)
     trained = trained_model.provenance.get("canon_from_obj")
     trained = list(trained) if isinstance(trained, Mapping) else []
@@ -218,13 +218,13 @@ def evaluate_pose_command(
         ]
         if not folders:
             raise InvalidInput(
-                f"{category}: the model was trained on all labelled videos; name some by "
+                f"{category}: the model was trained on all labeled videos; name some by "
                 f"--videos: {shorten(names)}"
             )
     loaded = [load_video(folder, need_masks=False) for folder in folders]
     find = Estimator(trained_model, device=device, config=estimator)
     places = {
-        folder.name: Place.of(ply.read_ply(folder / MESH)[0])
+        folder.name: ObjectExtent.of(ply.read_ply(folder / MESH)[0])
         for folder in folders
         if (folder / MESH).exists()
     }
@@ -256,7 +256,7 @@ def accuracy_table(result: Mapping[str, Any]) -> str:
     )
 
 
-def weights(
+def weights_command(
     names: Annotated[
         Positional[tuple[str, ...]], arg(metavar="NAME", help="which; without: all")
     ] = (),

@@ -211,8 +211,8 @@ def _alignment_record(
     return {
         "made": made,
         "named": named,
-        "axes": stages.axes_of(category),
-        "picture": str(category / stages.PICTURE),
+        "axes": stages.axes_as_computed(category),
+        "picture": str(category / stages.ALIGNMENT_IMAGE),
         "symmetry": alignment.symmetry.name,
         "videos": _video_records(alignment),
     }
@@ -241,7 +241,7 @@ def _alignment_text(category: Path, alignment: Alignment) -> str:
         ]
         for name, row in _video_records(alignment).items()
     ]
-    axes = stages.axes_of(category)
+    axes = stages.axes_as_computed(category)
     named = "arbitrary; --up and --front name them"
     if axes is not None:
         named = (
@@ -251,7 +251,7 @@ def _alignment_text(category: Path, alignment: Alignment) -> str:
         table(["video", "confidence", "residual °", "kept"], rows),
         f"symmetry: {alignment.symmetry.name}",
     ]
-    return "\n".join([*lines, f"axes: {named}", f"picture: {category / stages.PICTURE}"])
+    return "\n".join([*lines, f"axes: {named}", f"picture: {category / stages.ALIGNMENT_IMAGE}"])
 
 
 def _model_record(category: Path, model: CategoryModel, made: bool) -> dict[str, Any]:

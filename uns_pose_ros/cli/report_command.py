@@ -23,13 +23,13 @@ from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.pipeline import stages
 from uns_pose_ros.reporting.category_report import (
-    Contents,
-    shots_of,
-    thinned,
-    unlabelled,
+    ReportContents,
+    draw_report_images,
+    thin_video,
+    unlabeled_result,
     write_report,
 )
-from uns_pose_ros.reporting.video_summary import VideoFacts, facts_of
+from uns_pose_ros.reporting.video_summary import VideoSummary, summarize_video
 
 PAGE = "report.html"
 _TRAINED = (
@@ -37,7 +37,7 @@ _TRAINED = (
 )
 
 
-def report(
+def report_command(
     category: Category,
     videos: Videos = None,
     labels: Annotated[
@@ -100,31 +100,31 @@ def make_report(
     if len(set(known) & set(alignment.videos)) > 1:
         accuracies["alignment"] = metrics.evaluate_alignment(alignment, known)
     chosen, results = list[Video](), list[ImageResult]()
-    labelled = trained_on = False
+    labeled = trained_on = False
     if model is not None:
         tried = _unseen(category, patterns, model)
         if trained_on := not tried:
             tried, images = list(folders.values())[:_TRAINED], min(images, _TRAINED)
-        labelled = (
+        labeled = (
             bool(known) and not trained_on and all(folder.name in known for folder in tried)
         )
         chosen = [
-            thinned(load_video(folder, need_masks=False, need_poses=labelled), images)
+            thin_video(load_video(folder, need_masks=False, need_poses=labeled), images)
             for folder in tried
         ]
-        results = _results(chosen, model, known if labelled else {}, device, progress)
-    if results and labelled:
+        results = _results(chosen, model, known if labeled else {}, device, progress)
+    if results and labeled:
         accuracies["estimates in unseen videos"] = metrics.summarize_poses(results)
-    contents = Contents(
+    contents = ReportContents(
         category=category.resolve().name,
         alignment=alignment,
         meshes=meshes,
         model=model,
-        shots=[] if model is None else shots_of(results, chosen, model, labelled),
-        errors=[result.error for result in results] if labelled else [],
+        shots=[] if model is None else draw_report_images(results, chosen, model, labeled),
+        errors=[result.error for result in results] if labeled else [],
         accuracies=accuracies,
         videos=_facts(folders, meshes, progress),
-        seconds=stages.seconds_of(category, model),
+        seconds=stages.stage_seconds(category, model),
         trained_on=trained_on,
     )
     write_report(out, contents)
@@ -133,14 +133,14 @@ def make_report(
 
 def _facts(
     folders: Mapping[str, Path], meshes: Mapping[str, FeatureMesh], progress: Progress
-) -> list[VideoFacts]:
+) -> list[VideoSummary]:
     """What there is to say of every video with a mesh that can still be read."""
     found = []
     for done, (name, mesh) in enumerate(meshes.items(), 1):
         progress("report: videos", done, len(meshes))
         provenance = artifacts.provenance_of(folders[name] / artifacts.FEATURES) or {}
         with suppress(InvalidInput):  # pictures that were deleted since
-            found.append(facts_of(load_video(folders[name]), mesh, provenance))
+            found.append(summarize_video(load_video(folders[name]), mesh, provenance))
     return found
 
 
@@ -174,7 +174,7 @@ def _results(
         image, start = read_image(frame.image), time.perf_counter()
         found = estimator(image, frame.camera)
         results.append(
-            unlabelled(video.name, frame.name, found, time.perf_counter() - start)
+            unlabeled_result(video.name, frame.name, found, time.perf_counter() - start)
         )
         progress("estimate", done, len(jobs))
     return results

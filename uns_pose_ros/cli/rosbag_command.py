@@ -61,25 +61,25 @@ def evaluate_bag_command(
     if results is not None and results.exists():
         raise InvalidInput(f"{results}: is there already; another name, or delete it")
     if plot is not None:
-        rosbag_plot.check_name(plot)
+        rosbag_plot.check_plot_path(plot)
     trained = artifacts.load_model(model)
     find = Estimator(trained, device=device, config=estimator)
     with progress_bar() as progress:
-        answers = rosbag_evaluation.read_answers(bag, find, config, progress)
+        frames = rosbag_evaluation.estimate_bag_frames(bag, find, config, progress)
     truth_from_canon = torch.eye(4, dtype=torch.float64)
     if config.fit:
-        truth_from_canon = rosbag_evaluation.fit_truth_from_canon(answers, trained)
-    record = rosbag_evaluation.summarize_bag(answers, trained, truth_from_canon)
+        truth_from_canon = rosbag_evaluation.fit_truth_from_canon(frames, trained)
+    record = rosbag_evaluation.summarize_bag(frames, trained, truth_from_canon)
     if results is not None:
-        rosbag_export.write_bag(results, answers, trained)
+        rosbag_export.write_bag(results, frames, trained)
     if bop is not None:
-        rosbag_export.write_bop(bop, answers)
-    errors = rosbag_evaluation.errors_of(answers, trained, truth_from_canon)
+        rosbag_export.write_bop(bop, frames)
+    errors = rosbag_evaluation.pose_errors(frames, trained, truth_from_canon)
     if plot is not None:
-        rosbag_plot.write_bag_plot(plot, answers, errors)
+        rosbag_plot.write_bag_plot(plot, frames, errors)
     extra = {
         "truth_from_canon": truth_from_canon.tolist(),
-        "frames": rosbag_export.records(answers, errors, truth_from_canon),
+        "frames": rosbag_export.frame_records(frames, errors, truth_from_canon),
     }
     emit(record | extra, _text(record), json)
 

@@ -30,7 +30,7 @@ Source = Annotated[
 ]
 
 
-def import_(
+def import_command(
     source: Source,
     into: Annotated[Path, arg(metavar="CATEGORY/NAME", help="the video folder to make")],
     camera: Annotated[
@@ -47,7 +47,7 @@ def import_(
 
     Pictures are turned upright; of a longer source the sharpest of each of --frames windows is
     kept. Poses come with COLMAP and CO3D, and with a bag whose --fixed-frame the transforms on /tf
-    connect with the camera; they are then in metres.
+    connect with the camera; they are then in meters.
     """
     given = None if camera is None else read_camera(camera)
     with progress_bar() as progress:
@@ -61,7 +61,7 @@ def import_(
         f"camera: {camera_from}, "
     )
     text += (
-        ("poses in metres" if record["metric"] else "poses") if posed else "no poses yet"
+        ("poses in meters" if record["metric"] else "poses") if posed else "no poses yet"
     )
     emit(
         {"video": str(into), "made": made, "poses": posed, **record},
@@ -70,21 +70,21 @@ def import_(
     )
 
 
-Places = tuple[tuple[float, float], ...]
+PixelPositions = tuple[tuple[float, float], ...]
 
 
-def mask(
+def mask_command(
     category: Category,
     videos: Videos = None,
     points: Annotated[
-        Places,
+        PixelPositions,
         arg(
             metavar="X Y …",
             help="px in one picture of one video, on the object that is meant",
         ),
     ] = (),
     background: Annotated[
-        Places,
+        PixelPositions,
         arg(metavar="X Y …", help="px there, not on it, where the mask took too much"),
     ] = (),
     frame: Annotated[

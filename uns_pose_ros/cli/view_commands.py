@@ -13,13 +13,13 @@ from tyro.conf import Positional, arg
 
 from uns_pose_ros.cli.arguments import Device, Estimation
 from uns_pose_ros.cli.console import progress_bar
-from uns_pose_ros.cli.model_commands import CameraFile, Model, photographs
+from uns_pose_ros.cli.model_commands import CameraFile, Model, load_images
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import rosbag_evaluation
-from uns_pose_ros.evaluation.rosbag_evaluation import Answer, BagConfig
+from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, FrameResult
 from uns_pose_ros.io import artifacts, rosbag
 from uns_pose_ros.visualization import browser_viewer
 from uns_pose_ros.visualization.browser_viewer import Scene, Viewer
@@ -32,7 +32,7 @@ Sources = Annotated[
 ]
 
 
-def view(
+def view_command(
     model: Model,
     sources: Sources,
     camera: CameraFile = None,
@@ -70,7 +70,7 @@ def view(
         if rosbag.is_bag(sources[0])
         else _of_photographs(sources, find, camera)
     )
-    shown = Viewer(shots, browser_viewer.shapes_of(find.models), host, port)
+    shown = Viewer(shots, browser_viewer.template_meshes(find.models), host, port)
     with contextlib.suppress(KeyboardInterrupt):
         print(f"http://{host}:{shown.port}  (Ctrl-C ends)", flush=True)
         # a signal that another thread is given is seen by this one only when it runs
@@ -82,19 +82,19 @@ def view(
 def _of_bag(path: Path, find: Estimator, config: BagConfig) -> list[Scene]:
     shots = list[Scene]()
 
-    def keep(answer: Answer, picture: NDArray[np.uint8], camera: Camera) -> None:
+    def keep(result: FrameResult, picture: NDArray[np.uint8], camera: Camera) -> None:
         shots.append(
-            browser_viewer.shot(
-                f"{answer.stamp / 1e9:.3f} s",
+            browser_viewer.make_scene(
+                f"{result.stamp / 1e9:.3f} s",
                 picture,
                 camera,
-                answer.estimates,
-                answer.tracks,
+                result.estimates,
+                result.tracks,
             )
         )
 
     with progress_bar() as progress:
-        rosbag_evaluation.read_answers(path, find, config, progress, keep)
+        rosbag_evaluation.estimate_bag_frames(path, find, config, progress, keep)
     return shots
 
 
@@ -103,10 +103,10 @@ def _of_photographs(
 ) -> list[Scene]:
     shots = list[Scene]()
     with progress_bar() as progress:
-        for path, picture, used in photographs(paths, camera):
+        for path, picture, used in load_images(paths, camera):
             found = find(picture, used)
             shots.append(
-                browser_viewer.shot(
+                browser_viewer.make_scene(
                     path.name, picture.numpy(), used, found, range(len(found))
                 )
             )
@@ -114,7 +114,7 @@ def _of_photographs(
     return shots
 
 
-def view_live(
+def view_live_command(
     node: Annotated[
         str, arg(help="name of the estimator node, with its namespace")
     ] = "/estimator",

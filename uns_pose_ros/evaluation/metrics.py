@@ -69,17 +69,17 @@ class ImageResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class ObjectExtent:
     """Where an object is: the middle of its bounding box, and how large it is."""
 
-    centre: Tensor  # (3,) float64, in the frame at hand
+    center: Tensor  # (3,) float64, in the frame at hand
     diameter: float  # largest distance of two vertices
 
     @staticmethod
-    def of(vertices: Tensor) -> Place:
+    def of(vertices: Tensor) -> ObjectExtent:
         """The place of a mesh with vertices (V, 3), in its own frame."""
         points = vertices.double()
-        return Place(
+        return ObjectExtent(
             (points.amin(0) + points.amax(0)) / 2, float(torch.cdist(points, points).max())
         )
 
@@ -152,7 +152,7 @@ def accuracies(errors: Tensor) -> dict[str, float | None]:
 def evaluate_alignment(
     alignment: Alignment, labels: Mapping[str, Tensor], videos: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Accuracies over unordered pairs of labelled videos (of `videos`, where given), left out or
+    """Accuracies over unordered pairs of labeled videos (of `videos`, where given), left out or
     not.
 
     The error of a pair is the angle between its relative rotation by the alignment and by the
@@ -182,7 +182,7 @@ def evaluate_alignment(
 
 
 def fit_label_from_canon(model: CategoryModel, labels: Mapping[str, Tensor]) -> Tensor:
-    """The rotation (3, 3) from the model's canonical frame to the labels', by the labelled videos
+    """The rotation (3, 3) from the model's canonical frame to the labels', by the labeled videos
     it was trained on.
 
     Flips are bimodal, so a mean would be wrong twice: the video that most others agree with is
@@ -220,7 +220,7 @@ def evaluate_poses(
     videos: Sequence[Video],
     labels: Mapping[str, Tensor],
     progress: Progress | None = None,
-    places: Mapping[str, Place] = {},
+    places: Mapping[str, ObjectExtent] = {},
 ) -> list[ImageResult]:
     """Estimate every image of the videos and compare with its label.
 
@@ -248,7 +248,7 @@ def evaluate_poses(
         seconds = time.perf_counter() - start
         pose = frame.cam_from_obj
         assert pose is not None
-        result = judge(
+        result = score_estimates(
             found,
             model,
             pose[:3, :3] @ labels[video.name].T @ label_from_canon,
@@ -257,14 +257,16 @@ def evaluate_poses(
             seconds,
         )
         results.append(
-            located(result, model, pose, labels[video.name], places.get(video.name))
+            add_translation_error(
+                result, model, pose, labels[video.name], places.get(video.name)
+            )
         )
         if progress is not None:
             progress("evaluate", done, len(jobs))
     return results
 
 
-def judge(
+def score_estimates(
     found: Sequence[PoseEstimate],
     model: CategoryModel,
     cam_from_canon: Tensor,
@@ -286,16 +288,16 @@ def judge(
         float(symmetric_angle(true, estimated, model.symmetry)),
     )
     return ImageResult(
-        video, frame, best, *errors, seconds, in_region(best, cam_from_canon)
+        video, frame, best, *errors, seconds, is_in_confidence_region(best, cam_from_canon)
     )
 
 
-def located(
+def add_translation_error(
     result: ImageResult,
     model: CategoryModel,
     cam_from_obj: Tensor,
     label: Tensor,
-    place: Place | None,
+    place: ObjectExtent | None,
 ) -> ImageResult:
     """The result with the view's elevation and, where the object's place in its obj frame is
     known, distance and shift.
@@ -305,26 +307,26 @@ def located(
     """
     towards = label @ -(
         cam_from_obj[:3, :3].T @ cam_from_obj[:3, 3]
-        + (0 if place is None else place.centre)
+        + (0 if place is None else place.center)
     )
     result = replace(
         result, elevation=float(torch.rad2deg(torch.atan2(towards[2], towards[:2].norm())))
     )
     if place is None:
         return result
-    true = transform(cam_from_obj, place.centre[None])[0] / place.diameter
+    true = transform(cam_from_obj, place.center[None])[0] / place.diameter
     result = replace(result, distance=float(true.norm()))
     if result.estimate is None:
         return result
-    template, pose = Place.of(model.vertices), result.estimate.cam_from_canon
-    there = pose[:3, :3] @ template.centre + pose[:3, 3] / result.estimate.scale
+    template, pose = ObjectExtent.of(model.vertices), result.estimate.cam_from_canon
+    there = pose[:3, :3] @ template.center + pose[:3, 3] / result.estimate.scale
     off, sight = there / template.diameter - true, true / true.norm()
     return replace(
         result, shift=float(off.norm()), aside=float((off - (off @ sight) * sight).norm())
     )
 
 
-def in_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
+def is_in_confidence_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
     """Whether a rotation (3, 3), or one equivalent by symmetry, lies in the estimate's 95 %
     region; None without covariance.
 
@@ -369,7 +371,7 @@ def summarize_poses(results: Sequence[ImageResult]) -> dict[str, Any]:
         for name in ("shift", "aside")
     }
     figures |= {"score": reliability(scored)}
-    figures |= {"by": {name: binned(results, name) for name in BINS}}
+    figures |= {"by": {name: accuracy_by_bin(results, name) for name in BINS}}
     return (
         figures
         | {"symmetry_aware": accuracies(symmetric)}
@@ -405,7 +407,7 @@ def reliability(scored: Sequence[tuple[float, float]]) -> list[dict[str, float]]
     ]
 
 
-def binned(results: Sequence[ImageResult], name: str) -> list[dict[str, Any]]:
+def accuracy_by_bin(results: Sequence[ImageResult], name: str) -> list[dict[str, Any]]:
     """Accuracies of the results by elevation or distance.
 
     From and to (None: without end), images, and `accuracies`.

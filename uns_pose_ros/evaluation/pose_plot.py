@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from uns_pose_ros.evaluation.metrics import ImageResult, binned, reliability
+from uns_pose_ros.evaluation.metrics import ImageResult, accuracy_by_bin, reliability
 from uns_pose_ros.io.artifacts import atomic_write
 
 
@@ -42,7 +42,10 @@ def write_pose_plot(path: Path, results: Sequence[ImageResult]) -> None:
         (elevation, "elevation", "°"),
         (distance, "distance", "diameters"),
     ):
-        rows = [(_range(row), row["acc30"], row["images"]) for row in binned(results, name)]
+        rows = [
+            (_range(row), row["acc30"], row["images"])
+            for row in accuracy_by_bin(results, name)
+        ]
         _bars(axes, rows, f"{name} of the camera ({unit})")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=110)
@@ -70,7 +73,7 @@ def _bars(axes: Any, rows: Sequence[tuple[str, float, float]], label: str) -> No
             transform=axes.transAxes,
             ha="center",
             va="center",
-            color="grey",
+            color="gray",
         )
         return
     names, percent, counts = zip(*rows, strict=True)

@@ -51,7 +51,7 @@ class BagConfig:
 
     image_topic: str | None = None  # of the pictures; without: the only one
     camera_info_topic: str | None = None  # without: camera_info beside the pictures
-    # aligned depth, which gives metres where the model knows no size; without: not used
+    # aligned depth, which gives meters where the model knows no size; without: not used
     depth_topic: str | None = None
     truth_frame: str | None = None  # TF frame of the object
     # topic with the object's pose: PoseStamped, or Detection3DArray (first of the category)
@@ -81,7 +81,7 @@ class BagConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class FrameResult:
     """What was found in one picture, and what is true of it."""
 
     stamp: int  # ns
@@ -98,18 +98,18 @@ class Answer:
         return self.estimates[0] if self.estimates else None
 
 
-Keep: TypeAlias = Callable[
-    [Answer, np.ndarray, Camera], None
+FrameCallback: TypeAlias = Callable[
+    [FrameResult, np.ndarray, Camera], None
 ]  # a picture (H, W, 3) uint8 RGB
 
 
-def read_answers(
+def estimate_bag_frames(
     path: Path,
     estimator: Estimator,
     config: BagConfig,
     progress: Progress,
-    keep: Keep = lambda answer, picture, camera: None,
-) -> list[Answer]:
+    keep: FrameCallback = lambda result, picture, camera: None,
+) -> list[FrameResult]:
     """Estimate every picture of the bag, in the order of recording.
 
     `keep` gets each with its picture and camera.
@@ -117,9 +117,9 @@ def read_answers(
     Raises InvalidInput where the bag is of no use.
     """
     (model,) = estimator.models
-    tracker, answers, reasons = (
+    tracker, results, reasons = (
         Tracker(TrackerConfig(fuse=config.fuse)),
-        list[Answer](),
+        list[FrameResult](),
         list[str](),
     )
     with rosbag.open_bag(path) as reader:
@@ -145,7 +145,7 @@ def read_answers(
                 )
                 if deep is not None and measured is None:
                     raise InvalidInput("no depth of its stamp")
-                metres = (
+                meters = (
                     None
                     if measured is None
                     else depth_images.depth_in_metres(measured, camera.width, camera.height)
@@ -158,8 +158,8 @@ def read_answers(
             begun = time.perf_counter()
             found = (
                 estimator(image, camera)
-                if metres is None
-                else estimator(image, camera, None, metres)
+                if meters is None
+                else estimator(image, camera, None, meters)
             )
             seconds = time.perf_counter() - begun
             motion = _motion(tree, config.fixed_frame, last, (frame, stamp))
@@ -173,9 +173,11 @@ def read_answers(
                 tuple(track.estimate for track in tracks),
                 tuple(track.number for track in tracks),
             )
-            answers.append(Answer(stamp, frame, estimates, ids, seconds, truth, motion))
-            keep(answers[-1], image, camera)
-    if not answers:
+            results.append(
+                FrameResult(stamp, frame, estimates, ids, seconds, truth, motion)
+            )
+            keep(results[-1], image, camera)
+    if not results:
         raise InvalidInput(
             f"{path}: no usable picture on {topic}; {reasons[0] if reasons else 'it is empty'}"
         )
@@ -183,11 +185,11 @@ def read_answers(
         _log.warning(
             "%s: %d pictures left out; the first: %s", path, len(reasons), reasons[0]
         )
-    if _truth_of(config) and all(answer.truth is None for answer in answers):
+    if _truth_of(config) and all(result.truth is None for result in results):
         _log.warning(
             "%s: %s is never known with the object in the picture", path, _truth_of(config)
         )
-    return answers
+    return results
 
 
 def _pictures(
@@ -320,13 +322,13 @@ def _visible(truth: Tensor | None, camera: Camera) -> Tensor | None:
     return truth if 0 <= u < camera.width and 0 <= v < camera.height else None
 
 
-def fit_truth_from_canon(answers: Sequence[Answer], model: CategoryModel) -> Tensor:
+def fit_truth_from_canon(results: Sequence[FrameResult], model: CategoryModel) -> Tensor:
     """The pose (4, 4) of the model's canonical frame in the truth's frame that most pictures agree
     on; identity without any.
     """
     pairs = [
         (a.truth, a.best.cam_from_canon, a.best.metric)
-        for a in answers
+        for a in results
         if a.truth is not None and a.best is not None
     ]
     fitted = torch.eye(4, dtype=torch.float64)
@@ -343,31 +345,31 @@ def fit_truth_from_canon(answers: Sequence[Answer], model: CategoryModel) -> Ten
 
 
 @dataclass(frozen=True)
-class Error:
+class PoseError:
     """How far the best estimate of a picture is from the truth; half a turn where there is none."""
 
     found: bool
     degrees: float = 180.0
     # degrees to the nearest of the poses that the category's symmetry makes equal
     symmetric: float = 180.0
-    metres: float | None = None  # None where the model does not know its size
+    meters: float | None = None  # None where the model does not know its size
 
 
-def errors_of(
-    answers: Sequence[Answer], model: CategoryModel, truth_from_canon: Tensor
-) -> list[Error | None]:
+def pose_errors(
+    results: Sequence[FrameResult], model: CategoryModel, truth_from_canon: Tensor
+) -> list[PoseError | None]:
     """The error in every picture, None where the truth is not known."""
     return [
         None if a.truth is None else _error(a.best, model, a.truth @ truth_from_canon)
-        for a in answers
+        for a in results
     ]
 
 
-def _error(best: PoseEstimate | None, model: CategoryModel, truth: Tensor) -> Error:
+def _error(best: PoseEstimate | None, model: CategoryModel, truth: Tensor) -> PoseError:
     if best is None:
-        return Error(False)
+        return PoseError(False)
     pose = best.cam_from_canon
-    return Error(
+    return PoseError(
         True,
         float(angle_between(pose[:3, :3], truth[:3, :3])),
         float(symmetric_angle(pose[:3, :3].T, truth[:3, :3].T, model.symmetry)),
@@ -376,14 +378,14 @@ def _error(best: PoseEstimate | None, model: CategoryModel, truth: Tensor) -> Er
 
 
 def summarize_bag(
-    answers: Sequence[Answer], model: CategoryModel, truth_from_canon: Tensor
+    results: Sequence[FrameResult], model: CategoryModel, truth_from_canon: Tensor
 ) -> dict[str, Any]:
     """The figures. In pictures with a truth a missing estimate is wrong in every accuracy."""
-    pairs = zip(answers, errors_of(answers, model, truth_from_canon), strict=True)
-    rows = [(answer, error) for answer, error in pairs if error is not None]
+    pairs = zip(results, pose_errors(results, model, truth_from_canon), strict=True)
+    rows = [(result, error) for result, error in pairs if error is not None]
     return {
-        "images": len(answers),
-        "estimated": sum(answer.best is not None for answer in answers),
+        "images": len(results),
+        "estimated": sum(result.best is not None for result in results),
         "with_truth": len(rows),
         **accuracies(
             torch.tensor([error.degrees for _, error in rows], dtype=torch.float64)
@@ -392,18 +394,18 @@ def summarize_bag(
             torch.tensor([error.symmetric for _, error in rows], dtype=torch.float64)
         ),
         "translation_m": _spread(
-            [error.metres for _, error in rows if error.metres is not None]
+            [error.meters for _, error in rows if error.meters is not None]
         ),
         "auroc": auroc(
             [
-                (answer.best.score, error.degrees)
-                for answer, error in rows
-                if answer.best is not None
+                (result.best.score, error.degrees)
+                for result, error in rows
+                if result.best is not None
             ]
         ),
-        "seconds": _spread([answer.seconds for answer in answers]),
-        "jitter": jitter(answers, model),
-        "tracks": lost(answers),
+        "seconds": _spread([result.seconds for result in results]),
+        "jitter": jitter(results, model),
+        "tracks": track_gaps(results),
     }
 
 
@@ -418,14 +420,14 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
     }
 
 
-def jitter(answers: Sequence[Answer], model: CategoryModel) -> dict[str, Any]:
+def jitter(results: Sequence[FrameResult], model: CategoryModel) -> dict[str, Any]:
     """How far an object's pose goes from picture to picture besides how it truly goes.
 
     Its true way is that of the truth, else the camera's motion, else none: `against` says which
     most pictures had.
     """
     turns, shifts, sources = list[float](), list[float](), list[str]()
-    for before, now in itertools.pairwise(answers):
+    for before, now in itertools.pairwise(results):
         if before.best is None or now.best is None or before.tracks[0] != now.tracks[0]:
             continue
         if not 0 < now.stamp - before.stamp <= _PAUSE * 1e9:
@@ -455,24 +457,24 @@ def jitter(answers: Sequence[Answer], model: CategoryModel) -> dict[str, Any]:
     }
 
 
-def lost(answers: Sequence[Answer]) -> dict[str, Any]:
+def track_gaps(results: Sequence[FrameResult]) -> dict[str, Any]:
     """Track ids given, and the gaps.
 
     Pictures in a row without any estimate, after the object was first seen.
     """
     first = next(
-        (k for k, answer in enumerate(answers) if answer.best is not None), len(answers)
+        (k for k, result in enumerate(results) if result.best is not None), len(results)
     )
     gaps, seconds = list[int](), list[float]()
     for missing, group in itertools.groupby(
-        range(first, len(answers)), lambda k: answers[k].best is None
+        range(first, len(results)), lambda k: results[k].best is None
     ):
         if missing:
             inside = list(group)
             gaps.append(len(inside))
-            end = answers[min(inside[-1] + 1, len(answers) - 1)].stamp
-            seconds.append((end - answers[inside[0] - 1].stamp) / 1e9)
-    ids = {number for answer in answers for number in answer.tracks}
+            end = results[min(inside[-1] + 1, len(results) - 1)].stamp
+            seconds.append((end - results[inside[0] - 1].stamp) / 1e9)
+    ids = {number for result in results for number in result.tracks}
     return {
         "ids": len(ids),
         "gaps": len(gaps),
@@ -507,8 +509,10 @@ def evaluate_bag(
         InvalidInput: the bag cannot be used.
     """
     find = Estimator(model, device=device, config=estimator)
-    answers = read_answers(bag, find, config, progress or (lambda step, done, total: None))
+    results = estimate_bag_frames(
+        bag, find, config, progress or (lambda step, done, total: None)
+    )
     truth_from_canon = torch.eye(4, dtype=torch.float64)
     if config.fit:
-        truth_from_canon = fit_truth_from_canon(answers, model)
-    return summarize_bag(answers, model, truth_from_canon)
+        truth_from_canon = fit_truth_from_canon(results, model)
+    return summarize_bag(results, model, truth_from_canon)

@@ -18,7 +18,7 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import matrix_to_quaternion, transform
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate
-from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS, Answer, Error
+from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS, FrameResult, PoseError
 from uns_pose_ros.io.artifacts import atomic_write
 from uns_pose_ros.io.ros_messages import TF
 
@@ -37,7 +37,7 @@ _VISION = {  # the public definitions of vision_msgs, which rosbags does not bri
 }
 
 
-def typestore() -> Any:
+def message_types() -> Any:
     """Types of the messages written here."""
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -47,7 +47,7 @@ def typestore() -> Any:
     return store
 
 
-def write_bag(path: Path, answers: Sequence[Answer], model: CategoryModel) -> None:
+def write_bag(path: Path, results: Sequence[FrameResult], model: CategoryModel) -> None:
     """A bag with /tf and TOPIC under the pictures' stamps and frames.
 
     Mcap where the path ends so, else a folder of sqlite3.
@@ -62,22 +62,22 @@ def write_bag(path: Path, answers: Sequence[Answer], model: CategoryModel) -> No
     single = path.suffix == ".mcap"
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    store = typestore()
+    store = message_types()
     try:
         plugin = StoragePlugin.MCAP if single else StoragePlugin.SQLITE3
         with Writer(unfinished, version=9, storage_plugin=plugin) as writer:
             tf = writer.add_connection("/tf", TF, typestore=store)
             detections = writer.add_connection(TOPIC, DETECTIONS, typestore=store)
-            for answer in answers:
-                if answer.estimates and answer.frame:
+            for result in results:
+                if result.estimates and result.frame:
                     writer.write(
                         tf,
-                        answer.stamp,
-                        store.serialize_cdr(_transforms(store, answer), TF),
+                        result.stamp,
+                        store.serialize_cdr(_transforms(store, result), TF),
                     )
-                message = _detections(store, answer, model)
+                message = _detections(store, result, model)
                 writer.write(
-                    detections, answer.stamp, store.serialize_cdr(message, DETECTIONS)
+                    detections, result.stamp, store.serialize_cdr(message, DETECTIONS)
                 )
         if single:
             (file,) = unfinished.glob("*.mcap")
@@ -88,11 +88,11 @@ def write_bag(path: Path, answers: Sequence[Answer], model: CategoryModel) -> No
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _header(store: Any, answer: Answer) -> Any:
+def _header(store: Any, result: FrameResult) -> Any:
     stamp = store.types["builtin_interfaces/msg/Time"](
-        sec=answer.stamp // 10**9, nanosec=answer.stamp % 10**9
+        sec=result.stamp // 10**9, nanosec=result.stamp % 10**9
     )
-    return store.types["std_msgs/msg/Header"](stamp=stamp, frame_id=answer.frame)
+    return store.types["std_msgs/msg/Header"](stamp=stamp, frame_id=result.frame)
 
 
 def _parts(pose: Tensor) -> tuple[dict[str, float], dict[str, float]]:
@@ -101,9 +101,9 @@ def _parts(pose: Tensor) -> tuple[dict[str, float], dict[str, float]]:
     return dict(zip("xyz", pose[:3, 3].tolist(), strict=True)), quaternion
 
 
-def _transforms(store: Any, answer: Answer) -> Any:
+def _transforms(store: Any, result: FrameResult) -> Any:
     types, transforms = store.types, []
-    for estimate, track in zip(answer.estimates, answer.tracks, strict=True):
+    for estimate, track in zip(result.estimates, result.tracks, strict=True):
         position, quaternion = _parts(estimate.cam_from_canon)
         pose = types["geometry_msgs/msg/Transform"](
             translation=types["geometry_msgs/msg/Vector3"](**position),
@@ -112,7 +112,7 @@ def _transforms(store: Any, answer: Answer) -> Any:
         child = f"{estimate.category}_{track}"
         stamped = types["geometry_msgs/msg/TransformStamped"]
         transforms.append(
-            stamped(header=_header(store, answer), child_frame_id=child, transform=pose)
+            stamped(header=_header(store, result), child_frame_id=child, transform=pose)
         )
     return types[TF](transforms=transforms)
 
@@ -125,22 +125,22 @@ def _pose(store: Any, pose: Tensor) -> Any:
     )
 
 
-def _detections(store: Any, answer: Answer, model: CategoryModel) -> Any:
-    header, centre = (
-        _header(store, answer),
+def _detections(store: Any, result: FrameResult, model: CategoryModel) -> Any:
+    header, center = (
+        _header(store, result),
         (model.vertices.amin(0) + model.vertices.amax(0)).double() / 2,
     )
     found = [
-        _detection(store, header, estimate, track, centre)
-        for estimate, track in zip(answer.estimates, answer.tracks, strict=True)
+        _detection(store, header, estimate, track, center)
+        for estimate, track in zip(result.estimates, result.tracks, strict=True)
     ]
     return store.types[DETECTIONS](header=header, detections=found)
 
 
 def _detection(
-    store: Any, header: Any, estimate: PoseEstimate, track: int, centre: Tensor
+    store: Any, header: Any, estimate: PoseEstimate, track: int, center: Tensor
 ) -> Any:
-    """As the node sends it; centre (3,) of the object's box, canonical units."""
+    """As the node sends it; center (3,) of the object's box, canonical units."""
     types = store.types
     covariance = (
         np.full(36, -1.0)
@@ -156,7 +156,7 @@ def _detection(
         ),
     )
     middle = estimate.cam_from_canon.clone()
-    middle[:3, 3] = transform(middle, estimate.scale * centre[None])[0]
+    middle[:3, 3] = transform(middle, estimate.scale * center[None])[0]
     size = types["geometry_msgs/msg/Vector3"](
         **dict(zip("xyz", estimate.size.tolist(), strict=True))
     )
@@ -166,7 +166,7 @@ def _detection(
     )
 
 
-def write_bop(path: Path, answers: Sequence[Answer]) -> None:
+def write_bop(path: Path, results: Sequence[FrameResult]) -> None:
     """All estimates as the BOP challenge's CSV.
 
     Scene 1, images numbered from 0, object 1, translation in mm, time in s.
@@ -176,8 +176,8 @@ def write_bop(path: Path, answers: Sequence[Answer]) -> None:
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["scene_id", "im_id", "obj_id", "score", "R", "t", "time"])
-        for number, answer in enumerate(answers):
-            for estimate in answer.estimates:
+        for number, result in enumerate(results):
+            for estimate in result.estimates:
                 pose = estimate.cam_from_canon
                 rotation = " ".join(
                     f"{value:.9f}" for value in pose[:3, :3].flatten().tolist()
@@ -193,39 +193,41 @@ def write_bop(path: Path, answers: Sequence[Answer]) -> None:
                         f"{estimate.score:.6f}",
                         rotation,
                         translation,
-                        f"{answer.seconds:.4f}",
+                        f"{result.seconds:.4f}",
                     ]
                 )
 
 
-def records(
-    answers: Sequence[Answer], errors: Sequence[Error | None], truth_from_canon: Tensor
+def frame_records(
+    results: Sequence[FrameResult],
+    errors: Sequence[PoseError | None],
+    truth_from_canon: Tensor,
 ) -> list[dict[str, Any]]:
     """Every picture's best estimate and its error, for JSON."""
     listed = []
-    for answer, error in zip(answers, errors, strict=True):
+    for result, error in zip(results, errors, strict=True):
         truth = (
             None
-            if answer.truth is None
-            else torch.as_tensor(answer.truth @ truth_from_canon).tolist()
+            if result.truth is None
+            else torch.as_tensor(result.truth @ truth_from_canon).tolist()
         )
         record: dict[str, Any] = {
-            "stamp_ns": answer.stamp,
-            "frame": answer.frame,
-            "seconds": answer.seconds,
+            "stamp_ns": result.stamp,
+            "frame": result.frame,
+            "seconds": result.seconds,
             "truth": truth,
         }
-        best = answer.best
+        best = result.best
         if best is not None:
             record |= {
-                "track": answer.tracks[0],
+                "track": result.tracks[0],
                 "score": best.score,
                 "cam_from_canon": best.cam_from_canon.tolist(),
             }
             record |= (
                 {}
                 if error is None
-                else {"error_deg": error.degrees, "error_m": error.metres}
+                else {"error_deg": error.degrees, "error_m": error.meters}
             )
         listed.append(record)
     return listed

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.evaluation.rosbag_evaluation import Answer, Error
+from uns_pose_ros.evaluation.rosbag_evaluation import FrameResult, PoseError
 from uns_pose_ros.io.artifacts import atomic_write
 
-ENDINGS = (".png", ".svg", ".pdf")
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 _MISSED = "tab:red"
 
 
-def check_name(path: Path) -> None:
-    """Raises InvalidInput where `write_plot` knows no such kind of file."""
-    if path.suffix.lower() not in ENDINGS:
-        raise InvalidInput(f"{path}: a name that ends with {', '.join(ENDINGS)} is valid")
+def check_plot_path(path: Path) -> None:
+    """Raises InvalidInput where this program knows no such kind of file."""
+    if path.suffix.lower() not in PLOT_SUFFIXES:
+        raise InvalidInput(f"{path}: a name that ends with {', '.join(PLOT_SUFFIXES)} is valid")
 
 
 def write_bag_plot(
-    path: Path, answers: Sequence[Answer], errors: Sequence[Error | None]
+    path: Path, results: Sequence[FrameResult], errors: Sequence[PoseError | None]
 ) -> None:
     """Rotation error, translation error and seconds of every picture over the bag's time; red.
 
@@ -30,12 +30,12 @@ def write_bag_plot(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    check_name(path)
-    time = [(answer.stamp - answers[0].stamp) / 1e9 for answer in answers]
-    missed = [t for t, answer in zip(time, answers, strict=True) if answer.best is None]
+    check_plot_path(path)
+    time = [(result.stamp - results[0].stamp) / 1e9 for result in results]
+    missed = [t for t, result in zip(time, results, strict=True) if result.best is None]
     known = [(t, error) for t, error in zip(time, errors, strict=True) if error is not None]
     turned = [(t, error.degrees) for t, error in known if error.found]
-    shifted = [(t, error.metres) for t, error in known if error.metres is not None]
+    shifted = [(t, error.meters) for t, error in known if error.meters is not None]
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
@@ -49,7 +49,7 @@ def write_bag_plot(
     _draw(middle, shifted, missed, "translation error (m)", "no truth or no size is known")
     _draw(
         bottom,
-        list(zip(time, (answer.seconds for answer in answers), strict=True)),
+        list(zip(time, (result.seconds for result in results), strict=True)),
         missed,
         "time a picture (s)",
         "",
@@ -80,7 +80,7 @@ def _draw(
             transform=axes.transAxes,
             ha="center",
             va="center",
-            color="grey",
+            color="gray",
         )
     axes.plot(
         missed,

@@ -69,7 +69,7 @@ def ensure_poses(
 
     Returns whether it was made now. Raises InvalidInput where that fails.
 
-    Where the video has depth, the poses are in metres.
+    Where the video has depth, the poses are in meters.
     """
     sparse = folder / "sparse"
     if is_given(sparse):
@@ -94,11 +94,11 @@ def ensure_poses(
         load_video(folder, need_masks=False, need_poses=False),
     )
     turntable = capture_quality.is_turntable(
-        [_grey(read_image(frame.image).numpy()) for frame in video.frames]
+        [_gray(read_image(frame.image).numpy()) for frame in video.frames]
     )
     with tempfile.TemporaryDirectory(prefix="uns_pose_masks_") as temporary:
         allowed = _matchable(folder, Path(temporary), progress) if turntable else None
-        found = _in_metres(
+        found = _to_meters(
             folder,
             structure_from_motion.find_poses(video, calibration, allowed, config, progress),
         )
@@ -126,8 +126,8 @@ def ensure_poses(
     return True
 
 
-def _in_metres(folder: Path, found: Poses) -> Poses:
-    """Poses and points in metres, by the depth of those pictures that have one.
+def _to_meters(folder: Path, found: Poses) -> Poses:
+    """Poses and points in meters, by the depth of those pictures that have one.
 
     As they are where it says too little.
     """
@@ -138,29 +138,29 @@ def _in_metres(folder: Path, found: Poses) -> Poses:
     if not there:
         return found
     size = (found.camera.width, found.camera.height)
-    metres = depth_scale.metres_per_unit(
+    meters = depth_scale.metres_per_unit(
         (found.seen[name], depth_images.read_depth(path, size))
         for name, path in there.items()
     )
-    report = {**found.report, "metres": artifacts.plain(metres)}
-    if metres.unit_m is None:
+    report = {**found.report, "metres": artifacts.plain(meters)}
+    if meters.unit_m is None:
         _log.warning(
             "%s: depth gives no scale: of %d observations of points where it was measured %d "
-            "agree; the video has no metres",
+            "agree; the video has no metric scale",
             folder,
-            metres.observations,
-            metres.agreeing,
+            meters.observations,
+            meters.agreeing,
         )
         return replace(found, report=report)
     images = []
     for image in found.images:
         pose = image.cam_from_obj.clone()
-        pose[:3, 3] *= metres.unit_m
+        pose[:3, 3] *= meters.unit_m
         images.append(replace(image, cam_from_obj=pose))
     return replace(
         found,
         images=tuple(images),
-        points=found.points * metres.unit_m,
+        points=found.points * meters.unit_m,
         seen={},
         report=report,
     )
@@ -224,7 +224,7 @@ def ensure_masks(
     return True
 
 
-def prepare(
+def prepare_videos(
     folders: list[Path],
     poses: SfmConfig = SfmConfig(),
     masks: MaskConfig = MaskConfig(),
@@ -399,5 +399,5 @@ def _provenance(stage: str, config: Any, inputs: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
+def _gray(image: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))

@@ -1,7 +1,7 @@
 """The stages on a category folder: what each reads and makes, and when it has nothing to do.
 
 A stage leaves its provenance in what it makes: config, hashes of every file it read, version and
-seed. It is skipped only where all of them are what they would be now. Artefacts appear whole or not
+seed. It is skipped only where all of them are what they would be now. Artifacts appear whole or not
 at all, so a killed stage is run again; `reconstruct` goes on with the first video that it did not
 finish.
 """
@@ -43,11 +43,11 @@ from uns_pose_ros.reconstruction.mask_voting import MaskConfig
 from uns_pose_ros.training import category_training
 from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.training_views import TrainConfig
-from uns_pose_ros.visualization.alignment_figure import alignment_picture, skin_of
-from uns_pose_ros.visualization.training_figure import training_picture
+from uns_pose_ros.visualization.alignment_figure import average_features, render_alignment
+from uns_pose_ros.visualization.training_figure import plot_training
 
 _LOG = logging.getLogger(__name__)
-ALIGNMENT, PICTURE, MODEL, TRAINING = (
+ALIGNMENT, ALIGNMENT_IMAGE, MODEL, TRAINING = (
     "alignment.json",
     "alignment.png",
     "model",
@@ -80,7 +80,7 @@ def reconstruct(
     made. Raises InvalidInput naming the first that cannot be used.
     """
     folders = list_videos(category, patterns)
-    preparation.prepare(folders, sfm, masks, progress)
+    preparation.prepare_videos(folders, sfm, masks, progress)
     backbone_hash = artifacts.file_hash(pretrained_weights.find(_BACKBONE))
     wanted = {
         folder: _provenance(
@@ -141,7 +141,7 @@ def align(
     alignment = category_alignment.align_videos(
         meshes, config, seed, _prefixed(progress, "align: "), device, cluster
     )
-    if axes_of(category) is not None:
+    if axes_as_computed(category) is not None:
         _LOG.warning(
             "%s: aligned anew, so its axes have no names any more; give --up and --front again",
             path,
@@ -231,7 +231,7 @@ def name_axes(category: Path, names: AxisNames) -> tuple[Alignment, bool]:
     return named, True
 
 
-def axes_of(category: Path) -> dict[str, str] | None:
+def axes_as_computed(category: Path) -> dict[str, str] | None:
     """The axes of the computed frame that are nearest to those of alignment.json ("x".
 
     "-y", …); None: nobody named any.
@@ -249,19 +249,20 @@ def draw_alignment(category: Path) -> Path:
     """Make alignment.png, all aligned meshes in the canonical frame, unless it is newer than
     alignment.json; its path.
     """
-    path, picture = category / ALIGNMENT, category / PICTURE
+    path, picture = category / ALIGNMENT, category / ALIGNMENT_IMAGE
     if picture.exists() and picture.stat().st_mtime_ns > path.stat().st_mtime_ns:
         return picture
-    alignment, axes = artifacts.load_alignment(path), axes_of(category)
+    alignment, axes = artifacts.load_alignment(path), axes_as_computed(category)
     skins = [
-        skin_of(artifacts.load_feature_mesh(category / name)) for name in alignment.videos
+        average_features(artifacts.load_feature_mesh(category / name))
+        for name in alignment.videos
     ]
     note = "axes as computed" + (
         ""
         if axes is None
         else ": " + ", ".join(f"{new} was {old}" for new, old in axes.items())
     )
-    pixels = alignment_picture(alignment, skins, note)
+    pixels = render_alignment(alignment, skins, note)
     with artifacts.atomic_write(picture) as temporary:
         temporary.write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
     return picture
@@ -345,7 +346,7 @@ def train(
 
 def draw_training(category: Path, curve: Mapping[str, Sequence[float]]) -> Path:
     """Make training.png of a training's curve so far; its path."""
-    figure = training_picture(curve)
+    figure = plot_training(curve)
     with artifacts.atomic_write(category / TRAINING) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     return category / TRAINING
@@ -394,7 +395,7 @@ def video_inputs(folder: Path) -> dict[str, str]:
 
 
 def is_made(path: Path, wanted: Mapping[str, Any]) -> bool:
-    """Whether a whole artefact is there whose provenance has everything that is `wanted`."""
+    """Whether a whole artifact is there whose provenance has everything that is `wanted`."""
     found = artifacts.provenance_of(path)
     return found is not None and all(
         name in found and found[name] == value for name, value in wanted.items()
@@ -404,7 +405,7 @@ def is_made(path: Path, wanted: Mapping[str, Any]) -> bool:
 def _provenance(
     stage: str, config: Any, inputs: Any, seed: int | None, backbone: str | None = None
 ) -> dict[str, Any]:
-    """What a stage's artefact carries, as JSON types."""
+    """What a stage's artifact carries, as JSON types."""
     version, settings = uns_pose_ros.__version__, artifacts.plain(config)
     record = {
         "stage": stage,
@@ -474,7 +475,7 @@ def _prefixed(progress: Progress | None, prefix: str) -> Progress | None:
     return lambda what, done, total: progress(prefix + what, done, total)
 
 
-def seconds_of(category: Path, model: CategoryModel | None) -> dict[str, float]:
+def stage_seconds(category: Path, model: CategoryModel | None) -> dict[str, float]:
     """What aligning and training took, by stage, where it was noted."""
     noted = {
         "align": (artifacts.provenance_of(category / ALIGNMENT) or {}).get("seconds"),

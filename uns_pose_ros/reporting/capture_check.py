@@ -84,7 +84,7 @@ class Checkup:
         return any(finding.mend for finding in self.findings)
 
 
-def examine_category(
+def check_category(
     category: Path,
     patterns: str | None = None,
     config: DoctorConfig = DoctorConfig(),
@@ -96,7 +96,7 @@ def examine_category(
     folders = list_videos(category, patterns)
     found = []
     for done, folder in enumerate(folders, 1):
-        found.append(examine(folder, config))
+        found.append(check_video(folder, config))
         if progress is not None:
             progress(f"{category.name}: videos", done, len(folders))
     crowd = list(_alignment_findings(category))
@@ -112,7 +112,7 @@ def examine_category(
     )
 
 
-def examine(folder: Path, config: DoctorConfig = DoctorConfig()) -> Checkup:
+def check_video(folder: Path, config: DoctorConfig = DoctorConfig()) -> Checkup:
     """A checkup of one video folder; what cannot be read is a finding, not an error."""
     names = image_names(folder)
     posed, masked = (
@@ -129,7 +129,7 @@ def examine(folder: Path, config: DoctorConfig = DoctorConfig()) -> Checkup:
         )
         return Checkup(folder.name, len(names), 0, None, None, None, None, (finding,))
     findings = list(_frame_findings(folder, names, frames, dropped, config))
-    grey = [
+    gray = [
         shrunk(
             cv2.cvtColor(read_image(f.image).numpy(), cv2.COLOR_RGB2GRAY).astype(np.uint8),
             _LONGEST,
@@ -138,7 +138,7 @@ def examine(folder: Path, config: DoctorConfig = DoctorConfig()) -> Checkup:
     ]
     blurred = [
         f.name
-        for f, picture in zip(frames, grey, strict=True)
+        for f, picture in zip(frames, gray, strict=True)
         if blur_effect(picture) > config.blur
     ]
     findings += _blur_findings(blurred, len(frames), config)
@@ -147,7 +147,7 @@ def examine(folder: Path, config: DoctorConfig = DoctorConfig()) -> Checkup:
         covered, about_poses = _pose_findings(names, frames, config)
         findings += about_poses
     elif frames and not posed:
-        findings += _pattern_findings(grey)
+        findings += _pattern_findings(gray)
     findings += _focal_findings(folder, posed)
     if masked:
         findings += _mask_findings(frames, config)
@@ -235,9 +235,9 @@ def _pose_findings(
     return covered, findings
 
 
-def _pattern_findings(grey: list[Pixels]) -> Iterable[Finding]:
+def _pattern_findings(gray: list[Pixels]) -> Iterable[Finding]:
     """Whether pictures without poses show enough to find them by."""
-    features = capture_quality.median_keypoints(grey)
+    features = capture_quality.median_keypoints(gray)
     if features < capture_quality.FEW_FEATURES:
         what = (
             f"poses cannot be found: an image has {features:.0f} features, "

@@ -27,17 +27,17 @@ from uns_pose_ros.io.artifacts import atomic_write
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.reporting import html
 from uns_pose_ros.reporting.video_summary import (
-    VideoFacts,
-    canonical,
-    correspondence_pictures,
-    matched_pair,
-    position_colours,
-    ring_picture,
+    VideoSummary,
+    canonical_vertices,
+    choose_pair,
+    draw_correspondences,
+    draw_viewpoints,
+    position_colors,
 )
 from uns_pose_ros.visualization import drawing
-from uns_pose_ros.visualization.alignment_figure import VIEWS, mesh_strip
-from uns_pose_ros.visualization.drawing import Picture
-from uns_pose_ros.visualization.training_figure import training_picture
+from uns_pose_ros.visualization.alignment_figure import VIEWS, draw_mesh_views
+from uns_pose_ros.visualization.drawing import RgbImage
+from uns_pose_ros.visualization.training_figure import plot_training
 
 _UNSURE = 0.5  # confidence of a video below which the page says so
 _PICTURED = 12  # videos whose frames are shown, the doubtful ones first
@@ -48,14 +48,14 @@ _PLOT = (4.5, 2.6)  # inches
 class ReportImage:
     """An estimate drawn into its image."""
 
-    picture: Picture  # (H, W, 3) uint8 RGB
+    picture: RgbImage  # (H, W, 3) uint8 RGB
     caption: str
     score: float  # 0 where nothing was found
     error: float | None  # degrees; None without a label
 
 
 @dataclass(frozen=True, eq=False)
-class Contents:
+class ReportContents:
     """What the page shows; what is None or empty is said to be missing."""
 
     category: str
@@ -66,14 +66,14 @@ class Contents:
     errors: Sequence[float] = ()  # degrees, of all evaluated images
     # title: figures of `evaluate alignment` or `evaluate pose`
     accuracies: Mapping[str, Mapping[str, Any]] | None = None
-    videos: Sequence[VideoFacts] = ()
+    videos: Sequence[VideoSummary] = ()
     # by stage of the whole category, where they were noted
     seconds: Mapping[str, float] | None = None
     # the shots are of videos that the model was trained on, for want of others
     trained_on: bool = False
 
 
-def write_report(path: Path, contents: Contents) -> None:
+def write_report(path: Path, contents: ReportContents) -> None:
     """Write the page."""
     sections = [
         ("What to look at", _attention(contents)),
@@ -89,16 +89,16 @@ def write_report(path: Path, contents: Contents) -> None:
     title = f"{contents.category}: from videos to poses"
     with atomic_write(path) as temporary:
         temporary.write_text(
-            html.document(title, f"uns_pose_ros {uns_pose_ros.__version__}", sections),
+            html.page_document(title, f"uns_pose_ros {uns_pose_ros.__version__}", sections),
             encoding="utf-8",
         )
 
 
-def shots_of(
+def draw_report_images(
     results: Sequence[ImageResult],
     videos: Sequence[Video],
     model: CategoryModel,
-    labelled: bool,
+    labeled: bool,
     most: int = 24,
 ) -> list[ReportImage]:
     """Overlays of the worst results and of some others, failures first.
@@ -110,7 +110,7 @@ def shots_of(
     def badness(result: ImageResult) -> float:
         return (
             result.error
-            if labelled
+            if labeled
             else 1 - (0.0 if result.estimate is None else result.estimate.score)
         )
 
@@ -120,33 +120,31 @@ def shots_of(
     shots = []
     for result in worst + rest[step - 1 :: step][: most - len(worst)]:
         frame = frames[result.video, result.frame]
-        picture: Picture = read_image(frame.image).numpy()
+        picture: RgbImage = read_image(frame.image).numpy()
         score = 0.0
         words = [f"{result.video}/{result.frame}"]
         if result.estimate is None:
             words.append("nothing found")
         else:
             score = result.estimate.score
-            picture = drawing.overlay(picture, frame.camera, result.estimate, model)
+            picture = drawing.draw_estimate(picture, frame.camera, result.estimate, model)
             words.append(f"score {score:.2f}")
-        if labelled and result.estimate is not None:
+        if labeled and result.estimate is not None:
             words.append(f"{result.error:.1f}° off")
         shots.append(
-            ReportImage(
-                picture, ", ".join(words), score, result.error if labelled else None
-            )
+            ReportImage(picture, ", ".join(words), score, result.error if labeled else None)
         )
     return shots
 
 
-def thinned(video: Video, most: int) -> Video:
+def thin_video(video: Video, most: int) -> Video:
     """The video with at most `most` of its frames, evenly spread."""
     count = len(video.frames)
     chosen = sorted({round(k) for k in np.linspace(0, count - 1, min(most, count))})
     return replace(video, frames=tuple(video.frames[k] for k in chosen))
 
 
-def unlabelled(
+def unlabeled_result(
     video: str, frame: str, estimates: Sequence[PoseEstimate], seconds: float
 ) -> ImageResult:
     """The result of an image without a label; its errors say nothing."""
@@ -155,7 +153,7 @@ def unlabelled(
     )
 
 
-def _attention(contents: Contents) -> str:
+def _attention(contents: ReportContents) -> str:
     """Everything that went wrong, in one list before all else."""
     alignment, lines = contents.alignment, list[str]()
     for name, confidence, kept in zip(
@@ -179,15 +177,17 @@ def _attention(contents: Contents) -> str:
     wrong = sum(error > ANGLES[0] for error in contents.errors)
     if wrong:
         lines.append(
-            f"{wrong} of {len(contents.errors)} labelled images are off by more than "
+            f"{wrong} of {len(contents.errors)} labeled images are off by more than "
             f"{ANGLES[0]}° or without an estimate"
         )
     elif missed:
         lines.append(f"{missed} of the {len(contents.shots)} images shown have no estimate")
-    return html.bullets(lines, "bad") if lines else html.paragraph("Nothing stands out.")
+    return (
+        html.bullet_list(lines, "bad") if lines else html.paragraph("Nothing stands out.")
+    )
 
 
-def _accuracy(contents: Contents) -> str:
+def _accuracy(contents: ReportContents) -> str:
     if not contents.accuracies:
         return html.paragraph(
             "No labels were given, so nothing here says how right the poses are.", "note"
@@ -221,18 +221,20 @@ def _accuracy(contents: Contents) -> str:
         "Percent below the angle. An image without an estimate counts as wrong.", "note"
     )
     return (
-        html.html_table(header, rows)
+        html.data_table(header, rows)
         + note
         + (_error_plot(contents.errors) if len(contents.errors) else "")
     )
 
 
-def _estimates(contents: Contents) -> str:
+def _estimates(contents: ReportContents) -> str:
     shots = contents.shots
     if not shots:
         return html.paragraph("No model, or no video to try it on.", "note")
     figures = [
-        html.picture(shot.picture, shot.caption, 320, bad=(shot.error or 0) > ANGLES[0])
+        html.image_figure(
+            shot.picture, shot.caption, 320, bad=(shot.error or 0) > ANGLES[0]
+        )
         for shot in shots
     ]
     by = "the largest error" if shots[0].error is not None else "the lowest score"
@@ -243,10 +245,10 @@ def _estimates(contents: Contents) -> str:
             "will look worse"
         )
     note = f"Images of {whose}; {by} first. Axes: x red, y green, z blue."
-    return html.paragraph(note, "note") + html.grid(figures, small=True)
+    return html.paragraph(note, "note") + html.figure_grid(figures, small=True)
 
 
-def _videos(videos: Sequence[VideoFacts]) -> str:
+def _videos(videos: Sequence[VideoSummary]) -> str:
     if not videos:
         return html.paragraph("The videos' folders were not looked at.", "note")
     header = [
@@ -284,13 +286,15 @@ def _videos(videos: Sequence[VideoFacts]) -> str:
     )
     ranked = sorted(videos, key=lambda one: -len(one.warnings))
     parts = [
-        html.html_table(header, rows, [bool(one.warnings) for one in videos]),
+        html.data_table(header, rows, [bool(one.warnings) for one in videos]),
         html.paragraph(note, "note"),
     ]
     for one in ranked[:_PICTURED]:
-        ring = html.picture(ring_picture(one), f"{one.name}, {one.views} views", 150)
-        frames = [html.picture(picture, one.name, 240) for picture in one.pictures]
-        parts.append(html.grid([ring, *frames], small=True))
+        ring = html.image_figure(
+            draw_viewpoints(one), f"{one.name}, {one.views} views", 150
+        )
+        frames = [html.image_figure(picture, one.name, 240) for picture in one.pictures]
+        parts.append(html.figure_grid([ring, *frames], small=True))
     if len(ranked) > _PICTURED:
         parts.append(
             html.paragraph(
@@ -300,7 +304,7 @@ def _videos(videos: Sequence[VideoFacts]) -> str:
     return "".join(parts)
 
 
-def _alignment(contents: Contents) -> str:
+def _alignment(contents: ReportContents) -> str:
     alignment, rows, figures = contents.alignment, [], []
     order = sorted(
         range(len(alignment.videos)),
@@ -322,10 +326,10 @@ def _alignment(contents: Contents) -> str:
         )
         if name in contents.meshes:
             mesh = contents.meshes[name]
-            vertices = canonical(name, alignment, mesh)
-            strip = mesh_strip(vertices, mesh.triangles, position_colours(vertices))
+            vertices = canonical_vertices(name, alignment, mesh)
+            strip = draw_mesh_views(vertices, mesh.triangles, position_colors(vertices))
             figures.append(
-                html.picture(
+                html.image_figure(
                     strip, f"{name}, confidence {confidence:.2f}", 420, bad=not kept
                 )
             )
@@ -335,10 +339,10 @@ def _alignment(contents: Contents) -> str:
         "first; videos in red were left out."
     )
     views = (
-        f"The videos' meshes in the canonical frame, seen from {', '.join(VIEWS)}; colour "
+        f"The videos' meshes in the canonical frame, seen from {', '.join(VIEWS)}; color "
         "is position."
     )
-    table = html.html_table(
+    table = html.data_table(
         ["video", "confidence", "residual °", "kept"],
         rows,
         [row[-1] == "no" for row in rows],
@@ -347,29 +351,29 @@ def _alignment(contents: Contents) -> str:
         html.paragraph(note, "note")
         + table
         + html.paragraph(views, "note")
-        + html.grid(figures)
+        + html.figure_grid(figures)
     )
 
 
-def _correspondences(contents: Contents) -> str:
-    pair = matched_pair(contents.alignment, contents.meshes)
+def _correspondences(contents: ReportContents) -> str:
+    pair = choose_pair(contents.alignment, contents.meshes)
     if pair is None:
         return html.paragraph("Fewer than two videos were kept.", "note")
-    a, b = correspondence_pictures(*pair, contents.alignment, contents.meshes)
+    a, b = draw_correspondences(*pair, contents.alignment, contents.meshes)
     note = (
-        f"{pair[0]} is coloured by position; every vertex of {pair[1]}, the least sure of the "
-        "kept, has the colour of the "
+        f"{pair[0]} is colored by position; every vertex of {pair[1]}, the least sure of the "
+        "kept, has the color of the "
         f"vertex of {pair[0]} whose features are most alike. Where features tell parts apart, "
-        "the colours lie alike on both."
+        "the colors lie alike on both."
     )
     figures = [
-        html.picture(a, f"{pair[0]}, by position", 420),
-        html.picture(b, f"{pair[1]}, by its features", 420),
+        html.image_figure(a, f"{pair[0]}, by position", 420),
+        html.image_figure(b, f"{pair[1]}, by its features", 420),
     ]
-    return html.paragraph(note, "note") + html.grid(figures)
+    return html.paragraph(note, "note") + html.figure_grid(figures)
 
 
-def _symmetry(contents: Contents) -> str:
+def _symmetry(contents: ReportContents) -> str:
     symmetry = contents.alignment.symmetry
     if symmetry.order == 1:
         return html.paragraph(
@@ -403,19 +407,21 @@ def _training(model: CategoryModel | None) -> str:
         f"Template of {len(model.vertices)} vertices, {size}, trained on {names}."
     )
     vertices = model.vertices.double()
-    strip = html.picture(
-        mesh_strip(vertices, model.triangles, position_colours(vertices)),
+    strip = html.image_figure(
+        draw_mesh_views(vertices, model.triangles, position_colors(vertices)),
         "the template",
         420,
     )
-    return text + html.grid([strip, _training_plot(model.provenance.get("training"))])
+    return text + html.figure_grid(
+        [strip, _training_plot(model.provenance.get("training"))]
+    )
 
 
 def _training_plot(curve: Any) -> str:
     if not isinstance(curve, Mapping) or not curve.get("step"):
         return ""
-    return html.plot(
-        training_picture(curve),
+    return html.plot_figure(
+        plot_training(curve),
         "training: losses, and how often it is right where it did not learn",
     )
 
@@ -429,10 +435,10 @@ def _error_plot(errors: Sequence[float]) -> str:
         [0, *sorted(errors)], np.linspace(0, 100, len(errors) + 1), drawstyle="steps-post"
     )
     axes.grid(alpha=0.3)
-    return html.plot(figure, "errors of all evaluated images")
+    return html.plot_figure(figure, "errors of all evaluated images")
 
 
-def _time(contents: Contents) -> str:
+def _time(contents: ReportContents) -> str:
     spent: dict[str, float] = {}
     for facts in contents.videos:
         for stage, seconds in facts.seconds.items():
@@ -448,4 +454,4 @@ def _time(contents: Contents) -> str:
     note = html.paragraph(
         "Seconds, all videos together, on the machine that made them.", "note"
     )
-    return html.html_table(["stage", "seconds"], rows) + note
+    return html.data_table(["stage", "seconds"], rows) + note

@@ -1,134 +1,111 @@
-"""The pieces of an HTML page that needs no other file.
+"""Components of an HTML page that needs no other file: the images are inside the page.
 
-Text, tables, pictures and plots, each as HTML with its data inside.
+The HTML is written in `templates/`. Jinja2 escapes every text that is not HTML already.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import cv2
+import jinja2
 import numpy as np
+from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from uns_pose_ros.visualization.drawing import Picture
+from uns_pose_ros.visualization.drawing import RgbImage
 
-_QUALITY = 85  # of JPEG pictures
-_STYLE = """
-:root { color-scheme: light; } * { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto;
-  max-width: 76rem; padding: 1.5rem 1rem 4rem; color: #222; }
-h1, h2, h3 { font-weight: 600; line-height: 1.25; } h1 { margin: 0 0 .25rem; }
-h2 { margin: 2.5rem 0 .5rem; padding-top: .75rem; border-top: 1px solid #ddd; }
-h3 { margin: 1.5rem 0 .5rem; font-size: 1rem; }
-p { margin: .5rem 0; max-width: 48rem; overflow-wrap: break-word; } .note { color: #666; }
-.bad { color: #b00; }
-nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: .75rem 0; }
-a { color: #06c; text-decoration: none; }
-.wide { overflow-x: auto; margin: .75rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { padding: .25rem .7rem; text-align: right;
-  border-bottom: 1px solid #ddd; white-space: nowrap; }
-td:first-child, th:first-child { text-align: left; padding-left: 0; } tr.out td { color: #b00; }
-ul.bad { padding-left: 1.25rem; } li { overflow-wrap: anywhere; }
-.grid { display: flex; flex-wrap: wrap; gap: 1rem; margin: .75rem 0; align-items: flex-start; }
-figure { margin: 0; max-width: 100%; }
-img { display: block; max-width: 100%; height: auto; border-radius: 3px; }
-figcaption { font-size: 13px; margin-top: .25rem; overflow-wrap: anywhere; color: #444; }
-figcaption.bad { color: #b00; }
-@media (max-width: 32rem) { body { padding: 1rem .75rem 3rem; }
-td, th { padding: .25rem .45rem; font-size: 13px; }
-  .grid > figure { width: 100%; max-width: none !important; } .grid > figure img { width: 100%; }
-  .grid { gap: .75rem; } .grid.small > figure { width: calc(50% - .375rem); } }
-"""
+_JPEG_QUALITY = 85
 
 
-def document(title: str, note: str, sections: Sequence[tuple[str, str]]) -> str:
-    """The whole page of its sections: heading and body; a line of links goes before them."""
-    links = "".join(
-        f"<a href='#s{k}'>{html.escape(heading)}</a>"
-        for k, (heading, _) in enumerate(sections)
-    )
-    body = "".join(
-        f"<section><h2 id='s{k}'>{html.escape(heading)}</h2>{text}</section>"
-        for k, (heading, text) in enumerate(sections)
-    )
-    head = (
-        "<meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
-    )
-    top = f"<h1>{html.escape(title)}</h1><p class='note'>{html.escape(note)}</p><nav>{links}</nav>"
-    return f"<!doctype html><html lang='en'><head>{head}</head><body>{top}{body}</body></html>\n"
-
-
-def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph; `kind`: "note" for what explains, "bad" for what went wrong."""
-    return f"<p{_kind(kind)}>{html.escape(text)}</p>"
-
-
-def bullets(lines: Sequence[str], kind: str = "") -> str:
-    return (
-        f"<ul{_kind(kind)}>"
-        + "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-        + "</ul>"
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("uns_pose_ros.reporting", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
     )
 
 
-def grid(figures: Sequence[str], small: bool = False) -> str:
-    """Figures side by side, as many as fit; on a phone one a row, two where they are `small`."""
-    return f"<div class='grid{' small' if small else ''}'>{''.join(figures)}</div>"
+def _render(macro: str, *arguments: object) -> Markup:
+    """The HTML that a macro of `components.html.jinja` makes of its arguments."""
+    components: Any = _environment().get_template("components.html.jinja").module
+    return Markup(getattr(components, macro)(*arguments))
 
 
-def html_table(
+def page_document(title: str, note: str, sections: Sequence[tuple[str, Markup]]) -> str:
+    """The whole page, with a line of links to its sections at the top.
+
+    Args:
+        title: the title of the page.
+        note: a small line below the title.
+        sections: heading and body of each section.
+    """
+    template = _environment().get_template("page.html.jinja")
+    return template.render(title=title, note=note, sections=sections)
+
+
+def paragraph(text: str, kind: str = "") -> Markup:
+    """A paragraph. Its `kind` is "note" for an explanation and "bad" for a fault."""
+    return _render("paragraph", text, kind)
+
+
+def bullet_list(lines: Sequence[str], kind: str = "") -> Markup:
+    """A list with one item for each line. Its `kind` is that of `paragraph`."""
+    return _render("bullet_list", lines, kind)
+
+
+def figure_grid(figures: Sequence[Markup], small: bool = False) -> Markup:
+    """Figures side by side. A phone shows one in a row, or two if they are `small`."""
+    return _render("figure_grid", figures, small)
+
+
+def data_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[bool] = ()
-) -> str:
-    """A table; `marked` rows are red."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    lines = []
-    for k, row in enumerate(rows):
-        mark = " class='out'" if k < len(marked) and marked[k] else ""
-        lines.append(
-            f"<tr{mark}>"
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
-            + "</tr>"
-        )
-    return f"<div class='wide'><table><tr>{head}</tr>{''.join(lines)}</table></div>"
+) -> Markup:
+    """A table.
+
+    Args:
+        header: the heading of each column.
+        rows: the cells of each row.
+        marked: for each row, whether it is red; without it, no row is red.
+    """
+    marks = marked or [False] * len(rows)
+    return _render("data_table", header, list(zip(rows, marks, strict=True)))
 
 
-def picture(image: Picture, caption: str, width: int, bad: bool = False) -> str:
-    """An image (H, W, 3) at most `width` px wide."""
+def image_figure(image: RgbImage, caption: str, width: int, bad: bool = False) -> Markup:
+    """An image as JPEG with its caption.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        caption: the text below the image.
+        width: px, greatest width; a larger image is made smaller.
+        bad: whether the caption is red.
+    """
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     if image.shape[1] > width:
-        image = np.asarray(
-            cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8
-        )
-    data = cv2.imencode(
-        ".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-    )[1].tobytes()
-    return _figure("jpeg", data, caption, image.shape[1], bad)
+        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        image = np.asarray(small, np.uint8)
+    bgr = np.ascontiguousarray(image[..., ::-1])
+    data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+    kind = "bad" if bad else ""
+    return _render("figure", _data_url("jpeg", data), caption, image.shape[1], kind)
 
 
-def plot(figure: Figure, caption: str) -> str:
-    """A matplotlib figure."""
+def plot_figure(figure: Figure, caption: str) -> Markup:
+    """A matplotlib figure as PNG with its caption."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
-    return _figure(
-        "png", buffer.getvalue(), caption, round(figure.get_figwidth() * figure.dpi)
-    )
+    width = round(figure.get_figwidth() * figure.dpi)
+    return _render("figure", _data_url("png", buffer.getvalue()), caption, width, "")
 
 
-def _figure(kind: str, data: bytes, caption: str, width: int, bad: bool = False) -> str:
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return (
-        f"<figure style='max-width:{width}px'><img src='{source}' "
-        f"alt='{html.escape(caption, quote=True)}' width='{width}'>"
-        f"<figcaption{_kind('bad' if bad else '')}>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
-def _kind(kind: str) -> str:
-    return f" class='{kind}'" if kind else ""
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

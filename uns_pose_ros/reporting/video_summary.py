@@ -25,8 +25,8 @@ from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.reconstruction.mask_voting import mask_iou
 from uns_pose_ros.reporting.capture_check import DoctorConfig
 from uns_pose_ros.visualization import drawing
-from uns_pose_ros.visualization.alignment_figure import mesh_strip, skin_of
-from uns_pose_ros.visualization.drawing import Floats, Picture
+from uns_pose_ros.visualization.alignment_figure import average_features, draw_mesh_views
+from uns_pose_ros.visualization.drawing import Floats, RgbImage
 
 _LIMITS = DoctorConfig()
 _ABOVE = 80.0  # degrees of elevation from where on a view has no side
@@ -37,7 +37,7 @@ _GREEN, _RED, _GREY = (40, 160, 60), (215, 60, 60), (225, 225, 225)
 
 
 @dataclass(frozen=True, eq=False)
-class VideoFacts:
+class VideoSummary:
     """One video as it was filmed and understood."""
 
     name: str
@@ -50,7 +50,7 @@ class VideoFacts:
     overlap: float | None
     poses: str  # where they come from
     masks: str
-    pictures: Sequence[Picture]  # frames with the outlines of mask (yellow) and hull (red)
+    pictures: Sequence[RgbImage]  # frames with the outlines of mask (yellow) and hull (red)
     seconds: Mapping[str, float]  # by stage, where they were noted
 
     @property
@@ -71,7 +71,9 @@ class VideoFacts:
         return found
 
 
-def facts_of(video: Video, mesh: FeatureMesh, provenance: Mapping[str, Any]) -> VideoFacts:
+def summarize_video(
+    video: Video, mesh: FeatureMesh, provenance: Mapping[str, Any]
+) -> VideoSummary:
     """Everything of a video with masks and poses, and its mesh, whose provenance is given."""
     view_azimuths, elevations = viewpoints(mesh)
     record = _record(video.folder)
@@ -83,23 +85,23 @@ def facts_of(video: Video, mesh: FeatureMesh, provenance: Mapping[str, Any]) -> 
         }
     )
     for frame in (video.frames[k] for k in chosen):
-        image: Picture = read_image(frame.image).numpy()
+        image: RgbImage = read_image(frame.image).numpy()
         if frame.cam_from_obj is not None:
-            hull = drawing.silhouette(
+            hull = drawing.mesh_silhouette(
                 mesh.vertices, mesh.triangles, frame.camera, frame.cam_from_obj
             )
             if frame.mask is not None:
                 mask = read_mask(frame.mask).numpy()
                 overlaps.append(mask_iou(mask, hull) if mask.any() else 0.0)
-                image = drawing.outline(image, mask)
-            image = drawing.contour(image, hull, _HULL)
+                image = drawing.highlight_mask(image, mask)
+            image = drawing.draw_contour(image, hull, _HULL)
         pictures.append(image)
     seconds = {"reconstruct": provenance.get("seconds")}
     seconds |= {
         stage: (record.get(key) or {}).get("seconds")
         for stage, key in (("poses", "poses"), ("masks", "masks"))
     }
-    return VideoFacts(
+    return VideoSummary(
         name=video.name,
         views=len(mesh.cameras_in_obj),
         frames=len(video.frames),
@@ -159,7 +161,7 @@ def widest_gap(degrees: Floats) -> float:
     return float(azimuth_gaps(degrees)[1].max()) if len(degrees) else 360.0
 
 
-def ring_picture(facts: VideoFacts) -> Picture:
+def draw_viewpoints(facts: VideoSummary) -> RgbImage:
     """The viewpoints from above.
 
     Azimuth around, the higher the nearer to the middle; the gap in red where it is wide.
@@ -195,7 +197,7 @@ def ring_picture(facts: VideoFacts) -> Picture:
     return picture
 
 
-def matched_pair(
+def choose_pair(
     alignment: Alignment, meshes: Mapping[str, FeatureMesh]
 ) -> tuple[str, str] | None:
     """The two kept videos with the highest and the lowest confidence.
@@ -211,36 +213,36 @@ def matched_pair(
     return (kept[0], kept[-1]) if len(kept) > 1 else None
 
 
-def correspondence_pictures(
+def draw_correspondences(
     a: str, b: str, alignment: Alignment, meshes: Mapping[str, FeatureMesh]
-) -> tuple[Picture, Picture]:
+) -> tuple[RgbImage, RgbImage]:
     """Both meshes in the canonical frame.
 
-    A coloured by position, every vertex of b as that of a whose features match it.
+    A colored by position, every vertex of b as that of a whose features match it.
     """
-    vertices = {name: canonical(name, alignment, meshes[name]) for name in (a, b)}
-    colours = position_colours(vertices[a])
-    skin_a, skin_b = skin_of(meshes[a]), skin_of(meshes[b])
+    vertices = {name: canonical_vertices(name, alignment, meshes[name]) for name in (a, b)}
+    colors = position_colors(vertices[a])
+    skin_a, skin_b = average_features(meshes[a]), average_features(meshes[b])
     likeness = (
         torch.nn.functional.normalize(skin_b.features, dim=1)
         @ torch.nn.functional.normalize(skin_a.features, dim=1).T
     )
-    matched = colours[likeness.argmax(1).numpy()]
+    matched = colors[likeness.argmax(1).numpy()]
     matched[(skin_b.features.norm(dim=1) == 0).numpy()] = 200.0  # seen by no view
     return (
-        mesh_strip(vertices[a], meshes[a].triangles, colours),
-        mesh_strip(vertices[b], meshes[b].triangles, matched),
+        draw_mesh_views(vertices[a], meshes[a].triangles, colors),
+        draw_mesh_views(vertices[b], meshes[b].triangles, matched),
     )
 
 
-def canonical(name: str, alignment: Alignment, mesh: FeatureMesh) -> Tensor:
+def canonical_vertices(name: str, alignment: Alignment, mesh: FeatureMesh) -> Tensor:
     """Vertices (V, 3) float64 of a video's mesh in the canonical frame."""
     return transform(
         alignment.canon_from_obj[alignment.videos.index(name)], mesh.vertices.double()
     )
 
 
-def position_colours(vertices: Tensor) -> Floats:
-    """Colours (V, 3) RGB 0..255 of canonical positions."""
-    colours: NDArray[np.float64] = np.clip(255 * (vertices.double().numpy() + 0.5), 0, 255)
-    return colours
+def position_colors(vertices: Tensor) -> Floats:
+    """Colors (V, 3) RGB 0..255 of canonical positions."""
+    colors: NDArray[np.float64] = np.clip(255 * (vertices.double().numpy() + 0.5), 0, 255)
+    return colors

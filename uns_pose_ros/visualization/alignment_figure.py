@@ -1,6 +1,6 @@
 """One picture of all aligned meshes.
 
-Each from three sides in the canonical frame, coloured by what its features show.
+Each from three sides in the canonical frame, colored by what its features show.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from uns_pose_ros.core.geometry import transform
 from uns_pose_ros.core.types import Alignment, FeatureMesh
 from uns_pose_ros.visualization import drawing
-from uns_pose_ros.visualization.drawing import Floats, Picture
+from uns_pose_ros.visualization.drawing import Floats, RgbImage
 
 VIEWS = {
     "+x": (0.0, 10.0),
@@ -25,12 +25,12 @@ VIEWS = {
 }  # azimuth, elevation, degrees
 _SIZE = 140  # px, side of one view
 _LINE = 22  # px, height of a line of text
-_UNSEEN = 200.0  # grey of vertices that no view sees
+_UNSEEN = 200.0  # gray of vertices that no view sees
 _RED = (200, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
-class Skin:
+class SurfaceFeatures:
     """What the picture needs of a feature mesh."""
 
     vertices: Tensor  # (V, 3) float32, obj frame
@@ -39,29 +39,31 @@ class Skin:
     features: Tensor
 
 
-def skin_of(mesh: FeatureMesh) -> Skin:
+def average_features(mesh: FeatureMesh) -> SurfaceFeatures:
     """The mesh with one feature a vertex."""
     total = torch.zeros(len(mesh.vertices), mesh.features.shape[1]).index_add_(
         0, mesh.vertex_index, mesh.features.float()
     )
     views = torch.bincount(mesh.vertex_index, minlength=len(mesh.vertices))
-    return Skin(mesh.vertices, mesh.triangles, total / views.clamp_min(1)[:, None])
+    return SurfaceFeatures(
+        mesh.vertices, mesh.triangles, total / views.clamp_min(1)[:, None]
+    )
 
 
-def feature_colours(features: Sequence[Tensor]) -> list[Floats]:
-    """Colours (V, 3) RGB 0..255 of every mesh's vertex features (V, C).
+def feature_colors(features: Sequence[Tensor]) -> list[Floats]:
+    """Colors (V, 3) RGB 0..255 of every mesh's vertex features (V, C).
 
-    Equal features have equal colours in all meshes.
+    Equal features have equal colors in all meshes.
 
     Red, green and blue are the three directions in which the features of all meshes differ most;
-    vertices without any are grey.
+    vertices without any are gray.
     """
     every = torch.cat(list(features))
     seen = every.norm(dim=1) > 0
     mean = every[seen].mean(0) if bool(seen.any()) else every.new_zeros(every.shape[1])
-    centred = every[seen] - mean
+    centered = every[seen] - mean
     directions = (
-        torch.linalg.eigh((centred.T @ centred).double())
+        torch.linalg.eigh((centered.T @ centered).double())
         .eigenvectors[:, -3:]
         .flip(1)
         .float()
@@ -70,34 +72,34 @@ def feature_colours(features: Sequence[Tensor]) -> list[Floats]:
     directions = directions * largest.sign()  # an eigenvector's sign is arbitrary
     place = (every - mean) @ directions
     spread = place[seen].std(0).clamp_min(1e-6) if int(seen.sum()) > 1 else torch.ones(3)
-    colours = 255 * torch.sigmoid(1.5 * place / spread)
-    colours[~seen] = _UNSEEN
-    return [part.double().numpy() for part in colours.split([len(one) for one in features])]
+    colors = 255 * torch.sigmoid(1.5 * place / spread)
+    colors[~seen] = _UNSEEN
+    return [part.double().numpy() for part in colors.split([len(one) for one in features])]
 
 
-def mesh_strip(vertices: Tensor, triangles: Tensor, colours: Floats) -> Picture:
+def draw_mesh_views(vertices: Tensor, triangles: Tensor, colors: Floats) -> RgbImage:
     """A mesh (V, 3) in the canonical frame from every one of `VIEWS`, side by side."""
     views = [
-        drawing.mesh_picture(vertices, triangles, colours, *view, size=_SIZE, span=1.1)
+        drawing.draw_mesh(vertices, triangles, colors, *view, size=_SIZE, span=1.1)
         for view in VIEWS.values()
     ]
     return np.concatenate(views, 1)
 
 
-def alignment_picture(
-    alignment: Alignment, skins: Sequence[Skin], note: str = ""
-) -> Picture:
+def render_alignment(
+    alignment: Alignment, skins: Sequence[SurfaceFeatures], note: str = ""
+) -> RgbImage:
     """All videos' meshes, in the alignment's order, under its name and confidence; red.
 
     Left out. `note` comes first.
     """
-    colours = feature_colours([skin.features for skin in skins])
+    colors = feature_colors([skin.features for skin in skins])
     tiles = []
     for k, (name, skin) in enumerate(zip(alignment.videos, skins, strict=True)):
-        strip = mesh_strip(
+        strip = draw_mesh_views(
             transform(alignment.canon_from_obj[k], skin.vertices.double()),
             skin.triangles,
-            colours[k],
+            colors[k],
         )
         kept = bool(alignment.kept[k])
         text = f"{name}, confidence {float(alignment.confidence[k]):.2f}" + (
@@ -115,9 +117,9 @@ def alignment_picture(
     return np.concatenate([*(_text(head, rows[0].shape[1]) for head in heads), *rows])
 
 
-def _text(text: str, width: int) -> Picture:
+def _text(text: str, width: int) -> RgbImage:
     picture = np.full((_LINE, width, 3), 255, np.uint8)
-    drawing.write(picture, text, np.array([4.0, _LINE - 6.0]))
+    drawing.write_text(picture, text, np.array([4.0, _LINE - 6.0]))
     return picture
 
 

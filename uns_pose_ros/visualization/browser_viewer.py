@@ -21,12 +21,12 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import matrix_to_quaternion
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 
-Shape: TypeAlias = tuple[
+TemplateMesh: TypeAlias = tuple[
     Tensor, Tensor
 ]  # a category's vertices (V, 3) float, canon frame, and triangles (T, 3) int
 
 _LONGEST = 640  # px, of the pictures that are shown
-_GOLDEN = 0.618034  # turns of hue between neighbouring track ids
+_GOLDEN = 0.618034  # turns of hue between neighboring track ids
 _NEAR = 0.25  # of the distance of the nearest object, where the picture stands
 _NOWHERE = 4.0  # that distance where there is no object
 
@@ -42,7 +42,7 @@ class Scene:
     tracks: tuple[int, ...]  # of the estimates
 
 
-def shot(
+def make_scene(
     name: str,
     picture: NDArray[np.uint8],
     camera: Camera,
@@ -58,7 +58,7 @@ def shot(
     return Scene(name, small, camera, tuple(estimates), tuple(tracks))
 
 
-def shapes_of(models: Sequence[CategoryModel]) -> dict[str, Shape]:
+def template_meshes(models: Sequence[CategoryModel]) -> dict[str, TemplateMesh]:
     """The template of every model's category."""
     return {model.category: (model.vertices, model.triangles) for model in models}
 
@@ -72,7 +72,7 @@ class Viewer:
     def __init__(
         self,
         shots: Sequence[Scene],
-        shapes: Mapping[str, Shape],
+        shapes: Mapping[str, TemplateMesh],
         host: str = "127.0.0.1",
         port: int = 8080,
     ) -> None:

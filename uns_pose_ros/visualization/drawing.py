@@ -12,10 +12,10 @@ from torch import Tensor
 
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 
-Picture = NDArray[np.uint8]
+RgbImage = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
-AXES: tuple[tuple[int, int, int], ...] = (
+AXIS_COLORS: tuple[tuple[int, int, int], ...] = (
     (230, 40, 40),
     (40, 190, 40),
     (50, 90, 255),
@@ -29,10 +29,10 @@ _FAR_PX = 1 << 14  # px, bound of what OpenCV is asked to draw
 _SHIFT = 4  # fractional bits of OpenCV's pixel coordinates
 
 
-def overlay(
-    image: Picture | Tensor, camera: Camera, estimate: PoseEstimate, model: CategoryModel
-) -> Picture:
-    """A copy of the image with the template in its pose (coloured by canonical position), its box,
+def draw_estimate(
+    image: RgbImage | Tensor, camera: Camera, estimate: PoseEstimate, model: CategoryModel
+) -> RgbImage:
+    """A copy of the image with the template in its pose (colored by canonical position), its box,
     its axes and a caption.
     """
     picture = np.array(image, dtype=np.uint8)
@@ -49,17 +49,17 @@ def overlay(
     )
     pixels, visible = _project(points, camera)
     n, m = len(vertices), len(vertices) + 8
-    colours = 255 * (vertices - low) / np.maximum(high - low, 1e-9)
+    colors = 255 * (vertices - low) / np.maximum(high - low, 1e-9)
     whole = visible[triangles].all(1)
-    paint(picture, points[:n], pixels[:n], triangles[whole], colours, _OPACITY)
+    paint_triangles(picture, points[:n], pixels[:n], triangles[whole], colors, _OPACITY)
     width = max(1, round(min(picture.shape[:2]) / 300))
     for a, b in _BOX_EDGES:
         _line(picture, pixels, visible, n + a, n + b, (255, 255, 255), width)
-    for axis, colour in enumerate(AXES):
-        _line(picture, pixels, visible, m, m + 1 + axis, colour, 2 * width)
+    for axis, color in enumerate(AXIS_COLORS):
+        _line(picture, pixels, visible, m, m + 1 + axis, color, 2 * width)
     if visible[n:m].any():
         corner = pixels[n:m][visible[n:m]].min(0)
-        write(picture, _caption(estimate), corner - [0, 4])
+        write_text(picture, _caption(estimate), corner - [0, 4])
     return picture
 
 
@@ -87,18 +87,18 @@ def _project(points: Floats, camera: Camera) -> tuple[Floats, NDArray[np.bool_]]
     return pixels, ahead & (np.abs(pixels) < _FAR_PX).all(1)
 
 
-def paint(
-    picture: Picture,
+def paint_triangles(
+    picture: RgbImage,
     points: Floats,
     pixels: Floats,
     triangles: NDArray[np.int64],
-    colours: Floats,
+    colors: Floats,
     opacity: float = 1.0,
 ) -> None:
     """Paint the triangles (T, 3) that face the camera onto the picture, the far ones first.
 
-    points (V, 3) in the camera frame, pixels (V, 2), colours (V, 3) RGB 0..255. A triangle has one
-    colour, darker at a slant.
+    points (V, 3) in the camera frame, pixels (V, 2), colors (V, 3) RGB 0..255. A triangle has one
+    color, darker at a slant.
     """
     if not len(triangles):
         return
@@ -110,32 +110,32 @@ def paint(
     )
     shown = np.nonzero(facing > 0)[0]
     shown = shown[np.argsort(-ray[shown, 2])]
-    shade = colours[triangles[shown]].mean(1) * (0.55 + 0.45 * facing[shown, None])
+    shade = colors[triangles[shown]].mean(1) * (0.55 + 0.45 * facing[shown, None])
     polygons = np.round(pixels[triangles[shown]] * (1 << _SHIFT)).astype(np.int32)
     layer = picture.copy() if opacity < 1 else picture
-    for polygon, colour in zip(polygons, shade.tolist(), strict=True):
-        cv2.fillConvexPoly(layer, polygon, colour, cv2.LINE_8, _SHIFT)
+    for polygon, color in zip(polygons, shade.tolist(), strict=True):
+        cv2.fillConvexPoly(layer, polygon, color, cv2.LINE_8, _SHIFT)
     if opacity < 1:
         cv2.addWeighted(layer, opacity, picture, 1 - opacity, 0, dst=picture)
 
 
 def _line(
-    picture: Picture,
+    picture: RgbImage,
     pixels: Floats,
     visible: NDArray[np.bool_],
     a: int,
     b: int,
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     width: int,
 ) -> None:
     if visible[a] and visible[b]:
         start, end = (
             tuple(int(x) for x in np.round(pixels[k] * (1 << _SHIFT))) for k in (a, b)
         )
-        cv2.line(picture, start, end, colour, width, cv2.LINE_AA, _SHIFT)
+        cv2.line(picture, start, end, color, width, cv2.LINE_AA, _SHIFT)
 
 
-def write(picture: Picture, text: str, at: Floats) -> None:
+def write_text(picture: RgbImage, text: str, at: Floats) -> None:
     """Write a line of text on a dark ground whose lower left corner is at (2,) px, moved to stay
     inside the picture.
     """
@@ -159,21 +159,21 @@ def write(picture: Picture, text: str, at: Floats) -> None:
     )
 
 
-def mesh_picture(
+def draw_mesh(
     vertices: Tensor,
     triangles: Tensor,
-    colours: Floats,
+    colors: Floats,
     azimuth: float,
     elevation: float,
     size: int = 200,
     span: float = 1.0,
-) -> Picture:
+) -> RgbImage:
     """A mesh in canonical axes seen from an azimuth (0.
 
     From +x, 90: from +y) and elevation, degrees, z up, on white.
 
     Parallel projection about the origin; `span` canonical units fill the picture of `size` px.
-    colours (V, 3) RGB 0..255.
+    colors (V, 3) RGB 0..255.
     """
     a, e = np.radians([azimuth, elevation])
     back = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
@@ -192,42 +192,42 @@ def mesh_picture(
     ) @ cam_from_canon.T + [0, 0, distance]
     ends, ahead = to_pixels(axes), np.ones(4, bool)
     for axis in (0, 1, 2):
-        _line(picture, ends, ahead, 0, 1 + axis, AXES[axis], 1)
-    paint(picture, points, to_pixels(points), triangles.numpy(), colours)
+        _line(picture, ends, ahead, 0, 1 + axis, AXIS_COLORS[axis], 1)
+    paint_triangles(picture, points, to_pixels(points), triangles.numpy(), colors)
     for axis in (0, 1, 2):
         cv2.circle(
             picture,
             (round(ends[1 + axis, 0]), round(ends[1 + axis, 1])),
             3,
-            AXES[axis],
+            AXIS_COLORS[axis],
             -1,
             cv2.LINE_AA,
         )
     return picture
 
 
-def outline(image: Picture, mask: NDArray[np.bool_]) -> Picture:
+def highlight_mask(image: RgbImage, mask: NDArray[np.bool_]) -> RgbImage:
     """A copy of the image, darkened outside the mask, with the mask's edge in yellow."""
-    return contour(
+    return draw_contour(
         np.where(mask[..., None], image, image // 2).astype(np.uint8), mask, (255, 220, 0)
     )
 
 
-def contour(
-    image: Picture, mask: NDArray[np.bool_], colour: tuple[int, int, int]
-) -> Picture:
+def draw_contour(
+    image: RgbImage, mask: NDArray[np.bool_], color: tuple[int, int, int]
+) -> RgbImage:
     """A copy of the image with the mask's edge."""
     picture = image.copy()
     contours, _ = cv2.findContours(
         mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
     cv2.drawContours(
-        picture, contours, -1, colour, max(1, round(min(mask.shape) / 200)), cv2.LINE_AA
+        picture, contours, -1, color, max(1, round(min(mask.shape) / 200)), cv2.LINE_AA
     )
     return picture
 
 
-def silhouette(
+def mesh_silhouette(
     vertices: Tensor, triangles: Tensor, camera: Camera, cam_from_obj: Tensor
 ) -> NDArray[np.bool_]:
     """Mask (H, W) of a mesh, vertices (V, 3) in the obj frame, as the camera with its lens sees it
@@ -246,7 +246,7 @@ def silhouette(
     return mask > 0
 
 
-def fit_into(image: Picture, size: int) -> Picture:
+def fit_into_square(image: RgbImage, size: int) -> RgbImage:
     """The image scaled into a white square of `size` px, aspect kept."""
     height, width = image.shape[:2]
     factor = size / max(height, width)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 _SIZE = (4.5, 2.6)  # inches
 
 
-def training_picture(curve: Mapping[str, Sequence[float]]) -> Figure:
+def plot_training(curve: Mapping[str, Sequence[float]]) -> Figure:
     """A plot of `fitting.fit_head`'s curve."""
     figure = Figure(figsize=_SIZE, layout="constrained")
     losses = figure.add_subplot(xlabel="step", ylabel="loss, nats")

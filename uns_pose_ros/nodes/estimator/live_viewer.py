@@ -27,7 +27,7 @@ from uns_pose_ros.core.types import PoseEstimate, Symmetry
 from uns_pose_ros.io import ros_messages
 from uns_pose_ros.nodes.image_stamps import stamp_ns
 from uns_pose_ros.visualization import browser_viewer
-from uns_pose_ros.visualization.browser_viewer import Scene, Shape, Viewer
+from uns_pose_ros.visualization.browser_viewer import Scene, TemplateMesh, Viewer
 
 _QUEUE_SIZE = 8  # messages of a topic that wait for those of the same image
 _PERIOD = 0.1  # s at least between two scenes: a browser needs time for each
@@ -44,7 +44,7 @@ class LiveScene:
             estimator: Name of the estimator node.
             camera_info: Topic of its camera's camera_info.
         """
-        self.shapes: dict[str, Shape] = {}  # by category, from the markers
+        self.shapes: dict[str, TemplateMesh] = {}  # by category, from the markers
         self.newest: Scene | None = None
         self._corners: dict[str, list[Any]] = {}  # source of the shapes, by category
         self._info: CameraInfo | None = None
@@ -123,7 +123,7 @@ class LiveScene:
             ]
             estimates = [self._estimate(detection) for detection in detections]
             tracks = [int(detection.id) for detection in detections]
-            self.newest = browser_viewer.shot(
+            self.newest = browser_viewer.make_scene(
                 f"{stamp / 1e9:.3f} s", image, camera, estimates, tracks
             )
 

@@ -118,7 +118,7 @@ class ResultPublishers:
             self._header = header
         if self._overlay.get_subscription_count() > 0:
             for estimate in estimates:
-                image = drawing.overlay(
+                image = drawing.draw_estimate(
                     image, camera, estimate, self._models[estimate.category]
                 )
             self._overlay.publish(array_to_image(image, "rgb8", header))
