@@ -12,10 +12,10 @@ export ROS_PYTHON_CHECK_FIELDS := 1
 help:
 	@echo "make setup   the virtual environment .venv with everything in it, weights in the user's cache (4 minutes once)"
 	@echo "make demo    set-up, then from videos to a running node, with pictures"
-	@echo "make test    set-up, lint, all tests (PYTEST='-k name' for some)"
+	@echo "make test    set-up, lint, all tests, coverage (PYTEST='-k name' for some)"
 	@echo "make bench   set-up, then all figures of speed, as a table and as benchmarks/out.json"
 	@echo "make docs    set-up, then the pages of docs/ into build/site (mkdocs in an environment of its own)"
-	@echo "make lint    set-up, ruff and mypy"
+	@echo "make lint    set-up, ruff, mypy and the measures of the house"
 	@echo "make clean   delete what builds and tests left behind; .venv and the weights stay"
 
 setup:
@@ -24,10 +24,11 @@ setup:
 lint: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	.venv/bin/python tools/house.py
 	$(RUN) mypy
 
 test: lint
-	$(RUN) pytest $(PYTEST)
+	$(RUN) pytest --cov=uns_pose_ros --cov-report=term:skip-covered $(PYTEST)
 
 demo: setup
 	.venv/bin/python demo/run_demo.py

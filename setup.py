@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "uns_pose_ros"
-RUNTIMES = ["onnxruntime", "openvino"]
+RUNTIMES = ["onnx", "onnxruntime", "openvino"]
 PIPELINE = [
     "scikit-image",
     "fast-simplification",
@@ -51,7 +51,17 @@ setup(
         "cluster": ["ray"],
         "docs": ["mkdocs-material"],
         "view": ["viser"],
-        "test": ["pytest", "pytest-timeout", "ruff", "mypy", "viser", *PIPELINE, *RUNTIMES],
+        "test": [
+            "pytest",
+            "pytest-cov",
+            "pytest-timeout",
+            "ruff",
+            "mypy",
+            "ray",
+            "viser",
+            *PIPELINE,
+            *RUNTIMES,
+        ],
     },
     entry_points={
         "console_scripts": [

@@ -5,6 +5,7 @@ Its figures come from rounds that see the same machine.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,13 @@ def test_ratios_are_medians_over_the_rounds(monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert calls == ["a", "b"] * 4
     assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_the_benchmark_of_estimates_runs_at_size_one(chair_model: Path) -> None:
+    words = [chair_model, "--rounds", 1, "--objects", 1, "--sizes", 112, "--json", "-"]
+    command = [sys.executable, str(BENCHMARKS / "estimate.py"), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-1000:]
+    record = json.loads(done.stdout)
+    assert record["machine"]["processor"]
+    assert record["estimate"]
