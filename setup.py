@@ -14,6 +14,7 @@ PIPELINE = [
     "matplotlib",
     "onnxruntime",
     "rosbags",
+    "jinja2",
 ]
 
 setup(
@@ -27,7 +28,7 @@ setup(
     maintainer="uns_pose_ros maintainers",
     maintainer_email="maintainers@example.com",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed"], f"{NAME}.reporting": ["templates/*.jinja"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

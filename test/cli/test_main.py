@@ -181,10 +181,12 @@ def test_a_reader_that_has_read_enough_is_no_fault(words: list[str]) -> None:
 def test_a_missing_extra_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(
-        sys.modules, "uns_pose_ros.reporting.category_report", raising=False
-    )
-    monkeypatch.delitem(sys.modules, "uns_pose_ros.cli.report_command", raising=False)
+    for module in (
+        "reporting.category_report",
+        "reporting.report_builder",
+        "cli.report_command",
+    ):
+        monkeypatch.delitem(sys.modules, f"uns_pose_ros.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert run("report", "mug") == main.BAD_INPUT
     assert (

@@ -27,10 +27,9 @@ from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.reporting.category_report import (
     ReportContents,
     ReportImage,
-    draw_report_images,
-    thin_video,
     write_report,
 )
+from uns_pose_ros.reporting.report_builder import draw_report_images, thin_video
 from uns_pose_ros.reporting.video_summary import (
     VideoSummary,
     draw_correspondences,
@@ -259,7 +258,7 @@ def facts(**changes: object) -> VideoSummary:
         "poses": "given",
         "masks": "found",
     }
-    values |= {"pictures": [], "seconds": {"reconstruct": 3.0}} | changes
+    values |= {"images": [], "seconds": {"reconstruct": 3.0}} | changes
     return VideoSummary(**values)  # type: ignore[arg-type]
 
 
@@ -291,7 +290,7 @@ def test_masks_and_hull_of_a_true_mesh_agree(trucks: Path) -> None:
     assert found.views == found.frames == 8 and found.poses == found.masks == "given"
     assert found.overlap is not None and found.overlap > 0.75
     assert found.gap < 70 and found.seconds["reconstruct"] > 0
-    assert len(found.pictures) == 3
+    assert len(found.images) == 3
     shifted = replace(mesh, vertices=mesh.vertices + mesh.diameter)
     assert (summarize_video(video, shifted, {}).overlap or 0) < 0.2
 
@@ -304,7 +303,7 @@ def test_a_browser_shows_the_page_at_desktop_and_phone_width(
     """Every picture is loaded, and nothing is wider than the window."""
     shots = [ReportImage(np.full((240, 320, 3), 127, np.uint8), "a" * 200, 0.5, None)] * 6
     write_report(
-        tmp_path / "report.html", replace(contents(), shots=shots, videos=[facts()])
+        tmp_path / "report.html", replace(contents(), images=shots, videos=[facts()])
     )
     inner = (tmp_path / "report.html").read_text()
     # a window is 500 px wide at least, a frame in it is not

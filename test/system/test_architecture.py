@@ -33,6 +33,7 @@ OFFLINE = (
     "pycolmap",
     "onnxruntime",
     "rosbags",
+    "jinja2",
     "viser",
     "ray",
 )

@@ -28,6 +28,7 @@ _PIPELINE = (
     "matplotlib",
     "onnxruntime",
     "rosbags",
+    "jinja2",
 )
 _HEADER = (
     "video",

@@ -25,13 +25,13 @@ from uns_pose_ros.cli.arguments import (
     Videos,
 )
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
-from uns_pose_ros.cli.report_command import PAGE, make_report
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.pipeline import stages
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
+from uns_pose_ros.reporting.report_builder import REPORT, make_report
 from uns_pose_ros.training.training_views import TrainConfig
 
 _SHOWN = 6  # images a video that the report of `run` estimates
@@ -182,7 +182,7 @@ def run_command(
         model, trained = stages.train(
             category, videos, train, seed, device, progress, backgrounds
         )
-        page = category / PAGE
+        page = category / REPORT
         if not page.exists() or any(meshes.values()) or aligned or named or trained:
             make_report(category, None, None, page, _SHOWN, device, progress)
     record = {

@@ -1,7 +1,4 @@
-"""What the report shows of the videos themselves.
-
-How they were filmed, their masks and hulls, and what features match.
-"""
+"""Summary of each video for the report: its viewpoints, masks, hull and features."""
 
 from __future__ import annotations
 
@@ -29,78 +26,64 @@ from uns_pose_ros.visualization.alignment_figure import average_features, draw_m
 from uns_pose_ros.visualization.drawing import Floats, RgbImage
 
 _LIMITS = DoctorConfig()
-_ABOVE = 80.0  # degrees of elevation from where on a view has no side
-_SHOWN = 3  # frames of a video
-_RING = 150  # px, side of the picture of the viewpoints
+_ABOVE = 80.0  # degrees, elevation from which a view has no meaningful azimuth
+_SHOWN_FRAMES = 3  # of a video
+_RING = 150  # px, side of the image of the viewpoints
 _HULL = (255, 60, 60)
-_GREEN, _RED, _GREY = (40, 160, 60), (215, 60, 60), (225, 225, 225)
+_GREEN = (40, 160, 60)
+_RED = (215, 60, 60)
+_GRAY = (225, 225, 225)
+_UNSEEN = 200.0  # gray of vertices that no view sees
 
 
 @dataclass(frozen=True, eq=False)
 class VideoSummary:
-    """One video as it was filmed and understood."""
+    """How one video was filmed, and what the pipeline made of it."""
 
     name: str
-    views: int  # that made the mesh
-    frames: int  # usable ones of the folder
+    views: int  # number of views that made the mesh
+    frames: int  # number of usable frames in the folder
     azimuths: Floats  # (F,) degrees of every view around the object
-    elevations: Floats  # (F,) degrees above the plane in which the camera went
-    gap: float  # degrees, the widest turn around the object without a view
-    # median intersection over union of masks and hull in the frames that are shown
+    elevations: Floats  # (F,) degrees above the plane in which the camera moved
+    gap: float  # degrees, the widest angle around the object without a view
+    # median intersection over union of masks and hull in the shown frames
     overlap: float | None
-    poses: str  # where they come from
-    masks: str
-    pictures: Sequence[RgbImage]  # frames with the outlines of mask (yellow) and hull (red)
-    seconds: Mapping[str, float]  # by stage, where they were noted
+    poses: str  # "given" by the user or "found" by the pipeline
+    masks: str  # the same
+    images: Sequence[RgbImage]  # frames with the outlines of mask (yellow) and hull (red)
+    seconds: Mapping[str, float]  # by stage, if they were recorded
 
     @property
     def warnings(self) -> list[str]:
-        """What to film or mask differently; empty where nothing is wrong."""
-        found = []
+        """What to film or mask differently; empty if nothing is wrong."""
+        lines = []
         if self.views < self.frames:
-            found.append(f"{self.name}: {self.views} of {self.frames} frames were used")
+            lines.append(f"{self.name}: {self.views} of {self.frames} frames were used")
         if self.gap > _LIMITS.gap:
-            found.append(
+            lines.append(
                 f"{self.name}: no view of {self.gap:.0f}° around the object; walk all around it"
             )
         if self.overlap is not None and self.overlap < _LIMITS.fit:
-            found.append(
+            lines.append(
                 f"{self.name}: masks and hull overlap by {self.overlap:.2f} only; look at its "
                 "masks and poses"
             )
-        return found
+        return lines
 
 
 def summarize_video(
     video: Video, mesh: FeatureMesh, provenance: Mapping[str, Any]
 ) -> VideoSummary:
-    """Everything of a video with masks and poses, and its mesh, whose provenance is given."""
+    """Summarize a video for the report.
+
+    Args:
+        video: with masks and poses.
+        mesh: the mesh that was made from the video.
+        provenance: of the mesh.
+    """
     view_azimuths, elevations = viewpoints(mesh)
     record = _record(video.folder)
-    pictures, overlaps = [], []
-    chosen = sorted(
-        {
-            round(k)
-            for k in np.linspace(0, len(video.frames) - 1, min(_SHOWN, len(video.frames)))
-        }
-    )
-    for frame in (video.frames[k] for k in chosen):
-        image: RgbImage = read_image(frame.image).numpy()
-        if frame.cam_from_obj is not None:
-            hull = drawing.mesh_silhouette(
-                mesh.vertices, mesh.triangles, frame.camera, frame.cam_from_obj
-            )
-            if frame.mask is not None:
-                mask = read_mask(frame.mask).numpy()
-                overlaps.append(mask_iou(mask, hull) if mask.any() else 0.0)
-                image = drawing.highlight_mask(image, mask)
-            image = drawing.draw_contour(image, hull, _HULL)
-        pictures.append(image)
-    seconds = {"reconstruct": provenance.get("seconds")}
-    seconds |= {
-        stage: (record.get(key) or {}).get("seconds")
-        for stage, key in (("poses", "poses"), ("masks", "masks"))
-    }
+    images, overlaps = _draw_frames(video, mesh)
     return VideoSummary(
         name=video.name,
         views=len(mesh.cameras_in_obj),
@@ -111,16 +94,49 @@ def summarize_video(
         overlap=float(np.median(overlaps)) if overlaps else None,
         poses="found" if "poses" in record else "given",
         masks="found" if "masks" in record else "given",
-        pictures=pictures,
-        seconds={
-            name: float(value)
-            for name, value in seconds.items()
-            if isinstance(value, int | float)
-        },
+        images=images,
+        seconds=_stage_seconds(record, provenance),
     )
 
 
+def _draw_frames(video: Video, mesh: FeatureMesh) -> tuple[list[RgbImage], list[float]]:
+    """Some frames with the outlines of mask and hull, and the overlaps of the two."""
+    images = []
+    overlaps = []
+    last = len(video.frames) - 1
+    count = min(_SHOWN_FRAMES, len(video.frames))
+    for k in sorted({round(number) for number in np.linspace(0, last, count)}):
+        frame = video.frames[k]
+        image: RgbImage = read_image(frame.image).numpy()
+        if frame.cam_from_obj is not None:
+            hull = drawing.mesh_silhouette(
+                mesh.vertices, mesh.triangles, frame.camera, frame.cam_from_obj
+            )
+            if frame.mask is not None:
+                mask = read_mask(frame.mask).numpy()
+                overlaps.append(mask_iou(mask, hull) if mask.any() else 0.0)
+                image = drawing.highlight_mask(image, mask)
+            image = drawing.draw_contour(image, hull, _HULL)
+        images.append(image)
+    return images, overlaps
+
+
+def _stage_seconds(
+    record: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> dict[str, float]:
+    """Seconds of each stage, if they were recorded."""
+    seconds = {"reconstruct": provenance.get("seconds")}
+    for stage in ("poses", "masks"):
+        seconds[stage] = (record.get(stage) or {}).get("seconds")
+    return {
+        stage: float(value)
+        for stage, value in seconds.items()
+        if isinstance(value, int | float)
+    }
+
+
 def _record(folder: Path) -> dict[str, Any]:
+    """The sections of a folder's video.json; empty if the file cannot be used."""
     path = folder / "video.json"
     try:
         record = read_json(path) if path.exists() else {}
@@ -131,18 +147,17 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def viewpoints(mesh: FeatureMesh) -> tuple[Floats, Floats]:
-    """Azimuth and elevation (F,), degrees, of every view.
+    """Azimuth and elevation (F,), degrees, of every view, seen from the object.
 
-    About the axis that the camera went around, seen from the object.
+    The vertical axis is the axis that the camera moved around.
     """
     poses = mesh.cameras_in_obj.double()
     eyes = -(poses[:, :3, :3].mT @ poses[:, :3, 3:])[..., 0]
     towards = eyes - mesh.vertices.double().mean(0)
     towards = towards / towards.norm(dim=1, keepdim=True).clamp_min(1e-9)
     spread = towards - towards.mean(0)
-    basis = torch.linalg.eigh(
-        spread.T @ spread
-    ).eigenvectors  # ascending: the first is the direction they differ least in
+    # eigenvectors in ascending order: the views differ least along the first
+    basis = torch.linalg.eigh(spread.T @ spread).eigenvectors
     up = basis[:, 0] * torch.where((towards @ basis[:, 0]).mean() < 0, -1.0, 1.0)
     right = basis[:, 2]
     forward = torch.linalg.cross(up, right)
@@ -154,56 +169,40 @@ def viewpoints(mesh: FeatureMesh) -> tuple[Floats, Floats]:
 
 
 def widest_gap(degrees: Floats) -> float:
-    """The widest angle, degrees, between neighbors of azimuths (F,) within one turn.
-
-    360 without any azimuth.
-    """
+    """The widest angle, degrees, between neighboring azimuths (F,); 360 without any azimuth."""
     return float(azimuth_gaps(degrees)[1].max()) if len(degrees) else 360.0
 
 
-def draw_viewpoints(facts: VideoSummary) -> RgbImage:
-    """The viewpoints from above.
+def draw_viewpoints(video: VideoSummary) -> RgbImage:
+    """Draw the viewpoints as seen from above.
 
-    Azimuth around, the higher the nearer to the middle; the gap in red where it is wide.
+    A higher viewpoint is nearer to the center. A wide gap is red.
     """
-    picture = np.full((_RING, _RING, 3), 255, np.uint8)
-    middle, radius = _RING // 2, _RING // 2 - 10
-    cv2.circle(picture, (middle, middle), radius, _GREY, 1, cv2.LINE_AA)
-    cv2.circle(picture, (middle, middle), radius // 2, _GREY, 1, cv2.LINE_AA)
-    azimuths_with_side = facts.azimuths[facts.elevations < _ABOVE]
-    if len(azimuths_with_side) and facts.gap > _LIMITS.gap:
-        starts, widths = azimuth_gaps(azimuths_with_side)
-        start = starts[widths.argmax()]
-        cv2.ellipse(
-            picture,
-            (middle, middle),
-            (radius, radius),
-            0,
-            -start - facts.gap,
-            -start,
-            _RED,
-            3,
-            cv2.LINE_AA,
-        )
-    for azimuth, elevation in zip(
-        np.radians(facts.azimuths), np.abs(facts.elevations), strict=True
-    ):
+    image = np.full((_RING, _RING, 3), 255, np.uint8)
+    middle = _RING // 2
+    radius = middle - 10
+    center = (middle, middle)
+    cv2.circle(image, center, radius, _GRAY, 1, cv2.LINE_AA)
+    cv2.circle(image, center, radius // 2, _GRAY, 1, cv2.LINE_AA)
+    sideways = video.azimuths[video.elevations < _ABOVE]
+    if len(sideways) and video.gap > _LIMITS.gap:
+        starts, widths = azimuth_gaps(sideways)
+        end = -float(starts[widths.argmax()])
+        begin = end - video.gap
+        cv2.ellipse(image, center, (radius, radius), 0, begin, end, _RED, 3, cv2.LINE_AA)
+    elevations = np.abs(video.elevations)
+    for azimuth, elevation in zip(np.radians(video.azimuths), elevations, strict=True):
         reach = radius * (1 - min(elevation, 90) / 90)
-        at = (
-            round(middle + reach * np.cos(azimuth)),
-            round(middle - reach * np.sin(azimuth)),
-        )
-        cv2.circle(picture, at, 3, _GREEN, -1, cv2.LINE_AA)
-    return picture
+        x = round(middle + reach * np.cos(azimuth))
+        y = round(middle - reach * np.sin(azimuth))
+        cv2.circle(image, (x, y), 3, _GREEN, -1, cv2.LINE_AA)
+    return image
 
 
 def choose_pair(
     alignment: Alignment, meshes: Mapping[str, FeatureMesh]
 ) -> tuple[str, str] | None:
-    """The two kept videos with the highest and the lowest confidence.
-
-    None where there are no two.
-    """
+    """The kept videos with the highest and the lowest confidence; None if fewer than two exist."""
     order = alignment.confidence.argsort(descending=True).tolist()
     kept = [
         alignment.videos[k]
@@ -214,24 +213,35 @@ def choose_pair(
 
 
 def draw_correspondences(
-    a: str, b: str, alignment: Alignment, meshes: Mapping[str, FeatureMesh]
+    first: str, second: str, alignment: Alignment, meshes: Mapping[str, FeatureMesh]
 ) -> tuple[RgbImage, RgbImage]:
-    """Both meshes in the canonical frame.
+    """Draw two meshes in the canonical frame so that matching vertices have one color.
 
-    A colored by position, every vertex of b as that of a whose features match it.
+    Args:
+        first: name of the video whose vertices are colored by position.
+        second: name of the video whose vertices have the color of the vertex of `first` with the
+            most similar feature.
+        alignment: of the category.
+        meshes: by video.
+
+    Returns:
+        The images of the two meshes.
     """
-    vertices = {name: canonical_vertices(name, alignment, meshes[name]) for name in (a, b)}
-    colors = position_colors(vertices[a])
-    skin_a, skin_b = average_features(meshes[a]), average_features(meshes[b])
-    likeness = (
-        torch.nn.functional.normalize(skin_b.features, dim=1)
-        @ torch.nn.functional.normalize(skin_a.features, dim=1).T
-    )
-    matched = colors[likeness.argmax(1).numpy()]
-    matched[(skin_b.features.norm(dim=1) == 0).numpy()] = 200.0  # seen by no view
+    vertices = {
+        name: canonical_vertices(name, alignment, meshes[name]) for name in (first, second)
+    }
+    colors = position_colors(vertices[first])
+    features = {name: average_features(meshes[name]).features for name in (first, second)}
+    unit = {
+        name: torch.nn.functional.normalize(rows, dim=1) for name, rows in features.items()
+    }
+    similarity = unit[second] @ unit[first].T
+    matched = colors[similarity.argmax(1).numpy()]
+    unseen = features[second].norm(dim=1) == 0
+    matched[unseen.numpy()] = _UNSEEN
     return (
-        draw_mesh_views(vertices[a], meshes[a].triangles, colors),
-        draw_mesh_views(vertices[b], meshes[b].triangles, matched),
+        draw_mesh_views(vertices[first], meshes[first].triangles, colors),
+        draw_mesh_views(vertices[second], meshes[second].triangles, matched),
     )
 
 
