@@ -39,7 +39,7 @@ CAMERA = Camera(
     720,
 )
 TURNED = pose((0.0, 0.0, 40.0), (0.1, 0.0, 2.0))
-BLUE = (20, 60, 250)  # of the picture
+BLUE = (20, 60, 250)  # of the image
 
 
 def car() -> CategoryModel:
@@ -57,35 +57,35 @@ def car() -> CategoryModel:
     )
 
 
-def shots() -> list[Scene]:
+def scenes() -> list[Scene]:
     """Two cars, then none."""
-    picture = np.full((720, 1280, 3), BLUE, np.uint8)
+    image = np.full((720, 1280, 3), BLUE, np.uint8)
     cars = [
         estimate(TURNED, size=1.0),
         estimate(pose((0.0, 0.0, 0.0), (-0.5, 0.0, 3.0)), size=1.0),
     ]
     return [
-        make_scene("first", picture, CAMERA, cars, [0, 4]),
-        make_scene("second", picture, CAMERA, [], []),
+        make_scene("first", image, CAMERA, cars, [0, 4]),
+        make_scene("second", image, CAMERA, [], []),
     ]
 
 
 @pytest.fixture
 def viewer() -> Iterator[Viewer]:
     pytest.importorskip("viser")
-    made = Viewer(shots(), template_meshes([car()]), port=18080)
+    made = Viewer(scenes(), template_meshes([car()]), port=18080)
     yield made
     made.close()
 
 
-def test_pictures_are_held_small_with_the_camera_of_the_large_one() -> None:
-    first = shots()[0]
-    assert first.picture.shape == (360, 640, 3)
-    assert tuple(first.picture[0, 0]) == BLUE
+def test_images_are_held_small_with_the_camera_of_the_large_one() -> None:
+    first = scenes()[0]
+    assert first.image.shape == (360, 640, 3)
+    assert tuple(first.image[0, 0]) == BLUE
     assert first.camera is CAMERA
 
 
-def test_the_server_serves_and_the_scene_holds_camera_picture_template_and_pose_of_every_object(
+def test_the_server_serves_and_the_scene_holds_camera_image_template_and_pose_of_every_object(
     viewer: Viewer,
 ) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{viewer.port}", timeout=60) as answer:
@@ -123,12 +123,12 @@ def test_a_connection_that_is_not_used_is_no_error(
 
 def test_nothing_to_be_shown_is_said() -> None:
     pytest.importorskip("viser")
-    with pytest.raises(InvalidInput, match="there is no picture to be shown"):
+    with pytest.raises(InvalidInput, match="there is no image to show"):
         Viewer([], {})
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
-def test_a_browser_shows_the_picture_and_the_template(
+def test_a_browser_shows_the_image_and_the_template(
     viewer: Viewer, tmp_path: Path
 ) -> None:
     with browser(f"http://127.0.0.1:{viewer.port}", tmp_path / "profile") as screenshot:

@@ -65,12 +65,12 @@ def view_command(
         image_topic, camera_info_topic, fixed_frame=fixed_frame, fuse=True, every=every
     )
     find = Estimator(artifacts.load_model(model), device=device, config=estimator)
-    shots = (
-        _of_bag(sources[0], find, bag)
+    scenes = (
+        _bag_scenes(sources[0], find, bag)
         if rosbag.is_bag(sources[0])
-        else _of_photographs(sources, find, camera)
+        else _image_scenes(sources, find, camera)
     )
-    shown = Viewer(shots, browser_viewer.template_meshes(find.models), host, port)
+    shown = Viewer(scenes, browser_viewer.template_meshes(find.models), host, port)
     with contextlib.suppress(KeyboardInterrupt):
         print(f"http://{host}:{shown.port}  (Ctrl-C ends)", flush=True)
         # a signal that another thread is given is seen by this one only when it runs
@@ -79,14 +79,14 @@ def view_command(
     shown.close()
 
 
-def _of_bag(path: Path, find: Estimator, config: BagConfig) -> list[Scene]:
-    shots = list[Scene]()
+def _bag_scenes(path: Path, find: Estimator, config: BagConfig) -> list[Scene]:
+    scenes = list[Scene]()
 
-    def keep(result: FrameResult, picture: NDArray[np.uint8], camera: Camera) -> None:
-        shots.append(
+    def keep(result: FrameResult, image: NDArray[np.uint8], camera: Camera) -> None:
+        scenes.append(
             browser_viewer.make_scene(
                 f"{result.stamp / 1e9:.3f} s",
-                picture,
+                image,
                 camera,
                 result.estimates,
                 result.tracks,
@@ -95,23 +95,23 @@ def _of_bag(path: Path, find: Estimator, config: BagConfig) -> list[Scene]:
 
     with progress_bar() as progress:
         rosbag_evaluation.estimate_bag_frames(path, find, config, progress, keep)
-    return shots
+    return scenes
 
 
-def _of_photographs(
+def _image_scenes(
     paths: tuple[Path, ...], find: Estimator, camera: Path | None
 ) -> list[Scene]:
-    shots = list[Scene]()
+    scenes = list[Scene]()
     with progress_bar() as progress:
-        for path, picture, used in load_images(paths, camera):
-            found = find(picture, used)
-            shots.append(
+        for path, image, used in load_images(paths, camera):
+            found = find(image, used)
+            scenes.append(
                 browser_viewer.make_scene(
-                    path.name, picture.numpy(), used, found, range(len(found))
+                    path.name, image.numpy(), used, found, range(len(found))
                 )
             )
-            progress("estimate", len(shots), len(paths))
-    return shots
+            progress("estimate", len(scenes), len(paths))
+    return scenes
 
 
 def view_live_command(

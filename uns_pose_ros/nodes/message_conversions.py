@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +17,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from uns_pose_ros.core import geometry
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate
 from uns_pose_ros.nodes.ros_compat import quaternion_xyzw
-
-# turns of hue between neighbouring track ids: no two of the first dozen look alike
-_GOLDEN = 0.618034
+from uns_pose_ros.visualization.drawing import track_color
 
 
 def info_record(info: CameraInfo) -> dict[str, Any]:
@@ -174,5 +171,5 @@ def _marker(header: Header, namespace: str, track: int, action: int) -> Marker:
 
 
 def _color(track: int, alpha: float) -> ColorRGBA:
-    r, g, b = colorsys.hsv_to_rgb(track * _GOLDEN % 1.0, 0.7, 1.0)
+    r, g, b = track_color(track)
     return ColorRGBA(r=r, g=g, b=b, a=alpha)

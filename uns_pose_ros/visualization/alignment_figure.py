@@ -1,6 +1,6 @@
-"""One picture of all aligned meshes.
+"""One image of all aligned meshes.
 
-Each from three sides in the canonical frame, colored by what its features show.
+Each mesh is seen from three sides in the canonical frame. Its colors show its features.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RED = (200, 0, 0)
 
 @dataclass(frozen=True, eq=False)
 class SurfaceFeatures:
-    """What the picture needs of a feature mesh."""
+    """A mesh with one feature for each vertex, as the image needs it."""
 
     vertices: Tensor  # (V, 3) float32, obj frame
     triangles: Tensor  # (T, 3) int64
@@ -40,7 +40,7 @@ class SurfaceFeatures:
 
 
 def average_features(mesh: FeatureMesh) -> SurfaceFeatures:
-    """The mesh with one feature a vertex."""
+    """The mesh with the mean feature of each vertex."""
     total = torch.zeros(len(mesh.vertices), mesh.features.shape[1]).index_add_(
         0, mesh.vertex_index, mesh.features.float()
     )
@@ -51,12 +51,10 @@ def average_features(mesh: FeatureMesh) -> SurfaceFeatures:
 
 
 def feature_colors(features: Sequence[Tensor]) -> list[Floats]:
-    """Colors (V, 3) RGB 0..255 of every mesh's vertex features (V, C).
+    """Colors (V, 3), RGB from 0 to 255, of the vertex features (V, C) of every mesh.
 
-    Equal features have equal colors in all meshes.
-
-    Red, green and blue are the three directions in which the features of all meshes differ most;
-    vertices without any are gray.
+    Equal features have equal colors in all meshes. Red, green and blue are the three directions in
+    which the features of all meshes differ most. Vertices without a feature are gray.
     """
     every = torch.cat(list(features))
     seen = every.norm(dim=1) > 0
@@ -78,7 +76,7 @@ def feature_colors(features: Sequence[Tensor]) -> list[Floats]:
 
 
 def draw_mesh_views(vertices: Tensor, triangles: Tensor, colors: Floats) -> RgbImage:
-    """A mesh (V, 3) in the canonical frame from every one of `VIEWS`, side by side."""
+    """A mesh (V, 3) in the canonical frame from each of `VIEWS`, side by side."""
     views = [
         drawing.draw_mesh(vertices, triangles, colors, *view, size=_SIZE, span=1.1)
         for view in VIEWS.values()
@@ -89,9 +87,12 @@ def draw_mesh_views(vertices: Tensor, triangles: Tensor, colors: Floats) -> RgbI
 def render_alignment(
     alignment: Alignment, skins: Sequence[SurfaceFeatures], note: str = ""
 ) -> RgbImage:
-    """All videos' meshes, in the alignment's order, under its name and confidence; red.
+    """Draw the meshes of all videos with name and confidence, in the order of the alignment.
 
-    Left out. `note` comes first.
+    Args:
+        alignment: the alignment; videos that it left out have a red frame.
+        skins: the mesh of each video.
+        note: a line below the first line of text.
     """
     colors = feature_colors([skin.features for skin in skins])
     tiles = []
@@ -118,11 +119,11 @@ def render_alignment(
 
 
 def _text(text: str, width: int) -> RgbImage:
-    picture = np.full((_LINE, width, 3), 255, np.uint8)
-    drawing.write_text(picture, text, np.array([4.0, _LINE - 6.0]))
-    return picture
+    canvas = np.full((_LINE, width, 3), 255, np.uint8)
+    drawing.write_text(canvas, text, np.array([4.0, _LINE - 6.0]))
+    return canvas
 
 
-def _frame(picture: NDArray[np.uint8]) -> None:
-    for edge in (picture[:2], picture[-2:], picture[:, :2], picture[:, -2:]):
+def _frame(canvas: NDArray[np.uint8]) -> None:
+    for edge in (canvas[:2], canvas[-2:], canvas[:, :2], canvas[:, -2:]):
         edge[:] = _RED

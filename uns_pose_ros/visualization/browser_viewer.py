@@ -1,11 +1,10 @@
-"""Pictures and the poses found in them as a 3D scene in a browser.
+"""Images and the poses found in them as a 3D scene in a browser.
 
-Camera, picture, template and frame of every object.
+The scene shows camera and image, and template and frame of each object.
 """
 
 from __future__ import annotations
 
-import colorsys
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -20,78 +19,92 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import matrix_to_quaternion
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
+from uns_pose_ros.visualization.drawing import track_color
 
 TemplateMesh: TypeAlias = tuple[
     Tensor, Tensor
 ]  # a category's vertices (V, 3) float, canon frame, and triangles (T, 3) int
 
-_LONGEST = 640  # px, of the pictures that are shown
-_GOLDEN = 0.618034  # turns of hue between neighboring track ids
-_NEAR = 0.25  # of the distance of the nearest object, where the picture stands
+_LONGEST = 640  # px, of the longer side of the images that are shown
+_NEAR = 0.25  # of the distance of the nearest object, where the image stands
 _NOWHERE = 4.0  # that distance where there is no object
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One picture and what was found in it."""
+    """One image and the poses found in it."""
 
     name: str
-    picture: NDArray[np.uint8]  # (h, w, 3) RGB
-    camera: Camera  # which may be of a larger picture
+    image: NDArray[np.uint8]  # (h, w, 3) RGB
+    camera: Camera  # of the full image, which may be larger
     estimates: tuple[PoseEstimate, ...]
     tracks: tuple[int, ...]  # of the estimates
 
 
 def make_scene(
     name: str,
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     camera: Camera,
     estimates: Sequence[PoseEstimate],
     tracks: Sequence[int],
 ) -> Scene:
-    """A shot with the picture (H, W, 3) made small, as many are held at once."""
-    scale = min(1.0, _LONGEST / max(picture.shape[:2]))
+    """Make a scene with a small copy of the image, because many scenes are held at once.
+
+    Args:
+        name: title of the scene.
+        image: (H, W, 3) RGB.
+        camera: the camera of the full image.
+        estimates: the poses.
+        tracks: track id of each estimate.
+    """
+    scale = min(1.0, _LONGEST / max(image.shape[:2]))
     small = np.asarray(
-        cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
+        cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
         dtype=np.uint8,
     )
     return Scene(name, small, camera, tuple(estimates), tuple(tracks))
 
 
 def template_meshes(models: Sequence[CategoryModel]) -> dict[str, TemplateMesh]:
-    """The template of every model's category."""
+    """The template of each model by category."""
     return {model.category: (model.vertices, model.triangles) for model in models}
 
 
 class Viewer:
-    """Serves shots, one at a time as its slider says, in the frame of their camera.
+    """Serves scenes, of which a slider chooses one, in the frame of their camera.
 
-    X right, y down, z forward.
+    The axes are x right, y down, z forward.
     """
 
     def __init__(
         self,
-        shots: Sequence[Scene],
+        scenes: Sequence[Scene],
         shapes: Mapping[str, TemplateMesh],
         host: str = "127.0.0.1",
         port: int = 8080,
     ) -> None:
-        """shapes: by category, of all objects that will be shown.
+        """Start the server.
 
-        host: 0.0.0.0 lets other machines look; port: the next free one is taken where it is in use.
-        Raises InvalidInput.
+        Args:
+            scenes: the scenes of the slider.
+            shapes: template of each category that is shown.
+            host: address to serve; 0.0.0.0 lets other machines connect.
+            port: port to serve; the next free one if it is in use.
+
+        Raises:
+            InvalidInput: there is no scene.
         """
         import viser
 
-        if not shots:
-            raise InvalidInput("there is no picture to be shown")
-        self._shots, self._shapes = shots, shapes
+        if not scenes:
+            raise InvalidInput("there is no image to show")
+        self._scenes, self._shapes = scenes, shapes
         # browsers open connections ahead and may close them unused, each of which would be told
         # with a traceback
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
         self._server = viser.ViserServer(host=host, port=port, verbose=False)
         self._server.scene.set_up_direction("-y")
-        far = next((_nearest(one) for one in shots if one.estimates), _NOWHERE)
+        far = next((_nearest(one) for one in scenes if one.estimates), _NOWHERE)
         self._server.initial_camera.position = (
             0.9 * far,
             -0.6 * far,
@@ -99,30 +112,32 @@ class Viewer:
         )  # from above, aside and behind the camera
         self._server.initial_camera.look_at = (0.0, 0.0, 0.7 * far)
         self._text = self._server.gui.add_markdown("")
-        if len(shots) > 1:
-            slider = self._server.gui.add_slider("picture", 0, len(shots) - 1, 1, 0)
+        if len(scenes) > 1:
+            slider = self._server.gui.add_slider("image", 0, len(scenes) - 1, 1, 0)
             slider.on_update(lambda event: self.show(int(slider.value)))
         self._handles: dict[str, Any] = {}
         self.show(0)
 
     @property
     def port(self) -> int:
+        """The port that the server uses."""
         return int(self._server.get_port())
 
     @property
     def nodes(self) -> Mapping[str, Any]:
-        """What the scene holds now, by name."""
+        """The nodes of the scene now, by name."""
         return self._handles
 
     def close(self) -> None:
+        """Stop the server."""
         self._server.stop()
 
     def show(self, number: int) -> None:
-        """Replace what is shown by shot `number`."""
-        self.put(self._shots[number])
+        """Show the scene with this number."""
+        self.put(self._scenes[number])
 
     def put(self, new: Scene) -> None:
-        """Replace what is shown by a shot, which need not be one of those that the slider knows."""
+        """Show a scene, which need not be one of the scenes of the slider."""
         with self._server.atomic():
             for handle in self._handles.values():
                 handle.remove()
@@ -130,7 +145,7 @@ class Viewer:
             for estimate, track in zip(new.estimates, new.tracks, strict=True):
                 self._handles |= self._object(estimate, track)
             self._text.content = "\n\n".join(
-                [f"**{new.name}**", *map(_told, new.estimates, new.tracks)]
+                [f"**{new.name}**", *map(_pose_text, new.estimates, new.tracks)]
             )
 
     def _camera(self, new: Scene) -> dict[str, Any]:
@@ -140,7 +155,7 @@ class Viewer:
             fov,
             new.camera.width / new.camera.height,
             scale=_NEAR * _nearest(new),
-            image=new.picture,
+            image=new.image,
         )
         return {"/camera": frustum}
 
@@ -158,10 +173,7 @@ class Viewer:
             position=pose[:3, 3].numpy(),
             wxyz=matrix_to_quaternion(pose[:3, :3]).numpy(),
         )
-        red, green, blue = (
-            round(255 * part)
-            for part in colorsys.hsv_to_rgb(track * _GOLDEN % 1.0, 0.7, 1.0)
-        )
+        red, green, blue = (round(255 * part) for part in track_color(track))
         vertices = (corners * estimate.scale).numpy()
         template = scene.add_mesh_simple(
             f"{name}/template",
@@ -189,7 +201,7 @@ def _nearest(new: Scene) -> float:
     )
 
 
-def _told(estimate: PoseEstimate, track: int) -> str:
+def _pose_text(estimate: PoseEstimate, track: int) -> str:
     x, y, z = estimate.cam_from_canon[:3, 3].tolist()
     return (
         f"{estimate.category} {track}: score {estimate.score:.2f}, at {x:.2f} {y:.2f} {z:.2f} "

@@ -1,9 +1,11 @@
-"""Pictures of meshes and poses with OpenCV alone, fast enough for every camera frame.
+"""Images of meshes and poses, drawn with OpenCV alone, fast enough for every camera frame.
 
 Images are (H, W, 3) uint8 RGB.
 """
 
 from __future__ import annotations
+
+import colorsys
 
 import cv2
 import numpy as np
@@ -23,6 +25,8 @@ AXIS_COLORS: tuple[tuple[int, int, int], ...] = (
 _BOX_EDGES = [
     (a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit
 ]  # corner k: bit d says which end along d
+# turns of hue between neighboring track ids: no two of the first dozen look alike
+_GOLDEN_RATIO = 0.618034
 _OPACITY = 0.5  # of the template over the image
 _NEAR = 1e-3  # of the object's distance: what is nearer, or behind the camera, is not drawn
 _FAR_PX = 1 << 14  # px, bound of what OpenCV is asked to draw
@@ -32,10 +36,11 @@ _SHIFT = 4  # fractional bits of OpenCV's pixel coordinates
 def draw_estimate(
     image: RgbImage | Tensor, camera: Camera, estimate: PoseEstimate, model: CategoryModel
 ) -> RgbImage:
-    """A copy of the image with the template in its pose (colored by canonical position), its box,
-    its axes and a caption.
+    """A copy of the image with the template in its pose, its box, its axes and a caption.
+
+    The color of the template shows the canonical position.
     """
-    picture = np.array(image, dtype=np.uint8)
+    canvas = np.array(image, dtype=np.uint8)
     vertices = model.vertices.double().cpu().numpy()
     triangles = model.triangles.cpu().numpy()
     low, high = vertices.min(0), vertices.max(0)
@@ -51,16 +56,21 @@ def draw_estimate(
     n, m = len(vertices), len(vertices) + 8
     colors = 255 * (vertices - low) / np.maximum(high - low, 1e-9)
     whole = visible[triangles].all(1)
-    paint_triangles(picture, points[:n], pixels[:n], triangles[whole], colors, _OPACITY)
-    width = max(1, round(min(picture.shape[:2]) / 300))
+    paint_triangles(canvas, points[:n], pixels[:n], triangles[whole], colors, _OPACITY)
+    width = max(1, round(min(canvas.shape[:2]) / 300))
     for a, b in _BOX_EDGES:
-        _line(picture, pixels, visible, n + a, n + b, (255, 255, 255), width)
+        _line(canvas, pixels, visible, n + a, n + b, (255, 255, 255), width)
     for axis, color in enumerate(AXIS_COLORS):
-        _line(picture, pixels, visible, m, m + 1 + axis, color, 2 * width)
+        _line(canvas, pixels, visible, m, m + 1 + axis, color, 2 * width)
     if visible[n:m].any():
         corner = pixels[n:m][visible[n:m]].min(0)
-        write_text(picture, _caption(estimate), corner - [0, 4])
-    return picture
+        write_text(canvas, _caption(estimate), corner - [0, 4])
+    return canvas
+
+
+def track_color(track: int) -> tuple[float, float, float]:
+    """The color of a track, RGB from 0 to 1."""
+    return colorsys.hsv_to_rgb(track * _GOLDEN_RATIO % 1.0, 0.7, 1.0)
 
 
 def _caption(estimate: PoseEstimate) -> str:
@@ -71,8 +81,14 @@ def _caption(estimate: PoseEstimate) -> str:
 
 
 def _project(points: Floats, camera: Camera) -> tuple[Floats, NDArray[np.bool_]]:
-    """Pixels (N, 2) of points (N, 3) in the camera frame by the camera and its lens, and which are
-    in front of it.
+    """Project points through the camera and its lens.
+
+    Args:
+        points: (N, 3), camera frame.
+        camera: the camera.
+
+    Returns:
+        Pixels (N, 2), and for each point whether it is in front of the camera and near the image.
     """
     ahead = points[:, 2] > _NEAR * max(float(np.abs(points).max()), 1e-9)
     safe = np.where(ahead[:, None], points, [0.0, 0.0, 1.0])
@@ -88,17 +104,24 @@ def _project(points: Floats, camera: Camera) -> tuple[Floats, NDArray[np.bool_]]
 
 
 def paint_triangles(
-    picture: RgbImage,
+    canvas: RgbImage,
     points: Floats,
     pixels: Floats,
     triangles: NDArray[np.int64],
     colors: Floats,
     opacity: float = 1.0,
 ) -> None:
-    """Paint the triangles (T, 3) that face the camera onto the picture, the far ones first.
+    """Paint the triangles that face the camera onto the canvas, the far ones first.
 
-    points (V, 3) in the camera frame, pixels (V, 2), colors (V, 3) RGB 0..255. A triangle has one
-    color, darker at a slant.
+    A triangle has one color, which is darker if the triangle is seen at a slant.
+
+    Args:
+        canvas: (H, W, 3), is changed.
+        points: (V, 3) vertices, camera frame.
+        pixels: (V, 2) vertices in the image.
+        triangles: (T, 3) vertex indices.
+        colors: (V, 3) RGB from 0 to 255.
+        opacity: 0 to 1.
     """
     if not len(triangles):
         return
@@ -112,15 +135,15 @@ def paint_triangles(
     shown = shown[np.argsort(-ray[shown, 2])]
     shade = colors[triangles[shown]].mean(1) * (0.55 + 0.45 * facing[shown, None])
     polygons = np.round(pixels[triangles[shown]] * (1 << _SHIFT)).astype(np.int32)
-    layer = picture.copy() if opacity < 1 else picture
+    layer = canvas.copy() if opacity < 1 else canvas
     for polygon, color in zip(polygons, shade.tolist(), strict=True):
         cv2.fillConvexPoly(layer, polygon, color, cv2.LINE_8, _SHIFT)
     if opacity < 1:
-        cv2.addWeighted(layer, opacity, picture, 1 - opacity, 0, dst=picture)
+        cv2.addWeighted(layer, opacity, canvas, 1 - opacity, 0, dst=canvas)
 
 
 def _line(
-    picture: RgbImage,
+    canvas: RgbImage,
     pixels: Floats,
     visible: NDArray[np.bool_],
     a: int,
@@ -132,23 +155,27 @@ def _line(
         start, end = (
             tuple(int(x) for x in np.round(pixels[k] * (1 << _SHIFT))) for k in (a, b)
         )
-        cv2.line(picture, start, end, color, width, cv2.LINE_AA, _SHIFT)
+        cv2.line(canvas, start, end, color, width, cv2.LINE_AA, _SHIFT)
 
 
-def write_text(picture: RgbImage, text: str, at: Floats) -> None:
-    """Write a line of text on a dark ground whose lower left corner is at (2,) px, moved to stay
-    inside the picture.
+def write_text(canvas: RgbImage, text: str, at: Floats) -> None:
+    """Write a line of text on a dark background.
+
+    Args:
+        canvas: (H, W, 3), is changed.
+        text: the line.
+        at: (2,) px, lower left corner; the text is moved if it would leave the canvas.
     """
-    height, width = picture.shape[:2]
+    height, width = canvas.shape[:2]
     scale = max(0.35, min(height, width) / 900)
     (length, rise), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     x = int(np.clip(at[0], 2, max(2, width - length - 2)))
     y = int(np.clip(at[1], rise + 2, max(rise + 2, height - base - 1)))
     cv2.rectangle(
-        picture, (x - 2, y - rise - 2), (x + length + 2, y + base), (30, 30, 30), -1
+        canvas, (x - 2, y - rise - 2), (x + length + 2, y + base), (30, 30, 30), -1
     )
     cv2.putText(
-        picture,
+        canvas,
         text,
         (x, y),
         cv2.FONT_HERSHEY_SIMPLEX,
@@ -168,12 +195,16 @@ def draw_mesh(
     size: int = 200,
     span: float = 1.0,
 ) -> RgbImage:
-    """A mesh in canonical axes seen from an azimuth (0.
+    """Draw a mesh in canonical axes on white, in parallel projection about the origin, z up.
 
-    From +x, 90: from +y) and elevation, degrees, z up, on white.
-
-    Parallel projection about the origin; `span` canonical units fill the picture of `size` px.
-    colors (V, 3) RGB 0..255.
+    Args:
+        vertices: (V, 3), canonical frame.
+        triangles: (T, 3) vertex indices.
+        colors: (V, 3) RGB from 0 to 255.
+        azimuth: degrees; 0: seen from +x, 90: seen from +y.
+        elevation: degrees.
+        size: px, side of the image.
+        span: canonical units that fill the image.
     """
     a, e = np.radians([azimuth, elevation])
     back = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
@@ -181,7 +212,7 @@ def draw_mesh(
     cam_from_canon = np.stack([right, np.cross(right, back), -back])
     distance = 1000 * span  # so far away that rays are parallel
     focal = size * distance / span
-    picture = np.full((size, size, 3), 255, np.uint8)
+    canvas = np.full((size, size, 3), 255, np.uint8)
 
     def to_pixels(points: Floats) -> Floats:
         return points[:, :2] / points[:, 2:] * focal + (size - 1) / 2
@@ -192,22 +223,22 @@ def draw_mesh(
     ) @ cam_from_canon.T + [0, 0, distance]
     ends, ahead = to_pixels(axes), np.ones(4, bool)
     for axis in (0, 1, 2):
-        _line(picture, ends, ahead, 0, 1 + axis, AXIS_COLORS[axis], 1)
-    paint_triangles(picture, points, to_pixels(points), triangles.numpy(), colors)
+        _line(canvas, ends, ahead, 0, 1 + axis, AXIS_COLORS[axis], 1)
+    paint_triangles(canvas, points, to_pixels(points), triangles.numpy(), colors)
     for axis in (0, 1, 2):
         cv2.circle(
-            picture,
+            canvas,
             (round(ends[1 + axis, 0]), round(ends[1 + axis, 1])),
             3,
             AXIS_COLORS[axis],
             -1,
             cv2.LINE_AA,
         )
-    return picture
+    return canvas
 
 
 def highlight_mask(image: RgbImage, mask: NDArray[np.bool_]) -> RgbImage:
-    """A copy of the image, darkened outside the mask, with the mask's edge in yellow."""
+    """A copy of the image, darkened outside the mask, with the edge of the mask in yellow."""
     return draw_contour(
         np.where(mask[..., None], image, image // 2).astype(np.uint8), mask, (255, 220, 0)
     )
@@ -216,22 +247,27 @@ def highlight_mask(image: RgbImage, mask: NDArray[np.bool_]) -> RgbImage:
 def draw_contour(
     image: RgbImage, mask: NDArray[np.bool_], color: tuple[int, int, int]
 ) -> RgbImage:
-    """A copy of the image with the mask's edge."""
-    picture = image.copy()
+    """A copy of the image with the edge of the mask."""
+    canvas = image.copy()
     contours, _ = cv2.findContours(
         mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
     cv2.drawContours(
-        picture, contours, -1, color, max(1, round(min(mask.shape) / 200)), cv2.LINE_AA
+        canvas, contours, -1, color, max(1, round(min(mask.shape) / 200)), cv2.LINE_AA
     )
-    return picture
+    return canvas
 
 
 def mesh_silhouette(
     vertices: Tensor, triangles: Tensor, camera: Camera, cam_from_obj: Tensor
 ) -> NDArray[np.bool_]:
-    """Mask (H, W) of a mesh, vertices (V, 3) in the obj frame, as the camera with its lens sees it
-    at a pose (4, 4).
+    """The mask (H, W) of a mesh as the camera with its lens sees it.
+
+    Args:
+        vertices: (V, 3), obj frame.
+        triangles: (T, 3) vertex indices.
+        camera: the camera.
+        cam_from_obj: (4, 4) pose.
     """
     pose = cam_from_obj.double().cpu().numpy()
     points = vertices.double().cpu().numpy() @ pose[:3, :3].T + pose[:3, 3]
@@ -247,14 +283,14 @@ def mesh_silhouette(
 
 
 def fit_into_square(image: RgbImage, size: int) -> RgbImage:
-    """The image scaled into a white square of `size` px, aspect kept."""
+    """The image scaled into a white square of `size` px; its aspect ratio stays."""
     height, width = image.shape[:2]
     factor = size / max(height, width)
     small = (max(1, round(width * factor)), max(1, round(height * factor)))
     scaled = cv2.resize(
         image, small, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     )
-    picture = np.full((size, size, 3), 255, np.uint8)
+    canvas = np.full((size, size, 3), 255, np.uint8)
     top, left = (size - small[1]) // 2, (size - small[0]) // 2
-    picture[top : top + small[1], left : left + small[0]] = scaled
-    return picture
+    canvas[top : top + small[1], left : left + small[0]] = scaled
+    return canvas

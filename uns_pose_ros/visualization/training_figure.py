@@ -1,4 +1,4 @@
-"""How a training goes: its losses, and how often the head is right where it did not learn."""
+"""The progress of a training: its losses, and its accuracy on vertices that it does not see."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SIZE = (4.5, 2.6)  # inches
 
 
 def plot_training(curve: Mapping[str, Sequence[float]]) -> Figure:
-    """A plot of `fitting.fit_head`'s curve."""
+    """Plot the curve that the training of a head returns."""
     figure = Figure(figsize=_SIZE, layout="constrained")
     losses = figure.add_subplot(xlabel="step", ylabel="loss, nats")
     for name, values in curve.items():

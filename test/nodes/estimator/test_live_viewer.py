@@ -48,7 +48,7 @@ def test_the_scene_is_made_of_the_results_of_one_image(plain: Robot) -> None:
     corners, triangles = scene.shapes["car"]
     assert torch.allclose(corners[triangles], VERTICES[TRIANGLES])
     assert shot.tracks == (0, 1)
-    assert shot.picture.shape == (480, 640, 3)
+    assert shot.image.shape == (480, 640, 3)
     assert (shot.camera.width, float(shot.camera.matrix[0, 0])) == (640, 600.0)
     second = shot.estimates[1]
     assert second.cam_from_canon[:3, 3].tolist() == pytest.approx([0.25, 0.0, 0.75])
