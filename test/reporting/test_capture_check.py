@@ -1,7 +1,4 @@
-"""`uns-pose doctor CATEGORY`.
-
-Every fault of a video that is put there is found, named and has a remedy.
-"""
+"""`uns-pose doctor CATEGORY` names every fault of a video and its remedy."""
 
 from __future__ import annotations
 
@@ -72,7 +69,7 @@ def shuffle_poses(clip: Path) -> None:
     write_sparse(clip / "sparse", sparse.cameras, mixed, sparse.points)
 
 
-def remove_pictures(clip: Path) -> None:
+def remove_images(clip: Path) -> None:
     for path in images(clip)[5:]:
         path.unlink()
 
@@ -83,45 +80,45 @@ def spoil(path: Path) -> None:
 
 FAULTS: list[tuple[str, Callable[[Path], object], bool, str, str]] = [
     (
-        "some pictures are blurred",
+        "some images are blurred",
         lambda clip: blur(clip, 2),
         False,
-        "2 of 12 pictures are blurred: 000000.jpg",
+        "2 of 12 images are blurred: 000000.jpg",
         "delete those",
     ),
     (
-        "most pictures are blurred",
+        "most images are blurred",
         lambda clip: blur(clip, 9),
         True,
-        "9 of 12 pictures are blurred",
+        "9 of 12 images are blurred",
         "slower, in more light",
     ),
     (
         "few frames",
-        remove_pictures,
+        remove_images,
         True,
-        "5 usable frames of 5 pictures, 8 are needed",
+        "5 usable frames of 5 images, 8 are needed",
         "--frames",
     ),
     (
-        "a broken picture",
+        "a broken image",
         lambda clip: spoil(images(clip)[3]),
         False,
         "images/000003.jpg: the image is broken",
         "delete",
     ),
     (
-        "pictures without pose",
+        "images without pose",
         lambda clip: keep_poses(clip, slice(0, 9)),
         False,
-        "9 of 12 pictures have a pose",
+        "9 of 12 images have a pose",
         "slower",
     ),
     (
         "hardly any pose",
         lambda clip: keep_poses(clip, slice(0, 4)),
         True,
-        "4 of 12 pictures have a pose",
+        "4 of 12 images have a pose",
         "pattern",
     ),
     (
@@ -153,7 +150,7 @@ FAULTS: list[tuple[str, Callable[[Path], object], bool, str, str]] = [
         "draw these masks anew",
     ),
     (
-        "poses of other pictures",
+        "poses of other images",
         shuffle_poses,
         True,
         "on average",
@@ -165,7 +162,7 @@ FAULTS: list[tuple[str, Callable[[Path], object], bool, str, str]] = [
             clip, 5, lambda mask: mask | (np.arange(112) > 90)[:, None]
         ),
         False,
-        "the picture's edge cuts 5 of 12 masks",
+        "the image's edge cuts 5 of 12 masks",
         "keep all of the object",
     ),
     (
@@ -176,21 +173,21 @@ FAULTS: list[tuple[str, Callable[[Path], object], bool, str, str]] = [
         "pattern",
     ),
     (
-        "a spoilt COLMAP model",
+        "a damaged COLMAP model",
         lambda clip: (clip / "sparse" / "cameras.txt").write_text("?"),
         True,
         "cameras.txt",
         "mend or delete",
     ),
     (
-        "a spoilt record",
+        "a damaged record",
         lambda clip: (clip / "video.json").write_text("{"),
         True,
         "video.json",
         "mend or delete",
     ),
     (
-        "a record that is none",
+        "a record that is no object",
         lambda clip: (clip / "video.json").write_text("[]"),
         False,
         "",
@@ -210,12 +207,15 @@ def test_a_fault_is_found(
     fault(clip)
     findings = check_video(clip).findings
     assert any(
-        what in one.what and remedy in one.remedy and one.mend == mend for one in findings
+        what in finding.what and remedy in finding.remedy and finding.mend == mend
+        for finding in findings
     ) or not (what or findings)
-    assert all(len(f"{one.what} {one.remedy}".splitlines()) == 1 for one in findings)
+    assert all(
+        len(f"{finding.what} {finding.remedy}".splitlines()) == 1 for finding in findings
+    )
 
 
-def test_a_film_without_poses_is_fine_where_they_can_be_found_and_told_of_the_camera(
+def test_a_film_without_poses_has_only_the_finding_that_its_camera_is_not_calibrated(
     tmp_path: Path,
 ) -> None:
     write_textured(tmp_path / "clip", views=9)
@@ -236,32 +236,36 @@ def test_a_film_without_poses_is_fine_where_they_can_be_found_and_told_of_the_ca
 @pytest.mark.parametrize(
     ("source", "said"), [("guessed", "guessed"), ("exif", "taken from EXIF"), ("given", "")]
 )
-def test_poses_found_with_a_focal_length_that_nobody_calibrated_are_told(
+def test_computed_poses_have_a_finding_if_the_focal_length_was_not_calibrated(
     clip: Path, source: str, said: str
 ) -> None:
     artifacts.write_json(
         clip / "video.json",
         {"metric": False, "poses": {"calibration": source, "focal_px": 181.4}},
     )
-    assert not any("focal length" in one.what for one in check_video(clip).findings), (
-        "its poses were given"
-    )
+    assert not any(
+        "focal length" in finding.what for finding in check_video(clip).findings
+    ), "its poses were given"
     artifacts.write_json(clip / "sparse" / "made.json", {})
-    told = [one.what for one in check_video(clip).findings if "focal length" in one.what]
+    reports = [
+        finding.what
+        for finding in check_video(clip).findings
+        if "focal length" in finding.what
+    ]
     expected = [f"calibrated but {said}"] if said else []
-    assert len(told) == len(expected) and all(
-        part in what for part, what in zip(expected, told, strict=True)
+    assert len(reports) == len(expected) and all(
+        part in what for part, what in zip(expected, reports, strict=True)
     )
     assert all(
-        "found with the poses: 181 px; frames may be left out" in what for what in told
+        "found with the poses: 181 px; frames may be left out" in what for what in reports
     )
 
 
-def test_a_small_object_is_told(tmp_path: Path) -> None:
+def test_a_small_object_is_a_finding(tmp_path: Path) -> None:
     write_category(tmp_path / "truck", {"clip_01": 1}, views=12, size=64)
     assert any(
-        "px large, 64 are needed" in one.what
-        for one in check_video(tmp_path / "truck" / "clip_01").findings
+        "px large, 64 are needed" in finding.what
+        for finding in check_video(tmp_path / "truck" / "clip_01").findings
     )
 
 
@@ -277,12 +281,13 @@ def test_the_command_ends_with_1_where_something_must_be_mended_and_0_where_not(
     assert main.main(["doctor", str(category), "--json", "-"]) == main.FAULT
     record = json.loads(capsys.readouterr().out)
     assert record["mend"] == ["clip_02"]
-    assert [one["blurred"] for one in record["videos"].values()] == [0, 9, 0]
+    assert [video["blurred"] for video in record["videos"].values()] == [0, 9, 0]
+    assert record["videos"]["clip_01"]["pictures"] == 12
     assert main.main(["doctor", str(category), "--videos", "clip_0[13]"]) == main.DONE
     assert main.main(["doctor", str(tmp_path / "nowhere")]) == main.BAD_INPUT
 
 
-def test_too_few_videos_and_one_that_did_not_fit_are_told_of_the_category(
+def test_too_few_videos_and_a_video_that_was_left_out_are_findings_of_the_category(
     healthy: Path, tmp_path: Path
 ) -> None:
     category = tmp_path / "truck"
@@ -298,9 +303,9 @@ def test_too_few_videos_and_one_that_did_not_fit_are_told_of_the_category(
         category / "alignment.json",
         {},
     )
-    found = check_category(category)[-1]
-    assert found.name == "(all)" and found.mend
-    what = {one.what: one.mend for one in found.findings}
+    summary = check_category(category)[-1]
+    assert summary.name == "(all)" and summary.mend
+    what = {finding.what: finding.mend for finding in summary.findings}
     assert what == {
         "clip_02 did not fit the others in alignment.json and is not trained on": False,
         "2 videos, 3 are needed": True,

@@ -12,15 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from synthetic import write_video
 from uns_pose_ros.core.types import (
     Alignment,
     CategoryModel,
     FeatureMesh,
-    PoseEstimate,
-    Symmetry,
 )
-from uns_pose_ros.evaluation.metrics import MISSING, ImageResult
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
@@ -29,7 +25,6 @@ from uns_pose_ros.reporting.category_report import (
     ReportImage,
     write_report,
 )
-from uns_pose_ros.reporting.report_builder import draw_report_images, thin_video
 from uns_pose_ros.reporting.video_summary import (
     VideoSummary,
     draw_correspondences,
@@ -119,23 +114,11 @@ def page(folder: Path, shown: ReportContents) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
-def result(frame: str, error: float, score: float | None) -> ImageResult:
-    estimate = None
-    if score is not None:
-        pose = torch.eye(4, dtype=torch.float64)
-        pose[2, 3] = 3
-        one, box = torch.ones(3, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
-        estimate = PoseEstimate(
-            "mug", pose, 1.0, False, one, score, None, Symmetry(), 9, 1.0, box
-        )
-    return ImageResult("clip_01", frame, estimate, error, error, 0.1)
-
-
 def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     gray = np.full((30, 40, 3), 127, np.uint8)
     curve = {"step": [0, 20], "object": [5.0, 1.0], "background": [2.0, 0.5]}
     whole = contents()
-    shots, accuracies = (
+    images, accuracies = (
         [ReportImage(gray, "a", 0.5, 3.0)],
         {"poses": {**FIGURES, "images": 4, "estimated": 3}},
     )
@@ -144,7 +127,7 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
         whole.alignment,
         whole.meshes,
         model_of(curve),
-        shots,
+        images,
         [3.0],
         accuracies,
     )
@@ -190,38 +173,6 @@ def test_names_cannot_become_markup(tmp_path: Path) -> None:
     text = page(tmp_path, contents(("<b>x", "it's")))
     assert "<b>x" not in text and "&lt;b&gt;x" in text
     assert "alt='it's" not in text
-
-
-def test_failures_come_first(tmp_path: Path) -> None:
-    write_video(tmp_path / "clip_01", seed=1, views=4, size=48)
-    video = load_video(tmp_path / "clip_01")
-    found = ((4, 0.9), (170, 0.8), (MISSING, None), (9, 0.2))
-    results = [
-        result(f"00000{k}.jpg", *errors_and_scores)
-        for k, errors_and_scores in enumerate(found)
-    ]
-    shots = draw_report_images(results, [video], model_of(), labeled=True)
-    assert [shot.error for shot in shots] == [MISSING, 170, 9, 4]
-    assert [shot.caption for shot in shots][:2] == [
-        "clip_01/000002.jpg, nothing found",
-        "clip_01/000001.jpg, score 0.80, 170.0° off",
-    ]
-    unsure = draw_report_images(results, [video], model_of(), labeled=False)
-    assert [shot.score for shot in unsure] == [0, 0.2, 0.8, 0.9]
-    assert all(shot.error is None for shot in unsure)
-    assert [
-        shot.error
-        for shot in draw_report_images(results, [video], model_of(), labeled=True, most=2)
-    ] == [MISSING, 4]
-
-
-@pytest.mark.parametrize(
-    ("most", "kept"), [(2, [0, 4]), (3, [0, 2, 4]), (9, [0, 1, 2, 3, 4])]
-)
-def test_a_long_video_is_thinned_evenly(tmp_path: Path, most: int, kept: list[int]) -> None:
-    write_video(tmp_path / "clip_01", seed=1, views=5, size=32)
-    frames = thin_video(load_video(tmp_path / "clip_01"), most).frames
-    assert [frame.name for frame in frames] == [f"{k:06d}.jpg" for k in kept]
 
 
 def test_the_gap_is_where_no_camera_stood() -> None:
@@ -300,10 +251,10 @@ def test_masks_and_hull_of_a_true_mesh_agree(trucks: Path) -> None:
 def test_a_browser_shows_the_page_at_desktop_and_phone_width(
     tmp_path: Path, width: int
 ) -> None:
-    """Every picture is loaded, and nothing is wider than the window."""
-    shots = [ReportImage(np.full((240, 320, 3), 127, np.uint8), "a" * 200, 0.5, None)] * 6
+    """Every image is loaded, and nothing is wider than the window."""
+    images = [ReportImage(np.full((240, 320, 3), 127, np.uint8), "a" * 200, 0.5, None)] * 6
     write_report(
-        tmp_path / "report.html", replace(contents(), images=shots, videos=[facts()])
+        tmp_path / "report.html", replace(contents(), images=images, videos=[facts()])
     )
     inner = (tmp_path / "report.html").read_text()
     # a window is 500 px wide at least, a frame in it is not
@@ -326,12 +277,12 @@ def test_a_browser_shows_the_page_at_desktop_and_phone_width(
     command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
     outer = f"file://{tmp_path / 'outer.html'}"
     subprocess.run(
-        [*command, f"--screenshot={tmp_path / 'shot.png'}", outer],
+        [*command, f"--screenshot={tmp_path / 'screenshot.png'}", outer],
         check=True,
         timeout=240,
         capture_output=True,
     )
-    assert read_image(tmp_path / "shot.png").float().std() > 5, "the page is blank"
+    assert read_image(tmp_path / "screenshot.png").float().std() > 5, "the page is blank"
     done = subprocess.run(
         [*command, "--dump-dom", outer],
         check=True,
@@ -339,5 +290,5 @@ def test_a_browser_shows_the_page_at_desktop_and_phone_width(
         capture_output=True,
         text=True,
     )
-    wide, images, loaded = re.findall(r"<title>(\d+) (\d+) (\w+)</title>", done.stdout)[0]
-    assert int(wide) == width and int(images) == inner.count("<img") and loaded == "true"
+    wide, count, loaded = re.findall(r"<title>(\d+) (\d+) (\w+)</title>", done.stdout)[0]
+    assert int(wide) == width and int(count) == inner.count("<img") and loaded == "true"

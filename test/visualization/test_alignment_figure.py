@@ -1,4 +1,4 @@
-"""The picture of an alignment: every mesh, colored so that the same part has the same color."""
+"""The image of an alignment shows every mesh; equal parts have equal colors."""
 
 from __future__ import annotations
 
@@ -42,41 +42,41 @@ def alignment_of(kept: list[bool]) -> Alignment:
     )
 
 
-def test_align_writes_the_picture_of_every_mesh_and_says_where(
+def test_align_writes_the_image_of_every_mesh_and_prints_its_path(
     trucks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.main(["align", str(trucks), *ALIGN_WORDS]) == main.DONE
     assert f"picture: {trucks / 'alignment.png'}" in capsys.readouterr().out
-    picture = cv2.imread(str(trucks / "alignment.png"))
-    assert picture is not None
-    colorful = (picture.max(2).astype(int) - picture.min(2) > 40).mean(0) > 0
+    image = cv2.imread(str(trucks / "alignment.png"))
+    assert image is not None
+    colorful = (image.max(2).astype(int) - image.min(2) > 40).mean(0) > 0
     assert len(colorful) == 420 and all(
         colorful[k : k + 140].sum() > 40 for k in (0, 140, 280)
     )  # three views
-    filled = (picture.max(2).astype(int) - picture.min(2) > 40).sum(1) > 30
+    filled = (image.max(2).astype(int) - image.min(2) > 40).sum(1) > 30
     assert (
         np.diff(filled.astype(int)) == 1
     ).sum() >= 3  # three trucks, one below the other
 
 
-def test_the_picture_is_drawn_again_only_for_another_alignment(
+def test_the_image_is_drawn_again_only_for_another_alignment(
     trucks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.main(["align", str(trucks), *ALIGN_WORDS]) == main.DONE
-    picture = trucks / "alignment.png"
-    before, written = picture.read_bytes(), picture.stat().st_mtime_ns
+    path = trucks / "alignment.png"
+    before, written = path.read_bytes(), path.stat().st_mtime_ns
     capsys.readouterr()
     assert main.main(["align", str(trucks), *ALIGN_WORDS, "--json", "-"]) == main.DONE
-    assert json.loads(capsys.readouterr().out)["picture"] == str(picture)
-    assert picture.stat().st_mtime_ns == written
+    assert json.loads(capsys.readouterr().out)["picture"] == str(path)
+    assert path.stat().st_mtime_ns == written
     assert main.main(["align", str(trucks), *ALIGN_WORDS, "--up", "y"]) == main.DONE
-    assert picture.read_bytes() != before
+    assert path.read_bytes() != before
     os.utime(
         trucks / "alignment.json", ns=(2**62, 2**62)
     )  # as after a kill between the two
-    written = picture.stat().st_mtime_ns
+    written = path.stat().st_mtime_ns
     assert main.main(["align", str(trucks), *ALIGN_WORDS]) == main.DONE
-    assert picture.stat().st_mtime_ns != written
+    assert path.stat().st_mtime_ns != written
 
 
 def test_equal_features_have_equal_colors_in_all_meshes_and_different_ones_differ() -> None:

@@ -121,16 +121,14 @@ def test_a_connection_that_is_not_used_is_no_error(
     assert [record.getMessage() for record in caplog.records] == []
 
 
-def test_nothing_to_be_shown_is_said() -> None:
+def test_a_viewer_without_scenes_is_an_error() -> None:
     pytest.importorskip("viser")
-    with pytest.raises(InvalidInput, match="there is no image to show"):
+    with pytest.raises(InvalidInput, match="no image to show"):
         Viewer([], {})
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
-def test_a_browser_shows_the_image_and_the_template(
-    viewer: Viewer, tmp_path: Path
-) -> None:
+def test_a_browser_shows_the_image_and_the_template(viewer: Viewer, tmp_path: Path) -> None:
     with browser(f"http://127.0.0.1:{viewer.port}", tmp_path / "profile") as screenshot:
         wait(lambda: shows_blue_and_red(screenshot()))
 
@@ -158,8 +156,8 @@ def test_the_command_serves_a_bag_until_it_is_interrupted(
     )
     try:
         assert process.stdout is not None
-        told = next(line for line in process.stdout if line.startswith("http://"))
-        with urllib.request.urlopen(told.split()[0], timeout=60) as answer:
+        address = next(text for text in process.stdout if text.startswith("http://"))
+        with urllib.request.urlopen(address.split()[0], timeout=60) as answer:
             assert answer.status == 200
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

@@ -52,11 +52,11 @@ def changed_box(before: np.ndarray, after: np.ndarray) -> list[int]:
 
 def test_an_overlay_covers_the_object_and_leaves_the_given_image_alone() -> None:
     image = np.full((160, 200, 3), 90, np.uint8)
-    picture = drawing.draw_estimate(image, camera(), estimate(0, 0, 1), model())
+    canvas = drawing.draw_estimate(image, camera(), estimate(0, 0, 1), model())
     # the cube's near face, 0.2 wide at depth 0.9, reaches 22 px from the middle
-    assert (image == 90).all() and picture.shape == image.shape
-    assert (picture[60:100, 80:120] != 90).any(-1).all()
-    assert (picture[130:, :60] == 90).all()
+    assert (image == 90).all() and canvas.shape == image.shape
+    assert (canvas[60:100, 80:120] != 90).any(-1).all()
+    assert (canvas[130:, :60] == 90).all()
 
 
 def test_an_overlay_follows_the_lens() -> None:
@@ -82,7 +82,7 @@ def test_an_object_behind_the_camera_or_around_it_draws_nothing_wild() -> None:
 
 
 @pytest.mark.parametrize(("depth", "drawn"), [(0.02, True), (0.01, False)])
-def test_a_triangle_that_reaches_too_far_out_of_the_picture_is_not_drawn(
+def test_a_triangle_that_reaches_too_far_out_of_the_image_is_not_drawn(
     depth: float, drawn: bool
 ) -> None:
     corners = torch.tensor(
@@ -101,24 +101,24 @@ def test_the_nearer_of_two_triangles_hides_the_farther_one() -> None:
     pixels = points[:, :2] / points[:, 2:] * 40 + 50
     red, blue = [200.0, 0, 0], [0, 0, 200.0]
     for triangles in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
-        picture = np.zeros((100, 100, 3), np.uint8)
+        canvas = np.zeros((100, 100, 3), np.uint8)
         drawing.paint_triangles(
-            picture, points, pixels, np.array(triangles), np.array([red] * 3 + [blue] * 3)
+            canvas, points, pixels, np.array(triangles), np.array([red] * 3 + [blue] * 3)
         )
-        assert picture[50, 40, 0] > 100 and picture[50, 40, 2] == 0
+        assert canvas[50, 40, 0] > 100 and canvas[50, 40, 2] == 0
 
 
 def test_triangles_seen_from_inside_are_not_painted() -> None:
     points = np.array([[-1, -1, 1], [-1, 1, 1], [1, 0, 1]], float)
-    picture = np.zeros((100, 100, 3), np.uint8)
+    canvas = np.zeros((100, 100, 3), np.uint8)
     drawing.paint_triangles(
-        picture,
+        canvas,
         points,
         points[:, :2] * 40 + 50,
         np.array([[0, 2, 1]]),
         np.full((3, 3), 200.0),
     )
-    assert not picture.any()
+    assert not canvas.any()
 
 
 @pytest.mark.parametrize(("azimuth", "side"), [(0, "right"), (180, "left")])
@@ -129,8 +129,8 @@ def test_a_mesh_seen_from_the_front_has_its_left_side_on_the_right(
         CUBE[:, 1:2].numpy() > 0, [0.0, 250.0, 0.0], [250.0, 0.0, 250.0]
     )  # green on the left (+y)
     shrunk = CUBE * torch.tensor([0.5, 0.5, 0.5])
-    picture = drawing.draw_mesh(shrunk, TRIANGLES, colors, azimuth, 0, size=100)
-    left, right = picture[30:45, 30].mean(0), picture[30:45, 70].mean(0)
+    canvas = drawing.draw_mesh(shrunk, TRIANGLES, colors, azimuth, 0, size=100)
+    left, right = canvas[30:45, 30].mean(0), canvas[30:45, 70].mean(0)
     green = right if side == "right" else left
     assert green[1] > green[0] + 50
 
@@ -139,19 +139,19 @@ def test_an_outline_darkens_what_is_not_the_object() -> None:
     image = np.full((40, 40, 3), 200, np.uint8)
     mask = np.zeros((40, 40), bool)
     mask[10:30, 10:30] = True
-    picture = drawing.highlight_mask(image, mask)
+    canvas = drawing.highlight_mask(image, mask)
     assert (
-        picture[20, 20].tolist() == [200] * 3
-        and picture[2, 2].tolist() == [100] * 3
-        and picture[10, 20, 2] < 60
+        canvas[20, 20].tolist() == [200] * 3
+        and canvas[2, 2].tolist() == [100] * 3
+        and canvas[10, 20, 2] < 60
     )
 
 
-def test_a_picture_is_fitted_into_a_square_without_stretching() -> None:
-    picture = drawing.fit_into_square(np.zeros((20, 40, 3), np.uint8), 100)
-    rows, columns = np.nonzero((picture == 0).all(-1))
+def test_an_image_is_fitted_into_a_square_without_stretching() -> None:
+    canvas = drawing.fit_into_square(np.zeros((20, 40, 3), np.uint8), 100)
+    rows, columns = np.nonzero((canvas == 0).all(-1))
     assert (
-        picture.shape == (100, 100, 3)
+        canvas.shape == (100, 100, 3)
         and (rows.min(), rows.max()) == (25, 74)
         and (columns.min(), columns.max()) == (0, 99)
     )
@@ -159,13 +159,13 @@ def test_a_picture_is_fitted_into_a_square_without_stretching() -> None:
 
 @pytest.mark.parametrize("x", [-20.0, 80.0, 190.0])
 @pytest.mark.parametrize("y", [2.0, 30.0, 58.0])
-def test_text_stays_whole_inside_the_picture(x: float, y: float) -> None:
+def test_text_stays_whole_inside_the_image(x: float, y: float) -> None:
     blank = np.full((60, 200, 3), 255, np.uint8)
     sides = []
     for at in ((80.0, 30.0), (x, y)):  # the first is far from every border
-        picture = blank.copy()
-        drawing.write_text(picture, "mug 90%", np.array(at))
-        x0, y0, x1, y1 = changed_box(blank, picture)
+        canvas = blank.copy()
+        drawing.write_text(canvas, "mug 90%", np.array(at))
+        x0, y0, x1, y1 = changed_box(blank, canvas)
         sides.append((x1 - x0, y1 - y0))
     assert sides[0][0] > 30 and sides[0][1] > 8
     assert sides[1] == pytest.approx(sides[0], abs=1)

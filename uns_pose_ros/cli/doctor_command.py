@@ -16,7 +16,6 @@ from tyro.conf import Positional, arg
 from uns_pose_ros.cli.arguments import Json, Videos
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.cli.model_commands import weights_record
-from uns_pose_ros.io import artifacts
 
 _CORE = ("torch", "numpy", "scipy", "cv2", "PIL", "safetensors", "tyro")
 _ROS = ("rclpy", "tf2_msgs", "vision_msgs")
@@ -32,7 +31,7 @@ _PIPELINE = (
 )
 _HEADER = (
     "video",
-    "pictures",
+    "images",
     "blurred",
     "posed",
     "around °",
@@ -76,7 +75,7 @@ def doctor_command(
     for one in found:
         counts = [
             str(value) if value is not None else "–"
-            for value in (one.pictures or None, one.blurred, one.posed)
+            for value in (one.images or None, one.blurred, one.posed)
         ]
         first = [one.name, *counts, figure(one.covered_deg, 0), figure(one.fit, 2)]
         for finding in one.findings or [None]:
@@ -88,7 +87,7 @@ def doctor_command(
             rows.append([*first, *said])
             first = [""] * len(first)
     mend = [one.name for one in found if one.mend]
-    record = {"mend": mend, "videos": {one.name: artifacts.plain(one) for one in found}}
+    record = {"mend": mend, "videos": {one.name: one.record() for one in found}}
     emit(record, table(_HEADER, rows), json)
     return MEND if mend else 0
 

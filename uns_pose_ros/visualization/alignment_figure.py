@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from uns_pose_ros.core.geometry import transform
@@ -72,7 +71,9 @@ def feature_colors(features: Sequence[Tensor]) -> list[Floats]:
     spread = place[seen].std(0).clamp_min(1e-6) if int(seen.sum()) > 1 else torch.ones(3)
     colors = 255 * torch.sigmoid(1.5 * place / spread)
     colors[~seen] = _UNSEEN
-    return [part.double().numpy() for part in colors.split([len(one) for one in features])]
+    return [
+        part.double().numpy() for part in colors.split([len(rows) for rows in features])
+    ]
 
 
 def draw_mesh_views(vertices: Tensor, triangles: Tensor, colors: Floats) -> RgbImage:
@@ -85,37 +86,43 @@ def draw_mesh_views(vertices: Tensor, triangles: Tensor, colors: Floats) -> RgbI
 
 
 def render_alignment(
-    alignment: Alignment, skins: Sequence[SurfaceFeatures], note: str = ""
+    alignment: Alignment, surfaces: Sequence[SurfaceFeatures], note: str = ""
 ) -> RgbImage:
     """Draw the meshes of all videos with name and confidence, in the order of the alignment.
 
     Args:
         alignment: the alignment; videos that it left out have a red frame.
-        skins: the mesh of each video.
+        surfaces: the mesh of each video.
         note: a line below the first line of text.
     """
-    colors = feature_colors([skin.features for skin in skins])
-    tiles = []
-    for k, (name, skin) in enumerate(zip(alignment.videos, skins, strict=True)):
-        strip = draw_mesh_views(
-            transform(alignment.canon_from_obj[k], skin.vertices.double()),
-            skin.triangles,
-            colors[k],
-        )
-        kept = bool(alignment.kept[k])
-        text = f"{name}, confidence {float(alignment.confidence[k]):.2f}" + (
-            "" if kept else ", left out"
-        )
-        tiles.append(np.concatenate([_text(text, strip.shape[1]), strip]))
-        if not kept:
-            _frame(tiles[-1])
-    columns = max(1, round((len(tiles) / 2.5) ** 0.5))  # about as wide as high
+    colors = feature_colors([surface.features for surface in surfaces])
+    tiles = [_tile(alignment, k, surface, colors[k]) for k, surface in enumerate(surfaces)]
+    columns = max(1, round((len(tiles) / 2.5) ** 0.5))  # the image is about as wide as high
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     rows = [
         np.concatenate(tiles[k : k + columns], 1) for k in range(0, len(tiles), columns)
     ]
-    heads = [f"from {', '.join(VIEWS)}; x red, y green, z blue", *([note] if note else [])]
-    return np.concatenate([*(_text(head, rows[0].shape[1]) for head in heads), *rows])
+    lines = [f"from {', '.join(VIEWS)}; x red, y green, z blue"]
+    if note:
+        lines.append(note)
+    header = [_text(line, rows[0].shape[1]) for line in lines]
+    return np.concatenate([*header, *rows])
+
+
+def _tile(
+    alignment: Alignment, k: int, surface: SurfaceFeatures, colors: Floats
+) -> RgbImage:
+    """The mesh of the alignment's video k with a line of text; a red frame if it was left out."""
+    vertices = transform(alignment.canon_from_obj[k], surface.vertices.double())
+    views = draw_mesh_views(vertices, surface.triangles, colors)
+    kept = bool(alignment.kept[k])
+    text = f"{alignment.videos[k]}, confidence {float(alignment.confidence[k]):.2f}"
+    if not kept:
+        text += ", left out"
+    tile = np.concatenate([_text(text, views.shape[1]), views])
+    if not kept:
+        _frame(tile)
+    return tile
 
 
 def _text(text: str, width: int) -> RgbImage:
@@ -124,6 +131,6 @@ def _text(text: str, width: int) -> RgbImage:
     return canvas
 
 
-def _frame(canvas: NDArray[np.uint8]) -> None:
+def _frame(canvas: RgbImage) -> None:
     for edge in (canvas[:2], canvas[-2:], canvas[:, :2], canvas[:, -2:]):
         edge[:] = _RED

@@ -21,13 +21,12 @@ from uns_pose_ros.core.geometry import matrix_to_quaternion
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.visualization.drawing import track_color
 
-TemplateMesh: TypeAlias = tuple[
-    Tensor, Tensor
-]  # a category's vertices (V, 3) float, canon frame, and triangles (T, 3) int
+# a category's vertices (V, 3) float, canon frame, and triangles (T, 3) int
+TemplateMesh: TypeAlias = tuple[Tensor, Tensor]
 
-_LONGEST = 640  # px, of the longer side of the images that are shown
-_NEAR = 0.25  # of the distance of the nearest object, where the image stands
-_NOWHERE = 4.0  # that distance where there is no object
+_LONGEST = 640  # px, longer side of the images that are shown
+_IMAGE_DISTANCE = 0.25  # of the image from the camera, in distances of the nearest object
+_DEFAULT_DISTANCE = 4.0  # of the nearest object, in a scene without objects
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,46 +70,42 @@ def template_meshes(models: Sequence[CategoryModel]) -> dict[str, TemplateMesh]:
 
 
 class Viewer:
-    """Serves scenes, of which a slider chooses one, in the frame of their camera.
+    """Serves scenes in the frame of their camera: x right, y down, z forward.
 
-    The axes are x right, y down, z forward.
+    A slider of the page selects the scene.
     """
 
     def __init__(
         self,
         scenes: Sequence[Scene],
-        shapes: Mapping[str, TemplateMesh],
+        meshes: Mapping[str, TemplateMesh],
         host: str = "127.0.0.1",
         port: int = 8080,
     ) -> None:
-        """Start the server.
+        """Start the server and show the first scene.
 
         Args:
-            scenes: the scenes of the slider.
-            shapes: template of each category that is shown.
+            scenes: the scenes that the slider selects.
+            meshes: the template of every category that will be shown.
             host: address to serve; 0.0.0.0 lets other machines connect.
-            port: port to serve; the next free one if it is in use.
+            port: port to serve; if it is in use, the next free one.
 
         Raises:
-            InvalidInput: there is no scene.
+            InvalidInput: `scenes` is empty.
         """
         import viser
 
         if not scenes:
-            raise InvalidInput("there is no image to show")
-        self._scenes, self._shapes = scenes, shapes
-        # browsers open connections ahead and may close them unused, each of which would be told
-        # with a traceback
+            raise InvalidInput("no image to show")
+        self._scenes = scenes
+        self._meshes = meshes
+        # browsers open connections in advance and may close them unused; the server would log a
+        # traceback for each of them
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
         self._server = viser.ViserServer(host=host, port=port, verbose=False)
         self._server.scene.set_up_direction("-y")
-        far = next((_nearest(one) for one in scenes if one.estimates), _NOWHERE)
-        self._server.initial_camera.position = (
-            0.9 * far,
-            -0.6 * far,
-            -0.2 * far,
-        )  # from above, aside and behind the camera
-        self._server.initial_camera.look_at = (0.0, 0.0, 0.7 * far)
+        distances = [_nearest(scene) for scene in scenes if scene.estimates]
+        self._look_from_above(distances[0] if distances else _DEFAULT_DISTANCE)
         self._text = self._server.gui.add_markdown("")
         if len(scenes) > 1:
             slider = self._server.gui.add_slider("image", 0, len(scenes) - 1, 1, 0)
@@ -120,12 +115,12 @@ class Viewer:
 
     @property
     def port(self) -> int:
-        """The port that the server uses."""
+        """The port that is served."""
         return int(self._server.get_port())
 
     @property
     def nodes(self) -> Mapping[str, Any]:
-        """The nodes of the scene now, by name."""
+        """What the browser shows now, by name."""
         return self._handles
 
     def close(self) -> None:
@@ -133,40 +128,41 @@ class Viewer:
         self._server.stop()
 
     def show(self, number: int) -> None:
-        """Show the scene with this number."""
+        """Show scene `number` instead of the current one."""
         self.put(self._scenes[number])
 
-    def put(self, new: Scene) -> None:
-        """Show a scene, which need not be one of the scenes of the slider."""
+    def put(self, scene: Scene) -> None:
+        """Show a scene instead of the current one; it need not be a scene of the slider."""
         with self._server.atomic():
             for handle in self._handles.values():
                 handle.remove()
-            self._handles = self._camera(new)
-            for estimate, track in zip(new.estimates, new.tracks, strict=True):
-                self._handles |= self._object(estimate, track)
-            self._text.content = "\n\n".join(
-                [f"**{new.name}**", *map(_pose_text, new.estimates, new.tracks)]
-            )
+            self._handles = self._add_camera(scene)
+            for estimate, track in zip(scene.estimates, scene.tracks, strict=True):
+                self._handles |= self._add_object(estimate, track)
+            lines = [f"**{scene.name}**", *map(_describe, scene.estimates, scene.tracks)]
+            self._text.content = "\n\n".join(lines)
 
-    def _camera(self, new: Scene) -> dict[str, Any]:
-        fov = 2 * math.atan(new.camera.height / (2 * float(new.camera.matrix[1, 1])))
+    def _look_from_above(self, distance: float) -> None:
+        """Place the viewer's camera above, beside and behind the recorded camera."""
+        camera = self._server.initial_camera
+        camera.position = (0.9 * distance, -0.6 * distance, -0.2 * distance)
+        camera.look_at = (0.0, 0.0, 0.7 * distance)
+
+    def _add_camera(self, scene: Scene) -> dict[str, Any]:
+        camera = scene.camera
         frustum = self._server.scene.add_camera_frustum(
             "/camera",
-            fov,
-            new.camera.width / new.camera.height,
-            scale=_NEAR * _nearest(new),
-            image=new.image,
+            2 * math.atan(camera.height / (2 * float(camera.matrix[1, 1]))),
+            camera.width / camera.height,
+            scale=_IMAGE_DISTANCE * _nearest(scene),
+            image=scene.image,
         )
         return {"/camera": frustum}
 
-    def _object(self, estimate: PoseEstimate, track: int) -> dict[str, Any]:
-        scene, (corners, triangles), name = (
-            self._server.scene,
-            self._shapes[estimate.category],
-            f"/{estimate.category}_{track}",
-        )
+    def _add_object(self, estimate: PoseEstimate, track: int) -> dict[str, Any]:
+        name = f"/{estimate.category}_{track}"
         pose = estimate.cam_from_canon
-        frame = scene.add_frame(
+        frame = self._server.scene.add_frame(
             name,
             axes_length=0.5 * estimate.scale,
             axes_radius=0.01 * estimate.scale,
@@ -174,36 +170,32 @@ class Viewer:
             wxyz=matrix_to_quaternion(pose[:3, :3]).numpy(),
         )
         red, green, blue = (round(255 * part) for part in track_color(track))
-        vertices = (corners * estimate.scale).numpy()
-        template = scene.add_mesh_simple(
+        vertices, triangles = self._meshes[estimate.category]
+        template = self._server.scene.add_mesh_simple(
             f"{name}/template",
-            vertices,
+            (vertices * estimate.scale).numpy(),
             triangles.numpy(),
             color=(red, green, blue),
             opacity=0.7,
             side="double",
             flat_shading=True,
         )
-        label = scene.add_label(
-            f"{name}/label", f"{estimate.category} {track}  {estimate.score:.2f}"
-        )
-        return {
-            f"{name}/label": label,
-            f"{name}/template": template,
-            name: frame,
-        }  # leaves first: removed in this order
+        text = f"{estimate.category} {track}  {estimate.score:.2f}"
+        label = self._server.scene.add_label(f"{name}/label", text)
+        # children first: the handles are removed in this order
+        return {f"{name}/label": label, f"{name}/template": template, name: frame}
 
 
-def _nearest(new: Scene) -> float:
-    return min(
-        (float(estimate.cam_from_canon[2, 3]) for estimate in new.estimates),
-        default=_NOWHERE,
-    )
+def _nearest(scene: Scene) -> float:
+    """Depth of the nearest object."""
+    depths = [float(estimate.cam_from_canon[2, 3]) for estimate in scene.estimates]
+    return min(depths, default=_DEFAULT_DISTANCE)
 
 
-def _pose_text(estimate: PoseEstimate, track: int) -> str:
+def _describe(estimate: PoseEstimate, track: int) -> str:
     x, y, z = estimate.cam_from_canon[:3, 3].tolist()
+    unit = "m" if estimate.metric else "diameters"
     return (
         f"{estimate.category} {track}: score {estimate.score:.2f}, at {x:.2f} {y:.2f} {z:.2f} "
-        + ("m" if estimate.metric else "diameters")
+        f"{unit}"
     )

@@ -17,19 +17,19 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 RgbImage = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
+# RGB of x, y and z
 AXIS_COLORS: tuple[tuple[int, int, int], ...] = (
     (230, 40, 40),
     (40, 190, 40),
     (50, 90, 255),
-)  # RGB of x, y, z
-_BOX_EDGES = [
-    (a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit
-]  # corner k: bit d says which end along d
+)
+# pairs of corners; bit d of a corner's number is 0 at the lower end of axis d, 1 at the upper end
+_BOX_EDGES = [(a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit]
 # turns of hue between neighboring track ids: no two of the first dozen look alike
 _GOLDEN_RATIO = 0.618034
 _OPACITY = 0.5  # of the template over the image
 _NEAR = 1e-3  # of the object's distance: what is nearer, or behind the camera, is not drawn
-_FAR_PX = 1 << 14  # px, bound of what OpenCV is asked to draw
+_FAR_PX = 1 << 14  # px, greatest coordinate that OpenCV gets
 _SHIFT = 4  # fractional bits of OpenCV's pixel coordinates
 
 
