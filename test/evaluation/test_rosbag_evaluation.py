@@ -265,7 +265,7 @@ def test_each_picture_gets_the_depth_of_its_stamp_whichever_is_recorded_first(
     assert [round((result.stamp / 1e9 - 100) * 10) for result in results] == list(
         find.depths
     )
-    assert "2 pictures left out; the first: no depth of its stamp" in caplog.text
+    assert "2 images left out; the first: no depth of its stamp" in caplog.text
     with pytest.raises(InvalidInput, match="no depth images on '/nothing'"):
         frame_results(tmp_path / "bag", find, depth_topic="/nothing")
 
@@ -327,7 +327,7 @@ def test_the_bop_file_holds_every_estimate_in_millimeters(
     )
 
 
-def test_the_errors_of_every_picture_are_listed_and_drawn(
+def test_the_errors_of_every_image_are_listed_and_drawn(
     bag: Path, tmp_path: Path
 ) -> None:
     results = frame_results(bag, Scripted(flipped=[3], missed=[5]), truth_frame="thing")
@@ -342,7 +342,7 @@ def test_the_errors_of_every_picture_are_listed_and_drawn(
     drawn = (tmp_path / "plot.svg").read_text()
     assert all(
         f"<!-- {label} -->" in drawn
-        for label in ("rotation error (°)", "translation error (m)", "time a picture (s)")
+        for label in ("rotation error (°)", "translation error (m)", "time per image (s)")
     )
     assert "no truth" not in drawn
     unknown = frame_results(bag, Scripted())

@@ -1,4 +1,4 @@
-"""Accuracies of alignments and poses against labels; the labels are read here and nowhere else."""
+"""Accuracy of alignments and poses against labels, which no other module reads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.images import read_image
 
 ANGLES = (30, 15, 10)  # degrees, of the accuracies
-WRONG = 30.0  # degrees: an estimate further off is one that a good score should tell
+WRONG = 30.0  # degrees; an estimate with a larger error is wrong
 MISSING = 180.0  # degrees, the error of an image without an estimate
 _CONSENSUS = 30.0  # degrees within which training videos agree on the labels' frame
 _REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
@@ -51,7 +51,7 @@ EstimateImage = Callable[[Tensor, Camera], Sequence[PoseEstimate]]
 
 @dataclass(frozen=True, eq=False)
 class ImageResult:
-    """One evaluated image."""
+    """The result of one evaluated image."""
 
     video: str
     frame: str
@@ -61,7 +61,7 @@ class ImageResult:
     seconds: float
     # the true rotation lies in the 95 % region that the estimate gives; None: it gives none
     inside: bool | None = None
-    # diameters from the true place to the estimated one; None: not known
+    # diameters from the true position to the estimated one; None: not known
     shift: float | None = None
     aside: float | None = None  # diameters, the part of it across the line of sight
     elevation: float | None = None  # degrees of the camera above the labels' xy plane
@@ -70,14 +70,14 @@ class ImageResult:
 
 @dataclass(frozen=True, eq=False)
 class ObjectExtent:
-    """Where an object is: the middle of its bounding box, and how large it is."""
+    """The center of an object's bounding box, and its size."""
 
     center: Tensor  # (3,) float64, in the frame at hand
     diameter: float  # largest distance of two vertices
 
     @staticmethod
     def of(vertices: Tensor) -> ObjectExtent:
-        """The place of a mesh with vertices (V, 3), in its own frame."""
+        """The extent of a mesh with vertices (V, 3), in the frame of the mesh."""
         points = vertices.double()
         return ObjectExtent(
             (points.amin(0) + points.amax(0)) / 2, float(torch.cdist(points, points).max())
@@ -85,9 +85,14 @@ class ObjectExtent:
 
 
 def load_labels(path: Path, known: Sequence[str]) -> dict[str, Tensor]:
-    """Label rotations (3, 3) float64 by video, canon (of the labels) from obj.
+    """Read label rotations (3, 3) float64 by video, canon (of the labels) from obj.
 
-    InvalidInput for a video that is not `known`.
+    Args:
+        path: a JSON file.
+        known: names of the videos that may have a label.
+
+    Raises:
+        InvalidInput: the file is no label file, or labels a video that is not known.
     """
     record = read_json(path)
     if not isinstance(record, dict) or not record:
@@ -120,12 +125,16 @@ def _rotation(path: Path, name: str, label: Any) -> Tensor:
 
 
 def symmetric_angle(a: Tensor, b: Tensor, symmetry: Symmetry) -> Tensor:
-    """Angle in degrees (...) between rotations a, b (..., 3, 3) into the canonical frame, up to
-    the category's symmetry.
+    """Angle (...), degrees, between rotations a and b up to the symmetry of the category.
 
-    The least angle from a to g b over the group's rotations g; for a continuous symmetry the angle
-    between the two axes, because a turn about the axis removes the rest (swing-twist
-    decomposition).
+    For a finite symmetry it is the least angle from a to g b over all rotations g of the group. For
+    a continuous symmetry it is the angle between the two axes, because a turn about the axis
+    removes the rest (swing-twist decomposition).
+
+    Args:
+        a: (..., 3, 3), into the canonical frame.
+        b: (..., 3, 3), into the canonical frame.
+        symmetry: symmetry of the category.
     """
     if symmetry.order == 0:
         axis = symmetry.axis / symmetry.axis.norm()
@@ -136,9 +145,9 @@ def symmetric_angle(a: Tensor, b: Tensor, symmetry: Symmetry) -> Tensor:
 
 
 def accuracies(errors: Tensor) -> dict[str, float | None]:
-    """acc30, acc15, acc10 (percent below the angle) and median_deg of errors (N,) in degrees.
+    """acc30, acc15, acc10 (percent below the angle) and median_deg of errors (N,), degrees.
 
-    None without any.
+    Each is None if errors is empty.
     """
     percent = {
         f"acc{angle}": float((errors < angle).double().mean()) * 100
@@ -152,11 +161,18 @@ def accuracies(errors: Tensor) -> dict[str, float | None]:
 def evaluate_alignment(
     alignment: Alignment, labels: Mapping[str, Tensor], videos: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Accuracies over unordered pairs of labeled videos (of `videos`, where given), left out or
-    not.
+    """Measure an alignment over all unordered pairs of labeled videos, kept or left out.
 
     The error of a pair is the angle between its relative rotation by the alignment and by the
     labels.
+
+    Args:
+        alignment: the alignment.
+        labels: label rotations by video.
+        videos: names of the videos to use; without: all.
+
+    Raises:
+        InvalidInput: fewer than two aligned videos have labels.
     """
     chosen = [
         name
@@ -182,11 +198,18 @@ def evaluate_alignment(
 
 
 def fit_label_from_canon(model: CategoryModel, labels: Mapping[str, Tensor]) -> Tensor:
-    """The rotation (3, 3) from the model's canonical frame to the labels', by the labeled videos
-    it was trained on.
+    """Fit the rotation (3, 3) from the model's canonical frame to the frame of the labels.
 
-    Flips are bimodal, so a mean would be wrong twice: the video that most others agree with is
-    chosen (up to symmetry, then exactly), and only those that agree are averaged.
+    It is fitted on the labeled videos of the training. Flips make two peaks, and the mean of two
+    peaks is wrong. Therefore, the video that agrees with most others is chosen, up to symmetry,
+    then exactly. Only videos that agree with it are averaged.
+
+    Args:
+        model: the category's model.
+        labels: label rotations by video.
+
+    Raises:
+        InvalidInput: no video of the training has a label.
     """
     trained = model.provenance.get("canon_from_obj")
     trained = trained if isinstance(trained, Mapping) else {}
@@ -220,14 +243,20 @@ def evaluate_poses(
     videos: Sequence[Video],
     labels: Mapping[str, Tensor],
     progress: Progress | None = None,
-    places: Mapping[str, ObjectExtent] = {},
+    extents: Mapping[str, ObjectExtent] = {},
 ) -> list[ImageResult]:
-    """Estimate every image of the videos and compare with its label.
+    """Estimate every image of the videos and compare the results with the labels.
 
-    `estimate` gets the image and its own camera.
+    Args:
+        estimate: is called with an image and its own camera.
+        model: the category's model.
+        videos: the videos; each needs a label.
+        labels: label rotations by video.
+        progress: is called with the step, the images done and all images.
+        extents: extent of a video's object in its obj frame, for videos whose translations count.
 
-    places: of the videos' objects in their obj frames, for those where translations are to be
-    compared too.
+    Raises:
+        InvalidInput: a video has no label.
     """
     if missing := [video.name for video in videos if video.name not in labels]:
         raise InvalidInput(
@@ -244,12 +273,12 @@ def evaluate_poses(
     for done, (video, frame) in enumerate(jobs, 1):
         image = read_image(frame.image)
         start = time.perf_counter()
-        found = estimate(image, frame.camera)
+        estimates = estimate(image, frame.camera)
         seconds = time.perf_counter() - start
         pose = frame.cam_from_obj
         assert pose is not None
         result = score_estimates(
-            found,
+            estimates,
             model,
             pose[:3, :3] @ labels[video.name].T @ label_from_canon,
             video.name,
@@ -258,7 +287,7 @@ def evaluate_poses(
         )
         results.append(
             add_translation_error(
-                result, model, pose, labels[video.name], places.get(video.name)
+                result, model, pose, labels[video.name], extents.get(video.name)
             )
         )
         if progress is not None:
@@ -267,16 +296,25 @@ def evaluate_poses(
 
 
 def score_estimates(
-    found: Sequence[PoseEstimate],
+    estimates: Sequence[PoseEstimate],
     model: CategoryModel,
     cam_from_canon: Tensor,
     video: str,
     frame: str,
     seconds: float,
 ) -> ImageResult:
-    """The best of an image's estimates of the model's category against the true rotation (3, 3)."""
+    """Compare the best estimate of an image with its true rotation.
+
+    Args:
+        estimates: all estimates of the image; those of other categories do not count.
+        model: the category's model.
+        cam_from_canon: (3, 3) true rotation.
+        video: name of the video.
+        frame: name of the frame.
+        seconds: time of the estimation.
+    """
     best = max(
-        (e for e in found if e.category == model.category),
+        (e for e in estimates if e.category == model.category),
         key=lambda e: e.score,
         default=None,
     )
@@ -297,40 +335,47 @@ def add_translation_error(
     model: CategoryModel,
     cam_from_obj: Tensor,
     label: Tensor,
-    place: ObjectExtent | None,
+    extent: ObjectExtent | None,
 ) -> ImageResult:
-    """The result with the view's elevation and, where the object's place in its obj frame is
-    known, distance and shift.
+    """Add elevation, distance and translation error to the result of an image.
 
-    Both are in diameters of the object, which the estimate takes for its own: a size that is not
-    known does not count.
+    Distance and translation error need the extent of the object. Both are in diameters of the
+    object; an estimate is in diameters of its own size. Therefore, an unknown size does not count.
+
+    Args:
+        result: the result of `score_estimates`.
+        model: the category's model.
+        cam_from_obj: (4, 4) true pose.
+        label: (3, 3) label of the video.
+        extent: extent of the object in its obj frame, or None.
     """
     towards = label @ -(
         cam_from_obj[:3, :3].T @ cam_from_obj[:3, 3]
-        + (0 if place is None else place.center)
+        + (0 if extent is None else extent.center)
     )
     result = replace(
         result, elevation=float(torch.rad2deg(torch.atan2(towards[2], towards[:2].norm())))
     )
-    if place is None:
+    if extent is None:
         return result
-    true = transform(cam_from_obj, place.center[None])[0] / place.diameter
+    true = transform(cam_from_obj, extent.center[None])[0] / extent.diameter
     result = replace(result, distance=float(true.norm()))
     if result.estimate is None:
         return result
     template, pose = ObjectExtent.of(model.vertices), result.estimate.cam_from_canon
-    there = pose[:3, :3] @ template.center + pose[:3, 3] / result.estimate.scale
-    off, sight = there / template.diameter - true, true / true.norm()
+    position = pose[:3, :3] @ template.center + pose[:3, 3] / result.estimate.scale
+    off, sight = position / template.diameter - true, true / true.norm()
     return replace(
         result, shift=float(off.norm()), aside=float((off - (off @ sight) * sight).norm())
     )
 
 
 def is_in_confidence_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
-    """Whether a rotation (3, 3), or one equivalent by symmetry, lies in the estimate's 95 %
-    region; None without covariance.
+    """Whether a true rotation (3, 3) lies in the 95 % region of an estimate.
 
-    A turn about the axis of a continuous symmetry has no right value and does not count.
+    A rotation that the symmetry makes equal counts too. A turn about the axis of a continuous
+    symmetry has no true value and does not count. The result is None if the estimate has no
+    covariance.
     """
     if estimate.covariance is None:
         return None
@@ -346,12 +391,11 @@ def is_in_confidence_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> b
 def summarize_poses(results: Sequence[ImageResult]) -> dict[str, Any]:
     """The figures of `evaluate pose`.
 
-    A missing estimate is wrong in every accuracy and has no say in the others.
-
-    coverage95: percent of the estimates whose 95 % region of rotations holds the true one. shift,
-    aside: median distance to the true place, and of it what lies across the line of sight,
-    diameters. score: for each tenth of the scores how many estimates have it and what percent of
-    them is within 30 degrees. by: accuracies by BINS of the view.
+    A missing estimate is wrong in every accuracy and does not count in the others. coverage95:
+    percent of the estimates whose 95 % region of rotations contains the true one. shift, aside:
+    median distance to the true position, and its part across the line of sight, diameters. score:
+    for each tenth of the scores the number of estimates and the percent of them within 30 degrees.
+    by: accuracies by BINS of the view.
     """
     error = torch.tensor([r.error for r in results], dtype=torch.float64)
     symmetric = torch.tensor([r.symmetric_error for r in results], dtype=torch.float64)
@@ -388,9 +432,13 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 
 def reliability(scored: Sequence[tuple[float, float]]) -> list[dict[str, float]]:
-    """Of pairs of score and error, degrees.
+    """The accuracy at each tenth of the scores.
 
-    From (the lowest score), count and acc30 of each tenth that has any.
+    Args:
+        scored: pairs of score and error, degrees.
+
+    Returns:
+        from (the lowest score), count and acc30 of each tenth that has any estimate.
     """
     tenths = [min(9, int(score * 10)) for score, _ in scored]
     groups = {
@@ -410,7 +458,12 @@ def reliability(scored: Sequence[tuple[float, float]]) -> list[dict[str, float]]
 def accuracy_by_bin(results: Sequence[ImageResult], name: str) -> list[dict[str, Any]]:
     """Accuracies of the results by elevation or distance.
 
-    From and to (None: without end), images, and `accuracies`.
+    Args:
+        results: the results.
+        name: "elevation" or "distance".
+
+    Returns:
+        from and to (None: no limit), images and `accuracies` of each bin that has any image.
     """
     known = [(getattr(r, name), r.error) for r in results if getattr(r, name) is not None]
     edges, rows = [-math.inf, *BINS[name], math.inf], list[dict[str, Any]]()
@@ -428,9 +481,9 @@ def accuracy_by_bin(results: Sequence[ImageResult], name: str) -> list[dict[str,
 
 
 def auroc(scored: Sequence[tuple[float, float]]) -> float | None:
-    """Chance that a right estimate scores above a wrong one (error > 30 degrees), ties half.
+    """Probability that a right estimate scores above a wrong one; ties count half.
 
-    None unless there are both.
+    An estimate is wrong above 30 degrees. The result is None unless both kinds exist.
     """
     right = torch.tensor(
         [score for score, error in scored if error <= WRONG], dtype=torch.float64

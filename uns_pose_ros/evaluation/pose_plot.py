@@ -1,4 +1,4 @@
-"""What `evaluate pose` found, as a picture."""
+"""The result of `evaluate pose` as an image."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from uns_pose_ros.io.artifacts import atomic_write
 
 
 def write_pose_plot(path: Path, results: Sequence[ImageResult]) -> None:
-    """Errors of all images, what the scores are worth, and accuracy by the view's elevation and
-    distance.
+    """Plot the errors, the reliability of the scores, and the accuracy by view.
+
+    The view is the elevation and the distance of the camera.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -63,7 +64,7 @@ def _range(row: dict[str, Any]) -> str:
 
 
 def _bars(axes: Any, rows: Sequence[tuple[str, float, float]], label: str) -> None:
-    """Bars of name, percent and number of images."""
+    """Draw a bar for each row of name, percent and number of images."""
     axes.set(xlabel=label, ylabel="within 30° (%)", ylim=(0, 112))
     if not rows:
         axes.text(

@@ -1,6 +1,6 @@
-"""Poses in every picture of a recorded bag, and how good they are.
+"""Poses in every image of a recorded bag, and their quality.
 
-Accuracy, time, jitter, lost objects. Nothing is played.
+The quality is accuracy, time, jitter and lost objects. The bag is not played.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from uns_pose_ros.io.transform_buffer import TransformTree
 
 POSE, DETECTIONS = "geometry_msgs/msg/PoseStamped", "vision_msgs/msg/Detection3DArray"
 _MOST = 10_000_000  # messages of a topic
-_PAUSE = 1.0  # s between two pictures above which nothing is said of jitter
-_AGREE = 30.0  # degrees within which pictures agree on the truth's frame
+_PAUSE = 1.0  # s between two images above which nothing is said of jitter
+_AGREE = 30.0  # degrees within which images agree on the truth's frame
 _TRUTH = "the truth"  # the frame of the object in the tree of transforms
 
 _log = logging.getLogger(__name__)
@@ -47,10 +47,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BagConfig:
-    """Which messages of a bag are evaluated, and what is true of the object."""
+    """Which messages of a bag are evaluated, and what is known of the pose of the object."""
 
-    image_topic: str | None = None  # of the pictures; without: the only one
-    camera_info_topic: str | None = None  # without: camera_info beside the pictures
+    image_topic: str | None = None  # of the images; without: the only one
+    camera_info_topic: str | None = None  # without: camera_info beside the images
     # aligned depth, which gives meters where the model knows no size; without: not used
     depth_topic: str | None = None
     truth_frame: str | None = None  # TF frame of the object
@@ -62,9 +62,9 @@ class BagConfig:
     fit: bool = False
     # TF frame that does not move with the camera: for fusion, and jitter without truth
     fixed_frame: str | None = None
-    # poses fused over pictures, as the node gives them; without: each picture's own
+    # poses fused over images, as the node gives them; without: each image's own
     fuse: bool = False
-    every: int = 1  # use only one in so many pictures
+    every: int = 1  # use only one in so many images
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -82,25 +82,36 @@ class BagConfig:
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """What was found in one picture, and what is true of it."""
+    """The estimates of one image, and the truth."""
 
     stamp: int  # ns
-    frame: str  # TF frame of the picture
+    frame: str  # TF frame of the image
     estimates: tuple[PoseEstimate, ...]  # best first
     tracks: tuple[int, ...]  # of the estimates
     seconds: float  # that the estimation took
-    # (4, 4) cam_from_truth, m; None where it is not known or not in the picture
+    # (4, 4) cam_from_truth, m; None where it is not known or not in the image
     truth: Tensor | None
     motion: Tensor | None  # (4, 4) cam_now_from_cam_before, m; None where it is not known
 
     @property
     def best(self) -> PoseEstimate | None:
+        """The estimate with the highest score, or None."""
         return self.estimates[0] if self.estimates else None
 
 
-FrameCallback: TypeAlias = Callable[
-    [FrameResult, np.ndarray, Camera], None
-]  # a picture (H, W, 3) uint8 RGB
+# is called with a result, its image (H, W, 3) uint8 RGB and its camera
+FrameCallback: TypeAlias = Callable[[FrameResult, np.ndarray, Camera], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _BagFrame:
+    """An image of a bag with its camera."""
+
+    stamp: int  # ns
+    frame: str  # TF frame of the image
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    camera: Camera
+    depth: np.ndarray | None  # (H, W), m; None without a depth topic
 
 
 def estimate_bag_frames(
@@ -108,94 +119,134 @@ def estimate_bag_frames(
     estimator: Estimator,
     config: BagConfig,
     progress: Progress,
-    keep: FrameCallback = lambda result, picture, camera: None,
+    keep: FrameCallback = lambda result, image, camera: None,
 ) -> list[FrameResult]:
-    """Estimate every picture of the bag, in the order of recording.
+    """Estimate every image of the bag, in the order of recording.
 
-    `keep` gets each with its picture and camera.
+    Args:
+        path: a rosbag2 recording.
+        estimator: the estimator.
+        config: which messages are read.
+        progress: is called with the step, the images done and all images.
+        keep: is called with each result, its image and its camera.
 
-    Raises InvalidInput where the bag is of no use.
+    Raises:
+        InvalidInput: the bag cannot be used.
     """
     (model,) = estimator.models
-    tracker, results, reasons = (
-        Tracker(TrackerConfig(fuse=config.fuse)),
-        list[FrameResult](),
-        list[str](),
-    )
+    results = list[FrameResult]()
+    faults = list[str]()
     with rosbag.open_bag(path) as reader:
         kinds = rosbag.kinds_of(reader)
-        deep = (
-            None
-            if config.depth_topic is None
-            else rosbag.depth_topic(path, kinds, config.depth_topic)
-        )
-        topic = rosbag.image_topic(path, kinds, config.image_topic, deep)
+        depth_topic = None
+        if config.depth_topic is not None:
+            depth_topic = rosbag.depth_topic(path, kinds, config.depth_topic)
+        topic = rosbag.image_topic(path, kinds, config.image_topic, depth_topic)
         info = rosbag.camera_info(path, reader, kinds, topic, config.camera_info_topic)
         tree = _tree(path, reader, kinds, config, model.category)
+        stream = _StreamEstimator(estimator, config, tree)
         total = int(reader.topics[topic].msgcount)
-        last: tuple[str, int] | None = None
-        for number, (message, measured) in enumerate(_pictures(path, reader, topic, deep)):
+        messages = _image_messages(path, reader, topic, depth_topic)
+        for number, (message, depth) in enumerate(messages):
             progress(f"estimating {path.name}", number + 1, total)
             if number % config.every:
                 continue
             try:
-                image = decode_image(message)
-                camera = read_camera_info(
-                    info, image.shape[1], image.shape[0], rosbag.is_rectified(topic)
-                )
-                if deep is not None and measured is None:
-                    raise InvalidInput("no depth of its stamp")
-                meters = (
-                    None
-                    if measured is None
-                    else depth_images.depth_in_metres(measured, camera.width, camera.height)
-                )
+                frame = _decode_frame(message, info, topic, depth, depth_topic is not None)
             except InvalidInput as error:
-                reasons.append(str(error))
+                faults.append(str(error))
                 continue
-            stamp = nanoseconds(message.header.stamp)
-            frame = message.header.frame_id.lstrip("/")
-            begun = time.perf_counter()
-            found = (
-                estimator(image, camera)
-                if meters is None
-                else estimator(image, camera, None, meters)
-            )
-            seconds = time.perf_counter() - begun
-            motion = _motion(tree, config.fixed_frame, last, (frame, stamp))
-            last = (frame, stamp)
-            tracks = sorted(
-                tracker.update(found, stamp, motion),
-                key=lambda track: -track.estimate.score,
-            )
-            truth = _visible(_lookup(tree, frame, _TRUTH, stamp), camera)
-            estimates, ids = (
-                tuple(track.estimate for track in tracks),
-                tuple(track.number for track in tracks),
-            )
-            results.append(
-                FrameResult(stamp, frame, estimates, ids, seconds, truth, motion)
-            )
-            keep(results[-1], image, camera)
+            results.append(stream.estimate(frame))
+            keep(results[-1], frame.image, frame.camera)
     if not results:
         raise InvalidInput(
-            f"{path}: no usable picture on {topic}; {reasons[0] if reasons else 'it is empty'}"
+            f"{path}: no usable image on {topic}; {faults[0] if faults else 'it is empty'}"
         )
-    if reasons:
-        _log.warning(
-            "%s: %d pictures left out; the first: %s", path, len(reasons), reasons[0]
-        )
-    if _truth_of(config) and all(result.truth is None for result in results):
-        _log.warning(
-            "%s: %s is never known with the object in the picture", path, _truth_of(config)
-        )
+    _warn(path, config, results, faults)
     return results
 
 
-def _pictures(
+def _warn(
+    path: Path, config: BagConfig, results: Sequence[FrameResult], faults: Sequence[str]
+) -> None:
+    """Log which images were left out, and whether the truth is never known."""
+    if faults:
+        _log.warning("%s: %d images left out; the first: %s", path, len(faults), faults[0])
+    source = _truth_of(config)
+    if source and all(result.truth is None for result in results):
+        _log.warning("%s: %s is never known with the object in the image", path, source)
+
+
+def _decode_frame(
+    message: Any, info: Any, topic: str, depth: Any | None, need_depth: bool
+) -> _BagFrame:
+    """Decode an image with its camera and depth.
+
+    Args:
+        message: of the image.
+        info: camera_info of the topic.
+        topic: of the image.
+        depth: the depth message with the stamp of the image.
+        need_depth: whether an image without depth is an error.
+
+    Raises:
+        InvalidInput: one of the messages cannot be used.
+    """
+    image = decode_image(message)
+    height, width = image.shape[:2]
+    camera = read_camera_info(info, width, height, rosbag.is_rectified(topic))
+    if need_depth and depth is None:
+        raise InvalidInput("no depth of its stamp")
+    meters = None
+    if depth is not None:
+        meters = depth_images.depth_in_metres(depth, camera.width, camera.height)
+    stamp = nanoseconds(message.header.stamp)
+    return _BagFrame(stamp, message.header.frame_id.lstrip("/"), image, camera, meters)
+
+
+class _StreamEstimator:
+    """Estimates and tracks objects in the images of a bag, in the order of their stamps."""
+
+    def __init__(
+        self, estimator: Estimator, config: BagConfig, tree: TransformTree
+    ) -> None:
+        self._estimator = estimator
+        self._fixed_frame = config.fixed_frame
+        self._tree = tree
+        self._tracker = Tracker(TrackerConfig(fuse=config.fuse))
+        self._last: tuple[str, int] | None = None  # frame and stamp of the last image
+
+    def estimate(self, frame: _BagFrame) -> FrameResult:
+        """The result of the next image."""
+        start = time.perf_counter()
+        if frame.depth is None:
+            estimates = self._estimator(frame.image, frame.camera)
+        else:
+            estimates = self._estimator(frame.image, frame.camera, None, frame.depth)
+        seconds = time.perf_counter() - start
+        now = (frame.frame, frame.stamp)
+        motion = _motion(self._tree, self._fixed_frame, self._last, now)
+        self._last = now
+        tracks = sorted(
+            self._tracker.update(estimates, frame.stamp, motion),
+            key=lambda track: -track.estimate.score,
+        )
+        truth = _lookup(self._tree, frame.frame, _TRUTH, frame.stamp)
+        return FrameResult(
+            stamp=frame.stamp,
+            frame=frame.frame,
+            estimates=tuple(track.estimate for track in tracks),
+            tracks=tuple(track.number for track in tracks),
+            seconds=seconds,
+            truth=_visible(truth, frame.camera),
+            motion=motion,
+        )
+
+
+def _image_messages(
     path: Path, reader: Any, topic: str, depth_topic: str | None
 ) -> Iterator[tuple[Any, Any | None]]:
-    """The pictures' messages, each with the depth of its stamp where there is such a topic."""
+    """Yield the messages of the images, each with the depth of its stamp if a topic has it."""
     if depth_topic is None:
         return ((message, None) for message in rosbag.messages(path, reader, topic, _MOST))
     return rosbag.pairs(path, reader, topic, depth_topic, _MOST)
@@ -208,7 +259,7 @@ def _truth_of(config: BagConfig) -> str:
 def _tree(
     path: Path, reader: Any, kinds: dict[str, str], config: BagConfig, category: str
 ) -> TransformTree:
-    """The bag's transforms with the object's true pose as one frame more."""
+    """The transforms of the bag, with the true pose of the object as one more frame."""
     needed = [
         frame for frame in (config.fixed_frame, config.truth_frame) if frame is not None
     ]
@@ -223,34 +274,39 @@ def _tree(
     elif config.truth_pose is not None:
         _add(tree, *_resting(config.truth_pose))
     elif config.truth_topic is not None:
-        kind = kinds.get(config.truth_topic)
-        if kind not in (POSE, DETECTIONS):
-            there = (
-                shorten(
-                    sorted(topic for topic, k in kinds.items() if k in (POSE, DETECTIONS))
-                )
-                or "none"
-            )
-            raise InvalidInput(
-                f"{path}: no {POSE} or {DETECTIONS} on {config.truth_topic!r}; topics with "
-                f"one: {there}"
-            )
-        for message in rosbag.messages(path, reader, config.truth_topic, _MOST):
-            pose = message.pose if kind == POSE else _first(message, category)
-            if pose is not None:
-                shift, turn = pose.position, pose.orientation
-                place, quaternion = (
-                    np.array([shift.x, shift.y, shift.z]),
-                    np.array([turn.x, turn.y, turn.z, turn.w]),
-                )
-                tree.add(
-                    message.header.frame_id.lstrip("/"),
-                    _TRUTH,
-                    nanoseconds(message.header.stamp),
-                    place,
-                    quaternion,
-                )
+        _add_truth_topic(tree, path, reader, kinds, config.truth_topic, category)
     return tree
+
+
+def _add_truth_topic(
+    tree: TransformTree,
+    path: Path,
+    reader: Any,
+    kinds: dict[str, str],
+    topic: str,
+    category: str,
+) -> None:
+    """Add the poses of a topic to the tree as those of the object."""
+    kind = kinds.get(topic)
+    if kind not in (POSE, DETECTIONS):
+        usable = sorted(name for name, k in kinds.items() if k in (POSE, DETECTIONS))
+        raise InvalidInput(
+            f"{path}: no {POSE} or {DETECTIONS} on {topic!r}; topics with one: "
+            f"{shorten(usable) or 'none'}"
+        )
+    for message in rosbag.messages(path, reader, topic, _MOST):
+        pose = message.pose if kind == POSE else _first(message, category)
+        if pose is None:
+            continue
+        x = pose.position
+        q = pose.orientation
+        tree.add(
+            message.header.frame_id.lstrip("/"),
+            _TRUTH,
+            nanoseconds(message.header.stamp),
+            np.array([x.x, x.y, x.z]),
+            np.array([q.x, q.y, q.z, q.w]),
+        )
 
 
 def _first(message: Any, category: str) -> Any | None:
@@ -263,7 +319,7 @@ def _first(message: Any, category: str) -> Any | None:
 
 
 def _resting(path: Path) -> tuple[str, np.ndarray]:
-    """Frame and frame_from_object (4, 4) of a file."""
+    """Read frame and frame_from_object (4, 4) from a file."""
     record = read_json(path)
     try:
         pose = torch.tensor(record["pose"], dtype=torch.float64)
@@ -281,7 +337,7 @@ def _resting(path: Path) -> tuple[str, np.ndarray]:
 
 
 def _add(tree: TransformTree, parent: str, pose: np.ndarray) -> None:
-    """Take the object's pose (4, 4) in a frame, which holds always."""
+    """Add the constant pose (4, 4) of the object in a frame."""
     w, x, y, z = matrix_to_quaternion(torch.from_numpy(pose[:3, :3])).tolist()
     tree.add(
         parent.lstrip("/"), _TRUTH, 0, pose[:3, 3], np.array([x, y, z, w]), static=True
@@ -289,7 +345,7 @@ def _add(tree: TransformTree, parent: str, pose: np.ndarray) -> None:
 
 
 def _lookup(tree: TransformTree, target: str, source: str, stamp: int) -> Tensor | None:
-    """target_from_source (4, 4) at a stamp in ns, None where it is not known."""
+    """target_from_source (4, 4) at a stamp in ns, or None if it is not known."""
     found = tree.lookup(target.lstrip("/"), source.lstrip("/"), stamp)
     return None if isinstance(found, str) else torch.from_numpy(found)
 
@@ -300,7 +356,7 @@ def _motion(
     before: tuple[str, int] | None,
     now: tuple[str, int],
 ) -> Tensor | None:
-    """cam_now_from_cam_before (4, 4) of two pictures, each by its frame and stamp in ns."""
+    """cam_now_from_cam_before (4, 4) of two images, each given by its frame and stamp in ns."""
     if fixed is None or before is None or before[0] != now[0]:
         return None
     fixed_from_before, now_from_fixed = (
@@ -315,7 +371,7 @@ def _motion(
 
 
 def _visible(truth: Tensor | None, camera: Camera) -> Tensor | None:
-    """The truth where its origin is in the picture."""
+    """The truth if its origin is in the image, else None."""
     if truth is None or float(truth[2, 3]) <= 0:
         return None
     u, v = project(camera.matrix, truth[:3, 3][None])[0].tolist()
@@ -323,8 +379,9 @@ def _visible(truth: Tensor | None, camera: Camera) -> Tensor | None:
 
 
 def fit_truth_from_canon(results: Sequence[FrameResult], model: CategoryModel) -> Tensor:
-    """The pose (4, 4) of the model's canonical frame in the truth's frame that most pictures agree
-    on; identity without any.
+    """Fit the pose (4, 4) of the model's canonical frame in the frame of the truth.
+
+    It is the pose on which most images agree, or the identity if no image has a truth.
     """
     pairs = [
         (a.truth, a.best.cam_from_canon, a.best.metric)
@@ -346,7 +403,7 @@ def fit_truth_from_canon(results: Sequence[FrameResult], model: CategoryModel) -
 
 @dataclass(frozen=True)
 class PoseError:
-    """How far the best estimate of a picture is from the truth; half a turn where there is none."""
+    """The error of the best estimate of an image; half a turn if there is no estimate."""
 
     found: bool
     degrees: float = 180.0
@@ -358,7 +415,7 @@ class PoseError:
 def pose_errors(
     results: Sequence[FrameResult], model: CategoryModel, truth_from_canon: Tensor
 ) -> list[PoseError | None]:
-    """The error in every picture, None where the truth is not known."""
+    """The error in every image; None if the truth is not known."""
     return [
         None if a.truth is None else _error(a.best, model, a.truth @ truth_from_canon)
         for a in results
@@ -380,7 +437,7 @@ def _error(best: PoseEstimate | None, model: CategoryModel, truth: Tensor) -> Po
 def summarize_bag(
     results: Sequence[FrameResult], model: CategoryModel, truth_from_canon: Tensor
 ) -> dict[str, Any]:
-    """The figures. In pictures with a truth a missing estimate is wrong in every accuracy."""
+    """The figures of a bag. With a truth, a missing estimate is wrong in every accuracy."""
     pairs = zip(results, pose_errors(results, model, truth_from_canon), strict=True)
     rows = [(result, error) for result, error in pairs if error is not None]
     return {
@@ -410,7 +467,7 @@ def summarize_bag(
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    """Median, 95th percentile and greatest of the values; None without any."""
+    """Median, 95th percentile and maximum of the values; None if there are no values."""
     if not values:
         return None
     return {
@@ -421,10 +478,10 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def jitter(results: Sequence[FrameResult], model: CategoryModel) -> dict[str, Any]:
-    """How far an object's pose goes from picture to picture besides how it truly goes.
+    """The motion of an object between images, besides its true motion.
 
-    Its true way is that of the truth, else the camera's motion, else none: `against` says which
-    most pictures had.
+    The true motion comes from the truth, else from the camera's motion, else it is zero. `against`
+    names the source that most images had.
     """
     turns, shifts, sources = list[float](), list[float](), list[str]()
     for before, now in itertools.pairwise(results):
@@ -458,9 +515,9 @@ def jitter(results: Sequence[FrameResult], model: CategoryModel) -> dict[str, An
 
 
 def track_gaps(results: Sequence[FrameResult]) -> dict[str, Any]:
-    """Track ids given, and the gaps.
+    """The number of track ids, and the gaps.
 
-    Pictures in a row without any estimate, after the object was first seen.
+    A gap is a row of images without an estimate, after the object was first seen.
     """
     first = next(
         (k for k, result in enumerate(results) if result.best is not None), len(results)

@@ -1,5 +1,6 @@
-"""What was found in a bag, as a bag with the node's topics (for RViz or Foxglove) and as a CSV of
-the BOP benchmark.
+"""The results of a bag as other files.
+
+A bag has the topics of the node, for RViz or Foxglove. A CSV has the format of the BOP benchmark.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _VISION = {  # the public definitions of vision_msgs, which rosbags does not bri
 
 
 def message_types() -> Any:
-    """Types of the messages written here."""
+    """The types of the messages in the written bag."""
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
@@ -48,12 +49,17 @@ def message_types() -> Any:
 
 
 def write_bag(path: Path, results: Sequence[FrameResult], model: CategoryModel) -> None:
-    """A bag with /tf and TOPIC under the pictures' stamps and frames.
+    """Write a bag with /tf and TOPIC, with the stamps and frames of the images.
 
-    Mcap where the path ends so, else a folder of sqlite3.
+    Lengths are m, or diameters if the model does not know its size.
 
-    Lengths are m, or diameters where the model does not know its size. Raises InvalidInput where
-    something is there.
+    Args:
+        path: a new .mcap file, or a new folder with sqlite3.
+        results: the results of the images.
+        model: the category's model.
+
+    Raises:
+        InvalidInput: the path exists.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -96,7 +102,7 @@ def _header(store: Any, result: FrameResult) -> Any:
 
 
 def _parts(pose: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-    """Position and quaternion of a rigid pose (4, 4), by the names that messages give them."""
+    """Position and quaternion of a rigid pose (4, 4), by their names in messages."""
     quaternion = dict(zip("wxyz", matrix_to_quaternion(pose[:3, :3]).tolist(), strict=True))
     return dict(zip("xyz", pose[:3, 3].tolist(), strict=True)), quaternion
 
@@ -140,7 +146,7 @@ def _detections(store: Any, result: FrameResult, model: CategoryModel) -> Any:
 def _detection(
     store: Any, header: Any, estimate: PoseEstimate, track: int, center: Tensor
 ) -> Any:
-    """As the node sends it; center (3,) of the object's box, canonical units."""
+    """The detection as the node sends it; center (3,) of the object's box, canonical units."""
     types = store.types
     covariance = (
         np.full(36, -1.0)
@@ -167,11 +173,10 @@ def _detection(
 
 
 def write_bop(path: Path, results: Sequence[FrameResult]) -> None:
-    """All estimates as the BOP challenge's CSV.
+    """Write all estimates as the CSV of the BOP challenge.
 
-    Scene 1, images numbered from 0, object 1, translation in mm, time in s.
-
-    Where the model does not know its size, translations are thousandths of a diameter.
+    The scene is 1, images are numbered from 0, the object is 1, translations are in mm, times in s.
+    If the model does not know its size, translations are thousandths of a diameter.
     """
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         rows = csv.writer(file)
@@ -203,7 +208,7 @@ def frame_records(
     errors: Sequence[PoseError | None],
     truth_from_canon: Tensor,
 ) -> list[dict[str, Any]]:
-    """Every picture's best estimate and its error, for JSON."""
+    """The best estimate of every image and its error, as JSON types."""
     listed = []
     for result, error in zip(results, errors, strict=True):
         truth = (

@@ -1,4 +1,4 @@
-"""Error and latency over the time of a bag, as a picture."""
+"""Error and latency over the time of a bag, as an image."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ _MISSED = "tab:red"
 
 
 def check_plot_path(path: Path) -> None:
-    """Raises InvalidInput where this program knows no such kind of file."""
+    """Raise InvalidInput if the suffix of the path is no format of a plot."""
     if path.suffix.lower() not in PLOT_SUFFIXES:
-        raise InvalidInput(f"{path}: a name that ends with {', '.join(PLOT_SUFFIXES)} is valid")
+        raise InvalidInput(
+            f"{path}: a name that ends with {', '.join(PLOT_SUFFIXES)} is valid"
+        )
 
 
 def write_bag_plot(
     path: Path, results: Sequence[FrameResult], errors: Sequence[PoseError | None]
 ) -> None:
-    """Rotation error, translation error and seconds of every picture over the bag's time; red.
+    """Plot rotation error, translation error and time of every image over the time of the bag.
 
-    Pictures without an estimate.
+    Images without an estimate are marked red.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -51,7 +53,7 @@ def write_bag_plot(
         bottom,
         list(zip(time, (result.seconds for result in results), strict=True)),
         missed,
-        "time a picture (s)",
+        "time per image (s)",
         "",
     )
     bottom.set_xlabel("time in the bag (s)")
@@ -66,7 +68,7 @@ def _draw(
     label: str,
     nothing: str,
 ) -> None:
-    """Points of time and value; ticks at the bottom where an estimate is missing."""
+    """Draw points of time and value; ticks at the bottom mark missing estimates."""
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
     if points:
