@@ -10,7 +10,6 @@ RUNTIMES = ["onnx", "onnxruntime", "openvino"]
 PIPELINE = [
     "scikit-image",
     "fast-simplification",
-    "trimesh",
     "matplotlib",
     "onnxruntime",
     "rosbags",
@@ -59,6 +58,7 @@ setup(
             "ruff",
             "mypy",
             "ray",
+            "trimesh",  # benchmarks
             "viser",
             *PIPELINE,
             *RUNTIMES,

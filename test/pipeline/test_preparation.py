@@ -21,13 +21,14 @@ from uns_pose_ros.io.colmap import read_sparse
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import u2net
-from uns_pose_ros.pipeline import preparation, stages
+from uns_pose_ros.pipeline import stages
 from uns_pose_ros.pipeline.preparation import (
     check_masks,
     ensure_masks,
     ensure_poses,
     prepare_videos,
 )
+from uns_pose_ros.pipeline.provenance import MADE, FileCache, video_inputs
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, mask_iou
 from walks import CONFIG, write_walk
 
@@ -107,9 +108,9 @@ def test_poses_are_found_again_when_a_picture_changes_and_masks_follow(
 
 def test_given_poses_and_masks_are_never_touched(tmp_path: Path) -> None:
     write_video(tmp_path / "clip", seed=1, views=5, size=48)
-    before = stages.video_inputs(tmp_path / "clip")
+    before = video_inputs(tmp_path / "clip", FileCache())
     assert prepare_videos([tmp_path / "clip"]) == {"clip": []}
-    assert stages.video_inputs(tmp_path / "clip") == before
+    assert video_inputs(tmp_path / "clip", FileCache()) == before
 
 
 def test_a_turntable_is_solved_with_masks(
@@ -149,7 +150,7 @@ def test_one_video_that_fails_does_not_keep_the_others_waiting(
         InvalidInput, match="clip_01: 0 of 5 frames got a pose; an image has .* features"
     ):
         prepare_videos([tmp_path / "clip_01", tmp_path / "clip_02"], CONFIG)
-    assert (tmp_path / "clip_02" / "masks" / preparation.MADE).exists()
+    assert (tmp_path / "clip_02" / "masks" / MADE).exists()
     assert not (tmp_path / "clip_01" / "sparse").exists()
 
 

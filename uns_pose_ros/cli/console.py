@@ -1,4 +1,4 @@
-"""What the commands write: a table or JSON to stdout; progress, warnings and errors to stderr."""
+"""The output of the commands: results to stdout; progress, warnings and errors to stderr."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PERIOD = 0.1  # s between two bars
 
 @contextmanager
 def progress_bar() -> Iterator[types.Progress]:
-    """Yield the callback that shows what is being done as one bar on stderr.
+    """Yield a callback that shows the progress as one bar on stderr.
 
-    It shows nothing where that is no terminal.
+    It shows nothing if stderr is no terminal.
     """
     current, begun, due = "", 0.0, 0.0
 
@@ -50,10 +50,7 @@ def progress_bar() -> Iterator[types.Progress]:
 
 
 def _bar(what: str, done: int, total: int, seconds: float) -> str:
-    """One line.
-
-    How much is done, the time since the first of it, and the time left as far as that tells.
-    """
+    """One line: the work done, the time since its start, and the time left if that is known."""
     share = min(1.0, done / total) if total > 0 else 0.0
     bar = ("━" * round(_BAR * share)).ljust(_BAR, "─")
     left = (
@@ -80,10 +77,12 @@ def warn_on_stderr() -> None:
 
 
 def emit(record: Any, text: str, to: str | None) -> None:
-    """Print `text`.
+    """Print the result of a command.
 
-    With `to` a file write the record there as JSON too, with `to` "-" print the JSON and nothing
-    else.
+    Args:
+        record: the result as a value for JSON.
+        text: the result for people.
+        to: a file that gets the record as JSON too; "-": print the JSON and not the text.
     """
     if to == "-":
         print(json.dumps(artifacts.plain(record), indent=1, allow_nan=False))
@@ -94,7 +93,7 @@ def emit(record: Any, text: str, to: str | None) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of columns under a header: words to the left, figures to the right."""
+    """A table as lines of text: words to the left, numbers to the right."""
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
     figures = [
@@ -112,5 +111,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def figure(value: float | None, digits: int = 1) -> str:
-    """A number, or a dash where there is none."""
+    """A number, or a dash if it is missing."""
     return "–" if value is None else f"{value:.{digits}f}"

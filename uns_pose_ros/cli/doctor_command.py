@@ -1,4 +1,4 @@
-"""The command that says what is wrong: with this machine, or with the videos of a category."""
+"""The command that checks this machine, or the videos of a category."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from uns_pose_ros.cli.arguments import Json, Videos
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.cli.model_commands import weights_record
 
+# Modules, not the distributions of `importlib.metadata`: their names differ (cv2, skimage), and a
+# package of the operating system has no such distribution.
 _CORE = ("torch", "numpy", "scipy", "cv2", "PIL", "safetensors", "tyro")
 _ROS = ("rclpy", "tf2_msgs", "vision_msgs")
 _SFM = ("pycolmap",)
 _PIPELINE = (
     "skimage",
     "fast_simplification",
-    "trimesh",
     "matplotlib",
     "onnxruntime",
     "rosbags",
@@ -54,13 +55,12 @@ OptionalCategory = Annotated[
 def doctor_command(
     category: OptionalCategory = None, videos: Videos = None, json: Json = None
 ) -> int:
-    """Say what is wrong with the videos of a category and what to do about it.
+    """List the faults of the videos of a category and their remedies.
 
-    Without one, what this machine has and lacks.
-
-    Nothing is changed, fetched or found: what `reconstruct` finds by itself is not missing. A line
-    that says "mend" ends the command with exit code 1; "look": it could be better. masks' fit:
-    overlap of masks and silhouettes of their hull, 0 to 1.
+    Without a category, list what this machine has and lacks. The command changes and fetches
+    nothing. Poses and masks that `reconstruct` finds by itself are not missing. A line with "mend"
+    ends the command with exit code 1; with "look", the video could be better. masks' fit: overlap
+    of masks and silhouettes of their hull, 0 to 1.
     """
     if category is None:
         _machine(json)
@@ -93,7 +93,7 @@ def doctor_command(
 
 
 def _machine(json: str | None) -> None:
-    """Say what this machine has and lacks for each job. Nothing is changed or fetched."""
+    """Print what this machine has and lacks for each job; change and fetch nothing."""
     missing = {
         "estimate": _missing(_CORE),
         "pipeline": _missing(_PIPELINE),

@@ -32,12 +32,11 @@ def export_command(
     height: Side = None,
     json: Json = None,
 ) -> None:
-    """Write the backbone that a model reads as an ONNX file for images of one size and any batch,
-    float32.
+    """Write the backbone of a model as an ONNX file for images of one size, any batch, float32.
 
-    For runtimes outside this package: the estimator makes its graphs itself (--estimator.runtime
-    onnx, openvino). TensorRT: trtexec --onnx=FILE.onnx --fp16 --shapes=images:1x3xHxW, which has
-    not been tried.
+    The file is for runtimes outside this package: the estimator makes its graphs itself
+    (--estimator.runtime onnx, openvino). TensorRT: trtexec --onnx=FILE.onnx --fp16
+    --shapes=images:1x3xHxW, which has not been tried.
     """
     reader = LoadedModel(artifacts.load_model(model), torch.device("cpu"), halved=False)
     sides = {"width": width or reader.crop_size, "height": height or reader.crop_size}

@@ -1,8 +1,7 @@
 """The command line `uns-pose`.
 
-Finds the command, runs it, turns bad input into one line and exit code 2.
-
-Nothing heavy is imported before a command is chosen, so that help and usage errors come at once.
+It finds the command and runs it. It turns bad input into one line and exit code 2. It imports
+nothing heavy before a command is chosen, so that help and usage errors come at once.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "import": (
         "video_commands",
         "import_command",
-        "make a video folder of a film, a bag, photographs, a COLMAP dataset, a CO3D sequence",
+        "make a video folder of a film, a bag, images, a COLMAP dataset, a CO3D sequence",
     ),
     "mask": ("video_commands", "mask_command", "make masks of the videos that have none"),
     "reconstruct": (
@@ -70,12 +69,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate bag": (
         "rosbag_command",
         "evaluate_bag_command",
-        "estimate every picture of a recorded bag; accuracy, time, jitter, losses",
+        "estimate every image of a recorded bag; accuracy, time, jitter, losses",
     ),
     "view": (
         "view_commands",
         "view_command",
-        "show a bag or photographs with the poses found in them as a 3D scene in a browser",
+        "show a bag or images with their poses as a 3D scene in a browser",
     ),
     "view live": (
         "view_commands",

@@ -1,4 +1,4 @@
-"""The commands that use what the pipeline made: estimates, evaluations, weights."""
+"""The commands that use a model or an alignment: estimates, evaluations, weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Model = Annotated[
     Positional[Path], arg(metavar="MODEL", help="folder that `uns-pose train` wrote")
 ]
 Images = Annotated[
-    Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE …]", help="photographs")
+    Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE …]", help="images")
 ]
 CameraFile = Annotated[
     Path | None,
@@ -66,7 +66,7 @@ def estimate_command(
     diameters.
     """
     if not images:
-        raise InvalidInput("no image given; at least one photograph is needed")
+        raise InvalidInput("no image given; at least one is needed")
     find = Estimator(artifacts.load_model(model), device=device, config=estimator)
     records, lines = [], []
     with progress_bar() as progress:
@@ -93,9 +93,10 @@ def estimate_command(
 def load_images(
     paths: Sequence[Path], camera: Path | None
 ) -> Iterator[tuple[Path, torch.Tensor, Camera]]:
-    """Each picture (H, W, 3) uint8 RGB with its camera: that of the file, else an assumed one.
+    """Read images, (H, W, 3) uint8 RGB, each with its camera.
 
-    Errors: InvalidInput.
+    The camera is that of the file, or an assumed one without a file. Raises InvalidInput if the
+    size of the camera is not the size of the image.
     """
     known = None if camera is None else read_camera(camera)
     for path in paths:
@@ -155,11 +156,10 @@ def evaluate_alignment_command(
     videos: Videos = None,
     json: Json = None,
 ) -> None:
-    """Compare alignment.json with labels, over all unordered pairs of labeled videos, kept or
-    left out.
+    """Compare alignment.json with labels, over all unordered pairs of labeled videos.
 
-    acc30, acc15, acc10: percent of pairs whose relative rotation is off by less; seconds: what
-    `align` took.
+    Videos that were left out count too. acc30, acc15, acc10: percent of pairs whose relative
+    rotation has a smaller error; seconds: the time that `align` took.
     """
     alignment = artifacts.load_alignment(category / "alignment.json")
     known = [folder.name for folder in list_videos(category)]
@@ -192,13 +192,12 @@ def evaluate_pose_command(
     ] = None,
     estimator: Estimation = EstimatorConfig(),
 ) -> None:
-    """Estimate every image of labeled videos and compare.
+    """Estimate every image of labeled videos and compare the result with the labels.
 
-    The estimator gets no mask and no box.
-
-    Without --videos: all labeled videos that the model was not trained on. The model's frame is
-    brought to the labels' by one rotation, fitted on the videos it was trained on. A missing
-    estimate counts as wrong. Translations are compared in videos that have been reconstructed.
+    The estimator gets no mask and no box. Without --videos: all labeled videos that the model was
+    not trained on. One rotation, fitted on the videos of the training, brings the frame of the
+    model to the frame of the labels. A missing estimate counts as wrong. Translations are compared
+    in videos that have been reconstructed.
     """
     if plot is not None:
         rosbag_plot.check_plot_path(plot)
@@ -223,14 +222,14 @@ def evaluate_pose_command(
             )
     loaded = [load_video(folder, need_masks=False) for folder in folders]
     find = Estimator(trained_model, device=device, config=estimator)
-    places = {
+    extents = {
         folder.name: ObjectExtent.of(ply.read_ply(folder / MESH)[0])
         for folder in folders
         if (folder / MESH).exists()
     }
     with progress_bar() as progress:
         results = metrics.evaluate_poses(
-            find, trained_model, loaded, known, progress, places
+            find, trained_model, loaded, known, progress, extents
         )
     if plot is not None:
         pose_plot.write_pose_plot(plot, results)
@@ -247,7 +246,7 @@ def evaluate_pose_command(
 
 
 def accuracy_table(result: Mapping[str, Any]) -> str:
-    """Accuracies and median, plain and up to the category's symmetry."""
+    """A table of accuracies and medians, plain and up to the category's symmetry."""
     keys = [f"acc{angle}" for angle in ANGLES] + ["median_deg"]
     header = ["", *(f"@{angle}° %" for angle in ANGLES), "median °"]
     rows = [("rotation", result), ("up to symmetry", result["symmetry_aware"])]
@@ -271,7 +270,7 @@ def weights_command(
 ) -> None:
     """Show the pretrained weights in the user's cache and fetch the missing ones.
 
-    With --source take what the file holds.
+    With --source, take the weights from that file.
     """
     wanted = names or pretrained.NAMES
     if source is not None:
@@ -284,9 +283,9 @@ def weights_command(
 
 
 def _take(source: Path, names: Sequence[str]) -> None:
-    """Put what `source` holds of the named weights into the cache.
+    """Copy the named weights that `source` holds into the cache.
 
-    InvalidInput where it is none of them.
+    Raises InvalidInput if it holds none of them.
     """
     failures = []
     for name in names:
@@ -299,6 +298,7 @@ def _take(source: Path, names: Sequence[str]) -> None:
 
 
 def weights_record() -> dict[str, Any]:
+    """The state of each pretrained weight, as JSON types."""
     return {
         status.weight.name: {
             "path": str(status.path),

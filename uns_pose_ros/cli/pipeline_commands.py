@@ -1,4 +1,4 @@
-"""The commands that work on a category folder: load, stage, save, say what came of it."""
+"""The commands that run the stages on a category folder and print the result."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline.provenance import FileCache
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
@@ -48,8 +49,8 @@ def reconstruct_command(
 ) -> None:
     """Make mesh.ply and features.safetensors of each video.
 
-    Camera poses are found where a video has no sparse/, masks where it has no masks/. What is done
-    already is skipped.
+    The command finds camera poses where a video has no sparse/ and masks where it has no masks/. It
+    skips what is done already.
     """
     with progress_bar() as progress:
         made = stages.reconstruct(
@@ -81,15 +82,13 @@ def align_command(
 ) -> None:
     """Bring the videos of a category to one canonical frame.
 
-    Alignment.json, a picture, and a table of how sure it is of each.
-
-    Several categories are aligned one after the other; one that cannot be does not keep the others
-    from it.
+    The command writes alignment.json and an image, and prints a table of confidences. It aligns
+    several categories one after the other; a category that fails does not stop the others.
 
     Confidence: the part of a video's pairs that agree with the whole, 0 to 1. Residual: the median
-    disagreement, degrees. Videos that are not kept are left out of the training. Axes are arbitrary
-    until --up and --front name them, afterwards and without aligning again; what is not said stays.
-    A model trained before has the old axes until it is trained again.
+    disagreement, degrees. Videos that are not kept are left out of the training. The axes are
+    arbitrary until --up and --front name them, which does not align again. An axis that you do not
+    name stays. A model trained before has the old axes until you train it again.
     """
     if not categories:
         raise InvalidInput(
@@ -100,7 +99,10 @@ def align_command(
             "--add aligns a few pairs, here: --cluster is valid without it only"
         )
     names = AxisNames(up, front)
-    records, texts, faults = dict[str, Any](), list[str](), list[str]()
+    records = dict[str, Any]()
+    texts = list[str]()
+    errors = list[str]()
+    files = FileCache()
     with (
         nullcontext() if cluster is None else Cluster(cluster) as connected,
         progress_bar() as progress,
@@ -109,19 +111,22 @@ def align_command(
             try:
                 if add:
                     alignment, made = stages.add_to_alignment(
-                        category, videos, align, seed, progress
+                        category, videos, align, seed, progress, files
                     )
                 else:
                     alignment, made = stages.align(
-                        category, videos, align, seed, device, progress, connected
+                        category, videos, align, seed, device, progress, connected, files
                     )
-                alignment, named = stages.name_axes(category, names)
-                stages.draw_alignment(category)
-            except InvalidInput as fault:
-                faults.append(str(fault))
+                alignment, named = stages.name_axes(category, names, files)
+                stages.draw_alignment(category, files)
+            except InvalidInput as error:
+                errors.append(str(error))
                 continue
-            records[str(category)] = _alignment_record(category, alignment, made, named)
-            texts.append(_alignment_text(category, alignment))
+            axes = stages.axes_as_computed(category, files)
+            records[str(category)] = _alignment_record(
+                category, alignment, axes, made, named
+            )
+            texts.append(_alignment_text(category, alignment, axes))
     if records:
         emit(
             records[str(categories[0])]
@@ -130,8 +135,8 @@ def align_command(
             "\n\n".join(texts),
             json,
         )
-    if faults:
-        raise InvalidInput("; ".join(faults))
+    if errors:
+        raise InvalidInput("; ".join(errors))
 
 
 def train_command(
@@ -166,34 +171,37 @@ def run_command(
     sfm: SfmConfig = SfmConfig(),
     mask: MaskConfig = MaskConfig(),
 ) -> None:
-    """Find poses and masks where videos have none, reconstruct, align, train, and write
-    CATEGORY/report.html.
+    """Find poses and masks, reconstruct, align, train, and write CATEGORY/report.html.
 
-    What is done already with the same settings and files is skipped.
+    Only videos without poses or masks get new ones. The command skips what is done already with the
+    same settings and files.
     """
-    names = AxisNames(up, front)
+    names, files = AxisNames(up, front), FileCache()
     with progress_bar() as progress:
         meshes = stages.reconstruct(
-            category, videos, reconstruct, device, progress, sfm, mask
+            category, videos, reconstruct, device, progress, sfm, mask, files
         )
-        alignment, aligned = stages.align(category, videos, align, seed, device, progress)
-        alignment, named = stages.name_axes(category, names)
-        stages.draw_alignment(category)
+        alignment, aligned = stages.align(
+            category, videos, align, seed, device, progress, files=files
+        )
+        alignment, named = stages.name_axes(category, names, files)
+        stages.draw_alignment(category, files)
         model, trained = stages.train(
-            category, videos, train, seed, device, progress, backgrounds
+            category, videos, train, seed, device, progress, backgrounds, files
         )
         page = category / REPORT
         if not page.exists() or any(meshes.values()) or aligned or named or trained:
             make_report(category, None, None, page, _SHOWN, device, progress)
+    axes = stages.axes_as_computed(category, files)
     record = {
         "reconstruct": {"videos": {name: {"made": new} for name, new in meshes.items()}},
-        "align": _alignment_record(category, alignment, aligned, named),
+        "align": _alignment_record(category, alignment, axes, aligned, named),
         "train": _model_record(category, model, trained),
         "report": str(page),
     }
     parts = [
         _reconstructed_text(meshes),
-        _alignment_text(category, alignment),
+        _alignment_text(category, alignment, axes),
         _model_text(category, model),
         f"report: {page}",
     ]
@@ -206,12 +214,16 @@ def _reconstructed_text(made: Mapping[str, bool]) -> str:
 
 
 def _alignment_record(
-    category: Path, alignment: Alignment, made: bool, named: bool
+    category: Path,
+    alignment: Alignment,
+    axes: Mapping[str, str] | None,
+    made: bool,
+    named: bool,
 ) -> dict[str, Any]:
     return {
         "made": made,
         "named": named,
-        "axes": stages.axes_as_computed(category),
+        "axes": axes,
         "picture": str(category / stages.ALIGNMENT_IMAGE),
         "symmetry": alignment.symmetry.name,
         "videos": _video_records(alignment),
@@ -231,7 +243,9 @@ def _video_records(alignment: Alignment) -> dict[str, dict[str, Any]]:
     }
 
 
-def _alignment_text(category: Path, alignment: Alignment) -> str:
+def _alignment_text(
+    category: Path, alignment: Alignment, axes: Mapping[str, str] | None
+) -> str:
     rows = [
         [
             name,
@@ -241,7 +255,6 @@ def _alignment_text(category: Path, alignment: Alignment) -> str:
         ]
         for name, row in _video_records(alignment).items()
     ]
-    axes = stages.axes_as_computed(category)
     named = "arbitrary; --up and --front name them"
     if axes is not None:
         named = (
@@ -251,7 +264,9 @@ def _alignment_text(category: Path, alignment: Alignment) -> str:
         table(["video", "confidence", "residual °", "kept"], rows),
         f"symmetry: {alignment.symmetry.name}",
     ]
-    return "\n".join([*lines, f"axes: {named}", f"picture: {category / stages.ALIGNMENT_IMAGE}"])
+    return "\n".join(
+        [*lines, f"axes: {named}", f"picture: {category / stages.ALIGNMENT_IMAGE}"]
+    )
 
 
 def _model_record(category: Path, model: CategoryModel, made: bool) -> dict[str, Any]:

@@ -44,19 +44,18 @@ def evaluate_bag_command(
         Path | None,
         arg(
             metavar="FILE",
-            help="write a picture of error and time over the bag: .png, .svg or .pdf",
+            help="write an image of error and time over the bag: .png, .svg or .pdf",
         ),
     ] = None,
     device: Device = "auto",
     json: Json = None,
     estimator: Estimation = EstimatorConfig(),
 ) -> None:
-    """Estimate every picture of a recorded bag, which is not played, and tell accuracy, time,
-    jitter and losses.
+    """Estimate every image of a recorded bag and print accuracy, time, jitter and losses.
 
-    The best estimate of each picture is compared with the truth: a TF frame, a topic with poses, or
-    an object at rest. Without any, only time, jitter and losses are told. The truth's frame is
-    taken to be the model's, or fitted with --fit.
+    The bag is not played. The best estimate of each image is compared with the truth: a TF frame, a
+    topic with poses, or an object at rest. Without a truth, the command prints time, jitter and
+    losses only. The frame of the truth is taken to be the frame of the model, unless --fit fits it.
     """
     if results is not None and results.exists():
         raise InvalidInput(f"{results}: is there already; another name, or delete it")
@@ -86,7 +85,7 @@ def evaluate_bag_command(
 
 def _text(record: Mapping[str, Any]) -> str:
     lines = [
-        f"{record['images']} pictures, {record['estimated']} with an estimate, "
+        f"{record['images']} images, {record['estimated']} with an estimate, "
         f"{record['with_truth']} with a known pose"
     ]
     if record["with_truth"]:
@@ -96,7 +95,7 @@ def _text(record: Mapping[str, Any]) -> str:
         ]
     jitter, tracks = record["jitter"], record["tracks"]
     rows = [
-        ["time a picture, s", *_cells(record["seconds"], 3)],
+        ["time per image, s", *_cells(record["seconds"], 3)],
         ["translation error, m", *_cells(record["translation_m"], 3)],
     ]
     rows += [
@@ -108,7 +107,7 @@ def _text(record: Mapping[str, Any]) -> str:
         lines.append(f"jitter against {jitter['against']}, over {jitter['steps']} steps")
     lines.append(
         f"{tracks['ids']} track ids; lost {tracks['gaps']} times, the longest for "
-        f"{tracks['longest_gap_images']} pictures "
+        f"{tracks['longest_gap_images']} images "
         f"({tracks['longest_gap_s']:.1f} s)"
     )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The commands that make videos ready for the pipeline."""
+"""The commands that prepare videos for the pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Source = Annotated[
     Positional[Path],
     arg(
         metavar="SOURCE",
-        help="film, rosbag2, folder of photographs, COLMAP dataset or CO3D sequence",
+        help="film, rosbag2, folder of images, COLMAP dataset or CO3D sequence",
     ),
 ]
 
@@ -43,11 +43,11 @@ def import_command(
     json: Json = None,
     config: Annotated[ImportConfig, arg(name="")] = ImportConfig(),
 ) -> None:
-    """Make a video folder of a film, a bag, photographs, a COLMAP dataset or a CO3D sequence.
+    """Make a video folder of a film, a bag, images, a COLMAP dataset or a CO3D sequence.
 
-    Pictures are turned upright; of a longer source the sharpest of each of --frames windows is
-    kept. Poses come with COLMAP and CO3D, and with a bag whose --fixed-frame the transforms on /tf
-    connect with the camera; they are then in meters.
+    Images are turned upright. A longer source is cut into --frames windows, and the sharpest image
+    of each window is kept. Poses come with COLMAP and CO3D, and with a bag whose transforms on /tf
+    connect --fixed-frame with the camera. They are then in meters.
     """
     given = None if camera is None else read_camera(camera)
     with progress_bar() as progress:
@@ -57,7 +57,7 @@ def import_command(
     camera_from = record.get("camera", {}).get("from", "one a frame")
     kind = record["import"]["kind"]
     text = (
-        f"{into}: {record['frames']} frames of {record['pictures_read']} pictures ({kind}), "
+        f"{into}: {record['frames']} frames of {record['pictures_read']} images ({kind}), "
         f"camera: {camera_from}, "
     )
     text += (
@@ -80,7 +80,7 @@ def mask_command(
         PixelPositions,
         arg(
             metavar="X Y …",
-            help="px in one picture of one video, on the object that is meant",
+            help="px in one image of one video, on the object that is meant",
         ),
     ] = (),
     background: Annotated[
@@ -89,19 +89,18 @@ def mask_command(
     ] = (),
     frame: Annotated[
         str,
-        arg(metavar="NAME", help="that picture, such as 000001.jpg; without: the first"),
+        arg(metavar="NAME", help="that image, such as 000001.jpg; without: the first"),
     ] = "",
     json: Json = None,
     mask: MaskConfig = MaskConfig(),
 ) -> None:
-    """Make masks/ of each video that was given none.
+    """Make masks/ of each video that has none.
 
-    The salient object, fused over the video where it has camera poses.
-
-    `reconstruct` and `run` do this by themselves, after the poses. Masks made here before poses are
-    known are made again then. With --points, kept in the video's prompts.json, the masks are those
-    of the object that they are on, found by MobileSAM (`uns-pose weights mobile_sam` fetches it
-    once); delete that file to have the salient object again.
+    The masks show the salient object, and are fused over the video if it has camera poses.
+    `reconstruct` and `run` do this by themselves, after the poses. Masks made before the poses are
+    made again then. With --points, the masks show the object at these points, found by MobileSAM
+    (`uns-pose weights mobile_sam` fetches it once). The points are kept in prompts.json of the
+    video; delete that file for the salient object.
     """
     load, made = cache(load_salience), dict[str, bool]()
     folders = list_videos(category, videos)
@@ -122,10 +121,10 @@ def mask_command(
 
 
 def _point(folders: list[Path], prompts: Prompts) -> None:
-    """Keep the prompts of one video whose masks were not given."""
+    """Keep the prompts of the one video, whose masks must not be given."""
     if len(folders) != 1:
         raise InvalidInput(
-            f"--points are of one picture of one video, {len(folders)} are named: --videos "
+            f"--points are of one image of one video, {len(folders)} are named: --videos "
             "NAME names it"
         )
     [folder] = folders

@@ -1,4 +1,4 @@
-"""The commands that show pictures and the poses found in them in a browser, recorded or live."""
+"""The commands that show images and their poses in a browser, recorded or live."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Host = Annotated[str, arg(help="address to serve; 0.0.0.0 lets other machines lo
 Port = Annotated[int, arg(help="port to serve; the next free one where it is in use")]
 Sources = Annotated[
     Positional[tuple[Path, ...]],
-    arg(metavar="BAG|IMAGE [IMAGE …]", help="a recorded bag, or photographs"),
+    arg(metavar="BAG|IMAGE [IMAGE …]", help="a recorded bag, or images"),
 ]
 
 
@@ -39,28 +39,28 @@ def view_command(
     host: Host = "127.0.0.1",
     port: Port = 8080,
     image_topic: Annotated[
-        str | None, arg(help="of the bag's pictures; without: the only one")
+        str | None, arg(help="of the bag's images; without: the only one")
     ] = None,
     camera_info_topic: Annotated[
-        str | None, arg(help="without: camera_info beside the pictures")
+        str | None, arg(help="without: camera_info beside the images")
     ] = None,
     fixed_frame: Annotated[
         str | None,
         arg(help="TF frame of the bag that does not move with the camera: sharper poses"),
     ] = None,
-    every: Annotated[int, arg(help="use only one in so many pictures of the bag")] = 1,
+    every: Annotated[int, arg(help="use only one in so many images of the bag")] = 1,
     device: Device = "auto",
     estimator: Estimation = EstimatorConfig(),
 ) -> None:
-    """Estimate every picture and show camera, picture, template and poses as a 3D scene in a
-    browser, until Ctrl-C.
+    """Estimate every image and show the result as a 3D scene in a browser until Ctrl-C.
 
-    For machines without RViz. Lengths are m, or diameters where the model does not know its size.
+    The scene shows camera, image, template and poses. It is for machines without RViz. Lengths are
+    m, or diameters if the model does not know its size.
     """
-    import viser  # noqa: F401  # missing: to be said before minutes of estimation
+    import viser  # noqa: F401  # reports a missing package before the estimation
 
     if not sources:
-        raise InvalidInput("nothing to be shown: a recorded bag or photographs are needed")
+        raise InvalidInput("nothing to show: a recorded bag or images are needed")
     bag = BagConfig(
         image_topic, camera_info_topic, fixed_frame=fixed_frame, fuse=True, every=every
     )
@@ -124,13 +124,12 @@ def view_live_command(
     host: Host = "127.0.0.1",
     port: Port = 8080,
 ) -> None:
-    """Show what a running estimator node finds, as it finds it, until Ctrl-C.
+    """Show the results of a running estimator node in a browser until Ctrl-C.
 
-    Its overlay picture, templates and poses.
-
-    No model is needed, only ROS. Lengths are those that the node publishes.
+    The scene shows the overlay image, templates and poses. The command needs ROS but no model.
+    Lengths are those that the node publishes.
     """
-    import viser  # noqa: F401  # missing: to be said before pictures are waited for
+    import viser  # noqa: F401  # reports a missing package before waiting
 
     try:
         from uns_pose_ros.nodes.estimator import live_viewer

@@ -1,10 +1,7 @@
-"""What a video lacks before it can be reconstructed.
+"""Camera poses and masks of videos that have none.
 
-Camera poses and masks, found where nobody gave them.
-
-Only what this module made, marked by made.json beside it, is ever made again, and only where its
-inputs or settings changed. Given masks and poses are never touched. Each folder appears whole, by a
-rename.
+Only results of this module, marked by made.json, are made again, and only if their inputs or
+settings changed. Given masks and poses are never touched. A folder appears whole, by a rename.
 """
 
 from __future__ import annotations
@@ -24,7 +21,6 @@ import cv2
 import numpy as np
 import torch
 
-import uns_pose_ros
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Progress, Video
 from uns_pose_ros.io import artifacts, depth_images
@@ -33,6 +29,13 @@ from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video, read_frame
 from uns_pose_ros.networks import mobile_sam, pretrained_weights, u2net
 from uns_pose_ros.networks.u2net import Salience
+from uns_pose_ros.pipeline.provenance import (
+    MADE,
+    FileCache,
+    folder_hashes,
+    is_current_folder,
+    stage_provenance,
+)
 from uns_pose_ros.reconstruction import (
     capture_quality,
     depth_scale,
@@ -50,7 +53,7 @@ from uns_pose_ros.reconstruction.prompted_segmentation import (
 from uns_pose_ros.reconstruction.segmentation import Segmenter
 from uns_pose_ros.reconstruction.structure_from_motion import Poses
 
-MADE, RECORD = "made.json", "video.json"
+RECORD = "video.json"
 # px, by which masks shrink where they say what may be matched: features reach beyond their middle
 _EDGE = 3
 
@@ -58,18 +61,31 @@ _log = logging.getLogger(__name__)
 
 
 def is_given(folder: Path) -> bool:
-    """Whether a folder masks/ or sparse/ holds what somebody gave."""
+    """Whether a folder masks/ or sparse/ has content that this program did not make."""
     return folder.is_dir() and any(folder.iterdir()) and not (folder / MADE).exists()
 
 
 def ensure_poses(
-    folder: Path, config: SfmConfig = SfmConfig(), progress: Progress | None = None
+    folder: Path,
+    config: SfmConfig = SfmConfig(),
+    progress: Progress | None = None,
+    files: FileCache | None = None,
 ) -> bool:
     """Give a video without camera poses its sparse/.
 
-    Returns whether it was made now. Raises InvalidInput where that fails.
+    The poses are in meters if the video has depth.
 
-    Where the video has depth, the poses are in meters.
+    Args:
+        folder: the video.
+        config: settings of the poses.
+        progress: is called with the step, the images done and all images.
+        files: hashes that this run has computed already.
+
+    Returns:
+        Whether the poses were made now.
+
+    Raises:
+        InvalidInput: the poses cannot be found.
     """
     sparse = folder / "sparse"
     if is_given(sparse):
@@ -79,15 +95,16 @@ def ensure_poses(
                 ".bin are needed"
             )
         return False
+    files = files or FileCache()
     record = _record(folder)
     calibration = str((record.get("camera") or {}).get("from", "guessed"))
     inputs = {
-        **_hashes(folder, "images"),
-        **_hashes(folder, "depth"),
+        **folder_hashes(folder, "images", files),
+        **folder_hashes(folder, "depth", files),
         "camera": record.get("camera"),
     }
-    wanted = _provenance("sfm", config, inputs)
-    if _is_made(sparse, wanted):
+    wanted = stage_provenance("sfm", config, inputs)
+    if is_current_folder(sparse, wanted):
         return _note(folder, "poses", sparse)
     start, video = (
         time.perf_counter(),
@@ -111,7 +128,7 @@ def ensure_poses(
     }
     if found.report["registered"] < config.wanted * len(video.frames):
         _log.warning(
-            "%s: %d of %d frames got a pose; walk slower, with the surroundings in the picture",
+            "%s: %d of %d frames got a pose; walk slower, with the surroundings in the image",
             folder,
             found.report["registered"],
             len(video.frames),
@@ -127,9 +144,9 @@ def ensure_poses(
 
 
 def _to_meters(folder: Path, found: Poses) -> Poses:
-    """Poses and points in meters, by the depth of those pictures that have one.
+    """Scale poses and points to meters by the depth of the images that have it.
 
-    As they are where it says too little.
+    They stay as they are if the depth does not give a scale.
     """
     paths = {
         image.name: depth_images.depth_path(folder, image.name) for image in found.images
@@ -172,27 +189,38 @@ def ensure_masks(
     config: MaskConfig = MaskConfig(),
     progress: Progress | None = None,
     load_segmenter: Callable[[], PromptableNetwork] = mobile_sam.load_sam,
+    files: FileCache | None = None,
 ) -> bool:
-    """Give a video without masks its masks/, fused where it has poses.
+    """Give a video without masks its masks/, fused if the video has poses.
 
-    Returns whether they were made now.
+    Args:
+        folder: the video.
+        load: loads the network of salient objects, if it is needed.
+        config: settings of the masks.
+        progress: is called with the step, the images done and all images.
+        load_segmenter: loads the network for prompts, if the video has prompts.json.
+        files: hashes that this run has computed already.
 
-    load, load_segmenter: give the networks, called only where they are needed: the latter where the
-    video has prompts.json.
+    Returns:
+        Whether the masks were made now.
     """
     target = folder / "masks"
     if is_given(target):
         return False
-    inputs = {**_hashes(folder, "images"), **_hashes(folder, "sparse")}
+    files = files or FileCache()
+    inputs = {
+        **folder_hashes(folder, "images", files),
+        **folder_hashes(folder, "sparse", files),
+    }
     prompts = prompted_segmentation.read_prompts(folder)
     network = "u2netp" if prompts is None else mobile_sam.NAME
     wanted = {
-        **_provenance("mask", config, inputs),
-        "network": artifacts.file_hash(pretrained_weights.find(network)),
+        **stage_provenance("mask", config, inputs),
+        "network": files.hash(pretrained_weights.find(network)),
     }
     if prompts is not None:
         wanted["prompts"] = artifacts.plain(prompts)
-    if _is_made(target, wanted):
+    if is_current_folder(target, wanted):
         return _note(folder, "masks", target)
     video = load_video(folder, need_masks=False, need_poses=has_sparse(folder / "sparse"))
     start = time.perf_counter()
@@ -206,7 +234,7 @@ def ensure_masks(
     }
     if not found.agreement:
         _log.warning(
-            "%s: without camera poses the masks of single pictures stay as they are", folder
+            "%s: without camera poses the masks of single images stay as they are", folder
         )
 
     def write(new: Path) -> None:
@@ -229,20 +257,34 @@ def prepare_videos(
     poses: SfmConfig = SfmConfig(),
     masks: MaskConfig = MaskConfig(),
     progress: Progress | None = None,
+    files: FileCache | None = None,
 ) -> dict[str, list[str]]:
-    """Poses, then masks, of every video that lacks them; what was made now, by video.
+    """Find poses, then masks, of every video that lacks them.
 
-    A video that fails does not keep the others from being prepared; InvalidInput names it
-    afterwards.
+    A video that fails does not stop the others.
+
+    Args:
+        folders: the videos.
+        poses: settings of the poses.
+        masks: settings of the masks.
+        progress: is called with the step, the images done and all images.
+        files: hashes that this run has computed already.
+
+    Returns:
+        By video, "poses" and "masks" if they were made now.
+
+    Raises:
+        InvalidInput: a video failed.
     """
-    load = cache(u2net.load_salience)  # once, and only where it is needed
+    files = files or FileCache()
+    load = cache(u2net.load_salience)  # once, and only if it is needed
     made, failures = dict[str, list[str]](), list[str]()
     for folder in folders:
         made[folder.name] = []
         try:
-            if ensure_poses(folder, poses, progress):
+            if ensure_poses(folder, poses, progress, files):
                 made[folder.name].append("poses")
-            if ensure_masks(folder, load, masks, progress):
+            if ensure_masks(folder, load, masks, progress, files=files):
                 made[folder.name].append("masks")
         except InvalidInput as error:
             failures.append(str(error))
@@ -253,7 +295,7 @@ def prepare_videos(
 
 
 def check_masks(video: Video, config: MaskConfig = MaskConfig()) -> list[str]:
-    """Names of the frames whose masks, given or found, do not fit the hull of all.
+    """Names of the frames whose masks do not fit the hull of all masks.
 
     One warning names them.
     """
@@ -272,9 +314,9 @@ def check_masks(video: Video, config: MaskConfig = MaskConfig()) -> list[str]:
 
 
 def mask_agreement(video: Video) -> dict[str, float]:
-    """Overlap of each mask, given or found, with the silhouette of the hull of all.
+    """Overlap of each mask with the silhouette of the hull of all masks.
 
-    Empty where there is no hull.
+    The result is empty if no hull exists.
     """
     masks, matrices, poses = dict[str, np.ndarray](), [], []
     for frame in video.frames:
@@ -293,9 +335,9 @@ def mask_agreement(video: Video) -> dict[str, float]:
 
 
 def _matchable(folder: Path, temporary: Path, progress: Progress | None) -> Path:
-    """Masks of what turns on a turntable, a little smaller than the object.
+    """Write masks of the object on a turntable, slightly smaller than the object.
 
-    The given ones, else those of single pictures.
+    They are the given masks, else those of single images.
     """
     video = load_video(folder, need_masks=is_given(folder / "masks"), need_poses=False)
     given = [frame.mask for frame in video.frames if frame.mask is not None]
@@ -329,9 +371,9 @@ def _replace(
     report: Mapping[str, Any],
     write: Callable[[Path], None],
 ) -> None:
-    """Fill a folder beside `target`, made.json last, and rename it there.
+    """Fill a new folder beside `target`, made.json last, and rename it to `target`.
 
-    An older one of ours makes way.
+    An older folder of this program is deleted.
     """
     new = target.with_name(f".{target.name}.making")
     shutil.rmtree(new, ignore_errors=True)
@@ -349,14 +391,8 @@ def _replace(
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _is_made(target: Path, wanted: Mapping[str, Any]) -> bool:
-    return (target / MADE).exists() and artifacts.provenance_of(
-        target / MADE
-    ) == artifacts.plain(wanted)
-
-
 def _note(folder: Path, key: str, target: Path) -> bool:
-    """Copy the report of what was made into video.json.
+    """Copy the report of new poses or masks into video.json.
 
     Returns False, for callers that made nothing now.
     """
@@ -379,24 +415,6 @@ def _record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InvalidInput(f"{path}: an object is needed")
     return record
-
-
-def _hashes(folder: Path, part: str) -> dict[str, str]:
-    files = sorted(
-        path for path in (folder / part).rglob("*") if path.is_file() and path.name != MADE
-    )  # which tells times
-    return {
-        path.relative_to(folder).as_posix(): artifacts.file_hash(path) for path in files
-    }
-
-
-def _provenance(stage: str, config: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "stage": stage,
-        "version": uns_pose_ros.__version__,
-        "config": artifacts.plain(config),
-        "inputs": dict(inputs),
-    }
 
 
 def _gray(image: np.ndarray) -> np.ndarray:

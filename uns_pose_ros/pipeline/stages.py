@@ -1,9 +1,8 @@
-"""The stages on a category folder: what each reads and makes, and when it has nothing to do.
+"""The stages on a category folder: their inputs, their artifacts, and when they have nothing to do.
 
-A stage leaves its provenance in what it makes: config, hashes of every file it read, version and
-seed. It is skipped only where all of them are what they would be now. Artifacts appear whole or not
-at all, so a killed stage is run again; `reconstruct` goes on with the first video that it did not
-finish.
+A stage stores its provenance in its artifact: settings, hashes of all files it read, version and
+seed. It is skipped only if all of them are the same now. An artifact appears whole or not at all.
+Therefore, a killed stage runs again; `reconstruct` continues with the first unfinished video.
 """
 
 from __future__ import annotations
@@ -14,14 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import uns_pose_ros
 from uns_pose_ros.alignment import category_alignment, incremental_alignment
 from uns_pose_ros.alignment.canonical_axes import AUTO, AxisNames, nearest_axis, reorient
 from uns_pose_ros.alignment.category_alignment import AlignConfig
@@ -36,6 +33,13 @@ from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks import pretrained_weights
 from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone
 from uns_pose_ros.pipeline import preparation
+from uns_pose_ros.pipeline.provenance import (
+    FileCache,
+    contains_provenance,
+    is_current,
+    stage_provenance,
+    video_inputs,
+)
 from uns_pose_ros.reconstruction import feature_mesh
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig
@@ -53,13 +57,8 @@ ALIGNMENT, ALIGNMENT_IMAGE, MODEL, TRAINING = (
     "model",
     "training.png",
 )
-_SOURCES = (
-    "images",
-    "masks",
-    "sparse",
-    "video.json",
-)  # of a video: what people or other programs put there
-_PICTURES, _MOST = (".jpg", ".jpeg", ".png"), 300  # of backgrounds
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_MAX_BACKGROUNDS = 300
 _BACKBONE = "dinov2_vits14"
 
 
@@ -71,27 +70,46 @@ def reconstruct(
     progress: Progress | None = None,
     sfm: SfmConfig = SfmConfig(),
     masks: MaskConfig = MaskConfig(),
+    files: FileCache | None = None,
 ) -> dict[str, bool]:
-    """Give every video of a category (those that `patterns` name) its mesh.ply and
-    features.safetensors.
+    """Give every video of a category its mesh.ply and features.safetensors.
 
-    Camera poses and masks that a video lacks are found first. Returns for each video whether its
-    mesh was made now (False: it was there already). All videos are checked before the first mesh is
-    made. Raises InvalidInput naming the first that cannot be used.
+    Missing camera poses and masks are found first. All videos are checked before the first mesh.
+
+    Args:
+        category: folder with one subfolder for each video.
+        patterns: shell patterns of the videos, comma separated; None: all.
+        config: settings of the reconstruction.
+        device: auto, cpu, cuda or cuda:N.
+        progress: is called with the step, the videos done and all videos.
+        sfm: settings of the camera poses.
+        masks: settings of the masks.
+        files: hashes that this run has computed already.
+
+    Returns:
+        For each video, whether its mesh was made now.
+
+    Raises:
+        InvalidInput: a video cannot be used; the message names the first.
     """
+    files = files or FileCache()
     folders = list_videos(category, patterns)
-    preparation.prepare_videos(folders, sfm, masks, progress)
-    backbone_hash = artifacts.file_hash(pretrained_weights.find(_BACKBONE))
+    preparation.prepare_videos(folders, sfm, masks, progress, files)
+    backbone_hash = files.hash(pretrained_weights.find(_BACKBONE))
     wanted = {
-        folder: _provenance(
-            "reconstruct", config, video_inputs(folder), None, backbone_hash
+        folder: stage_provenance(
+            "reconstruct",
+            config,
+            video_inputs(folder, files),
+            seed=None,
+            backbone=backbone_hash,
         )
         for folder in folders
     }
     missing = [
         folder
         for folder in folders
-        if not is_made(folder / artifacts.FEATURES, wanted[folder])
+        if not is_current(folder / artifacts.FEATURES, wanted[folder])
     ]
     videos = {folder: load_video(folder) for folder in missing}
     if videos:
@@ -118,30 +136,40 @@ def align(
     device: str = "auto",
     progress: Progress | None = None,
     cluster: Cluster | None = None,
+    files: FileCache | None = None,
 ) -> tuple[Alignment, bool]:
-    """Bring the videos to one canonical frame: alignment.json.
+    """Bring the videos to one canonical frame and write alignment.json.
 
-    Second: whether it was made now, or was there already.
+    Args:
+        category: folder with one subfolder for each video.
+        patterns: shell patterns of the videos, comma separated; None: all.
+        config: settings of the alignment.
+        seed: seed of the random numbers.
+        device: auto, cpu, cuda or cuda:N.
+        progress: is called with the step, the pairs done and all pairs.
+        cluster: aligns the pairs; None: this process does, on `device`.
+        files: hashes that this run has computed already.
 
-    cluster: where the pairs are aligned; None: here, on `device`.
+    Returns:
+        The alignment, and whether it was made now.
     """
+    files = files or FileCache()
     folders = list_videos(category, patterns)
     if len(folders) < 2:
         raise InvalidInput(
             f"{category}: one video ({folders[0].name}), at least 2 are needed to align a category"
         )
     path = category / ALIGNMENT
-    wanted = _provenance(
-        "align", config, {folder.name: _mesh_hash(folder) for folder in folders}, seed
-    )
-    if is_made(path, wanted):
-        return artifacts.load_alignment(path), False
+    hashes = {folder.name: _mesh_hash(folder, files) for folder in folders}
+    wanted = stage_provenance("align", config, hashes, seed=seed)
+    if contains_provenance(files.alignment_provenance(path), wanted):
+        return files.alignment(path), False
     meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
     start = time.perf_counter()
     alignment = category_alignment.align_videos(
         meshes, config, seed, _prefixed(progress, "align: "), device, cluster
     )
-    if axes_as_computed(category) is not None:
+    if axes_as_computed(category, files) is not None:
         _LOG.warning(
             "%s: aligned anew, so its axes have no names any more; give --up and --front again",
             path,
@@ -158,16 +186,25 @@ def add_to_alignment(
     config: AlignConfig = AlignConfig(),
     seed: int = 0,
     progress: Progress | None = None,
+    files: FileCache | None = None,
 ) -> tuple[Alignment, bool]:
-    """Place videos that alignment.json lacks by a few pairs each; what it holds stays.
+    """Place videos that alignment.json lacks, by a few pairs each; its other videos stay.
 
-    Second: whether there were any.
+    Args:
+        category: folder with one subfolder for each video.
+        patterns: shell patterns of the videos, comma separated; None: all.
+        config: settings of the alignment.
+        seed: seed of the random numbers.
+        progress: is called with the step, the pairs done and all pairs.
+        files: hashes that this run has computed already.
+
+    Returns:
+        The alignment, and whether a video was added.
     """
     path = category / ALIGNMENT
-    alignment, provenance = (
-        artifacts.load_alignment(path),
-        artifacts.provenance_of(path) or {},
-    )
+    files = files or FileCache()
+    alignment = files.alignment(path)
+    provenance = files.alignment_provenance(path) or {}
     new = [
         folder
         for folder in list_videos(category, patterns)
@@ -176,9 +213,9 @@ def add_to_alignment(
     if not new:
         return alignment, False
     hashes = _aligned_meshes(
-        category, [category / name for name in alignment.videos], alignment
+        category, [category / name for name in alignment.videos], alignment, files
     )
-    inputs = {**hashes, **{folder.name: _mesh_hash(folder) for folder in new}}
+    inputs = {**hashes, **{folder.name: _mesh_hash(folder, files) for folder in new}}
     meshes = {name: artifacts.load_feature_mesh(category / name) for name in inputs}
     alignment = incremental_alignment.add_videos(
         alignment, meshes, config, seed, _prefixed(progress, "align: ")
@@ -187,20 +224,27 @@ def add_to_alignment(
     return alignment, True
 
 
-def name_axes(category: Path, names: AxisNames) -> tuple[Alignment, bool]:
-    """Re-express alignment.json in the frame that is named; what is not said stays.
+def name_axes(
+    category: Path, names: AxisNames, files: FileCache | None = None
+) -> tuple[Alignment, bool]:
+    """Express alignment.json in the frame that the names give; an axis without a name stays.
 
-    Second: whether that changed anything.
+    Names are of the frame as it was computed, so the same names always give the same frame. The
+    provenance of the file stays, because nothing is aligned again. But the file has changed, so a
+    model trained before is no longer current.
 
-    Names are of the frame as it was computed, so the same names give the same frame however often
-    they are said. The file's provenance stays: it is not aligned again, but it has changed, and a
-    model trained before is not current any more.
+    Args:
+        category: folder with alignment.json.
+        names: names of the axes.
+        files: hashes that this run has computed already.
+
+    Returns:
+        The alignment, and whether the names changed it.
     """
     path = category / ALIGNMENT
-    alignment, provenance = (
-        artifacts.load_alignment(path),
-        artifacts.provenance_of(path) or {},
-    )
+    files = files or FileCache()
+    alignment = files.alignment(path)
+    provenance = files.alignment_provenance(path) or {}
     before = provenance.get(
         "axes", {"up": None, "front": None, "named_from_computed": torch.eye(3).tolist()}
     )
@@ -231,12 +275,15 @@ def name_axes(category: Path, names: AxisNames) -> tuple[Alignment, bool]:
     return named, True
 
 
-def axes_as_computed(category: Path) -> dict[str, str] | None:
-    """The axes of the computed frame that are nearest to those of alignment.json ("x".
+def axes_as_computed(
+    category: Path, files: FileCache | None = None
+) -> dict[str, str] | None:
+    """The axes of the computed frame ("x", "-y", …) nearest to those of alignment.json.
 
-    "-y", …); None: nobody named any.
+    The result is None if nobody has named the axes.
     """
-    axes = (artifacts.provenance_of(category / ALIGNMENT) or {}).get("axes")
+    files = files or FileCache()
+    axes = (files.alignment_provenance(category / ALIGNMENT) or {}).get("axes")
     if axes is None:
         return None
     return {
@@ -245,14 +292,17 @@ def axes_as_computed(category: Path) -> dict[str, str] | None:
     }
 
 
-def draw_alignment(category: Path) -> Path:
-    """Make alignment.png, all aligned meshes in the canonical frame, unless it is newer than
-    alignment.json; its path.
+def draw_alignment(category: Path, files: FileCache | None = None) -> Path:
+    """Draw all aligned meshes in the canonical frame into alignment.png; returns its path.
+
+    An image that is newer than alignment.json stays.
     """
-    path, picture = category / ALIGNMENT, category / ALIGNMENT_IMAGE
-    if picture.exists() and picture.stat().st_mtime_ns > path.stat().st_mtime_ns:
-        return picture
-    alignment, axes = artifacts.load_alignment(path), axes_as_computed(category)
+    path, image = category / ALIGNMENT, category / ALIGNMENT_IMAGE
+    if image.exists() and image.stat().st_mtime_ns > path.stat().st_mtime_ns:
+        return image
+    files = files or FileCache()
+    alignment = files.alignment(path)
+    axes = axes_as_computed(category, files)
     skins = [
         average_features(artifacts.load_feature_mesh(category / name))
         for name in alignment.videos
@@ -263,9 +313,9 @@ def draw_alignment(category: Path) -> Path:
         else ": " + ", ".join(f"{new} was {old}" for new, old in axes.items())
     )
     pixels = render_alignment(alignment, skins, note)
-    with artifacts.atomic_write(picture) as temporary:
+    with artifacts.atomic_write(image) as temporary:
         temporary.write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
-    return picture
+    return image
 
 
 def train(
@@ -276,41 +326,53 @@ def train(
     device: str = "auto",
     progress: Progress | None = None,
     backgrounds: Path | None = None,
+    files: FileCache | None = None,
 ) -> tuple[CategoryModel, bool]:
-    """Train on the aligned videos: model/.
+    """Train a model on the aligned videos and write model/.
 
-    Second: whether it was made now, or was there already.
+    After a kill, the training continues. The processes that torchrun starts train together.
+    CATEGORY/training.png shows the progress.
 
-    backgrounds: folder of pictures without the object, searched with its subfolders. After a kill
-    it goes on where it was. The processes that torchrun starts train together.
-    CATEGORY/training.png shows how it goes.
+    Args:
+        category: folder with one subfolder for each video.
+        patterns: shell patterns of the videos, comma separated; None: all aligned ones.
+        config: settings of the training.
+        seed: seed of the random numbers.
+        device: auto, cpu, cuda or cuda:N.
+        progress: is called with the step, the parts done and all parts.
+        backgrounds: folder of images without the object, searched with its subfolders.
+        files: hashes that this run has computed already.
+
+    Returns:
+        The model, and whether it was made now.
     """
+    files = files or FileCache()
     folders = list_videos(category, patterns)
-    alignment = artifacts.load_alignment(category / ALIGNMENT)
+    alignment = files.alignment(category / ALIGNMENT)
     # a video added since is not an error: it is not part of the alignment
     if patterns is None:
         folders = [folder for folder in folders if folder.name in alignment.videos]
     inputs = {
-        ALIGNMENT: artifacts.file_hash(category / ALIGNMENT),
-        **_aligned_meshes(category, folders, alignment),
+        ALIGNMENT: files.hash(category / ALIGNMENT),
+        **_aligned_meshes(category, folders, alignment, files),
     }
-    empty = [] if backgrounds is None else _pictures(backgrounds)
-    inputs |= {str(path): artifacts.file_hash(path) for path in empty}
+    empty = [] if backgrounds is None else _background_paths(backgrounds)
+    inputs |= {str(path): files.hash(path) for path in empty}
     path = category / MODEL
-    wanted = _provenance(
+    wanted = stage_provenance(
         "train",
         config,
         inputs,
-        seed,
-        artifacts.file_hash(pretrained_weights.find(_BACKBONE)),
+        seed=seed,
+        backbone=files.hash(pretrained_weights.find(_BACKBONE)),
     )
-    if is_made(path / artifacts.MODEL, wanted):
+    if is_current(path / artifacts.MODEL, wanted):
         return artifacts.load_model(path), False
     videos = {folder.name: load_video(folder) for folder in folders}
     meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
     context, device = DistributedContext.from_environment(device)
     backbone = _load_backbone(device)
-    pictures = [_small(path) for path in empty]
+    background_images = [_read_background(path) for path in empty]
     told, start = (
         _prefixed(progress if context.rank == 0 else None, "train: "),
         time.perf_counter(),
@@ -329,7 +391,7 @@ def train(
             config,
             seed,
             told,
-            pictures,
+            background_images,
             unfinished,
             context,
             partial(draw_training, category) if context.rank == 0 else None,
@@ -345,32 +407,32 @@ def train(
 
 
 def draw_training(category: Path, curve: Mapping[str, Sequence[float]]) -> Path:
-    """Make training.png of a training's curve so far; its path."""
+    """Plot the curve of a training so far into training.png; returns its path."""
     figure = plot_training(curve)
     with artifacts.atomic_write(category / TRAINING) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     return category / TRAINING
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, masks aside, at most _MOST of them, evenly chosen.
+def _background_paths(folder: Path) -> list[Path]:
+    """Images in a folder without masks/, at most _MAX_BACKGROUNDS of them, evenly chosen.
 
-    InvalidInput where there are none.
+    Raises InvalidInput if the folder has none.
     """
     paths = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _PICTURES and path.parent.name != "masks"
+        if path.suffix.lower() in _IMAGE_SUFFIXES and path.parent.name != "masks"
     ]
     if not paths:
         raise InvalidInput(
-            f"{folder}: no picture ({', '.join(_PICTURES)}) in it or its subfolders"
+            f"{folder}: no image ({', '.join(_IMAGE_SUFFIXES)}) in it or its subfolders"
         )
-    return paths[:: -(-len(paths) // _MOST)]
+    return paths[:: -(-len(paths) // _MAX_BACKGROUNDS)]
 
 
-def _small(path: Path) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) RGB with a longer side of 512 px at most."""
+def _read_background(path: Path) -> NDArray[np.uint8]:
+    """Read an image (H, W, 3) RGB, made smaller if its longer side exceeds 512 px."""
     image = read_image(path).numpy()
     factor = min(1.0, 512 / max(image.shape[:2]))
     return np.asarray(
@@ -379,48 +441,10 @@ def _small(path: Path) -> NDArray[np.uint8]:
     )
 
 
-def video_inputs(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file that a video consists of, by its path in the folder."""
-    files: list[Path] = []
-    for source in (folder / name for name in _SOURCES):
-        files += (
-            [source]
-            if source.is_file()
-            else [path for path in source.rglob("*") if path.is_file()]
-        )
-    return {
-        path.relative_to(folder).as_posix(): artifacts.file_hash(path)
-        for path in sorted(files)
-    }
+def _mesh_hash(folder: Path, files: FileCache) -> str:
+    """SHA-256 of the features of a video.
 
-
-def is_made(path: Path, wanted: Mapping[str, Any]) -> bool:
-    """Whether a whole artifact is there whose provenance has everything that is `wanted`."""
-    found = artifacts.provenance_of(path)
-    return found is not None and all(
-        name in found and found[name] == value for name, value in wanted.items()
-    )
-
-
-def _provenance(
-    stage: str, config: Any, inputs: Any, seed: int | None, backbone: str | None = None
-) -> dict[str, Any]:
-    """What a stage's artifact carries, as JSON types."""
-    version, settings = uns_pose_ros.__version__, artifacts.plain(config)
-    record = {
-        "stage": stage,
-        "version": version,
-        "seed": seed,
-        "config": settings,
-        "inputs": inputs,
-    }
-    return record if backbone is None else {**record, "backbone": backbone}
-
-
-def _mesh_hash(folder: Path) -> str:
-    """SHA-256 of a video's features.
-
-    InvalidInput where they are missing or no longer belong to the video's files.
+    Raises InvalidInput if they are missing or do not belong to the files of the video.
     """
     path = folder / artifacts.FEATURES
     again = f"`uns-pose reconstruct {folder.parent}` makes it"
@@ -431,20 +455,20 @@ def _mesh_hash(folder: Path) -> str:
         raise InvalidInput(
             f"{path}: broken, or not made for the {artifacts.MESH} beside it; {again} again"
         )
-    if found.get("inputs") != video_inputs(folder):
+    if found.get("inputs") != video_inputs(folder, files):
         raise InvalidInput(
             f"{folder}: images, masks or poses have changed since {path.name} was made; "
             f"{again} again"
         )
-    return artifacts.file_hash(path)
+    return files.hash(path)
 
 
 def _aligned_meshes(
-    category: Path, folders: Sequence[Path], alignment: Alignment
+    category: Path, folders: Sequence[Path], alignment: Alignment, files: FileCache
 ) -> dict[str, str]:
-    """SHA-256 of each video's features.
+    """SHA-256 of the features of each video.
 
-    InvalidInput unless all are part of the alignment, with the meshes it was made from.
+    Raises InvalidInput unless all videos are in the alignment with their present meshes.
     """
     path = category / ALIGNMENT
     again = f"`uns-pose align {category}` aligns them"
@@ -454,8 +478,8 @@ def _aligned_meshes(
         raise InvalidInput(
             f"{path}: {shorten(unknown)} not aligned, only {shorten(alignment.videos)}; {again}"
         )
-    hashes = {folder.name: _mesh_hash(folder) for folder in folders}
-    aligned = (artifacts.provenance_of(path) or {}).get("inputs", {})
+    hashes = {folder.name: _mesh_hash(folder, files) for folder in folders}
+    aligned = (files.alignment_provenance(path) or {}).get("inputs", {})
     if changed := [name for name in hashes if aligned.get(name) != hashes[name]]:
         raise InvalidInput(
             f"{path}: the meshes of {shorten(changed)} have changed since they were aligned; "
@@ -465,7 +489,7 @@ def _aligned_meshes(
 
 
 def _load_backbone(device: str) -> DinoV2:
-    """The backbone in the precision in which the estimator will run it on this machine."""
+    """Load the backbone in the precision of the estimator on this machine."""
     return load_backbone(device=device, precision=choose_precision(choose_device(device)))
 
 
@@ -475,10 +499,13 @@ def _prefixed(progress: Progress | None, prefix: str) -> Progress | None:
     return lambda what, done, total: progress(prefix + what, done, total)
 
 
-def stage_seconds(category: Path, model: CategoryModel | None) -> dict[str, float]:
-    """What aligning and training took, by stage, where it was noted."""
+def stage_seconds(
+    category: Path, model: CategoryModel | None, files: FileCache | None = None
+) -> dict[str, float]:
+    """The time of alignment and training, by stage, if it is known."""
+    files = files or FileCache()
     noted = {
-        "align": (artifacts.provenance_of(category / ALIGNMENT) or {}).get("seconds"),
+        "align": (files.alignment_provenance(category / ALIGNMENT) or {}).get("seconds"),
         "train": None if model is None else model.provenance.get("seconds"),
     }
     return {
