@@ -300,9 +300,11 @@ def test_a_place_that_is_a_tenth_of_a_diameter_off_is_said_to_be_whatever_the_un
         rotation, torch.tensor([0.0, 0, 4], dtype=torch.float64) - rotation @ place.center
     )
     canon = torch.tensor([0.5, 0, 0], dtype=torch.float64)  # the template's middle
-    there = torch.tensor([0.06, 0, 2.08], dtype=torch.float64) - rotation @ canon
+    translation = torch.tensor([0.06, 0, 2.08], dtype=torch.float64) - rotation @ canon
     estimate = replace(
-        estimate_of(rotation), cam_from_canon=from_parts(rotation, 3 * there), scale=3.0
+        estimate_of(rotation),
+        cam_from_canon=from_parts(rotation, 3 * translation),
+        scale=3.0,
     )
     plain = metrics.ImageResult("a", "1", estimate, 0.0, 0.0, 0.1)
     result = metrics.add_translation_error(plain, model, pose, label, place)

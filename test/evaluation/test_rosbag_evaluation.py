@@ -1,6 +1,4 @@
-"""A recorded bag gives the poses that the Estimator gives for its pictures, and the figures that
-these deserve.
-"""
+"""A recorded bag gives the poses of the Estimator for its images, and their accuracy."""
 
 from __future__ import annotations
 
@@ -55,7 +53,7 @@ IDENTITY = torch.eye(4, dtype=torch.float64)
 
 
 def map_from_cam(k: int) -> Tensor:
-    """A camera that looks at the object's place and turns by 4 degrees a picture."""
+    """The pose of a camera that looks at the object and turns by 4 degrees in each image."""
     away = pose((0.0, 0.0, 4.0 * k), (0.5, 0.1, 0.0)) @ pose(
         (-110.0, 0.0, 0.0), (0.0, -1.2, 0.4)
     )
@@ -83,8 +81,9 @@ def car() -> CategoryModel:
 
 
 class Scripted:
-    """Answers picture k (of gray 10 k) with the true pose, `flipped` some, with nothing in those
-    `missed`.
+    """An estimator that knows the true pose of image k, whose gray value is 10 k.
+
+    It gives a flipped pose in images of `flipped`, and no pose in images of `missed`.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class Scripted:
     ) -> None:
         self.models = (car(),)
         self._flipped, self._missed, self._turn = flipped, missed, canon_from_own
-        self.depths: dict[int, np.ndarray] = {}  # given, by picture
+        self.depths: dict[int, np.ndarray] = {}  # the depth of each image
 
     def __call__(
         self,
@@ -120,9 +119,7 @@ class Scripted:
 
 @pytest.fixture
 def bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """20 pictures, one every 0.1 s, with the camera's way in map and the object's on TF and on
-    /truth.
-    """
+    """A bag of 20 images, one every 0.1 s, with the pose of the object on TF and on /truth."""
     monkeypatch.setitem(bag_writer.KINDS, "/truth", rosbag_evaluation.POSE)
     messages: list[tuple[str, float, Any]] = [
         ("/cam/camera_info", 100.0, camera_info(100.0))
@@ -164,7 +161,7 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 def frame_results(bag: Path, estimator: Scripted, **settings: Any) -> list[FrameResult]:
-    # answers like one
+    # Scripted has the interface of an Estimator
     return estimate_bag_frames(bag, estimator, BagConfig(**settings), silent)  # type: ignore[arg-type]
 
 
@@ -208,7 +205,7 @@ def test_the_truth_may_be_a_topic_or_an_object_at_rest_and_all_say_the_same(
         assert result["translation_m"]["max"] < 1e-4
 
 
-def test_without_truth_jitter_is_told_against_the_cameras_motion_or_rest_and_accuracies_are_not(
+def test_without_truth_only_jitter_is_measured_against_the_cameras_motion_or_rest(
     bag: Path,
 ) -> None:
     result = figures(bag, Scripted(), fixed_frame="map")
@@ -236,10 +233,10 @@ def test_a_model_with_another_frame_than_the_truth_is_fitted_on_demand(bag: Path
     "wanted", ["/cam/depth/image_raw", "/cam/depth/image_raw/compressedDepth"]
 )
 @pytest.mark.parametrize("late", [-0.25, 0.0, 0.25], ids=["before", "with", "after"])
-def test_each_picture_gets_the_depth_of_its_stamp_whichever_is_recorded_first(
+def test_each_image_gets_the_depth_of_its_stamp_whichever_is_recorded_first(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, wanted: str, late: float
 ) -> None:
-    """The depth of pictures 3 and 9 is lost."""
+    """The depth of images 3 and 9 is missing."""
     messages: list[tuple[str, float, Any]] = [("/cam/camera_info", 90.0, camera_info(90.0))]
     make_depth = compressed_depth if wanted.endswith("compressedDepth") else raw_depth
     for k in range(10):
@@ -249,11 +246,11 @@ def test_each_picture_gets_the_depth_of_its_stamp_whichever_is_recorded_first(
         )
         if k not in (3, 9):
             messages.append((wanted, at + late, make_depth(at, depth_of(k))))
-    messages.sort(key=lambda one: one[1])
+    messages.sort(key=lambda message: message[1])
     write_bag(
         tmp_path / "bag",
         StoragePlugin.SQLITE3,
-        {one[0] for one in messages},
+        {message[0] for message in messages},
         messages=messages,
     )
     find = Scripted()
@@ -270,14 +267,14 @@ def test_each_picture_gets_the_depth_of_its_stamp_whichever_is_recorded_first(
         frame_results(tmp_path / "bag", find, depth_topic="/nothing")
 
 
-def test_every_nth_picture_is_enough_for_a_look(bag: Path) -> None:
+def test_every_nth_image_can_be_estimated_alone(bag: Path) -> None:
     assert [a.stamp for a in frame_results(bag, Scripted(), every=7)] == [
         (100_000 + 100 * k) * 10**6 for k in (0, 7, 14)
     ]
 
 
 @pytest.mark.parametrize("name", ["out.mcap", "out"])
-def test_the_results_bag_holds_the_poses_under_the_pictures_stamps(
+def test_the_results_bag_holds_the_poses_with_the_stamps_of_the_images(
     bag: Path, tmp_path: Path, name: str
 ) -> None:
     results = frame_results(bag, Scripted(missed=[5]))
@@ -294,9 +291,9 @@ def test_the_results_bag_holds_the_poses_under_the_pictures_stamps(
     sent = {
         stamp: message.transforms[0] for topic, stamp, message in messages if topic == "/tf"
     }
-    one = sent[100_400 * 10**6]
-    assert (one.header.frame_id, one.child_frame_id) == ("cam_optical", "car_0")
-    shift = one.transform.translation
+    fourth = sent[100_400 * 10**6]
+    assert (fourth.header.frame_id, fourth.child_frame_id) == ("cam_optical", "car_0")
+    shift = fourth.transform.translation
     assert [shift.x, shift.y, shift.z] == pytest.approx(true_pose(4)[:3, 3].tolist())
     detections = {
         stamp: message.detections
@@ -317,7 +314,7 @@ def test_the_bop_file_holds_every_estimate_in_millimeters(
     with (tmp_path / "bop.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 19
-    fifth = rows[5]  # the sixth picture shows nothing
+    fifth = rows[5]  # the sixth image has no estimate
     assert (fifth["scene_id"], fifth["im_id"], fifth["obj_id"]) == ("1", "6", "1")
     assert [float(x) for x in fifth["t"].split()] == pytest.approx(
         (1000 * true_pose(6)[:3, 3]).tolist(), abs=1e-3
@@ -327,12 +324,10 @@ def test_the_bop_file_holds_every_estimate_in_millimeters(
     )
 
 
-def test_the_errors_of_every_image_are_listed_and_drawn(
-    bag: Path, tmp_path: Path
-) -> None:
+def test_the_errors_of_every_image_are_listed_and_drawn(bag: Path, tmp_path: Path) -> None:
     results = frame_results(bag, Scripted(flipped=[3], missed=[5]), truth_frame="thing")
     errors = rosbag_evaluation.pose_errors(results, car(), IDENTITY)
-    assert [error is not None and error.found for error in errors] == [
+    assert [error is not None and error.estimated for error in errors] == [
         k != 5 for k in range(20)
     ]
     listed = rosbag_export.frame_records(results, errors, IDENTITY)

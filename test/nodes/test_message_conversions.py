@@ -199,9 +199,13 @@ def test_cv_bridge_writes_the_same_message(monkeypatch: pytest.MonkeyPatch) -> N
     assert ros_compat.array_to_image(pixels, "rgb8", Header(frame_id="camera")) == by_bridge
 
 
-def test_tf_transformations_gives_the_same_quaternion(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf_transformations_gives_the_same_quaternion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("tf_transformations")
     rotation = random_rotations(1, torch.Generator().manual_seed(0))[0].numpy()
     by_package = np.array(ros_compat.quaternion_xyzw(rotation))
     monkeypatch.setattr(ros_compat, "quaternion_from_matrix", None)
-    assert abs(by_package @ np.array(ros_compat.quaternion_xyzw(rotation))) == pytest.approx(1)
+    assert abs(
+        by_package @ np.array(ros_compat.quaternion_xyzw(rotation))
+    ) == pytest.approx(1)

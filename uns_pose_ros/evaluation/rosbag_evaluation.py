@@ -346,8 +346,8 @@ def _add(tree: TransformTree, parent: str, pose: np.ndarray) -> None:
 
 def _lookup(tree: TransformTree, target: str, source: str, stamp: int) -> Tensor | None:
     """target_from_source (4, 4) at a stamp in ns, or None if it is not known."""
-    found = tree.lookup(target.lstrip("/"), source.lstrip("/"), stamp)
-    return None if isinstance(found, str) else torch.from_numpy(found)
+    pose = tree.lookup(target.lstrip("/"), source.lstrip("/"), stamp)
+    return None if isinstance(pose, str) else torch.from_numpy(pose)
 
 
 def _motion(
@@ -405,7 +405,7 @@ def fit_truth_from_canon(results: Sequence[FrameResult], model: CategoryModel) -
 class PoseError:
     """The error of the best estimate of an image; half a turn if there is no estimate."""
 
-    found: bool
+    estimated: bool
     degrees: float = 180.0
     # degrees to the nearest of the poses that the category's symmetry makes equal
     symmetric: float = 180.0

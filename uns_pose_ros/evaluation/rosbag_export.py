@@ -136,11 +136,11 @@ def _detections(store: Any, result: FrameResult, model: CategoryModel) -> Any:
         _header(store, result),
         (model.vertices.amin(0) + model.vertices.amax(0)).double() / 2,
     )
-    found = [
+    detections = [
         _detection(store, header, estimate, track, center)
         for estimate, track in zip(result.estimates, result.tracks, strict=True)
     ]
-    return store.types[DETECTIONS](header=header, detections=found)
+    return store.types[DETECTIONS](header=header, detections=detections)
 
 
 def _detection(

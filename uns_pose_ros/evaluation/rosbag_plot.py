@@ -36,7 +36,7 @@ def write_bag_plot(
     time = [(result.stamp - results[0].stamp) / 1e9 for result in results]
     missed = [t for t, result in zip(time, results, strict=True) if result.best is None]
     known = [(t, error) for t, error in zip(time, errors, strict=True) if error is not None]
-    turned = [(t, error.degrees) for t, error in known if error.found]
+    turned = [(t, error.degrees) for t, error in known if error.estimated]
     shifted = [(t, error.meters) for t, error in known if error.meters is not None]
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
