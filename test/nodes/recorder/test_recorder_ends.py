@@ -118,7 +118,7 @@ class Full(recording.Recording):
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().add(*given)
 recorder_node.Recording = Full
-sys.exit(recorder_node.main(sys.argv))
+sys.exit(recorder_node.run_recorder(sys.argv))
 """
 
 
