@@ -151,7 +151,7 @@ def unpack_pixels(message: Any) -> NDArray[Any]:
     name = f"an image of {width} x {height} px {message.encoding}"
     if not 0 < height * width <= MAX_PIXELS:
         raise InvalidInput(
-            f"{name} has no valid size; 1 to {MAX_PIXELS // 10**6} megapixels are valid"
+            f"{name} has no valid size; at most {MAX_PIXELS // 10**6} megapixels are valid"
         )
     if step < row or len(data) < step * rows:
         raise InvalidInput(

@@ -270,7 +270,7 @@ def test_unusable_images_and_cameras_are_reported_and_do_not_end_the_node(
     robot.calibrate()
     ordinary = np.full((480, 640, 3), 1, np.uint8)
     faults: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-        ("image encoding 'yuv9' is not known", {"encoding": "yuv9"}, {}),
+        ("image encoding 'yuv9' is not supported", {"encoding": "yuv9"}, {}),
         (
             "image of 0 x 0 px",
             {"width": 0, "height": 0, "step": 0, "data": array.array("B")},
@@ -288,7 +288,7 @@ def test_unusable_images_and_cameras_are_reported_and_do_not_end_the_node(
             {"d": [math.inf, 0.0, 0.0, 0.0, 0.0]},
         ),
         (
-            "focal lengths -600, 600 px",
+            "camera_info has K[0] = -600",
             {},
             {"k": [-600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]},
         ),
