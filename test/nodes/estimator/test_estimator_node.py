@@ -278,7 +278,7 @@ def test_unusable_images_and_cameras_are_reported_and_do_not_end_the_node(
         ),
         ("a row needs 1920 bytes", {"step": 7}, {}),
         (
-            "a camera matrix that is not finite",
+            "a camera matrix K that is not finite",
             {},
             {"k": [math.nan, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]},
         ),
