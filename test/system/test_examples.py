@@ -127,7 +127,8 @@ def test_the_readmes_example_for_nodes_waits_for_an_object(
     block = PYTHON_BLOCKS[1].replace('"mug"', '"car"').replace('frame="base_link", ', "")
     code = f"import rclpy\nrclpy.init()\n{block}".replace("timeout=5.0", "timeout=120.0")
     assert seen_by(plain, [sys.executable, "-c", code])
-    assert "car 0" in seen_by(plain, [sys.executable, str(example(5)), "car"])
+    printed = seen_by(plain, [sys.executable, str(example(5)), "car"])
+    assert re.match(r"car \d+, score 0.90: x 0.000, y 0.000, z 3.000 m in camera", printed)
 
 
 def seen_by(robot: Robot, command: list[str]) -> str:
