@@ -34,7 +34,7 @@ FETCH = """
 import sys
 from uns_pose_ros.networks import pretrained_weights
 for name in sys.argv[1:]:
-    print(pretrained_weights.fetch(name, progress=lambda what, done, total: print(what, done, total)))
+    pretrained_weights.fetch(name, progress=print)
 """
 # rclpy finds its middleware through AMENT_PREFIX_PATH, which the wheels leave unset
 AMENT_PTH = 'import os, sys; os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)\n'
