@@ -202,8 +202,7 @@ def evaluate_pose_command(
     if plot is not None:
         rosbag_plot.check_plot_path(plot)
     trained_model = artifacts.load_model(model)
-    trained = trained_model.provenance.get("canon_from_obj")
-    trained = list(trained) if isinstance(trained, Mapping) else []
+    trained = list(trained_model.training_poses)
     folders = list_videos(category, videos)
     names = [folder.name for folder in list_videos(category)]
     known = metrics.load_labels(

@@ -270,13 +270,12 @@ def _alignment_text(
 
 
 def _model_record(category: Path, model: CategoryModel, made: bool) -> dict[str, Any]:
-    trained = model.provenance.get("canon_from_obj")
     return {
         "made": made,
         "model": str(category / stages.MODEL),
         "category": model.category,
         "vertices": len(model.vertices),
-        "videos": list(trained) if isinstance(trained, Mapping) else [],
+        "videos": list(model.training_poses),
         "diameter_m": model.diameter,
     }
 

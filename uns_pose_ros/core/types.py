@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -233,6 +234,40 @@ class CategoryModel:
                 f"diameter {self.diameter} m: a positive length, or None where it is unknown, "
                 "is valid"
             )
+
+    @property
+    def network_settings(self) -> Mapping[str, object]:
+        """The settings of the head, by the names of NetworkConfig; empty: not recorded."""
+        return self._recorded("network")
+
+    @property
+    def crop_size(self) -> int:
+        """The side of the crops that the head was trained on, px; 0: not recorded."""
+        size = self.provenance.get("crop_size", 0)
+        return size if isinstance(size, int) else 0
+
+    @property
+    def template_share(self) -> float:
+        """The share of a silhouette that the template covers, in (0, 1]; models of 0.1.0: 1."""
+        share = self.provenance.get("template_share", 1.0)
+        return float(share) if isinstance(share, int | float) else 0.0
+
+    @property
+    def training_poses(self) -> dict[str, Tensor]:
+        """canon_from_obj (4, 4) float64 of every video that the model was trained on."""
+        poses = self._recorded("canon_from_obj")
+        return {
+            name: torch.tensor(pose, dtype=torch.float64) for name, pose in poses.items()
+        }
+
+    @property
+    def training_curve(self) -> Mapping[str, Any]:
+        """The curve of the training, as `fit_head` returns it; empty: not recorded."""
+        return self._recorded("training")
+
+    def _recorded(self, key: str) -> Mapping[str, Any]:
+        record = self.provenance.get(key)
+        return record if isinstance(record, Mapping) else {}
 
     @property
     def extents(self) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -35,17 +34,16 @@ class LoadedModel:
         """
         self.model = model
         try:
-            described: Mapping[str, Any] = model.provenance["network"]  # type: ignore[assignment]
-            size = int(model.provenance["crop_size"])  # type: ignore[call-overload]
+            size = model.crop_size
             if size % PATCH or not PATCH <= size <= 1400:
                 raise ValueError(f"crops of {size} px")
-            share = float(model.provenance.get("template_share", 1.0))  # type: ignore[arg-type]
+            share = model.template_share
             if not 0 < share <= 1:
                 raise ValueError(f"a template share of {share}")
             known = {name.name for name in fields(NetworkConfig)}
             chosen: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v
-                for k, v in described.items()
+                for k, v in model.network_settings.items()
                 if k in known
             }
             config = NetworkConfig(**chosen)

@@ -211,17 +211,14 @@ def fit_label_from_canon(model: CategoryModel, labels: Mapping[str, Tensor]) -> 
     Raises:
         InvalidInput: no video of the training has a label.
     """
-    trained = model.provenance.get("canon_from_obj")
-    trained = trained if isinstance(trained, Mapping) else {}
+    trained = model.training_poses
     names = [name for name in trained if name in labels]
     if not names:
         raise InvalidInput(
             "none of the videos that the model was trained on has a label: "
             f"{shorten(trained) or 'none named'}"
         )
-    canon_from_obj = split_similarity(
-        torch.tensor([trained[name] for name in names], dtype=torch.float64)
-    )[0]
+    canon_from_obj = split_similarity(torch.stack([trained[name] for name in names]))[0]
     canon_from_label = canon_from_obj @ torch.stack(
         [labels[name] for name in names]
     ).transpose(-1, -2)

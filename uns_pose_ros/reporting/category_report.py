@@ -296,17 +296,14 @@ def _symmetry_section(symmetry: Symmetry) -> Markup:
 def _training_section(model: CategoryModel | None) -> Markup:
     if model is None:
         return html.paragraph("Not trained yet.", "note")
-    trained = model.provenance.get("canon_from_obj")
-    names = "videos that it does not name"
-    if isinstance(trained, Mapping):
-        names = ", ".join(trained)
+    names = ", ".join(model.training_poses) or "videos that it does not name"
     size = "unknown size" if model.diameter is None else f"{model.diameter:.3f} m across"
     text = f"Template of {len(model.vertices)} vertices, {size}, trained on {names}."
     vertices = model.vertices.double()
     image = draw_mesh_views(vertices, model.triangles, position_colors(vertices))
     figures = [html.image_figure(image, "the template", 420)]
-    curve = model.provenance.get("training")
-    if isinstance(curve, Mapping) and curve.get("step"):
+    curve = model.training_curve
+    if curve.get("step"):
         caption = "training: losses, and how often it is right where it did not learn"
         figures.append(html.plot_figure(plot_training(curve), caption))
     return html.paragraph(text) + html.figure_grid(figures)

@@ -213,9 +213,7 @@ def _unseen_videos(
     folders = list_videos(category, patterns)
     if patterns is not None:
         return folders
-    trained = model.provenance.get("canon_from_obj")
-    trained_names = trained if isinstance(trained, Mapping) else {}
-    return [folder for folder in folders if folder.name not in trained_names]
+    return [folder for folder in folders if folder.name not in model.training_poses]
 
 
 def _estimate_unlabeled(
