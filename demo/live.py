@@ -41,13 +41,13 @@ LONGEST = 5.0  # s that the camera waits for an answer
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What came back for one picture."""
+    """What came back for one image."""
 
     child: str  # TF frame of the object
     cam_from_canon: Tensor  # (4, 4) float64, from /tf
     score: float
     size: Tensor  # (3,) float64, m
-    latency: float  # s from the picture's stamp to its transform here
+    latency: float  # s from the image's stamp to its transform here
     overlay: NDArray[np.uint8] | None  # (H, W, 3) RGB as the node drew it
 
 
@@ -111,13 +111,13 @@ class LiveCamera:
         raise RuntimeError(f"the estimator node did not listen within {PATIENCE:.0f} s")
 
     def film(self, frames: Sequence[Frame], period: float) -> list[Answer | None]:
-        """Publish a picture every `period` s, stamped with the present.
+        """Publish an image every `period` s, stamped with the present.
 
         The frames' answers in order, None where none came.
 
         What the node knows of objects seen before is reset: another film shows another object in
         the same place. Where the node needs longer, the camera waits for it, LONGEST at most: no
-        picture is to be replaced by the next.
+        image is to be replaced by the next.
         """
         self._forget()
         stamps = []
@@ -159,7 +159,7 @@ class LiveCamera:
         self._node.destroy_client(client)
 
     def _publish(self, frame: Frame) -> int:
-        picture, camera = read_image(frame.image).numpy(), frame.camera
+        image, camera = read_image(frame.image).numpy(), frame.camera
         now = self._node.get_clock().now()
         header = Header(stamp=now.to_msg(), frame_id=FRAME)
         info = CameraInfo(
@@ -171,7 +171,7 @@ class LiveCamera:
         info.k = [float(value) for value in camera.matrix.flatten()]
         info.d = [float(value) for value in camera.distortion]
         self._infos.publish(info)
-        self._images.publish(array_to_image(picture, "rgb8", header))
+        self._images.publish(array_to_image(image, "rgb8", header))
         return int(now.nanoseconds)
 
     def _answer(self, stamp: int) -> Answer | None:
@@ -192,8 +192,8 @@ class LiveCamera:
         size = torch.tensor(
             [best.bbox.size.x, best.bbox.size.y, best.bbox.size.z], dtype=torch.float64
         )
-        picture = self._overlays.get(stamp)
-        overlay = None if picture is None else ros_messages.decode_image(picture)
+        image = self._overlays.get(stamp)
+        overlay = None if image is None else ros_messages.decode_image(image)
         return Answer(
             child, matrix, float(hypothesis.score), size, arrived - stamp / 1e9, overlay
         )

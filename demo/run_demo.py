@@ -30,7 +30,7 @@ CATEGORY = OUT / "chair"
 REPORT = DEMO / "report.html"
 PICTURE = OUT / "picture.jpg"
 TRAINING = "clip_0[1-8]"  # clip_09 and clip_10 show the chairs of the live walks
-PERIOD = 0.5  # s between the live camera's pictures: two cores answer in less
+PERIOD = 0.5  # s between the live camera's images: two cores answer in less
 DOMAIN = "87"  # away from the robots of this network
 os.environ.setdefault("ROS_DOMAIN_ID", DOMAIN)
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -114,7 +114,7 @@ def main() -> int:
         camera.wait_for_node()
         for walk in walks:
             log.say(
-                f"{walk.name}: {len(walk.frames)} pictures of a chair never seen, one every "
+                f"{walk.name}: {len(walk.frames)} images of a chair never seen, one every "
                 f"{PERIOD:g} s"
             )
             answers[walk.name] = camera.film(walk.frames, PERIOD)
@@ -124,12 +124,12 @@ def main() -> int:
         if result.estimate is not None:
             told = (
                 f"{result.error:5.1f}° off, score {result.estimate.score:.2f}, "
-                f"{result.seconds:.2f} s after its picture"
+                f"{result.seconds:.2f} s after its image"
             )
         log.say(f"  {result.video}/{result.frame}: {told}")
     summary = metrics.summarize_poses(results)
     log.say(
-        f"unseen chairs over ROS: {summary['estimated']} of {summary['images']} pictures answered, "
+        f"unseen chairs over ROS: {summary['estimated']} of {summary['images']} images answered, "
         f"{summary['acc30']:.0f} % of all within 30°, {summary['acc15']:.0f} % within 15°, "
         f"median {summary['median_deg']:.1f}°"
     )
@@ -140,7 +140,7 @@ def main() -> int:
         results,
         [answer for walk in walks for answer in answers[walk.name]],
     )
-    log.say(f"pictures, meshes and figures: {REPORT}")
+    log.say(f"images, meshes and figures: {REPORT}")
     return 0
 
 
@@ -235,7 +235,7 @@ def compare(
     answers: dict[str, list[Answer | None]],
     labels: dict[str, torch.Tensor],
 ) -> list[ImageResult]:
-    """Each live picture's answer against its label, as `uns-pose evaluate pose` compares."""
+    """Each live image's answer against its label, as `uns-pose evaluate pose` compares."""
     live = metrics.load_labels(
         DEMO / "data" / "live" / "labels.json", [walk.name for walk in walks]
     )
