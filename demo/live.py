@@ -30,8 +30,8 @@ from torch import Tensor
 from vision_msgs.msg import Detection3D, Detection3DArray
 
 from uns_pose_ros.core.types import Frame
-from uns_pose_ros.io import ros_messages
 from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.ros import ros_messages
 from uns_pose_ros.nodes.ros_compat import array_to_image
 
 FRAME = "demo_camera"

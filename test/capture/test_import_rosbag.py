@@ -38,7 +38,7 @@ from uns_pose_ros.capture.video_writer import ImportConfig
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.depth_images import depth_path, read_depth
 from uns_pose_ros.io.images import read_image
-from uns_pose_ros.io.ros_messages import decode_image, jpeg_file, read_camera_info
+from uns_pose_ros.io.ros.ros_messages import decode_image, jpeg_file, read_camera_info
 from uns_pose_ros.io.video_folder import load_video
 
 ALL = set(KINDS)

@@ -20,9 +20,10 @@ from rosbags.rosbag2.reader import zstd
 
 from bag_writer import KINDS, STORE, raw
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.io import bounded_decompression, rosbag
+from uns_pose_ros.io import bounded_decompression
 from uns_pose_ros.io.bounded_decompression import unpacked
-from uns_pose_ros.io.ros_messages import decode_image
+from uns_pose_ros.io.ros import rosbag
+from uns_pose_ros.io.ros.ros_messages import decode_image
 
 TOPIC = "/cam/image_raw"
 

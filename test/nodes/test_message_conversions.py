@@ -12,7 +12,8 @@ import torch
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import random_rotations
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate, Symmetry
-from uns_pose_ros.io import depth_images, ros_messages
+from uns_pose_ros.io import depth_images
+from uns_pose_ros.io.ros import ros_messages
 
 pytest.importorskip("rclpy")
 from geometry_msgs.msg import Pose

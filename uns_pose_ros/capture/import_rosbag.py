@@ -24,15 +24,16 @@ from uns_pose_ros.capture.video_writer import (
 )
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Progress
-from uns_pose_ros.io import depth_images, rosbag
+from uns_pose_ros.io import depth_images
 from uns_pose_ros.io.images import sharpness
-from uns_pose_ros.io.ros_messages import (
+from uns_pose_ros.io.ros import rosbag
+from uns_pose_ros.io.ros.ros_messages import (
     decode_image,
     jpeg_file,
     nanoseconds,
     read_camera_info,
 )
-from uns_pose_ros.io.transform_buffer import TransformTree
+from uns_pose_ros.io.ros.transform_buffer import TransformTree
 
 _log = logging.getLogger(__name__)
 

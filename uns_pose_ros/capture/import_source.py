@@ -16,8 +16,9 @@ from uns_pose_ros.capture.video_writer import (
 )
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Progress
-from uns_pose_ros.io import artifacts, rosbag
+from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.camera_json import camera_record
+from uns_pose_ros.io.ros import rosbag
 
 _VALID = (
     "valid are a film (mp4, mov), a rosbag2 recording (its folder, .mcap or .db3), a folder of "

@@ -31,10 +31,11 @@ from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig
 from uns_pose_ros.evaluation.metrics import accuracies, auroc, symmetric_angle
-from uns_pose_ros.io import depth_images, rosbag
+from uns_pose_ros.io import depth_images
 from uns_pose_ros.io.artifacts import read_json
-from uns_pose_ros.io.ros_messages import TF, decode_image, nanoseconds, read_camera_info
-from uns_pose_ros.io.transform_buffer import TransformTree
+from uns_pose_ros.io.ros import rosbag
+from uns_pose_ros.io.ros.ros_messages import TF, decode_image, nanoseconds, read_camera_info
+from uns_pose_ros.io.ros.transform_buffer import TransformTree
 
 POSE, DETECTIONS = "geometry_msgs/msg/PoseStamped", "vision_msgs/msg/Detection3DArray"
 _MOST = 10_000_000  # messages of a topic

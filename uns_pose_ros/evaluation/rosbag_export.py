@@ -21,7 +21,7 @@ from uns_pose_ros.core.geometry import matrix_to_quaternion, transform
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate
 from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS, FrameResult, PoseError
 from uns_pose_ros.io.artifacts import atomic_write
-from uns_pose_ros.io.ros_messages import TF
+from uns_pose_ros.io.ros.ros_messages import TF
 
 TOPIC = "/estimator/detections"
 _VISION = {  # the public definitions of vision_msgs, which rosbags does not bring

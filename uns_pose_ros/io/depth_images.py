@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.images import guarded_decoding, open_file
-from uns_pose_ros.io.ros_messages import DEPTH_ENCODINGS, unpack_pixels
+from uns_pose_ros.io.ros.ros_messages import DEPTH_ENCODINGS, unpack_pixels
 
 Depth = NDArray[np.uint16]  # (H, W) mm, 0: none
 COMPRESSED_TOPIC = (

@@ -28,7 +28,7 @@ from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 from vision_msgs.msg import Detection3D, Detection3DArray
 
-from uns_pose_ros.io.transform_buffer import TransformTree
+from uns_pose_ros.io.ros.transform_buffer import TransformTree
 from uns_pose_ros.nodes.image_stamps import stamp_ns
 from uns_pose_ros.nodes.tf_listener import TransformListener
 

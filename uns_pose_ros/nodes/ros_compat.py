@@ -1,8 +1,8 @@
 """Parts of ROS that a machine may lack, and image messages for output.
 
 cv_bridge, tf2_ros and tf_transformations are used where they are installed. Otherwise, this module
-has replacements. Messages that come in are read by `io.ros_messages`, with or without ROS, so that
-node, recorder and bags give the same pixels.
+has replacements. Messages that come in are read by `io.ros.ros_messages`, with or without ROS, so
+that node, recorder and bags give the same pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from uns_pose_ros.core.geometry import matrix_to_quaternion
-from uns_pose_ros.io.ros_messages import ENCODINGS
+from uns_pose_ros.io.ros.ros_messages import ENCODINGS
 
 try:
     from cv_bridge import CvBridge

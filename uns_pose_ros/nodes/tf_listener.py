@@ -17,7 +17,7 @@ from tf2_msgs.msg import TFMessage
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.io.transform_buffer import TransformTree
+from uns_pose_ros.io.ros.transform_buffer import TransformTree
 
 _POLL = 0.005  # s between two lookups of a transform that has not come yet
 

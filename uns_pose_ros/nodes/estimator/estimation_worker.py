@@ -15,7 +15,8 @@ from uns_pose_ros.core.types import Camera, PoseEstimate
 from uns_pose_ros.estimation.device_failover import FallbackEstimator
 from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.estimation.tracker import Tracker, TrackState
-from uns_pose_ros.io import depth_images, ros_messages
+from uns_pose_ros.io import depth_images
+from uns_pose_ros.io.ros import ros_messages
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
 from uns_pose_ros.nodes.estimator import region_inputs
 from uns_pose_ros.nodes.estimator.estimator_parameters import (

@@ -24,7 +24,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.types import PoseEstimate, Symmetry
-from uns_pose_ros.io import ros_messages
+from uns_pose_ros.io.ros import ros_messages
 from uns_pose_ros.nodes.image_stamps import stamp_ns
 from uns_pose_ros.visualization import browser_viewer
 from uns_pose_ros.visualization.browser_viewer import Scene, TemplateMesh, Viewer

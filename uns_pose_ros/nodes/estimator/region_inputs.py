@@ -14,7 +14,7 @@ from vision_msgs.msg import Detection2DArray
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.io import ros_messages
+from uns_pose_ros.io.ros import ros_messages
 
 SEARCH = "search"  # the estimator looks for the objects itself
 SOURCES: dict[str, type] = {"detections_2d": Detection2DArray, "mask": Image}

@@ -32,9 +32,9 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.core.view_coverage import ViewCoverage
 from uns_pose_ros.io import depth_images as depths
-from uns_pose_ros.io import ros_messages
 from uns_pose_ros.io.encoded_image import EncodedImage
-from uns_pose_ros.io.transform_buffer import TransformTree
+from uns_pose_ros.io.ros import ros_messages
+from uns_pose_ros.io.ros.transform_buffer import TransformTree
 from uns_pose_ros.nodes import message_conversions, parameter_declaration, ros_compat
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
 from uns_pose_ros.nodes.estimator.image_stream import DEPTH_TOPICS, ImageStream

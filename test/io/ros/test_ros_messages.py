@@ -25,9 +25,10 @@ from uns_pose_ros.capture.video_writer import ImportConfig
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, estimate_bag_frames
-from uns_pose_ros.io import images, ros_messages
+from uns_pose_ros.io import images
 from uns_pose_ros.io.images import decode_rgb, read_image, to_eight_bits
-from uns_pose_ros.io.ros_messages import (
+from uns_pose_ros.io.ros import ros_messages
+from uns_pose_ros.io.ros.ros_messages import (
     decode_image,
     read_camera_info,
     read_encoded_image,

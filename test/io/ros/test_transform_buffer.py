@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation, Slerp
 
-from uns_pose_ros.io.transform_buffer import TransformTree
+from uns_pose_ros.io.ros.transform_buffer import TransformTree
 
 SECOND = 10**9
 STILL = np.array([0.0, 0.0, 0.0, 1.0])

@@ -12,8 +12,8 @@ from typing import Any
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.io import bounded_decompression
 from uns_pose_ros.io.depth_images import COMPRESSED_TOPIC
-from uns_pose_ros.io.ros_messages import CAMERA_INFO, COMPRESSED, IMAGE, TF
-from uns_pose_ros.io.transform_buffer import TransformTree
+from uns_pose_ros.io.ros.ros_messages import CAMERA_INFO, COMPRESSED, IMAGE, TF
+from uns_pose_ros.io.ros.transform_buffer import TransformTree
 
 ENDINGS = (".mcap", ".db3", ".bag")
 _WAITING = 16  # messages that wait for those of their stamp
