@@ -212,6 +212,6 @@ def test_a_missing_package_is_named_with_its_remedy(
     monkeypatch.setattr(backbone_runtimes, "find_spec", lambda name: None)
     with pytest.raises(
         InvalidInput,
-        match="runtime openvino: the Python package openvino is missing: python3 -m pip install",
+        match="runtime openvino: the Python package onnx is missing: python3 -m pip install",
     ):
         backbone_runtimes.load_runtime("openvino")

@@ -13,6 +13,7 @@ from uns_pose_ros.cli.console import emit
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.io import artifacts
+from uns_pose_ros.networks.backbone_runtimes import require_packages
 from uns_pose_ros.networks.dinov2 import CHANNELS, PATCH, load_backbone
 from uns_pose_ros.networks.onnx_export import IMAGES, OPSET, TOKENS, backbone_graph
 
@@ -45,6 +46,7 @@ def export_command(
             raise InvalidInput(
                 f"{name} {side} px: multiples of {PATCH} from {PATCH} to {_LARGEST} are valid"
             )
+    require_packages("an ONNX file", ("onnx",))
     graph = backbone_graph(
         load_backbone(device="cpu"), sides["height"], sides["width"], reader.layers
     )

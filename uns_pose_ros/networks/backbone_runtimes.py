@@ -28,7 +28,7 @@ from uns_pose_ros.networks.dinov2 import CHANNELS, PATCH, DinoV2, load_backbone
 from uns_pose_ros.networks.onnx_export import backbone_graph
 
 RUNTIMES = ("torch", "torch-fp32", "torch-bf16", "torch-compile", "onnx", "openvino")
-_PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+_PACKAGES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 _MOST_SIZES = 4  # image sizes whose compiled graphs are kept
 
 # images (B, 3, H, W) to tokens (B, N, L * 384)
@@ -48,12 +48,15 @@ def check_runtime(name: str) -> None:
     """Raise InvalidInput if no runtime has this name or its package is missing."""
     if name not in RUNTIMES:
         raise InvalidInput(f"runtime {name!r} is unknown: {', '.join(RUNTIMES)} are valid")
-    package = _PACKAGES.get(name)
-    if package is not None and find_spec(package) is None:
-        fix = 'python3 -m pip install "uns_pose_ros[runtimes]"'
-        raise InvalidInput(
-            f"runtime {name}: the Python package {package} is missing: {fix}"
-        )
+    require_packages(f"runtime {name}", _PACKAGES.get(name, ()))
+
+
+def require_packages(label: str, packages: Sequence[str]) -> None:
+    """Raise InvalidInput for the first Python package of the extra `runtimes` that is missing."""
+    for package in packages:
+        if find_spec(package) is None:
+            fix = 'python3 -m pip install "uns_pose_ros[runtimes]"'
+            raise InvalidInput(f"{label}: the Python package {package} is missing: {fix}")
 
 
 def load_runtime(

@@ -1,15 +1,14 @@
 """Export the backbone as an ONNX graph for ONNX Runtime, OpenVINO and TensorRT.
 
-A graph is for images of one size. ONNX is a protobuf message; its few fields are written here
-directly, so that no ONNX package is needed. Field numbers: onnx/onnx.proto. The network is that of
-`dinov2.DinoV2`. Two multiplications are folded into the weights beside them: the attention's 1/8
-into the queries, and LayerScale into the matrix before it.
+A graph is for images of one size. The network is that of `dinov2.DinoV2`. Two multiplications are
+folded into the weights beside them: the attention's 1/8 into the queries, and LayerScale into the
+matrix before it. The package `onnx` (extra `runtimes`) is imported when a graph is made.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,8 +25,6 @@ from uns_pose_ros.networks.dinov2 import (
 
 IMAGES, TOKENS = "images", "tokens"
 OPSET, IR_VERSION = 17, 8  # of 2022, the first with LayerNormalization
-_FLOAT, _INT64 = 1, 7  # TensorProto.DataType
-_FLOAT_ATTRIBUTE, _INT_ATTRIBUTE, _INTS_ATTRIBUTE = 1, 2, 7  # AttributeProto.AttributeType
 
 
 def backbone_graph(
@@ -126,18 +123,18 @@ def _norm(graph: _Graph, norm: torch.nn.LayerNorm, x: str) -> str:
 
 
 class _Graph:
-    """Collects the nodes and constants of a GraphProto."""
+    """Collects the nodes and constants of an ONNX graph."""
 
     def __init__(self) -> None:
-        self._nodes: list[bytes] = []
-        self._constants: list[bytes] = []
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
 
     def add(
         self,
         kind: str,
         *inputs: str | Tensor | tuple[int, ...],
         name: str = "",
-        **attributes: object,
+        **attributes: Any,
     ) -> str:
         """Add a node, and return the name of its output.
 
@@ -147,94 +144,39 @@ class _Graph:
             name: Name of the output; empty: one is made.
             **attributes: Attributes of the operator.
         """
+        from onnx import helper
+
         name = name or f"{kind}_{len(self._nodes)}"
         names = [i if isinstance(i, str) else self._constant(i) for i in inputs]
-        fields = [_bytes(1, i) for i in names] + [
-            _bytes(2, name),
-            _bytes(3, name),
-            _bytes(4, kind),
-        ]
-        self._nodes.append(
-            b"".join(
-                fields
-                + [_bytes(5, _attribute(key, value)) for key, value in attributes.items()]
-            )
-        )
+        self._nodes.append(helper.make_node(kind, names, [name], name, **attributes))
         return name
 
     def _constant(self, value: Tensor | tuple[int, ...]) -> str:
+        from onnx import numpy_helper
+
         name = f"constant_{len(self._constants)}"
         if isinstance(value, Tensor):
-            kind, array = (
-                _FLOAT,
-                value.detach().float().cpu().contiguous().numpy().astype("<f4"),
-            )
+            array = value.detach().float().cpu().contiguous().numpy()
         else:
-            kind, array = _INT64, np.asarray(value, "<i8")
-        shape = b"".join(_number(1, side) for side in array.shape)
-        self._constants.append(
-            shape + _number(2, kind) + _bytes(8, name) + _bytes(9, array.tobytes())
-        )
+            array = np.asarray(value, np.int64)
+        self._constants.append(numpy_helper.from_array(array, name))
         return name
 
     def file(self, image: tuple[int, ...], tokens: tuple[int, ...]) -> bytes:
-        """The ModelProto, given the sizes of input and output after the batch dimension."""
-        parts = [_bytes(1, node) for node in self._nodes] + [_bytes(2, "dinov2_vits14")]
-        parts += [_bytes(5, constant) for constant in self._constants]
-        parts += [_bytes(11, _value(IMAGES, image)), _bytes(12, _value(TOKENS, tokens))]
-        opset = _bytes(1, "") + _number(2, OPSET)
-        return (
-            _number(1, IR_VERSION)
-            + _bytes(2, "uns_pose_ros")
-            + _bytes(7, b"".join(parts))
-            + _bytes(8, opset)
+        """The ONNX file, given the sizes of input and output after the batch dimension."""
+        from onnx import TensorProto, helper
+
+        ends = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *sides])
+            for name, sides in ((IMAGES, image), (TOKENS, tokens))
+        ]
+        graph = helper.make_graph(
+            self._nodes, "dinov2_vits14", ends[:1], ends[1:], self._constants
         )
-
-
-def _value(name: str, sides: tuple[int, ...]) -> bytes:
-    """ValueInfoProto of a float tensor (batch, *sides)."""
-    shape = b"".join(
-        _bytes(1, side)
-        for side in (_bytes(2, "batch"), *(_number(1, side) for side in sides))
-    )
-    return _bytes(1, name) + _bytes(2, _bytes(1, _number(1, _FLOAT) + _bytes(2, shape)))
-
-
-def _attribute(name: str, value: object) -> bytes:
-    if isinstance(value, float):
-        return (
-            _bytes(1, name)
-            + _varint(2 << 3 | 5)
-            + struct.pack("<f", value)
-            + _number(20, _FLOAT_ATTRIBUTE)
+        model = helper.make_model(
+            graph,
+            producer_name="uns_pose_ros",
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET)],
         )
-    if isinstance(value, int):
-        return _bytes(1, name) + _number(3, value) + _number(20, _INT_ATTRIBUTE)
-    assert isinstance(value, tuple)
-    return (
-        _bytes(1, name)
-        + b"".join(_number(8, number) for number in value)
-        + _number(20, _INTS_ATTRIBUTE)
-    )
-
-
-def _bytes(field: int, value: bytes | str) -> bytes:
-    """Protobuf field that holds bytes, text or a message."""
-    content = value.encode() if isinstance(value, str) else value
-    return _varint(field << 3 | 2) + _varint(len(content)) + content
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(
-        value & (1 << 64) - 1
-    )  # negative ones in two's complement
-
-
-def _varint(value: int) -> bytes:
-    """Protobuf number: seven bits in each byte, the lowest first; the highest bit: more follow."""
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+        return cast("bytes", model.SerializeToString())
