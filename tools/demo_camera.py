@@ -49,7 +49,7 @@ class HandheldPath:
     times: Array  # (F,) uneven
     azimuth: tuple[float, float]  # radians: start, signed sweep
     distance: float  # m
-    centre: Array  # (3,) m, the middle of the object
+    center: Array  # (3,) m, the middle of the object
     height: float  # m, of the object
     config: PathConfig
     curves: tuple[Wander, ...]
@@ -73,10 +73,10 @@ class HandheldPath:
             ],
             1,
         )
-        aim = self.centre + self.config.aim * self.height * np.stack(
+        aim = self.center + self.config.aim * self.height * np.stack(
             [aim_x, aim_y, aim_z], 1
         )
-        eye = self.centre + distance[:, None] * away
+        eye = self.center + distance[:, None] * away
         forward = aim - eye
         forward /= np.linalg.norm(forward, axis=1, keepdims=True)
         right = np.cross(forward, [0.0, 0.0, 1.0])

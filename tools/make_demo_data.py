@@ -185,8 +185,8 @@ def render_video(order: Order, library: Path) -> list[list[float]]:
     target = scene.triangles.corners[: scene.object_triangles]
     fov = np.radians(random.uniform(50, 60))  # across the longer side
     focal = max(config.width, config.height) / 2 / np.tan(fov / 2)
-    centre = (np.array([config.width, config.height]) - 1) / 2 + random.uniform(-2, 2, 2)
-    matrix = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
+    center = (np.array([config.width, config.height]) - 1) / 2 + random.uniform(-2, 2, 2)
+    matrix = np.array([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1]])
     half_fov = np.arctan(min(config.width, config.height) / 2 / focal)
     path = handheld(
         random, config.frames, target.min((0, 1)), target.max((0, 1)), half_fov, config.path

@@ -29,7 +29,7 @@ def is_new(kept: ViewCoverage, seen: np.ndarray) -> bool:
 
 
 def test_the_centre_is_where_the_optical_axes_meet() -> None:
-    found = orbit([0, 20, 40]).centre
+    found = orbit([0, 20, 40]).center
     assert found is not None
     assert np.allclose(found, CENTRE, atol=1e-9)
 
@@ -38,7 +38,7 @@ def test_a_camera_that_does_not_quite_aim_at_the_object_still_finds_its_centre()
     rng = np.random.default_rng(0)
     found = ViewCoverage(
         view(10 * k, aim=CENTRE + rng.normal(0, 0.05, 3)) for k in range(12)
-    ).centre
+    ).center
     assert found is not None
     assert np.linalg.norm(found - CENTRE) < 0.05
 
@@ -46,7 +46,7 @@ def test_a_camera_that_does_not_quite_aim_at_the_object_still_finds_its_centre()
 @pytest.mark.parametrize("azimuths", [[], [0], [0, 30], [0, 1, 2, 3]])
 def test_too_few_and_too_parallel_views_have_no_centre(azimuths: list[float]) -> None:
     kept = orbit(azimuths)
-    assert kept.centre is None
+    assert kept.center is None
     assert kept.covered() is None
     assert kept.azimuth(view(0)) is None
 
@@ -55,7 +55,7 @@ def test_axes_that_meet_behind_the_cameras_have_no_centre() -> None:
     away = [view(azimuth, elevation=0.0) for azimuth in (0, 20, 40)]
     for pose in away:
         pose[[0, 2]] *= -1  # turned about the camera's own y axis
-    assert ViewCoverage(away).centre is None
+    assert ViewCoverage(away).center is None
 
 
 def test_a_view_is_new_by_its_angle_to_all_kept_or_by_its_distance() -> None:

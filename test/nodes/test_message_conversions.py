@@ -134,9 +134,9 @@ def test_depth_becomes_metres_and_nan_where_there_is_none() -> None:
 def test_a_detection_holds_class_score_track_box_and_covariance() -> None:
     covariance = torch.diag(torch.arange(1.0, 7.0, dtype=torch.float64))
     template = model()
-    centre = (template.vertices.amin(0) + template.vertices.amax(0)) / 2
+    center = (template.vertices.amin(0) + template.vertices.amax(0)) / 2
     message = message_conversions.detection_array(
-        Header(frame_id="cam"), [estimate(covariance=covariance)], [7], [centre]
+        Header(frame_id="cam"), [estimate(covariance=covariance)], [7], [center]
     )
     detection = message.detections[0]
     assert (detection.id, detection.header.frame_id, message.header.frame_id) == (
@@ -151,7 +151,7 @@ def test_a_detection_holds_class_score_track_box_and_covariance() -> None:
     assert position(detection.results[0].pose.pose) == [0.5, 0, 2]
     assert position(detection.bbox.center) == pytest.approx(
         [0.5 - 0.2, 0.4, 2.1]
-    )  # the centre (0.4, 0.2, 0.1), turned
+    )  # the center (0.4, 0.2, 0.1), turned
     assert [
         detection.bbox.size.x,
         detection.bbox.size.y,

@@ -37,8 +37,8 @@ def ball_views(
         MATRIX, torch.stack([u, v, torch.ones_like(u)], -1).double()[..., None]
     )[..., 0]
     rays = rays / rays.norm(dim=-1, keepdim=True)
-    centre = torch.tensor([0.05, -0.1, 3.0], dtype=torch.float64)
-    apart = (centre - (rays @ centre)[..., None] * rays).norm(dim=-1)
+    center = torch.tensor([0.05, -0.1, 3.0], dtype=torch.float64)
+    apart = (center - (rays @ center)[..., None] * rays).norm(dim=-1)
     return [apart < radius] * count, MATRIX.expand(count, 3, 3), poses
 
 
@@ -81,8 +81,8 @@ def test_masks_of_different_objects_are_refused() -> None:
 
 def test_the_object_is_located_where_the_central_rays_meet() -> None:
     middle = torch.tensor([0.3, 0.2, -0.5], dtype=torch.float64)
-    centre, half = locate_object(*ball_views(10, 0.3, middle))
-    assert torch.allclose(centre, middle, atol=0.01)
+    center, half = locate_object(*ball_views(10, 0.3, middle))
+    assert torch.allclose(center, middle, atol=0.01)
     assert 0.25 < half < 0.35
 
 

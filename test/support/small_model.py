@@ -54,9 +54,9 @@ def train_small_model(folder: Path) -> None:
     video = replace(video, frames=video.frames[::2])
     backbone = load_backbone(device="cpu")
     mesh = feature_mesh.build_feature_mesh(video, backbone, ReconstructConfig(size=112))
-    centre, scale = mesh.vertices.double().mean(0), 1 / mesh.diameter
+    center, scale = mesh.vertices.double().mean(0), 1 / mesh.diameter
     one = torch.ones(1, dtype=torch.float64)
-    canon_from_obj = from_parts(torch.eye(3, dtype=torch.float64), -scale * centre, scale)[
+    canon_from_obj = from_parts(torch.eye(3, dtype=torch.float64), -scale * center, scale)[
         None
     ]
     alignment = Alignment(

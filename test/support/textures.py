@@ -11,8 +11,8 @@ def scene(seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     picture = np.full((900, 1200, 3), 110, np.uint8)
     for _ in range(600):
-        centre = tuple(int(x) for x in rng.integers(0, [1200, 900]))
+        center = tuple(int(x) for x in rng.integers(0, [1200, 900]))
         cv2.circle(
-            picture, centre, int(rng.integers(3, 60)), rng.integers(20, 220, 3).tolist(), -1
+            picture, center, int(rng.integers(3, 60)), rng.integers(20, 220, 3).tolist(), -1
         )
     return picture

@@ -146,7 +146,7 @@ def test_a_handheld_path_keeps_upright_and_looks_at_the_object() -> None:
     path = camera.handheld(np.random.default_rng(0), 50, low, high, np.radians(27), config)
     poses = path.poses(path.times)
     assert np.allclose(poses[:, :3, :3] @ poses[:, :3, :3].transpose(0, 2, 1), np.eye(3))
-    middle = poses[:, :3, :3] @ path.centre + poses[:, :3, 3]
+    middle = poses[:, :3, :3] @ path.center + poses[:, :3, 3]
     assert (
         np.degrees(np.arctan2(np.linalg.norm(middle[:, :2], axis=1), middle[:, 2])) < 12
     ).all()

@@ -46,7 +46,7 @@ def test_align_writes_the_image_of_every_mesh_and_prints_its_path(
     trucks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.main(["align", str(trucks), *ALIGN_WORDS]) == main.DONE
-    assert f"picture: {trucks / 'alignment.png'}" in capsys.readouterr().out
+    assert f"image: {trucks / 'alignment.png'}" in capsys.readouterr().out
     image = cv2.imread(str(trucks / "alignment.png"))
     assert image is not None
     colorful = (image.max(2).astype(int) - image.min(2) > 40).mean(0) > 0

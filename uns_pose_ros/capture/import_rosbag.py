@@ -81,7 +81,7 @@ class _Candidates:
 def import_bag(path: Path, writer: VideoWriter, progress: Progress) -> None:
     """Import the sharpest images of one image topic.
 
-    With --fixed-frame only images with a transform count, and their poses in metres are kept.
+    With --fixed-frame only images with a transform count, and their poses in meters are kept.
     With --depth-topic only images with depth of the same stamp count, and the depth is kept.
     """
     config = writer.config

@@ -100,7 +100,7 @@ class FrameStats:
 
 def measure_frame(photo: EncodedImage) -> FrameStats:
     """Measure an image. InvalidInput where it cannot be decoded."""
-    gray = photo.grey(LONGEST)
+    gray = photo.gray(LONGEST)
     height, width = gray.shape
     factor = min(1.0, _FLOW_LONGEST / max(height, width))
     # optical flow needs some pixels in either direction

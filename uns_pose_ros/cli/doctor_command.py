@@ -97,7 +97,7 @@ def _machine(json: str | None) -> None:
     missing = {
         "estimate": _missing(_CORE),
         "pipeline": _missing(_PIPELINE),
-        "poses from pictures": _missing(_SFM),
+        "poses from images": _missing(_SFM),
         "ROS": _missing(_ROS),
     }
     cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
@@ -117,7 +117,7 @@ def _machine(json: str | None) -> None:
     remedy = {
         "estimate": "pip install uns_pose_ros",
         "pipeline": 'pip install "uns_pose_ros[pipeline]"',
-        "poses from pictures": 'pip install "uns_pose_ros[sfm]"',
+        "poses from images": 'pip install "uns_pose_ros[sfm]"',
     }
     lines = [
         f"Python {record['python']}, torch {record['torch']}, {cores} cores, {record['system']}",

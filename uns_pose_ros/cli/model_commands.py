@@ -118,11 +118,11 @@ def _draw(
     found: Sequence[PoseEstimate],
     model: CategoryModel,
 ) -> None:
-    picture = image.numpy()
+    drawn = image.numpy()
     for one in reversed(found):  # the best on top
-        picture = drawing.draw_estimate(picture, camera, one, model)
+        drawn = drawing.draw_estimate(drawn, camera, one, model)
     with artifacts.atomic_write(path) as temporary:
-        temporary.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+        temporary.write_bytes(cv2.imencode(".png", drawn[..., ::-1])[1].tobytes())
 
 
 def _estimate_record(found: PoseEstimate) -> dict[str, Any]:

@@ -265,7 +265,7 @@ def _alignment_text(
         f"symmetry: {alignment.symmetry.name}",
     ]
     return "\n".join(
-        [*lines, f"axes: {named}", f"picture: {category / stages.ALIGNMENT_IMAGE}"]
+        [*lines, f"axes: {named}", f"image: {category / stages.ALIGNMENT_IMAGE}"]
     )
 
 

@@ -1,9 +1,9 @@
 """Views around an object by their camera poses alone.
 
-The orbit's centre, which views are new, which azimuths are missing.
+The orbit's center, which views are new, which azimuths are missing.
 
 The object's own frame has z up (REP-103: odom, map, base_link). Azimuths are degrees in [0, 360)
-about that axis through the centre, 0 along x, growing counter-clockwise seen from above: for
+about that axis through the center, 0 along x, growing counter-clockwise seen from above: for
 somebody who walks facing the object, to the right.
 """
 
@@ -30,7 +30,7 @@ class ViewCoverage:
         """views: cam_from_obj (4, 4), rigid, of what has been kept before."""
         self._places = np.zeros((0, 3))
         self._rotations = np.zeros((0, 3, 3))  # obj_from_cam
-        self.centre: Floats | None = None  # (3,) obj frame; None: the views do not tell yet
+        self.center: Floats | None = None  # (3,) obj frame; None: the views do not tell yet
         for view in views:
             self.add(view)
 
@@ -42,19 +42,19 @@ class ViewCoverage:
         rotation, place = _pose(cam_from_obj)
         self._rotations = np.concatenate([self._rotations, rotation[None]])
         self._places = np.concatenate([self._places, place[None]])
-        self.centre = _meeting_point(self._places, self._rotations[:, :, 2])
+        self.center = _meeting_point(self._places, self._rotations[:, :, 2])
 
     def is_new(self, cam_from_obj: Floats, angle: float, step: float, zoom: float) -> bool:
         """Whether no kept view is like this one (4, 4).
 
-        About the known centre, views differ by `angle` degrees between their directions or by the
+        About the known center, views differ by `angle` degrees between their directions or by the
         factor 1 + `zoom` of their distances; while it is not known, by `angle` degrees of the
         camera's turn or `step` (obj units) of its way.
         """
         if not len(self):
             return True
         rotation, place = _pose(cam_from_obj)
-        if self.centre is None:
+        if self.center is None:
             turn = np.einsum(
                 "kij,ij->k", self._rotations, rotation
             )  # trace of the turn from each to this one
@@ -62,7 +62,7 @@ class ViewCoverage:
             return not bool(
                 (alike & (np.linalg.norm(self._places - place, axis=1) < step)).any()
             )
-        here, there = place - self.centre, self._places - self.centre
+        here, there = place - self.center, self._places - self.center
         near, far = np.linalg.norm(here), np.linalg.norm(there, axis=1)
         cosine = np.clip(there @ here / np.maximum(near * far, 1e-12), -1, 1)
         ratio = np.maximum(near, far) / np.maximum(np.minimum(near, far), 1e-12)
@@ -71,32 +71,32 @@ class ViewCoverage:
         )
 
     def azimuth(self, cam_from_obj: Floats) -> float | None:
-        """Of a view (4, 4), degrees; None while the centre is not known."""
-        if self.centre is None:
+        """Of a view (4, 4), degrees; None while the center is not known."""
+        if self.center is None:
             return None
-        return float(_azimuths(_pose(cam_from_obj)[1][None] - self.centre)[0])
+        return float(_azimuths(_pose(cam_from_obj)[1][None] - self.center)[0])
 
     def covered(self) -> NDArray[np.bool_] | None:
         """(SECTORS,) whether a kept view stands in each sector, the first from azimuth 0.
 
-        None while there is no centre.
+        None while there is no center.
         """
-        if self.centre is None:
+        if self.center is None:
             return None
         sectors = np.zeros(SECTORS, bool)
-        sectors[(_azimuths(self._places - self.centre) // (360 / SECTORS)).astype(int)] = (
+        sectors[(_azimuths(self._places - self.center) // (360 / SECTORS)).astype(int)] = (
             True
         )
         return sectors
 
     def elevations(self) -> tuple[float, float] | None:
-        """Lowest and highest elevation of the kept views, degrees above the centre.
+        """Lowest and highest elevation of the kept views, degrees above the center.
 
-        None while there is no centre.
+        None while there is no center.
         """
-        if self.centre is None:
+        if self.center is None:
             return None
-        offset = self._places - self.centre
+        offset = self._places - self.center
         degrees = np.degrees(np.arctan2(offset[:, 2], np.hypot(offset[:, 0], offset[:, 1])))
         return float(degrees.min()), float(degrees.max())
 

@@ -52,7 +52,7 @@ class EncodedImage:
             return EncodedImage.of_pixels(decode_rgb(data, label))
         return EncodedImage(image.width, image.height, file=data, ending=ending)
 
-    def grey(self, longest: int) -> Pixels:
+    def gray(self, longest: int) -> Pixels:
         """Return (h, w) uint8 gray, scaled down to a longer side of at most `longest` px.
 
         Raises InvalidInput if the file is broken.

@@ -108,12 +108,12 @@ def to_eight_bits(values: NDArray[np.uint16]) -> Pixels:
     return _TO_EIGHT_BITS[values]
 
 
-def sharpness(grey: np.ndarray) -> float:
+def sharpness(gray: np.ndarray) -> float:
     """Sharpness of a gray image (H, W): variance of the Laplacian at `LONGEST` px.
 
     Only values of images from one source are comparable.
     """
-    return float(cv2.Laplacian(shrunk(grey, LONGEST), cv2.CV_32F).var())
+    return float(cv2.Laplacian(shrunk(gray, LONGEST), cv2.CV_32F).var())
 
 
 def shrunk(pixels: np.ndarray, longest: int) -> Pixels:

@@ -207,7 +207,7 @@ def _is_metric(folder: Path) -> bool:
     metric = record.get("metric", False) if isinstance(record, dict) else None
     if not isinstance(metric, bool):
         raise InvalidInput(
-            f"{path}: an object is needed, with true or false under 'metric' (obj units are metres)"
+            f"{path}: an object is needed, with true or false under 'metric' (obj units are meters)"
         )
     return metric
 

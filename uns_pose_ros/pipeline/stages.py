@@ -373,10 +373,8 @@ def train(
     context, device = DistributedContext.from_environment(device)
     backbone = _load_backbone(device)
     background_images = [_read_background(path) for path in empty]
-    told, start = (
-        _prefixed(progress if context.rank == 0 else None, "train: "),
-        time.perf_counter(),
-    )
+    training_progress = _prefixed(progress if context.rank == 0 else None, "train: ")
+    start = time.perf_counter()
     unfinished = Checkpoint(
         category / f".{MODEL}-{context.rank}", {**wanted, "world": context.world}
     )
@@ -390,7 +388,7 @@ def train(
             backbone,
             config,
             seed,
-            told,
+            training_progress,
             background_images,
             unfinished,
             context,

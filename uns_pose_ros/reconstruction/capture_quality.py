@@ -76,7 +76,7 @@ def azimuth_coverage(poses: Sequence[Tensor]) -> dict[str, float] | None:
 
     None where they do not look at a common place.
     """
-    center = ViewCoverage(pose.numpy() for pose in poses).centre
+    center = ViewCoverage(pose.numpy() for pose in poses).center
     if center is None:
         return None
     positions = np.stack([-(pose[:3, :3].T @ pose[:3, 3]).numpy() for pose in poses])

@@ -293,7 +293,7 @@ def image_pose(image: Any) -> Tensor:
 def has_common_target(model: Any) -> bool:
     """Whether the cameras look at a common place. A model of wrong matches does not."""
     views = [pose.numpy() for pose in registered_poses(model).values()]
-    return len(views) >= _MIN_MODEL_SIZE and ViewCoverage(views).centre is not None
+    return len(views) >= _MIN_MODEL_SIZE and ViewCoverage(views).center is not None
 
 
 @contextlib.contextmanager

@@ -66,9 +66,9 @@ def vote_occupancy(
         The field, or None where no cell is occupied.
     """
     orbit = ViewCoverage(pose.numpy() for pose in poses)
-    if orbit.centre is None:
+    if orbit.center is None:
         return None
-    center = torch.from_numpy(orbit.centre)
+    center = torch.from_numpy(orbit.center)
     depth = transform(poses, center[None])[:, 0, 2]
     views = [
         min(p.shape) / 2 / float(k[0, 0]) * float(z)

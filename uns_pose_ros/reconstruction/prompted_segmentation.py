@@ -240,7 +240,7 @@ def _motion(
     poses = [
         frame.cam_from_obj.numpy() for frame in frames if frame.cam_from_obj is not None
     ]
-    center = ViewCoverage(poses).centre if len(poses) == len(frames) else None
+    center = ViewCoverage(poses).center if len(poses) == len(frames) else None
 
     def move(mask: NDArray[np.bool_], source: int, target: int) -> NDArray[np.bool_]:
         if center is None:
