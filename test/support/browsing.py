@@ -17,9 +17,38 @@ import numpy as np
 from PIL import Image
 
 
+class Page:
+    """A page that is open in a browser."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._number = 0
+
+    def _call(self, method: str, **parameters: object) -> Any:
+        self._number += 1
+        call = {"id": self._number, "method": method, "params": parameters}
+        self._channel.send(json.dumps(call))
+        while True:
+            answer = json.loads(self._channel.recv(timeout=60))
+            if answer.get("id") == self._number:
+                return answer["result"]
+
+    def __call__(self) -> np.ndarray:
+        """A screenshot, (H, W, 3) RGB."""
+        data = base64.b64decode(self._call("Page.captureScreenshot")["data"])
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    def evaluate(self, script: str) -> Any:
+        """The value of a JavaScript expression in the page, awaited if it is a promise."""
+        answer = self._call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
+        return answer["result"].get("value")
+
+
 @contextlib.contextmanager
-def browser(url: str, profile: Path) -> Iterator[Callable[[], np.ndarray]]:
-    """A page in a browser without a screen; gives what takes its screenshot (H, W, 3) RGB."""
+def browser(url: str, profile: Path) -> Iterator[Page]:
+    """A page in a browser without a screen."""
     from websockets.sync.client import connect  # viser brings it
 
     command = [
@@ -49,17 +78,7 @@ def browser(url: str, profile: Path) -> Iterator[Callable[[], np.ndarray]]:
             page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"
         ]
         with connect(address, max_size=None) as channel:
-
-            def screenshot() -> np.ndarray:
-                channel.send(json.dumps({"id": 1, "method": "Page.captureScreenshot"}))
-                answer = json.loads(channel.recv(timeout=60))
-                return np.asarray(
-                    Image.open(
-                        io.BytesIO(base64.b64decode(answer["result"]["data"]))
-                    ).convert("RGB")
-                )
-
-            yield screenshot
+            yield Page(channel)
     finally:
         process.terminate()
         process.wait(60)

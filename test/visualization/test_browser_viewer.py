@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,21 +90,21 @@ def test_images_are_held_small_with_the_camera_of_the_large_one() -> None:
 def test_the_server_serves_and_the_scene_holds_camera_image_template_and_pose_of_every_object(
     viewer: Viewer,
 ) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{viewer.port}", timeout=60) as answer:
+    with urllib.request.urlopen(viewer.address, timeout=60) as answer:
         assert answer.status == 200
         assert b"<html" in answer.read()
     objects = {
-        f"/car_{track}{part}" for track in (0, 4) for part in ("", "/template", "/label")
+        f"/object_{track}{part}" for track in (0, 4) for part in ("", "/template", "/label")
     }
     assert viewer.nodes.keys() == {"/camera"} | objects
     assert viewer.nodes["/camera"].aspect == pytest.approx(16 / 9)
     assert viewer.nodes["/camera"].fov == pytest.approx(2 * np.arctan(0.36))
-    frame = viewer.nodes["/car_0"]
+    frame = viewer.nodes["/object_0"]
     assert np.allclose(frame.position, TURNED[:3, 3])
     assert torch.allclose(
         quaternion_to_matrix(torch.tensor(frame.wxyz)), TURNED[:3, :3], atol=1e-6
     )
-    assert np.allclose(viewer.nodes["/car_0/template"].vertices, car().vertices)
+    assert np.allclose(viewer.nodes["/object_0/template"].vertices, car().vertices)
     viewer.show(1)
     assert viewer.nodes.keys() == {"/camera"}
     viewer.show(0)
@@ -115,7 +117,7 @@ def test_a_connection_that_is_not_used_is_no_error(
     with socket.create_connection(("127.0.0.1", viewer.port), timeout=60):
         pass
     with urllib.request.urlopen(
-        f"http://127.0.0.1:{viewer.port}", timeout=60
+        viewer.address, timeout=60
     ) as answer:  # after the other one has ended
         assert answer.status == 200
     assert [record.getMessage() for record in caplog.records] == []
@@ -127,9 +129,83 @@ def test_a_viewer_without_scenes_is_an_error() -> None:
         Viewer([], {})
 
 
+def _status(address: str, **headers: str) -> int:
+    request = urllib.request.Request(address, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_page_is_shown_only_at_the_address_with_its_token(viewer: Viewer) -> None:
+    bare = f"http://127.0.0.1:{viewer.port}/"
+    assert (
+        _status(bare) == _status(f"{bare}?token=x") == _status(f"{bare}?token=%FF") == 403
+    )
+    assert _status(viewer.address) == 200
+    with urllib.request.urlopen(viewer.address, timeout=60) as answer:
+        cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+    assert _status(bare, Cookie=cookie.split(";")[0]) == 200
+    assert _status(bare, Cookie=cookie.split("=")[0] + "=other") == 403
+    assert _status(bare, Cookie='a="; b=') == 403
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
+def test_a_websocket_of_another_page_is_refused_even_with_the_token(
+    viewer: Viewer, origin: str
+) -> None:
+    import viser
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+    from websockets.typing import Origin, Subprotocol
+
+    address = viewer.address.replace("http://", "ws://")
+    protocols = [Subprotocol(f"viser-v{viser.__version__}")]
+    own = Origin(f"http://127.0.0.1:{viewer.port}")
+    with connect(address, origin=own, subprotocols=protocols) as channel:
+        assert channel.recv(timeout=60)
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(address, origin=Origin(origin), subprotocols=protocols)
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(address.partition("?")[0], origin=own, subprotocols=protocols)
+
+
+HOSTILE = (
+    "<img src=x onerror=\"document.title='owned'\">",
+    "<script>document.title='owned'</script>",
+    "[x](javascript:document.title='owned')",
+    "{document.title='owned'}",
+)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
+def test_names_of_files_and_categories_are_shown_as_text_by_a_browser(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("viser")
+    category = "".join(HOSTILE)
+    model = replace(car(), category=category)
+    found = replace(estimate(TURNED, size=1.0), category=category)
+    image = np.full((72, 128, 3), BLUE, np.uint8)
+    scene = make_scene("".join(HOSTILE), image, CAMERA, [found], [1])
+    viewer = Viewer([scene], template_meshes([model]), port=18080)
+    try:
+        with browser(viewer.address, tmp_path / "profile") as page:
+            wait(lambda: HOSTILE[0] in str(page.evaluate("document.body.innerText")))
+            wait(lambda: shows_blue_and_red(page()))
+            assert page.evaluate("document.title") != "owned"
+            assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0
+            links = "document.querySelectorAll('a[href^=javascript]').length"
+            assert page.evaluate(links) == 0
+    finally:
+        viewer.close()
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
 def test_a_browser_shows_the_image_and_the_template(viewer: Viewer, tmp_path: Path) -> None:
-    with browser(f"http://127.0.0.1:{viewer.port}", tmp_path / "profile") as screenshot:
+    with browser(viewer.address, tmp_path / "profile") as screenshot:
         wait(lambda: shows_blue_and_red(screenshot()))
 
 

@@ -73,7 +73,7 @@ def view_command(
     )
     shown = Viewer(scenes, browser_viewer.template_meshes(find.models), host, port)
     with contextlib.suppress(KeyboardInterrupt):
-        print(f"http://{host}:{shown.port}  (Ctrl-C ends)", flush=True)
+        print(f"{shown.address}  (Ctrl-C ends)", flush=True)
         # a signal that another thread is given is seen by this one only when it runs
         while True:
             time.sleep(0.5)

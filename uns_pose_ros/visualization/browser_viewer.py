@@ -5,6 +5,7 @@ The scene shows camera and image, and template and frame of each object.
 
 from __future__ import annotations
 
+import html
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import matrix_to_quaternion
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.visualization.drawing import track_color
+from uns_pose_ros.visualization.page_guard import PageGuard
 
 # a category's vertices (V, 3) float, canon frame, and triangles (T, 3) int
 TemplateMesh: TypeAlias = tuple[Tensor, Tensor]
@@ -102,11 +104,13 @@ class Viewer:
         # browsers open connections in advance and may close them unused; the server would log a
         # traceback for each of them
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
-        self._server = viser.ViserServer(host=host, port=port, verbose=False)
+        self._host, self._guard = host, PageGuard()
+        with self._guard.applied():
+            self._server = viser.ViserServer(host=host, port=port, verbose=False)
         self._server.scene.set_up_direction("-y")
         distances = [_nearest(scene) for scene in scenes if scene.estimates]
         self._look_from_above(distances[0] if distances else _DEFAULT_DISTANCE)
-        self._text = self._server.gui.add_markdown("")
+        self._text = self._server.gui.add_html("")
         if len(scenes) > 1:
             slider = self._server.gui.add_slider("image", 0, len(scenes) - 1, 1, 0)
             slider.on_update(lambda event: self.show(int(slider.value)))
@@ -117,6 +121,11 @@ class Viewer:
     def port(self) -> int:
         """The port that is served."""
         return int(self._server.get_port())
+
+    @property
+    def address(self) -> str:
+        """Address of the page, with the token without which it is not shown."""
+        return f"http://{self._host}:{self.port}/?token={self._guard.token}"
 
     @property
     def nodes(self) -> Mapping[str, Any]:
@@ -139,8 +148,8 @@ class Viewer:
             self._handles = self._add_camera(scene)
             for estimate, track in zip(scene.estimates, scene.tracks, strict=True):
                 self._handles |= self._add_object(estimate, track)
-            lines = [f"**{scene.name}**", *map(_describe, scene.estimates, scene.tracks)]
-            self._text.content = "\n\n".join(lines)
+            lines = map(_describe, scene.estimates, scene.tracks)
+            self._text.content = _page_text(scene.name, list(lines))
 
     def _look_from_above(self, distance: float) -> None:
         """Place the viewer's camera above, beside and behind the recorded camera."""
@@ -160,7 +169,7 @@ class Viewer:
         return {"/camera": frustum}
 
     def _add_object(self, estimate: PoseEstimate, track: int) -> dict[str, Any]:
-        name = f"/{estimate.category}_{track}"
+        name = f"/object_{track}"  # a category's name may hold what viser reads as a path
         pose = estimate.cam_from_canon
         frame = self._server.scene.add_frame(
             name,
@@ -190,6 +199,12 @@ def _nearest(scene: Scene) -> float:
     """Depth of the nearest object."""
     depths = [float(estimate.cam_from_canon[2, 3]) for estimate in scene.estimates]
     return min(depths, default=_DEFAULT_DISTANCE)
+
+
+def _page_text(title: str, lines: Sequence[str]) -> str:
+    """HTML of a title and lines; names of files and categories are text, whatever they hold."""
+    body = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    return f'<div style="padding:0 0.75em"><b>{html.escape(title)}</b>{body}</div>'
 
 
 def _describe(estimate: PoseEstimate, track: int) -> str:

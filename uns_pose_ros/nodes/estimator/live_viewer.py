@@ -195,7 +195,7 @@ def show_live_scene(estimator: str, camera_info: str, host: str, port: int) -> N
             due = now + _PERIOD
             if viewer is None:
                 viewer = Viewer([last], scene.shapes, host, port)
-                print(f"http://{host}:{viewer.port}  (Ctrl-C ends)", flush=True)
+                print(f"{viewer.address}  (Ctrl-C ends)", flush=True)
             else:
                 viewer.put(last)
     finally:
