@@ -28,7 +28,7 @@ lint: setup
 	$(RUN) mypy
 
 test: lint
-	$(RUN) pytest --cov=uns_pose_ros --cov-report=term:skip-covered $(PYTEST)
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=uns_pose_ros --cov-report=term:skip-covered $(PYTEST)
 
 demo: setup
 	.venv/bin/python demo/run_demo.py

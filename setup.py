@@ -54,6 +54,7 @@ setup(
         "test": [
             "pytest",
             "pytest-cov",
+            "pytest-xdist",
             "pytest-timeout",
             "ruff",
             "mypy",

@@ -5,7 +5,6 @@ A test that talks over ROS has a domain of its own and leaves no process behind.
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import sys
@@ -14,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
+
+from ros_domains import leased_domain
 
 if TYPE_CHECKING:
     from ros_film import Film
@@ -23,9 +25,11 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_PYTHON_CHECK_FIELDS"] = (
     "1"  # else an int in a float64 field goes out as rubbish, unnoticed
 )
+# processes that run tests side by side share the cores
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _WORKERS > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _WORKERS)))
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)  # the wheels do not set it
-_SHARED_DOMAIN = 1 + (os.getpid() - 1) % 101
-_DOMAINS = itertools.count(os.getpid())
 _DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
     "models": ["plain"],
     "categories": [""],
@@ -42,18 +46,36 @@ _DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
 }
 
 
+# the files whose tests take longest; they start first, so that no process ends long after others
+_LONGEST = (
+    "test_pipeline",
+    "test_kills",
+    "test_examples",
+    "test_reconstruct",
+    "test_readme",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first when several processes share the tests."""
+    if _WORKERS > 1:
+        ranks = {name: k for k, name in enumerate(_LONGEST)}
+        items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
 @pytest.fixture
-def ros_domain(monkeypatch: pytest.MonkeyPatch) -> int:
+def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A ROS domain of the test's own, also for the processes that it starts."""
-    domain = 1 + next(_DOMAINS) % 101
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-    return domain
+    with leased_domain() as domain:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        yield domain
 
 
 @pytest.fixture(scope="module")
-def module_domain() -> int:
+def module_domain() -> Iterator[int]:
     """A ROS domain for what all tests of a module share."""
-    return 1 + next(_DOMAINS) % 101
+    with leased_domain() as domain:
+        yield domain
 
 
 @pytest.fixture
@@ -71,13 +93,14 @@ def shared() -> Iterator[Robot]:
     """One node for all tests that do not need a start of their own, which takes seconds."""
     from ros_robot import Robot
 
-    robot = Robot(_SHARED_DOMAIN)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(_SHARED_DOMAIN))
-        robot.start("-p", "models:=[plain]")
-    robot.wait_until_listening()
-    yield robot
-    robot.close()
+    with leased_domain() as domain:
+        robot = Robot(domain)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ROS_DOMAIN_ID", str(domain))
+            robot.start("-p", "models:=[plain]")
+        robot.wait_until_listening()
+        yield robot
+        robot.close()
 
 
 @pytest.fixture
@@ -138,11 +161,17 @@ def own(ros_domain: int) -> Iterator[Film]:
 
 
 @pytest.fixture(scope="session")
-def aligned_trucks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def aligned_trucks(run_folder: Path) -> Path:
     """Three rendered videos with labels.json, reconstructed and aligned, for reading only."""
     from small_category import write_aligned_trucks
 
-    return write_aligned_trucks(tmp_path_factory.mktemp("category") / "truck")
+    folder = run_folder / "category" / "truck"
+    with FileLock(run_folder / "category.lock"):
+        if not folder.exists():
+            made = run_folder / "category.part" / "truck"
+            write_aligned_trucks(made)
+            made.parent.rename(folder.parent)
+    return folder
 
 
 @pytest.fixture
@@ -152,10 +181,21 @@ def trucks(aligned_trucks: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def chair_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a model that knows one chair of the demo's data."""
+def chair_model(run_folder: Path) -> Path:
+    """Folder of a model that knows one chair of the demo's data; trained once a run."""
     from small_model import train_small_model
 
-    folder = tmp_path_factory.mktemp("chair") / "model"
-    train_small_model(folder)
+    folder = run_folder / "chair" / "model"
+    with FileLock(run_folder / "chair.lock"):
+        if not folder.exists():
+            made = run_folder / "chair.part" / "model"
+            train_small_model(made)
+            made.parent.rename(folder.parent)
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
