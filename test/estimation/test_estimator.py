@@ -116,6 +116,25 @@ def test_nothing_is_found_where_nothing_is(chair_model: Path, frame: Frame) -> N
     assert estimator(torch.full((200, 300, 3), 128, dtype=torch.uint8), camera) == []
 
 
+def test_where_nothing_is_found_the_best_score_and_the_threshold_are_said(
+    chair_model: Path, frame: Frame
+) -> None:
+    model = artifacts.load_model(chair_model)
+    image, camera = read_image(frame.image), frame.camera
+    all_poses = Estimator(model, device="cpu", config=EstimatorConfig(score_threshold=0.0))
+    best = all_poses(image, camera)[0].score
+    assert all_poses.best_rejected is None
+
+    strict = Estimator(model, device="cpu", config=EstimatorConfig(score_threshold=1.0))
+    assert strict(image, camera) == []
+    assert strict.best_rejected == pytest.approx(best)
+    expected = f"nothing found (best score {best:.2f}, threshold 1.00)"
+    assert strict.describe_nothing() == expected
+
+    assert strict(torch.full_like(image, 128), camera) == []
+    assert strict.describe_nothing() == "nothing found (no region looks like an object)"
+
+
 def test_an_object_that_something_parts_is_found_as_one(
     chair_model: Path, frame: Frame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,16 +72,18 @@ def estimate_command(
     with progress_bar() as progress:
         for done, (path, image, used) in enumerate(load_images(images, camera), 1):
             found = find(image, used)
-            records.append(
-                {"image": str(path), "estimates": [_estimate_record(e) for e in found]}
-            )
-            lines += [_estimate_text(path, e) for e in found] or [f"{path}: nothing found"]
+            record = {"image": str(path), "estimates": [_estimate_record(e) for e in found]}
+            records.append({**record, "best_rejected": find.best_rejected})
+            lines += [_estimate_text(path, e) for e in found] or [
+                f"{path}: {find.describe_nothing()}"
+            ]
             if overlay is not None:
                 _draw(overlay / f"{path.stem}.png", image, used, found, find.models[0])
             progress("estimate", done, len(images))
     if camera is None:
         lines.append(
-            "no --camera: a view of 60° was assumed, distances and angles are as wrong as that"
+            "no --camera: a view of 60° was assumed. Lenses of 40° to 90° would put the objects "
+            "at 1.6 to 0.6 times these distances, and turn those at the border by up to 15°"
         )
     emit(
         {"camera": "given" if camera else "assumed", "images": records},

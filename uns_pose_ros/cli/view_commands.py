@@ -108,7 +108,12 @@ def _image_scenes(
             found = find(image, used)
             scenes.append(
                 browser_viewer.make_scene(
-                    path.name, image.numpy(), used, found, range(len(found))
+                    path.name,
+                    image.numpy(),
+                    used,
+                    found,
+                    range(1, len(found) + 1),
+                    "" if found else find.describe_nothing(),
                 )
             )
             progress("estimate", len(scenes), len(paths))

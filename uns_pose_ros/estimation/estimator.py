@@ -60,6 +60,8 @@ class Estimator:
         self.config = config
         # True after all crops of an image needed too much memory: crops are estimated one by one
         self.one_by_one = False
+        # best score below the threshold in the last image; None: there was no such pose
+        self.best_rejected: float | None = None
         if backbone is None:
             self.backbone, self.device = load_runtime(config.runtime, device)
         else:
@@ -114,6 +116,7 @@ class Estimator:
         if len(camera.distortion):
             pixels, _, camera = undistort(pixels.cpu(), None, camera)
         pixels = pixels.permute(2, 0, 1).to(self.device)
+        self.best_rejected = None
         results: list[PoseEstimate] = []
         loaded_models = [
             loaded
@@ -267,11 +270,23 @@ class Estimator:
             camera,
             self.config,
         )
-        least = self.config.score_threshold
-        return [
-            estimate if estimate is not None and estimate.score >= least else None
-            for estimate in solved
-        ]
+        return [self._accept(estimate) for estimate in solved]
+
+    def _accept(self, estimate: PoseEstimate | None) -> PoseEstimate | None:
+        """Return an estimate whose score is good enough, or None; keep the best other score."""
+        if estimate is None or estimate.score >= self.config.score_threshold:
+            return estimate
+        self.best_rejected = max(estimate.score, self.best_rejected or 0.0)
+        return None
+
+    def describe_nothing(self) -> str:
+        """Say why the last image has no estimate: one line for people."""
+        if self.best_rejected is None:
+            return "nothing found (no region looks like an object)"
+        return (
+            f"nothing found (best score {self.best_rejected:.2f}, threshold "
+            f"{self.config.score_threshold:.2f})"
+        )
 
 
 def box_iou(a: Tensor, b: Tensor) -> float:

@@ -40,6 +40,7 @@ class Scene:
     camera: Camera  # of the full image, which may be larger
     estimates: tuple[PoseEstimate, ...]
     tracks: tuple[int, ...]  # of the estimates
+    note: str = ""  # shown below the title
 
 
 def make_scene(
@@ -48,6 +49,7 @@ def make_scene(
     camera: Camera,
     estimates: Sequence[PoseEstimate],
     tracks: Sequence[int],
+    note: str = "",
 ) -> Scene:
     """Make a scene with a small copy of the image, because many scenes are held at once.
 
@@ -57,13 +59,14 @@ def make_scene(
         camera: the camera of the full image.
         estimates: the poses.
         tracks: track id of each estimate.
+        note: line below the title.
     """
     scale = min(1.0, _LONGEST / max(image.shape[:2]))
     small = np.asarray(
         cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
         dtype=np.uint8,
     )
-    return Scene(name, small, camera, tuple(estimates), tuple(tracks))
+    return Scene(name, small, camera, tuple(estimates), tuple(tracks), note)
 
 
 def template_meshes(models: Sequence[CategoryModel]) -> dict[str, TemplateMesh]:
@@ -148,8 +151,9 @@ class Viewer:
             self._handles = self._add_camera(scene)
             for estimate, track in zip(scene.estimates, scene.tracks, strict=True):
                 self._handles |= self._add_object(estimate, track)
-            lines = map(_describe, scene.estimates, scene.tracks)
-            self._text.content = _page_text(scene.name, list(lines))
+            lines = [scene.note] if scene.note else []
+            lines += map(_describe, scene.estimates, scene.tracks)
+            self._text.content = _page_text(scene.name, lines)
 
     def _look_from_above(self, distance: float) -> None:
         """Place the viewer's camera above, beside and behind the recorded camera."""
