@@ -43,6 +43,7 @@ setup(
         "pillow",
         "safetensors",
         "tyro",
+        "filelock>=4.1",
     ],
     extras_require={
         "pipeline": PIPELINE,

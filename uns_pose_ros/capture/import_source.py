@@ -12,13 +12,14 @@ from uns_pose_ros.capture.video_writer import (
     RECORD,
     ImportConfig,
     VideoWriter,
-    staging_folder,
 )
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Progress
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.ros import rosbag
+from uns_pose_ros.io.writing.replacement import repair_folder, replace_folder
+from uns_pose_ros.io.writing.target_lock import lock_target
 
 _VALID = (
     "valid are a film (mp4, mov), a rosbag2 recording (its folder, .mcap or .db3), a folder of "
@@ -51,29 +52,35 @@ def import_video(
         the same settings.
 
     Raises:
-        InvalidInput: the source cannot be used, or `into` holds something else.
+        InvalidInput: the source cannot be used, `into` holds something else, or another process
+            works there.
+        DiskError: the disk refuses the folder.
     """
     kind = detect_kind(source)
     made_from = _made_from(source, kind, config, camera)
-    if into.exists() and not (into.is_dir() and not any(into.iterdir())):
-        if _recorded(into) == made_from:
-            return False
-        raise InvalidInput(
-            f"{into}: exists already and was not made from {source} with these settings; "
-            "delete it or take another name"
-        )
-    with staging_folder(into) as staging:
-        writer = VideoWriter(staging, config, camera)
-        work = {
-            "film": import_movie.import_movie,
-            "bag": import_rosbag.import_bag,
-            "photographs": import_images.import_image_folder,
-            "colmap": import_images.import_colmap,
-            "co3d": import_co3d.import_co3d,
-        }[kind]
-        work(source, writer, progress or (lambda what, done, total: None))
-        record = artifacts.read_json(staging / RECORD)
-        artifacts.write_json(staging / RECORD, {**record, "import": made_from})
+    if not into.name or into.name.startswith("."):
+        raise InvalidInput(f"{into}: a folder such as mug/clip_01 is valid")
+    with lock_target(into):
+        repair_folder(into)
+        if into.exists() and not (into.is_dir() and not any(into.iterdir())):
+            if _recorded(into) == made_from:
+                return False
+            raise InvalidInput(
+                f"{into}: exists already and was not made from {source} with these settings; "
+                "delete it or take another name"
+            )
+        with replace_folder(into) as staging:
+            writer = VideoWriter(staging, config, camera)
+            work = {
+                "film": import_movie.import_movie,
+                "bag": import_rosbag.import_bag,
+                "photographs": import_images.import_image_folder,
+                "colmap": import_images.import_colmap,
+                "co3d": import_co3d.import_co3d,
+            }[kind]
+            work(source, writer, progress or (lambda what, done, total: None))
+            record = artifacts.read_json(staging / RECORD)
+            artifacts.write_json(staging / RECORD, {**record, "import": made_from})
     return True
 
 

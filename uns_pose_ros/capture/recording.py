@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -29,6 +28,8 @@ from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.artifacts import atomic_write, read_json, write_json
 from uns_pose_ros.io.colmap import SparseImage, has_sparse, read_sparse, write_sparse
 from uns_pose_ros.io.depth_images import depth_path
+from uns_pose_ros.io.writing.replacement import disk_errors
+from uns_pose_ros.io.writing.target_lock import TargetLock
 
 JOURNAL = ".recording.jsonl"
 _MIN_PAUSE = 2.0  # s, between two times that video.json and sparse/ are made
@@ -47,24 +48,30 @@ class FrameRecord:
 
 
 class Journal:
-    """A file with one line per image, which its process has locked."""
+    """A file with one line per image, in a folder that its process has locked."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BinaryIO, lock: TargetLock) -> None:
         self.path = path
         self._file = file
+        self._lock = lock
 
     @classmethod
     def open_locked(cls, folder: Path) -> Journal:
-        """Open or begin a folder's journal. InvalidInput where another process has it open."""
-        file = (folder / JOURNAL).open("a+b")
+        """Open or begin a folder's journal.
+
+        Raises:
+            InvalidInput: another process writes the folder.
+            DiskError: the disk refuses it.
+        """
+        lock = TargetLock(folder)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise InvalidInput(
-                f"{folder}: another recorder is writing to it; choose another folder"
-            ) from None
-        return cls(folder / JOURNAL, file)
+            with disk_errors(folder):
+                (folder / "images").mkdir(parents=True, exist_ok=True)
+                file = (folder / JOURNAL).open("a+b")
+        except BaseException:
+            lock.release()
+            raise
+        return cls(folder / JOURNAL, file, lock)
 
     def read(self) -> dict[str, FrameRecord]:
         """The frames by image name; a torn line is left out, and ended for the next one."""
@@ -104,7 +111,10 @@ class Journal:
 
     def close(self) -> None:
         """Close the file and release its lock."""
-        self._file.close()
+        try:
+            self._file.close()
+        finally:
+            self._lock.release()
 
 
 class Recording:
@@ -156,7 +166,6 @@ class Recording:
             OSError: the folder cannot be written.
         """
         _check_folder(folder, fixed_frame)
-        (folder / "images").mkdir(parents=True, exist_ok=True)
         journal = Journal.open_locked(folder)
         try:
             frames = _recovered_frames(folder, journal)

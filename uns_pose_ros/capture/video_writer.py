@@ -1,16 +1,13 @@
 """The writer of a video folder that every import uses; the folder is complete or not there.
 
 Frames go to disk one by one, so that a long recording is never in memory. The small files that
-make the folder a video come last, and `staging_folder` renames it to its place.
+make the folder a video come last; whoever opened the writer renames the folder to its place.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.colmap import SparseImage, write_sparse
 from uns_pose_ros.io.depth_images import Depth, depth_path, encode_depth
 from uns_pose_ros.io.video_folder import MIN_FRAMES
+from uns_pose_ros.io.writing.replacement import disk_errors
 
 RECORD = "video.json"
 
@@ -143,16 +141,9 @@ class VideoWriter:
                 else cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
             )
         path = self.folder / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(
-            _encoded(image, path.suffix, self.config.quality)
-            if original is None
-            else original
-        )
+        _write(path, original or _encoded(image, path.suffix, self.config.quality))
         if mask is not None:
-            target = self.folder / "masks" / f"{name}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(_encoded(mask, ".png", 0))
+            _write(self.folder / "masks" / f"{name}.png", _encoded(mask, ".png", 0))
         self.names.append(name)
         self._index.append(self._camera_index(resize_camera(camera, width, height)))
         if cam_from_obj is not None:
@@ -164,14 +155,10 @@ class VideoWriter:
         """Write the depth of a frame that was added, in the size of its written image."""
         camera = self._cameras[self._index[self.names.index(name)]]
         size = (camera.width, camera.height)
-        path = depth_path(self.folder, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(
-            encode_depth(
-                cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST).astype(
-                    np.uint16, copy=False
-                )
-            )
+        scaled = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+        _write(
+            depth_path(self.folder, name),
+            encode_depth(scaled.astype(np.uint16, copy=False)),
         )
 
     def _camera_index(self, camera: Camera) -> int:
@@ -234,27 +221,6 @@ class VideoWriter:
             )
 
 
-@contextmanager
-def staging_folder(into: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `into` that is renamed to `into` when the block ends.
-
-    It is deleted when the block raises. What a killed process left there is deleted first.
-    """
-    if not into.name or into.name.startswith("."):
-        raise InvalidInput(f"{into}: a folder such as mug/clip_01 is valid")
-    staging = into.with_name(f".{into.name}.importing")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        staging.mkdir(parents=True)
-    except OSError as error:
-        raise InvalidInput(f"{into}: cannot be written ({error.strerror})") from None
-    try:
-        yield staging
-        os.rename(staging, into)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
 def select_sharpest(scores: Sequence[float], count: int) -> list[int]:
     """Indices, ascending, of the highest score in each of `count` windows of equal length.
 
@@ -269,6 +235,16 @@ def select_sharpest(scores: Sequence[float], count: int) -> list[int]:
 def number_frames(chosen: Iterable[int]) -> dict[int, str]:
     """Names 000001.jpg, … of the chosen images, by index."""
     return {index: f"{number:06d}.jpg" for number, index in enumerate(chosen, 1)}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file of a folder that is not at its place yet.
+
+    An error of the disk must not be taken for one of the source that is read meanwhile.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def _with_focal(focal: float, width: int, height: int) -> Camera:

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Symmetry
 from uns_pose_ros.io.ply import read_ply, write_ply
+from uns_pose_ros.io.writing.replacement import atomic_write, atomic_writes, replace_folder
 
 MESH, FEATURES = "mesh.ply", "features.safetensors"
 TEMPLATE, WEIGHTS, MODEL = "template.ply", "model.safetensors", "model.json"
@@ -49,39 +48,6 @@ def stays_inside(name: str) -> bool:
         and not path.is_absolute()
         and ".." not in path.parts
     )
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`.
-
-    It replaces `path` when the block ends well, and is deleted when it does not.
-
-    What a process of this machine that was killed left of the same file is deleted too.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}.{socket.gethostname()}-"
-    for stray in path.parent.glob(f"{escape(prefix)}*.tmp"):
-        if not _is_alive(stray.name.removeprefix(prefix).removesuffix(".tmp")):
-            stray.unlink(missing_ok=True)
-    temporary = path.with_name(f"{prefix}{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.chmod(0o644)  # safetensors lets nobody else read its files
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _is_alive(process: str) -> bool:
-    """Whether a process id of this machine is in use."""
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 @contextmanager
@@ -181,18 +147,17 @@ def save_feature_mesh(
     mesh: FeatureMesh, folder: Path, provenance: Mapping[str, Any]
 ) -> None:
     """Write mesh.ply and features.safetensors into a video's folder."""
-    with atomic_write(folder / MESH) as temporary:
-        write_ply(temporary, mesh.vertices, mesh.triangles)
-    companions = {MESH: file_hash(folder / MESH)}
     tensors = {name: getattr(mesh, name) for name in _MESH_TENSORS}
     tensors = {
         name: tensor.contiguous().cpu()
         for name, tensor in tensors.items()
         if tensor is not None
     }
-    with atomic_write(folder / FEATURES) as temporary:
+    with atomic_writes([folder / MESH, folder / FEATURES]) as (shape, features):
+        write_ply(shape, mesh.vertices, mesh.triangles)
+        companions = {MESH: file_hash(shape)}
         save_file(
-            tensors, temporary, _as_metadata(provenance=provenance, companions=companions)
+            tensors, features, _as_metadata(provenance=provenance, companions=companions)
         )
 
 
@@ -249,24 +214,40 @@ def load_alignment(path: Path) -> Alignment:
 
 
 def save_model(model: CategoryModel, folder: Path) -> None:
-    """Write template.ply, model.safetensors and, last, model.json with their hashes."""
-    with atomic_write(folder / TEMPLATE) as temporary:
-        write_ply(temporary, model.vertices, model.triangles)
+    """Write template.ply, model.safetensors and model.json with their hashes.
+
+    The folder is replaced as a whole; other files in it stay.
+    """
     tensors = {"bank": model.vertex_features, "clutter": model.background_features} | {
         f"head.{k}": v for k, v in model.head.items()
     }
-    with atomic_write(folder / WEIGHTS) as temporary:
+    with replace_folder(folder) as new:
+        write_ply(new / TEMPLATE, model.vertices, model.triangles)
         save_file(
-            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, temporary
+            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()},
+            new / WEIGHTS,
         )
-    record = {
-        "category": model.category,
-        "symmetry": _symmetry_out(model.symmetry),
-        "diameter_m": model.diameter,
-        "companions": {name: file_hash(folder / name) for name in (TEMPLATE, WEIGHTS)},
-        "provenance": plain(model.provenance),
-    }
-    write_json(folder / MODEL, record)
+        (new / WEIGHTS).chmod(0o644)  # safetensors lets nobody else read its files
+        record = {
+            "category": model.category,
+            "symmetry": _symmetry_out(model.symmetry),
+            "diameter_m": model.diameter,
+            "companions": {name: file_hash(new / name) for name in (TEMPLATE, WEIGHTS)},
+            "provenance": plain(model.provenance),
+        }
+        write_json(new / MODEL, record)
+        _copy_others(folder, new)
+
+
+def _copy_others(folder: Path, new: Path) -> None:
+    """Copy what only the older of two folders has."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if (new / path.name).exists():
+            continue
+        if path.is_dir():
+            shutil.copytree(path, new / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, new / path.name, follow_symlinks=False)
 
 
 def load_model(folder: Path) -> CategoryModel:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -17,9 +18,15 @@ from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.writing.replacement import atomic_write, discard, disk_errors
+from uns_pose_ros.io.writing.target_lock import TargetLock
 
-_KEY, _LOCK, _NOTES, _TENSORS = "key.json", "lock", "notes.json", "tensors.safetensors"
+_KEY, _NOTES, _TENSORS = "key.json", "notes.json", "tensors.safetensors"
+# parts of notes.json, and of the metadata of the tensors
+_NOTED, _SIZES, _DIGEST = "notes", "sizes", "sha256"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+_log = logging.getLogger(__name__)
 
 
 class Checkpoint:
@@ -31,26 +38,50 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
-        """Lock the folder; raises InvalidInput if another process works there."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Lock the folder; spoiled state is deleted, and one warning says so.
+
+        Raises:
+            InvalidInput: another process works there.
+            DiskError: the disk refuses the folder.
+        """
         self._folder = folder
         self._kept = True
-        self._lock = (folder / _LOCK).open("w")
+        self._sizes: dict[str, int] = {}  # of the arrays, bytes
+        self._lock = TargetLock(folder)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InvalidInput(
-                f"{folder}: another process is at work here; wait for it, or end it"
-            ) from None
+            with disk_errors(folder):
+                folder.mkdir(exist_ok=True)
+                self._drop_foreign_state(key)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _drop_foreign_state(self, key: Mapping[str, Any]) -> None:
+        """Delete everything that is not the whole state of this work."""
         boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
         wanted = {"key": artifacts.fingerprint(**key), "boot": boot}
-        path = folder / _KEY
-        if not path.exists() or _record(path) != wanted:
-            for old in folder.iterdir():
-                if old.name != _LOCK:
-                    old.unlink()
-            artifacts.write_json(path, wanted)
+        path = self._folder / _KEY
+        try:
+            if path.exists() and artifacts.read_json(path) == wanted:
+                self._check_arrays()
+                self.load()
+                return
+        except InvalidInput as error:
+            _log.warning(
+                "%s: the state of the stopped run is spoiled (%s); it begins anew",
+                self._folder,
+                error,
+            )
+        for old in self._folder.iterdir():
+            discard(old)
+        artifacts.write_json(path, wanted)
+
+    def _check_arrays(self) -> None:
+        """Raise _SpoiledState where the notes or an array that they tell of are not whole."""
+        for name, size in self._read_notes()[_SIZES].items():
+            path = self._folder / f"{name}.bin"
+            if not path.is_file() or path.stat().st_size != size:
+                raise _SpoiledState(f"{path.name} is cut off")
 
     def array(self, name: str, shape: Sequence[int], kind: torch.dtype) -> Tensor:
         """Return an array with the values of the last checkpoint, or zeros at first.
@@ -70,47 +101,84 @@ class Checkpoint:
                 # a write to a mapped file on a full disk would end in a signal
                 os.posix_fallocate(file.fileno(), 0, max(size, 1))
         except OSError:
+            discard(path)
             self._kept = False
             return torch.zeros(*shape, dtype=kind)
+        self._sizes[name] = path.stat().st_size
         return torch.from_file(str(path), shared=True, size=count, dtype=kind).view(*shape)
 
     def read_note(self, name: str) -> Any:
         """Return the JSON value that was noted under a name; None without a note."""
-        return _record(self._folder / _NOTES).get(name)
+        return self._read_notes()[_NOTED].get(name)
 
     def write_note(self, name: str, value: Any) -> None:
         """Note a JSON value, unless an array is not kept to which the note may refer."""
         if self._kept:
+            before = self._read_notes()
+            record = {
+                _NOTED: {**before[_NOTED], name: value},
+                _SIZES: {**before[_SIZES], **self._sizes},
+            }
             artifacts.write_json(
-                self._folder / _NOTES, {**_record(self._folder / _NOTES), name: value}
+                self._folder / _NOTES, {**record, _DIGEST: artifacts.fingerprint(**record)}
             )
+
+    def _read_notes(self) -> dict[str, dict[str, Any]]:
+        """The notes, and the sizes of the arrays; raises _SpoiledState where they are not whole."""
+        path = self._folder / _NOTES
+        if not path.exists():
+            return {_NOTED: {}, _SIZES: {}}
+        record = artifacts.read_json(path)
+        digest = record.pop(_DIGEST, None) if isinstance(record, dict) else None
+        if digest is None or artifacts.fingerprint(**record) != digest:
+            raise _SpoiledState(f"{path.name} is not whole")
+        return dict(record)
 
     def save(self, tensors: Mapping[str, Tensor], facts: Any) -> None:
         """Save tensors and a JSON value at once; they replace those that were saved before."""
         plain = {
             name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
         }
-        with artifacts.atomic_write(self._folder / _TENSORS) as temporary:
-            safetensors.torch.save_file(plain, temporary, {"facts": json.dumps(facts)})
+        text = json.dumps(facts)
+        metadata = {"facts": text, _DIGEST: _digest(plain, text)}
+        with atomic_write(self._folder / _TENSORS) as temporary:
+            safetensors.torch.save_file(plain, temporary, metadata)
 
     def load(self) -> tuple[dict[str, Tensor], Any] | None:
-        """Return the tensors and the JSON value that were saved last; None at first."""
+        """Return the tensors and the JSON value that were saved last; None at first.
+
+        Raises InvalidInput where the file is spoiled, which is noticed when the folder is opened.
+        """
         path = self._folder / _TENSORS
         if not path.exists():
             return None
-        with safetensors.safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-        return safetensors.torch.load_file(path), facts
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+            tensors = safetensors.torch.load_file(path)
+            text = metadata["facts"]
+            if _digest(tensors, text) != metadata[_DIGEST]:
+                raise _SpoiledState(f"{path.name} is not what was saved")
+            return tensors, json.loads(text)
+        except (OSError, LookupError, ValueError, safetensors.SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise _SpoiledState(f"{path.name} is cut off or broken: {reason}") from None
 
     def close(self, done: bool) -> None:
         """Unlock the folder, and delete it if the work is done."""
         if done:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._lock.close()
+        self._lock.release()
 
 
-def _record(path: Path) -> Any:
-    try:
-        return artifacts.read_json(path) if path.exists() else {}
-    except InvalidInput:
-        return {}
+class _SpoiledState(InvalidInput):
+    """The state of a stopped run is not as it was written."""
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 of tensors with their names, types and shapes, and of a text."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

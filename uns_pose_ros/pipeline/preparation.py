@@ -7,8 +7,6 @@ settings changed. Given masks and poses are never touched. A folder appears whol
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +25,8 @@ from uns_pose_ros.io import artifacts, depth_images
 from uns_pose_ros.io.colmap import has_sparse, write_sparse
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video, read_frame
+from uns_pose_ros.io.writing.replacement import repair_folder, replace_folder
+from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks import mobile_sam, pretrained_weights, u2net
 from uns_pose_ros.networks.u2net import Salience
 from uns_pose_ros.pipeline.provenance import (
@@ -85,9 +85,18 @@ def ensure_poses(
         Whether the poses were made now.
 
     Raises:
-        InvalidInput: the poses cannot be found.
+        InvalidInput: the poses cannot be found, or another process works on the video.
+        DiskError: the disk refuses sparse/.
     """
+    with lock_target(folder):
+        return _ensure_poses(folder, config, progress, files)
+
+
+def _ensure_poses(
+    folder: Path, config: SfmConfig, progress: Progress | None, files: FileCache | None
+) -> bool:
     sparse = folder / "sparse"
+    repair_folder(sparse)
     if is_given(sparse):
         if not has_sparse(sparse):
             raise InvalidInput(
@@ -203,8 +212,26 @@ def ensure_masks(
 
     Returns:
         Whether the masks were made now.
+
+    Raises:
+        InvalidInput: the masks cannot be found, or another process works on the video.
+        DiskError: the disk refuses masks/.
     """
+    with lock_target(folder):
+        return _ensure_masks(folder, load, config, progress, load_segmenter, files)
+
+
+def _ensure_masks(
+    folder: Path,
+    load: Callable[[], Salience],
+    config: MaskConfig,
+    progress: Progress | None,
+    load_segmenter: Callable[[], PromptableNetwork],
+    files: FileCache | None,
+) -> bool:
     target = folder / "masks"
+    repair_folder(folder / "sparse")
+    repair_folder(target)
     if is_given(target):
         return False
     files = files or FileCache()
@@ -361,7 +388,8 @@ def _matchable(folder: Path, temporary: Path, progress: Progress | None) -> Path
     for name, mask in pixels.items():
         path = temporary / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), cv2.erode(mask.astype(np.uint8) * 255, kernel))
+        smaller = cv2.erode(mask.astype(np.uint8) * 255, kernel)
+        path.write_bytes(cv2.imencode(".png", smaller)[1].tobytes())
     return temporary
 
 
@@ -371,24 +399,13 @@ def _replace(
     report: Mapping[str, Any],
     write: Callable[[Path], None],
 ) -> None:
-    """Fill a new folder beside `target`, made.json last, and rename it to `target`.
-
-    An older folder of this program is deleted.
-    """
-    new = target.with_name(f".{target.name}.making")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
-    try:
+    """Replace `target` by a new folder, with made.json in it."""
+    with replace_folder(target) as new:
         write(new)
         artifacts.write_json(
             new / MADE,
             {"provenance": artifacts.plain(provenance), "report": artifacts.plain(report)},
         )
-        if (target / MADE).exists():
-            shutil.rmtree(target)
-        os.rename(new, target)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _note(folder: Path, key: str, target: Path) -> bool:

@@ -30,6 +30,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video
+from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks import pretrained_weights
 from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone
 from uns_pose_ros.pipeline import preparation
@@ -115,16 +116,22 @@ def reconstruct(
     if videos:
         backbone = _load_backbone(device)
     for folder, video in videos.items():
-        preparation.check_masks(video, masks)
-        start = time.perf_counter()
-        mesh = feature_mesh.build_feature_mesh(
-            video, backbone, config, _prefixed(progress, "reconstruct ")
-        )
-        artifacts.save_feature_mesh(
-            mesh,
-            folder,
-            {**wanted[folder], "seconds": round(time.perf_counter() - start, 2)},
-        )
+        with lock_target(folder):
+            if video_inputs(folder, files) != wanted[folder]["inputs"]:
+                raise InvalidInput(
+                    f"{folder}: another process has changed images, masks or poses meanwhile; "
+                    "run it again"
+                )
+            preparation.check_masks(video, masks)
+            start = time.perf_counter()
+            mesh = feature_mesh.build_feature_mesh(
+                video, backbone, config, _prefixed(progress, "reconstruct ")
+            )
+            artifacts.save_feature_mesh(
+                mesh,
+                folder,
+                {**wanted[folder], "seconds": round(time.perf_counter() - start, 2)},
+            )
     return {folder.name: folder in videos for folder in folders}
 
 
@@ -162,22 +169,23 @@ def align(
     path = category / ALIGNMENT
     hashes = {folder.name: _mesh_hash(folder, files) for folder in folders}
     wanted = stage_provenance("align", config, hashes, seed=seed)
-    if contains_provenance(files.alignment_provenance(path), wanted):
-        return files.alignment(path), False
-    meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
-    start = time.perf_counter()
-    alignment = category_alignment.align_videos(
-        meshes, config, seed, _prefixed(progress, "align: "), device, cluster
-    )
-    if axes_as_computed(category, files) is not None:
-        _LOG.warning(
-            "%s: aligned anew, so its axes have no names any more; give --up and --front again",
-            path,
+    with lock_target(path):
+        if contains_provenance(files.alignment_provenance(path), wanted):
+            return files.alignment(path), False
+        meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
+        start = time.perf_counter()
+        alignment = category_alignment.align_videos(
+            meshes, config, seed, _prefixed(progress, "align: "), device, cluster
         )
-    artifacts.save_alignment(
-        alignment, path, {**wanted, "seconds": round(time.perf_counter() - start, 2)}
-    )
-    return alignment, True
+        if axes_as_computed(category, files) is not None:
+            _LOG.warning(
+                "%s: aligned anew, so its axes have no names any more; give --up and --front again",
+                path,
+            )
+        artifacts.save_alignment(
+            alignment, path, {**wanted, "seconds": round(time.perf_counter() - start, 2)}
+        )
+        return alignment, True
 
 
 def add_to_alignment(
@@ -203,25 +211,26 @@ def add_to_alignment(
     """
     path = category / ALIGNMENT
     files = files or FileCache()
-    alignment = files.alignment(path)
-    provenance = files.alignment_provenance(path) or {}
-    new = [
-        folder
-        for folder in list_videos(category, patterns)
-        if folder.name not in alignment.videos
-    ]
-    if not new:
-        return alignment, False
-    hashes = _aligned_meshes(
-        category, [category / name for name in alignment.videos], alignment, files
-    )
-    inputs = {**hashes, **{folder.name: _mesh_hash(folder, files) for folder in new}}
-    meshes = {name: artifacts.load_feature_mesh(category / name) for name in inputs}
-    alignment = incremental_alignment.add_videos(
-        alignment, meshes, config, seed, _prefixed(progress, "align: ")
-    )
-    artifacts.save_alignment(alignment, path, {**provenance, "inputs": inputs})
-    return alignment, True
+    with lock_target(path):
+        alignment = files.alignment(path)
+        provenance = files.alignment_provenance(path) or {}
+        new = [
+            folder
+            for folder in list_videos(category, patterns)
+            if folder.name not in alignment.videos
+        ]
+        if not new:
+            return alignment, False
+        hashes = _aligned_meshes(
+            category, [category / name for name in alignment.videos], alignment, files
+        )
+        inputs = {**hashes, **{folder.name: _mesh_hash(folder, files) for folder in new}}
+        meshes = {name: artifacts.load_feature_mesh(category / name) for name in inputs}
+        alignment = incremental_alignment.add_videos(
+            alignment, meshes, config, seed, _prefixed(progress, "align: ")
+        )
+        artifacts.save_alignment(alignment, path, {**provenance, "inputs": inputs})
+        return alignment, True
 
 
 def name_axes(
@@ -243,36 +252,38 @@ def name_axes(
     """
     path = category / ALIGNMENT
     files = files or FileCache()
-    alignment = files.alignment(path)
-    provenance = files.alignment_provenance(path) or {}
-    before = provenance.get(
-        "axes", {"up": None, "front": None, "named_from_computed": torch.eye(3).tolist()}
-    )
-    names = AxisNames(names.up or before["up"], names.front or before["front"])
-    if names == AxisNames(before["up"], before["front"]):
-        return alignment, False
-    computed = reorient(
-        alignment, torch.tensor(before["named_from_computed"], dtype=torch.float64).T
-    )
-    folders = [
-        category / name
-        for name, kept in zip(alignment.videos, alignment.kept, strict=True)
-        if kept
-    ]
-    meshes = (
-        {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
-        if names.up == AUTO
-        else {}
-    )
-    named_from_computed = names.rotation(meshes, computed)
-    axes = {
-        "up": names.up,
-        "front": names.front,
-        "named_from_computed": named_from_computed.tolist(),
-    }
-    named = reorient(computed, named_from_computed)
-    artifacts.save_alignment(named, path, {**provenance, "axes": axes})
-    return named, True
+    with lock_target(path):
+        alignment = files.alignment(path)
+        provenance = files.alignment_provenance(path) or {}
+        before = provenance.get(
+            "axes",
+            {"up": None, "front": None, "named_from_computed": torch.eye(3).tolist()},
+        )
+        names = AxisNames(names.up or before["up"], names.front or before["front"])
+        if names == AxisNames(before["up"], before["front"]):
+            return alignment, False
+        computed = reorient(
+            alignment, torch.tensor(before["named_from_computed"], dtype=torch.float64).T
+        )
+        folders = [
+            category / name
+            for name, kept in zip(alignment.videos, alignment.kept, strict=True)
+            if kept
+        ]
+        meshes = (
+            {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
+            if names.up == AUTO
+            else {}
+        )
+        named_from_computed = names.rotation(meshes, computed)
+        axes = {
+            "up": names.up,
+            "front": names.front,
+            "named_from_computed": named_from_computed.tolist(),
+        }
+        named = reorient(computed, named_from_computed)
+        artifacts.save_alignment(named, path, {**provenance, "axes": axes})
+        return named, True
 
 
 def axes_as_computed(
@@ -298,24 +309,25 @@ def draw_alignment(category: Path, files: FileCache | None = None) -> Path:
     An image that is newer than alignment.json stays.
     """
     path, image = category / ALIGNMENT, category / ALIGNMENT_IMAGE
-    if image.exists() and image.stat().st_mtime_ns > path.stat().st_mtime_ns:
+    with lock_target(path):
+        if image.exists() and image.stat().st_mtime_ns > path.stat().st_mtime_ns:
+            return image
+        files = files or FileCache()
+        alignment = files.alignment(path)
+        axes = axes_as_computed(category, files)
+        skins = [
+            average_features(artifacts.load_feature_mesh(category / name))
+            for name in alignment.videos
+        ]
+        note = "axes as computed" + (
+            ""
+            if axes is None
+            else ": " + ", ".join(f"{new} was {old}" for new, old in axes.items())
+        )
+        pixels = render_alignment(alignment, skins, note)
+        with artifacts.atomic_write(image) as temporary:
+            temporary.write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
         return image
-    files = files or FileCache()
-    alignment = files.alignment(path)
-    axes = axes_as_computed(category, files)
-    skins = [
-        average_features(artifacts.load_feature_mesh(category / name))
-        for name in alignment.videos
-    ]
-    note = "axes as computed" + (
-        ""
-        if axes is None
-        else ": " + ", ".join(f"{new} was {old}" for new, old in axes.items())
-    )
-    pixels = render_alignment(alignment, skins, note)
-    with artifacts.atomic_write(image) as temporary:
-        temporary.write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
-    return image
 
 
 def train(
