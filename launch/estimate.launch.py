@@ -7,14 +7,14 @@ For two cameras, include this file twice, with different namespaces. `ros2 launc
 estimate.launch.py -s` lists the arguments.
 """
 
+from functools import partial
+
 from launch import LaunchContext, LaunchDescription
+from launch.action import Action
 from launch.actions import DeclareLaunchArgument
-from launch.conditions import IfCondition
-from launch_ros.actions import Node
 
-from uns_pose_ros.nodes import launch_common
+from uns_pose_ros.nodes.bringup import launch_common, launch_values, launch_waits
 
-SHOWN = ("overlay", "markers", "detections")  # topics of the node that RViz shows
 ARGUMENTS = [
     *launch_common.common_arguments("estimator"),
     DeclareLaunchArgument(
@@ -46,6 +46,23 @@ ARGUMENTS = [
         description="topic of depth images to use; empty: topic depth, if params_file enables it",
     ),
     DeclareLaunchArgument(
+        "object_diameter",
+        default_value="",
+        description="m, diagonal of the object's box, for models without a known size; empty: "
+        "as in params_file",
+    ),
+    DeclareLaunchArgument(
+        "fixed_frame",
+        default_value="",
+        description="TF frame that does not move with the camera, e.g. odom "
+        "(tracking.fixed_frame); empty: that of params_file",
+    ),
+    DeclareLaunchArgument(
+        "frame_prefix",
+        default_value="",
+        description="prefix of the objects' TF frames; empty: that of params_file",
+    ),
+    DeclareLaunchArgument(
         "rviz", default_value="false", description="true: open RViz on the results"
     ),
     DeclareLaunchArgument(
@@ -54,49 +71,30 @@ ARGUMENTS = [
         description="what RViz shows",
     ),
     DeclareLaunchArgument(
-        "fixed_frame",
+        "rviz_fixed_frame",
         default_value="",
-        description="frame in which RViz shows all; empty: that of rviz_config (camera)",
+        description="frame in which RViz shows all; empty: the frame of the first image",
     ),
 ]
 
 
-def nodes(context: LaunchContext) -> list[Node]:
+def processes(context: LaunchContext) -> list[Action]:
     """Describe the processes; the arguments have their values now."""
     given = launch_common.values(context, ARGUMENTS)
-    parameters = {name: given[name] for name in ("device", "regions") if given[name]}
-    if models := [
-        folder.strip() for folder in given["models"].split(",") if folder.strip()
-    ]:
-        parameters["models"] = models
-    own = launch_common.own_name(given)
-    frame = ["-f", given["fixed_frame"]] if given["fixed_frame"] else []
-    remappings = [
-        (topic, given[topic]) for topic in ("detections_2d", "mask") if given[topic]
-    ]
-    if depth := given["depth"]:
-        compressed = depth.endswith("/compressedDepth")
-        parameters |= {
-            "use_depth": True,
-            "depth_transport": "compressed" if compressed else "raw",
-        }
-        remappings.append(("depth/compressedDepth" if compressed else "depth", depth))
-    return [
-        launch_common.node(given, "estimator", parameters, remappings),
-        Node(
-            package="rviz2",
-            executable="rviz2",
-            name="rviz",
-            namespace=given["namespace"],
-            arguments=["-d", given["rviz_config"], *frame],
-            remappings=[(f"/estimator/{topic}", f"{own}/{topic}") for topic in SHOWN],
-            parameters=[{"use_sim_time": launch_common.flag("use_sim_time")}],
-            condition=IfCondition(given["rviz"]),
-        ),
-        launch_common.overlay_window(given),
-    ]
+    parameters, remappings = launch_values.estimator_parameters(given)
+    started = [launch_common.node(given, "estimator", parameters, remappings)]
+    if launch_values.read_flag(given, "rviz"):
+        launch_values.existing_path(given, "rviz_config")
+        if frame := given["rviz_fixed_frame"]:
+            started.append(launch_common.rviz(given, frame))
+        else:
+            started += launch_waits.start_after(
+                partial(launch_waits.image_frame, given=given),
+                lambda frame: [launch_common.rviz(given, frame)],
+            )
+    return [*started, *launch_common.overlay_window(given)]
 
 
 def generate_launch_description() -> LaunchDescription:
     """Describe the launch."""
-    return launch_common.description(ARGUMENTS, nodes)
+    return launch_common.description(ARGUMENTS, processes)

@@ -7,14 +7,11 @@ r"""Start the recorder node on a camera's topics, and on request the window with
 `ros2 launch uns_pose_ros record.launch.py -s` lists the arguments.
 """
 
-from pathlib import Path
-
 from launch import LaunchContext, LaunchDescription
+from launch.action import Action
 from launch.actions import DeclareLaunchArgument
-from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
-from uns_pose_ros.nodes import launch_common
+from uns_pose_ros.nodes.bringup import launch_common, launch_values
 
 ARGUMENTS = [
     *launch_common.common_arguments("recorder"),
@@ -46,31 +43,16 @@ ARGUMENTS = [
 ]
 
 
-def nodes(context: LaunchContext) -> list[Node]:
+def processes(context: LaunchContext) -> list[Action]:
     """Describe the processes; the arguments have their values now."""
     given = launch_common.values(context, ARGUMENTS)
-    parameters = {
-        name: ParameterValue(given[name], value_type=str)
-        for name in ("clip", "fixed_frame")
-        if given[name]
-    }
-    if given["category"]:
-        parameters["category"] = str(Path(given["category"]).expanduser().absolute())
-    parameters["record"] = launch_common.flag("record")
-    remappings = []
-    depth = given["depth"]
-    if depth.endswith("/compressedDepth"):
-        parameters["depth"] = "compressed"
-        remappings.append(("depth/compressedDepth", depth))
-    elif depth:
-        parameters["depth"] = "raw"
-        remappings.append(("depth", depth))
+    parameters, remappings = launch_values.recorder_parameters(given)
     return [
         launch_common.node(given, "recorder", parameters, remappings, sigterm_timeout="40"),
-        launch_common.overlay_window(given),
+        *launch_common.overlay_window(given),
     ]
 
 
 def generate_launch_description() -> LaunchDescription:
     """Describe the launch."""
-    return launch_common.description(ARGUMENTS, nodes)
+    return launch_common.description(ARGUMENTS, processes)

@@ -112,7 +112,7 @@ def test_every_launch_argument_of_the_readme_is_declared() -> None:
     assert {name for name, _ in lines} == {"estimate.launch.py", "record.launch.py"}
     for name, rest in lines:
         source = (ROOT / "launch" / name).read_text() + (
-            ROOT / "uns_pose_ros" / "nodes" / "launch_common.py"
+            ROOT / "uns_pose_ros" / "nodes" / "bringup" / "launch_common.py"
         ).read_text()
         used = set(re.findall(r"(\w+):=", rest))
         assert used >= {"image", "camera_info"}
