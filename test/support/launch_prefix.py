@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,23 +67,26 @@ class Prefix:
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     def run(
-        self, file: str, *, started: Callable[[object], None] | None = None, **given: str
+        self,
+        file: str,
+        given: Mapping[str, str],
+        started: Callable[[Any], None] = lambda service: None,
     ) -> int:
         """Run a launch file until it ends, and return the exit code of `ros2 launch`.
 
         Args:
             file: Name without .launch.py.
-            started: The function gets the launch service before it runs.
             given: Values of launch arguments.
+            started: The function gets the launch service before it runs.
         """
-        from launch import LaunchDescription, LaunchService
         from launch.actions import IncludeLaunchDescription
+        from launch.launch_description import LaunchDescription
         from launch.launch_description_sources import PythonLaunchDescriptionSource
+        from launch.launch_service import LaunchService
 
         source = PythonLaunchDescriptionSource(f"{self._share}/launch/{file}.launch.py")
         service = LaunchService(noninteractive=True)
-        if started is not None:
-            started(service)
+        started(service)
         included = IncludeLaunchDescription(source, launch_arguments=given.items())
         service.include_launch_description(LaunchDescription([included]))
         return int(service.run())

@@ -71,7 +71,7 @@ def own_arguments(path: Path) -> dict[str, tuple[str, str]]:
         default = given.get("default_value")
         shown = "required"
         if isinstance(default, ast.Constant):
-            shown = f"`{default.value}`" if default.value else ""
+            shown = f"`{default.value!s}`" if default.value else ""
         elif default is not None:
             shown = DEFAULTS[ast.unparse(default)]
         name = ast.literal_eval(call.args[0])

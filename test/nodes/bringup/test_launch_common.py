@@ -31,7 +31,7 @@ def test_a_node_that_fails_ends_the_launch_with_an_error(
     prefix: Prefix, ended: int, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     prefix.write("estimator", f"exit {ended}", "uns_pose_ros")
-    assert prefix.run("estimate") == code
+    assert prefix.run("estimate", {}) == code
     assert (f" has ended with code {ended}; its messages" in caplog.text) == bool(code)
 
 
@@ -58,7 +58,7 @@ def test_a_wrong_argument_ends_the_launch_before_a_process_starts(
     said: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert prefix.run(file, **given) == 1
+    assert prefix.run(file, given) == 1
     assert said in caplog.text
     assert list(prefix.out.iterdir()) == []
 
@@ -79,7 +79,7 @@ def test_a_node_respawns_on_request(
 
         threading.Thread(target=watch, daemon=True).start()
 
-    assert prefix.run("record", started=end_after_three, respawn="true") == 0
+    assert prefix.run("record", {"respawn": "true"}, end_after_three) == 0
 
 
 def test_arguments_reach_the_estimator_with_their_types(prefix: Prefix) -> None:
@@ -94,7 +94,7 @@ def test_arguments_reach_the_estimator_with_their_types(prefix: Prefix) -> None:
         "use_sim_time": "True",
         "image": "/eye/image_raw",
     }
-    assert prefix.run("estimate", **given) == 0
+    assert prefix.run("estimate", given) == 0
     assert parameters(prefix, "estimator") == {
         "models": ["/a/model", "7"],
         "object_diameter": 1.0,
@@ -112,7 +112,8 @@ def test_arguments_reach_the_estimator_with_their_types(prefix: Prefix) -> None:
 
 def test_arguments_reach_the_recorder_with_their_types(prefix: Prefix) -> None:
     prefix.write("recorder", "exit 0", "uns_pose_ros")
-    assert prefix.run("record", category="mug", clip="7", depth="/d", name="film") == 0
+    given = {"category": "mug", "clip": "7", "depth": "/d", "name": "film"}
+    assert prefix.run("record", given) == 0
     assert parameters(prefix, "recorder") == {
         "category": str(Path("mug").absolute()),
         "clip": "7",
@@ -129,7 +130,7 @@ def test_windows_that_close_do_not_end_the_node(prefix: Prefix) -> None:
     prefix.write("rqt_image_view", "exit 1", "rqt_image_view")
     prefix.write("estimator", "sleep 1; exit 0", "uns_pose_ros")
     given = {"overlay": "true", "rviz": "true", "rviz_fixed_frame": "odom"}
-    assert prefix.run("estimate", namespace="left", **given) == 0
+    assert prefix.run("estimate", {"namespace": "left", **given}) == 0
     assert prefix.arguments("rqt_image_view").startswith("/left/estimator/overlay")
     assert "-f odom" in prefix.arguments("rviz2")
     assert "/estimator/markers:=/left/estimator/markers" in prefix.arguments("rviz2")

@@ -12,17 +12,8 @@ from uns_pose_ros.nodes.bringup import launch_values
 
 ESTIMATOR = dict.fromkeys(
     [
-        "device",
-        "regions",
-        "transport",
-        "rectified",
-        "frame_prefix",
-        "object_diameter",
-        "fixed_frame",
-        "models",
-        "detections_2d",
-        "mask",
-        "depth",
+        *("device", "regions", "transport", "rectified", "frame_prefix", "fixed_frame"),
+        *("object_diameter", "models", "detections_2d", "mask", "depth"),
     ],
     "",
 )

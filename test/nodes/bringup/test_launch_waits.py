@@ -74,7 +74,8 @@ def test_rviz_opens_in_the_frame_of_the_first_image(
     thread = threading.Thread(target=film)
     thread.start()
     try:
-        assert prefix.run("estimate", namespace="left", image="eye", rviz="true") == 0
+        given = {"namespace": "left", "image": "eye", "rviz": "true"}
+        assert prefix.run("estimate", given) == 0
     finally:
         ended.set()
         thread.join()
@@ -88,7 +89,7 @@ def test_the_player_starts_when_the_node_is_active_and_the_launch_ends_after_it(
     prefix.write("ros2", "exit 0")
     begun = time.monotonic()
     given = {"bag": str(tmp_path), "rviz": "false", "namespace": "left", "delay": "0"}
-    assert prefix.run("replay", **given) == 0
+    assert prefix.run("replay", given) == 0
     assert prefix.arguments("ros2") == f"bag play {tmp_path} --clock --rate 1.0"
     assert time.monotonic() - begun > 3  # for the estimate of the last image
     assert "use_sim_time: true" in prefix.arguments("estimator.yaml")
@@ -99,14 +100,14 @@ def test_a_player_that_fails_ends_the_launch_with_an_error(
 ) -> None:
     node_is(prefix, active=True)
     prefix.write("ros2", "exit 2")
-    assert prefix.run("replay", bag=str(tmp_path), rviz="false") == 1
+    assert prefix.run("replay", {"bag": str(tmp_path), "rviz": "false"}) == 1
 
 
 def test_a_node_that_cannot_be_configured_ends_the_replay_with_an_error(
     prefix: Prefix, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     node_is(prefix, active=False)
-    assert prefix.run("replay", bag=str(tmp_path), rviz="false") == 1
+    assert prefix.run("replay", {"bag": str(tmp_path), "rviz": "false"}) == 1
     assert "/estimator stays unconfigured" in caplog.text
     assert prefix.arguments("ros2") == ""
 
@@ -121,7 +122,7 @@ def test_rviz_stays_open_after_the_bag_and_ends_the_replay(
         f"while [ ! -e {played} ]; do sleep 0.05; done; sleep 1; touch {prefix.out}/closed"
     )
     prefix.write("rviz2", wait, "rviz2")
-    assert prefix.run("replay", bag=str(tmp_path), rviz_fixed_frame="odom") == 0
+    assert prefix.run("replay", {"bag": str(tmp_path), "rviz_fixed_frame": "odom"}) == 0
     assert (prefix.out / "closed").exists()
 
 
@@ -130,5 +131,5 @@ def test_a_bag_without_images_on_the_topic_ends_the_replay_with_an_error(
 ) -> None:
     node_is(prefix, active=True)
     prefix.write("ros2", "exit 0")
-    assert prefix.run("replay", bag=str(tmp_path), image="/wrong") == 1
+    assert prefix.run("replay", {"bag": str(tmp_path), "image": "/wrong"}) == 1
     assert "no image came on /wrong" in caplog.text
