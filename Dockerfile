@@ -12,7 +12,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3-pip pyt
     && rosdep update && rosdep install --from-paths src -iy --rosdistro jazzy && rm -rf /var/lib/apt/lists/*
 # numpy below 2: the distribution's packages, such as cv_bridge, are built against it
 RUN pip install --index-url https://download.pytorch.org/whl/${TORCH} torch \
-    && pip install safetensors tyro "filelock>=4.1" "numpy<2" scikit-image fast-simplification trimesh matplotlib onnxruntime rosbags pycolmap
+    && pip install safetensors msgspec tyro "filelock>=4.1" "numpy<2" scikit-image fast-simplification trimesh matplotlib onnxruntime rosbags pycolmap
 
 COPY . src/uns_pose_ros
 RUN . /opt/ros/jazzy/setup.sh && colcon build --packages-select uns_pose_ros \

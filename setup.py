@@ -42,6 +42,7 @@ setup(
         "opencv-python-headless",
         "pillow",
         "safetensors",
+        "msgspec",
         "tyro",
         "filelock>=4.1",
     ],

@@ -224,7 +224,7 @@ def test_a_record_that_somebody_broke_is_refused_in_one_line(tmp_path: Path) -> 
         {"stamps_ns": {"000001.png": "now"}},
     ):
         path.write_text(json.dumps({**said, **broken}))
-        with pytest.raises(InvalidInput, match="not as a recorder writes it"):
+        with pytest.raises(InvalidInput, match="not a valid recording"):
             Recording.open_or_recover(tmp_path / "clip", SOURCE, "odom")
 
 

@@ -189,9 +189,9 @@ FAULTS: list[tuple[str, Callable[[Path], object], bool, str, str]] = [
     (
         "a record that is no object",
         lambda clip: (clip / "video.json").write_text("[]"),
-        False,
-        "",
-        "",
+        True,
+        "video.json: not a valid video record (Expected `object`, got `array`)",
+        "mend or delete",
     ),
 ]
 

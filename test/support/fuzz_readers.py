@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 
 from colmap_files import write_binary
 from source_files import checks, save_photograph, write_co3d, write_film
@@ -96,8 +97,8 @@ def _category(folder: Path) -> None:
         name: tensor.detach()
         for name, tensor in Head(config, len(vertices), 16).state_dict().items()
     }
-    vertex_features = head.pop("vertex_features")
-    background_features = head.pop("background_features")
+    vertex_features = functional.normalize(head.pop("vertex_features"), dim=-1)
+    background_features = functional.normalize(head.pop("background_features"), dim=-1)
     origin = {
         "network": artifacts.plain(config),
         "crop_size": 224,

@@ -23,6 +23,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch.nn import functional
 
 import fuzz
 from colmap_files import write_binary
@@ -143,8 +144,8 @@ def small_model() -> CategoryModel:
     head = {
         name: tensor.detach() for name, tensor in Head(config, 4, 16).state_dict().items()
     }
-    vertex_features = head.pop("vertex_features")
-    background_features = head.pop("background_features")
+    vertex_features = functional.normalize(head.pop("vertex_features"), dim=-1)
+    background_features = functional.normalize(head.pop("background_features"), dim=-1)
     vertices, triangles = (
         torch.eye(4)[:, :3].contiguous(),
         torch.tensor([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]]),
@@ -182,10 +183,10 @@ def test_a_model_with_an_endless_symmetry_is_refused(tmp_path: Path) -> None:
     record = json.loads((tmp_path / artifacts.MODEL).read_text())
     record["symmetry"]["order"] = 10**9
     (tmp_path / artifacts.MODEL).write_text(json.dumps(record))
-    with pytest.raises(
-        InvalidInput, match=r"symmetry order 1000000000: .* up to 3600 are valid"
-    ):
+    with pytest.raises(InvalidInput, match=r"symmetry.order: Expected `int` <= 3600"):
         artifacts.load_model(tmp_path)
+    with pytest.raises(ValueError, match=r"order 1000000000: .* up to 3600 are valid"):
+        Symmetry(10**9)
     with pytest.raises(ValueError, match="axis is zero"):
         Symmetry(2, torch.zeros(3, dtype=torch.float64))
 

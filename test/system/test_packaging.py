@@ -232,6 +232,7 @@ def test_the_wheel_asks_for_little_and_gives_the_commands(wheel: zipfile.ZipFile
         "opencv-python-headless",
         "pillow",
         "safetensors",
+        "msgspec",
         "tyro",
         "filelock>=4.1",
     }

@@ -25,7 +25,7 @@ from uns_pose_ros.capture.video_writer import VideoWriter, number_frames, select
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.types import Camera, Progress
-from uns_pose_ros.io.artifacts import stays_inside
+from uns_pose_ros.io.given_files import stays_inside
 from uns_pose_ros.io.images import decode, sharpness
 
 _ANNOTATIONS = "frame_annotations.jgz"

@@ -18,6 +18,7 @@ from uns_pose_ros.core.types import Camera, Progress
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.ros import rosbag
+from uns_pose_ros.io.schema.video_record import read_video_entries
 from uns_pose_ros.io.writing.replacement import repair_folder, replace_folder
 from uns_pose_ros.io.writing.target_lock import lock_target
 
@@ -79,8 +80,8 @@ def import_video(
                 "co3d": import_co3d.import_co3d,
             }[kind]
             work(source, writer, progress or (lambda what, done, total: None))
-            record = artifacts.read_json(staging / RECORD)
-            artifacts.write_json(staging / RECORD, {**record, "import": made_from})
+            entries = read_video_entries(staging)
+            artifacts.write_json(staging / RECORD, {**entries, "import": made_from})
     return True
 
 
@@ -120,7 +121,7 @@ def _made_from(
         name = path.relative_to(source.parent).as_posix()
         listing.append((name, status.st_size, status.st_mtime_ns))
     record = {
-        "source": str(source),
+        "source": source.resolve().name,
         "kind": kind,
         "files": artifacts.fingerprint(files=listing),
         "config": artifacts.plain(config),
@@ -130,7 +131,10 @@ def _made_from(
     return dict(json.loads(json.dumps(record)))
 
 
-def _recorded(folder: Path) -> Any:
-    path = folder / RECORD
-    record = artifacts.read_json(path) if path.is_file() else None
-    return record.get("import") if isinstance(record, dict) else None
+def _recorded(folder: Path) -> dict[str, Any] | None:
+    """The origin in a folder's video.json, as `_made_from`; None without one."""
+    origin = read_video_entries(folder).get("import")
+    if origin is None:
+        return None
+    # versions before 0.2 wrote the path
+    return {**origin, "source": Path(origin.get("source", "")).name}

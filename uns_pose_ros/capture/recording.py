@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
+import math
 import os
 import shutil
 import time
@@ -25,13 +27,23 @@ from torch import Tensor
 import uns_pose_ros
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.io.artifacts import atomic_write, read_json, write_json
+from uns_pose_ros.io.artifacts import atomic_write, write_json
 from uns_pose_ros.io.colmap import SparseImage, has_sparse, read_sparse, write_sparse
 from uns_pose_ros.io.depth_images import depth_path
+from uns_pose_ros.io.schema.decoding import decode_record, read_record
+from uns_pose_ros.io.schema.video_record import (
+    VIDEO_RECORD,
+    RecordedCamera,
+    RecordedFrame,
+    RecordedVideo,
+    read_video_entries,
+)
 from uns_pose_ros.io.writing.replacement import disk_errors
 from uns_pose_ros.io.writing.target_lock import TargetLock
 
 JOURNAL = ".recording.jsonl"
+_WHAT = "recording"
+_LOG = logging.getLogger(__name__)
 _MIN_PAUSE = 2.0  # s, between two times that video.json and sparse/ are made
 _MAX_SHARE = 0.05  # of the time that making them may take
 
@@ -80,15 +92,19 @@ class Journal:
         if text and not text.endswith(b"\n"):
             self._file.write(b"\n")
         frames: dict[str, FrameRecord] = {}
-        for line in text.splitlines():
+        wrong: list[str] = []
+        for number, line in enumerate(text.splitlines(), 1):
             try:
-                record = json.loads(line)
-                pose = record["cam_from_obj"]
-                pose = None if pose is None else torch.tensor(pose, dtype=torch.float64)
-                frame = _frame_from_json(record["stamp"], record["camera"], pose)
-                frames[record["name"]] = frame
-            except (KeyError, TypeError, ValueError, RuntimeError):
-                continue  # a torn line: its image never got its name
+                record = decode_record(line, RecordedFrame, self.path, "line of a journal")
+                frames[record.name] = _frame_of(
+                    record.stamp, record.camera, _pose_of(record)
+                )
+            except ValueError as error:
+                # the last line may be torn: its image never got its name
+                if number < text.count(b"\n") or text.endswith(b"\n"):
+                    wrong.append(str(error))
+        if wrong:
+            _LOG.warning("%d lines left out, the first: %s", len(wrong), wrong[0])
         return frames
 
     def end(self) -> int:
@@ -313,10 +329,9 @@ def recover(category: Path) -> list[str]:
     recovered = []
     for folder in sorted(path.parent for path in category.glob(f"*/{JOURNAL}")):
         try:
-            record = read_json(folder / "video.json")
-            topics, fixed_frame = record["topics"], record["fixed_frame"]
-            Recording.open_or_recover(folder, topics, fixed_frame).close()
-        except (InvalidInput, OSError, KeyError, TypeError):
+            record = read_record(folder / VIDEO_RECORD, RecordedVideo, _WHAT)
+            Recording.open_or_recover(folder, record.topics, record.fixed_frame).close()
+        except (InvalidInput, OSError):
             # another process writes it, or nobody can: who opens it gets the reason
             continue
         recovered.append(folder.name)
@@ -332,11 +347,11 @@ def _check_folder(folder: Path, fixed_frame: str) -> None:
         if has_images and not (folder / JOURNAL).exists():
             raise InvalidInput(foreign)
         return
-    record = read_json(folder / "video.json")
-    if not isinstance(record, dict) or "recorder" not in record:
+    if "recorder" not in read_video_entries(folder):
         raise InvalidInput(foreign)
-    before = record.get("fixed_frame", "")
-    if record.get("frames") and before != fixed_frame:
+    record = read_record(folder / VIDEO_RECORD, RecordedVideo, _WHAT)
+    before = record.fixed_frame
+    if record.frames and before != fixed_frame:
         raise InvalidInput(
             f"{folder}: its poses are {_frame_words(before)}, those to come "
             f"{_frame_words(fixed_frame)}; choose another folder"
@@ -362,23 +377,25 @@ def _recovered_frames(folder: Path, journal: Journal) -> dict[str, FrameRecord]:
 
 def _listed_frames(folder: Path) -> dict[str, FrameRecord]:
     """The frames that video.json and sparse/ list."""
-    path = folder / "video.json"
+    path = folder / VIDEO_RECORD
+    if not path.exists():
+        return {}
+    record = read_record(path, RecordedVideo, _WHAT)
+    poses: dict[str, Tensor] = {}
+    if has_sparse(folder / "sparse"):
+        sparse = read_sparse(folder / "sparse")
+        poses = {image.name: image.cam_from_obj for image in sparse.images}
     frames: dict[str, FrameRecord] = {}
-    try:
-        record = read_json(path) if path.exists() else {"stamps_ns": {}, "cameras": []}
-        poses: dict[str, Tensor] = {}
-        if has_sparse(folder / "sparse"):
-            sparse = read_sparse(folder / "sparse")
-            poses = {image.name: image.cam_from_obj for image in sparse.images}
-        for name, stamp in record["stamps_ns"].items():
-            camera = [camera for camera in record["cameras"] if camera["first"] <= name][-1]
-            frames[name] = _frame_from_json(stamp, camera, poses.get(name))
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        missing_key = isinstance(error, KeyError)
-        reason = f"{error} is missing" if missing_key else str(error).splitlines()[0]
-        raise InvalidInput(
-            f"{path}: not as a recorder writes it ({reason}); choose another folder"
-        ) from None
+    for name, stamp in record.stamps_ns.items():
+        cameras = [camera for camera in record.cameras if camera.first <= name]
+        if not cameras:
+            raise InvalidInput(
+                f"{path}: not a valid {_WHAT} (no camera for {name}); choose another folder"
+            )
+        try:
+            frames[name] = _frame_of(stamp, cameras[-1], poses.get(name))
+        except ValueError as error:
+            raise InvalidInput(f"{path}: not a valid {_WHAT} ({error})") from None
     return frames
 
 
@@ -414,7 +431,7 @@ def _camera_to_json(frame: FrameRecord) -> dict[str, Any]:
         "D": [],
         "width": None,
         "height": None,
-        "camera_info": frame.info,
+        "camera_info": _without_nan(frame.info),
     }
     if frame.camera is not None:
         camera = frame.camera
@@ -423,16 +440,28 @@ def _camera_to_json(frame: FrameRecord) -> dict[str, Any]:
     return record
 
 
-def _frame_from_json(
-    stamp: int, record: Mapping[str, Any], pose: Tensor | None
-) -> FrameRecord:
-    """The frame of a stamp (ns), a record of `_camera_to_json` and a pose (4, 4)."""
+def _frame_of(stamp: int, record: RecordedCamera, pose: Tensor | None) -> FrameRecord:
+    """The frame of a stamp (ns), a recorded camera and a pose (4, 4)."""
     camera = None
-    if record["K"] is not None:
-        matrix = torch.tensor(record["K"], dtype=torch.float64).reshape(3, 3)
-        distortion = torch.tensor(record["D"], dtype=torch.float64)
-        camera = Camera(matrix, record["width"], record["height"], distortion)
-    return FrameRecord(int(stamp), camera, record["camera_info"], pose)
+    if record.K is not None and record.width is not None and record.height is not None:
+        matrix = torch.tensor(record.K, dtype=torch.float64).reshape(3, 3)
+        distortion = torch.tensor(record.D, dtype=torch.float64)
+        camera = Camera(matrix, record.width, record.height, distortion)
+    return FrameRecord(stamp, camera, record.camera_info, pose)
+
+
+def _pose_of(record: RecordedFrame) -> Tensor | None:
+    rows = record.cam_from_obj
+    return None if rows is None else torch.tensor(rows, dtype=torch.float64)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON types without the numbers that JSON lacks; null stands for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return [_without_nan(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _number(path: Path) -> int:

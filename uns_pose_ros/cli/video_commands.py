@@ -9,12 +9,12 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from uns_pose_ros.capture.import_source import import_video
-from uns_pose_ros.capture.video_writer import RECORD, ImportConfig
+from uns_pose_ros.capture.video_writer import ImportConfig
 from uns_pose_ros.cli.arguments import Category, Json, Videos
 from uns_pose_ros.cli.console import emit, progress_bar
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.camera_json import read_camera
+from uns_pose_ros.io.schema.video_record import read_video_entries
 from uns_pose_ros.io.video_folder import list_videos
 from uns_pose_ros.networks.u2net import load_salience
 from uns_pose_ros.pipeline import preparation
@@ -52,7 +52,7 @@ def import_command(
     given = None if camera is None else read_camera(camera)
     with progress_bar() as progress:
         made = import_video(source, into, config, given, progress)
-    record = read_json(into / RECORD)
+    record = read_video_entries(into)
     posed = (into / "sparse").is_dir()
     camera_from = record.get("camera", {}).get("from", "one a frame")
     kind = record["import"]["kind"]

@@ -11,43 +11,62 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Symmetry
-from uns_pose_ros.io.ply import read_ply, write_ply
+from uns_pose_ros.io.given_files import open_given, path_inside, read_given
+from uns_pose_ros.io.ply import parse_ply, write_ply
+from uns_pose_ros.io.schema.alignment_record import (
+    AlignedVideo,
+    AlignmentOrigin,
+    AlignmentRecord,
+    SymmetryRecord,
+)
+from uns_pose_ros.io.schema.artifact_values import check_mesh, check_model
+from uns_pose_ros.io.schema.decoding import (
+    decode_json,
+    decode_record,
+    read_file,
+    read_record,
+)
+from uns_pose_ros.io.schema.made_record import OriginRecord
+from uns_pose_ros.io.schema.model_record import (
+    MeshOrigin,
+    ModelOrigin,
+    ModelRecord,
+    check_companions,
+)
 from uns_pose_ros.io.writing.replacement import atomic_write, atomic_writes, replace_folder
 
 MESH, FEATURES = "mesh.ply", "features.safetensors"
+ALIGNMENT = "alignment.json"
 TEMPLATE, WEIGHTS, MODEL = "template.ply", "model.safetensors", "model.json"
 _MESH_TENSORS = tuple(
     f.name for f in fields(FeatureMesh) if f.name not in ("vertices", "triangles")
 )  # those in mesh.ply
 _MAX_VERTICES = 20_000  # of a template; who uses it takes memory by the vertex
-_MAX_JSON = 256 * 2**20  # bytes
+_MAX_TENSORS = 4 * 2**30  # bytes of a file
+_MAX_HEADER = 64 * 2**20  # bytes of a safetensors file's header
+_MAX_NUMBER = 10_000  # of tensors in a file
+# for how often, and with which pause in s, an artefact is read whose files do not belong together
+_TRIES, _PAUSE = 10, 0.05
+_MODEL_FILES = (TEMPLATE, WEIGHTS)
 
-
-def stays_inside(name: str) -> bool:
-    """Whether a name that a file gives is a plain path below the folder it is meant for."""
-    path = Path(name)
-    return (
-        bool(name)
-        and name.isprintable()
-        and len(name.encode()) < 1000
-        and all(len(part.encode()) < 256 for part in path.parts)
-        and not path.is_absolute()
-        and ".." not in path.parts
-    )
+Artifact = TypeVar("Artifact")
 
 
 @contextmanager
@@ -57,8 +76,6 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         yield
     except InvalidInput:
         raise
-    except FileNotFoundError:
-        raise InvalidInput(f"{path}: {what} is not there") from None
     except (
         OSError,
         LookupError,
@@ -79,11 +96,7 @@ def _reading(path: Path, what: str) -> Iterator[None]:
 
 def read_json(path: Path) -> Any:
     """The JSON value in a file; InvalidInput names the file and the line that is wrong."""
-    with _reading(path, "JSON file"):
-        size = path.stat().st_size
-        if size > _MAX_JSON:
-            raise ValueError(f"{size} bytes, at most {_MAX_JSON} are read")
-        return json.loads(path.read_text(encoding="utf-8"))
+    return decode_json(read_file(path, "JSON file"), path, "JSON file")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -125,22 +138,36 @@ def fingerprint(**parts: Any) -> str:
 
 
 def provenance_of(path: Path) -> dict[str, Any] | None:
-    """The provenance of an artefact (features.safetensors, alignment.json, model.json).
+    """The provenance of an artefact: features.safetensors, alignment.json, model.json, made.json.
 
     None where it is absent or torn.
     """
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                record = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+            companions, provenance = _mesh_metadata(_read_header(path), path)
+        elif path.name == MODEL:
+            record = decode_record(read_file(path, "model"), ModelRecord, path, "model")
+            companions = record.companions
+            check_companions(companions, _MODEL_FILES)
+            provenance = _provenance(bytes(record.provenance), ModelOrigin, path)
         else:
-            record = read_json(path)
-        for name, digest in record.get("companions", {}).items():
-            if file_hash(path.parent / name) != digest:
+            entry = decode_record(read_file(path, "record"), OriginRecord, path, "record")
+            companions = {}
+            kind: type[Any] = AlignmentOrigin if path.name == ALIGNMENT else dict
+            provenance = _provenance(bytes(entry.provenance), kind, path)
+        for name, digest in companions.items():
+            if _hash(read_given(path_inside(path.parent, name), _MAX_TENSORS)) != digest:
                 return None
-        return dict(record["provenance"])
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, SafetensorError):
+    except (OSError, ValueError):
         return None
+    return provenance
+
+
+def _provenance(data: bytes, kind: type[Any], path: Path) -> dict[str, Any]:
+    """A provenance whose entries that are read are as a record of a kind says."""
+    decode_record(data, kind, path, "provenance")
+    provenance: dict[str, Any] = decode_json(data, path, "provenance")
+    return provenance
 
 
 def save_feature_mesh(
@@ -168,11 +195,31 @@ def load_feature_mesh(folder: Path) -> FeatureMesh:
         raise InvalidInput(
             f"{path}: not there; `uns-pose reconstruct {folder.parent}` makes it"
         )
-    vertices, triangles = read_ply(folder / MESH)
+    return _read_untorn(lambda: _read_mesh(folder))
+
+
+def _read_mesh(folder: Path) -> FeatureMesh:
+    path = folder / FEATURES
+    data = read_file(path, "feature file", _MAX_TENSORS)
     with _reading(path, "feature file"):
-        if provenance_of(path) is None:
-            raise ValueError(f"it was not made for the {MESH} beside it")
-        return FeatureMesh(vertices, triangles, **load_file(path))
+        companions, _ = _mesh_metadata(_header(data, len(data)), path)
+        shape = _read_companion(folder, MESH, companions, path)
+        vertices, triangles = parse_ply(shape, folder / MESH)
+        mesh = FeatureMesh(vertices, triangles, **load(data))
+        check_mesh(mesh)
+    return mesh
+
+
+def _mesh_metadata(
+    header: Mapping[str, str], path: Path
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Companions and provenance of a feature file's metadata."""
+    companions = decode_record(
+        header.get("companions", "{}").encode(), dict[str, str], path, "feature file"
+    )
+    check_companions(companions, (MESH,))
+    data = header.get("provenance", "").encode()
+    return companions, _provenance(data, MeshOrigin, path)
 
 
 def save_alignment(alignment: Alignment, path: Path, provenance: Mapping[str, Any]) -> None:
@@ -200,16 +247,20 @@ def load_alignment(path: Path) -> Alignment:
     """The alignment that `save_alignment` wrote."""
     if not path.exists():
         raise InvalidInput(f"{path}: not there; `uns-pose align {path.parent}` makes it")
-    record = read_json(path)
+    record = read_record(path, AlignmentRecord, "alignment")
+    _provenance(bytes(record.provenance), AlignmentOrigin, path)
+    rows = [
+        decode_record(bytes(row), AlignedVideo, path, f"alignment of {name}")
+        for name, row in record.videos.items()
+    ]
     with _reading(path, "alignment"):
-        rows = list(record["videos"].values())
         return Alignment(
-            videos=tuple(record["videos"]),
-            canon_from_obj=_doubles([row["canon_from_obj"] for row in rows], 4, 4),
-            confidence=_doubles([row["confidence"] for row in rows]),
-            kept=torch.tensor([bool(row["kept"]) for row in rows], dtype=torch.bool),
-            residual=_doubles([row["residual_deg"] for row in rows]),
-            symmetry=_symmetry_in(record["symmetry"]),
+            videos=tuple(record.videos),
+            canon_from_obj=_doubles([row.canon_from_obj for row in rows], 4, 4),
+            confidence=_doubles([row.confidence for row in rows]),
+            kept=torch.tensor([row.kept for row in rows], dtype=torch.bool),
+            residual=_doubles([row.residual_deg for row in rows]),
+            symmetry=_symmetry_in(record.symmetry),
         )
 
 
@@ -263,20 +314,26 @@ def load_model(folder: Path) -> CategoryModel:
             f"{folder}: no model there ({MODEL}, {WEIGHTS}, {TEMPLATE}); `uns-pose train "
             "CATEGORY` makes one"
         )
-    record = read_json(path)
-    vertices, triangles = read_ply(folder / TEMPLATE)
+    return _read_untorn(lambda: _read_model(folder))
+
+
+def _read_model(folder: Path) -> CategoryModel:
+    path = folder / MODEL
+    record = read_record(path, ModelRecord, "model")
+    provenance = _provenance(bytes(record.provenance), ModelOrigin, path)
     with _reading(path, "model"):
-        if provenance_of(path) is None:
-            raise ValueError(
-                f"{TEMPLATE} or {WEIGHTS} is not the file that it was saved with"
-            )
+        check_companions(record.companions, _MODEL_FILES)
+        template = _read_companion(folder, TEMPLATE, record.companions, path)
+        weights = _read_companion(folder, WEIGHTS, record.companions, path)
+        vertices, triangles = parse_ply(template, folder / TEMPLATE)
         if not 0 < len(vertices) <= _MAX_VERTICES:
             raise ValueError(
                 f"a template of {len(vertices)} vertices, 1 to {_MAX_VERTICES} are valid"
             )
-        tensors = load_file(folder / WEIGHTS)
-        return CategoryModel(
-            category=str(record["category"]),
+        _header(weights, len(weights))  # how many tensors, before they are made
+        tensors = load(weights)
+        model = CategoryModel(
+            category=record.category,
             vertices=vertices,
             triangles=triangles,
             vertex_features=tensors["bank"],
@@ -286,10 +343,87 @@ def load_model(folder: Path) -> CategoryModel:
                 for name, tensor in tensors.items()
                 if name.startswith("head.")
             },
-            symmetry=_symmetry_in(record["symmetry"]),
-            diameter=None if record["diameter_m"] is None else float(record["diameter_m"]),
-            provenance=record["provenance"],
+            symmetry=_symmetry_in(record.symmetry),
+            diameter=record.diameter_m,
+            provenance=provenance,
         )
+        check_model(model)
+    return model
+
+
+class _Torn(InvalidInput):
+    """Files of an artefact that do not belong together, maybe because one is saved right now."""
+
+
+def _read_untorn(read: Callable[[], Artifact]) -> Artifact:
+    """Read an artefact again for a moment while its files do not belong together.
+
+    A writer replaces them one by one, so what is read is the whole old or the whole new one.
+    """
+    for _ in range(_TRIES):
+        try:
+            return read()
+        except _Torn as error:
+            torn = str(error)
+        time.sleep(_PAUSE)
+    raise InvalidInput(torn)
+
+
+def _read_companion(
+    folder: Path, name: str, companions: Mapping[str, str], path: Path
+) -> bytes:
+    """The bytes of a file that belongs to the artefact at `path`, of the recorded hash."""
+    try:
+        data = read_given(path_inside(folder, name), _MAX_TENSORS)
+    except FileNotFoundError:
+        raise _Torn(f"{path}: {name} beside it is not there") from None
+    if _hash(data) != companions[name]:
+        raise _Torn(f"{path}: {name} beside it is not the file that it was saved with")
+    return data
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """Where a tensor lies behind the header."""
+
+    data_offsets: tuple[int, int]
+
+
+def _read_header(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, of which no tensor is read."""
+    with open_given(path) as file:
+        start = file.read(8)
+        start += file.read(min(_header_length(start), _MAX_HEADER))
+        return _header(start, os.fstat(file.fileno()).st_size)
+
+
+def _header(data: bytes, size: int) -> dict[str, str]:
+    """The metadata of a safetensors file of `size` bytes that starts with `data`.
+
+    ValueError where it is cut off, or names too many tensors.
+    """
+    length = _header_length(data)
+    if not 0 < length <= min(_MAX_HEADER, len(data) - 8):
+        raise ValueError("its header is cut off or too long")
+    try:
+        entries = msgspec.json.decode(data[8 : 8 + length], type=dict[str, msgspec.Raw])
+        if len(entries) > _MAX_NUMBER:
+            raise ValueError(f"{len(entries)} tensors, at most {_MAX_NUMBER} are read")
+        metadata = entries.pop("__metadata__", msgspec.Raw(b"{}"))
+        places = [msgspec.json.decode(raw, type=_Place) for raw in entries.values()]
+        end = max((place.data_offsets[1] for place in places), default=0)
+        if size != 8 + length + end:
+            raise ValueError(f"{size} bytes where its tensors take {8 + length + end}")
+        return msgspec.json.decode(metadata, type=dict[str, str])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"its header is broken: {error}") from None
+
+
+def _header_length(data: bytes) -> int:
+    return int.from_bytes(data[:8], "little")
 
 
 def _as_metadata(**parts: Any) -> dict[str, str]:
@@ -304,5 +438,5 @@ def _symmetry_out(symmetry: Symmetry) -> dict[str, Any]:
     return {"order": symmetry.order, "axis": symmetry.axis.tolist()}
 
 
-def _symmetry_in(record: Mapping[str, Any]) -> Symmetry:
-    return Symmetry(int(record["order"]), torch.tensor(record["axis"], dtype=torch.float64))
+def _symmetry_in(record: SymmetryRecord) -> Symmetry:
+    return Symmetry(record.order, torch.tensor(record.axis, dtype=torch.float64))

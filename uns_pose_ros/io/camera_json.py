@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta, Struct, convert
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.artifacts import read_json
+from uns_pose_ros.io.schema.constraints import Bounded, Rows3
+from uns_pose_ros.io.schema.decoding import describe
+
+_MAX_SIDE = 100_000  # px
 
 
 def read_camera(path: Path) -> Camera:
@@ -22,31 +28,40 @@ def read_camera(path: Path) -> Camera:
     return parse_camera(read_json(path), path)
 
 
+class _CameraFields(Struct, frozen=True):
+    k: Annotated[list[Bounded], Meta(min_length=9, max_length=9)]
+    width: float
+    height: float
+    d: Annotated[list[Bounded], Meta(max_length=14)] | None = None
+
+    def __post_init__(self) -> None:
+        for side in (self.width, self.height):
+            if not (1 <= side <= _MAX_SIDE and side == int(side)):
+                raise ValueError(f"a side of {side:g} px; 1 to {_MAX_SIDE} is valid")
+
+
 def parse_camera(record: Any, path: Path) -> Camera:
     """Parse a camera from a JSON value; error messages name `path`."""
     try:
-        fields = {str(key).lower(): value for key, value in record.items()}
-        matrix = torch.tensor(fields["k"], dtype=torch.float64).reshape(3, 3)
-        distortion = torch.tensor(fields.get("d") or [], dtype=torch.float64)
-        return Camera(matrix, int(fields["width"]), int(fields["height"]), distortion)
+        if not isinstance(record, Mapping):
+            raise ValueError(f"an object is needed, not {type(record).__name__}")
+        lowered = {str(key).lower(): value for key, value in record.items()}
+        rows = lowered.get("k")
+        if isinstance(rows, list) and all(isinstance(row, list) for row in rows):
+            lowered["k"] = [value for row in convert(rows, Rows3) for value in row]
+        fields = convert(lowered, _CameraFields)
+        matrix = torch.tensor(fields.k, dtype=torch.float64).reshape(3, 3)
+        if matrix[2].tolist() != [0, 0, 1]:
+            raise ValueError("the last row of K is not 0 0 1")
+        distortion = torch.tensor(fields.d or [], dtype=torch.float64)
+        return Camera(matrix, int(fields.width), int(fields.height), distortion)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
-    except (
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        RuntimeError,
-    ) as error:
-        reason = (
-            f"{error} is missing"
-            if isinstance(error, KeyError)
-            else str(error).splitlines()[0]
-        )
+    except (ValueError, RecursionError, OverflowError) as error:
         example = (
             '{"K": [fx, 0, cx, 0, fy, cy, 0, 0, 1], "D": [], "width": 640, "height": 480}'
         )
+        reason = describe(error)
         raise InvalidInput(f"{path}: not a camera ({reason}); valid is {example}") from None
 
 

@@ -21,7 +21,8 @@ from uns_pose_ros.core.geometry import (
     quaternion_to_matrix,
 )
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.io.artifacts import atomic_write, stays_inside
+from uns_pose_ros.io.artifacts import atomic_write
+from uns_pose_ros.io.given_files import read_given, stays_inside
 
 # Name, COLMAP's number, focal lengths, distortion coefficients, and how those become OpenCV's k1 k2
 # p1 p2 k3 k4 k5 k6.
@@ -197,9 +198,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
     Empty lines stay: in images.txt they mean an image without points.
     """
-    _check_size(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_given(path, _MAX_FILE).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path}: cannot be read as text ({error})") from None
     for number, line in enumerate(text.splitlines(), 1):
@@ -257,19 +257,15 @@ def _points_text(path: Path) -> Tensor:
     return _points(rows)
 
 
-def _check_size(path: Path) -> None:
-    if path.stat().st_size > _MAX_FILE:
-        raise InvalidInput(
-            f"{path}: {path.stat().st_size} bytes, at most {_MAX_FILE} are read"
-        )
-
-
 class _Binary:
     """A cursor over a little-endian binary file; reads and counts never go past its end."""
 
     def __init__(self, path: Path) -> None:
-        _check_size(path)
-        self.path, self.data, self.at = path, path.read_bytes(), 0
+        try:
+            data = read_given(path, _MAX_FILE)
+        except OSError as error:
+            raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
+        self.path, self.data, self.at = path, data, 0
 
     def take(self, layout: str) -> tuple[float, ...]:
         try:

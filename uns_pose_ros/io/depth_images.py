@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.io.given_files import read_given
 from uns_pose_ros.io.images import guarded_decoding, open_file
 from uns_pose_ros.io.ros.ros_messages import DEPTH_ENCODINGS, unpack_pixels
 
@@ -25,6 +26,7 @@ COMPRESSED_TOPIC = (
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # of compressedDepth: format, and a and b of depth = a / (value - b), m, for 32FC1
 _HEADER = struct.Struct("<iff")
+_MAX_FILE = 2**30  # bytes
 _KINDS = ("I;16", "I;16B", "I", "L")  # Pillow's modes of PNG files with one channel
 
 _VALID = "a PNG of 16 bits and one channel is valid"
@@ -138,7 +140,7 @@ def read_depth(path: Path, size: tuple[int, int]) -> Depth:
         InvalidInput: The file is missing, broken or of another size; the message names it.
     """
     try:
-        data = path.read_bytes()
+        data = read_given(path, _MAX_FILE)
     except OSError as error:
         raise InvalidInput(f"{path}: the depth cannot be read ({error.strerror})") from None
     depth = _decode_png(data, f"{path}: the depth")

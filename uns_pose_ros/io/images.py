@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.io.given_files import require_regular
 
 # Pillow recognizes them by content; readers of other formats, such as EPS, would start programs
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
@@ -156,6 +157,8 @@ def open_file(
     Raises:
         InvalidInput: The file is missing, of another format or too large.
     """
+    if isinstance(source, Path):
+        require_regular(source)  # a FIFO would block for ever
     try:
         file = Image.open(
             source if isinstance(source, Path) else io.BytesIO(source),

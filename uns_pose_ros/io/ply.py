@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.io.given_files import read_given
 
 _VERTEX = np.dtype("<f4")
 _FACE = np.dtype([("count", "u1"), ("corner", "<i4", 3)])
@@ -23,7 +24,7 @@ property list uchar int vertex_indices
 end_header
 """
 _MAX_HEADER = 4096  # bytes
-_MAX_FILE = 2**30  # bytes, far more than a mesh of ours takes
+MAX_MESH = 2**30  # bytes, far more than a mesh of ours takes
 
 
 def write_ply(path: Path, vertices: Tensor, triangles: Tensor) -> None:
@@ -43,13 +44,14 @@ def read_ply(path: Path) -> tuple[Tensor, Tensor]:
     Only the layout of `write_ply` is read.
     """
     try:
-        if path.stat().st_size > _MAX_FILE:
-            raise InvalidInput(
-                f"{path}: {path.stat().st_size} bytes, meshes of at most {_MAX_FILE} are read"
-            )
-        data = path.read_bytes()
+        data = read_given(path, MAX_MESH)
     except OSError as error:
         raise InvalidInput(f"{path}: the mesh cannot be read ({error.strerror})") from None
+    return parse_ply(data, path)
+
+
+def parse_ply(data: bytes, path: Path) -> tuple[Tensor, Tensor]:
+    """Vertices and triangles of a file's bytes, as `read_ply`; errors name `path`."""
     end = data.find(b"end_header\n", 0, _MAX_HEADER) + len(b"end_header\n")
     header = data[:end].decode("ascii", "replace")
     counts = {

@@ -19,10 +19,10 @@ from torch import Tensor
 from uns_pose_ros.core.camera import assumed_camera, undistort
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Camera, Frame, Video
-from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.camera_json import parse_camera
 from uns_pose_ros.io.colmap import SparseImage, has_sparse, read_sparse
 from uns_pose_ros.io.images import ENDINGS, decode, open_image, read_image, read_mask
+from uns_pose_ros.io.schema.video_record import VIDEO_RECORD, read_video_record
 
 MIN_FRAMES = 3
 
@@ -93,7 +93,7 @@ def load_video(folder: Path, need_masks: bool = True, need_poses: bool = True) -
         )
     for reason in dropped:
         _log.warning("frame left out: %s", reason)
-    return Video(folder, tuple(frames), points, metric=_is_metric(folder))
+    return Video(folder, tuple(frames), points, read_video_record(folder).metric)
 
 
 def frames_of(
@@ -199,25 +199,10 @@ def _with_pose(
     return replace(frame, camera=camera, cam_from_obj=registered.cam_from_obj)
 
 
-def _is_metric(folder: Path) -> bool:
-    path = folder / "video.json"
-    if not path.exists():
-        return False
-    record = read_json(path)
-    metric = record.get("metric", False) if isinstance(record, dict) else None
-    if not isinstance(metric, bool):
-        raise InvalidInput(
-            f"{path}: an object is needed, with true or false under 'metric' (obj units are meters)"
-        )
-    return metric
-
-
 def recorded_camera(folder: Path) -> Camera | None:
     """The camera that an import wrote into video.json; None without a camera."""
-    path = folder / "video.json"
-    record = read_json(path) if path.exists() else {}
-    camera = record.get("camera") if isinstance(record, dict) else None
-    return None if camera is None else parse_camera(camera, path)
+    camera = read_video_record(folder).camera
+    return None if camera is None else parse_camera(camera, folder / VIDEO_RECORD)
 
 
 def read_frame(frame: Frame) -> tuple[Tensor, Tensor | None, Camera]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.io.given_files import read_given
 
 _FLOAT = 1  # TensorProto.DataType
 _MAX_FILE = 2**30  # bytes
@@ -33,9 +34,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         InvalidInput: The file is not an ONNX file.
     """
     try:
-        if path.stat().st_size > _MAX_FILE:
-            raise ValueError(f"{path.stat().st_size} bytes, at most {_MAX_FILE} are read")
-        content = memoryview(path.read_bytes())
+        content = memoryview(read_given(path, _MAX_FILE))
         graph = _fields(_fields(content)[7][0])
         initializers = dict(_tensor(message) for message in graph[5])
         for message in graph[1]:

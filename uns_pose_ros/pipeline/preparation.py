@@ -24,6 +24,13 @@ from uns_pose_ros.core.types import Progress, Video
 from uns_pose_ros.io import artifacts, depth_images
 from uns_pose_ros.io.colmap import has_sparse, write_sparse
 from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.schema.decoding import read_record
+from uns_pose_ros.io.schema.made_record import MadeRecord
+from uns_pose_ros.io.schema.video_record import (
+    VIDEO_RECORD,
+    read_video_entries,
+    read_video_record,
+)
 from uns_pose_ros.io.video_folder import load_video, read_frame
 from uns_pose_ros.io.writing.replacement import repair_folder, replace_folder
 from uns_pose_ros.io.writing.target_lock import lock_target
@@ -53,7 +60,6 @@ from uns_pose_ros.reconstruction.prompted_segmentation import (
 from uns_pose_ros.reconstruction.segmentation import Segmenter
 from uns_pose_ros.reconstruction.structure_from_motion import Poses
 
-RECORD = "video.json"
 # px, by which masks shrink where they say what may be matched: features reach beyond their middle
 _EDGE = 3
 
@@ -105,12 +111,12 @@ def _ensure_poses(
             )
         return False
     files = files or FileCache()
-    record = _record(folder)
-    calibration = str((record.get("camera") or {}).get("from", "guessed"))
+    record = read_video_record(folder)
+    calibration = str((record.camera or {}).get("from", "guessed"))
     inputs = {
         **folder_hashes(folder, "images", files),
         **folder_hashes(folder, "depth", files),
-        "camera": record.get("camera"),
+        "camera": record.camera,
     }
     wanted = stage_provenance("sfm", config, inputs)
     if is_current_folder(sparse, wanted):
@@ -413,25 +419,19 @@ def _note(folder: Path, key: str, target: Path) -> bool:
 
     Returns False, for callers that made nothing now.
     """
-    report = artifacts.read_json(target / MADE)["report"]
-    record = _record(folder)
-    before = record.get(key)
+    report = read_record(target / MADE, MadeRecord, "record").report
+    entries = read_video_entries(folder)
+    before = entries.get(key)
     if before != report:
-        metric = bool(record.get("metric", False))
+        metric = read_video_record(folder).metric
         if key == "poses" and (
             "metres" in report or "metres" in (before or {})
         ):  # depth says so, nobody else
             metric = (report.get("metres") or {}).get("unit_m") is not None
-        artifacts.write_json(folder / RECORD, {**record, "metric": metric, key: report})
+        artifacts.write_json(
+            folder / VIDEO_RECORD, {**entries, "metric": metric, key: report}
+        )
     return False
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD
-    record = artifacts.read_json(path) if path.exists() else {}
-    if not isinstance(record, dict):
-        raise InvalidInput(f"{path}: an object is needed")
-    return record
 
 
 def _gray(image: np.ndarray) -> np.ndarray:

@@ -23,8 +23,9 @@ from uns_pose_ros.core.types import Frame, Progress, Video
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.colmap import has_sparse
 from uns_pose_ros.io.images import Pixels, read_image, read_mask, shrunk
+from uns_pose_ros.io.schema.video_record import PosesReport, read_video_record
 from uns_pose_ros.io.video_folder import frames_of, image_names, list_videos
-from uns_pose_ros.pipeline.preparation import RECORD, is_given, mask_agreement
+from uns_pose_ros.pipeline.preparation import is_given, mask_agreement
 from uns_pose_ros.pipeline.stages import ALIGNMENT
 from uns_pose_ros.reconstruction import capture_quality
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
@@ -273,17 +274,14 @@ def _focal_findings(folder: Path, posed: bool) -> Iterable[Finding]:
 
 def _focal_source(folder: Path, posed: bool) -> tuple[str, float]:
     """Where the focal length comes from, and its value in px if it was computed."""
-    path = folder / RECORD
-    record = artifacts.read_json(path) if path.exists() else {}
-    record = record if isinstance(record, dict) else {}
-    camera = record.get("camera") or {}
-    poses = record.get("poses") or {}
-    focal_px = poses.get("focal_px", 0)
+    record = read_video_record(folder)
+    poses = record.poses or PosesReport()
+    focal_px = poses.focal_px
     if not posed:
-        return (camera.get("from", "given") if camera else "guessed"), focal_px
+        return record.camera_from or "guessed", focal_px
     if is_given(folder / "sparse"):
         return "given", focal_px
-    return poses.get("calibration", "given"), focal_px
+    return poses.calibration, focal_px
 
 
 def _mask_findings(frames: list[Frame], config: DoctorConfig) -> Iterable[Finding]:

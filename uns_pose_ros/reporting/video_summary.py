@@ -17,8 +17,8 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import transform
 from uns_pose_ros.core.types import Alignment, FeatureMesh, Video
 from uns_pose_ros.core.view_coverage import azimuth_gaps, azimuths
-from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.images import read_image, read_mask
+from uns_pose_ros.io.schema.video_record import VideoRecord, read_video_record
 from uns_pose_ros.reconstruction.mask_voting import mask_iou
 from uns_pose_ros.reporting.capture_check import DoctorConfig
 from uns_pose_ros.visualization import drawing
@@ -92,8 +92,8 @@ def summarize_video(
         elevations=elevations,
         gap=widest_gap(view_azimuths[elevations < _ABOVE]),
         overlap=float(np.median(overlaps)) if overlaps else None,
-        poses="found" if "poses" in record else "given",
-        masks="found" if "masks" in record else "given",
+        poses="given" if record.poses is None else "found",
+        masks="given" if record.masks is None else "found",
         images=images,
         seconds=_stage_seconds(record, provenance),
     )
@@ -121,13 +121,13 @@ def _draw_frames(video: Video, mesh: FeatureMesh) -> tuple[list[RgbImage], list[
     return images, overlaps
 
 
-def _stage_seconds(
-    record: Mapping[str, Any], provenance: Mapping[str, Any]
-) -> dict[str, float]:
+def _stage_seconds(record: VideoRecord, provenance: Mapping[str, Any]) -> dict[str, float]:
     """Seconds of each stage, if they were recorded."""
-    seconds = {"reconstruct": provenance.get("seconds")}
-    for stage in ("poses", "masks"):
-        seconds[stage] = (record.get(stage) or {}).get("seconds")
+    seconds = {
+        "reconstruct": provenance.get("seconds"),
+        "poses": record.poses and record.poses.seconds,
+        "masks": record.masks and record.masks.seconds,
+    }
     return {
         stage: float(value)
         for stage, value in seconds.items()
@@ -135,15 +135,12 @@ def _stage_seconds(
     }
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    """The sections of a folder's video.json; empty if the file cannot be used."""
-    path = folder / "video.json"
+def _record(folder: Path) -> VideoRecord:
+    """What a folder's video.json says; nothing if the file cannot be used."""
     try:
-        record = read_json(path) if path.exists() else {}
+        return read_video_record(folder)
     except InvalidInput:
-        return {}
-    record = record if isinstance(record, dict) else {}
-    return {key: value for key, value in record.items() if isinstance(value, dict)}
+        return VideoRecord()
 
 
 def viewpoints(mesh: FeatureMesh) -> tuple[Floats, Floats]:

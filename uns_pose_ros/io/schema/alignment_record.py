@@ -1,0 +1,78 @@
+"""alignment.json: the canonical frame of a category."""
+
+from __future__ import annotations
+
+import math
+
+from msgspec import Raw, Struct
+
+from uns_pose_ros.io.schema.constraints import (
+    Angle,
+    Digest,
+    Label,
+    Order,
+    Rows3,
+    Rows4,
+    Seconds,
+    Share,
+    Triple,
+    check_entry_name,
+    check_rotation,
+    check_similarity,
+)
+
+
+class SymmetryRecord(Struct, frozen=True):
+    """Rotations that leave the category unchanged."""
+
+    order: Order
+    axis: Triple
+
+    def __post_init__(self) -> None:
+        if not 1e-3 < math.hypot(*self.axis) < 1e3:
+            raise ValueError("the axis is no direction")
+
+
+class AlignedVideo(Struct, frozen=True):
+    """A video in the canonical frame."""
+
+    canon_from_obj: Rows4
+    confidence: Share
+    kept: bool
+    residual_deg: Angle
+
+    def __post_init__(self) -> None:
+        check_similarity(self.canon_from_obj)
+
+
+class NamedAxes(Struct, frozen=True):
+    """The names that a person gave to the axes."""
+
+    named_from_computed: Rows3
+    up: Label | None = None
+    front: Label | None = None
+
+    def __post_init__(self) -> None:
+        check_rotation(self.named_from_computed)
+
+
+class AlignmentOrigin(Struct, frozen=True):
+    """What of an alignment's provenance is read."""
+
+    inputs: dict[Label, Digest] = {}
+    seconds: Seconds | None = None
+    axes: NamedAxes | None = None
+
+
+class AlignmentRecord(Struct, frozen=True):
+    """The content of alignment.json."""
+
+    videos: dict[str, Raw]  # AlignedVideo of each
+    symmetry: SymmetryRecord
+    provenance: Raw = Raw(b"{}")
+
+    def __post_init__(self) -> None:
+        if not self.videos:
+            raise ValueError("no video is aligned")
+        for name in self.videos:
+            check_entry_name(name)
