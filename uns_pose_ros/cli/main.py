@@ -1,15 +1,21 @@
 """The command line `uns-pose`.
 
-It finds the command and runs it. It turns bad input into one line and exit code 2. It imports
-nothing heavy before a command is chosen, so that help and usage errors come at once.
+It finds the command and runs it. It turns bad input and errors of the disk into one line and exit
+code 2, and SIGTERM into what Ctrl-C does. It imports nothing heavy before a command is chosen, so
+that help and usage errors come at once.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from types import FrameType
+from typing import NoReturn
 
 import uns_pose_ros
 
@@ -92,21 +98,63 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "say what is wrong with a category's videos, or what this machine lacks",
     ),
 }
-DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAULT, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 _INSTALL = 'python3 -m pip install "uns_pose_ros[{extra}]"'
 _EXTRAS = {"pycolmap": "sfm", "viser": "view"}  # the others are of the extra "pipeline"
 
 
+class _Stopped(KeyboardInterrupt):
+    """A signal that ends a command as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; returns the exit code."""
-    try:
+    with _stopping_signals():
+        code = FAULT
         try:
-            return _dispatch(arguments)
-        finally:
-            sys.stdout.flush()  # at the interpreter's end nobody could catch what this raises
-    except BrokenPipeError:  # whoever reads our output has read enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+            try:
+                code = _dispatch(arguments)
+                return code
+            finally:
+                sys.stdout.flush()  # at the interpreter's end nobody could catch what this raises
+        except BrokenPipeError:  # whoever reads our output has read enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if code != BAD_INPUT:  # else the command has said it already
+                _complain(f"uns-pose: the output cannot be written ({error.strerror})")
+            return BAD_INPUT
+
+
+@contextmanager
+def _stopping_signals() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP of a closed terminal, end a command as Ctrl-C does."""
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # another one must not end the clean-up
+        raise _Stopped(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _complain(line: str) -> None:
+    """Print one line to stderr, if that can be written."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _dispatch(arguments: Sequence[str] | None) -> int:
@@ -120,12 +168,11 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
     if name is not None:
         try:
             return _run(name, words[len(name.split()) :])
-        except KeyboardInterrupt:
-            print(
-                f"uns-pose {name}: stopped; what was finished is kept, the same command goes on",
-                file=sys.stderr,
+        except KeyboardInterrupt as stop:
+            _complain(
+                f"uns-pose {name}: stopped; what was finished is kept, the same command goes on"
             )
-            return INTERRUPTED
+            return 128 + (stop.number if isinstance(stop, _Stopped) else signal.SIGINT)
     asked = [word for word in words if word not in ("-h", "--help")]
     group = {n: c for n, c in COMMANDS.items() if asked and n.split()[0] == asked[0]}
     wants_help = len(asked) < len(words)
@@ -137,9 +184,8 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
         if asked
         else "a command is needed"
     )
-    print(
-        f"uns-pose: {what}; {', '.join(group or COMMANDS)} are valid (uns-pose --help)",
-        file=sys.stderr,
+    _complain(
+        f"uns-pose: {what}; {', '.join(group or COMMANDS)} are valid (uns-pose --help)"
     )
     return BAD_INPUT
 
@@ -159,15 +205,15 @@ def usage(commands: dict[str, tuple[str, str, str]]) -> str:
             *lines,
             "",
             "uns-pose COMMAND --help lists a command's settings with their units and defaults.",
-            "Exit codes: 0 done, 2 bad usage or bad input, 1 a fault of ours, or `doctor` "
-            "found what must be mended.",
+            "Exit codes: 0 done, 2 bad usage, bad input or an error of the disk, 1 a fault of "
+            "ours, or `doctor` found what must be mended, 130 or 143 stopped by Ctrl-C or SIGTERM.",
         ]
     )
 
 
 def _run(name: str, words: Sequence[str]) -> int:
     from uns_pose_ros.cli.console import warn_on_stderr  # these import torch
-    from uns_pose_ros.core.errors import InvalidInput
+    from uns_pose_ros.core.errors import DiskError, InvalidInput
 
     module, function, _ = COMMANDS[name]
     try:
@@ -177,16 +223,21 @@ def _run(name: str, words: Sequence[str]) -> int:
         command = getattr(import_module(f"uns_pose_ros.cli.{module}"), function)
         return tyro.cli(command, args=_joined(words), prog=f"uns-pose {name}") or DONE
     except InvalidInput as error:
-        print(f"uns-pose {name}: {error}", file=sys.stderr)
+        _complain(f"uns-pose {name}: {error}")
+        return BAD_INPUT
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        line = DiskError.of(error, done="read or written")
+        if line is None:
+            raise
+        _complain(f"uns-pose {name}: {line}")
         return BAD_INPUT
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == uns_pose_ros.__name__:
             raise
         fix = _INSTALL.format(extra=_EXTRAS.get(error.name or "", "pipeline"))
-        print(
-            f"uns-pose {name}: the Python package {error.name} is missing: {fix}",
-            file=sys.stderr,
-        )
+        _complain(f"uns-pose {name}: the Python package {error.name} is missing: {fix}")
         return BAD_INPUT
 
 

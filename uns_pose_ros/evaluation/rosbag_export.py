@@ -6,8 +6,7 @@ A bag has the topics of the node, for RViz or Foxglove. A CSV has the format of 
 from __future__ import annotations
 
 import csv
-import shutil
-import uuid
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import matrix_to_quaternion, transform
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate
 from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS, FrameResult, PoseError
-from uns_pose_ros.io.artifacts import atomic_write
 from uns_pose_ros.io.ros.ros_messages import TF
+from uns_pose_ros.io.writing.replacement import atomic_write, staged_folder
+from uns_pose_ros.io.writing.target_lock import lock_target
 
 TOPIC = "/estimator/detections"
 _VISION = {  # the public definitions of vision_msgs, which rosbags does not bring
@@ -59,39 +59,36 @@ def write_bag(path: Path, results: Sequence[FrameResult], model: CategoryModel) 
         model: the category's model.
 
     Raises:
-        InvalidInput: the path exists.
+        InvalidInput: the path exists, or another process writes it.
+        DiskError: the disk refuses it.
     """
+    with lock_target(path):
+        if path.exists():
+            raise InvalidInput(f"{path}: is there already; another name, or delete it")
+        with staged_folder(path) as staged:
+            bag = staged / path.stem
+            _write_messages(bag, path.suffix == ".mcap", results, model)
+            made = next(bag.glob("*.mcap")) if path.suffix == ".mcap" else bag
+            os.rename(made, path)
+
+
+def _write_messages(
+    folder: Path, single: bool, results: Sequence[FrameResult], model: CategoryModel
+) -> None:
+    """Write a bag into a new folder, as mcap if it becomes a single file, else as sqlite3."""
     from rosbags.rosbag2 import StoragePlugin, Writer
 
-    if path.exists():
-        raise InvalidInput(f"{path}: is there already; another name, or delete it")
-    single = path.suffix == ".mcap"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     store = message_types()
-    try:
-        plugin = StoragePlugin.MCAP if single else StoragePlugin.SQLITE3
-        with Writer(unfinished, version=9, storage_plugin=plugin) as writer:
-            tf = writer.add_connection("/tf", TF, typestore=store)
-            detections = writer.add_connection(TOPIC, DETECTIONS, typestore=store)
-            for result in results:
-                if result.estimates and result.frame:
-                    writer.write(
-                        tf,
-                        result.stamp,
-                        store.serialize_cdr(_transforms(store, result), TF),
-                    )
-                message = _detections(store, result, model)
-                writer.write(
-                    detections, result.stamp, store.serialize_cdr(message, DETECTIONS)
-                )
-        if single:
-            (file,) = unfinished.glob("*.mcap")
-            file.rename(path)
-        else:
-            unfinished.rename(path)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    plugin = StoragePlugin.MCAP if single else StoragePlugin.SQLITE3
+    with Writer(folder, version=9, storage_plugin=plugin) as writer:
+        tf = writer.add_connection("/tf", TF, typestore=store)
+        detections = writer.add_connection(TOPIC, DETECTIONS, typestore=store)
+        for result in results:
+            if result.estimates and result.frame:
+                transforms = store.serialize_cdr(_transforms(store, result), TF)
+                writer.write(tf, result.stamp, transforms)
+            message = _detections(store, result, model)
+            writer.write(detections, result.stamp, store.serialize_cdr(message, DETECTIONS))
 
 
 def _header(store: Any, result: FrameResult) -> Any:

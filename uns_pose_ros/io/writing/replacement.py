@@ -105,6 +105,28 @@ def atomic_writes(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 @contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside `target`, which is deleted when the block ends.
+
+    The caller holds the lock of the target, or of the folder that it lies in.
+
+    Raises:
+        DiskError: the disk refuses it.
+    """
+    repair_folder(target)
+    new = staged_name(target, "new")
+    made: list[Path] = []
+    try:
+        with disk_errors(target):
+            made = make_folder(target.parent)
+            new.mkdir()
+            yield new
+    finally:
+        discard(new)
+        remove_empty(made)
+
+
+@contextmanager
 def replace_folder(target: Path) -> Iterator[Path]:
     """Yield a new hidden folder beside `target`, which it replaces when the block ends well.
 
@@ -115,23 +137,17 @@ def replace_folder(target: Path) -> Iterator[Path]:
         DiskError: the disk refuses it.
     """
     target = target if target.name else target.absolute()
-    repair_folder(target)
-    new, old = staged_name(target, "new"), staged_name(target, "old")
-    made: list[Path] = []
-    try:
-        with disk_errors(target):
-            made = make_folder(target.parent)
-            new.mkdir()
-            yield new
+    with staged_folder(target) as new:
+        yield new
+        old = staged_name(target, "old")
+        try:
             if not target.exists():
                 os.rename(new, target)
             elif not _exchange(new, target):
                 os.rename(target, old)
                 os.rename(new, target)
-    finally:
-        _settle(target, old)
-        discard(new)
-        remove_empty(made)
+        finally:
+            _settle(target, old)
 
 
 def repair_folder(target: Path) -> None:
