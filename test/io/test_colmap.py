@@ -8,7 +8,7 @@ from colmap_files import write_binary
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts, random_rotations
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.io.colmap import SparseImage, read_sparse, write_sparse
+from uns_pose_ros.io.colmap import SparseImage, has_sparse, read_sparse, write_sparse
 
 
 def write_text(
@@ -106,6 +106,90 @@ def test_binary_reads_what_colmap_describes(tmp_path: Path) -> None:
 def test_a_model_in_subfolder_0_is_found(tmp_path: Path) -> None:
     write_text(tmp_path / "sparse" / "0")
     assert len(read_sparse(tmp_path / "sparse").images) == 1
+
+
+def write_models(folder: Path, sizes: dict[str, int]) -> Path:
+    """Text models by subfolder with so many images each; image k stands at x = k."""
+    for name, count in sizes.items():
+        lines = [f"{k} 1 0 0 0 {k} 2 3 1 {k:02d}.jpg\n\n" for k in range(1, count + 1)]
+        write_text(folder / name, images="".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("sizes", "largest"),
+    [
+        ({"0": 3, "1": 21}, "1"),
+        ({"1": 4}, "1"),
+        ({"0": 5, "1": 2, "10": 7, "2": 6}, "10"),
+        ({".": 6, "0": 3}, ""),
+        ({"0": 4, "1": 4}, "0"),
+    ],
+)
+def test_of_several_models_the_largest_is_read_and_the_others_are_named(
+    tmp_path: Path, sizes: dict[str, int], largest: str
+) -> None:
+    assert has_sparse(write_models(tmp_path / "sparse", sizes))
+    sparse = read_sparse(tmp_path / "sparse")
+    assert sparse.folder == tmp_path / "sparse" / largest
+    assert len(sparse.images) == max(sizes.values())
+    assert sparse.images[-1].cam_from_obj[0, 3] == max(sizes.values())
+    assert sorted([*sparse.smaller.values(), len(sparse.images)]) == sorted(sizes.values())
+    assert len(sparse.remarks()) == (len(sizes) > 1)
+
+
+def test_the_remark_names_the_models_and_their_sizes(tmp_path: Path) -> None:
+    sparse = read_sparse(write_models(tmp_path / "sparse", {"0": 3, "1": 5, "2": 1}))
+    assert sparse.remarks() == [
+        "3 models: the largest, sparse/1 with 5 images, is taken; sparse/0 has 3, sparse/2 has 1"
+    ]
+
+
+def test_a_broken_model_among_several_is_counted(tmp_path: Path) -> None:
+    write_models(tmp_path / "sparse", {"0": 3, "1": 2})
+    write_binary(tmp_path / "sparse" / "2")
+    (tmp_path / "sparse" / "2" / "images.bin").write_bytes(b"\xff" * 9)
+    sparse = read_sparse(tmp_path / "sparse")
+    assert len(sparse.images) == 3
+    assert sparse.left_out.counts == {"models that cannot be used": 1}
+    assert "2/images.bin: ends in the middle" in sparse.remarks()[1]
+
+
+def test_binary_images_with_unsupported_cameras_are_counted(tmp_path: Path) -> None:
+    folder = write_binary(tmp_path / "sparse")
+    cameras = struct.pack("<QiiQQ5d", 2, 1, 7, 640, 480, 500, 510, 320, 240, 1)
+    cameras += struct.pack("<iiQQ4d", 7, 1, 320, 240, 250, 251, 160, 120)
+    (folder / "cameras.bin").write_bytes(cameras)
+    sparse = read_sparse(folder)
+    assert [image.name for image in sparse.images] == ["b c.jpg"]
+    assert sparse.cameras[7].matrix.tolist() == [
+        [250, 0, 159.5],
+        [0, 251, 119.5],
+        [0, 0, 1],
+    ]
+    assert sparse.left_out.counts == {
+        "cameras that cannot be used": 1,
+        "images whose camera cannot be used": 1,
+    }
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_model_of_a_rig_that_pycolmap_writes_has_the_poses_of_its_images(
+    tmp_path: Path, binary: bool
+) -> None:
+    pycolmap = pytest.importorskip("pycolmap")
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 2, 2, 3
+    model = pycolmap.synthesize_dataset(options)
+    (model.write_binary if binary else model.write_text)(tmp_path)
+    assert any(tmp_path.glob("rigs.*")) and any(tmp_path.glob("frames.*"))
+    sparse = read_sparse(tmp_path)
+    truth = {image.name: image.cam_from_world().matrix() for image in model.images.values()}
+    assert len(sparse.images) == len(truth) == 12 and not sparse.left_out
+    for image in sparse.images:
+        expected = torch.from_numpy(truth[image.name])
+        assert torch.allclose(image.cam_from_obj[:3], expected, atol=1e-9)
+    assert len(sparse.points) == model.num_points3D()
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Frames of a folder of images, and of a COLMAP dataset, which also has poses."""
+"""Frames of a folder of images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from uns_pose_ros.capture.video_writer import VideoWriter, number_frames, select_sharpest
-from uns_pose_ros.core.errors import InvalidInput, shorten
+from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Progress
-from uns_pose_ros.io.colmap import has_sparse, read_sparse
 from uns_pose_ros.io.images import ENDINGS, decode, sharpness
 
 # EXIF tags
@@ -117,78 +116,3 @@ def exif_focal(image: Image.Image) -> float | None:
         return None
     # between a view of 140 and of 2 degrees; anything else is a wrong entry
     return focal if 0.18 < focal / max(image.size) < 29 else None
-
-
-def is_colmap(folder: Path) -> bool:
-    """Whether a folder holds images/ and a sparse model.
-
-    The model is in sparse/, in sparse/0 or beside images/.
-    """
-    return (folder / "images").is_dir() and _sparse_folder(folder) is not None
-
-
-def _sparse_folder(folder: Path) -> Path | None:
-    return next((place for place in (folder / "sparse", folder) if has_sparse(place)), None)
-
-
-def import_colmap(folder: Path, writer: VideoWriter, progress: Progress) -> None:
-    """Import the registered images of a COLMAP dataset under their own names.
-
-    Poses and points are kept, and masks where the dataset has them.
-    """
-    place = _sparse_folder(folder)
-    if place is None:
-        raise InvalidInput(
-            f"{folder}: no COLMAP model; images/ and sparse/ with cameras and images are needed"
-        )
-    sparse = read_sparse(place)
-    missing = [
-        image.name
-        for image in sparse.images
-        if not (folder / "images" / image.name).is_file()
-    ]
-    if missing:
-        _log.warning(
-            "%s: %s named in the COLMAP model but not in images/", folder, shorten(missing)
-        )
-    present = [image for image in sparse.images if image.name not in missing][
-        : writer.config.most
-    ]
-    scores = []
-    for done, registered in enumerate(present, 1):
-        scores.append(
-            sharpness(
-                np.array(
-                    decode(
-                        folder / "images" / registered.name, "image", draft=True
-                    ).convert("L")
-                )
-            )
-        )
-        progress(f"reading {folder.name}", done, len(present))
-    for index in select_sharpest(scores, writer.config.frames):
-        registered = present[index]
-        path = folder / "images" / registered.name
-        image, camera = decode(path, "image"), sparse.cameras[registered.camera_id]
-        if image.size != (camera.width, camera.height):
-            wanted = f"{camera.width} x {camera.height}"
-            raise InvalidInput(
-                f"{path}: {image.width} x {image.height} px, its camera in the COLMAP model "
-                f"has {wanted}"
-            )
-        mask = folder / "masks" / f"{registered.name}.png"
-        pixels = np.array(decode(mask, "mask").convert("L")) if mask.exists() else None
-        writer.add(
-            registered.name,
-            np.array(image.convert("RGB")),
-            camera,
-            path.read_bytes(),
-            registered.cam_from_obj,
-            pixels,
-        )
-        progress(
-            f"writing {folder.name}",
-            len(writer.names),
-            min(len(present), writer.config.frames),
-        )
-    writer.finish(str(folder), "colmap", {"pictures_read": len(present)}, sparse.points)

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import uns_pose_ros
-from uns_pose_ros.capture import import_co3d, import_images, import_movie, import_rosbag
+from uns_pose_ros.capture import (
+    import_co3d,
+    import_colmap,
+    import_images,
+    import_movie,
+    import_rosbag,
+)
 from uns_pose_ros.capture.video_writer import (
     RECORD,
     ImportConfig,
@@ -76,7 +82,7 @@ def import_video(
                 "film": import_movie.import_movie,
                 "bag": import_rosbag.import_bag,
                 "photographs": import_images.import_image_folder,
-                "colmap": import_images.import_colmap,
+                "colmap": import_colmap.import_colmap,
                 "co3d": import_co3d.import_co3d,
             }[kind]
             work(source, writer, progress or (lambda what, done, total: None))
@@ -96,7 +102,7 @@ def detect_kind(source: Path) -> str:
     if source.is_dir():
         if import_co3d.is_co3d(source):
             return "co3d"
-        if import_images.is_colmap(source):
+        if import_colmap.is_colmap(source):
             return "colmap"
         if import_images.list_images(source):
             return "photographs"

@@ -119,6 +119,8 @@ def frames_of(
             "in it"
         )
     sparse = read_sparse(folder / "sparse") if has_sparse(folder / "sparse") else None
+    for line in sparse.remarks() if sparse is not None else ():
+        _log.warning("%s: %s", folder / "sparse", line)
     if sparse is None and need_poses:
         raise InvalidInput(
             f"{folder}: no camera poses; a COLMAP model (cameras, images, points3D as .txt or "
