@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,15 +26,21 @@ from torch import Tensor
 from uns_pose_ros.capture.video_writer import VideoWriter, number_frames, select_sharpest
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts
+from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Camera, Progress
 from uns_pose_ros.io.given_files import stays_inside
-from uns_pose_ros.io.images import decode, sharpness
+from uns_pose_ros.io.images import decode, open_image, sharpness
 
 _ANNOTATIONS = "frame_annotations.jgz"
 _CHUNK = 2**20  # characters of one read
 _LONGEST = 4 * 2**20  # characters of one annotation, at most
 _MOST = 4 * 2**30  # characters of the annotations of one category, at most
+_ROTATION = (
+    1e-3  # by which the products of a rotation's rows may differ from the identity's
+)
 _SEPARATORS = re.compile(r"[\s,]*")
+
+_log = logging.getLogger(__name__)
 
 
 def is_co3d(folder: Path) -> bool:
@@ -40,51 +48,138 @@ def is_co3d(folder: Path) -> bool:
     return (folder / "images").is_dir() and (folder.parent / _ANNOTATIONS).is_file()
 
 
+@dataclass(frozen=True)
+class _AnnotatedFrame:
+    """One frame of a sequence whose files and viewpoint can be used."""
+
+    image: Path
+    mask: Path | None
+    camera: Camera
+    cam_from_obj: Tensor  # (4, 4) float64
+    sharpness: float
+
+
 def import_co3d(folder: Path, writer: VideoWriter, progress: Progress) -> None:
     """Import the sharpest annotated frames of one sequence with masks and poses.
 
-    Every frame has its own camera.
+    Every frame has its own camera. Frames that cannot be used are left out and counted by reason.
+    Where no frame has a mask that can be used, all are imported without.
     """
     annotations = folder.parent / _ANNOTATIONS
     progress(f"reading {annotations.name}", 0, 1)
-    mine = list(islice(_of_sequence(annotations, folder.name), writer.config.most))
+    left_out = LeftOut()
+    mine = list(
+        islice(_of_sequence(annotations, folder.name, left_out), writer.config.most)
+    )
     if not mine:
         raise InvalidInput(
             f"{annotations}: no frame of the sequence {folder.name} has a viewpoint"
         )
     mine.sort(key=_frame_number)
     root = folder.parent.parent  # paths in the annotations start with the category
-    scores = []
+    with_masks, without_masks = [], []
+    of_masks = LeftOut()
     for done, annotation in enumerate(mine, 1):
-        image_path = _path(root, annotation, "image", annotations)
-        scores.append(sharpness(np.array(decode(image_path, "image", True).convert("L"))))
-        progress(f"reading {folder.name}", done, len(mine))
-    for index, name in number_frames(select_sharpest(scores, writer.config.frames)).items():
-        annotation = mine[index]
-        path = _path(root, annotation, "image", annotations)
-        image = np.array(decode(path, "image").convert("RGB"))
         try:
-            camera, pose = parse_viewpoint(
-                annotation["viewpoint"], image.shape[1], image.shape[0]
-            )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InvalidInput(
-                f"{annotations}: the viewpoint of {path.name} cannot be used ({error})"
-            ) from None
-        mask = None
-        if annotation.get("mask"):
-            mask = np.array(
-                decode(_path(root, annotation, "mask", annotations), "mask").convert("L")
-            )
-        writer.add(name, image, camera, path.read_bytes(), pose, mask)
-        progress(
-            f"writing {folder.name}",
-            len(writer.names),
-            min(len(mine), writer.config.frames),
-        )
-    writer.finish(
-        str(folder), "co3d", {"pictures_read": len(mine), "sequence": folder.name}
-    )
+            frame = _read_frame(root, annotation, left_out)
+        except InvalidInput as error:
+            left_out.add("frames whose image cannot be used", str(error))
+            frame = None
+        if frame is not None:
+            without_masks.append(frame)
+            mask = _usable_mask(root, annotation, frame.camera, of_masks)
+            if mask is not None:
+                with_masks.append(replace(frame, mask=mask))
+        progress(f"reading {folder.name}", done, len(mine))
+    usable = with_masks or without_masks
+    if with_masks:
+        left_out.extend(of_masks)
+    elif of_masks:
+        reasons = "; ".join(of_masks.lines())
+        _log.warning("%s: no mask can be used, none is imported: %s", folder, reasons)
+    chosen = select_sharpest([frame.sharpness for frame in usable], writer.config.frames)
+    for index, name in number_frames(chosen).items():
+        _write_frame(name, usable[index], writer, left_out)
+        progress(f"writing {folder.name}", len(writer.names), len(chosen))
+    for line in left_out.lines():
+        _log.warning("%s: %s", folder, line)
+    record = {
+        "pictures_read": len(mine),
+        "sequence": folder.name,
+        "left_out": left_out.counts,
+    }
+    writer.finish(str(folder), "co3d", record)
+
+
+def _read_frame(
+    root: Path, annotation: Mapping[str, Any], left_out: LeftOut
+) -> _AnnotatedFrame | None:
+    """A frame without its mask; None, and counted: its viewpoint is no camera of its image.
+
+    InvalidInput: the image cannot be used.
+    """
+    path = _path(root, annotation, "image")
+    size = open_image(path, "image").size
+    gray = np.array(decode(path, "image", draft=True).convert("L"))
+    annotated = annotation["image"].get("size")
+    if annotated is not None and not _has_shape(size, annotated):
+        height, width = annotated if isinstance(annotated, list) else (annotated, "?")
+        what = f"{path.name}: {size[0]} x {size[1]} px, not {width} x {height}"
+        left_out.add("frames of another shape than annotated", what)
+        return None
+    try:
+        camera, pose = parse_viewpoint(annotation["viewpoint"], *size)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        left_out.add("frames whose viewpoint cannot be used", f"{path.name}: {reason}")
+        return None
+    return _AnnotatedFrame(path, None, camera, pose, sharpness(gray))
+
+
+def _has_shape(size: tuple[int, int], annotated: object) -> bool:
+    """Whether width and height have the proportions of an annotated height and width."""
+    if not isinstance(annotated, list) or len(annotated) != 2:
+        return False
+    height, width = annotated
+    if not all(isinstance(side, int | float) and side > 0 for side in annotated):
+        return False
+    return bool(abs(size[0] * height - size[1] * width) <= max(*size, width, height))
+
+
+def _usable_mask(
+    root: Path, annotation: Mapping[str, Any], camera: Camera, left_out: LeftOut
+) -> Path | None:
+    """The file of a frame's mask; None, and counted: it shows nothing or does not fit."""
+    try:
+        path = _path(root, annotation, "mask")
+        mask = decode(path, "mask").convert("L")
+    except InvalidInput as error:
+        left_out.add("frames whose mask cannot be read", str(error))
+        return None
+    if mask.size != (camera.width, camera.height):
+        what = f"{path.name}: {mask.width} x {mask.height} px"
+        left_out.add("frames whose mask has another size", what)
+        return None
+    if mask.getbbox() is None:
+        left_out.add("frames whose mask is empty", path.name)
+        return None
+    return path
+
+
+def _write_frame(
+    name: str, frame: _AnnotatedFrame, writer: VideoWriter, left_out: LeftOut
+) -> None:
+    """Write one frame; an image that cannot be decoded as a whole is left out."""
+    try:
+        image = np.array(decode(frame.image, "image").convert("RGB"))
+    except InvalidInput as error:
+        left_out.add("frames whose image cannot be used", str(error))
+        return
+    mask = None
+    if frame.mask is not None:
+        mask = np.array(decode(frame.mask, "mask").convert("L"))
+    data = frame.image.read_bytes()
+    writer.add(name, image, frame.camera, data, frame.cam_from_obj, mask)
 
 
 def parse_viewpoint(
@@ -104,18 +199,29 @@ def parse_viewpoint(
         torch.tensor(annotation["R"], dtype=torch.float64).reshape(3, 3).T * flip[:, None]
     )
     translation = torch.tensor(annotation["T"], dtype=torch.float64).reshape(3) * flip
+    if not bool(torch.isfinite(translation).all()):
+        raise ValueError("T is not finite")
+    product = rotation @ rotation.T
+    eye = torch.eye(3, dtype=torch.float64)
+    if not torch.allclose(product, eye, atol=_ROTATION) or float(torch.det(rotation)) < 0:
+        raise ValueError("R is no rotation")
     return Camera(torch.tensor(matrix, dtype=torch.float64), width, height), from_parts(
         rotation, translation
     )
 
 
-def _of_sequence(annotations: Path, sequence: str) -> Iterator[dict[str, Any]]:
+def _of_sequence(
+    annotations: Path, sequence: str, left_out: LeftOut
+) -> Iterator[dict[str, Any]]:
     """The annotations of one sequence that have a viewpoint."""
     for annotation in _annotations(annotations):
         if not isinstance(annotation, dict) or annotation.get("sequence_name") != sequence:
             continue
         if isinstance(annotation.get("viewpoint"), dict):
             yield annotation
+        else:
+            number = annotation.get("frame_number")
+            left_out.add("frames without a viewpoint", f"frame {number}")
 
 
 def _frame_number(annotation: Mapping[str, Any]) -> int:
@@ -123,11 +229,11 @@ def _frame_number(annotation: Mapping[str, Any]) -> int:
     return number if isinstance(number, int) else 0
 
 
-def _path(root: Path, annotation: Mapping[str, Any], what: str, where: Path) -> Path:
+def _path(root: Path, annotation: Mapping[str, Any], what: str) -> Path:
     entry = annotation.get(what)
     name = entry.get("path") if isinstance(entry, dict) else None
     if not isinstance(name, str) or not stays_inside(name):
-        raise InvalidInput(f"{where}: a frame has no valid path under {what!r}")
+        raise InvalidInput(f"frame {_frame_number(annotation)} has no path of its {what}")
     return root / name
 
 
