@@ -2,117 +2,144 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from uns_pose_ros.capture.video_writer import VideoWriter, number_frames, select_sharpest
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Progress
-from uns_pose_ros.io.images import ENDINGS, decode, sharpness
+from uns_pose_ros.io.image_metadata import read_upright
+from uns_pose_ros.io.images import (
+    HEIF_REMEDY,
+    Pixels,
+    find_heif_reader,
+    is_heif,
+    is_image_file,
+    natural_order,
+    sharpness,
+)
 
-# EXIF tags
-_EXIF = 0x8769
-_ORIENTATION = 0x0112
-_FOCAL = 0x920A
-_FOCAL_35 = 0xA405
-_PER_UNIT = 0xA20E
-_UNIT = 0xA210
-
-_DIAGONAL_35 = 43.267  # mm, of a 35 mm film image
-_MM = {2: 25.4, 3: 10.0, 4: 1.0}  # EXIF's units of resolution in mm
-
-_log = logging.getLogger(__name__)
+_FILM_ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mts")
+_RAW_ENDINGS = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw")
+_OTHER_IMAGES = (
+    ".gif",
+    ".avif",
+    ".jp2",
+    ".jxl",
+    ".svg",
+    ".psd",
+    ".exr",
+    ".tga",
+    ".pgm",
+    ".ppm",
+)
+_VALID = "JPEG, PNG, BMP, WebP, TIFF and HEIC are valid"
+_ONE_LENS = (
+    1.05  # the largest of the focal lengths over the smallest, of images of one lens
+)
+_ZOOMED = "the focal length changes between the images; one camera is assumed for all"
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files directly in a folder, by name."""
-    return sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in ENDINGS and p.is_file() and p.name[0] != "."
-    )
+    """Image files directly in a folder, in natural order of their names."""
+    return _sort_folder(folder)[0]
+
+
+def _sort_folder(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Image files directly in a folder, and what else is there: the reason and the name."""
+    images, others = list[Path](), list[tuple[str, str]]()
+    for path in sorted(folder.iterdir(), key=lambda path: natural_order(path.name)):
+        if path.name[0] == ".":
+            continue
+        if path.is_dir():
+            others.append(("folders, which are not searched", path.name))
+        elif not path.is_file():
+            others.append(("pipes or devices", path.name))
+        elif is_image_file(path):
+            images.append(path)
+        else:
+            others.append((_reason_of(path), path.name))
+    return images, others
+
+
+def _reason_of(path: Path) -> str:
+    """Why a file of a folder of images is not imported."""
+    ending = path.suffix.lower()
+    if ending in _FILM_ENDINGS:
+        return "films, each of which is a source by itself"
+    if ending in _RAW_ENDINGS:
+        return f"raw images of a camera; {_VALID}"
+    if ending in _OTHER_IMAGES:
+        return f"images of other formats; {_VALID}"
+    return "files that are no images"
 
 
 def import_image_folder(folder: Path, writer: VideoWriter, progress: Progress) -> None:
-    """Import images in the order of their names, turned upright by EXIF, all of one size.
+    """Import images in natural order of their names, turned upright, all of one size.
 
-    The focal length is the median of EXIF's focal lengths.
+    The focal length is the median of those in the metadata that are to be trusted.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # broken EXIF counts as no EXIF
-        _import_upright(folder, writer, progress)
-
-
-def _import_upright(folder: Path, writer: VideoWriter, progress: Progress) -> None:
-    paths = list_images(folder)[: writer.config.most]
+    paths, others = _sort_folder(folder)
+    for reason, name in others:
+        writer.left_out.add(reason, name)
+    for path in paths[writer.config.most :]:
+        writer.left_out.add(f"images after the first {writer.config.most}", path.name)
+    paths = paths[: writer.config.most]
     scores: dict[Path, float] = {}
     sizes: dict[Path, tuple[int, int]] = {}
-    focals: list[float] = []
-    reasons: list[str] = []
+    focals: dict[Path, float] = {}
+    has_heif_reader = find_heif_reader() is not None
     for done, path in enumerate(paths, 1):
-        try:
-            image = decode(path, "image")
-        except InvalidInput as error:
-            reasons.append(str(error))
+        if not has_heif_reader and is_heif(path):
+            writer.left_out.add(f"HEIC files; {HEIF_REMEDY}", path.name)
             continue
-        upright = ImageOps.exif_transpose(image)
-        sizes[path] = upright.size
-        scores[path] = sharpness(np.array(upright.convert("L")))
-        if (focal := exif_focal(image)) is not None:
-            focals.append(focal)
+        try:
+            image = read_upright(path)
+        except InvalidInput as error:
+            writer.left_out.add("images that cannot be read", str(error))
+            continue
+        height, width = image.pixels.shape[:2]
+        sizes[path] = width, height
+        scores[path] = sharpness(_gray(image.pixels))
+        if image.metadata.focal is not None:
+            focals[path] = image.metadata.focal
+        for note in image.metadata.notes:
+            writer.notes.add(note.kind, f"{path.name}: {note.detail}")
         progress(f"reading {folder.name}", done, len(paths))
     size = Counter(sizes.values()).most_common(1)[0][0] if sizes else (0, 0)
-    odd = [path for path in sizes if sizes[path] != size]
-    reasons += [
-        f"{path}: {sizes[path][0]} x {sizes[path][1]} px, most have {size[0]} x {size[1]}"
-        for path in odd
-    ]
+    most = f"most have {size[0]} x {size[1]}"
+    for path in (path for path in sizes if sizes[path] != size):
+        found = f"{sizes[path][0]} x {sizes[path][1]} px"
+        writer.left_out.add("images of another size", f"{path.name}: {found}, {most}")
     good = [path for path in paths if sizes.get(path) == size]
-    for reason in reasons:
-        _log.warning("image left out: %s", reason)
     if not good:
-        raise InvalidInput(
-            f"{folder}: no usable image" + (f"; {reasons[0]}" if reasons else "")
-        )
+        reasons = "; ".join(["", *writer.left_out.lines()])
+        raise InvalidInput(f"{folder}: no usable image{reasons}")
     names = number_frames(
         select_sharpest([scores[path] for path in good], writer.config.frames)
     )
+    known = [focals[path] for path in good if path in focals]
     camera, camera_from = writer.choose_camera(
-        *size, exif=float(np.median(focals)) if focals else None
+        *size, exif=float(np.median(known)) if known else None
     )
+    if camera_from == "exif" and max(known) > _ONE_LENS * min(known):
+        writer.notes.add(_ZOOMED, f"{min(known):.4g} to {max(known):.4g} px")
     files = {}
     for index, name in names.items():
         path = good[index]
-        image = decode(path, "image")
-        turned = image.getexif().get(_ORIENTATION, 1) != 1
-        original = path.read_bytes() if image.format == "JPEG" and not turned else None
-        writer.add(
-            name, np.array(ImageOps.exif_transpose(image).convert("RGB")), camera, original
+        image = read_upright(path)
+        original = (
+            path.read_bytes() if image.format == "JPEG" and not image.turned else None
         )
+        writer.add(name, image.pixels, camera, original)
         files[name] = path.name
         progress(f"writing {folder.name}", len(files), len(names))
     writer.finish(str(folder), camera_from, {"pictures_read": len(paths), "files": files})
 
 
-def exif_focal(image: Image.Image) -> float | None:
-    """Focal length in px from EXIF, or None.
-
-    It comes from the resolution in the focal plane, else from the 35 mm equivalent.
-    """
-    tags = image.getexif().get_ifd(_EXIF)
-    try:
-        if _FOCAL in tags and _PER_UNIT in tags:
-            focal = (
-                float(tags[_FOCAL]) * float(tags[_PER_UNIT]) / _MM[int(tags.get(_UNIT, 2))]
-            )
-        else:
-            focal = float(tags[_FOCAL_35]) * float(np.hypot(*image.size)) / _DIAGONAL_35
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    # between a view of 140 and of 2 degrees; anything else is a wrong entry
-    return focal if 0.18 < focal / max(image.size) < 29 else None
+def _gray(pixels: Pixels) -> Pixels:
+    """An RGB image as gray, by Pillow's weights."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))

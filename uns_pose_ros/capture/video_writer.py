@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uns_pose_ros.core.camera import assumed_camera, resize_camera
+from uns_pose_ros.core.camera import assumed_camera, centered_camera, resize_camera
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.artifacts import write_json
 from uns_pose_ros.io.camera_json import camera_record
@@ -81,6 +82,8 @@ class VideoWriter:
     _index: list[int] = field(default_factory=list)  # into _cameras, one a frame
     _poses: list[Tensor] = field(default_factory=list)
     _stamps: dict[str, float] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)  # parts of the source, by reason
+    notes: LeftOut = field(default_factory=LeftOut)  # what is doubtful about imported parts
 
     def choose_camera(
         self, width: int, height: int, info: Camera | None = None, exif: float | None = None
@@ -99,11 +102,11 @@ class VideoWriter:
         if self.given_camera is not None:
             return resize_camera(self.given_camera, width, height), "given"
         if self.config.focal is not None:
-            return _with_focal(self.config.focal, width, height), "given"
+            return centered_camera(self.config.focal, width, height), "given"
         if info is not None:
             return info, "camera_info"
         if exif is not None:
-            return _with_focal(exif, width, height), "exif"
+            return centered_camera(exif, width, height), "exif"
         return assumed_camera(width, height), "guessed"
 
     def add(
@@ -208,6 +211,11 @@ class VideoWriter:
                 torch.zeros(0, 3).double() if points is None else points,
             )
         common: dict[str, Any] = {"metric": False, "frames": len(self.names)}
+        for name, losses in (("left_out", self.left_out), ("notes", self.notes)):
+            if losses:
+                common[name] = losses.counts
+            for line in losses.lines():
+                _log.warning("%s: %s%s", source, "left out: " * (name == "left_out"), line)
         if len(self._cameras) == 1:
             common["camera"] = {**camera_record(self._cameras[0]), "from": camera_from}
         if self._stamps:
@@ -245,11 +253,6 @@ def _write(path: Path, data: bytes) -> None:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-
-
-def _with_focal(focal: float, width: int, height: int) -> Camera:
-    matrix = [[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]
-    return Camera(torch.tensor(matrix, dtype=torch.float64), width, height)
 
 
 def _encoded(image: np.ndarray, suffix: str, quality: int) -> bytes:

@@ -63,10 +63,12 @@ def import_command(
     text += (
         ("poses in meters" if record["metric"] else "poses") if posed else "no poses yet"
     )
+    lines = [text if made else f"{text}; done already"]
+    for reason, count in record.get("left_out", {}).items():
+        lines.append(f"  left out: {reason}: {count}")
+    lines += [f"  {kind}: {count}" for kind, count in record.get("notes", {}).items()]
     emit(
-        {"video": str(into), "made": made, "poses": posed, **record},
-        text if made else f"{text}; done already",
-        json,
+        {"video": str(into), "made": made, "poses": posed, **record}, "\n".join(lines), json
     )
 
 

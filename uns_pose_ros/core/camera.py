@@ -25,6 +25,11 @@ def assumed_camera(width: int, height: int, fov_deg: float = ASSUMED_FOV_DEG) ->
         The camera, without distortion.
     """
     focal = max(width, height) / 2 / np.tan(np.radians(fov_deg) / 2)
+    return centered_camera(focal, width, height)
+
+
+def centered_camera(focal: float, width: int, height: int) -> Camera:
+    """A pinhole camera of focal length `focal`, px, that looks through the middle of its image."""
     matrix = [[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]
     return Camera(torch.tensor(matrix, dtype=torch.float64), width, height)
 

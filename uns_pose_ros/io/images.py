@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from uns_pose_ros.io.given_files import require_regular
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 # Pillow raises these for broken files
-_BROKEN = (
+BROKEN = (
     OSError,
     EOFError,
     SyntaxError,
@@ -41,14 +43,97 @@ VALID = (
     "is valid"
 )
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_PLAIN_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".webp")
+ENDINGS = (*_PLAIN_ENDINGS, ".tif", ".tiff", ".heic", ".heif", ".hif")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_HEIF_READERS = ("pillow_heif", "pi_heif")  # both are Pillow plugins
+HEIF_REMEDY = (
+    "HEIC is read where pillow-heif is installed: pip install 'uns_pose_ros[heic]'"
+)
+_DNG_VERSION = 50706  # TIFF tag of a camera's raw image
 
 LONGEST = 640  # px, longer side at which sharpness is measured: finer blur does no harm
 
 Pixels = NDArray[np.uint8]
+NaturalKey = tuple[tuple[tuple[int, int, str], ...], ...]
 
 # 8-bit values of all 16-bit values
 _TO_EIGHT_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)
+
+
+def natural_order(name: str) -> tuple[NaturalKey, str]:
+    """A key that sorts names as people count: frame1, frame2, frame10.
+
+    Folders are compared before the names in them, and letters without their case.
+    """
+    parts = []
+    for part in name.split("/"):
+        pieces = re.split(r"([0-9]+)", part.casefold())
+        parts.append(tuple(_order_of_piece(piece) for piece in pieces if piece))
+    return tuple(parts), name
+
+
+def _order_of_piece(piece: str) -> tuple[int, int, str]:
+    """Numbers come before words, and are compared by value: the length decides first."""
+    if not piece[0].isdecimal():
+        return 1, 0, piece
+    digits = piece.lstrip("0")
+    return 0, len(digits), digits
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file is an image by its ending, or by its content if it has no ending.
+
+    A number is no ending: `frame.0001`.
+    """
+    ending = path.suffix.lower()
+    if ending in ENDINGS:
+        return True
+    return (not ending or ending[1:].isdecimal()) and _image_kind(_head(path)) is not None
+
+
+def is_heif(source: Path | bytes) -> bool:
+    """Whether the content is HEIC or HEIF, whatever the ending."""
+    return (
+        _image_kind(source[:16] if isinstance(source, bytes) else _head(source)) == "HEIF"
+    )
+
+
+def find_heif_reader() -> str | None:
+    """The installed package that reads HEIC; Pillow knows the format afterwards."""
+    for name in _HEIF_READERS:
+        try:
+            importlib.import_module(name).register_heif_opener()
+        except (ImportError, AttributeError):
+            continue
+        return name
+    return None
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(16)
+    except OSError:
+        return b""
+
+
+def _image_kind(head: bytes) -> str | None:
+    """The format of a file by its first 16 bytes; None if it is no image."""
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return "HEIF"
+    starts = {
+        b"\xff\xd8\xff": "JPEG",
+        b"\x89PNG\r\n\x1a\n": "PNG",
+        b"II*\0": "TIFF",
+        b"MM\0*": "TIFF",
+    }
+    for start, kind in starts.items():
+        if head.startswith(start):
+            return kind
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WEBP"
+    return "BMP" if head.startswith(b"BM") and head[6:10] == b"\0\0\0\0" else None
 
 
 def read_image(path: Path) -> Tensor:
@@ -159,6 +244,10 @@ def open_file(
     """
     if isinstance(source, Path):
         require_regular(source)  # a FIFO would block for ever
+    if formats is _FORMATS and is_heif(source):
+        if find_heif_reader() is None:
+            raise InvalidInput(f"{label} is a HEIC file; {HEIF_REMEDY}")
+        formats = ("HEIF",)
     try:
         file = Image.open(
             source if isinstance(source, Path) else io.BytesIO(source),
@@ -168,7 +257,7 @@ def open_file(
         raise InvalidInput(f"{label} is not there") from None
     except Image.DecompressionBombError:
         raise InvalidInput(f"{label} is too large; {valid}") from None
-    except (UnidentifiedImageError, *_BROKEN):
+    except (UnidentifiedImageError, *BROKEN):
         raise InvalidInput(f"{label} is broken or of unknown format; {valid}") from None
     if file.width * file.height > MAX_PIXELS:
         raise InvalidInput(f"{label} claims {file.width} x {file.height} px; {valid}")
@@ -182,7 +271,7 @@ def guarded_decoding(label: str) -> Iterator[None]:
         yield
     except InvalidInput:
         raise
-    except _BROKEN as error:
+    except BROKEN as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].partition(" <")[0]
         raise InvalidInput(f"{label} is broken ({reason})") from None
 
@@ -193,6 +282,8 @@ def _has_sixteen_bits(file: ImageFile.ImageFile) -> bool:
 
 
 def _check_bits(file: ImageFile.ImageFile, label: str) -> None:
+    if file.format == "TIFF" and _DNG_VERSION in getattr(file, "tag_v2", {}):
+        raise InvalidInput(f"{label} is a camera's raw image (DNG); {VALID}")
     if file.mode not in _EIGHT_BIT and not _has_sixteen_bits(file):
         raise InvalidInput(f"{label} has pixels of kind {file.mode}; {VALID}")
 
