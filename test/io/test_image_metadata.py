@@ -43,7 +43,7 @@ def save(
     for tag, value in (main or {}).items():
         exif[tag] = value
     pixels = Image.fromarray(checks(1) if image is None else image)
-    words = {"xmp": xmp.encode()} if xmp else {}
+    words: dict[str, Any] = {"xmp": xmp.encode()} if xmp else {}
     pixels.save(path, exif=exif, quality=95, **words)
     return path
 
@@ -254,7 +254,7 @@ def test_of_a_file_with_several_images_the_first_is_used_and_said(tmp_path: Path
     first, second = Image.fromarray(checks(9)), Image.fromarray(255 - checks(9))
     for ending in ("tif", "webp", "png"):
         path = tmp_path / f"a.{ending}"
-        words = {"lossless": True} if ending == "webp" else {}
+        words: dict[str, Any] = {"lossless": True} if ending == "webp" else {}
         first.save(path, save_all=True, append_images=[second], **words)
         image = read_upright(path)
         assert np.array_equal(image.pixels, checks(9))

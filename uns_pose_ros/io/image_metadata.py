@@ -169,7 +169,7 @@ class _Tags:
     def orientation(self) -> int:
         """EXIF's orientation; 1 where it is none of 1 to 8."""
         value = _number(self._main.get(_ORIENTATION))
-        return int(value) if value in range(1, 9) else 1
+        return int(value) if value is not None and value in range(1, 9) else 1
 
     def number(self, tag: tuple[int, str]) -> float | None:
         """The value of a tag, NaN where it is no number; None without the tag."""
