@@ -298,6 +298,75 @@ def test_after_a_torn_line_of_the_journal_recording_goes_on(tmp_path: Path) -> N
     check(tmp_path / "clip", range(6))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": 3},
+        {"name": ["a"]},
+        {"name": "../../x.png"},
+        {"name": "/etc/passwd"},
+        {"stamp": "now"},
+        {"stamp": 1e300},
+        {"stamp": True},
+        {"stamp": -1},
+        {"camera": None},
+        {"camera": {"K": "a camera", "D": []}},
+        {"camera": {"K": [1.0] * 8, "D": []}},
+        {"camera": {"K": [1.0] * 9, "D": [], "width": "64", "height": 48}},
+        {"camera": {"K": [1.0] * 9, "D": []}},
+        {"camera": {"K": [0.0] * 9, "D": [], "width": 64, "height": 48}},
+        {"camera": {"K": None, "D": [], "camera_info": 3}},
+        {"cam_from_obj": "here"},
+        {"cam_from_obj": [[0.0] * 4] * 4},
+        {"cam_from_obj": [[1.0, 0, 0, 0]] * 3},
+    ],
+)
+def test_a_line_of_the_journal_with_wrong_types_is_left_out_with_one_warning(
+    tmp_path: Path, wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = record(tmp_path / "mug" / "clip", range(3))
+    opened.journal.close()  # without close(): as if killed
+    journal = tmp_path / "mug" / "clip" / JOURNAL
+    lines = journal.read_text().splitlines()
+    lines[1] = json.dumps({**json.loads(lines[1]), **wrong})
+    journal.write_text("\n".join([*lines, "3", "[]", ""]))
+    (tmp_path / "mug" / "clip" / "video.json").unlink()
+    again = Recording.open_or_recover(tmp_path / "mug" / "clip", SOURCE, "odom")
+    again.close()
+    assert sorted(again.frames) == ["000001.png", "000003.png"]
+    (warning,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert warning.startswith("3 lines left out, the first: ") and "\n" not in warning
+    assert recover(tmp_path / "mug") == []
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["fifo", "device", "outside"])
+def test_a_journal_that_is_no_file_of_the_folder_is_refused(
+    tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "clip" / "images").mkdir(parents=True)
+    journal, other = tmp_path / "clip" / JOURNAL, tmp_path / "profile"
+    other.write_text("mine")
+    if kind == "fifo":
+        os.mkfifo(journal)
+    else:
+        journal.symlink_to("/dev/zero" if kind == "device" else other)
+    with pytest.raises(InvalidInput, match="not a regular file|leaves the folder"):
+        Recording.open_or_recover(tmp_path / "clip", SOURCE, "odom")
+    assert other.read_text() == "mine"
+
+
+def test_a_camera_info_whose_numbers_are_not_finite_is_recorded_with_null(
+    tmp_path: Path,
+) -> None:
+    opened = record(tmp_path / "clip", range(2))
+    info = {**INFO, "p": [float("nan")] * 12}
+    opened.add(picture(2), ".png", FrameRecord(9**19, camera(60.0), info, None))
+    opened.close()
+    cameras = read_json(tmp_path / "clip" / "video.json")["cameras"]
+    assert cameras[-1]["camera_info"]["p"] == [None] * 12
+
+
 def test_an_image_in_the_journal_that_never_got_its_name_is_recorded_anew(
     tmp_path: Path,
 ) -> None:

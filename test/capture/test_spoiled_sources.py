@@ -129,3 +129,24 @@ def test_a_camera_of_another_shape_is_one_line(
     [line] = capsys.readouterr().err.splitlines()
     assert "have 64 x 48 px, their camera 64 x 64 px" in line
     assert not list((tmp_path / "mug").iterdir())
+
+
+@pytest.mark.parametrize(
+    "item", [b"1,", b"[],", b"{},", b'{"sequence_name":0},', b'{"sequence_name":"' + b"x" * 60 + b'"},', b" ", b'"' + b"x" * 1000]
+)
+def test_annotations_that_unpack_to_many_times_their_size_are_refused_within_seconds(
+    tmp_path: Path, item: bytes
+) -> None:
+    folder, _, _ = write_co3d(tmp_path, "ndc_isotropic")
+    path = tmp_path / "truck" / "frame_annotations.jgz"
+    block = (item * (2**20 // len(item) + 1))[: 2**20 // len(item) * len(item)]
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    with path.open("wb") as file:
+        file.write(packer.compress(b"["))
+        for _ in range(60):
+            file.write(packer.compress(block))
+        file.write(packer.flush())
+    started = time.process_time()
+    with pytest.raises(InvalidInput, match="not a gzipped JSON list"):
+        import_video(folder, tmp_path / "into", ImportConfig(frames=3))
+    assert time.process_time() - started < 5

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -28,16 +29,21 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Camera, Progress
-from uns_pose_ros.io.given_files import stays_inside
+from uns_pose_ros.io.given_files import open_given, path_inside
 from uns_pose_ros.io.images import decode, open_image, sharpness
+from uns_pose_ros.io.schema.constraints import check_rotation
 
 _ANNOTATIONS = "frame_annotations.jgz"
 _CHUNK = 2**20  # characters of one read
 _LONGEST = 4 * 2**20  # characters of one annotation, at most
 _MOST = 4 * 2**30  # characters of the annotations of one category, at most
-_ROTATION = (
-    1e-3  # by which the products of a rotation's rows may differ from the identity's
-)
+# characters that a byte of the file may unpack to; CO3D's annotations unpack to some 10
+_RATIO = 40
+_SPARED = 16 * 2**20  # characters that any file may unpack to
+_FAR = 1e9  # obj units
+_MOST_ITEMS = 1_000_000  # annotations of one category, at most
+# characters of an annotation on average, at least, beyond the first few
+_LEAST, _FEW = 100, 1000
 _SEPARATORS = re.compile(r"[\s,]*")
 
 _log = logging.getLogger(__name__)
@@ -199,12 +205,9 @@ def parse_viewpoint(
         torch.tensor(annotation["R"], dtype=torch.float64).reshape(3, 3).T * flip[:, None]
     )
     translation = torch.tensor(annotation["T"], dtype=torch.float64).reshape(3) * flip
-    if not bool(torch.isfinite(translation).all()):
-        raise ValueError("T is not finite")
-    product = rotation @ rotation.T
-    eye = torch.eye(3, dtype=torch.float64)
-    if not torch.allclose(product, eye, atol=_ROTATION) or float(torch.det(rotation)) < 0:
-        raise ValueError("R is no rotation")
+    check_rotation(rotation.tolist())
+    if not float(translation.abs().max()) < _FAR:
+        raise ValueError(f"T is not below {_FAR:g}")
     return Camera(torch.tensor(matrix, dtype=torch.float64), width, height), from_parts(
         rotation, translation
     )
@@ -215,7 +218,7 @@ def _of_sequence(
 ) -> Iterator[dict[str, Any]]:
     """The annotations of one sequence that have a viewpoint."""
     for annotation in _annotations(annotations):
-        if not isinstance(annotation, dict) or annotation.get("sequence_name") != sequence:
+        if annotation["sequence_name"] != sequence:
             continue
         if isinstance(annotation.get("viewpoint"), dict):
             yield annotation
@@ -232,21 +235,26 @@ def _frame_number(annotation: Mapping[str, Any]) -> int:
 def _path(root: Path, annotation: Mapping[str, Any], what: str) -> Path:
     entry = annotation.get(what)
     name = entry.get("path") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or not stays_inside(name):
+    if not isinstance(name, str):
         raise InvalidInput(f"frame {_frame_number(annotation)} has no path of its {what}")
-    return root / name
+    return path_inside(root, name, category)
 
 
-def _annotations(path: Path) -> Iterator[Any]:
+def _annotations(path: Path) -> Iterator[dict[str, Any]]:
     """The items of a gzipped JSON list one by one.
 
-    Neither a large file nor a decompression bomb fills the memory.
+    Neither a large file nor a decompression bomb fills the memory or takes long: what is unpacked
+    is bounded by the size of the file, and an item has the name of a sequence.
     """
     decode_next = json.JSONDecoder().raw_decode
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
+        with (
+            open_given(path) as packed,
+            gzip.open(packed, "rt", encoding="utf-8", newline="") as file,
+        ):
+            most = min(_MOST, _SPARED + _RATIO * os.fstat(packed.fileno()).st_size)
             text = file.read(_CHUNK).lstrip()
-            at, total = 1, 0
+            at, total, count = 1, 0, 0
             if text[:1] != "[":
                 raise ValueError("a list of annotations is needed")
             while True:
@@ -257,11 +265,22 @@ def _annotations(path: Path) -> Iterator[Any]:
                     item, at = decode_next(text, at)
                 except ValueError:  # the item may continue in the next chunk
                     more, total = file.read(_CHUNK), total + _CHUNK
-                    if not more or len(text) - at > _LONGEST or total > _MOST:
+                    if total > most:
+                        raise ValueError(
+                            f"unpacks to more than {most} characters, which is not plausible"
+                        ) from None
+                    if not more or len(text) - at > _LONGEST:
                         raise
                     text, at = text[at:] + more, 0
                     continue
+                count += 1
+                if not isinstance(item, dict) or "sequence_name" not in item:
+                    raise ValueError(f"item {count} is no annotation of a frame")
+                if count > min(_MOST_ITEMS, _FEW + (total + at) // _LEAST):
+                    raise ValueError(f"{count} annotations are too many for its size")
                 yield item
+    except InvalidInput:
+        raise
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidInput(

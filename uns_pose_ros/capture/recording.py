@@ -30,6 +30,7 @@ from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.artifacts import atomic_write, write_json
 from uns_pose_ros.io.colmap import SparseImage, has_sparse, read_sparse, write_sparse
 from uns_pose_ros.io.depth_images import depth_path
+from uns_pose_ros.io.given_files import path_inside, require_regular
 from uns_pose_ros.io.schema.decoding import decode_record, read_record
 from uns_pose_ros.io.schema.video_record import (
     VIDEO_RECORD,
@@ -79,7 +80,9 @@ class Journal:
         try:
             with disk_errors(folder):
                 (folder / "images").mkdir(parents=True, exist_ok=True)
-                file = (folder / JOURNAL).open("a+b")
+                path = path_inside(folder, JOURNAL)
+                require_regular(path)
+                file = path.open("a+b")
         except BaseException:
             lock.release()
             raise
@@ -93,7 +96,8 @@ class Journal:
             self._file.write(b"\n")
         frames: dict[str, FrameRecord] = {}
         wrong: list[str] = []
-        for number, line in enumerate(text.splitlines(), 1):
+        lines = text.splitlines()
+        for number, line in enumerate(lines, 1):
             try:
                 record = decode_record(line, RecordedFrame, self.path, "line of a journal")
                 frames[record.name] = _frame_of(
@@ -101,7 +105,7 @@ class Journal:
                 )
             except ValueError as error:
                 # the last line may be torn: its image never got its name
-                if number < text.count(b"\n") or text.endswith(b"\n"):
+                if number < len(lines) or text.endswith(b"\n"):
                     wrong.append(str(error))
         if wrong:
             _LOG.warning("%d lines left out, the first: %s", len(wrong), wrong[0])

@@ -56,6 +56,23 @@ def path_inside(folder: Path, name: str, root: Path | None = None) -> Path:
     return path
 
 
+def expand_home(text: str, what: str) -> Path:
+    """The path that a person gave, with ~ replaced.
+
+    Raises:
+        InvalidInput: It names a user who does not exist, or holds a null byte.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise InvalidInput(
+            f"{what} {text!r}: there is no such user; a folder such as ~/mug is valid"
+        ) from None
+    if "\0" in text:
+        raise InvalidInput(f"{what} {text!r}: a path without a null byte is valid")
+    return path
+
+
 def open_given(path: Path) -> BinaryIO:
     """Open a regular file to read.
 

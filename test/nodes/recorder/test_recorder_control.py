@@ -139,6 +139,7 @@ def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(own: Film) -> N
         ("clip:=a/b", "a name such as clip_01 is valid"),
         ("fixed_frame:='my odom'", "a name without blanks is valid"),
         ("category:=3", "STRING"),
+        ("category:=~nosuchuser/x", "category '~nosuchuser/x': there is no such user"),
         ("view_angle:=-1.0", "Min: 0.0, Max: 180.0"),
     ],
 )

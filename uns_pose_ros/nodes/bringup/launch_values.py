@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.io.given_files import expand_home
 
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 # launch argument, and the parameter that it sets
@@ -69,7 +69,7 @@ def existing_path(given: Mapping[str, str], name: str, folder: bool = False) -> 
     Raises:
         InvalidInput: There is no such file.
     """
-    path = Path(given[name]).expanduser()
+    path = expand_home(given[name], name)
     if not (path.is_file() or (folder and path.is_dir())):
         raise InvalidInput(f"{name}:={given[name]}: no such file")
     return str(path)
@@ -94,7 +94,7 @@ def estimator_parameters(
     """Return the parameters and the remappings of the estimator, besides the common ones."""
     parameters = _parameters(given, _ESTIMATOR)
     folders = [folder.strip() for folder in given["models"].split(",")]
-    if models := [str(Path(folder).expanduser()) for folder in folders if folder]:
+    if models := [str(expand_home(folder, "models")) for folder in folders if folder]:
         parameters["models"] = models
     remappings = [
         (topic, given[topic]) for topic in ("detections_2d", "mask") if given[topic]
@@ -112,7 +112,7 @@ def recorder_parameters(
     """Return the parameters and the remappings of the recorder, besides the common ones."""
     parameters = _parameters(given, _RECORDER)
     if category := given["category"]:
-        parameters["category"] = str(Path(category).expanduser().absolute())
+        parameters["category"] = str(expand_home(category, "category").absolute())
     parameters["record"] = read_flag(given, "record")
     remappings = []
     if depth := given["depth"]:

@@ -9,6 +9,7 @@ from uns_pose_ros.capture.keyframes import KeyframeConfig
 from uns_pose_ros.capture.recording import next_clip
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.settings import setting
+from uns_pose_ros.io.given_files import expand_home, is_entry_name
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class RecorderParameters:
     )
 
     def __post_init__(self) -> None:
-        if self.clip and (Path(self.clip).name != self.clip or self.clip.startswith(".")):
+        expand_home(self.category, "category")
+        if self.clip and (not is_entry_name(self.clip) or self.clip.startswith(".")):
             raise InvalidInput(
                 f"clip '{self.clip}': a name such as clip_01 is valid, without slash and "
                 "leading dot"
@@ -104,7 +106,7 @@ class RecorderParameters:
                 "no category: set the parameter category to the folder for its videos, e.g. "
                 "/home/robot/mug"
             )
-        return Path(self.category).expanduser()
+        return expand_home(self.category, "category")
 
     def folder(self) -> Path:
         """Return the folder of the video that is recorded next."""
