@@ -6,6 +6,8 @@ One line that names them, exit code 2, no video folder.
 from __future__ import annotations
 
 import json
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
+from source_files import write_co3d
+from uns_pose_ros.capture.import_source import import_video
+from uns_pose_ros.capture.video_writer import ImportConfig
 from uns_pose_ros.cli import main
+from uns_pose_ros.core.errors import InvalidInput
 
 
 def noise(seed: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -128,11 +134,19 @@ def test_a_camera_of_another_shape_is_one_line(
     assert main.main(words) == main.BAD_INPUT
     [line] = capsys.readouterr().err.splitlines()
     assert "have 64 x 48 px, their camera 64 x 64 px" in line
-    assert not list((tmp_path / "mug").iterdir())
+    assert not (tmp_path / "mug" / "clip_01").exists()
 
 
 @pytest.mark.parametrize(
-    "item", [b"1,", b"[],", b"{},", b'{"sequence_name":0},', b'{"sequence_name":"' + b"x" * 60 + b'"},', b" ", b'"' + b"x" * 1000]
+    "item",
+    [
+        b"1,",
+        b"{},",
+        b'{"sequence_name":0},',
+        b'{"sequence_name":"' + b"x" * 60 + b'"},',
+        b" ",
+        b'"' + b"x" * 1000,
+    ],
 )
 def test_annotations_that_unpack_to_many_times_their_size_are_refused_within_seconds(
     tmp_path: Path, item: bytes

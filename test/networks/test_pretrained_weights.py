@@ -15,7 +15,7 @@ import torch
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.artifacts import file_hash
-from uns_pose_ros.networks import onnx_weights, pretrained_weights
+from uns_pose_ros.networks import dinov2, onnx_weights, pretrained_weights
 from weight_cache import cached
 
 
@@ -37,6 +37,40 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
     monkeypatch.setattr(pretrained_weights.subprocess, "run", no_pip)
+
+
+def test_one_flipped_byte_of_the_cached_weights_is_noticed_when_they_are_loaded(
+    tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = {"cls_token": torch.arange(8.0)}
+    weight = replace(
+        pretrained_weights._BY_NAME["dinov2_vits14"],
+        content_sha256=pretrained_weights._tensor_hash(tensors),
+    )
+    monkeypatch.setitem(pretrained_weights._BY_NAME, weight.name, weight)
+    empty_cache.mkdir(parents=True)
+    path = empty_cache / weight.filename
+    safetensors.torch.save_file(tensors, path)
+    hashed: list[object] = []
+    check = pretrained_weights._is_intact
+
+    def counted(path: Path, weight: pretrained_weights.Weight) -> bool:
+        hashed.append(path)
+        return check(path, weight)
+
+    monkeypatch.setattr(pretrained_weights, "_is_intact", counted)
+    for _ in range(3):
+        assert pretrained_weights.find_intact(weight.name) == path
+    assert len(hashed) == 1  # once a process
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    for load in (
+        lambda: pretrained_weights.find_intact(weight.name),
+        lambda: dinov2.load_backbone(device="cpu"),
+    ):
+        with pytest.raises(InvalidInput, match="damaged or another file .*`uns-pose weig"):
+            load()
 
 
 def a_wheel(folder: Path, weight: pretrained_weights.Weight, content: bytes) -> Path:

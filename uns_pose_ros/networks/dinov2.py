@@ -214,7 +214,7 @@ def load_backbone(
     Raises:
         InvalidInput: The weights are missing or belong to another network.
     """
-    path = path or pretrained_weights.find("dinov2_vits14")
+    path = path or pretrained_weights.find_intact("dinov2_vits14")
     with torch.device("meta"):
         backbone = DinoV2(precision)
     try:

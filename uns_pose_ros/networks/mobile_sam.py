@@ -432,7 +432,7 @@ def load_sam(path: Path | None = None) -> MobileSam:
     Raises:
         InvalidInput: The weights are not fetched, or belong to another network.
     """
-    path = pretrained_weights.find(NAME) if path is None else path
+    path = pretrained_weights.find_intact(NAME) if path is None else path
     model = MobileSam()
     try:
         model.load_state_dict(load_file(path))

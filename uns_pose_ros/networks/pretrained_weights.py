@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Progress
 from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.given_files import require_regular
 from uns_pose_ros.io.writing.replacement import atomic_write, check_writable
 from uns_pose_ros.networks import onnx_weights
 from uns_pose_ros.networks.download import download_file
@@ -40,7 +40,6 @@ _BAD_SOURCE = (
     RuntimeError,
     http.client.HTTPException,
     zipfile.BadZipFile,
-    pickle.UnpicklingError,
     safetensors.SafetensorError,
     subprocess.TimeoutExpired,
 )
@@ -176,6 +175,7 @@ _REFERENCES = (
 )
 _BY_NAME = {weight.name: weight for weight in (*_ALL, *_EXTRAS, *_REFERENCES)}
 NAMES = tuple(weight.name for weight in _ALL)
+_CHECKED = set[tuple[Path, int, int, int]]()  # files whose content was checked
 
 
 def cache_folder() -> Path:
@@ -205,6 +205,29 @@ def find(name: str) -> Path:
         raise InvalidInput(
             f"weights {name} are not in {path.parent}: `{command}` fetches them"
         )
+    return path
+
+
+def find_intact(name: str) -> Path:
+    """Path of the cached weights called `name`, whose content was checked in this process.
+
+    The content is checked again where the file has changed since.
+
+    Raises:
+        InvalidInput: The weights are not there, or their content is not the one known.
+    """
+    path, weight = find(name), _weight(name)
+    require_regular(path)
+    status = path.stat()
+    state = (path, status.st_size, status.st_mtime_ns, status.st_ino)
+    if state not in _CHECKED:
+        if not _is_intact(path, weight):
+            command = "uns-pose weights" if name in NAMES else f"uns-pose weights {name}"
+            raise InvalidInput(
+                f"{path}: damaged or another file than the weights {name}; `{command}` "
+                "fetches them again"
+            )
+        _CHECKED.add(state)
     return path
 
 

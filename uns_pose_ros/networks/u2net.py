@@ -28,7 +28,7 @@ def load_salience(path: Path | None = None, threads: int = 0) -> Salience:
     Raises:
         InvalidInput: The weights are not fetched, or belong to another network.
     """
-    path = pretrained_weights.find("u2netp") if path is None else path
+    path = pretrained_weights.find_intact("u2netp") if path is None else path
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
