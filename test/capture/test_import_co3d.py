@@ -56,7 +56,20 @@ def remove(key: str) -> Callable[[Path], None]:
     return lambda folder: annotate(folder, lambda frame: frame.pop(key), 2)
 
 
+def rename(key: str, name: str) -> Callable[[Path], None]:
+    return lambda folder: annotate(folder, lambda frame: frame[key].update(path=name), 2)
+
+
 IMAGE, MASK = "images/000002.jpg", "masks/000002.jpg.png"
+
+
+def link_outside(path: Path) -> None:
+    """Let an image of a sequence of a category be a link to a file beside the category."""
+    target = path.parents[3] / "private.jpg"
+    path.rename(target)
+    path.symlink_to(target)
+
+
 SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an image is missing": (
         lambda f: (f / IMAGE).unlink(),
@@ -71,6 +84,18 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
         "frames whose image cannot be used",
     ),
     "an image has no path": (remove("image"), "frames whose image cannot be used"),
+    "an image is a link out of the category": (
+        lambda f: link_outside(f / IMAGE),
+        "frames whose image cannot be used",
+    ),
+    "a path leaves the category": (
+        rename("image", f"truck/../{IMAGE}"),
+        "frames whose image cannot be used",
+    ),
+    "a path is absolute": (
+        rename("mask", "/etc/passwd"),
+        "frames whose mask cannot be read",
+    ),
     "an image is cropped": (
         lambda f: shrink(f / IMAGE),
         "frames of another shape than annotated",

@@ -217,6 +217,20 @@ def test_what_is_left_out_is_counted_by_reason(
     assert [frame.mask is not None for frame in video.frames] == [True, False, False]
 
 
+def test_links_that_leave_the_dataset_are_left_out(dataset: tuple[Path, Truth]) -> None:
+    folder, truth = dataset
+    names = list(truth.cam_from_obj)
+    private = folder.parent / "private.jpg"
+    (folder / "images" / names[0]).rename(private)
+    (folder / "images" / names[0]).symlink_to(private)
+    (folder / "masks").mkdir()
+    (folder / "masks" / f"{names[1]}.png").symlink_to(private)
+    video, record = imported(folder)
+    assert [frame.name for frame in video.frames] == names[1:]
+    assert record["left_out"]["images that cannot be read"] == 1
+    assert record["left_out"]["masks that are not in the folder"] == 1
+
+
 def test_masks_are_read_under_both_names_that_colmap_takes(
     dataset: tuple[Path, Truth],
 ) -> None:

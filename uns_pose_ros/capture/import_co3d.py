@@ -82,18 +82,18 @@ def import_co3d(folder: Path, writer: VideoWriter, progress: Progress) -> None:
             f"{annotations}: no frame of the sequence {folder.name} has a viewpoint"
         )
     mine.sort(key=_frame_number)
-    root = folder.parent.parent  # paths in the annotations start with the category
+    category = folder.parent
     with_masks, without_masks = [], []
     of_masks = LeftOut()
     for done, annotation in enumerate(mine, 1):
         try:
-            frame = _read_frame(root, annotation, left_out)
+            frame = _read_frame(category, annotation, left_out)
         except InvalidInput as error:
             left_out.add("frames whose image cannot be used", str(error))
             frame = None
         if frame is not None:
             without_masks.append(frame)
-            mask = _usable_mask(root, annotation, frame.camera, of_masks)
+            mask = _usable_mask(category, annotation, frame.camera, of_masks)
             if mask is not None:
                 with_masks.append(replace(frame, mask=mask))
         progress(f"reading {folder.name}", done, len(mine))
@@ -118,13 +118,13 @@ def import_co3d(folder: Path, writer: VideoWriter, progress: Progress) -> None:
 
 
 def _read_frame(
-    root: Path, annotation: Mapping[str, Any], left_out: LeftOut
+    category: Path, annotation: Mapping[str, Any], left_out: LeftOut
 ) -> _AnnotatedFrame | None:
     """A frame without its mask; None, and counted: its viewpoint is no camera of its image.
 
     InvalidInput: the image cannot be used.
     """
-    path = _path(root, annotation, "image")
+    path = _path(category, annotation, "image")
     size = open_image(path, "image").size
     gray = np.array(decode(path, "image", draft=True).convert("L"))
     annotated = annotation["image"].get("size")
@@ -153,11 +153,11 @@ def _has_shape(size: tuple[int, int], annotated: object) -> bool:
 
 
 def _usable_mask(
-    root: Path, annotation: Mapping[str, Any], camera: Camera, left_out: LeftOut
+    category: Path, annotation: Mapping[str, Any], camera: Camera, left_out: LeftOut
 ) -> Path | None:
     """The file of a frame's mask; None, and counted: it shows nothing or does not fit."""
     try:
-        path = _path(root, annotation, "mask")
+        path = _path(category, annotation, "mask")
         mask = decode(path, "mask").convert("L")
     except InvalidInput as error:
         left_out.add("frames whose mask cannot be read", str(error))
@@ -232,12 +232,12 @@ def _frame_number(annotation: Mapping[str, Any]) -> int:
     return number if isinstance(number, int) else 0
 
 
-def _path(root: Path, annotation: Mapping[str, Any], what: str) -> Path:
+def _path(category: Path, annotation: Mapping[str, Any], what: str) -> Path:
     entry = annotation.get(what)
     name = entry.get("path") if isinstance(entry, dict) else None
     if not isinstance(name, str):
         raise InvalidInput(f"frame {_frame_number(annotation)} has no path of its {what}")
-    return path_inside(root, name, category)
+    return path_inside(category.parent, name, category)
 
 
 def _annotations(path: Path) -> Iterator[dict[str, Any]]:

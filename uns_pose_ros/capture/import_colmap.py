@@ -22,6 +22,7 @@ from uns_pose_ros.io.colmap import (
     has_sparse,
     list_models,
 )
+from uns_pose_ros.io.given_files import path_inside
 from uns_pose_ros.io.images import ENDINGS, decode, open_image, sharpness
 
 # where programs put the model, below the dataset; of equally large models the first is taken
@@ -229,6 +230,7 @@ def _usable_files(
         name = path.relative_to(dataset.images).as_posix()
         camera = dataset.sparse.cameras[image.camera_id]
         try:
+            path_inside(dataset.images, name)
             file = open_image(path, "image")
             gray = np.array(decode(path, "image", draft=True).convert("L"))
         except InvalidInput as error:
@@ -243,7 +245,11 @@ def _usable_files(
             continue
         scaled += file.size != (camera.width, camera.height)
         renamed += name != image.name
-        mask = _mask_path(folder, name) or _mask_path(folder, image.name)
+        try:
+            mask = _mask_path(folder, name) or _mask_path(folder, image.name)
+        except InvalidInput as error:
+            left_out.add("masks that are not in the folder", str(error))
+            mask = None
         if path.suffix.lower() not in ENDINGS:
             name += f".{str(file.format).lower()}"
         usable.append(_PosedFile(replace(image, name=name), path, fitting, mask))
@@ -264,8 +270,9 @@ def _usable_files(
 def _mask_path(folder: Path, name: str) -> Path | None:
     """masks/<image name>.png, or with .png for the image's ending, which COLMAP takes too."""
     masks = folder / "masks"
-    places = (masks / f"{name}.png", (masks / name).with_suffix(".png"))
-    return next((path for path in places if path.is_file()), None)
+    places = (f"{name}.png", PurePosixPath(name).with_suffix(".png").as_posix())
+    there = (place for place in places if (masks / place).is_file())
+    return next((path_inside(masks, place) for place in there), None)
 
 
 def _count_masks(usable: Sequence[_PosedFile], left_out: LeftOut) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from uns_pose_ros.core.geometry import from_parts, quaternion_to_matrix
 from uns_pose_ros.io.given_files import stays_inside
 
+_FAR = 1e9  # obj units, of a camera's place
 _MIN_QUATERNION = 1e-6  # length below which a quaternion has no direction
 
 
@@ -33,7 +34,7 @@ class ImageRow:
     def cam_from_obj(self) -> Tensor:
         """The pose (4, 4) float64, rigid, of a quaternion of any length. ValueError: none."""
         values = torch.tensor(self.pose, dtype=torch.float64)
-        finite = bool(torch.isfinite(values).all())
-        if not finite or float(values[:4].norm()) < _MIN_QUATERNION:
+        near = bool((values.abs() < _FAR).all())  # also false where one is not finite
+        if not near or float(values[:4].norm()) < _MIN_QUATERNION:
             raise ValueError(f"image {self.name} has no valid pose")
         return from_parts(quaternion_to_matrix(values[:4]), values[4:])
