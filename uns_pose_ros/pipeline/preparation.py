@@ -136,9 +136,9 @@ def _ensure_poses(
         )
     seconds = round(time.perf_counter() - start, 2)
     report = {
+        "calibration": calibration,
         **found.report,
         "turntable": turntable,
-        "calibration": calibration,
         "seconds": seconds,
     }
     if found.report["registered"] < config.wanted * len(video.frames):

@@ -5,6 +5,9 @@ net against drift) and incremental mapping. Where that leaves frames out, a rela
 follows, which takes more time and has lower thresholds. The relaxed attempt also computes all
 poses at once, and registers the images again on which both ways disagree.
 
+EXIF's focal length is only a start value, and may describe another image: where its result is
+doubtful, everything runs again without it, and the better result is kept.
+
 Whole images are matched, because the surroundings carry the poses. On a turntable the
 surroundings stand still and would contradict the object; there masks limit the features to the
 object.
@@ -12,6 +15,7 @@ object.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Mapping
@@ -23,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uns_pose_ros.core.camera import assumed_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Progress, Video
 from uns_pose_ros.io.colmap import SparseImage
@@ -43,6 +48,11 @@ from uns_pose_ros.reconstruction.colmap_mapper import (
 UNSURE = ("guessed", "exif")  # sources of a focal length that is only a start value
 _MIN_PAIR_INLIERS = 15  # matches that agree make a pair
 _STEPS = 3  # of an attempt, for the progress
+# by which a refined focal length may differ from EXIF's, either way
+_MAX_FOCAL_CHANGE = 1.2
+_MIN_ERROR = 0.05  # px, reprojection error below which models are equally exact
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +97,8 @@ def find_poses(
     Args:
         video: its frames need no poses.
         calibration: source of the frames' camera; the mapper refines a camera that is "guessed"
-            or of "exif", any other is fixed.
+            or of "exif", any other is fixed. Where the result of "exif" is doubtful, the poses
+            are computed again without it, and the better result is kept.
         masks: folder with <image name>.png, white where features may be; for turntables.
         config: sizes and thresholds.
         progress: called after each step.
@@ -98,9 +109,27 @@ def find_poses(
     """
     show = progress or (lambda what, done, total: None)
     task = _Task(video, _shared_camera(video), calibration, masks, config, show)
+    start = time.perf_counter()
+    best, facts = _run_attempts(task)
+    doubt = _doubt_start(best, task)
+    if doubt:
+        camera = assumed_camera(task.camera.width, task.camera.height)
+        without = replace(task, camera=camera, calibration="guessed")
+        best = _keep_better(task, best, _run_attempts(without)[0], doubt)
+    if best is None or not _is_enough(best, task):
+        registered = 0 if best is None else len(best.images)
+        raise InvalidInput(
+            f"{video.folder}: {registered} of {len(video.frames)} frames got a pose; "
+            f"{filming_advice(len(video.frames), facts)}"
+        )
+    best.report["seconds"] = round(time.perf_counter() - start, 1)
+    return best
+
+
+def _run_attempts(task: _Task) -> tuple[Poses | None, dict[str, Any]]:
+    """The best model of `ATTEMPTS`, and facts that explain a failure."""
     best: Poses | None = None
     facts: dict[str, Any] = {}
-    start = time.perf_counter()
     for number, attempt in enumerate(ATTEMPTS):
         with tempfile.TemporaryDirectory(prefix="uns_pose_sfm_") as folder:
             poses, facts_now = _run_attempt(task, attempt, Path(folder))
@@ -108,17 +137,75 @@ def find_poses(
         facts = facts or facts_now
         if poses is not None and (best is None or len(poses.images) >= len(best.images)):
             best = poses
-        if best is not None and _is_good(best, video, config):
+        if best is not None and _is_good(best, task.video, task.config):
             break
-        show(f"{video.name}: poses, {attempt.name} attempt", number + 1, len(ATTEMPTS))
-    registered = 0 if best is None else len(best.images)
-    if best is None or registered < max(3, config.least * len(video.frames)):
-        raise InvalidInput(
-            f"{video.folder}: {registered} of {len(video.frames)} frames got a pose; "
-            f"{filming_advice(len(video.frames), facts)}"
-        )
-    best.report["seconds"] = round(time.perf_counter() - start, 1)
-    return best
+        what = f"{task.video.name}: poses, {attempt.name} attempt"
+        task.progress(what, number + 1, len(ATTEMPTS))
+    return best, facts
+
+
+def _is_enough(poses: Poses, task: _Task) -> bool:
+    return len(poses.images) >= max(3, task.config.least * len(task.video.frames))
+
+
+def _doubt_start(poses: Poses | None, task: _Task) -> str:
+    """Why the result may be wrong because EXIF's focal length is; "" where it is not doubted."""
+    if task.calibration != "exif":
+        return ""
+    if poses is None or not _is_enough(poses, task):
+        registered = 0 if poses is None else len(poses.images)
+        return f"with it {registered} of {len(task.video.frames)} frames got a pose"
+    change = _focal(poses.camera) / _focal(task.camera)
+    if max(change, 1 / change) > _MAX_FOCAL_CHANGE:
+        return f"it became {_focal(poses.camera):.0f} px with the poses"
+    if not _is_good(poses, task.video, task.config):
+        return "its poses are doubtful"
+    return ""
+
+
+def _keep_better(
+    task: _Task, first: Poses | None, without: Poses | None, doubt: str
+) -> Poses | None:
+    """The better of the results with and without EXIF's focal length; its report says which.
+
+    The one with more registered images is better. With equally many, the one with more points per
+    pixel of mean reprojection error is: a wrong focal length bends the rays, which loses points
+    and leaves errors.
+    """
+    candidates = [poses for poses in (without, first) if poses is not None]
+    if not candidates:
+        return None
+    best = max(candidates, key=_quality)
+    start = f"EXIF's focal length, {_focal(task.camera):.0f} px, is doubtful: {doubt}"
+    kept = "with" if best is first else "without"
+    _LOG.warning(
+        "%s: %s; computed again without it, and the result %s it is kept: %.0f px, "
+        "%d of %d frames",
+        task.video.folder,
+        start,
+        kept,
+        _focal(best.camera),
+        len(best.images),
+        len(task.video.frames),
+    )
+    other = first if best is without else without
+    restart = {
+        "reason": start,
+        "kept": f"{kept} exif",
+        "other": None if other is None else other.report,
+    }
+    calibration = "exif" if best is first else "guessed"
+    report = {**best.report, "calibration": calibration, "restart": restart}
+    return replace(best, report=report)
+
+
+def _quality(poses: Poses) -> tuple[int, float]:
+    """What decides between two results, see `_keep_better`; more is better."""
+    return len(poses.images), len(poses.points) / max(poses.error, _MIN_ERROR)
+
+
+def _focal(camera: Camera) -> float:
+    return float(camera.matrix[0, 0])
 
 
 def _is_good(poses: Poses, video: Video, config: SfmConfig) -> bool:
@@ -251,7 +338,8 @@ def _to_poses(model: Any, task: _Task, attempt: Attempt, facts: dict[str, Any]) 
         "coverage": azimuth_coverage([image.cam_from_obj for image in images]),
         "attempt": attempt.name,
         "features_median": facts["features"],
-        "focal_px": round(float(camera.matrix[0, 0]), 2),
+        "focal_start_px": round(_focal(task.camera), 2),
+        "focal_px": round(_focal(camera), 2),
     }
     coordinates = np.array(list(points.values()), dtype=np.float64).reshape(-1, 3)
     seen = {
