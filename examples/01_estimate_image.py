@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from uns_pose_ros import Camera, Estimator, load_model
 
@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("--fov", type=float, default=60.0, help="horizontal, degrees")
     options = parser.parse_args()
 
-    image = np.array(Image.open(options.image).convert("RGB"))
+    upright = ImageOps.exif_transpose(Image.open(options.image))
+    image = np.array(upright.convert("RGB"))
     height, width, _ = image.shape
     focal = width / 2 / math.tan(math.radians(options.fov / 2))  # px
     matrix = torch.tensor(

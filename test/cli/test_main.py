@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from small_category import ALIGN_WORDS, RECONSTRUCT_WORDS
+from source_files import checks, save_photograph
 from uns_pose_ros.cli import main, model_commands
+from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Symmetry
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.networks import pretrained_weights
@@ -61,6 +65,11 @@ class OneInTheMiddle:
     """An estimator that finds one object, always in the same pose, and nothing in images without
     any color.
     """
+
+    best_rejected: float | None = None
+
+    def describe_nothing(self) -> str:
+        return "nothing found"
 
     def __init__(self, model: CategoryModel, device: str, config: object) -> None:
         self.models = (model,)
@@ -319,9 +328,53 @@ def test_estimate_gives_each_image_its_estimates_and_overlays(
         estimate["metric"],
         estimate["inliers"],
     ) == ("truck", 0.75, False, 12)
-    assert result["images"][1] == {"image": str(black), "estimates": []}
+    assert result["images"][1]["image"] == str(black)
+    assert result["images"][1]["estimates"] == []
     drawn = cv2.imread(str(tmp_path / "drawn" / "000000.png"))
     assert drawn is not None and (drawn != cv2.imread(str(seen))).any()
+
+
+def test_estimate_and_view_see_every_orientation_as_the_upright_image(
+    tmp_path: Path,
+) -> None:
+    upright = checks(9)
+    camera = tmp_path / "K.json"
+    camera.write_text('{"K": [50, 0, 32, 0, 50, 24, 0, 0, 1], "width": 64, "height": 48}')
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # how the camera stored it
+    for orientation, method in back.items():
+        path = tmp_path / f"{orientation}.jpg"
+        stored = Image.fromarray(upright).transpose(Image.Transpose(method))
+        save_photograph(path, np.asarray(stored), orientation, focal_35=26)
+        [loaded] = model_commands.load_images([path], None)
+        assert np.abs(loaded.image.numpy().astype(int) - upright).mean() < 10
+        assert loaded.source == "exif" and loaded.camera.width == 64
+        assert float(loaded.camera.matrix[0, 0]) == pytest.approx(26 * 80 / 43.267)
+        [given] = model_commands.load_images([path], camera)
+        assert given.source == "given" and float(given.camera.matrix[0, 0]) == 50
+    camera.write_text('{"K": [50, 0, 24, 0, 50, 32, 0, 0, 1], "width": 48, "height": 64}')
+    with pytest.raises(InvalidInput, match="64 x 48 px after it was turned upright by its"):
+        list(model_commands.load_images([tmp_path / "6.jpg"], camera))
+
+
+def test_estimate_takes_a_folder_in_natural_order_and_says_where_each_camera_is_from(
+    model: Path, scripted: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in (1, 2, 10):
+        focal = None if number == 2 else 60000 if number == 10 else 26
+        save_photograph(folder / f"frame{number}.JPG", checks(number), focal_35=focal)
+    (folder / "notes.txt").write_text("no image")
+    assert run("estimate", model, folder, "--json", tmp_path / "out.json") == main.DONE
+    out, err = capsys.readouterr()
+    result = json.loads((tmp_path / "out.json").read_text())
+    names = [Path(record["image"]).name for record in result["images"]]
+    assert names == ["frame1.JPG", "frame2.JPG", "frame10.JPG"]
+    sources = [record["camera"] for record in result["images"]]
+    assert sources == ["exif", "assumed", "assumed"]
+    assert result["camera"] == "assumed and exif" and "assumed for 2 of 3 images" in out
+    assert "left out: files that are no images: 1 (notes.txt)" in err
+    assert "frame10.JPG" in err and "cannot be the focal length" in err
 
 
 def test_estimate_says_that_it_assumed_a_camera(

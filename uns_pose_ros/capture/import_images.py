@@ -10,6 +10,7 @@ from PIL import Image
 
 from uns_pose_ros.capture.video_writer import VideoWriter, number_frames, select_sharpest
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Progress
 from uns_pose_ros.io.image_metadata import read_upright
 from uns_pose_ros.io.images import (
@@ -45,23 +46,23 @@ _ZOOMED = "the focal length changes between the images; one camera is assumed fo
 
 def list_images(folder: Path) -> list[Path]:
     """Image files directly in a folder, in natural order of their names."""
-    return _sort_folder(folder)[0]
+    return sort_image_folder(folder)[0]
 
 
-def _sort_folder(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Image files directly in a folder, and what else is there: the reason and the name."""
-    images, others = list[Path](), list[tuple[str, str]]()
+def sort_image_folder(folder: Path) -> tuple[list[Path], LeftOut]:
+    """Image files directly in a folder, in natural order, and what else is there."""
+    images, others = list[Path](), LeftOut()
     for path in sorted(folder.iterdir(), key=lambda path: natural_order(path.name)):
         if path.name[0] == ".":
             continue
         if path.is_dir():
-            others.append(("folders, which are not searched", path.name))
+            others.add("folders, which are not searched", path.name)
         elif not path.is_file():
-            others.append(("pipes or devices", path.name))
+            others.add("pipes, devices or broken links", path.name)
         elif is_image_file(path):
             images.append(path)
         else:
-            others.append((_reason_of(path), path.name))
+            others.add(_reason_of(path), path.name)
     return images, others
 
 
@@ -82,9 +83,8 @@ def import_image_folder(folder: Path, writer: VideoWriter, progress: Progress) -
 
     The focal length is the median of those in the metadata that are to be trusted.
     """
-    paths, others = _sort_folder(folder)
-    for reason, name in others:
-        writer.left_out.add(reason, name)
+    paths, others = sort_image_folder(folder)
+    writer.left_out.extend(others)
     for path in paths[writer.config.most :]:
         writer.left_out.add(f"images after the first {writer.config.most}", path.name)
     paths = paths[: writer.config.most]

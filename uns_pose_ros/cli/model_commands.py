@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import torch
 from tyro.conf import Positional, arg
 
+from uns_pose_ros.capture.import_images import sort_image_folder
 from uns_pose_ros.cli.arguments import Category, Device, Estimation, Json, Videos
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
-from uns_pose_ros.core.camera import assumed_camera
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.config import EstimatorConfig
@@ -22,23 +23,26 @@ from uns_pose_ros.evaluation.metrics import ANGLES, ObjectExtent
 from uns_pose_ros.io import artifacts, ply
 from uns_pose_ros.io.artifacts import MESH
 from uns_pose_ros.io.camera_json import read_camera
-from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.image_metadata import PAGES, read_upright
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks import pretrained_weights as pretrained
 from uns_pose_ros.visualization import drawing
+
+_log = logging.getLogger(__name__)
 
 Model = Annotated[
     Positional[Path], arg(metavar="MODEL", help="folder that `uns-pose train` wrote")
 ]
 Images = Annotated[
-    Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE …]", help="images")
+    Positional[tuple[Path, ...]],
+    arg(metavar="IMAGE [IMAGE …]", help="images, or folders of images"),
 ]
 CameraFile = Annotated[
     Path | None,
     arg(
         metavar="K.json",
         help='{"K": 9 numbers or 3x3, "D": [k1 k2 p1 p2 …], "width": px, "height": px}; '
-        "without: 60° of view",
+        "of the upright image; without: the image's metadata, else 60° of view",
     ),
 ]
 Labels = Annotated[
@@ -63,54 +67,97 @@ def estimate_command(
     """Estimate the poses of all instances of the model's category in images.
 
     cam_from_canon: x_cam = R (scale x_canon) + t; m where the model knows its size, else object
-    diameters.
+    diameters. Images are turned upright by their EXIF; poses and boxes are those of the upright
+    image.
     """
     if not images:
         raise InvalidInput("no image given; at least one is needed")
     find = Estimator(artifacts.load_model(model), device=device, config=estimator)
-    records, lines = [], []
+    paths = expand_folders(images)
+    records, lines = [], list[str]()
     with progress_bar() as progress:
-        for done, (path, image, used) in enumerate(load_images(images, camera), 1):
+        for done, loaded in enumerate(load_images(paths, camera), 1):
+            path, image, used = loaded.path, loaded.image, loaded.camera
             found = find(image, used)
             record = {"image": str(path), "estimates": [_estimate_record(e) for e in found]}
+            record |= {"camera": loaded.source, "focal_px": float(used.matrix[0, 0])}
             records.append({**record, "best_rejected": find.best_rejected})
             lines += [_estimate_text(path, e) for e in found] or [
                 f"{path}: {find.describe_nothing()}"
             ]
             if overlay is not None:
                 _draw(overlay / f"{path.stem}.png", image, used, found, find.models[0])
-            progress("estimate", done, len(images))
-    if camera is None:
-        lines.append(
-            "no --camera: a view of 60° was assumed. Lenses of 40° to 90° would put the objects "
-            "at 1.6 to 0.6 times these distances, and turn those at the border by up to 15°"
+            progress("estimate", done, len(paths))
+    sources = {str(record["camera"]) for record in records}
+    assumed = sum(record["camera"] == "assumed" for record in records)
+    if assumed:
+        share = (
+            "" if assumed == len(records) else f" for {assumed} of {len(records)} images"
         )
+        lines.append(
+            f"no --camera: a view of 60° was assumed{share}. Lenses of 40° to 90° would put the "
+            "objects at 1.6 to 0.6 times these distances, and turn those at the border by up to "
+            "15°"
+        )
+    if "exif" in sources:
+        lines.append("no --camera: the focal length is that of the images' metadata")
     emit(
-        {"camera": "given" if camera else "assumed", "images": records},
+        {"camera": " and ".join(sorted(sources)), "images": records},
         "\n".join(lines),
         json,
     )
 
 
-def load_images(
-    paths: Sequence[Path], camera: Path | None
-) -> Iterator[tuple[Path, torch.Tensor, Camera]]:
-    """Read images, (H, W, 3) uint8 RGB, each with its camera.
+class LoadedImage(NamedTuple):
+    """An image that is upright, and its camera."""
 
-    The camera is that of the file, or an assumed one without a file. Raises InvalidInput if the
-    size of the camera is not the size of the image.
+    path: Path
+    image: torch.Tensor  # (H, W, 3) uint8 RGB
+    camera: Camera
+    source: str  # of the camera: "given", "exif" or "assumed"
+
+
+def expand_folders(paths: Sequence[Path]) -> list[Path]:
+    """Images, and the images in folders in natural order.
+
+    Raises InvalidInput if a folder holds no image. What else is in a folder is counted.
+    """
+    images = list[Path]()
+    for path in paths:
+        if not path.is_dir():
+            images.append(path)
+            continue
+        within, others = sort_image_folder(path)
+        for line in others.lines():
+            _log.warning("%s: left out: %s", path, line)
+        if not within:
+            raise InvalidInput(f"{path}: no image in it")
+        images += within
+    return images
+
+
+def load_images(paths: Sequence[Path], camera: Path | None) -> Iterator[LoadedImage]:
+    """Read images, turned upright by their metadata, each with its camera.
+
+    The camera is that of the file, else that of the metadata, else an assumed one. What is
+    doubtful about the metadata is a warning. Raises InvalidInput if the size of the camera is not
+    the size of the upright image.
     """
     known = None if camera is None else read_camera(camera)
     for path in paths:
-        image = read_image(path)
-        height, width = image.shape[:2]
-        used = known or assumed_camera(width, height)
+        upright = read_upright(path)
+        height, width = upright.pixels.shape[:2]
+        used, source = (known, "given") if known else upright.camera()
         if (used.width, used.height) != (width, height):
+            turned = " after it was turned upright by its EXIF" if upright.turned else ""
             raise InvalidInput(
-                f"{path}: {width} x {height} px, the camera in {camera} has {used.width} x "
-                f"{used.height}"
+                f"{path}: {width} x {height} px{turned}, the camera in {camera} has "
+                f"{used.width} x {used.height}"
             )
-        yield path, image, used
+        for note in upright.metadata.notes:
+            if known is None or note.kind == PAGES:
+                _log.warning("%s: %s (%s)", path, note.kind, note.detail)
+        yield LoadedImage(path, torch.from_numpy(upright.pixels), used, source)
 
 
 def _draw(

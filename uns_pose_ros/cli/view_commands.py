@@ -13,7 +13,12 @@ from tyro.conf import Positional, arg
 
 from uns_pose_ros.cli.arguments import Device, Estimation
 from uns_pose_ros.cli.console import progress_bar
-from uns_pose_ros.cli.model_commands import CameraFile, Model, load_images
+from uns_pose_ros.cli.model_commands import (
+    CameraFile,
+    Model,
+    expand_folders,
+    load_images,
+)
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.estimation.config import EstimatorConfig
@@ -29,7 +34,7 @@ Host = Annotated[str, arg(help="address to serve; 0.0.0.0 lets other machines lo
 Port = Annotated[int, arg(help="port to serve; the next free one where it is in use")]
 Sources = Annotated[
     Positional[tuple[Path, ...]],
-    arg(metavar="BAG|IMAGE [IMAGE …]", help="a recorded bag, or images"),
+    arg(metavar="BAG|IMAGE [IMAGE …]", help="a recorded bag, or images or folders of them"),
 ]
 
 
@@ -100,17 +105,17 @@ def _bag_scenes(path: Path, find: Estimator, config: BagConfig) -> list[Scene]:
 
 
 def _image_scenes(
-    paths: tuple[Path, ...], find: Estimator, camera: Path | None
+    sources: tuple[Path, ...], find: Estimator, camera: Path | None
 ) -> list[Scene]:
-    scenes = list[Scene]()
+    scenes, paths = list[Scene](), expand_folders(sources)
     with progress_bar() as progress:
-        for path, image, used in load_images(paths, camera):
-            found = find(image, used)
+        for loaded in load_images(paths, camera):
+            found = find(loaded.image, loaded.camera)
             scenes.append(
                 browser_viewer.make_scene(
-                    path.name,
-                    image.numpy(),
-                    used,
+                    loaded.path.name,
+                    loaded.image.numpy(),
+                    loaded.camera,
                     found,
                     range(1, len(found) + 1),
                     "" if found else find.describe_nothing(),
