@@ -74,12 +74,13 @@ def estimate_command(
         raise InvalidInput("no image given; at least one is needed")
     find = Estimator(artifacts.load_model(model), device=device, config=estimator)
     paths = expand_folders(images)
-    records, lines = [], list[str]()
+    records, lines = list[dict[str, Any]](), list[str]()
     with progress_bar() as progress:
         for done, loaded in enumerate(load_images(paths, camera), 1):
             path, image, used = loaded.path, loaded.image, loaded.camera
             found = find(image, used)
-            record = {"image": str(path), "estimates": [_estimate_record(e) for e in found]}
+            estimates = [_estimate_record(e) for e in found]
+            record: dict[str, Any] = {"image": str(path), "estimates": estimates}
             record |= {"camera": loaded.source, "focal_px": float(used.matrix[0, 0])}
             records.append({**record, "best_rejected": find.best_rejected})
             lines += [_estimate_text(path, e) for e in found] or [
