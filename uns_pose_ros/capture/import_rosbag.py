@@ -27,6 +27,8 @@ from uns_pose_ros.core.types import Camera, Progress
 from uns_pose_ros.io import depth_images
 from uns_pose_ros.io.images import sharpness
 from uns_pose_ros.io.ros import rosbag
+from uns_pose_ros.io.ros.image_stamps import ImageStamps, StampFault, why_no_time
+from uns_pose_ros.io.ros.recorded_transforms import read_transforms
 from uns_pose_ros.io.ros.ros_messages import (
     decode_image,
     jpeg_file,
@@ -52,10 +54,13 @@ class _Source:
     transforms: TransformTree
     config: ImportConfig
 
-    def image_messages(self) -> Iterator[tuple[int, Any]]:
-        """Number and message of every image."""
-        most = self.config.most
-        return enumerate(rosbag.messages(self.path, self.reader, self.topic, most))
+    def image_messages(self) -> Iterator[tuple[int, int, Any]]:
+        """Number, arrival (ns) and message of every image."""
+        messages = rosbag.timed_messages(
+            self.path, self.reader, [self.topic], self.config.most
+        )
+        for number, (_, arrival, message) in enumerate(messages):
+            yield number, arrival, message
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +81,7 @@ class _Candidates:
     reasons: list[str] = field(default_factory=list)
     camera: Camera | None = None
     camera_from: str = ""
+    stamps: ImageStamps = field(default_factory=ImageStamps)
 
 
 def import_bag(path: Path, writer: VideoWriter, progress: Progress) -> None:
@@ -89,6 +95,8 @@ def import_bag(path: Path, writer: VideoWriter, progress: Progress) -> None:
         source = _open_source(path, reader, writer, progress)
         candidates = _read_candidates(source, writer, progress)
         _report_losses(path, source.topic, candidates.usable, candidates.reasons)
+        if faults := candidates.stamps.summary():
+            _log.warning("%s: %s: %s", path, source.topic, faults)
         scores = [candidate.score for candidate in candidates.usable]
         names = number_frames(select_sharpest(scores, config.frames))
         chosen = {name: candidates.usable[index] for index, name in names.items()}
@@ -121,7 +129,9 @@ def _open_source(
     info = _camera_info(path, reader, kinds, topic, writer)
     transforms = TransformTree()
     if config.fixed_frame is not None:
-        transforms = rosbag.transforms(path, reader, kinds, config.fixed_frame)
+        transforms = read_transforms(
+            path, reader, kinds, topic, [config.fixed_frame], config.tf_topic
+        )
     return _Source(
         path=path,
         reader=reader,
@@ -146,8 +156,13 @@ def _read_candidates(
     candidates = _Candidates()
     first_size = (0, 0)
     total = int(source.reader.topics[source.topic].msgcount)
-    for number, message in source.image_messages():
+    for number, arrival, message in source.image_messages():
         progress(f"reading {source.path.name}", number + 1, total)
+        fault = candidates.stamps.take(nanoseconds(message.header.stamp), arrival)
+        candidates.stamps.compare_with_clock(nanoseconds(message.header.stamp), arrival)
+        if fault == StampFault.NEGATIVE:
+            candidates.reasons.append(fault.value)
+            continue
         try:
             image = decode_image(message)
         except InvalidInput as error:
@@ -160,7 +175,9 @@ def _read_candidates(
             candidates.camera = camera
             candidates.camera_from = camera_from
         try:
-            candidate = _check_image(source, number, message, image, first_size)
+            candidate = _check_image(
+                source, number, arrival, message, image, first_size, fault
+            )
         except InvalidInput as error:
             candidates.reasons.append(str(error))
             continue
@@ -169,11 +186,18 @@ def _read_candidates(
 
 
 def _check_image(
-    source: _Source, number: int, message: Any, image: np.ndarray, size: tuple[int, int]
+    source: _Source,
+    number: int,
+    arrival: int,
+    message: Any,
+    image: np.ndarray,
+    size: tuple[int, int],
+    fault: StampFault | None,
 ) -> _Candidate:
     """The candidate of an image (H, W, 3); InvalidInput where it is unusable.
 
-    It needs the size of the first image, and a depth and a transform where the import wants them.
+    It needs the size of the first image, and a depth and a transform where the import wants them,
+    which need a stamp of its own.
     """
     height, width = image.shape[:2]
     if (width, height) != size:
@@ -181,7 +205,10 @@ def _check_image(
             f"an image has {width} x {height} px, the first {size[0]} x {size[1]}"
         )
     stamp = nanoseconds(message.header.stamp)
+    timeless = why_no_time(fault)
     if source.depth_topic is not None:
+        if timeless:
+            raise InvalidInput(f"{timeless}: no depth can belong to it")
         if stamp not in source.depth_sizes:
             raise InvalidInput("no depth of its stamp")
         depth_images.check_aligned(source.depth_sizes[stamp], *size)
@@ -189,7 +216,9 @@ def _check_image(
     if source.config.fixed_frame is not None:
         frame = message.header.frame_id.lstrip("/")
         fixed_frame = source.config.fixed_frame.lstrip("/")
-        transform = source.transforms.lookup(frame, fixed_frame, stamp)
+        transform = source.transforms.lookup(
+            frame, fixed_frame, None if timeless else stamp, arrival
+        )
         if isinstance(transform, str):
             raise InvalidInput(transform)
         pose = torch.from_numpy(transform)
@@ -206,7 +235,7 @@ def _write_frames(
 ) -> None:
     """Read the chosen images once more and write them, with their depth."""
     by_number = {candidate.number: name for name, candidate in chosen.items()}
-    for number, message in source.image_messages():
+    for number, _, message in source.image_messages():
         if number in by_number and camera is not None:
             name = by_number[number]
             image, original = decode_image(message), jpeg_file(message)

@@ -48,6 +48,8 @@ class ImportConfig:
     camera_info_topic: str | None = None
     # bags: the frame in which the object stands, such as odom; poses come from /tf
     fixed_frame: str | None = None
+    # bags: topic of the transforms, its static one goes with it; default: that of the camera
+    tf_topic: str | None = None
     # bags: depth aligned to the images, kept where it has their stamps
     depth_topic: str | None = None
 

@@ -54,6 +54,9 @@ def view_command(
         str | None,
         arg(help="TF frame of the bag that does not move with the camera: sharper poses"),
     ] = None,
+    tf_topic: Annotated[
+        str | None, arg(help="of the bag's transforms; without: that of the camera")
+    ] = None,
     every: Annotated[int, arg(help="use only one in so many images of the bag")] = 1,
     device: Device = "auto",
     estimator: Estimation = EstimatorConfig(),
@@ -68,7 +71,12 @@ def view_command(
     if not sources:
         raise InvalidInput("nothing to show: a recorded bag or images are needed")
     bag = BagConfig(
-        image_topic, camera_info_topic, fixed_frame=fixed_frame, fuse=True, every=every
+        image_topic,
+        camera_info_topic,
+        fixed_frame=fixed_frame,
+        tf_topic=tf_topic,
+        fuse=True,
+        every=every,
     )
     find = Estimator(artifacts.load_model(model), device=device, config=estimator)
     scenes = (

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from uns_pose_ros.evaluation.metrics import accuracies, auroc, symmetric_angle
 from uns_pose_ros.io import depth_images
 from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.ros import rosbag
+from uns_pose_ros.io.ros.image_stamps import ImageStamps, StampFault, why_no_time
+from uns_pose_ros.io.ros.recorded_transforms import read_transforms
 from uns_pose_ros.io.ros.ros_messages import TF, decode_image, nanoseconds, read_camera_info
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
 
@@ -63,6 +65,8 @@ class BagConfig:
     fit: bool = False
     # TF frame that does not move with the camera: for fusion, and jitter without truth
     fixed_frame: str | None = None
+    # topic of the transforms, its static one goes with it; without: that of the camera
+    tf_topic: str | None = None
     # poses fused over images, as the node gives them; without: each image's own
     fuse: bool = False
     every: int = 1  # use only one in so many images
@@ -109,6 +113,7 @@ class _BagFrame:
     """An image of a bag with its camera."""
 
     stamp: int  # ns
+    arrival: int  # ns
     frame: str  # TF frame of the image
     image: np.ndarray  # (H, W, 3) uint8 RGB
     camera: Camera
@@ -144,26 +149,33 @@ def estimate_bag_frames(
             depth_topic = rosbag.depth_topic(path, kinds, config.depth_topic)
         topic = rosbag.image_topic(path, kinds, config.image_topic, depth_topic)
         info = rosbag.camera_info(path, reader, kinds, topic, config.camera_info_topic)
-        tree = _tree(path, reader, kinds, config, model.category)
+        tree = _tree(path, reader, kinds, config, topic, model.category)
         stream = _StreamEstimator(estimator, config, tree)
         total = int(reader.topics[topic].msgcount)
         messages = _image_messages(path, reader, topic, depth_topic)
-        for number, (message, depth) in enumerate(messages):
+        for number, (arrival, message, depth) in enumerate(messages):
             progress(f"estimating {path.name}", number + 1, total)
             if number % config.every:
                 continue
             try:
-                frame = _decode_frame(message, info, topic, depth, depth_topic is not None)
+                fault = stream.check_stamp(nanoseconds(message.header.stamp), arrival)
+                if fault and depth_topic is not None:
+                    raise InvalidInput(f"{fault}: no depth can belong to it")
+                frame = _decode_frame(
+                    message, arrival, info, topic, depth, depth_topic is not None
+                )
             except InvalidInput as error:
                 faults.append(str(error))
                 continue
-            results.append(stream.estimate(frame))
+            results.append(stream.estimate(frame, timeless=bool(fault)))
             keep(results[-1], frame.image, frame.camera)
     if not results:
         raise InvalidInput(
             f"{path}: no usable image on {topic}; {faults[0] if faults else 'it is empty'}"
         )
     _warn(path, config, results, faults)
+    if text := stream.stamps.summary():
+        _log.warning("%s: %s: %s", path, topic, text)
     return results
 
 
@@ -179,12 +191,18 @@ def _warn(
 
 
 def _decode_frame(
-    message: Any, info: Any, topic: str, depth: Any | None, need_depth: bool
+    message: Any,
+    arrival: int,
+    info: Any,
+    topic: str,
+    depth: Any | None,
+    need_depth: bool,
 ) -> _BagFrame:
     """Decode an image with its camera and depth.
 
     Args:
         message: of the image.
+        arrival: when it was recorded, ns.
         info: camera_info of the topic.
         topic: of the image.
         depth: the depth message with the stamp of the image.
@@ -202,7 +220,8 @@ def _decode_frame(
     if depth is not None:
         meters = depth_images.depth_in_metres(depth, camera.width, camera.height)
     stamp = nanoseconds(message.header.stamp)
-    return _BagFrame(stamp, message.header.frame_id.lstrip("/"), image, camera, meters)
+    frame = message.header.frame_id.lstrip("/")
+    return _BagFrame(stamp, arrival, frame, image, camera, meters)
 
 
 class _StreamEstimator:
@@ -215,24 +234,45 @@ class _StreamEstimator:
         self._fixed_frame = config.fixed_frame
         self._tree = tree
         self._tracker = Tracker(TrackerConfig(fuse=config.fuse))
-        self._last: tuple[str, int] | None = None  # frame and stamp of the last image
+        self.stamps = ImageStamps()
+        self._last: _Moment | None = None  # of the last image
 
-    def estimate(self, frame: _BagFrame) -> FrameResult:
-        """The result of the next image."""
+    def check_stamp(self, stamp: int, arrival: int) -> str:
+        """Take the stamp of the next image, ns.
+
+        Returns:
+            Why it is no time; empty: it is one.
+
+        Raises:
+            InvalidInput: the stamp is negative.
+        """
+        fault = self.stamps.take(stamp, arrival)
+        self.stamps.compare_with_clock(stamp, arrival)
+        if fault == StampFault.NEGATIVE:
+            raise InvalidInput(fault.value)
+        return why_no_time(fault)
+
+    def estimate(self, frame: _BagFrame, timeless: bool = False) -> FrameResult:
+        """The result of the next image.
+
+        Args:
+            frame: the image.
+            timeless: whether its stamp says nothing of time: then only static transforms count.
+        """
         start = time.perf_counter()
         if frame.depth is None:
             estimates = self._estimator(frame.image, frame.camera)
         else:
             estimates = self._estimator(frame.image, frame.camera, None, frame.depth)
         seconds = time.perf_counter() - start
-        now = (frame.frame, frame.stamp)
+        now = _Moment(frame.frame, None if timeless else frame.stamp, frame.arrival)
         motion = _motion(self._tree, self._fixed_frame, self._last, now)
         self._last = now
         tracks = sorted(
-            self._tracker.update(estimates, frame.stamp, motion),
+            self._tracker.update(estimates, self.stamps.time, motion),
             key=lambda track: -track.estimate.score,
         )
-        truth = _lookup(self._tree, frame.frame, _TRUTH, frame.stamp)
+        truth = _lookup(self._tree, frame.frame, _TRUTH, now)
         return FrameResult(
             stamp=frame.stamp,
             frame=frame.frame,
@@ -246,10 +286,11 @@ class _StreamEstimator:
 
 def _image_messages(
     path: Path, reader: Any, topic: str, depth_topic: str | None
-) -> Iterator[tuple[Any, Any | None]]:
-    """Yield the messages of the images, each with the depth of its stamp if a topic has it."""
+) -> Iterator[tuple[int, Any, Any | None]]:
+    """Yield arrival and message of the images, with the depth of its stamp if a topic has it."""
     if depth_topic is None:
-        return ((message, None) for message in rosbag.messages(path, reader, topic, _MOST))
+        messages = rosbag.timed_messages(path, reader, [topic], _MOST)
+        return ((arrival, message, None) for _, arrival, message in messages)
     return rosbag.pairs(path, reader, topic, depth_topic, _MOST)
 
 
@@ -258,17 +299,24 @@ def _truth_of(config: BagConfig) -> str:
 
 
 def _tree(
-    path: Path, reader: Any, kinds: dict[str, str], config: BagConfig, category: str
+    path: Path,
+    reader: Any,
+    kinds: dict[str, str],
+    config: BagConfig,
+    image_topic: str,
+    category: str,
 ) -> TransformTree:
     """The transforms of the bag, with the true pose of the object as one more frame."""
     needed = [
         frame for frame in (config.fixed_frame, config.truth_frame) if frame is not None
     ]
     has_tf = any(kind == TF for kind in kinds.values())
+    if has_tf and not needed and not _truth_of(config) and config.tf_topic is None:
+        has_tf = False  # nothing is looked up
     tree = (
-        rosbag.transforms(path, reader, kinds, *needed)
+        read_transforms(path, reader, kinds, image_topic, needed, config.tf_topic)
         if needed or has_tf
-        else TransformTree(math.inf)
+        else TransformTree(math.inf, recording=True)
     )
     if config.truth_frame is not None:
         _add(tree, config.truth_frame, np.eye(4))
@@ -295,7 +343,7 @@ def _add_truth_topic(
             f"{path}: no {POSE} or {DETECTIONS} on {topic!r}; topics with one: "
             f"{shorten(usable) or 'none'}"
         )
-    for message in rosbag.messages(path, reader, topic, _MOST):
+    for _, arrival, message in rosbag.timed_messages(path, reader, [topic], _MOST):
         pose = message.pose if kind == POSE else _first(message, category)
         if pose is None:
             continue
@@ -307,6 +355,7 @@ def _add_truth_topic(
             nanoseconds(message.header.stamp),
             np.array([x.x, x.y, x.z]),
             np.array([q.x, q.y, q.z, q.w]),
+            arrival=arrival,
         )
 
 
@@ -345,30 +394,33 @@ def _add(tree: TransformTree, parent: str, pose: np.ndarray) -> None:
     )
 
 
-def _lookup(tree: TransformTree, target: str, source: str, stamp: int) -> Tensor | None:
-    """target_from_source (4, 4) at a stamp in ns, or None if it is not known."""
-    pose = tree.lookup(target.lstrip("/"), source.lstrip("/"), stamp)
+class _Moment(NamedTuple):
+    """The frame and the time of an image."""
+
+    frame: str
+    stamp: int | None  # ns; None: not known
+    arrival: int  # ns
+
+
+def _lookup(
+    tree: TransformTree, target: str, source: str, moment: _Moment
+) -> Tensor | None:
+    """target_from_source (4, 4) at the time of an image, or None if it is not known."""
+    pose = tree.lookup(target.lstrip("/"), source.lstrip("/"), moment.stamp, moment.arrival)
     return None if isinstance(pose, str) else torch.from_numpy(pose)
 
 
 def _motion(
-    tree: TransformTree,
-    fixed: str | None,
-    before: tuple[str, int] | None,
-    now: tuple[str, int],
+    tree: TransformTree, fixed: str | None, before: _Moment | None, now: _Moment
 ) -> Tensor | None:
-    """cam_now_from_cam_before (4, 4) of two images, each given by its frame and stamp in ns."""
-    if fixed is None or before is None or before[0] != now[0]:
+    """cam_now_from_cam_before (4, 4) of two images."""
+    if fixed is None or before is None or before.frame != now.frame:
         return None
-    fixed_from_before, now_from_fixed = (
-        _lookup(tree, fixed, *before),
-        _lookup(tree, now[0], fixed, now[1]),
-    )
-    return (
-        None
-        if fixed_from_before is None or now_from_fixed is None
-        else now_from_fixed @ fixed_from_before
-    )
+    fixed_from_before = _lookup(tree, fixed, before.frame, before)
+    now_from_fixed = _lookup(tree, now.frame, fixed, now)
+    if fixed_from_before is None or now_from_fixed is None:
+        return None
+    return now_from_fixed @ fixed_from_before
 
 
 def _visible(truth: Tensor | None, camera: Camera) -> Tensor | None:

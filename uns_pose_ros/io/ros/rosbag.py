@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,12 +11,10 @@ from typing import Any
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.io import bounded_decompression
 from uns_pose_ros.io.depth_images import COMPRESSED_TOPIC
-from uns_pose_ros.io.ros.ros_messages import CAMERA_INFO, COMPRESSED, IMAGE, TF
-from uns_pose_ros.io.ros.transform_buffer import TransformTree
+from uns_pose_ros.io.ros.ros_messages import CAMERA_INFO, COMPRESSED, IMAGE, nanoseconds
 
 ENDINGS = (".mcap", ".db3", ".bag")
 _WAITING = 16  # messages that wait for those of their stamp
-_GAP = 0.5  # s, longest time between two transforms that is bridged
 
 
 def is_bag(path: Path) -> bool:
@@ -122,28 +119,6 @@ def camera_info(
     )
 
 
-def transforms(
-    path: Path, reader: Any, kinds: dict[str, str], *frames: str
-) -> TransformTree:
-    """All transforms of the bag; InvalidInput where it does not know one of the frames."""
-    tree = TransformTree(math.inf, _GAP)
-    topics = [topic for topic, kind in kinds.items() if kind == TF]
-    if not topics:
-        raise InvalidInput(
-            f"{path}: no transforms (tf2_msgs/TFMessage on /tf), so frame {frames[0]} gives no "
-            "poses"
-        )
-    for topic in topics:
-        for message in messages(path, reader, topic, 10_000_000):
-            tree.take(message, static=topic.rpartition("/")[2] == "tf_static")
-    for frame in frames:
-        if frame.lstrip("/") not in tree.frames:
-            raise InvalidInput(
-                f"{path}: /tf has no frame {frame!r}; its frames: {shorten(tree.frames, 20)}"
-            )
-    return tree
-
-
 def messages(
     path: Path, reader: Any, topic: str, most: int, cut: bool = False
 ) -> Iterator[Any]:
@@ -167,33 +142,35 @@ def messages(
 
 def pairs(
     path: Path, reader: Any, topic: str, other: str, most: int
-) -> Iterator[tuple[Any, Any | None]]:
-    """Messages of a topic, in order, each with the one of another topic that has its stamp.
+) -> Iterator[tuple[int, Any, Any | None]]:
+    """Arrival (ns) and message of a topic, in order, with the message of another of its stamp.
 
-    None without one.
+    None without one, and for a message whose stamp another one has that still waits.
 
     Either may be recorded first; one is waited for until _WAITING more of its topic have come.
     """
-    firsts, others = (
-        OrderedDict[tuple[int, int], Any](),
-        OrderedDict[tuple[int, int], Any](),
-    )
-    for at, message in _several(path, reader, (topic, other), most):
-        stamp = (int(message.header.stamp.sec), int(message.header.stamp.nanosec))
-        (firsts if at == topic else others)[stamp] = message
+    firsts, others = OrderedDict[int, tuple[int, Any]](), OrderedDict[int, Any]()
+    for at, arrival, message in timed_messages(path, reader, (topic, other), most):
+        stamp = nanoseconds(message.header.stamp)
+        if at != topic:
+            others[stamp] = message
+        elif stamp in firsts:
+            yield arrival, message, None
+        else:
+            firsts[stamp] = (arrival, message)
         if len(others) > _WAITING:
             others.popitem(last=False)
         while firsts and (next(iter(firsts)) in others or len(firsts) > _WAITING):
             stamp, first = firsts.popitem(last=False)
-            yield first, others.pop(stamp, None)
+            yield *first, others.pop(stamp, None)
     for stamp, first in firsts.items():
-        yield first, others.get(stamp)
+        yield *first, others.get(stamp)
 
 
-def _several(
+def timed_messages(
     path: Path, reader: Any, topics: Sequence[str], most: int
-) -> Iterator[tuple[str, Any]]:
-    """Topic and message of everything on several topics, in the order of recording.
+) -> Iterator[tuple[str, int, Any]]:
+    """Topic, arrival (ns) and message of everything on topics, in the order of recording.
 
     More than `most` are an error.
     """
@@ -201,12 +178,13 @@ def _several(
         connection for connection in reader.connections if connection.topic in topics
     ]
     with _reading(path):
-        for count, (connection, _, data) in enumerate(reader.messages(connections)):
+        for count, (connection, arrival, data) in enumerate(reader.messages(connections)):
             if count == most:
                 raise InvalidInput(
-                    f"{path}: more than {most} messages on {' and '.join(topics)}; record less"
+                    f"{path}: more than {most} messages on {' and '.join(topics)}; record less, or "
+                    "raise --most"
                 )
-            yield connection.topic, reader.deserialize(data, connection.msgtype)
+            yield connection.topic, arrival, reader.deserialize(data, connection.msgtype)
 
 
 @contextmanager
