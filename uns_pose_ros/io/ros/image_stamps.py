@@ -22,10 +22,16 @@ class StampFault(str, Enum):
     FUTURE = "stamp later than its arrival"
 
 
-_STANDING = (
-    3  # images of one stamp from which on it stands still; two are one that came twice
-)
+# images of one stamp from which on it stands still; two are one that came twice
+_STANDING = 3
 _EARLY = 10 * 10**9  # ns that a stamp may be later than the clock of the receiver
+
+
+def why_no_time(fault: StampFault | None) -> str:
+    """Why a stamp cannot say which transform or depth belongs to it; empty if it can."""
+    if fault is None or fault in (StampFault.BACK, StampFault.FUTURE):
+        return ""
+    return fault.value
 
 
 class ImageStamps:
