@@ -53,6 +53,7 @@ setup(
         "cluster": ["ray"],
         "docs": ["mkdocs-material"],
         "view": ["viser"],
+        "heic": ["pillow-heif"],  # images of phones
         "test": [
             "pytest",
             "pytest-cov",

@@ -264,3 +264,32 @@ def test_undistorting_moves_a_point_to_where_a_pinhole_sees_it() -> None:
         and mask[round(want[1]), round(want[0])]
         and not len(pinhole.distortion)
     )
+
+
+def test_masks_are_taken_by_both_of_colmaps_names_and_others_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth = write_video(tmp_path / "clip", seed=1, views=5, size=48)
+    names, masks = list(truth.cam_from_obj), tmp_path / "clip" / "masks"
+    for name in names[:3]:
+        (masks / f"{name}.png").rename((masks / name).with_suffix(".png"))
+    (masks / f"{names[3]}.png").rename(masks / "other.png")
+    frames = load_video(tmp_path / "clip").frames
+    assert [frame.name for frame in frames] == [*names[:3], names[4]]
+    assert "1 masks of no image: other.png" in caplog.text
+
+
+def test_frames_come_in_the_order_in_which_people_count(tmp_path: Path) -> None:
+    (tmp_path / "clip" / "images").mkdir(parents=True)
+    for name in ("frame10.jpg", "frame2.JPG", "frame1.jpg", "b/frame1.png", "frame3"):
+        path = tmp_path / "clip" / "images" / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path, "PNG")
+    frames = load_video(tmp_path / "clip", need_masks=False, need_poses=False).frames
+    assert [frame.name for frame in frames] == [
+        "b/frame1.png",
+        "frame1.jpg",
+        "frame2.JPG",
+        "frame3",
+        "frame10.jpg",
+    ]

@@ -24,6 +24,7 @@ from uns_pose_ros.io.colmap import (
 )
 from uns_pose_ros.io.given_files import path_inside
 from uns_pose_ros.io.images import ENDINGS, decode, open_image, sharpness
+from uns_pose_ros.io.video_folder import unused_masks
 
 # where programs put the model, below the dataset; of equally large models the first is taken
 _MODEL_FOLDERS = (
@@ -81,7 +82,7 @@ def import_colmap(folder: Path, writer: VideoWriter, progress: Progress) -> None
     for line in dataset.sparse.remarks():
         _log.warning("%s: %s", folder, line)
     usable, scores = _usable_files(dataset, writer.config.most, progress)
-    _count_masks(usable, left_out)
+    _count_masks(dataset, usable)
     chosen = select_sharpest(scores, writer.config.frames)
     for index in chosen:
         _write_frame(usable[index], writer, left_out)
@@ -275,7 +276,11 @@ def _mask_path(folder: Path, name: str) -> Path | None:
     return next((path_inside(masks, place) for place in there), None)
 
 
-def _count_masks(usable: Sequence[_PosedFile], left_out: LeftOut) -> None:
+def _count_masks(dataset: _Dataset, usable: Sequence[_PosedFile]) -> None:
+    left_out = dataset.left_out
+    names = [path.relative_to(dataset.images).as_posix() for path in dataset.files.values()]
+    for name in unused_masks(dataset.folder, [*names, *dataset.files]):
+        left_out.add("masks of no registered image", name)
     if any(posed.mask is not None for posed in usable):
         for posed in usable:
             if posed.mask is None:

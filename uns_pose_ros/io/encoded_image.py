@@ -10,7 +10,8 @@ from PIL import ImageFile
 
 from uns_pose_ros.io.images import Pixels, decode_rgb, guarded_decoding, open_file, shrunk
 
-_ENDINGS = {"JPEG": ".jpg", "PNG": ".png"}  # files that are kept as they are
+# files that are kept as they are; MPO is a JPEG with previews behind it
+_ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png"}
 _FORMATS = (*_ENDINGS, "BMP", "WEBP", "TIFF")
 
 

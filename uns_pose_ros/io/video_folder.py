@@ -9,7 +9,7 @@ decoded.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,7 +21,14 @@ from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Camera, Frame, Video
 from uns_pose_ros.io.camera_json import parse_camera
 from uns_pose_ros.io.colmap import SparseImage, has_sparse, read_sparse
-from uns_pose_ros.io.images import ENDINGS, decode, open_image, read_image, read_mask
+from uns_pose_ros.io.images import (
+    decode,
+    is_image_file,
+    natural_order,
+    open_image,
+    read_image,
+    read_mask,
+)
 from uns_pose_ros.io.schema.video_record import VIDEO_RECORD, read_video_record
 
 MIN_FRAMES = 3
@@ -135,9 +142,14 @@ def frames_of(
         {image.name: image for image in sparse.images} if sparse is not None else {}
     )
     present = set(image_names(folder))
+    unused = unused_masks(folder, present | registered.keys())
+    if unused:
+        _log.warning(
+            "%s: %d masks of no image: %s", folder, len(unused), shorten(unused, 3)
+        )
     known = recorded_camera(folder)
     frames, dropped = [], []
-    for name in sorted(registered if need_poses else present):
+    for name in sorted(registered if need_poses else present, key=natural_order):
         try:
             if name not in present:
                 raise InvalidInput(f"{images / name}: named in sparse/ but not there")
@@ -158,19 +170,35 @@ def frames_of(
 
 
 def image_names(folder: Path) -> list[str]:
-    """Names of the images in a video folder, usable or not."""
+    """Names of the images in a video folder, usable or not, in natural order."""
     images = folder / "images"
-    files = (
-        path
-        for path in images.rglob("*")
-        if path.suffix.lower() in ENDINGS and path.is_file()
-    )
-    return sorted(path.relative_to(images).as_posix() for path in files)
+    files = (path for path in images.rglob("*") if path.is_file() and is_image_file(path))
+    names = (path.relative_to(images).as_posix() for path in files)
+    return sorted(names, key=natural_order)
+
+
+def mask_path(folder: Path, name: str) -> Path:
+    """The mask of an image: masks/<image name>.png, or .png for the image's ending, as in COLMAP.
+
+    The first of the two where neither is there.
+    """
+    masks = folder / "masks"
+    places = [masks / f"{name}.png", (masks / name).with_suffix(".png")]
+    return next((path for path in places if path.is_file()), places[0])
+
+
+def unused_masks(folder: Path, names: Collection[str]) -> list[str]:
+    """Masks that belong to none of the images `names`, in natural order."""
+    masks = folder / "masks"
+    used = {mask_path(folder, name) for name in names}
+    files = (path for path in masks.rglob("*") if path.is_file() and path.name[0] != ".")
+    rest = (path for path in files if path not in used and path.suffix.lower() != ".json")
+    return sorted((path.relative_to(masks).as_posix() for path in rest), key=natural_order)
 
 
 def _usable_frame(folder: Path, name: str, need_masks: bool) -> Frame:
     """A frame with an assumed camera; its image and mask can be decoded and have one size."""
-    image, mask = folder / "images" / name, folder / "masks" / f"{name}.png"
+    image, mask = folder / "images" / name, mask_path(folder, name)
     width, height = _check_image(image)
     if need_masks:
         pixels = read_mask(mask)

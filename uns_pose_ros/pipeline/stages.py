@@ -28,7 +28,8 @@ from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Alignment, CategoryModel, Progress
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.checkpoint import Checkpoint
-from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.image_metadata import read_upright
+from uns_pose_ros.io.images import ENDINGS
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks import pretrained_weights
@@ -58,7 +59,6 @@ ALIGNMENT, ALIGNMENT_IMAGE, MODEL, TRAINING = (
     "model",
     "training.png",
 )
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _MAX_BACKGROUNDS = 300
 _BACKBONE = "dinov2_vits14"
 
@@ -432,18 +432,18 @@ def _background_paths(folder: Path) -> list[Path]:
     paths = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _IMAGE_SUFFIXES and path.parent.name != "masks"
+        if path.suffix.lower() in ENDINGS and path.parent.name not in ("masks", "depth")
     ]
     if not paths:
         raise InvalidInput(
-            f"{folder}: no image ({', '.join(_IMAGE_SUFFIXES)}) in it or its subfolders"
+            f"{folder}: no image ({', '.join(ENDINGS)}) in it or its subfolders"
         )
     return paths[:: -(-len(paths) // _MAX_BACKGROUNDS)]
 
 
 def _read_background(path: Path) -> NDArray[np.uint8]:
     """Read an image (H, W, 3) RGB, made smaller if its longer side exceeds 512 px."""
-    image = read_image(path).numpy()
+    image = read_upright(path).pixels
     factor = min(1.0, 512 / max(image.shape[:2]))
     return np.asarray(
         cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA),
