@@ -14,6 +14,7 @@ from uns_pose_ros.capture import (
     import_movie,
     import_rosbag,
 )
+from uns_pose_ros.capture.film_tracks import is_film_content
 from uns_pose_ros.capture.video_writer import (
     RECORD,
     ImportConfig,
@@ -98,6 +99,8 @@ def detect_kind(source: Path) -> str:
     if rosbag.is_bag(source):
         return "bag"
     if source.is_file() and source.suffix.lower() in import_movie.ENDINGS:
+        return "film"
+    if source.is_file() and not source.suffix and is_film_content(source):
         return "film"
     if source.is_dir():
         if import_co3d.is_co3d(source):
