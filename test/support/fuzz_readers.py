@@ -78,6 +78,22 @@ def _text_model(folder: Path) -> None:
     )
 
 
+def _dialects(folder: Path) -> None:
+    """The text model as other programs write it, one dialect a subfolder."""
+    _text_model(folder)
+    files = [path for path in folder.iterdir() if path.is_file()]
+    for number, (blank, point, end) in enumerate(
+        [(";", ",", "\n"), (", ", ".", "\r\n"), ("\t", ",", "\n\n"), (",", ".", "\r")]
+    ):
+        (folder / str(number)).mkdir()
+        for path in files:
+            text = path.read_text().replace(".", point).replace(" ", blank)
+            text = text.replace("\n", end).replace(",jpg", ".jpg")
+            (folder / str(number) / path.name).write_text("\ufeff" + text, newline="")
+    for path in files:
+        path.unlink()
+
+
 def _category(folder: Path) -> None:
     """One reconstructed video without pictures, an alignment of it, and a model of it."""
     vertices, triangles = (
@@ -308,6 +324,7 @@ READERS = (
     ),
     Reader("camera", _camera, lambda _, spoiled: read_camera(spoiled)),
     Reader("sparse_text", _text_model, lambda folder, _: read_sparse(folder)),
+    Reader("sparse_dialects", _dialects, lambda folder, _: read_sparse(folder), "*/*"),
     Reader(
         "sparse_binary",
         lambda folder: write_binary(folder / "0"),
@@ -356,7 +373,7 @@ READERS = (
         "co3d",
         lambda f: write_co3d(f, "ndc_isotropic"),
         lambda f, s: _import(f, s, "truck/101_1_2"),
-        "truck/*.jgz",
+        "truck/*.jgz,truck/101_1_2/images/*,truck/101_1_2/masks/*",
     ),
     Reader(
         "bag_mcap",

@@ -22,6 +22,7 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _NUMBERS = 9  # of an image before its name
 _MAX_INTEGER = 2**53
+_POINTS_CHECKED = 12  # columns by which a line of 2D points is recognized: four points
 
 
 def read_text_cameras(path: Path, left_out: LeftOut) -> list[tuple[str, CameraRow]]:
@@ -68,7 +69,7 @@ def read_text_points(path: Path, left_out: LeftOut) -> list[tuple[float, float, 
     """x, y, z of the points of points3D.txt."""
     rows = []
     for place, line in _lines(path):
-        word = _split(line)
+        word = _split(line, 4)
         try:
             rows.append((float(word[1]), float(word[2]), float(word[3])))
         except (ValueError, IndexError) as error:
@@ -92,7 +93,7 @@ def _parse_image(line: str) -> ImageRow:
 
 def _is_points(line: str) -> bool:
     """Whether a line is X Y POINT3D_ID, any number of times."""
-    words = _split(line)
+    words = _split(line, _POINTS_CHECKED)
     if len(words) % 3:
         return False
     try:
@@ -103,16 +104,17 @@ def _is_points(line: str) -> bool:
     return True
 
 
-def _split(line: str) -> list[str]:
-    """The columns of a line, whether blanks, tabs, commas or semicolons part them."""
+def _split(line: str, most: int = 1000) -> list[str]:
+    """The first columns of a line, whether blanks, tabs, commas or semicolons part them."""
     columns = []
-    for word in re.split(r"[\s;]+", line.strip()):
+    # the rest is cut off before it is split: lines of points are long
+    for word in line.replace(";", " ").split(maxsplit=most)[:most]:
         word = word.strip(",")
         if _DECIMAL_COMMA.fullmatch(word):
             columns.append(word.replace(",", "."))
         else:
             columns += filter(None, word.split(","))
-    return columns
+    return columns[:most]
 
 
 def _number(word: str) -> float:
