@@ -69,13 +69,13 @@ def evaluate_bag_command(
     if config.fit:
         truth_from_canon = rosbag_evaluation.fit_truth_from_canon(frames, trained)
     record = rosbag_evaluation.summarize_bag(frames, trained, truth_from_canon)
-    if results is not None:
-        rosbag_export.write_bag(results, frames, trained)
     if bop is not None:
         rosbag_export.write_bop(bop, frames)
     errors = rosbag_evaluation.pose_errors(frames, trained, truth_from_canon)
     if plot is not None:
         rosbag_plot.write_bag_plot(plot, frames, errors)
+    if results is not None:  # last: the command cannot be repeated where they are
+        rosbag_export.write_bag(results, frames, trained)
     extra = {
         "truth_from_canon": truth_from_canon.tolist(),
         "frames": rosbag_export.frame_records(frames, errors, truth_from_canon),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ _VISION = {  # the public definitions of vision_msgs, which rosbags does not bri
 }
 
 
+@cache
 def message_types() -> Any:
     """The types of the messages in the written bag."""
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore

@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.writing.replacement import atomic_write, discard, disk_errors
-from uns_pose_ros.io.writing.target_lock import TargetLock
+from uns_pose_ros.io.writing.target_lock import TargetLock, lock_target
 
 _KEY, _NOTES, _TENSORS = "key.json", "notes.json", "tensors.safetensors"
 # parts of notes.json, and of the metadata of the tensors
@@ -58,8 +59,7 @@ class Checkpoint:
 
     def _drop_foreign_state(self, key: Mapping[str, Any]) -> None:
         """Delete everything that is not the whole state of this work."""
-        boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
-        wanted = {"key": artifacts.fingerprint(**key), "boot": boot}
+        wanted = _key_record(key)
         path = self._folder / _KEY
         try:
             if path.exists() and artifacts.read_json(path) == wanted:
@@ -169,6 +169,27 @@ class Checkpoint:
         if done:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._lock.release()
+
+
+def drop_finished(folder: Path, key: Mapping[str, Any]) -> None:
+    """Delete the state of work that is done, which a process left that was killed at its end.
+
+    State of another key, and of a process that is at work, stays.
+    """
+    if folder.is_dir():
+        try:
+            if artifacts.read_json(folder / _KEY) != _key_record(key):
+                return
+        except InvalidInput:
+            pass
+    with suppress(InvalidInput), lock_target(folder):
+        discard(folder)
+
+
+def _key_record(key: Mapping[str, Any]) -> dict[str, str]:
+    """A key and the boot of the machine as JSON types."""
+    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
+    return {"key": artifacts.fingerprint(**key), "boot": boot}
 
 
 class _SpoiledState(InvalidInput):

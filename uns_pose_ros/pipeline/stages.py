@@ -8,8 +8,10 @@ Therefore, a killed stage runs again; `reconstruct` continues with the first unf
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,10 +29,11 @@ from uns_pose_ros.core.device import choose_device, choose_precision
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Alignment, CategoryModel, Progress
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.io.checkpoint import Checkpoint
+from uns_pose_ros.io.checkpoint import Checkpoint, drop_finished
 from uns_pose_ros.io.image_metadata import read_upright
 from uns_pose_ros.io.images import ENDINGS
 from uns_pose_ros.io.video_folder import list_videos, load_video
+from uns_pose_ros.io.writing.replacement import repair_folder
 from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks import pretrained_weights
 from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone
@@ -379,6 +382,7 @@ def train(
         backbone=files.hash(pretrained_weights.find(_BACKBONE)),
     )
     if is_current(path / artifacts.MODEL, wanted):
+        _drop_training_state(path, wanted)
         return artifacts.load_model(path), False
     videos = {folder.name: load_video(folder) for folder in folders}
     meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
@@ -414,6 +418,15 @@ def train(
     finally:
         unfinished.close(done)
     return model, True
+
+
+def _drop_training_state(model: Path, wanted: Mapping[str, object]) -> None:
+    """Delete what a process left that was killed after it had saved its model."""
+    rank, world = (int(os.environ.get(*of)) for of in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    drop_finished(model.with_name(f".{MODEL}-{rank}"), {**wanted, "world": world})
+    if rank == 0:
+        with suppress(InvalidInput), lock_target(model):
+            repair_folder(model)
 
 
 def draw_training(category: Path, curve: Mapping[str, Sequence[float]]) -> Path:

@@ -56,6 +56,7 @@ class TargetLock:
             with suppress(OSError):  # who asks for the holder gets a name, or none
                 self._path.write_text(f"{machine_token()}\n{os.getpid()}\n{_command()}\n")
         delete_strays(target.parent)
+        delete_strays(target)
 
     def release(self) -> None:
         """Give the lock back; folders that were made for it and stayed empty go."""
