@@ -106,9 +106,13 @@ def _is_points(line: str) -> bool:
 
 def _split(line: str, most: int = 1000) -> list[str]:
     """The first columns of a line, whether blanks, tabs, commas or semicolons part them."""
+    # the rest is cut off before it is looked at: lines of points are long
+    words = line.split(maxsplit=most)[:most]
+    start = " ".join(words)
+    if "," not in start and ";" not in start:
+        return words
     columns = []
-    # the rest is cut off before it is split: lines of points are long
-    for word in line.replace(";", " ").split(maxsplit=most)[:most]:
+    for word in start.replace(";", " ").split():
         word = word.strip(",")
         if _DECIMAL_COMMA.fullmatch(word):
             columns.append(word.replace(",", "."))
@@ -133,7 +137,9 @@ def _integer(word: str) -> int:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """The place and text of every line that is not empty and no comment."""
-    for number, line in enumerate(_LINE_END.split(_read_text(path)), 1):
+    text = _read_text(path)
+    lines = _LINE_END.split(text) if "\r" in text else text.split("\n")
+    for number, line in enumerate(lines, 1):
         line = line.strip()
         if line and line[0] != "#":
             yield f"{path.name}, line {number}", line
