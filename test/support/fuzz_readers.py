@@ -27,6 +27,7 @@ from uns_pose_ros.evaluation import metrics, rosbag_evaluation
 from uns_pose_ros.io import artifacts, depth_images
 from uns_pose_ros.io.camera_json import parse_camera, read_camera
 from uns_pose_ros.io.colmap import read_sparse
+from uns_pose_ros.io.image_metadata import read_upright
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.ply import read_ply
 from uns_pose_ros.io.video_folder import load_video
@@ -317,6 +318,12 @@ _BAG = {"fixed_frame": "odom", "depth_topic": "/cam/depth/image_raw"}
 _IN_MODEL = "model/model.json,model/model.safetensors,model/template.ply"
 READERS = (
     Reader("image", _pictures, lambda _, spoiled: read_image(spoiled)),
+    Reader(
+        "upright",
+        _photographs,
+        lambda _, spoiled: read_upright(spoiled).camera(),
+        "photos/*",
+    ),
     Reader("mask", _pictures, lambda _, spoiled: read_mask(spoiled)),
     Reader("depth", _depth, lambda _, spoiled: depth_images.read_depth(spoiled, (64, 48))),
     Reader(
