@@ -19,6 +19,7 @@ from geometry_msgs.msg import PoseStamped, TransformStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 
 from grasp_approach import approach_pose
 from ros_robot import Robot
@@ -151,3 +152,32 @@ def test_the_example_publishes_the_approach_pose(
     assert [pose.position.x, pose.position.y, pose.position.z] == pytest.approx(
         [0.0, 0.0, 3.0 + 0.1 + 0.4]
     )
+
+
+def test_detections_of_any_content_end_neither_the_client_nor_its_callers(
+    robot: Robot,
+) -> None:
+    huge, nan = 1e300, float("nan")
+    with PoseClient(frame="map", context=robot.context) as client:
+        for sec in (0, -1, -(2**31), 2**31 - 1, 7):
+            for number, identity in (
+                (nan, "0"),
+                (huge, "x"),
+                (0.0, "-1"),
+                (1.0, "9" * 400),
+            ):
+                detection = Detection3D(id=identity)
+                detection.header.stamp.sec = sec
+                result = ObjectHypothesisWithPose()
+                result.hypothesis.class_id, result.hypothesis.score = "car", number
+                result.pose.pose.orientation.w = number
+                result.pose.pose.position.x = number
+                for results in ([result], []):
+                    message = Detection3DArray()
+                    message.header.stamp.sec = sec
+                    detection.results = results
+                    message.detections = [detection]
+                    client._on_detections(message)
+            client.pose_at("car", sec * 10**9)
+        with pytest.raises(TimeoutError):
+            client.wait_for("mug", 0.05)

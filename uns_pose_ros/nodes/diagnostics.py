@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ class NodeDiagnostics:
         self._latency: deque[float] = deque(maxlen=KEPT)
         self._seconds: deque[float] = deque(maxlen=KEPT)
         self._drops: Counter[str] = Counter()
+        self._notes: dict[str, int] = {}
         self._conditions: dict[str, tuple[bytes, str]] = {}
         self._last_error, self._error_time = "", -WINDOW
 
@@ -67,6 +69,11 @@ class NodeDiagnostics:
         """Count images that are dropped for a reason."""
         with self._lock:
             self._drops[reason] += count
+
+    def note(self, counts: Mapping[str, int]) -> None:
+        """Set counters of what is wrong with the input and not dropped, by name."""
+        with self._lock:
+            self._notes.update(counts)
 
     def failed(self, text: str) -> None:
         """Remember the last error."""
@@ -131,6 +138,7 @@ class NodeDiagnostics:
                     f"dropped: {reason}": str(count)
                     for reason, count in sorted(self._drops.items())
                 },
+                **{key: str(count) for key, count in sorted(self._notes.items())},
                 **_memory(device),
                 "last error": self._last_error or "none",
             }

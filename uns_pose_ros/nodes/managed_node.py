@@ -28,6 +28,7 @@ from rclpy.parameter import Parameter
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.nodes import parameter_declaration
 from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, NodeDiagnostics
+from uns_pose_ros.nodes.steady_executor import SteadyExecutor
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -175,6 +176,18 @@ class ManagedNode(LifecycleNode, ABC):
         if self._diagnostics.condition(key, ERROR, text) and self.context.ok():
             self.get_logger().error(text)
 
+    def report_callback(self, where: str, error: Exception) -> None:
+        """Count and report an error of a callback, which does not end the node.
+
+        Args:
+            where: Name of the topic or the service, or "a callback".
+            error: The error.
+        """
+        self._diagnostics.dropped("a message broke its callback")
+        text = f"{where}: {one_line(error)}"
+        self._diagnostics.failed(text)
+        self.get_logger().error(text, throttle_duration_sec=10.0)
+
     def set_warning(self, key: str, text: str) -> None:
         """Set a condition of the diagnostics and log it once; an empty text clears it."""
         if self._diagnostics.condition(key, WARN if text else OK, text):
@@ -240,8 +253,8 @@ def spin_node(
         node = make()
         if node.autostart:
             node.start()
-        if rclpy.ok():  # else the executor that spin makes complains
-            rclpy.spin(node)
+        if rclpy.ok():  # else the executor complains
+            rclpy.spin(node, SteadyExecutor(node.report_callback))
     except (ParameterException, InvalidInput) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2

@@ -21,7 +21,7 @@ import numpy as np
 from builtin_interfaces.msg import Time as Stamp
 from numpy.typing import NDArray
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
@@ -29,7 +29,8 @@ from scipy.spatial.transform import Rotation
 from vision_msgs.msg import Detection3D, Detection3DArray
 
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
-from uns_pose_ros.nodes.image_stamps import stamp_ns
+from uns_pose_ros.nodes.image_stamps import StampWatch, stamp_ns
+from uns_pose_ros.nodes.steady_executor import SteadyExecutor
 from uns_pose_ros.nodes.tf_listener import TransformListener
 
 Floats = NDArray[np.float64]
@@ -84,6 +85,7 @@ class PoseClient:
         self._messages: deque[Detection3DArray] = deque(maxlen=_MAX_MESSAGES)
         self._count = 0
         self._changed = threading.Condition()
+        self._watch = StampWatch()
         self._node = Node(f"uns_pose_client_{os.getpid()}_{next(_COUNT)}", context=context)
         self._tree = TransformTree(memory)
         self._listener = TransformListener(self._node, self._tree) if frame else None
@@ -91,7 +93,12 @@ class PoseClient:
         self._topic = self._node.create_subscription(
             Detection3DArray, topic, self._on_detections, qos
         ).topic_name
-        self._executor = SingleThreadedExecutor(context=context)
+        self._executor = SteadyExecutor(
+            lambda where, error: self._node.get_logger().error(
+                f"{where}: {type(error).__name__}: {error}", throttle_duration_sec=10.0
+            ),
+            context=context,
+        )
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, name="pose client", daemon=True)
         self._thread.start()
@@ -178,6 +185,7 @@ class PoseClient:
                 for message in self._messages
                 if abs(stamp_ns(message) - wanted) <= tolerance * 1e9
             ]
+        near.reverse()  # of several with one stamp the newest
         for message in sorted(near, key=lambda message: abs(stamp_ns(message) - wanted)):
             pose = self._best(message, category)
             if isinstance(pose, ObjectPose):
@@ -197,7 +205,8 @@ class PoseClient:
         detections = [
             detection
             for detection in message.detections
-            if detection.results[0].hypothesis.class_id == category
+            if _is_usable(detection)
+            and detection.results[0].hypothesis.class_id == category
             and detection.results[0].hypothesis.score >= self._min_score
         ]
         if not detections:
@@ -214,6 +223,11 @@ class PoseClient:
 
     def _on_detections(self, message: Detection3DArray) -> None:
         now = stamp_ns(message)
+        is_negative = self._watch.take(now, self._node.get_clock().now().nanoseconds)
+        if text := self._watch.report(self._topic):
+            self._node.get_logger().warning(text, throttle_duration_sec=10.0)
+        if is_negative:
+            return
         with self._changed:
             if self._messages and now < stamp_ns(self._messages[-1]):  # time jumped back
                 self._messages.clear()
@@ -229,6 +243,23 @@ class PoseClient:
             self._executor.spin()
         except ExternalShutdownException:
             return
+
+
+def _is_usable(detection: Detection3D) -> bool:
+    """Whether a detection has a pose, a track number and a stamp, as the estimator gives them."""
+    if not detection.results or stamp_ns(detection) < 0:
+        return False
+    result = detection.results[0]
+    position, turn = result.pose.pose.position, result.pose.pose.orientation
+    length = float(np.linalg.norm([turn.x, turn.y, turn.z, turn.w]))
+    numbers = [position.x, position.y, position.z, result.hypothesis.score]
+    digits = detection.id.removeprefix("-")
+    return (
+        digits.isdecimal()
+        and len(digits) < 20
+        and bool(np.isfinite(numbers).all())
+        and 1e-6 < length < 1e6
+    )
 
 
 def _score(detection: Detection3D) -> float:

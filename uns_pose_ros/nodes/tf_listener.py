@@ -18,6 +18,7 @@ from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
+from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
 
 _POLL = 0.005  # s between two lookups of a transform that has not come yet
 
@@ -26,7 +27,7 @@ def wait_for_transform(
     tree: TransformTree,
     target: str,
     source: str,
-    stamp: int,
+    stamp: int | None,
     timeout: float,
     cancel: threading.Event | None = None,
 ) -> np.ndarray | str:
@@ -36,7 +37,7 @@ def wait_for_transform(
         tree: The transforms.
         target: Frame of the result.
         source: Frame of the points that the result transforms.
-        stamp: Time of the transform, ns.
+        stamp: Time of the transform, ns; None: not known, which is not waited for.
         timeout: Time to wait at most, s.
         cancel: Ends the waiting when it is set.
 
@@ -47,7 +48,7 @@ def wait_for_transform(
     cancel = threading.Event() if cancel is None else cancel
     while True:
         transform = tree.lookup(target.lstrip("/"), source.lstrip("/"), stamp)
-        if isinstance(transform, np.ndarray) or time.monotonic() > end:
+        if isinstance(transform, np.ndarray) or stamp is None or time.monotonic() > end:
             return transform
         if cancel.wait(_POLL):
             return transform
@@ -83,6 +84,14 @@ class TransformListener:
             self._node.destroy_subscription(subscription)
 
 
+def report_faults(tree: TransformTree, diagnostics: NodeDiagnostics) -> None:
+    """Warn of transforms that contradict each other or cannot be used, with their counts."""
+    faults = {f"transforms: {fault}": count for fault, count in tree.faults.items()}
+    diagnostics.note(faults)
+    text = "; ".join(sorted(faults))
+    diagnostics.condition("transform faults", WARN if text else OK, text)
+
+
 class CameraMotion:
     """Measures how a camera moved since the last image, in a frame that does not move."""
 
@@ -104,6 +113,10 @@ class CameraMotion:
     def close(self) -> None:
         """Unsubscribe."""
         self._listener.close()
+
+    def check(self, diagnostics: NodeDiagnostics) -> None:
+        """Report what is wrong with the transforms; called once a second."""
+        report_faults(self._tree, diagnostics)
 
     def forget(self) -> None:
         """Make the next image the first one, and forget all transforms: time may have jumped."""

@@ -381,3 +381,25 @@ def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(
     assert process.returncode == 2
     assert len(log.splitlines()) == 1
     assert argument.split(":=")[0] in log
+
+
+def test_images_without_time_are_answered_with_a_warning_and_a_negative_stamp_is_dropped(
+    plain: Robot,
+) -> None:
+    robot = plain
+    robot.calibrate()
+    robot.show(1, seconds=-5)
+    status = robot.diagnosis("a negative stamp: they are dropped")
+    assert status.level == b"\x01"
+    assert "dropped: negative stamp" in [value.key for value in status.values]
+    robot.received["detections"].clear()
+
+    def answers() -> bool:
+        robot.calibrate(header=Header(stamp=Time(sec=-7)))
+        robot.show(1, seconds=0)
+        return len(robot.received["detections"]) >= 3
+
+    robot.wait("answers to images of stamp 0", answers)
+    assert {m.header.stamp.sec for m in robot.received["detections"]} == {0}
+    status = robot.diagnosis("stamp 0: the driver does not stamp them")
+    assert status.level == b"\x01"

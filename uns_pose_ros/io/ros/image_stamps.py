@@ -50,6 +50,10 @@ class ImageStamps:
         """Expect any stamp again."""
         self._last = None
 
+    def goes_back(self, stamp: int) -> bool:
+        """Whether a stamp, ns, is earlier than the last one."""
+        return self._last is not None and stamp < self._last
+
     def take(self, stamp: int, arrival: int) -> StampFault | None:
         """Take the stamp of the next image.
 

@@ -71,6 +71,7 @@ class EstimationWorker:
         # guards what the worker thread, a reset and other models change: tracker, stamps, markers
         self._lock = threading.RLock()
         self._stamps = StampOrder()
+        self._sent: int | None = None  # ns, stamp of the last transforms
         self._epoch = 0  # number of resets
 
     def follow_camera(self, motion: CameraMotion | None) -> None:
@@ -84,6 +85,7 @@ class EstimationWorker:
             if self._motion is not None:
                 self._motion.forget()
             self._stamps.forget()
+            self._sent = None
             self._epoch += 1
             self._publishers.clear()
 
@@ -108,17 +110,24 @@ class EstimationWorker:
             if not self._stamps.advance(stamp, self._on_jump_back):
                 self._diagnostics.dropped("stamp seen before")
                 return
+            is_time, tracker_time = self._stamps.is_time, self._stamps.time
+            send_transform = stamp != self._sent
             epoch = self._epoch
             estimator = self._models.estimator
         assert estimator is not None  # the worker thread lives from activate to deactivate
         image = ros_messages.decode_image(message)
         camera, estimates = self._estimate(estimator, image, item)
-        motion = self._motion_since_last(message.header.frame_id, stamp)
+        motion = None
+        if is_time:
+            motion = self._motion_since_last(message.header.frame_id, stamp)
         with self._lock:
             if epoch != self._epoch:
                 self._diagnostics.dropped("reset meanwhile")
                 return
-            self._publish(message, image, camera, estimates, stamp, motion)
+            self._publish(
+                message, image, camera, estimates, tracker_time, motion, send_transform
+            )
+            self._sent = stamp
         latency = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
         self._diagnostics.published(latency, time.monotonic() - began)
 
@@ -177,6 +186,7 @@ class EstimationWorker:
         estimates: list[PoseEstimate],
         stamp: int,
         motion: Tensor | None,
+        send_transform: bool,
     ) -> None:
         """Update the tracks and publish them.
 
@@ -185,8 +195,9 @@ class EstimationWorker:
             image: (H, W, 3) uint8 RGB.
             camera: The camera of the image.
             estimates: The estimates of this image.
-            stamp: The image's stamp, ns.
+            stamp: The image's time for the tracker, ns.
             motion: cam_now_from_cam_before (4, 4), m; None: not known.
+            send_transform: Whether to send transforms: not twice with one stamp.
         """
         settings, tracking = self._settings()
         tracks = self._tracker.update(estimates, stamp, motion)
@@ -201,6 +212,7 @@ class EstimationWorker:
             [to_metres(estimate, 1.0) for estimate in fused],
             [track.number for track in tracks],
             settings.frame_prefix,
+            send_transform,
         )
 
     def _motion_since_last(self, frame: str, stamp: int) -> Tensor | None:

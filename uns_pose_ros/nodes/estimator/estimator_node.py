@@ -242,6 +242,8 @@ class EstimatorNode(ManagedNode):
     def _tick(self) -> None:
         if self._stream is not None:
             self._stream.check()
+        if self._motion is not None:
+            self._motion.check(self._diagnostics)
         wanted = self._settings.wanted
         categories = [
             category

@@ -17,13 +17,16 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from uns_pose_ros.io.ros.image_stamps import StampFault
 from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, NodeDiagnostics
+from uns_pose_ros.nodes.image_stamps import StampWatch, stamp_ns
 from uns_pose_ros.nodes.ros_compat import (
     SubscriptionEventCallbacks,
     UnsupportedEventTypeError,
 )
 
 ImageMessage: TypeAlias = Image | CompressedImage
+_MOST_LOST = 100_000  # messages between two events; more is no count
 SILENCE_LIMIT = 5.0  # s without an image after which the diagnostics warn
 _OVERRIDES = (
     QoSPolicyKind.HISTORY,
@@ -68,6 +71,7 @@ class ImageSubscriber:
         self._info: CameraInfo | None = None
         self._waiting: ImageMessage | None = None
         self._newest = time.monotonic()
+        self._watch = StampWatch()
         if transport == "compressed":
             self._image = self._subscribe(
                 CompressedImage, "image/compressed", self._on_image
@@ -100,6 +104,10 @@ class ImageSubscriber:
             "publishers)"
         )
         self._diagnostics.condition("silence", WARN if silent else OK, text)
+        text = self._watch.report(topic)
+        if self._diagnostics.condition("stamps", WARN if text else OK, text):
+            self._node.get_logger().warning(text)
+        self._diagnostics.note(self._watch.counts())
         topic = self.camera_topic
         text = (
             f"images wait for the first camera_info on {topic} "
@@ -138,6 +146,9 @@ class ImageSubscriber:
     def _on_image(self, message: ImageMessage) -> None:
         self._diagnostics.received()
         self._newest = time.monotonic()
+        if self._watch.take(stamp_ns(message), self._node.get_clock().now().nanoseconds):
+            self._diagnostics.dropped(StampFault.NEGATIVE.value)
+            return
         if self._info is not None:
             self._put((message, self._info))
             return
@@ -162,4 +173,13 @@ class ImageSubscriber:
             self._node.get_logger().error(text)
 
     def _on_lost(self, event: Any) -> None:
-        self._diagnostics.dropped("lost by the middleware", event.total_count_change)
+        self._diagnostics.dropped("lost by the middleware", lost_count(event))
+
+
+def lost_count(event: Any) -> int:
+    """Messages that were lost since the last event, at least one.
+
+    Some versions of the middleware leave the counts of an event unset: no number of messages then.
+    """
+    change = int(event.total_count_change)
+    return change if 0 < change <= min(int(event.total_count), _MOST_LOST) else 1

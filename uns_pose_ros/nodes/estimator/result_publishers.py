@@ -77,6 +77,7 @@ class ResultPublishers:
         metric_estimates: Sequence[PoseEstimate],
         tracks: Sequence[int],
         prefix: str,
+        send_transform: bool = True,
     ) -> None:
         """Publish everything about one image, with the image's own header.
 
@@ -88,8 +89,9 @@ class ResultPublishers:
             metric_estimates: The same estimates in meters.
             tracks: Track number of each estimate.
             prefix: Text before every TF child frame.
+            send_transform: Whether to send the transforms.
         """
-        if metric_estimates and header.frame_id:
+        if metric_estimates and header.frame_id and send_transform:
             self._broadcaster.sendTransform(
                 [
                     message_conversions.transform_message(

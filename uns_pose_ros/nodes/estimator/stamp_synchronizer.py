@@ -52,6 +52,7 @@ class StampSynchronizer:
         self._diagnostics = diagnostics
         self._put = put
         self._queue_size = queue_size
+        self._last: int | None = None  # ns, stamp of the last image
         self._images: OrderedDict[int, tuple[ImageMessage, CameraInfo]] = OrderedDict()
         self._companions: dict[str, OrderedDict[int, Any]] = {
             topic: OrderedDict() for topic in companions
@@ -89,6 +90,12 @@ class StampSynchronizer:
     def add_image(self, item: tuple[ImageMessage, CameraInfo]) -> None:
         """Take an image and its camera_info."""
         stamp = stamp_ns(item[0])
+        if self._companions and (stamp == 0 or stamp == self._last):
+            self._diagnostics.dropped(
+                f"stamp 0 or repeated: no {' and '.join(self._companions)} belongs to it"
+            )
+            return
+        self._last = stamp
         self._images[stamp] = item
         if len(self._images) > self._queue_size:
             self._drop(next(iter(self._images)))

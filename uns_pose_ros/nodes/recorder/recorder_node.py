@@ -48,7 +48,11 @@ from uns_pose_ros.nodes.recorder.recorder_parameters import (
     RecorderParameters,
 )
 from uns_pose_ros.nodes.recorder.recording_session import RecordingSession
-from uns_pose_ros.nodes.tf_listener import TransformListener, wait_for_transform
+from uns_pose_ros.nodes.tf_listener import (
+    TransformListener,
+    report_faults,
+    wait_for_transform,
+)
 
 NO_TRANSFORM = "no transform at the image's stamp"
 # images that may wait in the middleware: none must be lost while a callback is late
@@ -249,7 +253,11 @@ class RecorderNode(ManagedNode):
             self._diagnostics.dropped("stamp seen before")
             return
         image = ros_messages.read_encoded_image(message)
-        pose = self._pose(message.header.frame_id, stamp) if self._settings.frame else None
+        pose = None
+        if self._settings.frame:
+            pose = self._pose(
+                message.header.frame_id, stamp if self._stamps.is_time else None
+            )
         if session is not None:
             depth = next(iter(companions.values()), None)
             self._outcome = self._offer(session, image, stamp, info, pose, depth)
@@ -316,7 +324,7 @@ class RecorderNode(ManagedNode):
             return None
         return ros_messages.read_camera_info(info, width, height, self._settings.rectified)
 
-    def _pose(self, frame: str, stamp: int) -> np.ndarray | str:
+    def _pose(self, frame: str, stamp: int | None) -> np.ndarray | str:
         """Return cam_from_obj (4, 4), m, with the fixed frame as obj, or why it is missing."""
         pose: np.ndarray | str = "the images have no frame_id"
         if frame:
@@ -408,6 +416,7 @@ class RecorderNode(ManagedNode):
             self._end()
         if self._stream is not None:
             self._stream.check()
+            report_faults(self._tree, self._diagnostics)
         session = self._session
         facts = {"recording": "no" if session is None else "yes"}
         if session is not None:
