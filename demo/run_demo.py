@@ -40,7 +40,6 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from live import Answer, LiveCamera, node_command  # noqa: E402
-from uns_pose_ros.alignment.canonical_axes import AUTO, AxisNames  # noqa: E402
 from uns_pose_ros.alignment.template import TemplateConfig  # noqa: E402
 from uns_pose_ros.core.types import Alignment, CategoryModel, PoseEstimate, Video  # noqa: E402
 from uns_pose_ros.evaluation import metrics  # noqa: E402
@@ -90,10 +89,7 @@ def main() -> int:
     log.say("reconstruct: a mesh with features of each of 8 chair videos")
     stages.reconstruct(CATEGORY, progress=log.progress)
     log.say("align: one canonical frame for all, without labels")
-    stages.align(CATEGORY, progress=log.progress)
-    alignment, _ = stages.name_axes(
-        CATEGORY, AxisNames(AUTO, None)
-    )  # z is up, as the cameras were held
+    alignment, _ = stages.align(CATEGORY, progress=log.progress)
     log.say("train: what a pixel of a chair looks like")
     model, _ = stages.train(CATEGORY, config=TRAIN, progress=log.progress)
 

@@ -58,14 +58,16 @@ Up = Annotated[
     str | None,
     arg(
         metavar="AXIS",
-        help="x, -x, y, -y, z or -z of the frame as computed: z from now on; auto: as the "
-        "cameras were held",
+        help="x, -x, y, -y, z or -z of the frame as proposed: z from now on; auto (at first): as "
+        "the cameras were held",
     ),
 ]
 Front = Annotated[
     str | None,
     arg(
-        metavar="AXIS", help="x, -x, y, -y, z or -z of the frame as computed: x from now on"
+        metavar="AXIS",
+        help="x, -x, y, -y, z or -z of the frame as proposed: x from now on; auto (at first): in "
+        "the mirror plane of the shapes",
     ),
 ]
 Backgrounds = Annotated[

@@ -27,7 +27,7 @@ from uns_pose_ros.cli.arguments import (
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Alignment, CategoryModel
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import frame_axes, stages
 from uns_pose_ros.pipeline.provenance import FileCache
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig
@@ -87,8 +87,9 @@ def align_command(
 
     Confidence: the part of a video's pairs that agree with the whole, 0 to 1. Residual: the median
     disagreement, degrees. Videos that are not kept are left out of the training. The axes are
-    arbitrary until --up and --front name them, which does not align again. An axis that you do not
-    name stays. A model trained before has the old axes until you train it again.
+    proposed: z up as the cameras were held, x in the mirror plane of the shapes. --up and --front
+    name others, which does not align again; an axis that you do not name stays. `uns-pose train`
+    turns a model that was trained before to the new axes, without training again.
     """
     if not categories:
         raise InvalidInput(
@@ -117,16 +118,16 @@ def align_command(
                     alignment, made = stages.align(
                         category, videos, align, seed, device, progress, connected, files
                     )
-                alignment, named = stages.name_axes(category, names, files)
+                alignment, named = frame_axes.name_axes(category, names, files)
                 stages.draw_alignment(category, files)
             except InvalidInput as error:
                 errors.append(str(error))
                 continue
-            axes = stages.axes_as_computed(category, files)
+            axes = frame_axes.axes_as_computed(category, files)
             records[str(category)] = _alignment_record(
                 category, alignment, axes, made, named
             )
-            texts.append(_alignment_text(category, alignment, axes))
+            texts.append(_alignment_text(category, alignment, files))
     if records:
         emit(
             records[str(categories[0])]
@@ -184,7 +185,7 @@ def run_command(
         alignment, aligned = stages.align(
             category, videos, align, seed, device, progress, files=files
         )
-        alignment, named = stages.name_axes(category, names, files)
+        alignment, named = frame_axes.name_axes(category, names, files)
         stages.draw_alignment(category, files)
         model, trained = stages.train(
             category, videos, train, seed, device, progress, backgrounds, files
@@ -192,7 +193,7 @@ def run_command(
         page = category / REPORT
         if not page.exists() or any(meshes.values()) or aligned or named or trained:
             make_report(category, None, None, page, _SHOWN, device, progress)
-    axes = stages.axes_as_computed(category, files)
+    axes = frame_axes.axes_as_computed(category, files)
     record = {
         "reconstruct": {"videos": {name: {"made": new} for name, new in meshes.items()}},
         "align": _alignment_record(category, alignment, axes, aligned, named),
@@ -201,7 +202,7 @@ def run_command(
     }
     parts = [
         _reconstructed_text(meshes),
-        _alignment_text(category, alignment, axes),
+        _alignment_text(category, alignment, files),
         _model_text(category, model),
         f"report: {page}",
     ]
@@ -243,9 +244,7 @@ def _video_records(alignment: Alignment) -> dict[str, dict[str, Any]]:
     }
 
 
-def _alignment_text(
-    category: Path, alignment: Alignment, axes: Mapping[str, str] | None
-) -> str:
+def _alignment_text(category: Path, alignment: Alignment, files: FileCache) -> str:
     rows = [
         [
             name,
@@ -255,17 +254,16 @@ def _alignment_text(
         ]
         for name, row in _video_records(alignment).items()
     ]
-    named = "arbitrary; --up and --front name them"
-    if axes is not None:
-        named = (
-            f"z (up) was {axes['z']}, x (front) was {axes['x']} of the frame as computed"
-        )
     lines = [
         table(["video", "confidence", "residual °", "kept"], rows),
         f"symmetry: {alignment.symmetry.name}",
     ]
     return "\n".join(
-        [*lines, f"axes: {named}", f"image: {category / stages.ALIGNMENT_IMAGE}"]
+        [
+            *lines,
+            f"axes: {frame_axes.describe_axes(category, files)}",
+            f"image: {category / stages.ALIGNMENT_IMAGE}",
+        ]
     )
 
 

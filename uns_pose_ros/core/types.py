@@ -261,6 +261,12 @@ class CategoryModel:
         }
 
     @property
+    def turn(self) -> Tensor:
+        """(3, 3) float64, rotation of the canonical frame since the training; at first identity."""
+        turn = self.provenance.get("turn", torch.eye(3).tolist())
+        return torch.tensor(turn, dtype=torch.float64)
+
+    @property
     def training_curve(self) -> Mapping[str, Any]:
         """The curve of the training, as `fit_head` returns it; empty: not recorded."""
         return self._recorded("training")

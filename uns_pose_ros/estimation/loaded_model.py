@@ -80,7 +80,8 @@ class LoadedModel:
         self._kind = compute_dtype("bf16" if halved else "fp32")
         for part in self.head.children():  # the vertex features stay as they are
             part.to(self._kind)
-        directions = sphere(400)
+        # turned with the model, so that its poses are the same up to the turn
+        directions = sphere(400) @ model.turn.T.float()
         visible = visible_from(model.vertices, model.triangles, directions)
         vertices = model.vertices.to(device)
         self.template = Template(

@@ -15,14 +15,14 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from uns_pose_ros.alignment import category_alignment, incremental_alignment
-from uns_pose_ros.alignment.canonical_axes import AUTO, AxisNames, nearest_axis, reorient
+from uns_pose_ros.alignment.canonical_axes import AxisNames
 from uns_pose_ros.alignment.category_alignment import AlignConfig
 from uns_pose_ros.alignment.ray_executor import Cluster
 from uns_pose_ros.core.device import choose_device, choose_precision
@@ -38,6 +38,14 @@ from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks import pretrained_weights
 from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone
 from uns_pose_ros.pipeline import preparation
+from uns_pose_ros.pipeline.frame_axes import (
+    ALIGNMENT,
+    axes_record,
+    describe_axes,
+    keep_axes,
+    propose_axes,
+    turn_model,
+)
 from uns_pose_ros.pipeline.provenance import (
     FileCache,
     contains_provenance,
@@ -56,12 +64,7 @@ from uns_pose_ros.visualization.alignment_figure import average_features, render
 from uns_pose_ros.visualization.training_figure import plot_training
 
 _LOG = logging.getLogger(__name__)
-ALIGNMENT, ALIGNMENT_IMAGE, MODEL, TRAINING = (
-    "alignment.json",
-    "alignment.png",
-    "model",
-    "training.png",
-)
+ALIGNMENT_IMAGE, MODEL, TRAINING = "alignment.png", "model", "training.png"
 _MAX_BACKGROUNDS = 300
 _BACKBONE = "dinov2_vits14"
 
@@ -180,15 +183,30 @@ def align(
         alignment = category_alignment.align_videos(
             meshes, config, seed, _prefixed(progress, "align: "), device, cluster
         )
-        if axes_as_computed(category, files) is not None:
-            _LOG.warning(
-                "%s: aligned anew, so its axes have no names any more; give --up and --front again",
-                path,
-            )
-        artifacts.save_alignment(
-            alignment, path, {**wanted, "seconds": round(time.perf_counter() - start, 2)}
-        )
+        record = {**wanted, "seconds": round(time.perf_counter() - start, 2)}
+        kept = _with_axes_of_before(path, alignment, hashes, files)
+        alignment, axes = kept or propose_axes(alignment, meshes)
+        artifacts.save_alignment(alignment, path, {**record, "axes": axes})
         return alignment, True
+
+
+def _with_axes_of_before(
+    path: Path, alignment: Alignment, hashes: Mapping[str, str], files: FileCache
+) -> tuple[Alignment, dict[str, Any]] | None:
+    """Give a new alignment the axes that a person named for the one that it replaces."""
+    axes = axes_record(path.parent, files)
+    if axes is None or not AxisNames(axes["up"], axes["front"]).explicit:
+        return None
+    before = (files.alignment_provenance(path) or {}).get("inputs", {})
+    unchanged = [name for name, value in hashes.items() if before.get(name) == value]
+    kept = keep_axes(files.alignment(path), axes, alignment, unchanged)
+    if kept is None:
+        _LOG.warning(
+            "%s: aligned anew from other meshes, so the names of its axes are gone; look at "
+            "alignment.png and give --up and --front again",
+            path,
+        )
+    return kept
 
 
 def add_to_alignment(
@@ -236,76 +254,6 @@ def add_to_alignment(
         return alignment, True
 
 
-def name_axes(
-    category: Path, names: AxisNames, files: FileCache | None = None
-) -> tuple[Alignment, bool]:
-    """Express alignment.json in the frame that the names give; an axis without a name stays.
-
-    Names are of the frame as it was computed, so the same names always give the same frame. The
-    provenance of the file stays, because nothing is aligned again. But the file has changed, so a
-    model trained before is no longer current.
-
-    Args:
-        category: folder with alignment.json.
-        names: names of the axes.
-        files: hashes that this run has computed already.
-
-    Returns:
-        The alignment, and whether the names changed it.
-    """
-    path = category / ALIGNMENT
-    files = files or FileCache()
-    with lock_target(path):
-        alignment = files.alignment(path)
-        provenance = files.alignment_provenance(path) or {}
-        before = provenance.get(
-            "axes",
-            {"up": None, "front": None, "named_from_computed": torch.eye(3).tolist()},
-        )
-        names = AxisNames(names.up or before["up"], names.front or before["front"])
-        if names == AxisNames(before["up"], before["front"]):
-            return alignment, False
-        computed = reorient(
-            alignment, torch.tensor(before["named_from_computed"], dtype=torch.float64).T
-        )
-        folders = [
-            category / name
-            for name, kept in zip(alignment.videos, alignment.kept, strict=True)
-            if kept
-        ]
-        meshes = (
-            {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
-            if names.up == AUTO
-            else {}
-        )
-        named_from_computed = names.rotation(meshes, computed)
-        axes = {
-            "up": names.up,
-            "front": names.front,
-            "named_from_computed": named_from_computed.tolist(),
-        }
-        named = reorient(computed, named_from_computed)
-        artifacts.save_alignment(named, path, {**provenance, "axes": axes})
-        return named, True
-
-
-def axes_as_computed(
-    category: Path, files: FileCache | None = None
-) -> dict[str, str] | None:
-    """The axes of the computed frame ("x", "-y", …) nearest to those of alignment.json.
-
-    The result is None if nobody has named the axes.
-    """
-    files = files or FileCache()
-    axes = (files.alignment_provenance(category / ALIGNMENT) or {}).get("axes")
-    if axes is None:
-        return None
-    return {
-        axis: nearest_axis(torch.tensor(row))
-        for axis, row in zip("xyz", axes["named_from_computed"], strict=True)
-    }
-
-
 def draw_alignment(category: Path, files: FileCache | None = None) -> Path:
     """Draw all aligned meshes in the canonical frame into alignment.png; returns its path.
 
@@ -317,17 +265,12 @@ def draw_alignment(category: Path, files: FileCache | None = None) -> Path:
             return image
         files = files or FileCache()
         alignment = files.alignment(path)
-        axes = axes_as_computed(category, files)
+        axes = describe_axes(category, files)
         skins = [
             average_features(artifacts.load_feature_mesh(category / name))
             for name in alignment.videos
         ]
-        note = "axes as computed" + (
-            ""
-            if axes is None
-            else ": " + ", ".join(f"{new} was {old}" for new, old in axes.items())
-        )
-        pixels = render_alignment(alignment, skins, note)
+        pixels = render_alignment(alignment, skins, f"axes: {axes}")
         with artifacts.atomic_write(image) as temporary:
             temporary.write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
         return image
@@ -384,6 +327,9 @@ def train(
     if is_current(path / artifacts.MODEL, wanted):
         _drop_training_state(path, wanted)
         return artifacts.load_model(path), False
+    turned = _turned_model(path, wanted, alignment)
+    if turned is not None:
+        return turned, True
     videos = {folder.name: load_video(folder) for folder in folders}
     meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
     context, device = DistributedContext.from_environment(device)
@@ -427,6 +373,29 @@ def _drop_training_state(model: Path, wanted: Mapping[str, object]) -> None:
     if rank == 0:
         with suppress(InvalidInput), lock_target(model):
             repair_folder(model)
+
+
+def _turned_model(
+    path: Path, wanted: Mapping[str, Any], alignment: Alignment
+) -> CategoryModel | None:
+    """Turn the model of a folder, where only the axes of the alignment changed since; or None."""
+
+    def without_alignment(record: Mapping[str, Any]) -> dict[str, Any]:
+        inputs = {k: v for k, v in record["inputs"].items() if k != ALIGNMENT}
+        return {**record, "inputs": inputs}
+
+    before = artifacts.provenance_of(path / artifacts.MODEL)
+    if before is None or not isinstance(before.get("inputs"), Mapping):
+        return None
+    if not contains_provenance(without_alignment(before), without_alignment(wanted)):
+        return None
+    turned = turn_model(artifacts.load_model(path), alignment)
+    if turned is None:
+        return None
+    turned = replace(turned, provenance={**turned.provenance, **wanted})
+    artifacts.save_model(turned, path)
+    _LOG.info("%s: turned to the new axes, without training", path)
+    return turned
 
 
 def draw_training(category: Path, curve: Mapping[str, Sequence[float]]) -> Path:
