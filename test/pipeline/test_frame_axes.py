@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,6 +12,7 @@ from small_model import CLIP
 from uns_pose_ros.alignment.canonical_axes import AxisNames, frame_of, reorient
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import Alignment, CategoryModel, Symmetry
+from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
@@ -40,18 +40,18 @@ def test_a_turned_model_gives_the_same_poses_up_to_the_turn(chair_model: Path) -
         torch.testing.assert_close(
             pose, alignment.canon_from_obj[alignment.videos.index(name)]
         )
-    old, new = (Estimator(one, device="cpu") for one in (model, turned))
+    config = EstimatorConfig(score_threshold=0.0)
+    old, new = (Estimator(one, device="cpu", config=config) for one in (model, turned))
     angles, shifts = [], []
-    for frame in load_video(CLIP).frames[:14:2]:
+    for frame in load_video(CLIP).frames[:6:2]:
         image = read_image(frame.image)
         before, after = old(image, frame.camera), new(image, frame.camera)
         expected = before[0].cam_from_canon[:3, :3] @ TURN.T
         angles.append(float(angle_between(after[0].cam_from_canon[:3, :3], expected)))
         shift = after[0].cam_from_canon[:3, 3] - before[0].cam_from_canon[:3, 3]
         shifts.append(float(shift.norm()))
-    # rounding decides now and then which of two nearly equal hypotheses is refined
-    assert np.median(angles) < 0.5, angles
-    assert np.median(shifts) < 0.02, shifts
+    assert max(angles) < 0.05, angles
+    assert max(shifts) < 0.001, shifts
 
 
 def test_a_model_is_not_turned_where_the_alignment_differs_by_more_than_one_turn(

@@ -80,9 +80,11 @@ class LoadedModel:
         self._kind = compute_dtype("bf16" if halved else "fp32")
         for part in self.head.children():  # the vertex features stay as they are
             part.to(self._kind)
-        # turned with the model, so that its poses are the same up to the turn
-        directions = sphere(400) @ model.turn.T.float()
-        visible = visible_from(model.vertices, model.triangles, directions)
+        # seen in the frame of the training, so that a turned model gives the same poses
+        turn = model.turn.float()
+        directions = sphere(400)
+        visible = visible_from(model.vertices @ turn, model.triangles, directions)
+        directions = directions @ turn.T
         vertices = model.vertices.to(device)
         self.template = Template(
             vertices, directions.to(device), visible.to(device), vertices.mean(0), share
