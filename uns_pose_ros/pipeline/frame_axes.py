@@ -185,7 +185,9 @@ def describe_axes(category: Path, files: FileCache | None = None) -> str:
             "frame as proposed" if "base_from_computed" in record else "frame as computed"
         )
         return f"z (up) was {names['z']}, x (front) was {names['x']} of the {base}"
-    proposal = record["proposal"]
+    proposal = record.get("proposal")
+    if proposal is None:  # an earlier version proposed up only
+        return "z up as the cameras were held, x arbitrary; --up and --front name others"
     return ProposedFrame(
         _rotation(record, "base_from_computed"),
         proposal["up_spread_deg"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from uns_pose_ros.io.schema.constraints import (
     Angle,
@@ -45,15 +45,26 @@ class AlignedVideo(Struct, frozen=True):
         check_similarity(self.canon_from_obj)
 
 
+class AxesProposal(Struct, frozen=True):
+    """How sure the proposed axes are."""
+
+    up_spread_deg: Angle
+    front_contrast: Share
+
+
 class NamedAxes(Struct, frozen=True):
-    """The names that a person gave to the axes."""
+    """The axes that were proposed, and the names that a person gave to them."""
 
     named_from_computed: Rows3
     up: Label | None = None
     front: Label | None = None
+    base_from_computed: Rows3 | UnsetType = UNSET  # unset: names are of the computed frame
+    proposal: AxesProposal | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         check_rotation(self.named_from_computed)
+        if not isinstance(self.base_from_computed, UnsetType):
+            check_rotation(self.base_from_computed)
 
 
 class AlignmentOrigin(Struct, frozen=True):

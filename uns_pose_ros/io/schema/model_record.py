@@ -12,9 +12,11 @@ from uns_pose_ros.io.schema.constraints import (
     Bounded,
     Digest,
     Label,
+    Rows3,
     Rows4,
     Seconds,
     check_entry_name,
+    check_rotation,
     check_similarity,
 )
 
@@ -56,6 +58,7 @@ class ModelOrigin(Struct, frozen=True):
     network: NetworkRecord | None = None
     crop_size: Annotated[int, Meta(ge=0, le=10_000)] | UnsetType = UNSET
     mirror: Rows4 | None = None
+    turn: Rows3 | UnsetType = UNSET
     canon_from_obj: dict[str, Rows4] = {}
     training: TrainingCurve | None = None
     template_share: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
@@ -63,6 +66,8 @@ class ModelOrigin(Struct, frozen=True):
     seconds: Seconds | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.turn, UnsetType):
+            check_rotation(self.turn)
         for name, pose in self.canon_from_obj.items():
             check_entry_name(name)
             check_similarity(pose)
