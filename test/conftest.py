@@ -18,6 +18,8 @@ from filelock import FileLock
 from ros_domains import leased_domain
 
 if TYPE_CHECKING:
+    from rclpy.context import Context
+
     from ros_film import Film
     from ros_robot import Robot
 
@@ -69,6 +71,17 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     with leased_domain() as domain:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
         yield domain
+
+
+@pytest.fixture
+def ros_context(ros_domain: int) -> Iterator[Context]:
+    """A context of rclpy for nodes in the test's process."""
+    import rclpy
+
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    yield context
+    rclpy.shutdown(context=context)
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 pytest.importorskip("rclpy")
 import numpy as np
+from rclpy.context import Context
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 
+from local_estimator import assign, close, make_node, send
 from ros_robot import Robot
 from uns_pose_ros.nodes.ros_compat import array_to_image
 
@@ -29,8 +33,6 @@ def test_each_answers_its_own_camera_with_both_categories(robot: Robot) -> None:
             f"__ns:=/{side}",
             "-p",
             "models:=[plain, size_truck]",
-            "-p",
-            f"frame_prefix:={side}/",
             "-p",
             f"qos_overrides./{side}/image.subscription.reliability:=reliable",
             reliable=False,
@@ -82,7 +84,71 @@ def test_each_answers_its_own_camera_with_both_categories(robot: Robot) -> None:
             )  # a truck's model knows its size
             ids = [detection.id for detection in message.detections]
             assert len(set(ids)) == len(ids) == 2 * count
-    for transform in robot.transforms().values():
-        side, child = transform.child_frame_id.split("/")
-        assert transform.header.frame_id == f"{side}_eye"
-        assert child.split("_")[0] in ("car", "truck")
+    parents = parents_of(robot.received["tf"])
+    assert all(len(frames) == 1 for frames in parents.values()), parents
+    for child, (parent,) in parents.items():
+        side, name = child.split("/")
+        assert parent == f"{side}_eye"
+        assert name.split("_")[0] in ("car", "truck")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-r", "__ns:=/left"], "left/car_0"),
+        (["-r", "__ns:=/robot1/left"], "robot1/left/car_0"),
+        ([], "car_0"),
+        (["-r", "__node:=other"], "car_0"),
+        (["-r", "__ns:=/left", "-p", "frame_prefix:=near_"], "near_car_0"),
+        (["-r", "__ns:=/left", "-p", "frame_prefix:=/"], "car_0"),
+    ],
+)
+def test_the_prefix_is_the_namespace_unless_it_is_given(
+    ros_context: Context, arguments: list[str], expected: str
+) -> None:
+    node = make_node(ros_context, *arguments)
+    assert [sent.child_frame_id for sent in send(node, 1, 1.0)] == [expected]
+    close(node)
+
+
+def test_a_prefix_that_is_set_holds_from_the_next_image(ros_context: Context) -> None:
+    node = make_node(ros_context, "-r", "__ns:=/left")
+    for prefix, expected in (("a/", "a/car_0"), ("/", "car_0"), ("", "left/car_0")):
+        assert not assign(node, frame_prefix=prefix)
+        node.reset("test")
+        assert [sent.child_frame_id for sent in send(node, 1, 1.0)] == [expected]
+    close(node)
+
+
+def test_two_robots_with_a_tf_of_their_own_publish_and_read_nothing_else(
+    ros_context: Context,
+) -> None:
+    robots = "robot1", "robot2"
+    own = [
+        "-r",
+        "/tf:=tf",
+        "-r",
+        "/tf_static:=tf_static",
+        "-p",
+        "tracking.fixed_frame:=odom",
+    ]
+    nodes = [make_node(ros_context, "-r", f"__ns:=/{robot}", *own) for robot in robots]
+    for node in nodes:
+        assert node.count_publishers("/tf") == node.count_subscribers("/tf") == 0
+        assert node.count_subscribers("/tf_static") == 0
+        for robot in robots:
+            assert node.count_publishers(f"/{robot}/tf") == 1
+            assert node.count_subscribers(f"/{robot}/tf") == 1
+            assert node.count_subscribers(f"/{robot}/tf_static") == 1
+    for node in nodes:
+        close(node)
+
+
+def parents_of(messages: Sequence[TFMessage]) -> dict[str, set[str]]:
+    """Return the parents of each child frame."""
+    parents: dict[str, set[str]] = {}
+    for message in messages:
+        for transform in message.transforms:
+            frames = parents.setdefault(transform.child_frame_id, set())
+            frames.add(transform.header.frame_id)
+    return parents

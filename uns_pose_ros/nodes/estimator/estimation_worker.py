@@ -211,7 +211,7 @@ class EstimationWorker:
             fused,
             [to_metres(estimate, 1.0) for estimate in fused],
             [track.number for track in tracks],
-            settings.frame_prefix,
+            settings.child_prefix(self._node.get_namespace()),
             send_transform,
         )
 

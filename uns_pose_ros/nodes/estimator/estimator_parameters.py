@@ -11,6 +11,10 @@ from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.pose_fusion import FusionConfig
 from uns_pose_ros.estimation.tracker import TrackerConfig
 
+_NO_PREFIX = (
+    "/"  # frame_prefix of a node whose child frames have no prefix in any namespace
+)
+
 
 @dataclass(frozen=True)
 class NodeParameters:
@@ -69,15 +73,30 @@ class NodeParameters:
         high=100.0,
     )
     frame_prefix: str = setting(
-        "", "prefix of every TF child frame: {prefix}{category}_{track id}"
+        "",
+        "prefix of every TF child frame: {prefix}{category}_{track id}; empty: the namespace of "
+        "the node with a slash, e.g. left/; a lone slash: no prefix in any namespace",
     )
 
     def __post_init__(self) -> None:
         choose_device(self.device)
-        if any(c.isspace() for c in self.frame_prefix) or self.frame_prefix.startswith("/"):
+        prefix = "" if self.frame_prefix == _NO_PREFIX else self.frame_prefix
+        if any(c.isspace() for c in prefix) or prefix.startswith("/"):
             raise InvalidInput(
-                f"frame_prefix '{self.frame_prefix}': no blanks and no leading slash are valid"
+                f"frame_prefix '{self.frame_prefix}': no blanks and no leading slash are valid; "
+                "empty: made from the namespace; /: no prefix"
             )
+
+    def child_prefix(self, namespace: str) -> str:
+        """Return the text before every TF child frame of a node in a namespace.
+
+        Args:
+            namespace: Namespace of the node, such as /left; / is the root.
+        """
+        if self.frame_prefix:
+            return "" if self.frame_prefix == _NO_PREFIX else self.frame_prefix
+        name = namespace.strip("/")
+        return f"{name}/" if name else ""
 
     @property
     def model_folders(self) -> list[str]:
