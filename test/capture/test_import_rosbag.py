@@ -246,6 +246,35 @@ def test_images_without_depth_of_their_stamp_are_left_out_and_no_depth_at_all_is
         )
 
 
+def test_images_whose_stamps_are_no_times_count_with_a_warning_where_no_time_is_needed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Stamps 0, one that stands still, one from the future, one that goes back, negative ones."""
+    stamps = [0.0] * 3 + [100.4] * 3 + [900.0, 100.7, -5.0, -1e9]
+    messages = [("/cam/camera_info", 100.0, camera_info(100.0))]
+    for k, stamp in enumerate(stamps):
+        at = 100 + k / 10
+        image = np.full((48, 64, 3), 20 * k, np.uint8)
+        messages.append(("/cam/image_raw", at, raw(stamp, image)))
+        tf = transform(at, "odom", "cam_optical", np.eye(4))
+        messages.append(("/tf", at, make("tf2_msgs/msg/TFMessage", transforms=[tf])))
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP, RAW, messages=messages)
+    with caplog.at_level(logging.WARNING):
+        import_video(tmp_path / "bag", tmp_path / "clip")
+    frames = load_video(tmp_path / "clip", need_masks=False, need_poses=False).frames
+    assert len(frames) == 8
+    assert "2 of 10 images left out" in caplog.text and "negative stamp" in caplog.text
+    for text in (
+        "3 of 10 images have a stamp 0",
+        "2 of 10 images have a stamp seen before",
+        "1 of 10 images have a stamp earlier than that of the image before",
+        "1 of 10 images have a stamp later than its arrival",
+    ):
+        assert text in caplog.text
+    with pytest.raises(InvalidInput):  # 2 images with a pose are too few
+        import_video(tmp_path / "bag", tmp_path / "posed", ImportConfig(fixed_frame="odom"))
+
+
 def test_without_camera_info_a_focal_length_will_do(tmp_path: Path) -> None:
     write_bag(tmp_path / "bag", StoragePlugin.SQLITE3, RAW - {"/cam/camera_info"})
     import_video(

@@ -185,6 +185,29 @@ def test_errors_losses_and_jitter_are_counted(bag: Path) -> None:
     assert jitter["deg"]["max"] == pytest.approx(180, abs=1e-3)
 
 
+def test_images_whose_stamps_are_no_times_have_no_truth_from_moving_frames(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages: list[tuple[str, float, Any]] = [
+        ("/cam/camera_info", 100.0, camera_info(100.0))
+    ]
+    for k, stamp in enumerate([100.0, 100.0, 100.0, 0.0, 100.4, -3.0]):
+        at = 100 + k / 10
+        tf = transform(at, "cam_optical", "thing", true_pose(0).numpy())
+        messages.append(("/tf", at, make("tf2_msgs/msg/TFMessage", transforms=[tf])))
+        messages.append(
+            ("/cam/image_raw", at, raw(stamp, np.full((48, 64, 3), 10 * k, np.uint8)))
+        )
+    topics = {"/cam/image_raw", "/cam/camera_info", "/tf"}
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP, topics, messages=messages)
+    results = frame_results(tmp_path / "bag", Scripted(), truth_frame="thing")
+    known = [result.truth is not None for result in results]
+    assert known == [True, False, False, False, True]
+    assert "1 of 6 images have a stamp 0" in caplog.text
+    assert "2 of 6 images have a stamp seen before" in caplog.text
+    assert "negative stamp" in caplog.text
+
+
 def test_fusion_with_the_cameras_known_motion_removes_the_flips(bag: Path) -> None:
     result = figures(
         bag, Scripted(flipped=[3, 10]), truth_frame="thing", fixed_frame="map", fuse=True
