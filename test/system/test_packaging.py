@@ -98,6 +98,33 @@ def test_every_ros_package_that_the_nodes_import_is_declared() -> None:
     )
 
 
+def test_every_package_that_launch_files_start_is_declared() -> None:
+    sources = [
+        *(ROOT / "launch").glob("*.py"),
+        *(ROOT / "uns_pose_ros" / "nodes" / "bringup").glob("*.py"),
+    ]
+    text = "\n".join(path.read_text() for path in sources)
+    named = set(re.findall(r'package="(\w+)"', text))
+    named |= set(re.findall(r'^(?:PACKAGE|RVIZ) = "(\w+)"', text, re.MULTILINE))
+    assert named == {"uns_pose_ros", "rviz2", "rqt_image_view"}
+    # `ros2 VERB` comes from the package ros2VERB
+    named |= {f"ros2{verb}" for verb in re.findall(r'"ros2", "(\w+)"', text)}
+    named |= {
+        f"ros2{verb}" for verb in re.findall(r"^    ros2 (launch) ", text, re.MULTILINE)
+    }
+    assert {"ros2bag", "ros2launch"} <= named
+    displays = (ROOT / "config" / "uns_pose.rviz").read_text()
+    plugins = set(re.findall(r"Class: (\w+)/", displays))
+    # rviz2 brings its own
+    named |= plugins - {"rviz_common", "rviz_default_plugins"}
+    named |= {
+        "rosbag2",
+        "rosbag2_storage_mcap",
+        "tf2_ros_py",
+    }  # storage of bags, Python of tf2_ros
+    assert named - {"uns_pose_ros"} <= DEPENDENCIES
+
+
 def test_launch_and_config_files_and_the_index_entry_are_installed() -> None:
     sources = ast.unparse(setup_arguments()["data_files"])
     for pattern in ("launch/*.launch.py", "config/*", "package.xml", "resource/{NAME}"):

@@ -31,9 +31,14 @@ try:
     from tf_transformations import quaternion_from_matrix
 except ImportError:
     quaternion_from_matrix = None
+BROADCASTER = "tf2_ros"  # what publishes the transforms
 try:
     from tf2_ros import TransformBroadcaster
 except ImportError:
+    BROADCASTER = (
+        "a stand-in, since the Python package tf2_ros (ROS package tf2_ros_py) is missing"
+    )
+
     # the name is tf2_ros's where that imports
     class TransformBroadcaster:  # type: ignore[no-redef]
         """Publishes transforms on /tf as tf2_ros does: one message for a whole list."""

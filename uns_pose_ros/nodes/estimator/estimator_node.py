@@ -64,6 +64,7 @@ class EstimatorNode(ManagedNode):
         self._models = ModelSlot(read, make)
         super().__init__("estimator", SETTINGS, NodeDiagnostics(), **options)
         self._broadcaster = ros_compat.TransformBroadcaster(self)
+        self.get_logger().info(f"transforms are published by {ros_compat.BROADCASTER}")
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self._results: ResultPublishers | None = None
         self._estimation: EstimationWorker | None = None
