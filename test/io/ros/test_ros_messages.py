@@ -394,7 +394,10 @@ def test_a_width_that_binning_does_not_divide_loses_its_last_columns() -> None:
         ("rational_polynomial", [0.1] * 8 + [0.0] * 6, 8),
         ("plumb_bob", [0.0] * 5, 0),
         ("plumb_bob", [], 0),
-        ("equidistant", [0.0] * 4, 0),
+        ("none", [0.0] * 4, 0),
+        ("inverse_brown_conrady", [0.0] * 5, 0),
+        ("plumb_bob", [0.1, 0.2, 0.0, 0.0, 0.3] + [0.0] * 7, 8),
+        ("plumb_bob", [0.1, 0.2, 0.0, 0.0, 0.3] + [0.0] * 9, 8),
     ],
 )
 def test_distortion_is_kept_and_zeros_after_the_eighth_do_not_matter(
@@ -404,6 +407,18 @@ def test_distortion_is_kept_and_zeros_after_the_eighth_do_not_matter(
         info_message(kind, distortion_model=model, d=given), 64, 48, False
     )
     assert camera.distortion.tolist() == given[:kept]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", ["equidistant", "fisheye", "EQUIDISTANT"])
+@pytest.mark.parametrize("count", [0, 4, 5])
+def test_a_fisheye_lens_with_zeros_is_no_pinhole_camera(
+    kind: str, model: str, count: int
+) -> None:
+    info = info_message(kind, distortion_model=model, d=[0.0] * count)
+    with pytest.raises(InvalidInput, match="no pinhole camera even with zeros"):
+        read_camera_info(info, 64, 48, False)
+    assert read_camera_info(info, 64, 48, True).distortion.numel() == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -25,6 +25,8 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TF = "tf2_msgs/msg/TFMessage"
 # distortion models of OpenCV's first eight coefficients; drivers without distortion send no name
 _DISTORTION_MODELS = ("", "plumb_bob", "rational_polynomial")
+# of fisheye lenses: without distortion they are no pinhole cameras either
+_FISHEYE_MODELS = ("equidistant", "fisheye", "kannala_brandt", "kannala_brandt4")
 DEPTH_ENCODINGS = ("16UC1", "32FC1")  # mm and m
 _JPEG_START = b"\xff\xd8\xff"
 
@@ -261,10 +263,19 @@ def _camera_matrix(info: Any, rectified: bool) -> NDArray[np.float64]:
 
 
 def _distortion(info: Any) -> list[float]:
-    """OpenCV's 4, 5 or 8 coefficients, none if all are zero; later ones must be zero."""
+    """OpenCV's 4, 5 or 8 coefficients, none if all are zero; later ones must be zero.
+
+    Raises InvalidInput for other models, and for every fisheye lens.
+    """
     coefficients = [float(value) for value in info.d]
     if not np.isfinite(coefficients).all():
         raise InvalidInput("camera_info holds distortion coefficients that are not finite")
+    if str(info.distortion_model).lower() in _FISHEYE_MODELS:
+        raise InvalidInput(
+            f"distortion model '{info.distortion_model}' with {len(coefficients)} coefficients "
+            "is not supported: it is a fisheye lens, and no pinhole camera even with zeros; "
+            "rectify the image and set rectified to true"
+        )
     if not any(coefficients):
         return []
     kept, rest = coefficients[:8], coefficients[8:]
