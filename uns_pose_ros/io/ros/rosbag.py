@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.io import bounded_decompression
 from uns_pose_ros.io.depth_images import COMPRESSED_TOPIC
+from uns_pose_ros.io.ros.bag_files import readable_files
 from uns_pose_ros.io.ros.ros_messages import CAMERA_INFO, COMPRESSED, IMAGE, nanoseconds
 
 ENDINGS = (".mcap", ".db3", ".bag")
+_MOST = 10_000_000  # messages of a topic
+_DRIFT = 0.02  # of the focal length, by which a calibration may change in a recording
 _WAITING = 16  # messages that wait for those of their stamp
+
+_log = logging.getLogger(__name__)
 
 
 def is_bag(path: Path) -> bool:
@@ -29,8 +39,19 @@ def is_bag(path: Path) -> bool:
 
 
 def kinds_of(reader: Any) -> dict[str, str]:
-    """Type of the messages of every topic."""
-    return {topic: info.msgtype or "" for topic, info in reader.topics.items()}
+    """Type of the messages of every topic.
+
+    A topic of images or camera_info that was recorded empty does not count where another has
+    messages of its type.
+    """
+    topics = reader.topics
+    full = {info.msgtype for info in topics.values() if info.msgcount}
+    full &= {IMAGE, COMPRESSED, CAMERA_INFO}
+    return {
+        name: info.msgtype or ""
+        for name, info in topics.items()
+        if info.msgcount or info.msgtype not in full
+    }
 
 
 def is_rectified(topic: str) -> bool:
@@ -97,9 +118,10 @@ def camera_info(
     wanted: str | None,
     otherwise: str = "",
 ) -> Any:
-    """The first CameraInfo of the topic `wanted`, or of the one beside the image topic.
+    """The first calibrated CameraInfo of the topic `wanted`, or of the one beside the images.
 
-    InvalidInput ends with `otherwise`.
+    The first of all where none is calibrated. InvalidInput ends with `otherwise`; it is raised too
+    where the calibration changes by more than _DRIFT, as that of a zoom lens does.
     """
     topic = (
         wanted
@@ -112,10 +134,48 @@ def camera_info(
             f"{path}: no camera_info on {topic!r}; topics with sensor_msgs/CameraInfo: {there}. "
             f"Name one by --camera-info-topic{otherwise}"
         )
-    for message in messages(path, reader, topic, 1, cut=True):
-        return message
-    raise InvalidInput(
-        f"{path}: {topic} is empty; name another by --camera-info-topic{otherwise}"
+    first, chosen, skipped = None, None, 0
+    for message in messages(path, reader, topic, _MOST):
+        first = first or message
+        if not (_numbers(message, "k")[0] > 0 or _numbers(message, "p")[0] > 0):
+            skipped += 1
+        elif chosen is None:
+            chosen = message
+        elif _has_drifted(chosen, message):
+            before, now = _numbers(chosen, "k"), _numbers(message, "k")
+            raise InvalidInput(
+                f"{path}: the calibration on {topic} changes during the recording (focal length "
+                f"{before[0]:g} px, then {now[0]:g} px): record without zoom, or cut the bag"
+                f"{otherwise}"
+            )
+    if first is None:
+        raise InvalidInput(
+            f"{path}: {topic} is empty; name another by --camera-info-topic{otherwise}"
+        )
+    if chosen is not None and skipped:
+        _log.warning("%s: %d uncalibrated messages on %s left out", path, skipped, topic)
+    return chosen or first
+
+
+def _numbers(info: Any, name: str) -> NDArray[np.float64]:
+    """K or P of a CameraInfo, whose fields are in capitals in ROS 1."""
+    values = getattr(info, name, None)
+    return np.asarray(getattr(info, name.upper()) if values is None else values, np.float64)
+
+
+def _has_drifted(first: Any, other: Any) -> bool:
+    """Whether K or P of images of the same size differ by more than _DRIFT."""
+    if (first.width, first.height) != (other.width, other.height):
+        return False  # images of another size are left out for their size
+    return any(
+        not np.allclose(
+            before,
+            now,
+            rtol=0,
+            atol=_DRIFT * max(float(abs(before[0])), 1.0),
+            equal_nan=True,
+        )
+        for before, now in ((_numbers(first, n), _numbers(other, n)) for n in ("k", "p"))
     )
 
 
@@ -196,8 +256,10 @@ def open_bag(path: Path) -> Iterator[Any]:
     bounded_decompression.bound_rosbags()
     with ExitStack() as stack:
         with _reading(path):
+            scratch = Path(stack.enter_context(TemporaryDirectory()))
             reader = AnyReader(
-                [_with_metadata(path)], default_typestore=get_typestore(Stores.ROS2_JAZZY)
+                readable_files(path, scratch),
+                default_typestore=get_typestore(Stores.ROS2_JAZZY),
             )
             stack.enter_context(reader)
         yield reader
@@ -215,21 +277,3 @@ def _reading(path: Path) -> Iterator[None]:
         raise InvalidInput(
             f"{path}: broken, cut off or no rosbag2 recording in sqlite3 or mcap ({reason})"
         ) from None
-
-
-def _with_metadata(path: Path) -> Path:
-    """The folder of a bag where it has its metadata.
-
-    Else its one file, which mcap can be read from alone.
-    """
-    if (
-        path.is_file()
-        and path.suffix == ".db3"
-        and (path.parent / "metadata.yaml").is_file()
-    ):
-        return path.parent
-    if path.is_dir() and not (path / "metadata.yaml").is_file():
-        files = sorted([*path.glob("*.mcap"), *path.glob("*.db3")])
-        if len(files) == 1:
-            return files[0]
-    return path
