@@ -60,7 +60,8 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "frame_prefix",
         default_value="",
-        description="prefix of the objects' TF frames; empty: that of params_file",
+        description="prefix of the objects' TF frames, / for none; empty: as in params_file, "
+        "else made from the namespace",
     ),
     DeclareLaunchArgument(
         "rviz", default_value="false", description="true: open RViz on the results"

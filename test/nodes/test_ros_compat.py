@@ -45,6 +45,19 @@ def test_a_stand_in_is_called_one_and_names_the_missing_package(
     assert "stand-in" in module.BROADCASTER and "tf2_ros_py" in module.BROADCASTER
 
 
+def test_events_are_found_under_the_name_of_humble_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    humble = ModuleType("rclpy.qos_event")
+    humble.SubscriptionEventCallbacks = dict  # type: ignore[attr-defined]
+    humble.UnsupportedEventTypeError = KeyError  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "rclpy.event_handler", None)
+    monkeypatch.setitem(sys.modules, "rclpy.qos_event", humble)
+    module = read_again()
+    assert module.SubscriptionEventCallbacks is dict
+    assert module.UnsupportedEventTypeError is KeyError
+
+
 def test_the_node_says_at_start_what_publishes_its_transforms(
     ros_domain: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
