@@ -6,7 +6,6 @@ It needs `launch` and `launch_ros`; no program of ROS is started.
 from __future__ import annotations
 
 import stat
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ class Prefix:
         for name in ("launch", "config"):
             (share / name).symlink_to(ROOT / name)
         self._share = share
-        patch.setenv("AMENT_PREFIX_PATH", f"{self._folder}:{sys.prefix}")
+        patch.setenv("AMENT_PREFIX_PATH", str(self._folder), prepend=":")
         patch.setenv("PATH", str(self._bin), prepend=":")
         self.write("ros2", "exit 0")
 

@@ -109,10 +109,12 @@ def test_parameters_in_the_tuning_guide_exist() -> None:
     assert named <= listed, named - listed
 
 
-def test_the_example_of_docking_is_python() -> None:
-    for block in re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "robots.md").read_text(), re.DOTALL
-    ):
+@pytest.mark.parametrize("page", ["robots.md", "launch.md"])
+def test_the_examples_of_a_page_are_python(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    for block in blocks:
         ast.parse(block)
 
 
