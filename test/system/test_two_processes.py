@@ -32,7 +32,7 @@ def test_every_command_beside_every_other_is_right_or_refused(tmp_path: Path) ->
         assert outcome["ended"]["estimate"] == outcome["ended"]["export"] == main.DONE
 
 
-@pytest.mark.parametrize("command", ["import", "mask", "reconstruct"])
+@pytest.mark.parametrize("command", ["import", "mask", "mask --points 3 4", "reconstruct"])
 def test_the_refusal_names_the_command_at_work_and_its_process(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,8 +41,10 @@ def test_the_refusal_names_the_command_at_work_and_its_process(
     words = [str(tmp_path / "mug")]
     if command == "import":
         words = [str(clip / "images"), "--into", str(clip)]
+    command, *options = command.split()
     with lock_target(clip):
-        assert main.main([command, *words]) == main.BAD_INPUT
+        assert main.main([command, *words, *options]) == main.BAD_INPUT
+    assert [path.name for path in clip.iterdir()] == ["images"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"uns-pose {command}: {clip}: `pytest` (process ")
     assert line.endswith(") is at work here; wait for it, or end it")

@@ -16,6 +16,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.camera_json import read_camera
 from uns_pose_ros.io.schema.video_record import read_video_entries
 from uns_pose_ros.io.video_folder import list_videos
+from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks.u2net import load_salience
 from uns_pose_ros.pipeline import preparation
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
@@ -130,8 +131,9 @@ def _point(folders: list[Path], prompts: Prompts) -> None:
             "NAME names it"
         )
     [folder] = folders
-    if preparation.is_given(folder / "masks"):
-        raise InvalidInput(
-            f"{folder}/masks: were given and are never touched; delete them first"
-        )
-    write_prompts(folder, prompts)
+    with lock_target(folder):  # a command that is refused must not leave its points
+        if preparation.is_given(folder / "masks"):
+            raise InvalidInput(
+                f"{folder}/masks: were given and are never touched; delete them first"
+            )
+        write_prompts(folder, prompts)
