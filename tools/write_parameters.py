@@ -20,10 +20,21 @@ the description. `tools/write_parameters.py` writes this page from the source co
 
 If a parameter file or a command line names an unknown parameter, the node logs a warning with the most similar names.
 Names of version 0.1.0 (column "Name before") are still accepted at start; the next release removes them.
+
+A value outside its range is refused with a reason, by `ros2 param set` and at start (exit code 2). The ranges leave out
+values with which a node finds nothing. An integer is accepted for a floating point number. If values are set together
+(`set_parameters_atomically`), all are accepted or none. The present value is accepted in every state, so
+`ros2 param dump` and `ros2 param load` work on an active node.
 """
 _AFTER_ESTIMATOR = """\
-`models`, `categories`, `object_diameter`, `frame_prefix` and `detection_classes` can change at any time. All other
-parameters can change only while the node is not configured.
+Parameters can change while the node is active; the next image is estimated with the new values, and the tracks stay.
+These cannot, and the answer says what to do:
+
+- `transport`, `regions`, `use_depth`, `depth_transport` and `tracking.fixed_frame`: deactivate the node first.
+- `device` and `solver.runtime`: deactivate and clean up the node first.
+- `autostart`: start the process again.
+
+A `search.search_size` that is no multiple of 14 is rounded, and `/diagnostics` shows the size that is used.
 
 `ros2 param set /estimator models "[mug/model,shoe/model]"` returns when the node uses the new models. Loading takes 0.1
 s for each model, and the old models answer during this time. If the node refuses the new models, it returns the reason
@@ -41,8 +52,8 @@ reliable QoS (`-p qos_overrides./image.subscription.reliability:=reliable`), or 
 `LARGE_DATA?max_msg_size=4MB&sockets_size=4MB&non_blocking=true` for the publisher and the subscriber.
 """
 _AFTER_RECORDER = """\
-`autostart`, `transport`, `depth`, `fixed_frame` and `queue` can change while the node is inactive. All other parameters
-can change while the node does not record.
+`transport`, `depth`, `fixed_frame` and `queue` can change while the node is inactive. All other parameters can change
+while the node does not record; `autostart` is read at the start of the process only.
 """
 
 

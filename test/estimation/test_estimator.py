@@ -125,10 +125,10 @@ def test_where_nothing_is_found_the_best_score_and_the_threshold_are_said(
     best = all_poses(image, camera)[0].score
     assert all_poses.best_rejected is None
 
-    strict = Estimator(model, device="cpu", config=EstimatorConfig(score_threshold=1.0))
+    strict = Estimator(model, device="cpu", config=EstimatorConfig(score_threshold=0.9))
     assert strict(image, camera) == []
     assert strict.best_rejected == pytest.approx(best)
-    expected = f"nothing found (best score {best:.2f}, threshold 1.00)"
+    expected = f"nothing found (best score {best:.2f}, threshold 0.90)"
     assert strict.describe_nothing() == expected
 
     assert strict(torch.full_like(image, 128), camera) == []

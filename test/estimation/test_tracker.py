@@ -156,7 +156,7 @@ def test_the_first_image_of_an_object_is_answered_as_it_is() -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="max_age -1.0: 0 to 3600 is valid"):
+    with pytest.raises(InvalidInput, match="max_age -1.0: 0.5 to 3600 is valid"):
         TrackerConfig(max_age=-1.0)
 
 

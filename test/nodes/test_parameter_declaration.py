@@ -153,7 +153,7 @@ def test_settings_of_the_estimation_are_described_with_unit_and_range(
     described = made.describe_parameter(name)
     assert described.description.endswith("[px]")
     (bounds,) = described.integer_range
-    assert (bounds.from_value, bounds.to_value) == (14, 4096)
+    assert (bounds.from_value, bounds.to_value) == (112, 4096)
 
 
 @pytest.mark.parametrize(
@@ -344,5 +344,5 @@ def _node(kind: str, context: Context, **options: Any) -> ManagedNode:
 def test_a_refused_value_is_named_with_what_is_valid(context: Context) -> None:
     made = _node("estimator", context)
     (result,) = made.set_parameters([Parameter("solver.score_threshold", value=math.nan)])
-    assert "solver.score_threshold out of range Min: 0.0, Max: 1.0" in result.reason
+    assert "solver.score_threshold out of range Min: 0.0, Max: 0.9" in result.reason
     made.destroy_node()

@@ -7,6 +7,7 @@ docs/parameters.md. All three use the same text.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,11 +63,27 @@ def parameter_text(field: dataclasses.Field[Any]) -> str:
 
 
 def check_ranges(settings: Any) -> None:
-    """Raise InvalidInput if a number in a settings object is outside the range of its field."""
+    """Raise InvalidInput if a value of a settings object is not valid, see `check_value`."""
     for field in dataclasses.fields(settings):
-        low, high = field.metadata.get("low"), field.metadata.get("high")
-        if low is None or high is None:
-            continue
-        value = getattr(settings, field.name)
-        if not low <= value <= high:
-            raise InvalidInput(f"{field.name} {value}: {low:g} to {high:g} is valid")
+        check_value(field, field.name, getattr(settings, field.name))
+
+
+def check_value(field: dataclasses.Field[Any], name: str, value: Any) -> None:
+    """Check a value against the words or the range of a field.
+
+    Args:
+        field: The field of a settings dataclass.
+        name: Name of the field in the message.
+        value: Its value.
+
+    Raises:
+        InvalidInput: The value is not valid; the message names what is valid.
+    """
+    choices = field.metadata.get("choices", ())
+    if choices and value not in choices:
+        raise InvalidInput(f"{name} '{value}': one of {', '.join(choices)} is valid")
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    if low is not None and high is not None and not low <= value <= high:
+        raise InvalidInput(f"{name} {value}: {low:g} to {high:g} is valid")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput(f"{name} {value}: a finite number is valid")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from uns_pose_ros.core.runtime_names import RUNTIMES
 from uns_pose_ros.core.settings import check_ranges, setting
 
 
@@ -15,7 +16,7 @@ class EstimatorConfig:
         280,
         "longer side of the image in which objects are searched",
         unit="px",
-        low=14,
+        low=112,
         high=4096,
         group="search",
         deprecated="search_size",
@@ -24,7 +25,7 @@ class EstimatorConfig:
         0.15,
         "margin around an object in its crop, as a share of the longer side of its region",
         low=0.0,
-        high=10.0,
+        high=1.0,
         group="search",
         deprecated="margin",
     )
@@ -39,8 +40,8 @@ class EstimatorConfig:
     objectness_threshold: float = setting(
         0.5,
         "probability above which a cell shows an object",
-        low=0.0,
-        high=1.0,
+        low=0.05,
+        high=0.95,
         group="search",
         deprecated="presence",
     )
@@ -49,7 +50,7 @@ class EstimatorConfig:
         "smallest number of connected cells that form an object",
         unit="cells",
         low=1,
-        high=100000,
+        high=50,
         group="search",
         deprecated="least_places",
     )
@@ -65,7 +66,7 @@ class EstimatorConfig:
     nms_iou: float = setting(
         0.4,
         "intersection over union above which two boxes are one object",
-        low=0.0,
+        low=0.01,
         high=1.0,
         group="search",
         deprecated="overlap",
@@ -74,15 +75,15 @@ class EstimatorConfig:
         0.22,
         "smallest score of an estimate; estimates below are not returned",
         low=0.0,
-        high=1.0,
+        high=0.9,
         group="solver",
         deprecated="score_threshold",
     )
     hypothesis_count: int = setting(
         384,
         "number of correspondence triples that are sampled; each gives two pose hypotheses",
-        low=1,
-        high=100000,
+        low=16,
+        high=10000,
         group="solver",
         deprecated="triples",
     )
@@ -90,16 +91,16 @@ class EstimatorConfig:
         400,
         "largest number of cells of one object that score a hypothesis",
         unit="cells",
-        low=1,
-        high=100000,
+        low=50,
+        high=10000,
         group="solver",
         deprecated="places",
     )
     top_k_vertices: int = setting(
         12,
         "number of the most probable template vertices that are kept for each cell",
-        low=1,
-        high=100000,
+        low=2,
+        high=100,
         group="solver",
         deprecated="vertices",
     )
@@ -107,7 +108,7 @@ class EstimatorConfig:
         8,
         "largest number of distinct hypotheses that are refined",
         low=1,
-        high=1000,
+        high=100,
         group="solver",
         deprecated="modes",
     )
@@ -115,7 +116,7 @@ class EstimatorConfig:
         25.0,
         "smallest rotation between two distinct hypotheses",
         unit="deg",
-        low=0.0,
+        low=10.0,
         high=180.0,
         group="solver",
         deprecated="apart",
@@ -124,7 +125,7 @@ class EstimatorConfig:
         0.1,
         "likelihood of a cell that a pose does not explain",
         low=1e-6,
-        high=1.0,
+        high=0.5,
         group="solver",
         deprecated="floor",
     )
@@ -132,8 +133,8 @@ class EstimatorConfig:
         0.7,
         "standard deviation of a correspondence in the image",
         unit="cells",
-        low=0.01,
-        high=100.0,
+        low=0.4,
+        high=10.0,
         group="solver",
         deprecated="width",
     )
@@ -150,7 +151,7 @@ class EstimatorConfig:
         0.5,
         "weight of visible template parts that project outside the object",
         low=0.0,
-        high=100.0,
+        high=10.0,
         group="solver",
         deprecated="coverage",
     )
@@ -158,6 +159,7 @@ class EstimatorConfig:
         "torch",
         "runtime of the backbone: torch (bfloat16 if the processor has it), torch-fp32, "
         "torch-bf16, torch-compile (CUDA), onnx or openvino (both on the CPU)",
+        choices=RUNTIMES,
         group="solver",
         deprecated="runtime",
     )

@@ -80,6 +80,19 @@ class FallbackEstimator:
             )
         return self._fault
 
+    def configure(self, config: EstimatorConfig) -> None:
+        """Use other settings from the next image on; the runtime of the backbone stays.
+
+        Call it from the thread that estimates.
+        """
+        config = replace(config, runtime=self._config.runtime)
+        if config == self._config:
+            return
+        self._config = config
+        for estimator in (self._working, self._spare):
+            if estimator is not None:
+                estimator.config = replace(config, runtime=estimator.config.runtime)
+
     def with_models(self, models: Sequence[CategoryModel]) -> FallbackEstimator:
         """Make an estimator for other models; raises InvalidInput if they cannot be used.
 

@@ -45,7 +45,7 @@ class TrackerConfig:
         2.0,
         "time for which an object that is not seen keeps its track id",
         unit="s",
-        low=0.0,
+        low=0.5,
         high=3600.0,
         group="tracking",
         deprecated="tracking.memory",
@@ -55,14 +55,14 @@ class TrackerConfig:
         "number of images that must show an object before it counts as tracked",
         unit="images",
         low=1,
-        high=1000,
+        high=100,
         group="tracking",
         deprecated="tracking.confirm",
     )
     gate: float = setting(
         1.0,
         "largest motion of an object from image to image, in apparent diameters",
-        low=0.0,
+        low=0.1,
         high=100.0,
         group="tracking",
     )
@@ -99,6 +99,10 @@ class Tracker:
     ) -> None:
         self._config, self._fusion = config, filtering
         self.reset()
+
+    def configure(self, config: TrackerConfig, filtering: FusionConfig) -> None:
+        """Use other settings from the next image on; the tracks stay."""
+        self._config, self._fusion = config, filtering
 
     def reset(self) -> None:
         """Delete all tracks; numbers start at 0 again."""

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from uns_pose_ros.core.device import Precision, choose_device, choose_precision
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.runtime_names import RUNTIMES
 from uns_pose_ros.networks.dinov2 import CHANNELS, PATCH, DinoV2, load_backbone
 from uns_pose_ros.networks.onnx_export import backbone_graph
 
-RUNTIMES = ("torch", "torch-fp32", "torch-bf16", "torch-compile", "onnx", "openvino")
 _PACKAGES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 _MOST_SIZES = 4  # image sizes whose compiled graphs are kept
 

@@ -53,6 +53,7 @@ class ManagedNode(LifecycleNode, ABC):
         """
         super().__init__(name, **options)
         self._diagnostics = diagnostics
+        self._kinds = tuple(settings)
         self._names = parameter_declaration.names(*settings)
         deprecated = []
         for kind in settings:
@@ -138,9 +139,44 @@ class ManagedNode(LifecycleNode, ABC):
             self._diagnostics.clear()
         return super().on_shutdown(state)
 
+    def set_parameters(
+        self, parameter_list: Sequence[Parameter]
+    ) -> list[SetParametersResult]:
+        """Set parameters one after another."""
+        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
+
+    def set_parameters_atomically(
+        self, parameter_list: Sequence[Parameter]
+    ) -> SetParametersResult:
+        """Set all parameters or none; services and rclpy's `set_parameters` use it too.
+
+        A value that a parameter has already is accepted in every state, also if the parameter is
+        read only, so that what `ros2 param dump` writes can be loaded again.
+        """
+        reason = parameter_declaration.unknown_names(
+            self, [parameter.name for parameter in parameter_list], *self._kinds
+        )
+        if reason:
+            return SetParametersResult(successful=False, reason=reason)
+        fitting = [parameter_declaration.fit(self, given) for given in parameter_list]
+        changed = [
+            parameter
+            for parameter in fitting
+            if not parameter_declaration.is_present(self, parameter)
+        ]
+        if not changed:
+            return SetParametersResult(successful=True)
+        result: SetParametersResult = super().set_parameters_atomically(changed)
+        return result
+
     def _on_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
         ours = [parameter for parameter in changed if parameter.name in self._names]
-        reason = self._reject_reason([parameter.name for parameter in ours]) if ours else ""
+        names = [parameter.name for parameter in ours]
+        reason = self._reject_reason(names) if ours else ""
+        if "autostart" in names:
+            reason = (
+                "autostart: read at the start of the process only; start the node again"
+            )
         try:
             if ours and not reason:
                 self._apply_settings(ours)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence, Sized
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -17,7 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.settings import parameter_name, parameter_text
+from uns_pose_ros.core.settings import check_value, parameter_name, parameter_text
 
 T = TypeVar("T")
 # parameters that ROS itself reads from the overrides of a node
@@ -38,9 +37,13 @@ def declare(node: Node, settings: type) -> list[str]:
     """
     types = typing.get_type_hints(settings)
     warnings = []
+    overrides = _overrides(node)
     for field in dataclasses.fields(settings):
         name = parameter_name(field)
         default = list(field.default) if isinstance(field.default, tuple) else field.default
+        if name in overrides:
+            kind = Parameter(name, value=default).type_
+            overrides[name] = _with_type(overrides[name], kind)
         node.declare_parameter(name, default, _descriptor(field, types[field.name]))
         warnings += _use_deprecated_name(node, field)
     return warnings
@@ -78,16 +81,18 @@ def _use_deprecated_name(node: Node, field: dataclasses.Field[Any]) -> list[str]
     warning = f"parameter '{old}' is now '{name}'; the old name goes with the next release"
     if name in overrides:
         return [f"{warning}; the value of '{name}' is used"]
-    (result,) = node.set_parameters([Parameter(name, value=overrides[old].value)])
+    given = Parameter(name, overrides[old].type_, overrides[old].value)
+    kind = node.get_parameter(name).type_
+    (result,) = node.set_parameters([_with_type(given, kind)])
     if not result.successful:
         raise InvalidInput(f"parameter '{old}': {result.reason}")
     return [warning]
 
 
-def _overrides(node: Node) -> Mapping[str, Parameter]:
+def _overrides(node: Node) -> dict[str, Parameter]:
     """Return the parameters that the user gave in files and on the command line."""
     # rclpy has no public access to them
-    overrides: Mapping[str, Parameter] = getattr(node, "_parameter_overrides", {})
+    overrides: dict[str, Parameter] = getattr(node, "_parameter_overrides", {})
     return overrides
 
 
@@ -112,6 +117,58 @@ def unknown_overrides(node: Node, *settings: type) -> list[str]:
         hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
         warnings.append(f"parameter '{name}' is unknown and has no effect{hint}")
     return warnings
+
+
+def unknown_names(node: Node, given: Sequence[str], *settings: type) -> str:
+    """Return which names are not declared, with the most similar valid ones; empty if none."""
+    now = {
+        field.metadata.get("deprecated", ""): parameter_name(field)
+        for kind in settings
+        for field in dataclasses.fields(kind)
+    }
+    texts = []
+    for name in given:
+        if node.has_parameter(name):
+            continue
+        if name in now:
+            texts.append(f"parameter '{name}' is now '{now[name]}'")
+            continue
+        nearest = ", ".join(nearest_names(name, sorted(names(*settings))))
+        texts.append(f"parameter '{name}' is unknown{nearest and f'; nearest: {nearest}'}")
+    return "; ".join(texts)
+
+
+def fit(node: Node, given: Parameter) -> Parameter:
+    """Return a parameter with the type that the declared one has, where nothing is lost.
+
+    An integer becomes a floating point number, and an empty list becomes a list of one blank text:
+    rclpy cannot keep the type of an empty list.
+    """
+    return _with_type(given, node.get_parameter_or(given.name).type_)
+
+
+def is_present(node: Node, given: Parameter) -> bool:
+    """Whether a declared parameter has this value and type already."""
+    present = node.get_parameter_or(given.name)
+    if present.type_ != given.type_:
+        return False
+    if isinstance(given.value, str) or not isinstance(given.value, Sequence):
+        return bool(present.value == given.value)
+    return list(present.value) == list(given.value)
+
+
+def _with_type(given: Parameter, kind: Parameter.Type) -> Parameter:
+    """Return a parameter with a type if its value has one there, else the parameter itself."""
+    if kind == Parameter.Type.DOUBLE and given.type_ == Parameter.Type.INTEGER:
+        return Parameter(given.name, kind, float(given.value))
+    empty = given.value is None or (isinstance(given.value, Sized) and not len(given.value))
+    if (
+        kind == Parameter.Type.STRING_ARRAY
+        and given.type_ != Parameter.Type.STRING
+        and empty
+    ):
+        return Parameter(given.name, kind, [""])
+    return given
 
 
 def nearest_names(name: str, valid: Sequence[str]) -> list[str]:
@@ -153,13 +210,6 @@ def read(node: Node, settings: type[T], changed: Sequence[Parameter] = ()) -> T:
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         name = parameter_name(field)
         value = new[name] if name in new else node.get_parameter_or(name).value
-        # an empty list from the command line has no type in ROS and leaves the parameter unset
-        if value is None:
-            value = field.default
-        choices = field.metadata.get("choices", ())
-        if choices and value not in choices:
-            raise InvalidInput(f"{name} '{value}': one of {', '.join(choices)} is valid")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InvalidInput(f"{name} {value}: a finite number is valid")
+        check_value(field, name, value)
         values[field.name] = tuple(value) if isinstance(value, (list, tuple)) else value
     return settings(**values)

@@ -103,7 +103,7 @@ class CameraMotion:
             fixed_frame: TF frame that does not move with the camera.
             timeout: Time to wait for transforms that come later than the image, s.
         """
-        self._timeout = timeout
+        self.timeout = timeout  # s
         self._fixed_frame = fixed_frame
         self._tree = TransformTree()
         self._listener = TransformListener(node, self._tree)
@@ -139,7 +139,7 @@ class CameraMotion:
         last = self._last
         self._last = None
         fixed_from_cam = wait_for_transform(
-            self._tree, self._fixed_frame, frame, stamp, self._timeout
+            self._tree, self._fixed_frame, frame, stamp, self.timeout
         )
         if isinstance(fixed_from_cam, str):
             raise InvalidInput(fixed_from_cam)

@@ -215,8 +215,8 @@ def test_a_lifecycle_manager_starts_stops_and_restarts_it_where_autostart_is_off
     for _ in range(2):  # everything is made anew the second time
         assert robot.transition(Transition.TRANSITION_CONFIGURE)
         assert robot.images.get_subscription_count() == 0
-        refused = robot.set(Parameter("search.crop_margin", value=0.3))
-        assert "search.crop_margin: read by configure only" in refused.reason
+        refused = robot.set(Parameter("device", value="cuda:7"))
+        assert "device: read by configure only" in refused.reason
         assert robot.set(Parameter("frame_prefix", value="a/")).successful
         assert "no blanks" in robot.set(Parameter("frame_prefix", value="a b")).reason
         assert robot.transition(Transition.TRANSITION_ACTIVATE)

@@ -20,8 +20,7 @@ from uns_pose_ros.io.ros import ros_messages
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
 from uns_pose_ros.nodes.estimator import region_inputs
 from uns_pose_ros.nodes.estimator.estimator_parameters import (
-    NodeParameters,
-    TrackingParameters,
+    ImageSettings,
 )
 from uns_pose_ros.nodes.estimator.image_stream import DEPTH_TOPICS
 from uns_pose_ros.nodes.estimator.image_subscriber import ImageMessage
@@ -46,8 +45,7 @@ class EstimationWorker:
         models: ModelSlot,
         publishers: ResultPublishers,
         tracker: Tracker,
-        max_instances: int,
-        settings: Callable[[], tuple[NodeParameters, TrackingParameters]],
+        settings: Callable[[], ImageSettings],
     ) -> None:
         """Begin without tracks.
 
@@ -57,7 +55,6 @@ class EstimationWorker:
             models: The estimator in use.
             publishers: The outputs of the node.
             tracker: Fuses the estimates of all images.
-            max_instances: Regions that are estimated in one image at most.
             settings: The function returns the settings for the next image.
         """
         self._node = node
@@ -65,7 +62,6 @@ class EstimationWorker:
         self._models = models
         self._publishers = publishers
         self._tracker = tracker
-        self._max_instances = max_instances
         self._settings = settings
         self._motion: CameraMotion | None = None
         # guards what the worker thread, a reset and other models change: tracker, stamps, markers
@@ -104,6 +100,7 @@ class EstimationWorker:
     def process(self, item: SynchronizedImage) -> None:
         """Estimate, track and publish the poses in one image; raises InvalidInput."""
         message, _, _ = item
+        settings = self._settings()
         began = time.monotonic()
         stamp = stamp_ns(message)
         with self._lock:
@@ -116,16 +113,24 @@ class EstimationWorker:
             estimator = self._models.estimator
         assert estimator is not None  # the worker thread lives from activate to deactivate
         image = ros_messages.decode_image(message)
-        camera, estimates = self._estimate(estimator, image, item)
+        camera, estimates = self._estimate(estimator, image, item, settings)
         motion = None
         if is_time:
-            motion = self._motion_since_last(message.header.frame_id, stamp)
+            timeout = settings.tracking.transform_timeout
+            motion = self._motion_since_last(message.header.frame_id, stamp, timeout)
         with self._lock:
             if epoch != self._epoch:
                 self._diagnostics.dropped("reset meanwhile")
                 return
             self._publish(
-                message, image, camera, estimates, tracker_time, motion, send_transform
+                message,
+                image,
+                camera,
+                estimates,
+                tracker_time,
+                motion,
+                send_transform,
+                settings,
             )
             self._sent = stamp
         latency = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
@@ -136,7 +141,11 @@ class EstimationWorker:
         self._node.get_logger().info("tracks reset: the images' stamps jumped back")
 
     def _estimate(
-        self, estimator: FallbackEstimator, image: np.ndarray, item: SynchronizedImage
+        self,
+        estimator: FallbackEstimator,
+        image: np.ndarray,
+        item: SynchronizedImage,
+        image_settings: ImageSettings,
     ) -> tuple[Camera, list[PoseEstimate]]:
         """Estimate the poses in one image.
 
@@ -144,12 +153,14 @@ class EstimationWorker:
             estimator: The estimator in use.
             image: (H, W, 3) uint8 RGB.
             item: The messages of the image.
+            image_settings: The settings for this image.
 
         Returns:
             The camera, and the estimates, in meters where the size is known.
         """
         message, info, companions = item
-        settings, _ = self._settings()
+        settings = image_settings.node
+        estimator.configure(image_settings.estimator)
         height, width = image.shape[:2]
         camera = ros_messages.read_camera_info(info, width, height, settings.rectified)
         self._check_headers(message, info)
@@ -157,7 +168,7 @@ class EstimationWorker:
         boxes = None
         if regions is not None:
             boxes = region_inputs.region_boxes(
-                regions, camera, settings.classes, self._max_instances
+                regions, camera, settings.classes, image_settings.estimator.max_instances
             )
         depth_topic, _ = DEPTH_TOPICS[settings.depth_transport]
         depth_message = companions.get(depth_topic)
@@ -187,6 +198,7 @@ class EstimationWorker:
         stamp: int,
         motion: Tensor | None,
         send_transform: bool,
+        settings: ImageSettings,
     ) -> None:
         """Update the tracks and publish them.
 
@@ -198,10 +210,11 @@ class EstimationWorker:
             stamp: The image's time for the tracker, ns.
             motion: cam_now_from_cam_before (4, 4), m; None: not known.
             send_transform: Whether to send transforms: not twice with one stamp.
+            settings: The settings for this image.
         """
-        settings, tracking = self._settings()
+        self._tracker.configure(settings.tracker, settings.fusion)
         tracks = self._tracker.update(estimates, stamp, motion)
-        if not tracking.tentative:
+        if not settings.tracking.tentative:
             tracks = [track for track in tracks if track.state == TrackState.TRACKED]
         fused = [track.estimate for track in tracks]
         self._publishers.publish(
@@ -211,15 +224,16 @@ class EstimationWorker:
             fused,
             [to_metres(estimate, 1.0) for estimate in fused],
             [track.number for track in tracks],
-            settings.child_prefix(self._node.get_namespace()),
+            settings.node.child_prefix(self._node.get_namespace()),
             send_transform,
         )
 
-    def _motion_since_last(self, frame: str, stamp: int) -> Tensor | None:
+    def _motion_since_last(self, frame: str, stamp: int, timeout: float) -> Tensor | None:
         """Return cam_now_from_cam_before (4, 4), m; None with a diagnostic if TF has no motion."""
         if self._motion is None:
             return None
         try:
+            self._motion.timeout = timeout
             motion = self._motion.since_last(frame, stamp)
         except InvalidInput as error:
             self._node.set_warning(

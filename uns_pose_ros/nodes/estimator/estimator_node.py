@@ -23,12 +23,15 @@ from uns_pose_ros.estimation.device_failover import Make
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.pose_fusion import FusionConfig
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig, TrackState
+from uns_pose_ros.networks.backbone_runtimes import check_runtime
+from uns_pose_ros.networks.dinov2 import PATCH
 from uns_pose_ros.nodes import managed_node, parameter_declaration, ros_compat
 from uns_pose_ros.nodes.diagnostics import NodeDiagnostics
 from uns_pose_ros.nodes.estimator import estimator_parameters
 from uns_pose_ros.nodes.estimator.estimation_worker import EstimationWorker
 from uns_pose_ros.nodes.estimator.estimator_parameters import (
     SETTINGS,
+    ImageSettings,
     NodeParameters,
     TrackingParameters,
 )
@@ -72,6 +75,10 @@ class EstimatorNode(ManagedNode):
         self._motion: CameraMotion | None = None
 
     @property
+    def _settings(self) -> NodeParameters:
+        return self._all.node
+
+    @property
     def autostart(self) -> bool:
         """Whether the node configures and activates itself."""
         return self._settings.autostart
@@ -82,26 +89,20 @@ class EstimatorNode(ManagedNode):
         """Load the models and make the publishers."""
         self._diagnostics.clear()
         try:
-            config = parameter_declaration.read(self, EstimatorConfig)
-            self._models.load(self._settings, config)
+            self._models.load(self._settings, self._all.estimator)
         # any error must become FAILURE here, not the end of the process
         except Exception as error:
             if self.context.ok():
                 self._report_error("configure", f"cannot configure: {one_line(error)}")
             return FAILURE
-        tracker = Tracker(
-            parameter_declaration.read(self, TrackerConfig),
-            parameter_declaration.read(self, FusionConfig),
-        )
         self._results = ResultPublishers(self, self._broadcaster, self._models.models)
         self._estimation = EstimationWorker(
             self,
             self._diagnostics,
             self._models,
             self._results,
-            tracker,
-            config.max_instances,
-            lambda: (self._settings, self._tracking),
+            Tracker(self._all.tracker, self._all.fusion),
+            lambda: self._all,
         )
         self._log_ready()
         self._warn_of_scale()
@@ -112,10 +113,10 @@ class EstimatorNode(ManagedNode):
         result = super().on_activate(state)
         self.reset("activated")
         assert self._estimation is not None
-        if self._tracking.fixed_frame:
-            self._motion = CameraMotion(
-                self, self._tracking.fixed_frame, self._tracking.transform_timeout
-            )
+        fixed_frame = self._all.tracking.fixed_frame
+        if fixed_frame:
+            timeout = self._all.tracking.transform_timeout
+            self._motion = CameraMotion(self, fixed_frame, timeout)
         self._estimation.follow_camera(self._motion)
         self._stream = ImageStream(
             self,
@@ -191,24 +192,40 @@ class EstimatorNode(ManagedNode):
         self.reset("time jumped back")
 
     def _reject_reason(self, names: Sequence[str]) -> str:
-        fixed = ", ".join(name for name in names if name not in estimator_parameters.LIVE)
-        if not fixed or self._models.estimator is None:
-            return ""
-        reason = f"{fixed}: read by configure only; deactivate and clean up the node first"
-        return f"{reason} (at any time: {', '.join(estimator_parameters.LIVE)})"
+        fixed = [name for name in names if name in estimator_parameters.AT_CONFIGURE]
+        if fixed and self._models.estimator is not None:
+            listed = ", ".join(fixed)
+            return (
+                f"{listed}: read by configure only; deactivate and clean up the node first"
+            )
+        fixed = [name for name in names if name in estimator_parameters.AT_ACTIVATION]
+        if fixed and self._stream is not None:
+            return f"{', '.join(fixed)}: read by activate only; deactivate the node first"
+        return ""
 
     def _apply_settings(self, changed: Sequence[Parameter]) -> None:
-        for kind in SETTINGS:
-            parameter_declaration.read(self, kind, changed)
-        settings = parameter_declaration.read(self, NodeParameters, changed)
+        everything = ImageSettings(
+            parameter_declaration.read(self, NodeParameters, changed),
+            parameter_declaration.read(self, TrackingParameters, changed),
+            parameter_declaration.read(self, TrackerConfig, changed),
+            parameter_declaration.read(self, FusionConfig, changed),
+            parameter_declaration.read(self, EstimatorConfig, changed),
+        )
+        settings = everything.node
+        check_runtime(everything.estimator.runtime)
         if self._models.estimator is not None:
             if any(parameter.name == "models" for parameter in changed):
                 self._switch_models(settings)
             else:
                 check_categories(settings, self._models.categories)
-        self._settings = settings
-        self._tracking = parameter_declaration.read(self, TrackingParameters, changed)
+        self._all = everything
         self._warn_of_scale()
+        size = everything.estimator.search_size
+        used = round(size / PATCH) * PATCH
+        text = (
+            f"search.search_size {size}: {used} px is used, the nearest multiple of {PATCH}"
+        )
+        self.set_warning("search size", text if used != size else "")
 
     def _switch_models(self, settings: NodeParameters) -> None:
         """Use other models; the worker thread uses the present ones until they are ready.

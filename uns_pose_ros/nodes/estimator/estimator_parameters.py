@@ -148,5 +148,23 @@ SETTINGS = (
     EstimatorConfig,
 )
 
-# parameters that can change while the node is configured; configure reads all others
-LIVE = ("models", "categories", "object_diameter", "frame_prefix", "detection_classes")
+# parameters that only configure or activate reads; all others hold from the next image on
+AT_CONFIGURE = ("device", "solver.runtime")
+AT_ACTIVATION = (
+    "transport",
+    "regions",
+    "use_depth",
+    "depth_transport",
+    "tracking.fixed_frame",
+)
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """All settings of the node at the time of one image."""
+
+    node: NodeParameters
+    tracking: TrackingParameters
+    tracker: TrackerConfig
+    fusion: FusionConfig
+    estimator: EstimatorConfig

@@ -118,4 +118,4 @@ class RecorderParameters:
 SETTINGS: tuple[type, ...] = (RecorderParameters, KeyframeConfig)
 
 # parameters that activate reads; all others can change at any time except while recording
-AT_ACTIVATION = ("autostart", "transport", "depth", "fixed_frame", "queue")
+AT_ACTIVATION = ("transport", "depth", "fixed_frame", "queue")
