@@ -83,7 +83,10 @@ def processes(context: LaunchContext) -> list[Action]:
     """Describe the processes; the arguments have their values now."""
     given = launch_common.values(context, ARGUMENTS)
     parameters, remappings = launch_values.estimator_parameters(given)
-    started = [launch_common.node(given, "estimator", parameters, remappings)]
+    # the node waits up to 10 s for the image that it works on
+    started = [
+        launch_common.node(given, "estimator", parameters, remappings, sigterm_timeout="15")
+    ]
     if launch_values.read_flag(given, "rviz"):
         launch_values.existing_path(given, "rviz_config")
         if frame := given["rviz_fixed_frame"]:

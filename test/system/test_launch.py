@@ -28,7 +28,7 @@ from uns_pose_ros.capture.keyframes import KeyframeConfig
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.nodes import entry_points, parameter_declaration
 from uns_pose_ros.nodes.bringup import launch_values
-from uns_pose_ros.nodes.estimator import estimator_parameters
+from uns_pose_ros.nodes.estimator import estimator_node, estimator_parameters
 from uns_pose_ros.nodes.estimator.estimator_parameters import NodeParameters
 from uns_pose_ros.nodes.recorder.recorder_parameters import RecorderParameters
 
@@ -127,6 +127,12 @@ def test_the_page_lists_exactly_the_arguments_of_the_launch_files(
     assert listed == [
         f"| `{name}` | {shown} | {text} |" for name, (shown, text) in declared
     ]
+
+
+def test_the_launch_kills_no_estimator_that_still_works_on_an_image() -> None:
+    text = (ROOT / "launch" / "estimate.launch.py").read_text()
+    [patience] = re.findall(r'sigterm_timeout="(\d+)"', text)
+    assert float(patience) > estimator_node._STOP_TIMEOUT
 
 
 def test_fixed_frame_is_a_frame_of_tf_in_every_launch_file() -> None:
