@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import io
@@ -22,6 +23,7 @@ import torch
 from PIL import Image
 
 from camera_ring import view
+from disk_faults import CODES, Failing, watched_disk
 from recordings import INFO, camera
 from uns_pose_ros.capture import recording
 from uns_pose_ros.capture.recording import (
@@ -461,3 +463,38 @@ def test_killed_at_random_moments_nothing_kept_is_lost_or_broken(tmp_path: Path)
         )
     assert recover(tmp_path / "mug") == ["clip_01"]
     check(folder, range(known))
+
+
+def test_wherever_the_disk_fails_what_was_kept_stays_and_the_next_start_goes_on(
+    tmp_path: Path,
+) -> None:
+    def film(folder: Path) -> list[int]:
+        """Record four images; the numbers of those that were kept."""
+        kept = []
+        opened = Recording.open_or_recover(folder, SOURCE, "odom")
+        try:
+            for number in range(4):
+                opened.add(picture(number), ".png", frame_record(number))
+                kept.append(number)
+        finally:
+            try:
+                opened.close()
+            finally:
+                film.kept = kept  # type: ignore[attr-defined]
+        return kept
+
+    with watched_disk(tmp_path, lambda *_: None) as disk:
+        film(tmp_path / "whole")
+    changes = disk.count
+    assert changes > 40
+    for change in range(1, changes + 1, 3):
+        folder, code = tmp_path / f"clip_{change}", CODES[change % len(CODES)]
+        film.kept = []  # type: ignore[attr-defined]
+        with watched_disk(folder, Failing(change, code)), contextlib.suppress(OSError):
+            film(folder)
+        kept = film.kept  # type: ignore[attr-defined]
+        again = Recording.open_or_recover(folder, SOURCE, "odom")
+        stamps = [frame.stamp - frame_record(0).stamp for frame in again.frames.values()]
+        again.close()
+        assert stamps[: len(kept)] == kept, f"change {change}"
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

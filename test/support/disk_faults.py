@@ -66,7 +66,11 @@ def watched_disk(root: Path, act: Callable[[str, str], None]) -> Iterator[Faulty
         def call(path: Any, *rest: Any, **options: Any) -> Any:
             folder = options.get("dir_fd")
             above = "" if folder is None else os.readlink(f"/proc/self/fd/{folder}")
-            disk.change(name, os.path.join(above, path))
+            if isinstance(path, int):
+                path_named = os.readlink(f"/proc/self/fd/{path}")
+            else:
+                path_named = os.path.join(above, path)
+            disk.change(name, path_named)
             return saved[name](path, *rest, **options)
 
         return call

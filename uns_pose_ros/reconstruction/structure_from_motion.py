@@ -31,6 +31,7 @@ from uns_pose_ros.core.camera import assumed_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Progress, Video
 from uns_pose_ros.io.colmap import SparseImage
+from uns_pose_ros.io.writing.replacement import check_room
 from uns_pose_ros.reconstruction.capture_quality import azimuth_coverage, filming_advice
 from uns_pose_ros.reconstruction.colmap_mapper import (
     ATTEMPTS,
@@ -51,6 +52,7 @@ _STEPS = 3  # of an attempt, for the progress
 # by which a refined focal length may differ from EXIF's, either way
 _MAX_FOCAL_CHANGE = 1.2
 _MIN_ERROR = 0.05  # px, reprojection error below which models are equally exact
+_ROOM = 400  # bytes of the database for a feature; on a full disk COLMAP ends the process
 
 _LOG = logging.getLogger(__name__)
 
@@ -232,6 +234,7 @@ def _run_attempt(
     """The best model of one attempt, and facts that explain a failure."""
     images = task.video.folder / "images"
     database = work / "database.db"
+    check_room(work, len(task.video.frames) * task.config.features * _ROOM)
     with silence_colmap():
         _show(task, attempt, "features", 0)
         _extract_features(task, attempt, images, database)

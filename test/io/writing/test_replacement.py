@@ -23,6 +23,7 @@ from uns_pose_ros.io.writing import replacement, staged_names
 from uns_pose_ros.io.writing.replacement import (
     atomic_write,
     atomic_writes,
+    check_room,
     check_writable,
     delete_strays,
     replace_folder,
@@ -178,6 +179,15 @@ def test_a_device_is_written_and_not_replaced() -> None:
     with pytest.raises(DiskError, match=said):
         artifacts.write_json(Path("/dev/full"), {})
     assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
+
+
+def test_a_library_that_ends_the_process_on_a_full_disk_is_not_started_there(
+    tmp_path: Path,
+) -> None:
+    check_room(tmp_path, 1)
+    said = r"only \d+ MB are free and 1000000000 MB are needed; free space on that disk, or set"
+    with pytest.raises(DiskError, match=said):
+        check_room(tmp_path, 10**15)
 
 
 def test_a_part_of_the_path_that_is_a_file_is_said(tmp_path: Path) -> None:

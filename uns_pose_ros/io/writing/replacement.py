@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from errno import ENOSPC
 from functools import cache
 from pathlib import Path
 
@@ -192,6 +193,21 @@ def check_writable(path: Path) -> None:
     finally:
         discard(staged)
         remove_empty(made)
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise DiskError where a disk has less room than `size` bytes.
+
+    It is for libraries that end the process where they cannot write.
+    """
+    with disk_errors(folder):
+        free = shutil.disk_usage(folder).free
+    if free < size:
+        said = f"only {free / 1e6:.0f} MB are free and {size / 1e6:.0f} MB are needed"
+        raise DiskError(
+            f"{folder}: {said}; free space on that disk, or set TMPDIR to another one",
+            ENOSPC,
+        )
 
 
 def _settle(target: Path, old: Path) -> None:
