@@ -252,7 +252,7 @@ def test_pictures_without_the_object_are_read_small_and_another_one_trains_anew(
     ]
     cv2.imwrite(str(rooms / "stairs.jpg"), np.zeros((20, 20, 3), np.uint8))
     assert stages.train(trucks, backgrounds=rooms)[1]
-    with pytest.raises(InvalidInput, match=r"masks: no image \(.jpg, .jpeg, .png\)"):
+    with pytest.raises(InvalidInput, match=r"masks: no image \(.jpg, .jpeg, "):
         stages.train(trucks, backgrounds=rooms / "kitchen" / "masks")
 
 
