@@ -30,9 +30,10 @@ def test_who_comes_second_is_told_who_is_at_work(tmp_path: Path) -> None:
     target, held = tmp_path / "mug" / "clip_01", tmp_path / "held"
 
     def hold() -> None:
-        TargetLock(target)
+        lock = TargetLock(target)
         held.touch()
         time.sleep(60)
+        lock.release()
 
     child = in_child(hold)
     while not held.exists():
