@@ -31,6 +31,7 @@ from uns_pose_ros.io.artifacts import atomic_write, write_json
 from uns_pose_ros.io.colmap import SparseImage, has_sparse, read_sparse, write_sparse
 from uns_pose_ros.io.depth_images import depth_path
 from uns_pose_ros.io.given_files import path_inside, require_regular
+from uns_pose_ros.io.metadata_removal import remove_private_metadata
 from uns_pose_ros.io.schema.decoding import decode_record, read_record
 from uns_pose_ros.io.schema.video_record import (
     VIDEO_RECORD,
@@ -220,6 +221,7 @@ class Recording:
         Raises:
             OSError: the write failed; nothing of the image stays.
         """
+        data = remove_private_metadata(data) or data
         self._check_space(len(data) + len(depth or b""))
         name = f"{self._next:06d}{ending}"
         end = self.journal.end()

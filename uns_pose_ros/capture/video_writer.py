@@ -25,10 +25,12 @@ from uns_pose_ros.io.artifacts import write_json
 from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.colmap import SparseImage, write_sparse
 from uns_pose_ros.io.depth_images import Depth, depth_path, encode_depth
+from uns_pose_ros.io.metadata_removal import remove_private_metadata
 from uns_pose_ros.io.video_folder import MIN_FRAMES
 from uns_pose_ros.io.writing.replacement import disk_errors
 
 RECORD = "video.json"
+_LOSSLESS = (".png", ".bmp", ".tif", ".tiff")  # endings
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +129,8 @@ class VideoWriter:
             name: file name of the image.
             image: (H, W, 3) uint8 RGB.
             camera: of the image.
-            original: the encoded image, which is written where the image need not be shrunk.
+            original: the encoded image, which is written where the image need not be shrunk,
+                without the metadata that are not needed.
             cam_from_obj: (4, 4).
             mask: (H, W) uint8.
             stamp: s.
@@ -146,6 +149,11 @@ class VideoWriter:
                 else cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
             )
         path = self.folder / "images" / name
+        if original is not None:
+            # other formats are encoded anew, without loss
+            original = remove_private_metadata(original) or _encoded(
+                image, path.suffix if path.suffix.lower() in _LOSSLESS else ".png", 0
+            )
         _write(path, original or _encoded(image, path.suffix, self.config.quality))
         if mask is not None:
             _write(self.folder / "masks" / f"{name}.png", _encoded(mask, ".png", 0))

@@ -315,7 +315,11 @@ def train(
         **_aligned_meshes(category, folders, alignment, files),
     }
     empty = [] if backgrounds is None else _background_paths(backgrounds)
-    inputs |= {str(path): files.hash(path) for path in empty}
+    if backgrounds is not None:  # names and no paths, which would tell of this machine
+        inputs |= {
+            f"backgrounds/{path.relative_to(backgrounds).as_posix()}": files.hash(path)
+            for path in empty
+        }
     path = category / MODEL
     wanted = stage_provenance(
         "train",
