@@ -41,7 +41,7 @@ class EstimatorConfig:
         0.5,
         "probability above which a cell shows an object",
         low=0.05,
-        high=0.95,
+        high=0.9,
         group="search",
         deprecated="presence",
     )
@@ -100,7 +100,7 @@ class EstimatorConfig:
         12,
         "number of the most probable template vertices that are kept for each cell",
         low=2,
-        high=100,
+        high=32,
         group="solver",
         deprecated="vertices",
     )
@@ -133,7 +133,7 @@ class EstimatorConfig:
         0.7,
         "standard deviation of a correspondence in the image",
         unit="cells",
-        low=0.4,
+        low=0.5,
         high=10.0,
         group="solver",
         deprecated="width",
