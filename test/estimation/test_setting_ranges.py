@@ -57,13 +57,13 @@ def estimator(chair_model: Path) -> Estimator:
     return made
 
 
-def ends(kind: type) -> dict[str, tuple[float, float]]:
+def ends(kind: type) -> dict[str, tuple[Any, Any]]:
     """Both ends of the range of each number."""
     numbers = {}
     for field in dataclasses.fields(kind):
         low, high = field.metadata["low"], field.metadata["high"]
         if low is not None:
-            as_type = type(field.default)
+            as_type: type = int if isinstance(field.default, int) else float
             numbers[field.name] = as_type(low), as_type(SLOW.get(field.name, high))
     return numbers
 
@@ -96,9 +96,8 @@ def test_the_object_is_found_with_each_number_at_each_end_of_its_range(
     del numbers["score_threshold"]  # has a test of its own
     for name, both in numbers.items():
         for value in both:
-            estimator.config = dataclasses.replace(
-                EstimatorConfig(), **{"score_threshold": 0.0, name: value}
-            )
+            given: dict[str, Any] = {"score_threshold": 0.0, name: value}
+            estimator.config = EstimatorConfig(**given)
             found = estimator(image, frame.camera)
             if not found or found[0].score < LEAST:
                 blind.append((name, value, [pose.score for pose in found]))
