@@ -21,6 +21,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 # s over which rates are computed, and for which a single error is shown as a condition
 WINDOW = 10.0
+MOST_TEXT = 1000  # characters of a text that came with a message
 KEPT = 200  # latencies from which the percentiles are computed
 
 
@@ -78,7 +79,7 @@ class NodeDiagnostics:
     def failed(self, text: str) -> None:
         """Remember the last error."""
         with self._lock:
-            self._last_error, self._error_time = text, time.monotonic()
+            self._last_error, self._error_time = cut_text(text), time.monotonic()
 
     def condition(self, key: str, level: bytes, text: str) -> bool:
         """Set a condition, which lasts until it is cleared.
@@ -91,6 +92,7 @@ class NodeDiagnostics:
         Returns:
             True if the condition is new, so that the caller logs it once.
         """
+        text = cut_text(text)
         with self._lock:
             is_new = self._conditions.get(key) != (level, text)
             if level == OK:
@@ -149,6 +151,11 @@ class NodeDiagnostics:
         )
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         return status
+
+
+def cut_text(text: str) -> str:
+    """The text, cut where a message made it longer than people read."""
+    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…"
 
 
 def _rate(times: deque[float], now: float) -> float:

@@ -27,7 +27,7 @@ from rclpy.parameter import Parameter
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.nodes import parameter_declaration
-from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, NodeDiagnostics
+from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, NodeDiagnostics, cut_text
 from uns_pose_ros.nodes.steady_executor import SteadyExecutor
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -210,7 +210,7 @@ class ManagedNode(LifecycleNode, ABC):
         """
         self._diagnostics.failed(text)
         if self._diagnostics.condition(key, ERROR, text) and self.context.ok():
-            self.get_logger().error(text)
+            self.get_logger().error(cut_text(text))
 
     def report_callback(self, where: str, error: Exception) -> None:
         """Count and report an error of a callback, which does not end the node.
@@ -227,7 +227,7 @@ class ManagedNode(LifecycleNode, ABC):
     def set_warning(self, key: str, text: str) -> None:
         """Set a condition of the diagnostics and log it once; an empty text clears it."""
         if self._diagnostics.condition(key, WARN if text else OK, text):
-            self.get_logger().warning(text)
+            self.get_logger().warning(cut_text(text))
 
     def _diagnose(self, task: str, device: str, facts: dict[str, str]) -> DiagnosticStatus:
         """Publish the diagnostics and return their status.
@@ -309,4 +309,6 @@ def spin_node(
 def one_line(error: Exception) -> str:
     """Format an error as one line; an error that is not InvalidInput begins with its type."""
     text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, InvalidInput) else f"{type(error).__name__}: {text}"
+    return cut_text(
+        text if isinstance(error, InvalidInput) else f"{type(error).__name__}: {text}"
+    )

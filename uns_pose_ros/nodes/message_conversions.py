@@ -16,6 +16,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from uns_pose_ros.core import geometry
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate
+from uns_pose_ros.io.ros.ros_messages import nanoseconds
 from uns_pose_ros.nodes.ros_compat import quaternion_xyzw
 from uns_pose_ros.visualization.drawing import track_color
 
@@ -111,6 +112,23 @@ def detection_array(
         )
         message.detections.append(detection)
     return message
+
+
+def is_usable_detection(detection: Detection3D) -> bool:
+    """Whether a detection has a pose, a track number and a stamp, as the estimator gives them."""
+    if not detection.results or nanoseconds(detection.header.stamp) < 0:
+        return False
+    result = detection.results[0]
+    position, turn = result.pose.pose.position, result.pose.pose.orientation
+    length = float(np.linalg.norm([turn.x, turn.y, turn.z, turn.w]))
+    numbers = [position.x, position.y, position.z, result.hypothesis.score]
+    digits = detection.id.removeprefix("-")
+    return (
+        digits.isdecimal()
+        and len(digits) < 20
+        and bool(np.isfinite(numbers).all())
+        and 1e-6 < length < 1e6
+    )
 
 
 def mesh_points(model: CategoryModel) -> list[Point]:

@@ -30,6 +30,7 @@ from vision_msgs.msg import Detection3D, Detection3DArray
 
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
 from uns_pose_ros.nodes.image_stamps import StampWatch, stamp_ns
+from uns_pose_ros.nodes.message_conversions import is_usable_detection
 from uns_pose_ros.nodes.steady_executor import SteadyExecutor
 from uns_pose_ros.nodes.tf_listener import TransformListener
 
@@ -205,7 +206,7 @@ class PoseClient:
         detections = [
             detection
             for detection in message.detections
-            if _is_usable(detection)
+            if is_usable_detection(detection)
             and detection.results[0].hypothesis.class_id == category
             and detection.results[0].hypothesis.score >= self._min_score
         ]
@@ -243,23 +244,6 @@ class PoseClient:
             self._executor.spin()
         except ExternalShutdownException:
             return
-
-
-def _is_usable(detection: Detection3D) -> bool:
-    """Whether a detection has a pose, a track number and a stamp, as the estimator gives them."""
-    if not detection.results or stamp_ns(detection) < 0:
-        return False
-    result = detection.results[0]
-    position, turn = result.pose.pose.position, result.pose.pose.orientation
-    length = float(np.linalg.norm([turn.x, turn.y, turn.z, turn.w]))
-    numbers = [position.x, position.y, position.z, result.hypothesis.score]
-    digits = detection.id.removeprefix("-")
-    return (
-        digits.isdecimal()
-        and len(digits) < 20
-        and bool(np.isfinite(numbers).all())
-        and 1e-6 < length < 1e6
-    )
 
 
 def _score(detection: Detection3D) -> float:

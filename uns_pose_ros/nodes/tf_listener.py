@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from tf2_msgs.msg import TFMessage
 from torch import Tensor
 
-from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
 
@@ -88,7 +88,7 @@ def report_faults(tree: TransformTree, diagnostics: NodeDiagnostics) -> None:
     """Warn of transforms that contradict each other or cannot be used, with their counts."""
     faults = {f"transforms: {fault}": count for fault, count in tree.faults.items()}
     diagnostics.note(faults)
-    text = "; ".join(sorted(faults))
+    text = shorten(sorted(faults), 20)
     diagnostics.condition("transform faults", WARN if text else OK, text)
 
 

@@ -28,6 +28,7 @@ _DISTORTION_MODELS = ("", "plumb_bob", "rational_polynomial")
 # of fisheye lenses: without distortion they are no pinhole cameras either
 _FISHEYE_MODELS = ("equidistant", "fisheye", "kannala_brandt", "kannala_brandt4")
 DEPTH_ENCODINGS = ("16UC1", "32FC1")  # mm and m
+_LARGEST = 1e7  # px in a camera matrix
 _JPEG_START = b"\xff\xd8\xff"
 
 
@@ -250,6 +251,11 @@ def _camera_matrix(info: Any, rectified: bool) -> NDArray[np.float64]:
     matrix = numbers.reshape(3, -1)[:, :3].copy()
     if not np.isfinite(matrix).all():
         raise InvalidInput(f"camera_info holds a camera matrix {name} that is not finite")
+    if (np.abs(matrix) > _LARGEST).any():
+        raise InvalidInput(
+            f"camera_info holds a camera matrix {name} with {np.abs(matrix).max():g}: at most "
+            f"{_LARGEST:g} px are valid"
+        )
     if matrix[0, 0] > 0 and matrix[1, 1] > 0:
         return matrix
     advice = "calibrate it; an import also takes --camera K.json"

@@ -27,6 +27,8 @@ Floats = NDArray[np.float64]
 
 MEMORY = 10.0  # s that poses are kept
 _FARTHEST = 1e12  # m, a longer translation is no position
+_LONGEST_NAME = 1000  # characters of a frame's name
+_MOST_FRAMES = 10_000
 _OTHER_CLOCK = 86_400.0  # s between an image and transforms that have one clock, at most
 
 
@@ -147,6 +149,9 @@ class TransformTree:
         length = float(np.linalg.norm(quaternion))
         reason = _unusable(parent, child, translation, length)
         with self._lock:
+            full = len(self._spans) >= _MOST_FRAMES and child not in self._spans
+            if full and not reason:
+                reason = f"transforms of more than {_MOST_FRAMES} frames"
             if reason:
                 self._refused[reason] += 1
                 return False
@@ -293,6 +298,8 @@ def _unusable(parent: str, child: str, translation: Floats, length: float) -> st
     """Why a pose cannot be used; empty if it can."""
     if not child or not parent:
         return "transforms without the name of a frame"
+    if max(len(parent), len(child)) > _LONGEST_NAME:
+        return f"transforms with a name of more than {_LONGEST_NAME} characters"
     if parent == child:
         return "transforms of a frame into itself"
     if not (np.abs(translation) < _FARTHEST).all():

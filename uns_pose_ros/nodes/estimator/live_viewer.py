@@ -12,7 +12,6 @@ from typing import Any
 
 import rclpy
 import torch
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -26,10 +25,15 @@ from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.types import PoseEstimate, Symmetry
 from uns_pose_ros.io.ros import ros_messages
 from uns_pose_ros.nodes.image_stamps import stamp_ns
+from uns_pose_ros.nodes.managed_node import one_line
+from uns_pose_ros.nodes.message_conversions import is_usable_detection
+from uns_pose_ros.nodes.steady_executor import SteadyExecutor
 from uns_pose_ros.visualization import browser_viewer
 from uns_pose_ros.visualization.browser_viewer import Scene, TemplateMesh, Viewer
 
 _QUEUE_SIZE = 8  # messages of a topic that wait for those of the same image
+_MOST_SHAPES = 100  # categories whose templates are kept
+_MOST_CORNERS = 3_000_000  # of a template
 _PERIOD = 0.1  # s at least between two scenes: a browser needs time for each
 
 
@@ -88,14 +92,19 @@ class LiveScene:
                 marker.type != Marker.TRIANGLE_LIST
                 or marker.action != Marker.ADD
                 or len(marker.points) % 3
+                or not 0 < len(marker.points) <= _MOST_CORNERS
+                or (marker.ns not in self._corners and len(self._corners) == _MOST_SHAPES)
             ):
                 continue
             if self._corners.get(marker.ns) != marker.points:
-                self._corners[marker.ns] = marker.points
                 corners = torch.tensor(
                     [[point.x, point.y, point.z] for point in marker.points],
                     dtype=torch.float32,
                 )
+                length = float((corners.amax(0) - corners.amin(0)).norm())
+                if not math.isfinite(length) or length <= 0:
+                    continue
+                self._corners[marker.ns] = marker.points
                 self.shapes[marker.ns] = (
                     corners.reshape(-1, 3),
                     torch.arange(len(corners)).reshape(-1, 3),
@@ -118,7 +127,8 @@ class LiveScene:
             detections = [
                 detection
                 for detection in self._detections[stamp].detections
-                if detection.results
+                if is_usable_detection(detection)
+                and _has_size(detection)
                 and detection.results[0].hypothesis.class_id in self.shapes
             ]
             estimates = [self._estimate(detection) for detection in detections]
@@ -159,6 +169,15 @@ class LiveScene:
         )
 
 
+def _has_size(detection: Detection3D) -> bool:
+    size = detection.bbox.size
+    return 0 < math.hypot(size.x, size.y, size.z) < math.inf
+
+
+def _print_error(where: str, error: Exception) -> None:
+    print(f"{where}: {one_line(error)}", file=sys.stderr)
+
+
 def show_live_scene(estimator: str, camera_info: str, host: str, port: int) -> None:
     """Serve the scene until Ctrl-C.
 
@@ -172,7 +191,7 @@ def show_live_scene(estimator: str, camera_info: str, host: str, port: int) -> N
     before = signal.signal(signal.SIGINT, lambda number, frame: ended.set())
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = Node("uns_pose_view")
-    executor = SingleThreadedExecutor()
+    executor = SteadyExecutor(_print_error)
     executor.add_node(node)
     viewer: Viewer | None = None
     try:

@@ -49,7 +49,8 @@ def region_boxes(
     size = np.array([camera.width, camera.height] * 2, dtype=np.float64)
     boxes = np.clip(boxes, 0, size)
     boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= _MIN_SIDE).all(1)][:max_count]
-    return torch.from_numpy(_undistort_boxes(boxes, camera))
+    boxes = _undistort_boxes(boxes, camera)
+    return torch.from_numpy(boxes[np.isfinite(boxes).all(1)])
 
 
 def _detection_boxes(message: Detection2DArray, classes: Sequence[str]) -> np.ndarray:
@@ -59,7 +60,8 @@ def _detection_boxes(message: Detection2DArray, classes: Sequence[str]) -> np.nd
         scores = [
             result.hypothesis.score
             for result in detection.results
-            if not classes or result.hypothesis.class_id in classes
+            if (not classes or result.hypothesis.class_id in classes)
+            and np.isfinite(result.hypothesis.score)
         ]
         if not scores and (classes or detection.results):
             continue

@@ -36,7 +36,7 @@ from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.io.ros import ros_messages
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
 from uns_pose_ros.nodes import message_conversions, parameter_declaration, ros_compat
-from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
+from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics, cut_text
 from uns_pose_ros.nodes.estimator.image_stream import DEPTH_TOPICS, ImageStream
 from uns_pose_ros.nodes.estimator.image_subscriber import ImageMessage
 from uns_pose_ros.nodes.estimator.stamp_synchronizer import SynchronizedImage
@@ -336,7 +336,7 @@ class RecorderNode(ManagedNode):
                 self._settings.tf_wait,
                 self._closing,
             )
-        text = f"no pose of the camera: {pose}" if isinstance(pose, str) else ""
+        text = cut_text(f"no pose of the camera: {pose}") if isinstance(pose, str) else ""
         if (
             self._diagnostics.condition("transform", WARN if text else OK, text)
             and not self._closing.is_set()

@@ -1,0 +1,262 @@
+"""Messages with extreme values end no callback, and a good message afterwards is answered."""
+
+from __future__ import annotations
+
+import array
+import random
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+from geometry_msgs.msg import Point, TransformStamped
+from rclpy.context import Context
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import (
+    Detection2D,
+    Detection2DArray,
+    Detection3D,
+    Detection3DArray,
+    ObjectHypothesisWithPose,
+)
+from visualization_msgs.msg import Marker, MarkerArray
+
+from local_estimator import close, make_node
+from uns_pose_ros.nodes.estimator.live_viewer import LiveScene
+from uns_pose_ros.nodes.recorder.recorder_node import RecorderNode
+from uns_pose_ros.nodes.ros_compat import array_to_image
+
+TEXTS = ("", "eye", "/eye", "a b//c", "\x00\u202e\U0001f697", "x" * 2**20)
+NUMBERS = (0.0, 1.0, -1.0, 600.0, 1e-300, 1e300, float("inf"), float("-inf"), float("nan"))
+SIZES = (0, 1, 2, 640, 2**31, 2**32 - 1)
+SECONDS = (0, 1, -1, -(2**31), 2**31 - 1)
+ENCODINGS = ("rgb8", "mono8", "16UC1", "32FC1", "nv12", "yuyv", "bayer_rggb16", *TEXTS)
+ROUNDS = 120
+
+
+class Extremes:
+    """Makes messages of extreme values."""
+
+    def __init__(self, seed: int) -> None:
+        self.pick = random.Random(seed).choice
+
+    def header(self) -> Header:
+        header = Header(frame_id=self.pick(TEXTS))
+        header.stamp.sec = self.pick(SECONDS)
+        header.stamp.nanosec = self.pick((0, 1, 2**32 - 1))
+        return header
+
+    def numbers(self, length: int) -> list[float]:
+        return [self.pick(NUMBERS) for _ in range(length)]
+
+    def data(self) -> array.array[int]:
+        return array.array("B", bytes(self.pick((0, 1, 12, 3000))))
+
+    def image(self) -> Image:
+        return Image(
+            header=self.header(),
+            width=self.pick(SIZES),
+            height=self.pick(SIZES),
+            step=self.pick(SIZES),
+            encoding=self.pick(ENCODINGS),
+            is_bigendian=self.pick((0, 1, 255)),
+            data=self.data(),
+        )
+
+    def file(self) -> CompressedImage:
+        starts = (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00")
+        data = array.array("B", self.pick(starts) + bytes(self.data()))
+        return CompressedImage(header=self.header(), format=self.pick(TEXTS), data=data)
+
+    def camera(self) -> CameraInfo:
+        info = CameraInfo(header=self.header())
+        info.width, info.height = self.pick(SIZES), self.pick(SIZES)
+        info.binning_x, info.binning_y = self.pick(SIZES), self.pick(SIZES)
+        info.roi.width, info.roi.height = self.pick(SIZES), self.pick(SIZES)
+        info.roi.x_offset, info.roi.y_offset = self.pick(SIZES), self.pick(SIZES)
+        info.k, info.p = self.numbers(9), self.numbers(12)
+        info.d = self.numbers(self.pick((0, 1, 5, 8, 14, 3000)))
+        info.distortion_model = self.pick(("plumb_bob", "equidistant", *TEXTS))
+        return info
+
+    def transforms(self) -> TFMessage:
+        item = TransformStamped(header=self.header(), child_frame_id=self.pick(TEXTS))
+        shift, turn = item.transform.translation, item.transform.rotation
+        shift.x, shift.y, shift.z = self.numbers(3)
+        turn.x, turn.y, turn.z, turn.w = self.numbers(4)
+        return TFMessage(transforms=[item] * self.pick((0, 1, 3)))
+
+    def boxes(self) -> Detection2DArray:
+        box = Detection2D()
+        box.bbox.center.position.x, box.bbox.center.position.y = self.numbers(2)
+        box.bbox.size_x, box.bbox.size_y = self.numbers(2)
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id = self.pick(TEXTS)
+        result.hypothesis.score = self.pick(NUMBERS)
+        box.results = [result] * self.pick((0, 1, 2))
+        return Detection2DArray(
+            header=self.header(), detections=[box] * self.pick((0, 1, 3))
+        )
+
+    def detections(self) -> Detection3DArray:
+        item = Detection3D(header=self.header(), id=self.pick(("", "0", "-1", "x" * 9)))
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id = self.pick(("car", *TEXTS))
+        result.hypothesis.score = self.pick(NUMBERS)
+        at, turn = result.pose.pose.position, result.pose.pose.orientation
+        at.x, at.y, at.z = self.numbers(3)
+        turn.x, turn.y, turn.z, turn.w = self.numbers(4)
+        size = item.bbox.size
+        size.x, size.y, size.z = self.numbers(3)
+        item.results = [result] * self.pick((0, 1))
+        return Detection3DArray(header=self.header(), detections=[item])
+
+    def markers(self) -> MarkerArray:
+        marker = Marker(type=Marker.TRIANGLE_LIST, ns=self.pick(("car", *TEXTS)))
+        corners = [self.numbers(3) for _ in range(self.pick((0, 1, 3, 6)))]
+        marker.points = [Point(x=x, y=y, z=z) for x, y, z in corners]
+        return MarkerArray(markers=[marker])
+
+
+def good(sec: int) -> tuple[Image, CameraInfo]:
+    header = Header(frame_id="eye")
+    header.stamp.sec = sec
+    info = CameraInfo(header=header, width=640, height=480)
+    info.k = [600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]
+    noise = np.random.default_rng(sec).integers(1, 3, (480, 640, 3)).astype(np.uint8)
+    noise[0, 0] = 1
+    return array_to_image(noise, "rgb8", header), info
+
+
+def take_all(node: Any, extremes: Extremes) -> Iterator[tuple[Any, Any]]:
+    """Give the node's callbacks extreme images and cameras; the worker's work is done at once."""
+    images, synchronizer = node._stream._images, node._stream._synchronizer
+    synchronizer._put = node._work
+    for _ in range(ROUNDS):
+        message = extremes.pick((extremes.image, extremes.file, lambda: good(1)[0]))()
+        info = extremes.pick((extremes.camera, lambda: good(1)[1]))()
+        images._on_info(info)
+        images._on_image(message)
+        yield message, synchronizer
+    status = node._diagnostics.status("x", "cpu", {})
+    assert len(status.message) < 20_000
+    assert all(len(value.value) < 2000 for value in status.values)
+
+
+@pytest.mark.parametrize("regions", ["search", "detections_2d", "mask"])
+def test_an_estimator_drops_and_counts_what_it_cannot_read_and_answers_the_next_image(
+    ros_context: Context, regions: str
+) -> None:
+    node = make_node(ros_context, "-p", f"regions:={regions}")
+    extremes = Extremes(1)
+    try:
+        for message, synchronizer in take_all(node, extremes):
+            if regions != "search":
+                companion: Any = (
+                    extremes.boxes() if regions == "detections_2d" else extremes.image()
+                )
+                companion.header.stamp = message.header.stamp
+                synchronizer._on_companion(regions, companion)
+            node._tick()
+        drops = node._diagnostics.drops
+        assert drops["unusable image or camera_info"] > 5
+        assert drops["negative stamp"] > 5
+        assert len(drops) < 10
+        before = node._diagnostics._results
+        image, info = good(2**31 - 2)
+        node.reset("test")
+        if regions != "search":
+            companion = (
+                Detection2DArray(header=image.header)
+                if regions == "detections_2d"
+                else array_to_image(np.zeros((480, 640), np.uint8), "mono8", image.header)
+            )
+            synchronizer._on_companion(regions, companion)
+        assert node._stream is not None
+        node._stream._images._on_info(info)
+        node._stream._images._on_image(image)
+        assert node._diagnostics._results == before + 1
+    finally:
+        close(node)
+
+
+def test_a_recorder_drops_and_counts_what_it_cannot_read_and_keeps_the_next_image(
+    ros_context: Context, tmp_path: Path
+) -> None:
+    values = (f"category:={tmp_path / 'mug'}", "keep_free:=0.0", "record:=true")
+    arguments = [part for value in values for part in ("-p", value)]
+    node = RecorderNode(context=ros_context, cli_args=["--ros-args", *arguments])
+    assert node.start()
+    extremes = Extremes(2)
+    try:
+        for _ in take_all(node, extremes):
+            for static in (False, True):
+                node._tree.take(extremes.transforms(), static=static)
+            node._tick()
+        assert node._diagnostics.drops["unusable image or camera_info"] > 5
+        assert node._diagnostics.drops["negative stamp"] > 5
+        header = good(2**31 - 2)[0].header
+        info = good(2**31 - 2)[1]
+        noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3))
+        image = array_to_image(noise.astype(np.uint8), "rgb8", header)
+        node._on_jump()
+        assert node._stream is not None and node._session is not None
+        node._stream._images._on_info(info)
+        node._stream._images._on_image(image)
+        assert node._outcome == "kept"
+    finally:
+        close(node)
+
+
+def test_a_live_viewer_leaves_out_what_it_cannot_show(ros_context: Context) -> None:
+    node = Node("viewer", context=ros_context)
+    scene, extremes = LiveScene(node, "estimator", "/camera_info"), Extremes(3)
+    image, info = good(7)
+    try:
+        for _ in range(ROUNDS):
+            scene._on_markers(extremes.markers())
+            scene._on_info(extremes.pick((extremes.camera(), info)))
+            overlay = extremes.pick((extremes.image(), image))
+            detections = extremes.detections()
+            detections.header.stamp = overlay.header.stamp
+            scene._keep(scene._overlays, overlay)
+            scene._keep(scene._detections, detections)
+        for number in range(200):
+            corners = [Point(x=float(k), y=1.0, z=k * 2.0) for k in range(3)]
+            marker = Marker(type=Marker.TRIANGLE_LIST, ns=f"{number}", points=corners)
+            scene._on_markers(MarkerArray(markers=[marker]))
+        assert len(scene.shapes) <= 100
+        scene.newest = None
+        scene._on_info(info)
+        scene._keep(scene._overlays, image)
+        scene._keep(scene._detections, Detection3DArray(header=image.header))
+        assert scene.newest is not None
+    finally:
+        node.destroy_node()
+
+
+def test_frames_without_end_fill_no_memory_and_faults_are_one_short_line() -> None:
+    from uns_pose_ros.io.ros.transform_buffer import TransformTree
+    from uns_pose_ros.nodes.diagnostics import NodeDiagnostics
+    from uns_pose_ros.nodes.tf_listener import report_faults
+
+    tree, numbers = TransformTree(), count()
+    unit = np.array([0.0, 0, 0, 1])
+    for _ in range(10_020):
+        tree.add("world", f"f{next(numbers)}", 1, np.zeros(3), unit, static=True)
+    assert len(tree.frames) == 10_001
+    assert not tree.add("world", "x" * 2**20, 1, np.zeros(3), unit)
+    for number in range(50):
+        tree.add("world", f"f{number}", 1, np.ones(3), unit, static=True)
+    diagnostics = NodeDiagnostics()
+    report_faults(tree, diagnostics)
+    text = diagnostics.status("x", "cpu", {}).message
+    assert "static 'f0' has several poses" in text and len(text) <= 1001
+    assert tree.faults["transforms of more than 10000 frames"] == 20
