@@ -212,7 +212,8 @@ def test_a_recorder_drops_and_counts_what_it_cannot_read_and_keeps_the_next_imag
         node._stream._images._on_image(image)
         assert node._outcome == "kept"
     finally:
-        close(node)
+        node.close()
+        node.destroy_node()
 
 
 def test_a_live_viewer_leaves_out_what_it_cannot_show(ros_context: Context) -> None:
