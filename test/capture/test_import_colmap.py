@@ -244,6 +244,33 @@ def test_masks_are_read_under_both_names_that_colmap_takes(
     assert all(frame.mask is not None for frame in video.frames) and not record["left_out"]
 
 
+def test_names_of_macos_are_matched(dataset: tuple[Path, Truth]) -> None:
+    folder, truth = dataset
+    model = folder / "sparse" / "images.txt"
+    names = list(truth.cam_from_obj)
+    text = model.read_text()
+    for name in names:
+        text = text.replace(name, f"\u00e4{name}")
+        move(folder, {f"images/{name}": f"images/a\u0308{name}"})
+    model.write_text(text)
+    video, record = imported(folder)
+    assert len(video.frames) == len(names) and not record["left_out"]
+
+
+@pytest.mark.parametrize(
+    "camera", ["1e9 1e9 16 16", "2 2 16 16", "50 50 0 0", "50 50 999 16"]
+)
+def test_a_camera_that_is_hardly_one_is_said(
+    dataset: tuple[Path, Truth], camera: str
+) -> None:
+    folder, truth = dataset
+    (folder / "sparse/cameras.txt").write_text(f"1 PINHOLE {SIZE} {SIZE} {camera}\n")
+    _, record = imported(folder)
+    assert record["notes"] == {
+        "images whose camera in the model is doubtful": len(truth.cam_from_obj)
+    }
+
+
 def test_a_model_without_its_images_is_one_line(dataset: tuple[Path, Truth]) -> None:
     folder, _ = dataset
     for path in (folder / "images").iterdir():

@@ -12,16 +12,18 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from source_files import checks, save_photograph, write_co3d, write_film
 from synthetic import write_video
-from uns_pose_ros.capture.import_source import import_video
+from uns_pose_ros.capture.import_source import detect_kind, import_video
 from uns_pose_ros.capture.video_writer import ImportConfig, select_sharpest
 from uns_pose_ros.core.camera import resize_camera
 from uns_pose_ros.core.errors import InvalidInput
@@ -316,3 +318,20 @@ def test_what_cannot_be_imported_says_what_can(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_refused(words: dict[str, float]) -> None:
     with pytest.raises(InvalidInput, match=next(iter(words))):
         ImportConfig(**words)  # type: ignore[arg-type]
+
+
+def test_a_source_that_is_nearly_right_gets_advice(tmp_path: Path) -> None:
+    folder = tmp_path / "given"
+    (folder / "session").mkdir(parents=True)
+    image = folder / "session" / "a.png"
+    cv2.imwrite(str(image), np.zeros((8, 8, 3), np.uint8))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(image)
+    advice = {
+        folder: "images are in session; give that folder",
+        image: "one image; give its folder",
+        tmp_path / "a.zip": "an archive; unpack it",
+    }
+    for source, words in advice.items():
+        with pytest.raises(InvalidInput, match=words):
+            detect_kind(source)

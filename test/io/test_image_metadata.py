@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational
 
 from fuzz_mutations import mutate
@@ -25,6 +26,7 @@ DIAGONAL = 43.267  # mm
 # a lens of 5 mm over 64 px of a sensor that is 5 mm wide: 64 px
 PLANE = {FOCAL: 5.0, PER_X: 12.8, PER_Y: 12.8, UNIT: 4}
 ENDINGS = ("jpg", "png", "webp", "tif")
+PANORAMA_WITHOUT_TYPE = "<x><GPano:UsePanoramaViewer>True</GPano:UsePanoramaViewer></x>"
 
 
 def save(
@@ -208,6 +210,47 @@ def test_xmp_gives_the_focal_length_where_exif_lacks_it(tmp_path: Path) -> None:
         'exif:FocalPlaneResolutionUnit="4"/>'
     )
     assert metadata(tmp_path, {}, xmp=xmp).focal == pytest.approx(64)
+
+
+def test_xmp_is_read_whatever_its_quotes_and_blanks(tmp_path: Path) -> None:
+    xmp = "<x exif:FocalLengthIn35mmFilm = '26' tiff:Orientation='6'/>"
+    image = read_upright(save(tmp_path / "a.jpg", {}, xmp=xmp))
+    assert image.turned and image.pixels.shape == (64, 48, 3)
+    assert image.metadata.focal == pytest.approx(26 * 80 / DIAGONAL)
+    for sphere in ("<x GPano:ProjectionType = 'cylindrical'/>", PANORAMA_WITHOUT_TYPE):
+        found = metadata(tmp_path, {FOCAL_35: 26}, xmp=sphere)
+        assert found.focal is None and "panorama" in found.notes[0].detail
+
+
+def test_exif_of_a_png_is_read_as_imagemagick_writes_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769)[FOCAL_35] = 26
+    data = exif.tobytes()
+    text = f"\ngeneric\n{len(data):8}\n{data[:36].hex()}\n{data[36:].hex()}\n"
+    info = PngInfo()
+    info.add_text("Raw profile type APP1", text, zip=True)
+    Image.fromarray(checks(1)).save(tmp_path / "a.png", pnginfo=info)
+    image = read_upright(tmp_path / "a.png")
+    assert image.turned and image.metadata.focal == pytest.approx(26 * 80 / DIAGONAL)
+
+
+def test_an_orientation_that_the_recorded_size_contradicts_is_said(tmp_path: Path) -> None:
+    size = {FOCAL_35: 26, WIDE: 48, HIGH: 64}
+    image = read_upright(save(tmp_path / "a.jpg", size, 6))
+    assert image.turned and kinds(image.metadata) == [image_metadata.TURNED]
+    image = read_upright(save(tmp_path / "a.jpg", {**size, WIDE: 64, HIGH: 48}, 6))
+    assert image.turned and not image.metadata.notes
+
+
+def test_transparency_of_an_image_is_said(tmp_path: Path) -> None:
+    for alpha, expected in ((255, []), (0, [image_metadata.TRANSPARENT])):
+        layer = np.full((48, 64, 1), 255, np.uint8)
+        layer[:9] = alpha
+        Image.fromarray(np.dstack([checks(1), layer])).save(tmp_path / "a.png")
+        image = read_upright(tmp_path / "a.png")
+        assert kinds(image.metadata) == expected
+        assert np.array_equal(image.pixels, checks(1))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

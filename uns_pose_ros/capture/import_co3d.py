@@ -30,7 +30,7 @@ from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Camera, Progress
 from uns_pose_ros.io.given_files import open_given, path_inside
-from uns_pose_ros.io.images import decode, open_image, sharpness
+from uns_pose_ros.io.images import decode, decode_mask, open_image, sharpness
 from uns_pose_ros.io.schema.constraints import check_rotation
 
 _ANNOTATIONS = "frame_annotations.jgz"
@@ -158,15 +158,16 @@ def _usable_mask(
     """The file of a frame's mask; None, and counted: it shows nothing or does not fit."""
     try:
         path = _path(category, annotation, "mask")
-        mask = decode(path, "mask").convert("L")
+        mask = decode_mask(path)
     except InvalidInput as error:
         left_out.add("frames whose mask cannot be read", str(error))
         return None
-    if mask.size != (camera.width, camera.height):
-        what = f"{path.name}: {mask.width} x {mask.height} px"
+    height, width = mask.shape
+    if (width, height) != (camera.width, camera.height):
+        what = f"{path.name}: {width} x {height} px"
         left_out.add("frames whose mask has another size", what)
         return None
-    if mask.getbbox() is None:
+    if not mask.any():
         left_out.add("frames whose mask is empty", path.name)
         return None
     return path
@@ -183,7 +184,7 @@ def _write_frame(
         return
     mask = None
     if frame.mask is not None:
-        mask = np.array(decode(frame.mask, "mask").convert("L"))
+        mask = decode_mask(frame.mask)
     data = frame.image.read_bytes()
     writer.add(name, image, frame.camera, data, frame.cam_from_obj, mask)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -23,7 +24,7 @@ from uns_pose_ros.io.colmap import (
     list_models,
 )
 from uns_pose_ros.io.given_files import path_inside
-from uns_pose_ros.io.images import ENDINGS, decode, open_image, sharpness
+from uns_pose_ros.io.images import ENDINGS, decode, decode_mask, open_image, sharpness
 from uns_pose_ros.io.video_folder import unused_masks
 
 # where programs put the model, below the dataset; of equally large models the first is taken
@@ -38,6 +39,9 @@ _MODEL_FOLDERS = (
 )
 # where programs put the images, below the folder that holds sparse/ or below the dataset
 _IMAGE_FOLDERS = ("images", "input", "images_2", "images_4", "images_8")
+
+# of a focal length in longer sides of the image: views of 140 to 2 degrees
+_LEAST_FOCAL, _MOST_FOCAL = 0.18, 29.0
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +87,7 @@ def import_colmap(folder: Path, writer: VideoWriter, progress: Progress) -> None
         _log.warning("%s: %s", folder, line)
     usable, scores = _usable_files(dataset, writer.config.most, progress)
     _count_masks(dataset, usable)
+    _doubt_cameras(usable, writer.notes)
     chosen = select_sharpest(scores, writer.config.frames)
     for index in chosen:
         _write_frame(usable[index], writer, left_out)
@@ -192,8 +197,11 @@ def _match_names(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def _keys(name: str) -> list[str]:
-    """What a name is compared by, the most exact first."""
-    whole = name.lower()
+    """What a name is compared by, the most exact first.
+
+    macOS writes letters with marks as two characters, other systems as one.
+    """
+    whole = unicodedata.normalize("NFC", name).lower()
     last = whole.split("/")[-1]
     return [whole, _stem(whole), last, _stem(last)]
 
@@ -289,6 +297,20 @@ def _count_masks(dataset: _Dataset, usable: Sequence[_PosedFile]) -> None:
                 )
 
 
+def _doubt_cameras(usable: Sequence[_PosedFile], notes: LeftOut) -> None:
+    """Count the images whose camera is hardly one: its values are wrong or in other units."""
+    for posed in usable:
+        camera = posed.camera
+        (fx, _, cx), (_, fy, cy), _ = camera.matrix.tolist()
+        side = max(camera.width, camera.height)
+        likely = all(_LEAST_FOCAL < focal / side < _MOST_FOCAL for focal in (fx, fy))
+        if not likely or not (0 < cx < camera.width and 0 < cy < camera.height):
+            size = f"{camera.width} x {camera.height} px"
+            what = f"focal length {fx:.4g}, {fy:.4g} px, principal point {cx:.4g}, {cy:.4g}"
+            detail = f"{posed.image.name}: {size}, {what}"
+            notes.add("images whose camera in the model is doubtful", detail)
+
+
 def _write_frame(posed: _PosedFile, writer: VideoWriter, left_out: LeftOut) -> None:
     """Write one frame; a file that cannot be decoded as a whole is left out."""
     try:
@@ -312,12 +334,13 @@ def _read_mask(
     if posed.mask is None:
         return None
     try:
-        mask = decode(posed.mask, "mask").convert("L")
+        mask = decode_mask(posed.mask)
     except InvalidInput as error:
         left_out.add("masks that cannot be read", str(error))
         return None
-    if mask.size != image.size:
-        what = f"{posed.mask.name}: {mask.width} x {mask.height} px"
+    height, width = mask.shape
+    if (width, height) != image.size:
+        what = f"{posed.mask.name}: {width} x {height} px"
         left_out.add("masks of another size than their image", what)
         return None
-    return np.array(mask)
+    return mask

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,11 @@ from uns_pose_ros.capture.video_writer import (
     ImportConfig,
     VideoWriter,
 )
-from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Camera, Progress
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.camera_json import camera_record
+from uns_pose_ros.io.images import is_image_file
 from uns_pose_ros.io.ros import rosbag
 from uns_pose_ros.io.schema.video_record import read_video_entries
 from uns_pose_ros.io.writing.replacement import repair_folder, replace_folder
@@ -109,7 +112,20 @@ def detect_kind(source: Path) -> str:
             return "colmap"
         if import_images.list_images(source):
             return "photographs"
-    raise InvalidInput(f"{source}: cannot be imported; {_VALID}")
+    raise InvalidInput(f"{source}: cannot be imported{_advise(source)}; {_VALID}")
+
+
+def _advise(source: Path) -> str:
+    """What to import instead, where that is known."""
+    if source.is_file():
+        if zipfile.is_zipfile(source) or tarfile.is_tarfile(source):
+            return " (an archive; unpack it)"
+        return " (one image; give its folder)" if is_image_file(source) else ""
+    below = sorted(path for path in source.iterdir() if path.is_dir())
+    with_images = [path.name for path in below if import_images.list_images(path)]
+    if not with_images:
+        return ""
+    return f" (images are in {shorten(with_images, 3)}; give that folder)"
 
 
 def _made_from(

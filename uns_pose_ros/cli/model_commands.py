@@ -23,7 +23,7 @@ from uns_pose_ros.evaluation.metrics import ANGLES, ObjectExtent
 from uns_pose_ros.io import artifacts, ply
 from uns_pose_ros.io.artifacts import MESH
 from uns_pose_ros.io.camera_json import read_camera
-from uns_pose_ros.io.image_metadata import PAGES, read_upright
+from uns_pose_ros.io.image_metadata import OF_PIXELS, read_upright
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks import pretrained_weights as pretrained
 from uns_pose_ros.visualization import drawing
@@ -156,7 +156,7 @@ def load_images(paths: Sequence[Path], camera: Path | None) -> Iterator[LoadedIm
                 f"{used.width} x {used.height}"
             )
         for note in upright.metadata.notes:
-            if known is None or note.kind == PAGES:
+            if known is None or note.kind in OF_PIXELS:
                 _log.warning("%s: %s (%s)", path, note.kind, note.detail)
         yield LoadedImage(path, torch.from_numpy(upright.pixels), used, source)
 

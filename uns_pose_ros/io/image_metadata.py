@@ -12,7 +12,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,14 @@ from PIL import Image
 
 from uns_pose_ros.core.camera import assumed_camera, centered_camera
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.io.images import BROKEN, Pixels, decode, guarded_decoding, open_image
+from uns_pose_ros.io.images import (
+    BROKEN,
+    Pixels,
+    decode,
+    guarded_decoding,
+    is_transparent,
+    open_image,
+)
 
 _EXIF = 0x8769
 _ORIENTATION = 0x0112
@@ -38,7 +45,11 @@ _TIFF_SIZE = ((0x0100, "tiff:ImageWidth"), (0x0101, "tiff:ImageLength"))
 _DIAGONAL_35 = 43.267  # mm, of a 35 mm film image; CIPA DCG-001 compares the diagonals
 _MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}  # units of resolution in mm; 2 is the default
 _PANORAMA = 6  # of CustomRendered
-_PROJECTION = re.compile(rb'GPano:ProjectionType(?:="|>)\s*(\w+)')
+# ProjectionType is optional in Google's photo sphere XMP; one of the others always is there
+_PANORAMA_XMP = re.compile(
+    rb"GPano:(?:ProjectionType|UsePanoramaViewer|FullPanoWidthPixels)(?:\s*=|>)"
+)
+_XMP_VALUE = rb"%s(?:\s*=\s*[\"']|>)\s*([^\"'<]{1,40})"
 
 _AGREE = 1.2  # two focal lengths agree up to this factor
 _AXES = 1.02  # pixels are square up to this factor
@@ -49,7 +60,10 @@ REPLACED = "images whose focal lengths in the metadata disagree"
 PARTLY_DOUBTED = "images of whose focal lengths in the metadata one is not used"
 UNCERTAIN = "images whose focal length is uncertain"
 CROPPED = "images that were cropped, so that their principal point is unknown"
+TURNED = "images that may have been turned already, since orientation and size disagree"
+TRANSPARENT = "images with transparency, which is ignored"
 PAGES = "files of several images, of which the first is used"
+OF_PIXELS = (TURNED, TRANSPARENT, PAGES)  # what counts with a known camera too
 
 
 class Note(NamedTuple):
@@ -101,6 +115,9 @@ def read_upright(path: Path) -> UprightImage:
             if file.format == "TIFF":  # new versions of Pillow turn it when they decode it
                 turn = int(image.getexif().get(_ORIENTATION, 1))
             pixels = np.array(_transpose(image, turn).convert("RGB"))
+            if is_transparent(image):
+                note = Note(TRANSPARENT, "its hidden pixels are used too")
+                metadata = replace(metadata, notes=(*metadata.notes, note))
     kind = "JPEG" if file.format == "MPO" else str(file.format)
     return UprightImage(pixels, metadata.orientation != 1, kind, metadata)
 
@@ -131,6 +148,11 @@ def read_metadata(image: Image.Image) -> ImageMetadata:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         notes.append(Note(DOUBTED, f"its EXIF is broken ({reason})"))
         return ImageMetadata(notes=tuple(notes))
+    width, height = image.size
+    sizes = list(tags.sizes())
+    if orientation > 4 and width != height and sizes[:1] == [(height, width)]:
+        recorded = f"{height} x {width} px"
+        notes.append(Note(TURNED, f"{width} x {height} px, its metadata record {recorded}"))
     return ImageMetadata(orientation, focal, (*notes, *doubts))
 
 
@@ -159,6 +181,7 @@ class _Tags:
     """Numbers of EXIF, or of XMP where EXIF lacks them."""
 
     def __init__(self, image: Image.Image) -> None:
+        _use_imagemagick_exif(image)
         self._main = image.getexif()
         self._exif = self._main.get_ifd(_EXIF)
         xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
@@ -167,8 +190,10 @@ class _Tags:
         self._is_tiff = image.format == "TIFF"
 
     def orientation(self) -> int:
-        """EXIF's orientation; 1 where it is none of 1 to 8."""
+        """EXIF's orientation, or XMP's where EXIF has none; 1 where it is none of 1 to 8."""
         value = _number(self._main.get(_ORIENTATION))
+        if value is None and not self._is_tiff:
+            value = self._xmp_number("tiff:Orientation")
         return int(value) if value is not None and value in range(1, 9) else 1
 
     def number(self, tag: tuple[int, str]) -> float | None:
@@ -179,7 +204,7 @@ class _Tags:
         return self._xmp_number(tag[1])
 
     def _xmp_number(self, name: str) -> float | None:
-        found = re.search(rb"%s(?:=\"|>)\s*([^\"<]{1,40})" % name.encode(), self.xmp)
+        found = re.search(_XMP_VALUE % name.encode(), self.xmp)
         if found is None:
             return None
         numerator, _, denominator = found[1].decode("ascii", "replace").partition("/")
@@ -192,6 +217,15 @@ class _Tags:
             yield from _size([_number(tags.get(tag)) for tag, _ in names])
         for names in (_EXIF_SIZE, _TIFF_SIZE):
             yield from _size([self._xmp_number(name) for _, name in names])
+
+
+def _use_imagemagick_exif(image: Image.Image) -> None:
+    """Read EXIF of a PNG from the text entry that ImageMagick calls APP1, unlike Pillow."""
+    text = image.info.get("Raw profile type APP1")
+    if text and "exif" not in image.info:
+        data = bytes.fromhex("".join(str(text).split("\n")[3:]))
+        if data.startswith(b"Exif\0\0"):
+            image.info["exif"] = data
 
 
 def _size(values: list[float | None]) -> Iterator[tuple[float, float]]:
@@ -246,8 +280,7 @@ def _choose_focal(
 ) -> tuple[float | None, tuple[Note, ...]]:
     """The focal length, px of the stored image, and what is doubtful."""
     doubts = list[str]()
-    projection = _PROJECTION.search(tags.xmp)
-    if projection is not None or tags.number(_RENDERED) == _PANORAMA:
+    if _PANORAMA_XMP.search(tags.xmp) or tags.number(_RENDERED) == _PANORAMA:
         return None, (Note(DOUBTED, "it is a panorama, which no pinhole camera takes"),)
     if tags.number(_FOCAL) is None and not tags.number(_FOCAL_35):
         return None, ()

@@ -52,6 +52,8 @@ HEIF_REMEDY = (
 )
 _DNG_VERSION = 50706  # TIFF tag of a camera's raw image
 
+_MOST_LABELS = 32  # of a mask: more values are a soft mask
+
 LONGEST = 640  # px, longer side at which sharpness is measured: finer blur does no harm
 
 Pixels = NDArray[np.uint8]
@@ -146,8 +148,54 @@ def read_mask(path: Path) -> Tensor:
 
     The object is above half of the mask's brightest value, so 0/1, 0/255 and soft masks all work.
     """
-    gray = np.array(decode(path, "mask").convert("L"))
+    gray = decode_mask(path)
     return torch.from_numpy(gray > gray.max() / 2)
+
+
+def decode_mask(path: Path) -> Pixels:
+    """Decode a mask file as (H, W) uint8, bright on the object.
+
+    The object is every label but 0, of label numbers and of colors, or what is opaque in an image
+    that was cut out. The label 255 beside others marks doubtful borders, which are no object.
+
+    Raises InvalidInput if the file is missing, broken or too large.
+    """
+    image = decode(path, "mask")
+    with guarded_decoding(f"{path}: the mask"):
+        return _object_of(image)
+
+
+def _object_of(image: Image.Image) -> Pixels:
+    """A decoded mask as (H, W) uint8, bright on the object."""
+    if is_transparent(image):
+        return np.array(image.convert("RGBA").getchannel("A"))
+    if image.mode in ("1", "L"):
+        return _join_labels(np.array(image.convert("L")))
+    rgb = np.array(image.convert("RGB"))
+    if (rgb == rgb[..., :1]).all():
+        return _join_labels(rgb[..., 0].copy())
+    packed = rgb.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
+    if len(np.unique(packed)) <= _MOST_LABELS:
+        return np.where(packed > 0, 255, 0).astype(np.uint8)
+    return rgb.max(-1)
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether a decoded image has a pixel that is not opaque."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return False
+    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
+    return bool(lowest < 255)
+
+
+def _join_labels(gray: Pixels) -> Pixels:
+    """Small label numbers as 0 and 255; other masks as they are."""
+    counts = np.bincount(gray.ravel(), minlength=256)
+    labels = int(counts[1:_MOST_LABELS].sum())
+    rest = int(counts[_MOST_LABELS:255].sum())
+    if rest or labels <= counts[255] or not labels:
+        return gray
+    return np.where((gray > 0) & (gray < 255), 255, 0).astype(np.uint8)
 
 
 def decode_rgb(data: bytes, label: str) -> Pixels:
@@ -186,7 +234,7 @@ def decode(path: Path, what: str, draft: bool = False) -> Image.Image:
     if draft:
         with guarded_decoding(f"{path}: the {what}"):
             file.draft("RGB", (1, 1))
-    return _load(file, path, f"{path}: the {what}")
+    return _load(file, path, f"{path}: the {what}", what == "mask")
 
 
 def to_eight_bits(values: NDArray[np.uint16]) -> Pixels:
@@ -288,8 +336,10 @@ def _check_bits(file: ImageFile.ImageFile, label: str) -> None:
         raise InvalidInput(f"{label} has pixels of kind {file.mode}; {VALID}")
 
 
-def _load(file: ImageFile.ImageFile, source: Path | bytes, label: str) -> Image.Image:
-    """Decode the pixels of an open file, with 8 bits a channel."""
+def _load(
+    file: ImageFile.ImageFile, source: Path | bytes, label: str, as_labels: bool = False
+) -> Image.Image:
+    """Decode the pixels of an open file, with 8 bits a channel; small labels keep their numbers."""
     sixteen_bits = _has_sixteen_bits(file)
     with guarded_decoding(label):
         file.load()  # unlike OpenCV, Pillow notices that the end is missing
@@ -300,7 +350,10 @@ def _load(file: ImageFile.ImageFile, source: Path | bytes, label: str) -> Image.
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if values is None or values.dtype != np.uint16:
             raise ValueError("its 16-bit values cannot be decoded")
-        pixels = to_eight_bits(values.astype(np.uint16, copy=False))
+        if as_labels and values.max() < 256:
+            pixels = values.astype(np.uint8)
+        else:
+            pixels = to_eight_bits(values.astype(np.uint16, copy=False))
         if pixels.ndim == 3:
             pixels = np.ascontiguousarray(pixels[..., 2::-1])
         image = Image.fromarray(pixels)
