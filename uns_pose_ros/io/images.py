@@ -184,8 +184,8 @@ def is_transparent(image: Image.Image) -> bool:
     """Whether a decoded image has a pixel that is not opaque."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return False
-    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
-    return bool(lowest < 255)
+    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    return bool((alpha < 255).any())
 
 
 def _join_labels(gray: Pixels) -> Pixels:
