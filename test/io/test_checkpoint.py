@@ -55,7 +55,7 @@ def test_other_work_finds_nothing_of_it(tmp_path: Path) -> None:
 
 def test_two_do_not_work_in_one_folder(tmp_path: Path) -> None:
     work = Checkpoint(tmp_path, {})
-    with pytest.raises(InvalidInput, match=r"`pytest` \(process \d+\) is at work here"):
+    with pytest.raises(InvalidInput, match=r"`\S+` \(process \d+\) is at work here"):
         Checkpoint(tmp_path, {})
     work.close(done=False)
     Checkpoint(tmp_path, {}).close(done=True)

@@ -148,9 +148,8 @@ def test_a_camera_file_that_is_not_calibrated(
         "estimate", model, image, "--camera", path
     )
     path.write_text('{"K": [150, 0, 48, 0, 150, 48, 0, 0, 1], "height": 96}')
-    assert f"{path}: not a camera ('width' is missing)" in refused(
-        "estimate", model, image, "--camera", path
-    )
+    line = refused("estimate", model, image, "--camera", path)
+    assert f"{path}: not a camera" in line and "missing required field `width`" in line
     path.write_text('{"K": [150, 0, 48, 0, 150, 48, 0, 0, 1], "width": 640, "height": 480}')
     assert f"96 x 96 px, the camera in {path} has 640 x 480" in refused(
         "estimate", model, image, "--camera", path
@@ -161,7 +160,7 @@ def test_a_video_whose_camera_is_not_calibrated(trucks: Path, refused: Refused) 
     cameras = trucks / "clip_01" / "sparse" / "cameras.txt"
     cameras.write_text("1 PINHOLE 96 96 0 0 48 48\n")
     line = refused("reconstruct", trucks, *RECONSTRUCT_WORDS)
-    assert str(cameras) in line and "uncalibrated camera" in line
+    assert str(cameras.parent) in line and "uncalibrated camera" in line
 
 
 def test_a_video_without_camera_poses(trucks: Path, refused: Refused) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,8 @@ def test_the_refusal_names_the_command_at_work_and_its_process(
         assert main.main([command, *words, *options]) == main.BAD_INPUT
     assert [path.name for path in clip.iterdir()] == ["images"]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"uns-pose {command}: {clip}: `pytest` (process ")
+    start = re.escape(f"uns-pose {command}: {clip}: ")
+    assert re.match(start + r"`\S+` \(process \d+\) is at work here", line)
     assert line.endswith(") is at work here; wait for it, or end it")
 
 

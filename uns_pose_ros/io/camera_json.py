@@ -51,7 +51,8 @@ def parse_camera(record: Any, path: Path) -> Camera:
             lowered["k"] = [value for row in convert(rows, Rows3) for value in row]
         fields = convert(lowered, _CameraFields)
         matrix = torch.tensor(fields.k, dtype=torch.float64).reshape(3, 3)
-        if matrix[2].tolist() != [0, 0, 1]:
+        # drivers without a calibration write zeros: Camera says so
+        if matrix[2].tolist() != [0, 0, 1] and bool(matrix.any()):
             raise ValueError("the last row of K is not 0 0 1")
         distortion = torch.tensor(fields.d or [], dtype=torch.float64)
         return Camera(matrix, int(fields.width), int(fields.height), distortion)

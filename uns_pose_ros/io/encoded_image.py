@@ -12,7 +12,9 @@ from uns_pose_ros.io.images import Pixels, decode_rgb, guarded_decoding, open_fi
 
 # files that are kept as they are; MPO is a JPEG with previews behind it
 _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png"}
-_FORMATS = (*_ENDINGS, "BMP", "WEBP", "TIFF")
+# Pillow reads MPO by its reader of JPEG
+_KEPT_FORMATS = ("JPEG", "PNG")
+_FORMATS = (*_KEPT_FORMATS, "BMP", "WEBP", "TIFF")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ class EncodedImage:
         """Decode the file; all of a JPEG is read, but only as finely as needed."""
         assert self.file is not None
         label = f"a compressed image of {len(self.file)} bytes"
-        image: ImageFile.ImageFile = open_file(self.file, label, tuple(_ENDINGS))
+        image: ImageFile.ImageFile = open_file(self.file, label, _KEPT_FORMATS)
         with guarded_decoding(label):
             image.draft(mode, (min(longest, self.width), min(longest, self.height)))
             return np.array(image.convert(mode))

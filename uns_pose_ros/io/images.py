@@ -96,9 +96,8 @@ def is_image_file(path: Path) -> bool:
 
 def is_heif(source: Path | bytes) -> bool:
     """Whether the content is HEIC or HEIF, whatever the ending."""
-    return (
-        _image_kind(source[:16] if isinstance(source, bytes) else _head(source)) == "HEIF"
-    )
+    head = _head(source) if isinstance(source, Path) else bytes(source[:16])
+    return _image_kind(head) == "HEIF"
 
 
 def find_heif_reader() -> str | None:
