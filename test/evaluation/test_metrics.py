@@ -179,12 +179,18 @@ def test_labels_of_an_unknown_video_are_refused_by_name(tmp_path: Path) -> None:
     ]
     + [
         {"canon_from_obj": [[1, 0, 0], [0, 1, 0], [0, 0, -1]]},
-        {"canon_from_obj": [[float("nan")] * 3] * 3},
+        {"canon_from_obj": [[1e300] * 3] * 3},
     ],
 )
 def test_a_label_that_is_no_rotation_is_refused(tmp_path: Path, label: object) -> None:
     refusal = "the label of a has no 3x3 rotation|not a valid JSON file"  # NaN is not JSON
     with pytest.raises(InvalidInput, match=refusal):
+        metrics.load_labels(write_labels(tmp_path / "labels.json", {"a": label}), ["a"])
+
+
+def test_a_label_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
+    label = {"canon_from_obj": [[float("nan")] * 3] * 3}
+    with pytest.raises(InvalidInput, match="not a valid JSON file"):
         metrics.load_labels(write_labels(tmp_path / "labels.json", {"a": label}), ["a"])
 
 

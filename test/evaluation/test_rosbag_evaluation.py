@@ -387,9 +387,16 @@ def test_what_cannot_be_true_is_refused_with_one_line(bag: Path, tmp_path: Path)
         frame_results(bag, Scripted(), truth_frame="cup")
     with pytest.raises(InvalidInput, match="topics with one: /truth"):
         frame_results(bag, Scripted(), truth_topic="/tf")
-    (tmp_path / "rest.json").write_text('{"frame": "map", "pose": [[1, 2], [3, 4]]}')
-    with pytest.raises(InvalidInput, match="4x4 rigid frame_from_object"):
-        frame_results(bag, Scripted(), truth_pose=tmp_path / "rest.json")
+    rows = "[0, 1, 0, 0], [0, 0, 1, 0]"
+    for rest in (
+        "[[1, 2], [3, 4]]",
+        f"[[1, 0, 0, 0], {rows}, [0, 0, 0, 2]]",
+        f"[[-1, 0, 0, 0], {rows}, [0, 0, 0, 1]]",
+        f"[[1, 0, 0, 1e300], {rows}, [0, 0, 0, 1]]",
+    ):
+        (tmp_path / "rest.json").write_text(f'{{"frame": "map", "pose": {rest}}}')
+        with pytest.raises(InvalidInput, match="4x4 rigid frame_from_object"):
+            frame_results(bag, Scripted(), truth_pose=tmp_path / "rest.json")
 
 
 def test_a_bag_of_photographs_gives_the_estimators_poses(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import convert
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput, shorten
@@ -34,6 +35,8 @@ from uns_pose_ros.core.types import (
 )
 from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.schema.decoding import describe
+from uns_pose_ros.io.schema.person_records import LabelRecord
 
 ANGLES = (30, 15, 10)  # degrees, of the accuracies
 WRONG = 30.0  # degrees; an estimate with a larger error is wrong
@@ -44,7 +47,6 @@ BINS = {
     "elevation": (-30.0, 0.0, 30.0, 60.0),
     "distance": (1.0, 2.0, 3.0, 5.0),
 }  # edges, degrees and diameters
-_NOT_A_ROTATION = 0.01  # largest entry of R R^T - 1 that rounding explains
 
 EstimateImage = Callable[[Tensor, Camera], Sequence[PoseEstimate]]
 
@@ -109,19 +111,13 @@ def load_labels(path: Path, known: Sequence[str]) -> dict[str, Tensor]:
 
 def _rotation(path: Path, name: str, label: Any) -> Tensor:
     try:
-        matrix = torch.tensor(label["canon_from_obj"], dtype=torch.float64)
-        off = (matrix @ matrix.T - torch.eye(3, dtype=torch.float64)).abs().max()
-        if (
-            matrix.shape == (3, 3)
-            and float(off) < _NOT_A_ROTATION
-            and float(torch.linalg.det(matrix)) > 0
-        ):
-            return nearest_rotation(matrix)
-    except (TypeError, LookupError, ValueError, ArithmeticError, RuntimeError):
-        pass
-    raise InvalidInput(
-        f"{path}: the label of {name} has no 3x3 rotation under canon_from_obj"
-    )
+        rows = convert(label, LabelRecord).canon_from_obj
+    except ValueError as error:
+        raise InvalidInput(
+            f"{path}: the label of {name} has no 3x3 rotation under canon_from_obj "
+            f"({describe(error)})"
+        ) from None
+    return nearest_rotation(torch.tensor(rows, dtype=torch.float64))
 
 
 def symmetric_angle(a: Tensor, b: Tensor, symmetry: Symmetry) -> Tensor:

@@ -32,12 +32,13 @@ from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig
 from uns_pose_ros.evaluation.metrics import accuracies, auroc, symmetric_angle
 from uns_pose_ros.io import depth_images
-from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.ros import rosbag
 from uns_pose_ros.io.ros.image_stamps import ImageStamps, StampFault, why_no_time
 from uns_pose_ros.io.ros.recorded_transforms import read_transforms
 from uns_pose_ros.io.ros.ros_messages import TF, decode_image, nanoseconds, read_camera_info
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
+from uns_pose_ros.io.schema.decoding import read_record
+from uns_pose_ros.io.schema.person_records import RestingRecord
 
 POSE, DETECTIONS = "geometry_msgs/msg/PoseStamped", "vision_msgs/msg/Detection3DArray"
 _MOST = 10_000_000  # messages of a topic
@@ -370,20 +371,13 @@ def _first(message: Any, category: str) -> Any | None:
 
 def _resting(path: Path) -> tuple[str, np.ndarray]:
     """Read frame and frame_from_object (4, 4) from a file."""
-    record = read_json(path)
     try:
-        pose = torch.tensor(record["pose"], dtype=torch.float64)
-        rotation = pose[:3, :3]
-        if (
-            pose.shape == (4, 4)
-            and float((nearest_rotation(rotation) - rotation).abs().max()) < 0.01
-        ):
-            return str(record["frame"]), pose.numpy()
-    except (TypeError, LookupError, ValueError, ArithmeticError, RuntimeError):
-        pass
-    raise InvalidInput(
-        f'{path}: {{"frame": TF frame, "pose": 4x4 rigid frame_from_object, m}} is needed'
-    )
+        record = read_record(path, RestingRecord, "resting pose")
+    except InvalidInput as error:
+        raise InvalidInput(
+            f'{error}: {{"frame": TF frame, "pose": 4x4 rigid frame_from_object, m}} is needed'
+        ) from None
+    return record.frame, np.array(record.pose)
 
 
 def _add(tree: TransformTree, parent: str, pose: np.ndarray) -> None:

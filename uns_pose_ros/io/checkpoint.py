@@ -15,10 +15,13 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from msgspec.structs import asdict
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.schema.decoding import read_record
+from uns_pose_ros.io.schema.made_record import CheckpointKey
 from uns_pose_ros.io.writing.replacement import atomic_write, discard, disk_errors
 from uns_pose_ros.io.writing.target_lock import TargetLock, lock_target
 
@@ -62,7 +65,7 @@ class Checkpoint:
         wanted = _key_record(key)
         path = self._folder / _KEY
         try:
-            if path.exists() and artifacts.read_json(path) == wanted:
+            if path.exists() and read_record(path, CheckpointKey, "key") == wanted:
                 self._check_arrays()
                 self.load()
                 return
@@ -74,7 +77,7 @@ class Checkpoint:
             )
         for old in self._folder.iterdir():
             discard(old)
-        artifacts.write_json(path, wanted)
+        artifacts.write_json(path, asdict(wanted))
 
     def _check_arrays(self) -> None:
         """Raise _SpoiledState where the notes or an array that they tell of are not whole."""
@@ -178,7 +181,7 @@ def drop_finished(folder: Path, key: Mapping[str, Any]) -> None:
     """
     if folder.is_dir():
         try:
-            if artifacts.read_json(folder / _KEY) != _key_record(key):
+            if read_record(folder / _KEY, CheckpointKey, "key") != _key_record(key):
                 return
         except InvalidInput:
             pass
@@ -186,10 +189,10 @@ def drop_finished(folder: Path, key: Mapping[str, Any]) -> None:
         discard(folder)
 
 
-def _key_record(key: Mapping[str, Any]) -> dict[str, str]:
+def _key_record(key: Mapping[str, Any]) -> CheckpointKey:
     """A key and the boot of the machine as JSON types."""
     boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
-    return {"key": artifacts.fingerprint(**key), "boot": boot}
+    return CheckpointKey(key=artifacts.fingerprint(**key), boot=boot)
 
 
 class _SpoiledState(InvalidInput):

@@ -18,16 +18,19 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from msgspec import convert
 
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Progress, Video
 from uns_pose_ros.io import artifacts, depth_images
 from uns_pose_ros.io.colmap import has_sparse, write_sparse
 from uns_pose_ros.io.images import read_image
-from uns_pose_ros.io.schema.decoding import read_record
+from uns_pose_ros.io.schema.decoding import describe, read_record
 from uns_pose_ros.io.schema.made_record import MadeRecord
 from uns_pose_ros.io.schema.video_record import (
     VIDEO_RECORD,
+    MasksReport,
+    PosesReport,
     read_video_entries,
     read_video_record,
 )
@@ -420,6 +423,12 @@ def _note(folder: Path, key: str, target: Path) -> bool:
     Returns False, for callers that made nothing now.
     """
     report = read_record(target / MADE, MadeRecord, "record").report
+    try:
+        convert(report, PosesReport if key == "poses" else MasksReport)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{target / MADE}: not a valid report of {key} ({describe(error)})"
+        ) from None
     entries = read_video_entries(folder)
     before = entries.get(key)
     if before != report:

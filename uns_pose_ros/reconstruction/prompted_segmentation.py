@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import cv2
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Camera, Frame
 from uns_pose_ros.core.view_coverage import ViewCoverage
-from uns_pose_ros.io.artifacts import read_json, write_json
+from uns_pose_ros.io.artifacts import write_json
+from uns_pose_ros.io.schema.decoding import describe, read_file
+from uns_pose_ros.io.schema.person_records import PromptsRecord
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, fuse_mask, mask_iou
 
 FILE = "prompts.json"
@@ -64,23 +67,14 @@ def read_prompts(folder: Path) -> Prompts | None:
     path = folder / FILE
     if not path.exists():
         return None
-    record = read_json(path)
+    data = read_file(path, "prompts")
     try:
-        points, background = (
-            tuple((float(x), float(y)) for x, y in record.get(key, ()))
-            for key in ("points", "background")
-        )
-        frame = record.get("frame", "")
-        if (
-            not points
-            or not isinstance(frame, str)
-            or not np.isfinite([*points, *background]).all()
-        ):
-            raise ValueError("no points, no name or no numbers")
-    except (AttributeError, TypeError, ValueError) as error:
+        record = msgspec.json.decode(data, type=PromptsRecord)
+    except (ValueError, RecursionError) as error:
+        reason = describe(error, data)
         example = '{"points": [[x, y], …], "background": [], "frame": "000001.jpg"}, px'
-        raise InvalidInput(f"{path}: not prompts ({error}); valid is {example}") from None
-    return Prompts(points, background, frame)
+        raise InvalidInput(f"{path}: not prompts ({reason}); valid is {example}") from None
+    return Prompts(tuple(record.points), tuple(record.background), record.frame)
 
 
 def write_prompts(folder: Path, prompts: Prompts) -> None:

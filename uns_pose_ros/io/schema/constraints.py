@@ -30,12 +30,17 @@ _ORTHONORMAL = 1e-3  # by which an entry of R R^T may differ
 _SCALES = (1e-9, 1e9)
 
 
-def check_rotation(rows: Sequence[Sequence[float]], scale: float = 1.0) -> None:
-    """ValueError unless 3 x 3 rows are a rotation times a scale."""
+def check_rotation(
+    rows: Sequence[Sequence[float]], scale: float = 1.0, most: float = _ORTHONORMAL
+) -> None:
+    """ValueError unless 3 x 3 rows are a rotation times a scale.
+
+    An entry of R R^T may differ by `most`.
+    """
     for i in range(3):
         for j in range(3):
             product = sum(a * b for a, b in zip(rows[i], rows[j], strict=True)) / scale**2
-            if not abs(product - (i == j)) <= _ORTHONORMAL:
+            if not abs(product - (i == j)) <= most:
                 raise ValueError("a rotation has orthonormal rows, this matrix has others")
     if not _determinant(rows) > 0:
         raise ValueError("a rotation is needed, this matrix is a reflection")
@@ -55,11 +60,11 @@ def check_similarity(rows: Sequence[Sequence[float]]) -> None:
     check_rotation(inner, scale)
 
 
-def check_rigid(rows: Sequence[Sequence[float]]) -> None:
+def check_rigid(rows: Sequence[Sequence[float]], most: float = _ORTHONORMAL) -> None:
     """ValueError unless 4 x 4 rows are rotation, translation, and 0 0 0 1."""
     if list(rows[3]) != [0, 0, 0, 1]:
         raise ValueError("the last row of a pose is 0 0 0 1")
-    check_rotation([row[:3] for row in rows[:3]])
+    check_rotation([row[:3] for row in rows[:3]], most=most)
 
 
 def check_entry_name(name: str) -> None:

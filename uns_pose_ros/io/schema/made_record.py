@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct
 
-from uns_pose_ros.io.schema.constraints import Count, Json
+from uns_pose_ros.io.schema.constraints import Count, Digest, Json, Label
 from uns_pose_ros.io.schema.model_record import TrainingCurve
 
 
@@ -20,8 +20,8 @@ class MadeRecord(Struct, frozen=True):
 class CheckpointKey(Struct, frozen=True):
     """Which work a checkpoint belongs to."""
 
-    key: str
-    boot: str
+    key: Digest
+    boot: Label
 
 
 class TrainingState(Struct, frozen=True):
