@@ -36,6 +36,7 @@ MEMORY = 3 * 2**29  # bytes more than the process has at its start
 TIME = 20.0  # s an input may take of processor time
 # s of silence after which a child is taken for hung, in whatever the machine is doing besides
 PATIENCE = 200.0
+Table = dict[str, tuple[Counter[str], float]]  # outcomes and slowest s of each reader
 
 
 def main() -> None:
@@ -55,7 +56,13 @@ def main() -> None:
         once(words.reader, words.only)
     else:
         started = time.monotonic()
-        outcomes, findings = fuzz(words.inputs, words.reader, sys.stderr)
+        table: Table = {}
+        outcomes, findings = fuzz(words.inputs, words.reader, sys.stderr, table)
+        print(f"{'reader':<18} {'inputs':>8} {'refused':>8} {'read':>8} {'slowest s':>10}")
+        for name, (of_reader, slowest) in table.items():
+            refused, read = of_reader["refused"], of_reader["read"]
+            total = of_reader.total()
+            print(f"{name:<18} {total:>8} {refused:>8} {read:>8} {slowest:>10.2f}")
         for finding in findings:
             print(finding)
         counts = ", ".join(f"{count} {what}" for what, count in sorted(outcomes.items()))
@@ -67,17 +74,24 @@ def main() -> None:
 
 
 def fuzz(
-    inputs: int, reader: str = "", progress: IO[str] | None = None
+    inputs: int,
+    reader: str = "",
+    progress: IO[str] | None = None,
+    table: Table | None = None,
 ) -> tuple[Counter[str], list[str]]:
     """How many inputs had which outcome, and a line for each finding.
 
-    `reader`: one of them; "": all.
+    `reader`: one of them; "": all. `table`: receives outcomes and slowest input of each reader.
     """
     outcomes, findings, running = Counter[str](), list[str](), True
     while running:  # a new child where one died
         running, before = False, sum(outcomes.values())
-        for name, number, outcome, reason in _results(inputs, reader, before):
+        for name, number, outcome, reason, seconds in _results(inputs, reader, before):
             outcomes[outcome] += 1
+            if table is not None:
+                of_reader, slowest = table.get(name, (Counter[str](), 0.0))
+                of_reader[outcome] += 1
+                table[name] = of_reader, max(slowest, seconds)
             if outcome not in ("read", "refused"):
                 findings.append(f"{name} {number}: {outcome}: {reason}")
             running = outcome == "crash"
@@ -86,9 +100,11 @@ def fuzz(
     return outcomes, findings
 
 
-def _results(inputs: int, reader: str, skip: int) -> Iterator[tuple[str, int, str, str]]:
-    """Reader, number, outcome and reason of each input but the first `skip`, until the child dies
-    of one.
+def _results(
+    inputs: int, reader: str, skip: int
+) -> Iterator[tuple[str, int, str, str, float]]:
+    """Reader, number, outcome, reason and s of each input but the first `skip`, until the child
+    dies of one.
     """
     command = [
         sys.executable,
@@ -114,11 +130,13 @@ def _results(inputs: int, reader: str, skip: int) -> Iterator[tuple[str, int, st
     ):
         assert process.stdout is not None
         begun: list[Any] = []
+        start = time.monotonic()
         try:
             for line in _lines(process.stdout):
                 job = json.loads(line)
                 if len(job) == 4:
-                    yield job[0], job[1], job[2], job[3]
+                    yield job[0], job[1], job[2], job[3], time.monotonic() - start
+                start = time.monotonic()
                 begun = job if len(job) == 2 else []
             code = process.wait()
         except TimeoutError:
@@ -137,6 +155,7 @@ def _results(inputs: int, reader: str, skip: int) -> Iterator[tuple[str, int, st
                 begun[1],
                 "crash",
                 f"no answer for {PATIENCE:g} s" if code == -signal.SIGKILL else why,
+                time.monotonic() - start,
             )
         elif code:
             raise RuntimeError(why)
