@@ -47,6 +47,7 @@ def car(diameter: float | None, category: str = "car") -> CategoryModel:
 
 class ScriptedEstimator:
     one_by_one = False
+    best_rejected: float | None = None
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class ScriptedEstimator:
         config: Any = None,
     ) -> None:
         self.models, self.backbone = tuple(models), backbone or object()
+        self.config = config
         pretends = device == "auto" and any(model.category == "gpu_car" for model in models)
         self.device = torch.device("cuda" if pretends else "cpu")
 

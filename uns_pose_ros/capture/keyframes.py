@@ -51,12 +51,12 @@ class KeyframeConfig:
         "gray value that 5 % of the pixels must reach; otherwise the image is too dark",
         unit="gray values",
         low=0,
-        high=255,
+        high=100,
     )
     clipped: float = setting(
         0.7,
         "largest share of white pixels (gray value 250 and more); an image above is overexposed",
-        low=0.0,
+        low=0.05,
         high=1.0,
     )
     view_angle: float = setting(
@@ -64,14 +64,14 @@ class KeyframeConfig:
         "smallest angle at the object to every kept view, if camera poses are known",
         unit="deg",
         low=0.0,
-        high=180.0,
+        high=45.0,
     )
     view_step: float = setting(
         0.1,
         "camera motion that counts as a new view until the position of the object is known",
         unit="m",
         low=0.0,
-        high=100.0,
+        high=10.0,
     )
     view_zoom: float = setting(
         0.3,
@@ -84,7 +84,7 @@ class KeyframeConfig:
         "mean optical flow since the last kept image that counts as a new view, as a share of "
         "the longer side, if camera poses are unknown",
         low=0.0,
-        high=1.0,
+        high=0.25,
     )
 
 

@@ -80,6 +80,11 @@ class FallbackEstimator:
             )
         return self._fault
 
+    @property
+    def best_rejected(self) -> float | None:
+        """Best score below the threshold in the last image; None: there was no such pose."""
+        return self._working.best_rejected
+
     def configure(self, config: EstimatorConfig) -> None:
         """Use other settings from the next image on; the runtime of the backbone stays.
 

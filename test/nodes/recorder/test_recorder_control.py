@@ -59,7 +59,7 @@ def test_services_and_parameters_answer_in_every_state(film: Film, tmp_path: Pat
         ("clip", "../mug", "a name such as clip_01"),
         ("format", "gif", "one of jpg, png is valid"),
         ("jpeg_quality", 0, "Min: 1, Max: 100"),
-        ("view_angle", 181.0, "Min: 0.0, Max: 180.0"),
+        ("view_angle", 46.0, "Min: 0.0, Max: 45.0"),
         ("sharpness", float("nan"), "out of range"),
         ("darkest", "dark", "INTEGER"),
     ):
@@ -140,7 +140,7 @@ def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(own: Film) -> N
         ("fixed_frame:='my odom'", "a name without blanks is valid"),
         ("category:=3", "STRING"),
         ("category:=~nosuchuser/x", "category '~nosuchuser/x': there is no such user"),
-        ("view_angle:=-1.0", "Min: 0.0, Max: 180.0"),
+        ("view_angle:=-1.0", "Min: 0.0, Max: 45.0"),
     ],
 )
 def test_parameters_that_are_not_valid_are_refused_with_what_is(

@@ -19,9 +19,8 @@ from uns_pose_ros.io import depth_images
 from uns_pose_ros.io.ros import ros_messages
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
 from uns_pose_ros.nodes.estimator import region_inputs
-from uns_pose_ros.nodes.estimator.estimator_parameters import (
-    ImageSettings,
-)
+from uns_pose_ros.nodes.estimator.empty_images import EmptyImages
+from uns_pose_ros.nodes.estimator.estimator_parameters import ImageSettings
 from uns_pose_ros.nodes.estimator.image_stream import DEPTH_TOPICS
 from uns_pose_ros.nodes.estimator.image_subscriber import ImageMessage
 from uns_pose_ros.nodes.estimator.model_slot import ModelSlot
@@ -69,6 +68,7 @@ class EstimationWorker:
         self._stamps = StampOrder()
         self._sent: int | None = None  # ns, stamp of the last transforms
         self._epoch = 0  # number of resets
+        self.nothing = EmptyImages()
 
     def follow_camera(self, motion: CameraMotion | None) -> None:
         """Use a source of the camera's motion from now on; None: the motion is not known."""
@@ -83,6 +83,8 @@ class EstimationWorker:
             self._stamps.forget()
             self._sent = None
             self._epoch += 1
+            self.nothing = EmptyImages()
+            self._node.set_warning("nothing", "")
             self._publishers.clear()
 
     def replace_models(self, estimator: FallbackEstimator) -> None:
@@ -177,6 +179,13 @@ class EstimationWorker:
             depth = depth_images.depth_in_metres(depth_message, width, height)
         estimates = estimator(image, camera, boxes, depth, settings.wanted)
         self._node.set_warning("device", estimator.fault)
+        searched = boxes is None or len(boxes) > 0
+        self.nothing.add(
+            bool(estimates),
+            estimator.best_rejected if searched else None,
+            image_settings.estimator.score_threshold,
+        )
+        self._node.set_warning("nothing", self.nothing.warning())
         if depth is not None:
             unscaled = sum(not estimate.metric for estimate in estimates)
             text = (

@@ -275,6 +275,9 @@ class EstimatorNode(ManagedNode):
             "categories": ", ".join(categories),
             "objects": ", ".join(counts),
         }
+        nothing = "" if self._estimation is None else self._estimation.nothing.describe()
+        if nothing:
+            facts["images without an object"] = nothing
         self._diagnose("pose estimation", self._models.device, facts)
 
 
