@@ -41,7 +41,9 @@ class EmptyImages:
             return ""
         if self._best is None:
             return "nothing found: no region looks like an object"
-        return f"nothing found: best score {self._best:.2f}, threshold {self._threshold:.2f}"
+        return (
+            f"nothing found: best score {self._best:.2f}, threshold {self._threshold:.2f}"
+        )
 
     def warning(self) -> str:
         """Return the description where the threshold may hide an object, else an empty text.
