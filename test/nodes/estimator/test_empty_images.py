@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -45,7 +46,7 @@ def see_nothing(node: EstimatorNode, best: float | None, count: int, begin: floa
 def diagnose(node: EstimatorNode) -> tuple[DiagnosticStatus, str]:
     """The status of a node, and what it says of images without an object."""
     sent: list[DiagnosticArray] = []
-    node._diagnostics_publisher.publish = sent.append
+    node._diagnostics_publisher = cast(Any, SimpleNamespace(publish=sent.append))
     node._tick()
     (status,) = sent[-1].status
     values = {value.key: value.value for value in status.values}
