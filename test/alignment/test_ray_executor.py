@@ -32,6 +32,10 @@ def local() -> Iterator[Cluster]:
         yield cluster
 
 
+def test_sigterm_is_still_for_the_command(local: Cluster) -> None:
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_results_come_in_order_though_a_process_is_killed(
     local: Cluster, tmp_path: Path
 ) -> None:

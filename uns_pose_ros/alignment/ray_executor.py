@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -55,6 +57,7 @@ class Cluster:
         options: dict[str, Any] = (
             {"include_dashboard": False} if self._address == LOCAL else {}
         )
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address=self._address,
@@ -64,6 +67,10 @@ class Cluster:
             )
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             raise self._fault(str(error).strip().splitlines()[0]) from None
+        finally:
+            # Ray's own handler would end the process at once, and stays after Ray's end
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)
         self._ray: Any = ray
         return self
 
