@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,13 +178,7 @@ def aligned_trucks(run_folder: Path) -> Path:
     """Three rendered videos with labels.json, reconstructed and aligned, for reading only."""
     from small_category import write_aligned_trucks
 
-    folder = run_folder / "category" / "truck"
-    with FileLock(run_folder / "category.lock"):
-        if not folder.exists():
-            made = run_folder / "category.part" / "truck"
-            write_aligned_trucks(made)
-            made.parent.rename(folder.parent)
-    return folder
+    return made_once(run_folder, "truck", write_aligned_trucks)
 
 
 @pytest.fixture
@@ -198,13 +192,17 @@ def chair_model(run_folder: Path) -> Path:
     """Folder of a model that knows one chair of the demo's data; trained once a run."""
     from small_model import train_small_model
 
-    folder = run_folder / "chair" / "model"
-    with FileLock(run_folder / "chair.lock"):
-        if not folder.exists():
-            made = run_folder / "chair.part" / "model"
-            train_small_model(made)
-            made.parent.rename(folder.parent)
-    return folder
+    return made_once(run_folder, "model", train_small_model)
+
+
+def made_once(run_folder: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder of this name that the first process of a test run makes for all."""
+    whole, part = run_folder / f"{name}-whole", run_folder / f"{name}-part"
+    with FileLock(run_folder / f"{name}.lock"):
+        if not whole.exists():
+            make(part / name)
+            part.rename(whole)
+    return whole / name
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from small_category import ALIGN_WORDS, RECONSTRUCT_WORDS
+from small_model import one_triangle
 from uns_pose_ros.alignment import category_alignment
 from uns_pose_ros.alignment.canonical_axes import frame_of, propose_up
 from uns_pose_ros.cli import main, pipeline_commands
@@ -160,18 +161,11 @@ def test_names_that_make_no_frame_are_refused_before_any_work(
     assert (trucks / stages.ALIGNMENT).read_bytes() == written
 
 
-def test_a_model_with_the_old_axes_is_trained_again(
+def test_a_model_that_does_not_record_its_poses_is_trained_again_for_new_axes(
     trucks: Path, align: Align, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(category: str, *_: Any) -> CategoryModel:
-        return CategoryModel(
-            category,
-            torch.eye(3),
-            torch.tensor([[0, 1, 2]]),
-            torch.eye(3),
-            torch.eye(3),
-            {},
-        )
+        return one_triangle(category)
 
     monkeypatch.setattr(category_training, "train_model", train)
     assert stages.train(trucks)[1]
@@ -191,14 +185,7 @@ def test_run_names_the_axes_before_it_trains(
         category: str, videos: Any, meshes: Any, alignment: Alignment, *_: Any
     ) -> CategoryModel:
         trained.append(alignment.canon_from_obj)
-        return CategoryModel(
-            category,
-            torch.eye(3),
-            torch.tensor([[0, 1, 2]]),
-            torch.eye(3),
-            torch.eye(3),
-            {},
-        )
+        return one_triangle(category)
 
     monkeypatch.setattr(category_training, "train_model", train)
     monkeypatch.setattr(

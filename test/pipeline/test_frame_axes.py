@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from small_model import CLIP
+from small_model import CLIP, one_triangle
 from uns_pose_ros.alignment.canonical_axes import AxisNames, frame_of, reorient
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import Alignment, CategoryModel, Symmetry
@@ -85,13 +85,8 @@ def test_train_turns_a_model_to_new_axes_and_trains_after_another_alignment(
     ) -> CategoryModel:
         trained.append(category)
         poses = dict(zip(alignment.videos, alignment.canon_from_obj.tolist(), strict=True))
-        return CategoryModel(
+        return one_triangle(
             category,
-            torch.eye(3),
-            torch.tensor([[0, 1, 2]]),
-            torch.eye(3),
-            torch.eye(3),
-            {},
             symmetry=Symmetry(2),
             provenance={"canon_from_obj": poses, "mirror": torch.eye(4).tolist()},
         )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from uns_pose_ros.core.geometry import from_parts
-from uns_pose_ros.core.types import Alignment
+from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks.correspondence_head import NetworkConfig
@@ -66,3 +67,10 @@ def train_small_model(folder: Path) -> None:
         "chair", {video.name: video}, {video.name: mesh}, alignment, backbone, TRAIN
     )
     artifacts.save_model(model, folder)
+
+
+def one_triangle(category: str, **details: Any) -> CategoryModel:
+    """A model of one triangle, for tests in which nothing is estimated; `details` are fields."""
+    corners, vertex, clutter = torch.eye(3), torch.eye(3), torch.eye(3)
+    triangle = torch.tensor([[0, 1, 2]])
+    return CategoryModel(category, corners, triangle, vertex, clutter, {}, **details)

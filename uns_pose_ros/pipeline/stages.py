@@ -370,9 +370,14 @@ def train(
     return model, True
 
 
+def _rank_and_world() -> tuple[int, int]:
+    """The number of this process among those that torchrun started, and their count."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _drop_training_state(model: Path, wanted: Mapping[str, object]) -> None:
     """Delete what a process left that was killed after it had saved its model."""
-    rank, world = (int(os.environ.get(*of)) for of in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    rank, world = _rank_and_world()
     drop_finished(model.with_name(f".{MODEL}-{rank}"), {**wanted, "world": world})
     if rank == 0:
         with suppress(InvalidInput), lock_target(model):
@@ -397,8 +402,9 @@ def _turned_model(
     if turned is None:
         return None
     turned = replace(turned, provenance={**turned.provenance, **wanted})
-    artifacts.save_model(turned, path)
-    _LOG.info("%s: turned to the new axes, without training", path)
+    if _rank_and_world()[0] == 0:
+        artifacts.save_model(turned, path)
+        _LOG.info("%s: turned to the new axes, without training", path)
     return turned
 
 
