@@ -229,6 +229,17 @@ class ManagedNode(LifecycleNode, ABC):
         if self._diagnostics.condition(key, WARN if text else OK, text):
             self.get_logger().warning(cut_text(text))
 
+    def _describe_namesakes(self) -> str:
+        """Say that other nodes of the ROS graph have this node's full name; empty if none has."""
+        name = self.get_fully_qualified_name()
+        count = self.get_fully_qualified_node_names().count(name)
+        if count < 2:
+            return ""
+        return (
+            f"{count} nodes are named {name}: their services and results mix; give each a "
+            "namespace or a name of its own (a killed node counts for some seconds)"
+        )
+
     def _diagnose(self, task: str, device: str, facts: dict[str, str]) -> DiagnosticStatus:
         """Publish the diagnostics and return their status.
 
@@ -239,6 +250,7 @@ class ManagedNode(LifecycleNode, ABC):
         """
         for warning in self._unknown_parameters:  # `clear` at configure deletes conditions
             self._diagnostics.condition(warning, WARN, warning)
+        self.set_warning("namesakes", self._describe_namesakes())
         facts = {"state": self._state_machine.current_state[1], **facts}
         name = self.get_fully_qualified_name().lstrip("/")
         status = self._diagnostics.status(f"{name}: {task}", device, facts)

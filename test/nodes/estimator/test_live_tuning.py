@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import yaml
 
 pytest.importorskip("rclpy")
 from rclpy.context import Context
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
 
 from local_estimator import assign, close, make_node, send
+from ros_robot import Robot
 from scripted_node import ScriptedEstimator
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.nodes.estimator.estimator_node import EstimatorNode
@@ -124,6 +128,32 @@ def test_every_value_that_a_node_has_is_accepted_in_every_state(
     close(node)
 
 
+def test_what_param_dump_writes_of_an_active_node_param_load_sets_without_a_refusal(
+    plain: Robot, tmp_path: Path
+) -> None:
+    """The requests are those of `ros2 param dump` and `ros2 param load`, over DDS."""
+    client = AsyncParameterClient(plain.node, "estimator")
+    plain.wait("the parameter services", client.services_are_ready)
+
+    def answer(future: Any) -> Any:
+        plain.wait("an answer", future.done)
+        return future.result()
+
+    names = sorted(answer(client.list_parameters()).result.names)
+    assert len(names) >= 50 and plain.state() == "active"
+    values = answer(client.get_parameters(names)).values
+    dump = {
+        name: parameter_value_to_python(value)
+        for name, value in zip(names, values, strict=True)
+    }
+    path = tmp_path / "estimator.yaml"
+    path.write_text(yaml.dump({"/estimator": {"ros__parameters": _nested(dump)}}))
+    results = answer(client.load_parameter_file(str(path))).results
+    assert len(results) == len(names)
+    assert [result.reason for result in results if not result.successful] == []
+    assert plain.state() == "active"
+
+
 def _load_dump(node: EstimatorNode) -> None:
     names = sorted(node.get_parameters_by_prefix(""))
     assert len(names) >= 50
@@ -132,6 +162,18 @@ def _load_dump(node: EstimatorNode) -> None:
     refused = [result.reason for result in node.set_parameters(given) if result.reason]
     assert refused == []
     assert node.set_parameters_atomically(given).successful
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Parameters by the parts of their names, as `ros2 param dump` writes them."""
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        inner = tree
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = list(value) if not isinstance(value, (str, int, float)) else value
+    return tree
 
 
 def test_the_same_models_again_do_not_reset_the_tracks(node: EstimatorNode) -> None:

@@ -16,6 +16,7 @@ from rclpy.parameter import Parameter
 from camera_ring import view
 from ros_film import STAMPS, Film, files, pixels
 from ros_robot import PATIENCE
+from uns_pose_ros.capture.recording import Recording
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.nodes.recorder.recorder_node import SETTINGS, RecorderNode
@@ -47,6 +48,21 @@ def test_recordings_follow_each_other_and_can_be_continued(
         3,
         3,
     ]
+
+
+def test_a_folder_that_another_recorder_writes_is_refused_in_one_line(
+    film: Film, tmp_path: Path
+) -> None:
+    other = Recording.open_or_recover(tmp_path / "mug" / "clip_01", {})
+    assert film.set(Parameter("clip", value="clip_01")).successful
+    refused = film.begin()
+    assert not refused.success
+    assert "clip_01" in refused.message and "is at work here" in refused.message
+    assert "\n" not in refused.message
+    assert film.set(Parameter("clip", value="")).successful
+    assert film.begin().message.endswith("clip_02")  # a free one
+    film.stop()
+    other.close()
 
 
 def test_services_and_parameters_answer_in_every_state(film: Film, tmp_path: Path) -> None:
