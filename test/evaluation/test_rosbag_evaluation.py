@@ -285,7 +285,7 @@ def test_each_image_gets_the_depth_of_its_stamp_whichever_is_recorded_first(
     assert [round((result.stamp / 1e9 - 100) * 10) for result in results] == list(
         find.depths
     )
-    assert "2 images left out; the first: no depth of its stamp" in caplog.text
+    assert "left out: images: no depth of its stamp: 2" in caplog.text
     with pytest.raises(InvalidInput, match="no depth images on '/nothing'"):
         frame_results(tmp_path / "bag", find, depth_topic="/nothing")
 

@@ -94,7 +94,9 @@ def import_bag(path: Path, writer: VideoWriter, progress: Progress) -> None:
     with rosbag.open_bag(path) as reader:
         source = _open_source(path, reader, writer, progress)
         candidates = _read_candidates(source, writer, progress)
-        _report_losses(path, source.topic, candidates.usable, candidates.reasons)
+        _require_image(path, source.topic, candidates.usable, candidates.reasons)
+        for reason in candidates.reasons:
+            writer.left_out.add_error("images", reason)
         if faults := candidates.stamps.summary():
             _log.warning("%s: %s: %s", path, source.topic, faults)
         scores = [candidate.score for candidate in candidates.usable]
@@ -290,22 +292,14 @@ def _choose_camera(
         raise InvalidInput(f"{source.path}: {error}") from None
 
 
-def _report_losses(
+def _require_image(
     path: Path, topic: str, candidates: list[_Candidate], reasons: list[str]
 ) -> None:
-    """Raise InvalidInput where no image is usable, and warn of the unusable ones."""
+    """Raise InvalidInput where no image is usable."""
     if not candidates:
         raise InvalidInput(
             f"{path}: no usable image on {topic}"
             + (f"; the first: {reasons[0]}" if reasons else ", it is empty")
-        )
-    if reasons:
-        _log.warning(
-            "%s: %d of %d images left out; the first: %s",
-            path,
-            len(reasons),
-            len(reasons) + len(candidates),
-            reasons[0],
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _MAX_EXAMPLES = 3
+_NUMBER = re.compile(r"(?<![\w'./])[-+]?[0-9]+(\.[0-9]+)?(?![\w'])")  # none in a name
 
 
 @dataclass
@@ -24,6 +26,15 @@ class LeftOut:
         examples = self._examples.setdefault(reason, [])
         if example and len(examples) < _MAX_EXAMPLES:
             examples.append(example)
+
+    def add_error(self, what: str, text: str) -> None:
+        """Count something of kind `what` that an error left out.
+
+        Errors that differ in numbers only are one reason.
+        """
+        reason = f"{what}: {_NUMBER.sub('…', text)}"
+        new = reason not in self.counts
+        self.add(reason, text if new and _NUMBER.search(text) else "")
 
     def extend(self, other: LeftOut) -> None:
         """Add everything that another reader left out."""

@@ -26,6 +26,7 @@ from uns_pose_ros.core.geometry import (
     nearest_rotation,
     project,
 )
+from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progress
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
@@ -142,7 +143,7 @@ def estimate_bag_frames(
     """
     (model,) = estimator.models
     results = list[FrameResult]()
-    faults = list[str]()
+    faults, first_fault = LeftOut(), ""
     with rosbag.open_bag(path) as reader:
         kinds = rosbag.kinds_of(reader)
         depth_topic = None
@@ -166,13 +167,14 @@ def estimate_bag_frames(
                     message, arrival, info, topic, depth, depth_topic is not None
                 )
             except InvalidInput as error:
-                faults.append(str(error))
+                faults.add_error("images", str(error))
+                first_fault = first_fault or str(error)
                 continue
             results.append(stream.estimate(frame, timeless=bool(fault)))
             keep(results[-1], frame.image, frame.camera)
     if not results:
         raise InvalidInput(
-            f"{path}: no usable image on {topic}; {faults[0] if faults else 'it is empty'}"
+            f"{path}: no usable image on {topic}; {first_fault or 'it is empty'}"
         )
     _warn(path, config, results, faults)
     if text := stream.stamps.summary():
@@ -181,11 +183,11 @@ def estimate_bag_frames(
 
 
 def _warn(
-    path: Path, config: BagConfig, results: Sequence[FrameResult], faults: Sequence[str]
+    path: Path, config: BagConfig, results: Sequence[FrameResult], faults: LeftOut
 ) -> None:
     """Log which images were left out, and whether the truth is never known."""
-    if faults:
-        _log.warning("%s: %d images left out; the first: %s", path, len(faults), faults[0])
+    for line in faults.lines():
+        _log.warning("%s: left out: %s", path, line)
     source = _truth_of(config)
     if source and all(result.truth is None for result in results):
         _log.warning("%s: %s is never known with the object in the image", path, source)

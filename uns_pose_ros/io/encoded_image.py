@@ -8,7 +8,14 @@ import cv2
 import numpy as np
 from PIL import ImageFile
 
-from uns_pose_ros.io.images import Pixels, decode_rgb, guarded_decoding, open_file, shrunk
+from uns_pose_ros.io.images import (
+    Pixels,
+    decode_rgb,
+    guarded_decoding,
+    is_heif,
+    open_file,
+    shrunk,
+)
 
 # files that are kept as they are; MPO is a JPEG with previews behind it
 _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png"}
@@ -49,6 +56,8 @@ class EncodedImage:
             InvalidInput: The data are no image.
         """
         label = label or f"a compressed image of {len(data)} bytes"
+        if is_heif(data):
+            return EncodedImage.of_pixels(decode_rgb(data, label))
         image = open_file(data, label, _FORMATS)
         ending = _ENDINGS.get(str(image.format))
         if ending is None or image.mode not in ("L", "RGB") or ";16" in str(image.tile):

@@ -6,6 +6,7 @@ It does not trust a message: sizes, lengths and numbers are checked before they 
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import cv2
@@ -29,6 +30,7 @@ _DISTORTION_MODELS = ("", "plumb_bob", "rational_polynomial")
 _FISHEYE_MODELS = ("equidistant", "fisheye", "kannala_brandt", "kannala_brandt4")
 DEPTH_ENCODINGS = ("16UC1", "32FC1")  # mm and m
 _LARGEST = 1e7  # px in a camera matrix
+_LOWER_DEPTH_ENCODINGS = tuple(name.lower() for name in DEPTH_ENCODINGS)
 _JPEG_START = b"\xff\xd8\xff"
 
 
@@ -64,6 +66,8 @@ ENCODINGS = {
     "8UC1": Encoding("u1", 1, cv2.COLOR_GRAY2RGB),
     "8UC3": Encoding("u1", 3, cv2.COLOR_BGR2RGB),
     "8UC4": Encoding("u1", 4, cv2.COLOR_BGRA2RGB),
+    "16UC3": Encoding("u2", 3, cv2.COLOR_BGR2RGB),
+    "16UC4": Encoding("u2", 4, cv2.COLOR_BGRA2RGB),
     **{
         f"bayer_{pattern}{bits}": Encoding(kind, 1, _bayer(pattern))
         for bits, kind in ((8, "u1"), (16, "u2"))
@@ -75,6 +79,7 @@ ENCODINGS = {
     "yuyv": _YUYV,
     "nv12": Encoding("u1", 1, cv2.COLOR_YUV2RGB_NV12, row_share=1.5, column_step=2),
     "nv21": Encoding("u1", 1, cv2.COLOR_YUV2RGB_NV21, row_share=1.5, column_step=2),
+    "nv24": Encoding("u1", 1, row_share=3.0),
     "16UC1": Encoding("u2", 1, is_color=False),
     "32FC1": Encoding("f4", 1, is_color=False),
 }
@@ -84,8 +89,9 @@ _BY_LOWER_NAME = {name.lower(): encoding for name, encoding in ENCODINGS.items()
 def decode_image(message: Any) -> Pixels:
     """Decode an Image or a CompressedImage.
 
-    16 bits become 8 by the full range, v / 257, rounded; alpha is dropped; 8UC3 and 8UC4 are in
-    OpenCV's order, BGR. A compressed image is a JPEG, PNG, BMP, WebP or TIFF file.
+    16 bits become 8 by the full range, v / 257, rounded; alpha is dropped; 8UC3 to 16UC4 are in
+    OpenCV's order, BGR. A compressed image is a JPEG, PNG, BMP, WebP or TIFF file; its content
+    decides, not its format, except that a gray file of a Bayer encoding is a mosaic.
 
     Args:
         message: The message, of rclpy or of rosbags.
@@ -98,7 +104,9 @@ def decode_image(message: Any) -> Pixels:
     """
     if not hasattr(message, "encoding"):
         data, label = _compressed_data(message)
-        return decode_rgb(data, label)
+        mosaic = _mosaic_of(message)
+        pixels = decode_rgb(data, label)
+        return pixels if mosaic is None else _demosaic(pixels, mosaic)
     encoding = _encoding_of(message)
     if not encoding.is_color:
         colors = ", ".join(name for name, item in ENCODINGS.items() if item.is_color)
@@ -108,6 +116,8 @@ def decode_image(message: Any) -> Pixels:
     pixels = unpack_pixels(message)
     if pixels.dtype == np.uint16:
         pixels = to_eight_bits(pixels)
+    if message.encoding.lower() == "nv24":
+        return _nv24_to_rgb(pixels)
     if encoding.to_rgb is None:
         return pixels
     return cv2.cvtColor(pixels, encoding.to_rgb).astype(np.uint8, copy=False)
@@ -121,12 +131,14 @@ def read_encoded_image(message: Any) -> EncodedImage:
     """
     if hasattr(message, "encoding"):
         return EncodedImage.of_pixels(decode_image(message))
+    if _mosaic_of(message) is not None:
+        return EncodedImage.of_pixels(decode_image(message))
     return EncodedImage.of_file(*_compressed_data(message))
 
 
 def jpeg_file(message: Any) -> bytes | None:
-    """The JPEG file in a CompressedImage; None for other files and for an Image."""
-    if hasattr(message, "encoding"):
+    """The JPEG file in a CompressedImage; None for other files, for mosaics and for an Image."""
+    if hasattr(message, "encoding") or _mosaic_of(message) is not None:
         return None
     data = bytes(message.data)
     return data if data.startswith(_JPEG_START) else None
@@ -140,7 +152,7 @@ def unpack_pixels(message: Any) -> NDArray[Any]:
 
     Returns:
         (H, W) or (H, W, C) in this machine's byte order, without row padding. NV12 and NV21 have
-        (1.5 H, W): their color follows the gray image.
+        (1.5 H, W), NV24 has (3 H, W): their color follows the gray image.
 
     Raises:
         InvalidInput: The encoding is not supported, or the data do not fit the size.
@@ -164,6 +176,10 @@ def unpack_pixels(message: Any) -> NDArray[Any]:
     if width % encoding.column_step or rows != height * encoding.row_share:
         raise InvalidInput(f"{name} has an odd size; its pixels share colors in pairs")
     padded = data[: step * rows].reshape(rows, step)
+    if message.encoding.lower() == "nv24":
+        # a row of colors is twice as long, and so is its padding
+        colors = padded[height:].reshape(height, 2 * step)[:, : 2 * row]
+        padded = np.vstack([padded[:height, :row], colors.reshape(2 * height, row)])
     values = np.ascontiguousarray(padded[:, :row]).view(
         dtype.newbyteorder(">" if message.is_bigendian else "<")
     )
@@ -191,9 +207,42 @@ def _compressed_data(message: Any) -> tuple[bytes, str]:
     if not data:
         raise InvalidInput(f"{label} holds no data")
     # image_transport begins the format with the encoding of the image before the compression
-    if message.format.partition(";")[0].strip() in DEPTH_ENCODINGS:
+    name = message.format.partition(";")[0].strip().lower()
+    if name in _LOWER_DEPTH_ENCODINGS or "compresseddepth" in message.format.lower():
         raise InvalidInput(f"{label} is depth, no color")
     return data, label
+
+
+def _mosaic_of(message: Any) -> Encoding | None:
+    """The Bayer encoding of a CompressedImage that holds a mosaic, else None.
+
+    image_transport compresses the mosaic as it is, as gray, and names its encoding; where it has
+    made colors of it, the end of the format names them.
+    """
+    name, _, rest = message.format.lower().partition(";")
+    if not name.strip().startswith("bayer_") or re.search("(rgb|bgr|mono)[0-9]+", rest):
+        return None
+    return _BY_LOWER_NAME.get(name.strip())
+
+
+def _demosaic(pixels: Pixels, encoding: Encoding) -> Pixels:
+    """The colors of a mosaic (H, W, 3); a file that has colors already stays as it is."""
+    gray = np.ascontiguousarray(pixels[..., 0])
+    if encoding.to_rgb is None or not (pixels == gray[..., None]).all():
+        return pixels
+    return cv2.cvtColor(gray, encoding.to_rgb).astype(np.uint8, copy=False)
+
+
+def _nv24_to_rgb(planes: Pixels) -> Pixels:
+    """RGB of (3 H, W): H rows of gray, then U and V in turn, of every pixel."""
+    height, width = planes.shape[0] // 3, planes.shape[1]
+    colors = planes[height:].reshape(height, width, 2)
+    # as YUYV of twice the width, since OpenCV does not know NV24
+    pairs = np.empty((height, width, 4), np.uint8)
+    pairs[..., 0::2] = planes[:height, :, None]
+    pairs[..., 1::2] = colors
+    wide = cv2.cvtColor(pairs.reshape(height, 2 * width, 2), cv2.COLOR_YUV2RGB_YUY2)
+    return np.ascontiguousarray(wide[:, ::2]).astype(np.uint8, copy=False)
 
 
 def read_camera_info(info: Any, width: int, height: int, rectified: bool) -> Camera:
@@ -244,10 +293,16 @@ def read_camera_info(info: Any, width: int, height: int, rectified: bool) -> Cam
         ) from None
 
 
+def calibration_values(info: Any, name: str) -> NDArray[np.float64]:
+    """The values of d, k or p of a CameraInfo, whose fields are in capitals in ROS 1."""
+    values = getattr(info, name, None)
+    return np.asarray(getattr(info, name.upper()) if values is None else values, np.float64)
+
+
 def _camera_matrix(info: Any, rectified: bool) -> NDArray[np.float64]:
     """P without its last column, or K, (3, 3); raises InvalidInput for an uncalibrated camera."""
     name = "P" if rectified else "K"
-    numbers = np.asarray(info.p if rectified else info.k, np.float64)
+    numbers = calibration_values(info, "p" if rectified else "k")
     matrix = numbers.reshape(3, -1)[:, :3].copy()
     if not np.isfinite(matrix).all():
         raise InvalidInput(f"camera_info holds a camera matrix {name} that is not finite")
@@ -259,7 +314,7 @@ def _camera_matrix(info: Any, rectified: bool) -> NDArray[np.float64]:
     if matrix[0, 0] > 0 and matrix[1, 1] > 0:
         return matrix
     advice = "calibrate it; an import also takes --camera K.json"
-    if rectified and info.k[0] > 0:
+    if rectified and calibration_values(info, "k")[0] > 0:
         advice = "publish P, or set rectified to false for raw images"
     entry = 0 if matrix[0, 0] <= 0 else numbers.size // 3 + 1
     raise InvalidInput(
@@ -273,7 +328,7 @@ def _distortion(info: Any) -> list[float]:
 
     Raises InvalidInput for other models, and for every fisheye lens.
     """
-    coefficients = [float(value) for value in info.d]
+    coefficients = [float(value) for value in calibration_values(info, "d")]
     if not np.isfinite(coefficients).all():
         raise InvalidInput("camera_info holds distortion coefficients that are not finite")
     if str(info.distortion_model).lower() in _FISHEYE_MODELS:

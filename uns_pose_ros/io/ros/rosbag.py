@@ -11,13 +11,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.io import bounded_decompression
 from uns_pose_ros.io.depth_images import COMPRESSED_TOPIC
 from uns_pose_ros.io.ros.bag_files import readable_files
-from uns_pose_ros.io.ros.ros_messages import CAMERA_INFO, COMPRESSED, IMAGE, nanoseconds
+from uns_pose_ros.io.ros.ros_messages import (
+    CAMERA_INFO,
+    COMPRESSED,
+    IMAGE,
+    calibration_values,
+    nanoseconds,
+)
 
 ENDINGS = (".mcap", ".db3", ".bag")
 _MOST = 10_000_000  # messages of a topic
@@ -137,12 +142,15 @@ def camera_info(
     first, chosen, skipped = None, None, 0
     for message in messages(path, reader, topic, _MOST):
         first = first or message
-        if not (_numbers(message, "k")[0] > 0 or _numbers(message, "p")[0] > 0):
+        if not (
+            calibration_values(message, "k")[0] > 0
+            or calibration_values(message, "p")[0] > 0
+        ):
             skipped += 1
         elif chosen is None:
             chosen = message
         elif _has_drifted(chosen, message):
-            before, now = _numbers(chosen, "k"), _numbers(message, "k")
+            before, now = calibration_values(chosen, "k"), calibration_values(message, "k")
             raise InvalidInput(
                 f"{path}: the calibration on {topic} changes during the recording (focal length "
                 f"{before[0]:g} px, then {now[0]:g} px): record without zoom, or cut the bag"
@@ -157,12 +165,6 @@ def camera_info(
     return chosen or first
 
 
-def _numbers(info: Any, name: str) -> NDArray[np.float64]:
-    """K or P of a CameraInfo, whose fields are in capitals in ROS 1."""
-    values = getattr(info, name, None)
-    return np.asarray(getattr(info, name.upper()) if values is None else values, np.float64)
-
-
 def _has_drifted(first: Any, other: Any) -> bool:
     """Whether K or P of images of the same size differ by more than _DRIFT."""
     if (first.width, first.height) != (other.width, other.height):
@@ -175,7 +177,9 @@ def _has_drifted(first: Any, other: Any) -> bool:
             atol=_DRIFT * max(float(abs(before[0])), 1.0),
             equal_nan=True,
         )
-        for before, now in ((_numbers(first, n), _numbers(other, n)) for n in ("k", "p"))
+        for before, now in (
+            (calibration_values(first, n), calibration_values(other, n)) for n in ("k", "p")
+        )
     )
 
 
