@@ -148,6 +148,11 @@ def take_all(node: Any, extremes: Extremes) -> Iterator[tuple[Any, Any]]:
     status = node._diagnostics.status("x", "cpu", {})
     assert len(status.message) < 20_000
     assert all(len(value.value) < 2000 for value in status.values)
+    reasons = [value for value in status.values if value.key.startswith("unusable: ")]
+    assert 5 < len(reasons) < 15
+    assert all(len(value.key) < 300 for value in reasons)
+    drops = node._diagnostics.drops["unusable image or camera_info"]
+    assert sum(int(value.value) for value in reasons) == drops
 
 
 @pytest.mark.parametrize("regions", ["search", "detections_2d", "mask"])

@@ -32,7 +32,7 @@ class LeftOut:
 
         Errors that differ in numbers only are one reason.
         """
-        reason = f"{what}: {_NUMBER.sub('…', text)}"
+        reason = f"{what}: {without_numbers(text)}"
         new = reason not in self.counts
         self.add(reason, text if new and _NUMBER.search(text) else "")
 
@@ -52,6 +52,14 @@ class LeftOut:
 
     def __bool__(self) -> bool:
         return bool(self.counts)
+
+
+def without_numbers(text: str) -> str:
+    """The text with … for its numbers: errors that differ in numbers only are one reason.
+
+    Numbers that are part of a name stay.
+    """
+    return _NUMBER.sub("…", text)
 
 
 def _in_brackets(examples: Sequence[str], count: int) -> str:

@@ -18,11 +18,17 @@ import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from uns_pose_ros.core.left_out import without_numbers
+
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 # s over which rates are computed, and for which a single error is shown as a condition
 WINDOW = 10.0
 MOST_TEXT = 1000  # characters of a text that came with a message
 KEPT = 200  # latencies from which the percentiles are computed
+UNUSABLE = "unusable image or camera_info"  # reason of a drop
+_MOST_REASONS = 12  # why images are unusable; messages may hold any text
+_MOST_OF_REASON = 200  # characters
+_OTHERS = "other reasons"
 
 
 class NodeDiagnostics:
@@ -43,6 +49,7 @@ class NodeDiagnostics:
         self._latency: deque[float] = deque(maxlen=KEPT)
         self._seconds: deque[float] = deque(maxlen=KEPT)
         self._drops: Counter[str] = Counter()
+        self._unusable: Counter[str] = Counter()
         self._notes: dict[str, int] = {}
         self._conditions: dict[str, tuple[bytes, str]] = {}
         self._last_error, self._error_time = "", -WINDOW
@@ -70,6 +77,19 @@ class NodeDiagnostics:
         """Count images that are dropped for a reason."""
         with self._lock:
             self._drops[reason] += count
+
+    def unusable(self, error: str) -> None:
+        """Count an image that is dropped since it or its camera_info cannot be used.
+
+        Args:
+            error: Why. Errors that differ in numbers only are one reason.
+        """
+        reason = without_numbers(error)[:_MOST_OF_REASON]
+        with self._lock:
+            self._drops[UNUSABLE] += 1
+            if reason not in self._unusable and len(self._unusable) >= _MOST_REASONS:
+                reason = _OTHERS
+            self._unusable[reason] += 1
 
     def note(self, counts: Mapping[str, int]) -> None:
         """Set counters of what is wrong with the input and not dropped, by name."""
@@ -139,6 +159,10 @@ class NodeDiagnostics:
                 **{
                     f"dropped: {reason}": str(count)
                     for reason, count in sorted(self._drops.items())
+                },
+                **{
+                    f"unusable: {reason}": str(count)
+                    for reason, count in sorted(self._unusable.items())
                 },
                 **{key: str(count) for key, count in sorted(self._notes.items())},
                 **_memory(device),

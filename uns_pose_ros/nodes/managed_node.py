@@ -194,7 +194,7 @@ class ManagedNode(LifecycleNode, ABC):
         try:
             work()
         except InvalidInput as error:
-            self._diagnostics.dropped("unusable image or camera_info")
+            self._diagnostics.unusable(one_line(error))
             self._report_error("input", one_line(error))
         except Exception as error:
             if self.context.ok():  # else the process ends

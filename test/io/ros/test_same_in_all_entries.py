@@ -172,7 +172,7 @@ def recorded(messages: list[Any], info: Any, rectified: bool) -> list[Seen]:
 
     def take(image: EncodedImage, record: Any, *rest: Any) -> None:
         data, _ = image.encoded(".png", 95)
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         seen.append(Seen(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), record.camera))
 
     class Shell:

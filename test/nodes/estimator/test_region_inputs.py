@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import itertools
 import math
+from collections import Counter
 
 import pytest
 
@@ -94,6 +95,27 @@ def test_boxes_that_are_empty_outside_or_not_finite_are_left_out() -> None:
     assert region_boxes(detections(1, *bad, CAR), CAMERA, [], 5).tolist() == [
         [10, 20, 110, 90]
     ]
+
+
+def test_regions_that_are_left_out_are_counted_by_reason() -> None:
+    bad = [
+        ("car", 1.0, (math.nan, 0.0, 50.0, 50.0)),
+        ("car", math.nan, (0.0, 0.0, 9.0, 9.0)),
+    ]
+    bad.append(("car", 1.0, (700.0, 10.0, 800.0, 90.0)))
+    counts: Counter[str] = Counter()
+    region_boxes(detections(1, *bad, CAR, CAR, CUP), CAMERA, ["car"], 1, counts)
+    mask = np.zeros((480, 640), np.uint8)
+    mask[5:7, 5:7] = 255
+    region_boxes(array_to_image(mask, "mono8", header(1)), CAMERA, [], 5, counts)
+    assert +counts == {
+        "a box that is not finite": 1,
+        "a score that is not finite": 1,
+        "another class": 1,
+        "outside the image or narrower than 4 px": 1,
+        "more than max_instances": 1,
+        "specks of the mask": 1,
+    }
 
 
 def test_boxes_in_a_distorted_image_are_undistorted() -> None:

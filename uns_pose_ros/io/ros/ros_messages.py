@@ -105,8 +105,8 @@ def decode_image(message: Any) -> Pixels:
     if not hasattr(message, "encoding"):
         data, label = _compressed_data(message)
         mosaic = _mosaic_of(message)
-        pixels = decode_rgb(data, label)
-        return pixels if mosaic is None else _demosaic(pixels, mosaic)
+        content = decode_rgb(data, label)
+        return content if mosaic is None else _demosaic(content, mosaic)
     encoding = _encoding_of(message)
     if not encoding.is_color:
         colors = ", ".join(name for name, item in ENCODINGS.items() if item.is_color)

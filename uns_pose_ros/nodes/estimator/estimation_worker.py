@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -69,6 +70,7 @@ class EstimationWorker:
         self._sent: int | None = None  # ns, stamp of the last transforms
         self._epoch = 0  # number of resets
         self.nothing = EmptyImages()
+        self._regions_left_out: Counter[str] = Counter()
 
     def follow_camera(self, motion: CameraMotion | None) -> None:
         """Use a source of the camera's motion from now on; None: the motion is not known."""
@@ -170,7 +172,18 @@ class EstimationWorker:
         boxes = None
         if regions is not None:
             boxes = region_inputs.region_boxes(
-                regions, camera, settings.classes, image_settings.estimator.max_instances
+                regions,
+                camera,
+                settings.classes,
+                image_settings.estimator.max_instances,
+                self._regions_left_out,
+            )
+            self._diagnostics.note(
+                {
+                    f"regions left out: {reason}": count
+                    for reason, count in self._regions_left_out.items()
+                    if count
+                }
             )
         depth_topic, _ = DEPTH_TOPICS[settings.depth_transport]
         depth_message = companions.get(depth_topic)

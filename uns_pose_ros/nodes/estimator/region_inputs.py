@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -25,7 +26,11 @@ _MIN_AREA = 0.0005  # share of the image, area of an object in a mask
 
 
 def region_boxes(
-    regions: RegionMessage, camera: Camera, classes: Sequence[str], max_count: int
+    regions: RegionMessage,
+    camera: Camera,
+    classes: Sequence[str],
+    max_count: int,
+    left_out: Counter[str] | None = None,
 ) -> Tensor:
     """Return the boxes of regions, as they are in the undistorted image.
 
@@ -34,6 +39,7 @@ def region_boxes(
         camera: Camera of the image.
         classes: Class ids of the detections to use; empty: all.
         max_count: Number of boxes at most; those with the highest score or area are kept.
+        left_out: Receives the number of regions that are not used, by reason.
 
     Returns:
         Boxes (N, 4) float64, x0 y0 x1 y1, px.
@@ -41,19 +47,27 @@ def region_boxes(
     Raises:
         InvalidInput: The mask has another encoding or size than expected.
     """
+    left_out = Counter() if left_out is None else left_out
     boxes = (
-        _mask_boxes(regions, camera)
+        _mask_boxes(regions, camera, left_out)
         if isinstance(regions, Image)
-        else _detection_boxes(regions, classes)
+        else _detection_boxes(regions, classes, left_out)
     )
     size = np.array([camera.width, camera.height] * 2, dtype=np.float64)
     boxes = np.clip(boxes, 0, size)
-    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= _MIN_SIDE).all(1)][:max_count]
-    boxes = _undistort_boxes(boxes, camera)
-    return torch.from_numpy(boxes[np.isfinite(boxes).all(1)])
+    large = ((boxes[:, 2:] - boxes[:, :2]) >= _MIN_SIDE).all(1)
+    left_out["outside the image or narrower than 4 px"] += int((~large).sum())
+    boxes = boxes[large]
+    left_out["more than max_instances"] += max(len(boxes) - max_count, 0)
+    boxes = _undistort_boxes(boxes[:max_count], camera)
+    finite = np.isfinite(boxes).all(1)
+    left_out["beyond the lens model"] += int((~finite).sum())
+    return torch.from_numpy(boxes[finite])
 
 
-def _detection_boxes(message: Detection2DArray, classes: Sequence[str]) -> np.ndarray:
+def _detection_boxes(
+    message: Detection2DArray, classes: Sequence[str], left_out: Counter[str]
+) -> np.ndarray:
     """Boxes (N, 4) of detections, highest score first."""
     scored_boxes = []
     for detection in message.detections:
@@ -64,17 +78,24 @@ def _detection_boxes(message: Detection2DArray, classes: Sequence[str]) -> np.nd
             and np.isfinite(result.hypothesis.score)
         ]
         if not scores and (classes or detection.results):
+            known = any(
+                not classes or result.hypothesis.class_id in classes
+                for result in detection.results
+            )
+            left_out["a score that is not finite" if known else "another class"] += 1
             continue
         x, y = detection.bbox.center.position.x, detection.bbox.center.position.y
         half = (detection.bbox.size_x / 2, detection.bbox.size_y / 2)
         box = (x - half[0], y - half[1], x + half[0], y + half[1])
         if np.isfinite(box).all():
             scored_boxes.append((max(scores, default=0.0), box))
+        else:
+            left_out["a box that is not finite"] += 1
     scored_boxes.sort(key=lambda scored: -scored[0])
     return np.array([box for _, box in scored_boxes], dtype=np.float64).reshape(-1, 4)
 
 
-def _mask_boxes(message: Image, camera: Camera) -> np.ndarray:
+def _mask_boxes(message: Image, camera: Camera, left_out: Counter[str]) -> np.ndarray:
     """Boxes (N, 4) of the connected components that are not 0, largest first."""
     if message.encoding not in ("mono8", "8UC1"):
         raise InvalidInput(
@@ -91,7 +112,9 @@ def _mask_boxes(message: Image, camera: Camera) -> np.ndarray:
         (mask > 0).astype(np.uint8), connectivity=8
     )
     parts = parts[1:count]  # the first is the background
-    parts = parts[parts[:, cv2.CC_STAT_AREA] >= _MIN_AREA * mask.size]
+    large = parts[:, cv2.CC_STAT_AREA] >= _MIN_AREA * mask.size
+    left_out["specks of the mask"] += int((~large).sum())
+    parts = parts[large]
     parts = parts[np.argsort(-parts[:, cv2.CC_STAT_AREA], kind="stable")].astype(np.float64)
     return np.concatenate([parts[:, :2], parts[:, :2] + parts[:, 2:4]], 1)
 
