@@ -33,7 +33,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = 3 * 2**29  # bytes more than the process has at its start
-TIME = 20.0  # s an input may take of processor time
+TIME = 5.0  # s an input may take of processor time
 # s of silence after which a child is taken for hung, in whatever the machine is doing besides
 PATIENCE = 200.0
 Table = dict[str, tuple[Counter[str], float]]  # outcomes and slowest s of each reader

@@ -231,7 +231,12 @@ def _safetensors(data: bytes, random: Random) -> bytes:
     if random.random() < 0.3:
         return data[: 8 + length] + _number(data[8 + length :], random)
     header = json.loads(data[8 : 8 + length])
-    if random.random() < 0.5:  # what a safetensors header may really say
+    texts = sorted(header.get("__metadata__", {}))
+    if texts and random.random() < 0.4:  # JSON in a text of the metadata
+        name = random.choice(texts)
+        value = _other(json.loads(header["__metadata__"][name]), random)
+        header["__metadata__"][name] = json.dumps(value)
+    elif random.random() < 0.5:  # what a safetensors header may really say
         name = random.choice([key for key in header if key != "__metadata__"])
         if random.random() < 0.5:
             header[name]["dtype"] = random.choice(

@@ -16,6 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+import fuzz_checks
+import fuzz_states
 from colmap_files import write_binary
 from source_files import checks, save_photograph, write_co3d, write_film
 from uns_pose_ros.capture.import_source import import_video
@@ -27,6 +29,7 @@ from uns_pose_ros.evaluation import metrics, rosbag_evaluation
 from uns_pose_ros.io import artifacts, depth_images
 from uns_pose_ros.io.camera_json import parse_camera, read_camera
 from uns_pose_ros.io.colmap import read_sparse
+from uns_pose_ros.io.given_files import stays_inside
 from uns_pose_ros.io.image_metadata import read_upright
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.ply import read_ply
@@ -137,6 +140,7 @@ def _category(folder: Path) -> None:
 
 def _read_model(folder: Path, _: Path) -> None:
     model = artifacts.load_model(folder / "model")
+    fuzz_checks.check_model(model)
     loaded_model.LoadedModel(model, torch.device("cpu"), False)
 
 
@@ -188,12 +192,13 @@ def _read_recordings(folder: Path, _: Path) -> None:
     recover(folder)
     for name in ("clip_01", "clip_02"):
         Recording.open_or_recover(folder / name, {"image": "/image"}, "odom").close()
+        fuzz_checks.check_imported(folder / name)
 
 
 def _import(folder: Path, _: Path, source: str, **settings: Any) -> None:
-    import_video(
-        folder / source, folder.parent / "into", ImportConfig(**{"frames": 3, **settings})
-    )
+    into = folder.parent / "into"
+    import_video(folder / source, into, ImportConfig(**{"frames": 3, **settings}))
+    fuzz_checks.check_imported(into)
 
 
 def _bag(folder: Path, plugin: str) -> None:
@@ -293,13 +298,13 @@ def _resting(folder: Path) -> None:
 
 
 def _read_mesh(folder: Path, _: Path) -> None:
-    mesh = artifacts.load_feature_mesh(folder / "clip_01")
-    assert len(mesh.vertices) and mesh.diameter >= 0
+    fuzz_checks.check_mesh(artifacts.load_feature_mesh(folder / "clip_01"))
 
 
 def _read_video(folder: Path, _: Path) -> None:
-    load_video(folder / "clip")
-    load_video(folder / "clip", need_masks=False, need_poses=False)
+    fuzz_checks.check_video(load_video(folder / "clip"))
+    fuzz_checks.check_video(load_video(folder / "clip", need_masks=False, need_poses=False))
+    fuzz_checks.check_record(folder / "clip")
 
 
 def _depth(folder: Path) -> None:
@@ -314,28 +319,69 @@ def _prompts(folder: Path) -> None:
     )
 
 
+def _read_depth(_: Path, spoiled: Path) -> None:
+    depth = depth_images.read_depth(spoiled, (64, 48))
+    assert depth.shape == (48, 64) and depth.dtype == np.uint16
+
+
+def _read_prompts(folder: Path, _: Path) -> None:
+    prompts = prompted_segmentation.read_prompts(folder)
+    if prompts is not None:
+        assert prompts.points and len(prompts.points) <= 10_000
+        points = [*prompts.points, *prompts.background]
+        assert all(abs(at) <= 1e6 for point in points for at in point)
+        assert not prompts.frame or stays_inside(prompts.frame)
+
+
+def _read_sparse(folder: Path, _: Path) -> None:
+    sparse = read_sparse(folder)
+    fuzz_checks.check_sparse(sparse)
+    assert all("\n" not in line for line in sparse.remarks())
+
+
+def _read_labels(_: Path, spoiled: Path) -> None:
+    labels = metrics.load_labels(spoiled, _NAMES)
+    assert labels and labels.keys() <= {*_NAMES}
+    for rotation in labels.values():
+        fuzz_checks.check_rotation(rotation)
+
+
+def _read_resting(_: Path, spoiled: Path) -> None:
+    frame, pose = rosbag_evaluation._resting(spoiled)
+    assert frame.strip("/") and len(frame) <= 1000
+    fuzz_checks.check_pose(torch.from_numpy(pose), most=0.03)
+
+
 _BAG = {"fixed_frame": "odom", "depth_topic": "/cam/depth/image_raw"}
 _IN_MODEL = "model/model.json,model/model.safetensors,model/template.ply"
 READERS = (
-    Reader("image", _pictures, lambda _, spoiled: read_image(spoiled)),
+    Reader(
+        "image",
+        _pictures,
+        lambda _, spoiled: fuzz_checks.check_image(read_image(spoiled)),
+    ),
     Reader(
         "upright",
         _photographs,
-        lambda _, spoiled: read_upright(spoiled).camera(),
+        lambda _, spoiled: fuzz_checks.check_camera(read_upright(spoiled).camera()[0]),
         "photos/*",
     ),
-    Reader("mask", _pictures, lambda _, spoiled: read_mask(spoiled)),
-    Reader("depth", _depth, lambda _, spoiled: depth_images.read_depth(spoiled, (64, 48))),
     Reader(
-        "prompts", _prompts, lambda folder, _: prompted_segmentation.read_prompts(folder)
+        "mask", _pictures, lambda _, spoiled: fuzz_checks.check_mask(read_mask(spoiled))
     ),
-    Reader("camera", _camera, lambda _, spoiled: read_camera(spoiled)),
-    Reader("sparse_text", _text_model, lambda folder, _: read_sparse(folder)),
-    Reader("sparse_dialects", _dialects, lambda folder, _: read_sparse(folder), "*/*"),
+    Reader("depth", _depth, _read_depth),
+    Reader("prompts", _prompts, _read_prompts),
+    Reader(
+        "camera",
+        _camera,
+        lambda _, spoiled: fuzz_checks.check_camera(read_camera(spoiled)),
+    ),
+    Reader("sparse_text", _text_model, _read_sparse),
+    Reader("sparse_dialects", _dialects, _read_sparse, "*/*"),
     Reader(
         "sparse_binary",
         lambda folder: write_binary(folder / "0"),
-        lambda folder, _: read_sparse(folder),
+        _read_sparse,
         "0/*",
     ),
     Reader(
@@ -345,16 +391,21 @@ READERS = (
         "clip_01/features.safetensors,clip_01/mesh.ply",
         _renew_mesh,
     ),
-    Reader("ply", _category, lambda _, spoiled: read_ply(spoiled), "clip_01/mesh.ply"),
+    Reader(
+        "ply",
+        _category,
+        lambda _, spoiled: fuzz_checks.check_shape(*read_ply(spoiled)),
+        "clip_01/mesh.ply",
+    ),
     Reader(
         "alignment",
         _category,
-        lambda _, spoiled: artifacts.load_alignment(spoiled),
+        lambda _, spoiled: fuzz_checks.check_alignment(artifacts.load_alignment(spoiled)),
         "alignment.json",
     ),
     Reader("model", _category, _read_model, _IN_MODEL, _renew_model),
-    Reader("labels", _labels, lambda _, spoiled: metrics.load_labels(spoiled, _NAMES)),
-    Reader("resting", _resting, lambda _, spoiled: rosbag_evaluation._resting(spoiled)),
+    Reader("labels", _labels, _read_labels),
+    Reader("resting", _resting, _read_resting),
     Reader(
         "video",
         _dataset,
@@ -395,4 +446,19 @@ READERS = (
         "bag/*",
     ),
     Reader("weights", _onnx, _read_weights),
+    Reader(
+        "training",
+        fuzz_states.write_training,
+        fuzz_states.read_training,
+        "state/*",
+        fuzz_states.renew_training,
+    ),
+    Reader(
+        "made",
+        fuzz_states.write_made,
+        fuzz_states.read_made,
+        "clip/sparse/made.json,clip/video.json",
+    ),
+    Reader("origin", fuzz_states.write_origin, fuzz_states.read_origin, "clip/video.json"),
+    Reader("lock", fuzz_states.write_lock, fuzz_states.read_lock),
 )

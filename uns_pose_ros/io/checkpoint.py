@@ -15,13 +15,15 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from msgspec import convert
 from msgspec.structs import asdict
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.io.schema.decoding import read_record
-from uns_pose_ros.io.schema.made_record import CheckpointKey
+from uns_pose_ros.io.given_files import require_regular
+from uns_pose_ros.io.schema.decoding import decode_json, describe, read_record
+from uns_pose_ros.io.schema.made_record import CheckpointKey, CheckpointNotes
 from uns_pose_ros.io.writing.replacement import atomic_write, discard, disk_errors
 from uns_pose_ros.io.writing.target_lock import TargetLock, lock_target
 
@@ -70,18 +72,22 @@ class Checkpoint:
                 self.load()
                 return
         except InvalidInput as error:
-            _log.warning(
-                "%s: the state of the stopped run is spoiled (%s); it begins anew",
-                self._folder,
-                error,
-            )
+            self.report_spoiled(error)
         for old in self._folder.iterdir():
             discard(old)
         artifacts.write_json(path, asdict(wanted))
 
+    def report_spoiled(self, reason: object) -> None:
+        """Warn that what is left of the stopped run is not used, and why."""
+        _log.warning(
+            "%s: the state of the stopped run is spoiled (%s); it begins anew",
+            self._folder,
+            reason,
+        )
+
     def _check_arrays(self) -> None:
         """Raise _SpoiledState where the notes or an array that they tell of are not whole."""
-        for name, size in self._read_notes()[_SIZES].items():
+        for name, size in self._read_notes().sizes.items():
             path = self._folder / f"{name}.bin"
             if not path.is_file() or path.stat().st_size != size:
                 raise _SpoiledState(f"{path.name} is cut off")
@@ -111,31 +117,39 @@ class Checkpoint:
         return torch.from_file(str(path), shared=True, size=count, dtype=kind).view(*shape)
 
     def read_note(self, name: str) -> Any:
-        """Return the JSON value that was noted under a name; None without a note."""
-        return self._read_notes()[_NOTED].get(name)
+        """Return the JSON value that was noted under a name.
+
+        None without a note, or where an array is not kept to which it may refer.
+        """
+        if not self._kept:
+            return None
+        return self._read_notes().notes.get(name)
 
     def write_note(self, name: str, value: Any) -> None:
         """Note a JSON value, unless an array is not kept to which the note may refer."""
         if self._kept:
             before = self._read_notes()
             record = {
-                _NOTED: {**before[_NOTED], name: value},
-                _SIZES: {**before[_SIZES], **self._sizes},
+                _NOTED: {**before.notes, name: value},
+                _SIZES: {**before.sizes, **self._sizes},
             }
             artifacts.write_json(
                 self._folder / _NOTES, {**record, _DIGEST: artifacts.fingerprint(**record)}
             )
 
-    def _read_notes(self) -> dict[str, dict[str, Any]]:
+    def _read_notes(self) -> CheckpointNotes:
         """The notes, and the sizes of the arrays; raises _SpoiledState where they are not whole."""
         path = self._folder / _NOTES
         if not path.exists():
-            return {_NOTED: {}, _SIZES: {}}
+            return CheckpointNotes({}, {})
         record = artifacts.read_json(path)
         digest = record.pop(_DIGEST, None) if isinstance(record, dict) else None
         if digest is None or artifacts.fingerprint(**record) != digest:
             raise _SpoiledState(f"{path.name} is not whole")
-        return dict(record)
+        try:
+            return convert(record, CheckpointNotes)
+        except ValueError as error:
+            raise _SpoiledState(f"{path.name}: {describe(error)}") from None
 
     def save(self, tensors: Mapping[str, Tensor], facts: Any) -> None:
         """Save tensors and a JSON value at once; they replace those that were saved before."""
@@ -155,6 +169,7 @@ class Checkpoint:
         path = self._folder / _TENSORS
         if not path.exists():
             return None
+        require_regular(path)
         try:
             with safetensors.safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
@@ -162,9 +177,15 @@ class Checkpoint:
             text = metadata["facts"]
             if _digest(tensors, text) != metadata[_DIGEST]:
                 raise _SpoiledState(f"{path.name} is not what was saved")
-            return tensors, json.loads(text)
-        except (OSError, LookupError, ValueError, safetensors.SafetensorError) as error:
-            reason = str(error).splitlines()[0]
+            return tensors, decode_json(text.encode(), path, "state")
+        except (
+            OSError,
+            LookupError,
+            ValueError,
+            RuntimeError,
+            safetensors.SafetensorError,
+        ) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise _SpoiledState(f"{path.name} is cut off or broken: {reason}") from None
 
     def close(self, done: bool) -> None:

@@ -36,6 +36,14 @@ class DistributedContext:
             distributed.init_process_group("nccl" if on_gpu else "gloo")
         return DistributedContext(int(os.environ["RANK"]), world), device
 
+    def is_common(self, value: int) -> bool:
+        """Whether all processes have the same value."""
+        if self.world == 1:
+            return True
+        values: list[object] = [None] * self.world
+        distributed.all_gather_object(values, value)
+        return len(set(values)) == 1
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace the gradients of every process by their mean over all processes."""
         if self.world == 1:

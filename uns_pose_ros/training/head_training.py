@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,16 +20,19 @@ from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.networks.correspondence_head import Head
 from uns_pose_ros.networks.dinov2 import CHANNELS
 from uns_pose_ros.training.distributed import DistributedContext
+from uns_pose_ros.training.training_state import (
+    Curve,
+    TrainingParts,
+    keep_state,
+    resume_state,
+)
 from uns_pose_ros.training.training_views import TrainConfig, Views
 
-Curve = dict[str, list[float]]  # see `fit_head`
 _LOSSES, _WATCHED = ("step", "object", "background"), ("watched_step", "watched_accuracy")
 # steps between two evaluations on the watched views, and between two checkpoints
 _EVERY = 100
 _NEAR = 0.1  # canonical units: a vertex this close to the point that a cell shows is right
 _MOST = 48  # watched views that are evaluated
-# parameters of the head that version 0.1.0 named differently in its checkpoints
-_RENAMED = {"bank": "vertex_features", "clutter": "background_features"}
 
 
 def fit_head(
@@ -74,7 +76,10 @@ def fit_head(
         head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.1
+        optimizer,
+        config.learning_rate,
+        total_steps=config.steps,
+        pct_start=_warm_up(config.steps),
     )
     rotations = (
         symmetry_rotations(symmetry.order, symmetry.axis, steps=12).float().to(device)
@@ -86,8 +91,8 @@ def fit_head(
     weight = views.weight.cpu()
     watched = (views.weight == 0).nonzero()[:_MOST, 0]
     losses = partial(_losses, head, turned, config)
-    state = (head, optimizer, schedule, generator)
-    first, curve = _resume(checkpoint, *state)
+    parts = TrainingParts(head, optimizer, schedule, generator)
+    first, curve = resume_state(checkpoint, parts, config.steps, context)
     for step in range(first, config.steps):
         pick = torch.multinomial(weight, batch, replacement=True, generator=generator).to(
             device
@@ -122,10 +127,15 @@ def fit_head(
             if watch is not None:
                 watch(curve)
             if checkpoint is not None:
-                _keep(checkpoint, *state, step + 1, curve)
+                keep_state(checkpoint, parts, step + 1, curve)
         if progress is not None:
             progress("training", step + 1, config.steps)
     return head.eval(), curve
+
+
+def _warm_up(steps: int) -> float:
+    """Share of the steps in which the learning rate rises; it cannot rise in one step."""
+    return 0.2 if steps == 10 else 0.1
 
 
 def _note(curve: Curve, names: tuple[str, ...], values: tuple[float, ...]) -> None:
@@ -133,74 +143,6 @@ def _note(curve: Curve, names: tuple[str, ...], values: tuple[float, ...]) -> No
         curve.setdefault(name, []).append(value)
 
 
-def _keep(
-    checkpoint: Checkpoint,
-    head: Head,
-    optimizer: torch.optim.Optimizer,
-    schedule: Any,
-    generator: torch.Generator,
-    step: int,
-    curve: Curve,
-) -> None:
-    """Keep the state of the training before `step` in the checkpoint."""
-    inner = optimizer.state_dict()
-    tensors = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
-    tensors |= {
-        f"state.{k}.{name}": tensor
-        for k, moments in inner["state"].items()
-        for name, tensor in moments.items()
-    }
-    tensors["generator"] = generator.get_state()
-    facts = {
-        "step": step,
-        "curve": curve,
-        "groups": inner["param_groups"],
-        "schedule": schedule.state_dict(),
-    }
-    checkpoint.save(tensors, facts)
-
-
-def _resume(
-    checkpoint: Checkpoint | None,
-    head: Head,
-    optimizer: torch.optim.Optimizer,
-    schedule: Any,
-    generator: torch.Generator,
-) -> tuple[int, Curve]:
-    """Restore the state of the training from the checkpoint.
-
-    Args:
-        checkpoint: Where the state is kept; None: nothing is restored.
-        head: The head, which gets its weights.
-        optimizer: The optimizer, which gets its moments.
-        schedule: The schedule of the learning rate.
-        generator: The random numbers of the batches.
-
-    Returns:
-        The step to continue with, and the curve until then.
-    """
-    saved = None if checkpoint is None else checkpoint.load()
-    if saved is None:
-        return 0, {}
-    tensors, facts = saved
-    weights = {}
-    for name, tensor in tensors.items():
-        if name.startswith("head."):
-            name = name.removeprefix("head.")
-            weights[_RENAMED.get(name, name)] = tensor
-    head.load_state_dict(weights)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("state."):
-            _, number, what = name.split(".")
-            moments.setdefault(int(number), {})[what] = tensor
-    optimizer.load_state_dict({"state": moments, "param_groups": facts["groups"]})
-    schedule.load_state_dict(facts["schedule"])
-    generator.set_state(tensors["generator"])
-    return facts["step"], facts["curve"]
-
-
-@torch.no_grad()
 def _accuracy(
     head: Head, turned: Tensor, tokens: Tensor, canon: Tensor, batch: int
 ) -> float:
@@ -274,6 +216,6 @@ def _some(valid: Tensor, order: Tensor, most: int) -> Tensor:
     Returns their indices into the flattened cells of all views.
     """
     rank = order.masked_fill(~valid, 2.0)
-    value, place = rank.topk(most, dim=1, largest=False, sorted=False)
+    value, place = rank.topk(min(most, rank.shape[1]), dim=1, largest=False, sorted=False)
     flat = place + torch.arange(len(valid), device=valid.device)[:, None] * valid.shape[1]
     return flat[value < 2.0]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
+from msgspec import convert
 from torch import Tensor
 
 from uns_pose_ros.alignment.template import TemplateConfig
@@ -46,6 +47,8 @@ PHOTOS = (
 )
 # one frame in so many gives a view that is not learned from, to watch the training
 _WATCHED = 10
+_CHECKED = 64  # views that are looked at together
+_FAR = 100.0  # canonical units, further than any point of a template
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,6 @@ def random_views(
     device = next(backbone.parameters()).device
     # filled in place: the views take most of the memory of the training
     views: Views | None = None
-    start, filled = (checkpoint and checkpoint.read_note("views")) or (
-        0,
-        0,
-    )  # frames, views
 
     def draw(
         job: tuple[int, tuple[int, Frame]],
@@ -171,6 +170,13 @@ def random_views(
         return video, drawn
 
     room = len(jobs) * count + -(-len(every) // _WATCHED)
+    start, filled = 0, 0  # frames, views
+    if checkpoint is not None:
+        views = _room(room, config, len(config.network.layers) * CHANNELS, checkpoint)
+        try:
+            start, filled = check_left(checkpoint.read_note("views"), views, len(jobs))
+        except ValueError as error:
+            checkpoint.report_spoiled(f"views: {error}")
     with ThreadPoolExecutor(2) as pool:
         for done, (video, drawn) in enumerate(_ahead(pool, draw, jobs[start:]), start + 1):
             if drawn:
@@ -202,6 +208,34 @@ def random_views(
     return Views(
         *(getattr(views, column.name)[:filled].to(device) for column in fields(Views))
     )
+
+
+def check_left(note: object, views: Views, jobs: int) -> tuple[int, int]:
+    """Frames and views that a stopped run has done.
+
+    Args:
+        note: What it noted; None: nothing.
+        views: The views that it left.
+        jobs: Number of all frames.
+
+    Raises:
+        ValueError: No run leaves this.
+    """
+    if note is None:
+        return 0, 0
+    start, filled = convert(note, tuple[int, int])
+    if not (0 <= start <= jobs and 0 <= filled <= len(views)):
+        raise ValueError(f"{filled} views of {start} frames")
+    for first in range(0, filled, _CHECKED):
+        some = slice(first, min(first + _CHECKED, filled))
+        canon, weight = views.canon[some], views.weight[some]
+        if not (
+            bool(torch.isfinite(views.tokens[some]).all())
+            and bool((canon.isnan() | (canon.abs() <= _FAR)).all())
+            and bool(((weight >= 0) & (weight <= 1)).all())
+        ):
+            raise ValueError("numbers that no view holds")
+    return start, filled
 
 
 def _room(

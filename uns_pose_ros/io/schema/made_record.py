@@ -6,7 +6,13 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct
 
-from uns_pose_ros.io.schema.constraints import Count, Digest, Json, Label
+from uns_pose_ros.io.schema.constraints import (
+    Count,
+    Digest,
+    Json,
+    Label,
+    check_entry_name,
+)
 from uns_pose_ros.io.schema.model_record import TrainingCurve
 
 
@@ -22,6 +28,17 @@ class CheckpointKey(Struct, frozen=True):
 
     key: Digest
     boot: Label
+
+
+class CheckpointNotes(Struct, frozen=True):
+    """What a stopped run noted of its work, and the sizes of its arrays, bytes."""
+
+    notes: Json
+    sizes: dict[str, Annotated[int, Meta(ge=0)]]
+
+    def __post_init__(self) -> None:
+        for name in self.sizes:
+            check_entry_name(name)
 
 
 class TrainingState(Struct, frozen=True):
