@@ -65,7 +65,7 @@ def write_training(folder: Path) -> None:
     parts.head(torch.ones(1, 2, 2, 6)).sum().backward()
     parts.optimizer.step()
     parts.schedule.step()
-    curve = {"step": [0], "object": [1.5], "background": [0.5]}
+    curve: dict[str, list[float]] = {"step": [0], "object": [1.5], "background": [0.5]}
     curve |= {"watched_step": [0], "watched_accuracy": [50.0]}
     training_state.keep_state(work, parts, 1, curve)
     work.close(done=False)
@@ -94,7 +94,7 @@ def read_training(folder: Path, _: Path) -> None:
         assert all(
             len(curve[name]) == len(curve["step"]) for name in ("object", "background")
         )
-        for _ in range(first, min(first + 2, STEPS)):  # it goes on
+        for _step in range(first, min(first + 2, STEPS)):  # it goes on
             parts.optimizer.zero_grad()
             parts.head(torch.ones(1, 2, 2, 6)).sum().backward()
             parts.optimizer.step()
