@@ -6,6 +6,8 @@ PYTEST ?=
 # nothing leaves this machine; message fields are checked for their types
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export ROS_PYTHON_CHECK_FIELDS := 1
+# byte code is written at the first import; else every process compiles torch anew, for 4 seconds
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup lint test demo bench docs clean
 
