@@ -53,7 +53,12 @@ _LONGEST = (
     "test_pipeline",
     "test_kills",
     "test_examples",
-    "test_reconstruct",
+    "test_category_training",
+    "test_kill_points",
+    "test_fuzz",
+    "test_estimator_node",
+    "test_structure_from_motion",
+    "test_browser_viewer",
     "test_readme",
 )
 

@@ -16,7 +16,7 @@ import json
 import sys
 import tokenize
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,15 +71,18 @@ def module_files() -> dict[str, Path]:
     return {module_name(path): path for path in paths if path != PACKAGE / "__init__.py"}
 
 
-def imported_names(path: Path) -> Iterator[str]:
+@cache
+def imported_names(path: Path) -> tuple[str, ...]:
     """Full names of everything that a file imports, also inside functions."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             if node.level:
                 raise ValueError(f"{path}, line {node.lineno}: relative import")
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(names)
 
 
 def imported_modules(path: Path, files: dict[str, Path]) -> set[str]:
@@ -167,11 +170,12 @@ def measure() -> dict[str, object]:
     """All figures, with the names behind them."""
     folders = modules_per_folder()
     longest, where = longest_line()
+    twice = names_public_twice()
     return {
         "modules_per_folder": max(folders.values()),
         "folders": folders,
-        "names_public_twice": len(names_public_twice()),
-        "twice": names_public_twice(),
+        "names_public_twice": len(twice),
+        "twice": twice,
         "nodes_per_line": round(nodes_per_line(), 2),
         "longest_line": longest,
         "longest_line_at": where,
