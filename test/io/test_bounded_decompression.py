@@ -108,3 +108,26 @@ def test_a_compressed_bag_is_read_and_one_that_unpacks_to_too_much_is_refused_wi
     if mode == CompressionMode.FILE:
         with pytest.raises(InvalidInput, match="too little room"):
             read(tmp_path / "bag")
+
+
+def test_a_bag_of_many_chunks_that_together_unpack_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bag"
+    writer = Writer(folder, version=8, storage_plugin=StoragePlugin.MCAP)
+    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    black = np.zeros((600, 900, 3), np.uint8)
+    with writer:
+        connection = writer.add_connection(TOPIC, KINDS[TOPIC], typestore=STORE)
+        data = STORE.serialize_cdr(raw(0.0, black), KINDS[TOPIC])
+        for k in range(6):
+            writer.write(connection, k, data)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    chunk = 2 * len(data)  # that each chunk holds at most
+    monkeypatch.setattr(bounded_decompression, "MOST", chunk)
+    monkeypatch.setattr(bounded_decompression, "RATIO", -(-8 * len(data) // size))
+    assert len(read(folder)) == 6  # each time that it is read counts by itself
+    assert len(read(folder)) == 6
+    monkeypatch.setattr(bounded_decompression, "RATIO", 4 * len(data) // size)
+    with pytest.raises(InvalidInput, match="its parts unpack to more than .* together"):
+        read(folder)

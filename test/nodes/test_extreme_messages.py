@@ -5,17 +5,21 @@ from __future__ import annotations
 import array
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Point, TransformStamped
 from rclpy.context import Context
 from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
@@ -29,6 +33,9 @@ from vision_msgs.msg import (
 from visualization_msgs.msg import Marker, MarkerArray
 
 from local_estimator import close, make_node
+from uns_pose_ros.io.artifacts import read_json
+from uns_pose_ros.io.depth_images import depth_path, encode_depth, read_depth
+from uns_pose_ros.io.video_folder import image_names
 from uns_pose_ros.nodes.estimator.live_viewer import LiveScene
 from uns_pose_ros.nodes.recorder.recorder_node import RecorderNode
 from uns_pose_ros.nodes.ros_compat import array_to_image
@@ -86,6 +93,32 @@ class Extremes:
         info.distortion_model = self.pick(("plumb_bob", "equidistant", *TEXTS))
         return info
 
+    def depth(self) -> Image:
+        """A depth image, of which nearly every part may be right."""
+        message = self.image()
+        message.encoding = self.pick(("16UC1", "32FC1", "mono16", *TEXTS))
+        if self.pick((True, False)):
+            message.width, message.height, message.step = 640, 480, 4 * 640
+            message.data = array.array(
+                "B", (array.array("f", self.numbers(8)) * (640 * 60)).tobytes()
+            )
+        return message
+
+    def packed_depth(self) -> CompressedImage:
+        """A compressed depth image: 12 bytes of settings, and a PNG."""
+        message = self.file()
+        message.format = self.pick(
+            ("16UC1; compressedDepth", "32FC1; compressedDepth png", *TEXTS)
+        )
+        settings = array.array("f", [0.0, *self.numbers(2)]).tobytes()
+        ramp = np.arange(640 * 480, dtype=np.uint16).reshape(480, 640)
+        if self.pick((True, False)):
+            message.data = array.array("B", settings + encode_depth(ramp))
+        return message
+
+    def clock(self) -> Clock:
+        return Clock(clock=self.header().stamp)
+
     def transforms(self) -> TFMessage:
         item = TransformStamped(header=self.header(), child_frame_id=self.pick(TEXTS))
         shift, turn = item.transform.translation, item.transform.rotation
@@ -130,9 +163,25 @@ def good(sec: int) -> tuple[Image, CameraInfo]:
     header.stamp.sec = sec
     info = CameraInfo(header=header, width=640, height=480)
     info.k = [600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]
-    noise = np.random.default_rng(sec).integers(1, 3, (480, 640, 3)).astype(np.uint8)
-    noise[0, 0] = 1
-    return array_to_image(noise, "rgb8", header), info
+    dark = np.random.default_rng(sec).integers(1, 3, (480, 640, 3)).astype(np.uint8)
+    dark[0, 0] = 1
+    return array_to_image(dark, "rgb8", header), info
+
+
+def noise(second: int) -> tuple[Image, CameraInfo]:
+    """An image that a recorder keeps, of another scene for each second."""
+    image, info = good(second)
+    pixels = np.random.default_rng(second).integers(0, 256, (480, 640, 3))
+    return array_to_image(pixels.astype(np.uint8), "rgb8", image.header), info
+
+
+def make_recorder(context: Context, folder: Path, *values: str) -> RecorderNode:
+    """Make a recorder that records."""
+    given = (f"category:={folder / 'mug'}", "record:=true", *values)
+    arguments = [part for value in given for part in ("-p", value)]
+    node = RecorderNode(context=context, cli_args=["--ros-args", *arguments])
+    assert node.start()
+    return node
 
 
 def take_all(node: Any, extremes: Extremes) -> Iterator[tuple[Any, Any]]:
@@ -195,10 +244,7 @@ def test_an_estimator_drops_and_counts_what_it_cannot_read_and_answers_the_next_
 def test_a_recorder_drops_and_counts_what_it_cannot_read_and_keeps_the_next_image(
     ros_context: Context, tmp_path: Path
 ) -> None:
-    values = (f"category:={tmp_path / 'mug'}", "keep_free:=0.0", "record:=true")
-    arguments = [part for value in values for part in ("-p", value)]
-    node = RecorderNode(context=ros_context, cli_args=["--ros-args", *arguments])
-    assert node.start()
+    node = make_recorder(ros_context, tmp_path, "keep_free:=0.0")
     extremes = Extremes(2)
     try:
         for _ in take_all(node, extremes):
@@ -207,15 +253,149 @@ def test_a_recorder_drops_and_counts_what_it_cannot_read_and_keeps_the_next_imag
             node._tick()
         assert node._diagnostics.drops["unusable image or camera_info"] > 5
         assert node._diagnostics.drops["negative stamp"] > 5
-        header = good(2**31 - 2)[0].header
-        info = good(2**31 - 2)[1]
-        noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3))
-        image = array_to_image(noise.astype(np.uint8), "rgb8", header)
+        image, info = noise(2**31 - 2)
         node._on_jump()
         assert node._stream is not None and node._session is not None
         node._stream._images._on_info(info)
         node._stream._images._on_image(image)
         assert node._outcome == "kept"
+    finally:
+        node.close()
+        node.destroy_node()
+
+
+@pytest.mark.parametrize("depth", ["raw", "compressed"])
+def test_a_recorder_counts_depth_that_it_cannot_read_and_keeps_the_next_image_with_its_depth(
+    ros_context: Context, tmp_path: Path, depth: str
+) -> None:
+    node = make_recorder(ros_context, tmp_path, "keep_free:=0.0", f"depth:={depth}")
+    extremes = Extremes(4)
+    make = extremes.depth if depth == "raw" else extremes.packed_depth
+    try:
+        assert node._stream is not None
+        images, synchronizer = node._stream._images, node._stream._synchronizer
+        synchronizer._put = node._work
+        (topic,) = synchronizer._companions
+
+        def offer(second: int, companion: Any) -> None:
+            image, info = noise(second)
+            companion.header = image.header
+            images._on_info(info)
+            images._on_image(image)
+            synchronizer._on_companion(topic, companion)
+
+        for second in range(1, 40):
+            synchronizer._on_companion(topic, make())
+            offer(second, make())
+        assert node._diagnostics.drops["unusable image or camera_info"] > 5
+        ramp = np.full((480, 640), 700, np.uint16)
+        whole = array_to_image(ramp, "16UC1", Header())
+        if depth == "compressed":
+            data = array.array("B", bytes(12) + encode_depth(ramp))
+            whole = CompressedImage(format="16UC1; compressedDepth png", data=data)
+        offer(50, whole)
+        assert node._outcome == "kept"
+        session = node._session
+        assert session is not None
+        folder = session.recording.folder
+        node._end()
+        names = image_names(folder)
+        for name in names:
+            measured = read_depth(depth_path(folder, name), (640, 480))
+            assert measured.shape == (480, 640)
+        assert bool((measured == 700).all())
+    finally:
+        node.close()
+        node.destroy_node()
+
+
+@pytest.mark.parametrize("kind", ["estimator", "recorder"])
+def test_times_of_the_clock_that_are_none_stop_neither_node(
+    ros_context: Context, tmp_path: Path, kind: str
+) -> None:
+    node: Any = (
+        make_node(ros_context, "-p", "use_sim_time:=true")
+        if kind == "estimator"
+        else make_recorder(ros_context, tmp_path, "use_sim_time:=true", "keep_free:=0.0")
+    )
+    extremes, refused = Extremes(5), 0
+    try:
+        images, synchronizer = node._stream._images, node._stream._synchronizer
+        synchronizer._put = node._work
+        for number in range(40):
+            image, info = good(7)
+            image.header.stamp.sec = info.header.stamp.sec = number
+            with suppress(ValueError):  # what rclpy says of a negative time: it is reported
+                refused += 1
+                node._time_source.clock_callback(extremes.clock())
+                refused -= 1
+            images._on_info(info)
+            images._on_image(image)
+            node._tick()
+        assert refused > 5
+        assert node.get_clock().now().nanoseconds >= 0
+    finally:
+        node.close()
+        node.destroy_node()
+
+
+@pytest.mark.parametrize("frame", ["", "odom"])
+def test_a_recorder_of_images_of_stamp_0_keeps_them_unless_their_poses_would_be_guessed(
+    ros_context: Context, tmp_path: Path, frame: str
+) -> None:
+    values = ("keep_free:=0.0", "tf_wait:=0.0", f"fixed_frame:='{frame}'")
+    node = make_recorder(ros_context, tmp_path, *values)
+    try:
+        assert node._stream is not None and node._session is not None
+        images, synchronizer = node._stream._images, node._stream._synchronizer
+        synchronizer._put = node._work
+        folder = node._session.recording.folder
+        outcomes = []
+        for number in range(4):
+            image, info = noise(number)
+            image.header.stamp.sec = info.header.stamp.sec = 0
+            place = np.array([0.3 * number, 0.0, 0.0])
+            node._tree.add("odom", "eye", 10**9 * (number + 1), place, np.eye(4)[3])
+            images._on_info(info)
+            images._on_image(image)
+            outcomes.append(node._outcome)
+        missing = "no transform at the image's stamp"
+        assert outcomes == [missing if frame else "kept"] * 4
+        message = node._diagnostics.status("x", "cpu", {}).message
+        assert not frame or "the image has no stamp of its own" in message
+        node._tick()
+        message = node._diagnostics.status("x", "cpu", {}).message
+        assert "stamp 0: the driver does not stamp them" in message
+        node._end()
+        assert frame or [*read_json(folder / "video.json")["stamps_ns"].values()] == [0] * 4
+    finally:
+        node.close()
+        node.destroy_node()
+
+
+def test_a_live_node_warns_of_transforms_that_contradict_each_other(
+    ros_context: Context, tmp_path: Path
+) -> None:
+    node = make_recorder(ros_context, tmp_path, "keep_free:=0.0", "fixed_frame:=odom")
+    try:
+        for parent in ("odom", "map"):
+            item = TransformStamped(child_frame_id="eye")
+            item.header.frame_id = parent
+            item.header.stamp.sec = 1
+            node._tree.take(TFMessage(transforms=[item]), static=False)
+        loose = TransformStamped(child_frame_id="eye")
+        loose.header.frame_id = "odom"
+        loose.header.stamp.sec = 2
+        loose.transform.rotation.w = float("nan")
+        node._tree.take(TFMessage(transforms=[loose]), static=False)
+        sent: list[Any] = []
+        node._diagnostics_publisher = SimpleNamespace(publish=sent.append)  # type: ignore[assignment]
+        node._tick()
+        (status,) = sent[-1].status
+        assert status.level == DiagnosticStatus.WARN
+        assert "transforms: " in status.message
+        counts = {v.key: v.value for v in status.values if v.key.startswith("transforms: ")}
+        assert len(counts) == 2 and set(counts.values()) == {"1"}, counts
     finally:
         node.close()
         node.destroy_node()

@@ -245,6 +245,7 @@ class Bench:
 
         self.folder, self._readers = folder, {reader.name: reader for reader in READERS}
         self._targets = dict[str, dict[Path, bytes]]()
+        self._untouched = dict[str, dict[Path, tuple[int, int, int]]]()
 
     def prepare(self, name: str) -> None:
         """Write the valid files, and read them once."""
@@ -273,6 +274,7 @@ class Bench:
         assert paths, name
         self._targets[name] = {path: path.read_bytes() for path in paths}
         shutil.copytree(valid, self.folder / name / "intact")
+        self._untouched[name] = _listing(valid)
         self._read(name, paths[0])
 
     def run(self, name: str, number: int) -> None:
@@ -295,7 +297,7 @@ class Bench:
         try:
             self._readers[name].read(self.folder / name / "valid", path)
         finally:
-            self._restore(name)
+            self._restore(name, path)
         beside = {p.name for p in (self.folder / name).iterdir()} | {
             p.name for p in self.folder.iterdir()
         }
@@ -303,11 +305,29 @@ class Bench:
             f"written beside the target: {beside}"
         )
 
-    def _restore(self, name: str) -> None:
+    def _restore(self, name: str, spoiled: Path) -> None:
+        """Undo what was spoiled, and all that the reader wrote."""
         base = self.folder / name
         shutil.rmtree(base / "into", ignore_errors=True)
-        shutil.rmtree(base / "valid")
-        shutil.copytree(base / "intact", base / "valid")
+        now, before = _listing(base / "valid"), self._untouched[name]
+        now[spoiled] = before[spoiled] if spoiled in now else (0, 0, 0)
+        if now != before:
+            shutil.rmtree(base / "valid")
+            shutil.copytree(base / "intact", base / "valid")
+            self._untouched[name] = _listing(base / "valid")
+        else:
+            spoiled.write_bytes(self._targets[name][spoiled])
+            intact = base / "intact" / spoiled.relative_to(base / "valid")
+            shutil.copystat(intact, spoiled)
+
+
+def _listing(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    """Node, size and time of everything below a folder."""
+    found = {}
+    for path in folder.rglob("*"):
+        status = path.lstat()
+        found[path] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return found
 
 
 if __name__ == "__main__":

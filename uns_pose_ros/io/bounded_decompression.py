@@ -8,15 +8,18 @@ from __future__ import annotations
 import bz2
 import os
 import shutil
+import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 MOST = (
     1 << 30
 )  # bytes that a chunk or a message may have: three of the largest images that are read
-RATIO = 100  # by which a whole file may grow, where it grows beyond MOST
+RATIO = 100  # by which a whole file, or all of a bag, may grow, where it grows beyond MOST
 SPARED = 1 << 30  # bytes of the disk that are left free
 
 
@@ -39,6 +42,40 @@ def unpacked(make: Callable[[], Any], data: bytes, most: int) -> bytes:
         parts.append(part)
         left, data = left - len(part), one.unused_data or b""
     return b"".join(parts)
+
+
+class _Budget(threading.local):
+    """What a bag may still unpack to while it is read once in this thread."""
+
+    most = left = sys.maxsize  # bytes
+
+
+_BUDGET = _Budget()
+
+
+def begin_bag(path: Path) -> None:
+    """Bound what a bag unpacks to in all while it is read once, from now on in this thread."""
+    files = (
+        [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+    )
+    size = sum(file.stat().st_size for file in files)
+    _BUDGET.most = _BUDGET.left = max(MOST, RATIO * size)
+
+
+def _unpack_part(make: Callable[[], Any], data: bytes, most: int) -> bytes:
+    """Unpack a chunk or a message of a bag; ValueError where it, or the whole bag, is too large."""
+    if min(most, MOST) > _BUDGET.left:
+        most = _BUDGET.left
+        try:
+            part = unpacked(make, data, most)
+        except ValueError as error:
+            raise ValueError(
+                f"its parts unpack to more than {_BUDGET.most} bytes together"
+            ) from error
+    else:
+        part = unpacked(make, data, min(most, MOST))
+    _BUDGET.left -= len(part)
+    return part
 
 
 def bound_rosbags() -> None:
@@ -69,11 +106,11 @@ def bound_rosbags() -> None:
 
 
 def _of_known_size(make: Callable[[], Any]) -> Callable[[bytes, int], bytes]:
-    return lambda data, size: unpacked(make, data, min(size, MOST))
+    return lambda data, size: _unpack_part(make, data, size)
 
 
 def _of_any_size(make: Callable[[], Any]) -> Callable[[bytes], bytes]:
-    return lambda data: unpacked(make, data, MOST)
+    return lambda data: _unpack_part(make, data, MOST)
 
 
 class _Zstd:
@@ -84,7 +121,7 @@ class _Zstd:
         self.ZstdDecompressor = module.ZstdDecompressor
 
     def decompress(self, data: bytes) -> bytes:
-        return unpacked(self.ZstdDecompressor, data, MOST)
+        return _unpack_part(self.ZstdDecompressor, data, MOST)
 
     def open(self, file: BinaryIO, mode: str) -> _File:
         """A compressed file, to be read into the folder for temporary files."""

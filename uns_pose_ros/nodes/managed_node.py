@@ -255,7 +255,8 @@ class ManagedNode(LifecycleNode, ABC):
         name = self.get_fully_qualified_name().lstrip("/")
         status = self._diagnostics.status(f"{name}: {task}", device, facts)
         message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
+        with contextlib.suppress(AssertionError, OverflowError):  # /clock may be past 2038
+            message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(message)
         return status
 

@@ -194,6 +194,7 @@ def messages(
         connection for connection in reader.connections if connection.topic == topic
     ]
     with _reading(path):
+        bounded_decompression.begin_bag(path)
         for count, (connection, _, data) in enumerate(reader.messages(connections)):
             if count == most:
                 if cut:
@@ -242,6 +243,7 @@ def timed_messages(
         connection for connection in reader.connections if connection.topic in topics
     ]
     with _reading(path):
+        bounded_decompression.begin_bag(path)
         for count, (connection, arrival, data) in enumerate(reader.messages(connections)):
             if count == most:
                 raise InvalidInput(
