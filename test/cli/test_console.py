@@ -9,9 +9,11 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from uns_pose_ros.cli import console
 from uns_pose_ros.cli.console import _bar, emit, figure, progress_bar, table, warn_on_stderr
 
 SHOW = """
@@ -64,12 +66,31 @@ def test_warnings_are_single_lines_on_stderr(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "uns-pose: WARNING: frame left out: a.jpg\n"
 
 
-def test_progress_is_silent_where_stderr_is_no_terminal(
+def test_short_steps_are_not_mentioned_where_stderr_is_no_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with progress_bar() as show:
         show("train", 1, 2)
     assert capsys.readouterr() == ("", "")
+
+
+def test_in_a_log_a_long_step_has_a_line_with_the_time_left_and_one_at_its_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)
+    with progress_bar() as show:
+        for step in range(61):  # of 10 s each
+            show("clip_01: features (relaxed)", step, 60)
+            clock.now += 10.0
+        show("clip_01: masks", 1, 1)
+        clock.now += 1.0
+    features = "uns-pose: clip_01: features (relaxed): "
+    assert capsys.readouterr().err.splitlines() == [
+        features + "2 of 60 after 0:00:20, about 0:09:40 left",
+        features + "32 of 60 after 0:05:20, about 0:04:40 left",
+        features + "60 of 60 done in 0:10:10",
+    ]
 
 
 def test_progress_is_shown_on_a_terminal_and_never_on_stdout() -> None:

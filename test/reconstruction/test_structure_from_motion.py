@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -322,3 +323,52 @@ def test_a_video_that_fails_with_and_without_exif_says_so_once(
         find_with(monkeypatch, exif=(1207.0, 3, 9, 0.3), guessed=(301.0, 4, 9, 0.3))
     with pytest.raises(InvalidInput, match="clip: 0 of 24 frames got a pose; "):
         find_with(monkeypatch)
+
+
+def test_a_relaxed_attempt_says_why_it_starts_and_each_step_how_far_it_is(
+    walk: tuple[Video, dict[str, np.ndarray]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(structure_from_motion, "_IMAGES_PER_CORE", 3)
+    monkeypatch.setattr(structure_from_motion, "_PAIRS_AT_A_TIME", 12)
+    plain = structure_from_motion.ATTEMPTS[0]  # the relaxed one takes longer
+    again = replace(plain, name="relaxed", relative_seconds=5.0)
+    monkeypatch.setattr(structure_from_motion, "ATTEMPTS", (plain, again))
+    shown: list[tuple[str, int, int]] = []
+    some = replace(walk[0], frames=known(walk[0]).frames[:8])
+    strict = replace(CONFIG, error=0.0)  # px: no result is good enough
+
+    def show(what: str, done: int, total: int) -> None:
+        shown.append((what, done, total))
+
+    with caplog.at_level("INFO", "uns_pose_ros"):
+        find_poses(some, "given", config=strict, progress=show)
+    (line,) = [r.getMessage() for r in caplog.records if "attempt starts" in r.getMessage()]
+    assert re.search(
+        r"walk: the poses leave errors of 0\.\d\d px, 0\.0 px is good; a relaxed attempt "
+        r"starts, about 5 times as long as the plain one \(0:0\d:\d\d h\)$",
+        line,
+    )
+    for attempt in ("plain", "relaxed"):
+        assert [s[1:] for s in shown if s[0] == f"walk: features ({attempt})"] == [
+            (0, 8),
+            (6, 8),
+            (8, 8),
+        ]
+        matches = [s[1:] for s in shown if s[0] == f"walk: matches ({attempt})"]
+        assert matches == [(0, 28), (12, 28), (24, 28), (28, 28)]
+        poses = [s[1] for s in shown if s[0] == f"walk: poses ({attempt})"]
+        assert poses[0] == 0 and poses[-1] == 8 and len(poses) > 4
+
+
+def test_a_video_with_few_poses_says_their_number_before_a_relaxed_attempt(
+    walk: tuple[Video, dict[str, np.ndarray]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    nothing = (None, {"features": 5.0, "pairs": 0, "models": 0})
+    monkeypatch.setattr(structure_from_motion, "_run_attempt", lambda *_: nothing)
+    with caplog.at_level("INFO", "uns_pose_ros"), pytest.raises(InvalidInput):
+        find_poses(known(walk[0]), "given", config=CONFIG)
+    assert "walk: 0 of 14 frames got a pose; a relaxed attempt starts" in caplog.text

@@ -18,14 +18,21 @@ from uns_pose_ros.io import artifacts
 _CLEAR = "\033[K"  # what stands to the right of the cursor
 _BAR = 30  # characters
 _PERIOD = 0.1  # s between two bars
+# s after which a step is mentioned where there is no terminal, and between two lines about it
+_LONG, _LINE_PERIOD = 20.0, 300.0
 
 
 @contextmanager
 def progress_bar() -> Iterator[types.Progress]:
-    """Yield a callback that shows the progress as one bar on stderr.
+    """Yield a callback that shows the progress on stderr.
 
-    It shows nothing if stderr is no terminal.
+    On a terminal it is one bar, else, as in a log, a few lines about each step that takes long.
     """
+    if not sys.stderr.isatty():
+        log = _ProgressLog()
+        yield log.show
+        log.end_step()
+        return
     current, begun, due = "", 0.0, 0.0
 
     def show(what: str, done: int, total: int) -> None:
@@ -41,12 +48,57 @@ def progress_bar() -> Iterator[types.Progress]:
             # the cursor goes back, so that whatever is written next takes the bar's place
             print(f"{line}{_CLEAR}\r", end="", file=sys.stderr, flush=True)
 
-    terminal = sys.stderr.isatty()
     try:
-        yield show if terminal else lambda what, done, total: None
+        yield show
     finally:
-        if terminal:
-            print(_CLEAR, end="", file=sys.stderr, flush=True)
+        print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+
+class _ProgressLog:
+    """Lines about the steps that take long: what is left after a while, now and then, and the end.
+
+    A step that is done within _LONG is not mentioned.
+    """
+
+    def __init__(self) -> None:
+        self._step = ""
+        self._done = self._total = self._first = 0
+        self._begun = self._due = 0.0  # s, monotonic
+        self._mentioned = False
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Take the progress of a step; a new step ends the one before."""
+        now = time.monotonic()
+        if what != self._step:
+            self.end_step()
+            self._step, self._first, self._mentioned = what, done, False
+            self._begun, self._due = now, now + _LONG
+        self._done, self._total = done, total
+        if now >= self._due and done < total:
+            self._due = now + _LINE_PERIOD
+            self._mentioned = True
+            self._write(
+                f"{done} of {total} after {_clock(now - self._begun)}{self._left(now)}"
+            )
+
+    def end_step(self) -> None:
+        """Say how long the present step took, if it took long."""
+        now = time.monotonic()
+        if self._step and (self._mentioned or now - self._begun >= _LONG):
+            seconds = _clock(now - self._begun)
+            self._write(f"{self._done} of {self._total} done in {seconds}")
+        self._step = ""
+
+    def _left(self, now: float) -> str:
+        """The time that is left, if anything was done since the step began."""
+        advance = self._done - self._first
+        if advance <= 0:
+            return ""
+        seconds = (now - self._begun) * (self._total - self._done) / advance
+        return f", about {_clock(seconds)} left"
+
+    def _write(self, text: str) -> None:
+        print(f"uns-pose: {self._step}: {text}", file=sys.stderr, flush=True)
 
 
 def _bar(what: str, done: int, total: int, seconds: float) -> str:
@@ -68,12 +120,13 @@ def _clock(seconds: float) -> str:
 
 
 def warn_on_stderr() -> None:
-    """Show the package's warnings as one line each."""
+    """Show the package's warnings, and what it says of long steps, as one line each."""
     handler = logging.StreamHandler(sys.stderr)
     clear = _CLEAR if sys.stderr.isatty() else ""  # of a bar
     handler.setFormatter(logging.Formatter(f"{clear}uns-pose: %(levelname)s: %(message)s"))
     logger = logging.getLogger("uns_pose_ros")
     logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
 
 
 def emit(record: Any, text: str, to: str | None) -> None:

@@ -7,7 +7,8 @@ pycolmap.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Attempt:
     # a second model by rotation averaging (GLOMAP); images that both models place differently
     # are registered again
     use_global_mapper: bool
+    relative_seconds: float = 1.0  # its time, in times of the first attempt
 
 
 ATTEMPTS = (
@@ -69,6 +71,7 @@ ATTEMPTS = (
         min_inlier_ratio=0.12,
         min_first_inliers=50,
         use_global_mapper=True,
+        relative_seconds=5.0,
     ),
 )
 
@@ -109,6 +112,8 @@ class ColmapMapper:
     attempt: Attempt
     refine_camera: bool
     config: SfmConfig
+    # is called with the step and the images done
+    progress: Callable[[str, int], None] = lambda what, done: None
 
     def map_images(self) -> list[MappedModel]:
         """Polished models whose cameras look at a common place."""
@@ -126,15 +131,24 @@ class ColmapMapper:
 
         options = self._incremental_options()
         paths = (self.database, self.images, self.work)
-        if start is None:
-            return dict(pycolmap.incremental_mapping(*paths, options))
-        return dict(pycolmap.incremental_mapping(*paths, options, input_path=start))
+        registered = itertools.count(1)
+        what = "poses" if start is None else "poses, second look"
+
+        def show() -> None:
+            self.progress(what, next(registered))
+
+        self.progress(what, 0)
+        given = {} if start is None else {"input_path": start}
+        return dict(
+            pycolmap.incremental_mapping(*paths, options, next_image_callback=show, **given)
+        )
 
     def _map_globally(self) -> dict[int, Any]:
         """Models by number, with all poses computed at once."""
         import pycolmap
 
         options = self._global_options()
+        self.progress("poses at once", 0)
         return dict(pycolmap.global_mapping(self.database, self.images, self.work, options))
 
     def _reregister_disputed(self, models: list[Any]) -> list[MappedModel | None]:

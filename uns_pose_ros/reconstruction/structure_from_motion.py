@@ -16,10 +16,12 @@ object.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,10 @@ from uns_pose_ros.reconstruction.colmap_mapper import (
 
 UNSURE = ("guessed", "exif")  # sources of a focal length that is only a start value
 _MIN_PAIR_INLIERS = 15  # matches that agree make a pair
-_STEPS = 3  # of an attempt, for the progress
+# features and matches are computed in several calls, so that the progress is known between them
+_IMAGES_PER_CORE = 4
+_PAIRS_AT_A_TIME = 300
+_FIRST_CAMERA = 1  # number in the database of the camera that all images share
 # by which a refined focal length may differ from EXIF's, either way
 _MAX_FOCAL_CHANGE = 1.2
 _MIN_ERROR = 0.05  # px, reprojection error below which models are equally exact
@@ -132,7 +137,10 @@ def _run_attempts(task: _Task) -> tuple[Poses | None, dict[str, Any]]:
     """The best model of `ATTEMPTS`, and facts that explain a failure."""
     best: Poses | None = None
     facts: dict[str, Any] = {}
-    for number, attempt in enumerate(ATTEMPTS):
+    start = time.perf_counter()
+    for attempt in ATTEMPTS:
+        if attempt.relative_seconds > 1:
+            _announce(attempt, best, task, time.perf_counter() - start)
         with tempfile.TemporaryDirectory(prefix="uns_pose_sfm_") as folder:
             poses, facts_now = _run_attempt(task, attempt, Path(folder))
         # the facts of the plain attempt hold: the relaxed one finds matches in noise
@@ -141,9 +149,31 @@ def _run_attempts(task: _Task) -> tuple[Poses | None, dict[str, Any]]:
             best = poses
         if best is not None and _is_good(best, task.video, task.config):
             break
-        what = f"{task.video.name}: poses, {attempt.name} attempt"
-        task.progress(what, number + 1, len(ATTEMPTS))
     return best, facts
+
+
+def _announce(attempt: Attempt, before: Poses | None, task: _Task, seconds: float) -> None:
+    """Log why a further attempt starts, and how long it will take.
+
+    Args:
+        attempt: that starts.
+        before: the result of the attempts before it.
+        task: the video.
+        seconds: that they took.
+    """
+    total = len(task.video.frames)
+    registered = 0 if before is None else len(before.images)
+    reason = f"{registered} of {total} frames got a pose"
+    if before is not None and registered >= task.config.wanted * total:
+        reason = f"the poses leave errors of {before.error:.2f} px, {task.config.error} px is good"
+    _LOG.info(
+        "%s: %s; a %s attempt starts, about %.0f times as long as the plain one (%s h)",
+        task.video.folder,
+        reason,
+        attempt.name,
+        attempt.relative_seconds,
+        timedelta(seconds=round(attempt.relative_seconds * seconds)),
+    )
 
 
 def _is_enough(poses: Poses, task: _Task) -> bool:
@@ -236,11 +266,9 @@ def _run_attempt(
     database = work / "database.db"
     check_room(work, len(task.video.frames) * task.config.features * _ROOM)
     with silence_colmap():
-        _show(task, attempt, "features", 0)
         _extract_features(task, attempt, images, database)
-        _show(task, attempt, "matches", 1)
         _match_features(task, attempt, work, database)
-        _show(task, attempt, "poses", 2)
+        total = len(task.video.frames)
         mapper = ColmapMapper(
             database=database,
             images=images,
@@ -248,10 +276,11 @@ def _run_attempt(
             attempt=attempt,
             refine_camera=task.refine_camera,
             config=task.config,
+            progress=lambda what, done: _show(task, attempt, what, done, total),
         )
         models = mapper.map_images()
         facts = {**_database_facts(database), "models": len(models)}
-    _show(task, attempt, "poses", 3)
+    _show(task, attempt, "poses", total, total)
     if not models:
         return None, facts
     best = max(
@@ -265,41 +294,56 @@ def _run_attempt(
     return replace(poses, error=best.error), facts
 
 
-def _show(task: _Task, attempt: Attempt, what: str, done: int) -> None:
-    task.progress(f"{task.video.name}: {what} ({attempt.name})", done, _STEPS)
+def _show(task: _Task, attempt: Attempt, what: str, done: int, total: int) -> None:
+    task.progress(f"{task.video.name}: {what} ({attempt.name})", done, total)
 
 
 def _extract_features(task: _Task, attempt: Attempt, images: Path, database: Path) -> None:
-    """Write the SIFT features of every frame into the database."""
+    """Write the SIFT features of every frame into the database, some images at a time."""
     import pycolmap
 
-    pycolmap.extract_features(
-        database,
-        images,
-        image_names=[frame.name for frame in task.video.frames],
-        camera_mode=pycolmap.CameraMode.SINGLE,
-        reader_options=_reader_options(task.camera, task.calibration, task.masks),
-        extraction_options=extraction_options(attempt, task.config),
-        device=pycolmap.Device.cpu,
-    )
+    names = [frame.name for frame in task.video.frames]
+    cores = task.config.threads if task.config.threads > 0 else os.cpu_count() or 1
+    size = _IMAGES_PER_CORE * cores
+    options = _reader_options(task.camera, task.calibration, task.masks)
+    for first in range(0, len(names), size):
+        _show(task, attempt, "features", first, len(names))
+        pycolmap.extract_features(
+            database,
+            images,
+            image_names=names[first : first + size],
+            camera_mode=pycolmap.CameraMode.SINGLE,
+            reader_options=options,
+            extraction_options=extraction_options(attempt, task.config),
+            device=pycolmap.Device.cpu,
+        )
+        with pycolmap.Database.open(database) as opened:
+            if opened.exists_camera(_FIRST_CAMERA):  # else no image could be read yet
+                options.existing_camera_id = _FIRST_CAMERA
+    _show(task, attempt, "features", len(names), len(names))
 
 
 def _match_features(task: _Task, attempt: Attempt, work: Path, database: Path) -> None:
-    """Write the matches of the selected pairs into the database."""
+    """Write the matches of the selected pairs into the database, some pairs at a time."""
     import pycolmap
 
     names = [frame.name for frame in task.video.frames]
     pairs = select_pairs(len(names), task.config)
     pairing = pycolmap.ImportedPairingOptions()
     pairing.match_list_path = work / "pairs.txt"
-    (work / "pairs.txt").write_text("".join(f"{names[i]} {names[j]}\n" for i, j in pairs))
-    pycolmap.match_image_pairs(
-        database,
-        matching_options=matching_options(attempt, task.config),
-        pairing_options=pairing,
-        verification_options=verification_options(),
-        device=pycolmap.Device.cpu,
-    )
+    for first in range(0, len(pairs), _PAIRS_AT_A_TIME):
+        _show(task, attempt, "matches", first, len(pairs))
+        some = pairs[first : first + _PAIRS_AT_A_TIME]
+        lines = "".join(f"{names[i]} {names[j]}\n" for i, j in some)
+        (work / "pairs.txt").write_text(lines)
+        pycolmap.match_image_pairs(
+            database,
+            matching_options=matching_options(attempt, task.config),
+            pairing_options=pairing,
+            verification_options=verification_options(),
+            device=pycolmap.Device.cpu,
+        )
+    _show(task, attempt, "matches", len(pairs), len(pairs))
 
 
 def _database_facts(database: Path) -> dict[str, Any]:
