@@ -138,7 +138,7 @@ class ColmapMapper:
             self.progress(what, next(registered))
 
         self.progress(what, 0)
-        given = {} if start is None else {"input_path": start}
+        given: dict[str, Any] = {} if start is None else {"input_path": start}
         return dict(
             pycolmap.incremental_mapping(*paths, options, next_image_callback=show, **given)
         )
