@@ -16,6 +16,7 @@ from rosbags.rosbag2 import StoragePlugin
 
 import uns_pose_ros
 from bag_writer import write_bag
+from synthetic import write_video
 
 if TYPE_CHECKING:
     from ros_robot import Robot
@@ -95,10 +96,10 @@ def test_a_video_is_tracked(chair_model: Path, tmp_path: Path) -> None:
     assert all(re.match(r"\S+: \w+ \d+, \w+, score [\d.]+", line) for line in lines)
 
 
-def test_films_become_a_model(trucks: Path, tmp_path: Path) -> None:
-    more = trucks.parent / "films" / "clip_01"
-    shutil.copytree(trucks / "clip_01", more)
-    text = run(example(3), tmp_path / "lorry", more, more, "--steps", 2, "--views", 1)
+def test_films_become_a_model(tmp_path: Path) -> None:
+    film = tmp_path / "film"
+    write_video(film, seed=1, views=5, size=96)
+    text = run(example(3), tmp_path / "lorry", film, film, "--steps", 2, "--views", 1)
     assert "2 meshes, 2 of them new" in text
     assert (tmp_path / "lorry" / "model" / "model.safetensors").exists()
 
