@@ -34,6 +34,7 @@ def test_what_is_kept_is_whole_and_the_rerun_gives_what_an_undisturbed_run_gives
         str(kills),
         "--views",
         "7",
+        "--disc",
         "--work",
         str(tmp_path / "work"),
         "--json",
