@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 import fuzz_checks
+import fuzz_inputs
 import fuzz_states
 from colmap_files import write_binary
 from source_files import checks, save_photograph, write_co3d, write_film
@@ -420,6 +421,9 @@ READERS = (
         lambda folder: write_film(folder / "a.mp4", [checks(k) for k in range(9)]),
         lambda f, s: _import(f, s, "a.mp4"),
     ),
+    Reader("metadata", fuzz_inputs.write_metadata, fuzz_inputs.read_metadata),
+    Reader("transforms", fuzz_inputs.write_transforms, fuzz_inputs.read_transforms),
+    Reader("cut_bags", fuzz_inputs.write_cut_bags, fuzz_inputs.read_cut_bags, "at"),
     Reader("photographs", _photographs, lambda f, s: _import(f, s, "photos"), "photos/*"),
     Reader(
         "colmap_dataset",

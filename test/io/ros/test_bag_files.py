@@ -176,3 +176,33 @@ def test_a_topic_that_was_recorded_empty_does_not_stand_beside_a_full_one(
     with rosbag.open_bag(tmp_path / "bag") as reader:
         kinds = rosbag.kinds_of(reader)
     assert rosbag.image_topic(tmp_path / "bag", kinds, None) == TOPIC
+
+
+def test_a_database_without_its_end_gives_the_messages_that_are_left_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(tmp_path / "bag", SQLITE, range(40))
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) * 3 // 4])
+    there = stamps(tmp_path / "bag")
+    assert there == sorted(there) and 20 <= len(there) < 40
+    missing = len(data) - len(data) * 3 // 4
+    lost = f"{missing} bytes are missing; {len(there)} messages can be read"
+    assert f"its recording was cut off, {lost}" in caplog.text
+    file.write_bytes(data[:2048])
+    with pytest.raises(InvalidInput, match="topics"):
+        stamps(file)
+
+
+def test_a_database_that_is_broken_in_its_midst_gives_the_messages_that_can_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(tmp_path / "bag", SQLITE, range(40))
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 9000] = b"\xa5" * 9000
+    file.write_bytes(data)
+    there = stamps(tmp_path / "bag")
+    assert there == sorted(there) and 30 <= len(there) < 40
+    assert f"broken in its midst; {len(there)} messages can be read" in caplog.text
+    assert file.read_bytes() == data

@@ -12,6 +12,7 @@ import sqlite3
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -33,6 +34,9 @@ _END = (
     + _MAGIC
 )
 _CHUNK, _DATA_END, _FOOTER = 0x06, 0x0F, 0x02
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_TABLES = ("schema", "message_definitions", "topics")  # beside messages
+_MOST_FAILURES = 10_000  # rows in a row that cannot be read, before the copy ends
 _HEAD = 9  # bytes of a record before its content
 _BLOCK = 1 << 20
 
@@ -80,6 +84,23 @@ def readable_files(path: Path, scratch: Path) -> list[Path]:
     return [_repaired(file, scratch) for file in files]
 
 
+def salvaged_files(path: Path, scratch: Path) -> list[Path]:
+    """Copies of the databases of a recording with every message that can be read.
+
+    Args:
+        path: The folder of a bag, or one of its files.
+        scratch: A folder for copies.
+
+    Returns:
+        The copies; none where a file is no database.
+
+    Raises:
+        InvalidInput: The topics cannot be read, or there is no room for a copy.
+    """
+    files = [path] if path.is_file() else sorted(path.glob("*.db3"))
+    return [_copy_rows(file, _missing_bytes(file), scratch) for file in files]
+
+
 def _listed(folder: Path) -> tuple[list[str], str] | None:
     """Names of the files in metadata.yaml, and its storage, where it is not needed to read them.
 
@@ -109,9 +130,10 @@ def _repaired(file: Path, scratch: Path | None) -> Path:
     if file.suffix == ".db3":
         beside = [file.with_name(file.name + end) for end in ("-wal", "-journal")]
         kept = [other for other in beside if other.is_file() and other.stat().st_size]
-        if not kept:
-            return file
-        return Path() if scratch is None else _recover_sqlite(file, kept, scratch)
+        if kept:
+            return Path() if scratch is None else _recover_sqlite(file, kept, scratch)
+        if missing := _missing_bytes(file):
+            return Path() if scratch is None else _copy_rows(file, missing, scratch)
     return file
 
 
@@ -154,6 +176,108 @@ def _recover_sqlite(file: Path, beside: Sequence[Path], scratch: Path) -> Path:
     names = shorten(source.name for source in beside)
     _log.warning("%s: its recording was cut off; read with %s, in a copy", file, names)
     return copy
+
+
+def _missing_bytes(file: Path) -> int:
+    """Bytes that a database lacks by its own header; 0 where it is no database."""
+    with file.open("rb") as stream:
+        head = stream.read(100)
+        size = stream.seek(0, io.SEEK_END)
+    if len(head) < 100 or not head.startswith(_SQLITE_MAGIC) or head[24:28] != head[92:96]:
+        return 0  # the count of pages is valid only where the two agree
+    (page,) = struct.unpack_from(">H", head, 16)
+    (pages,) = struct.unpack_from(">I", head, 28)
+    return max(pages * (65536 if page == 1 else page) - size, 0)
+
+
+def _copy_rows(file: Path, missing: int, scratch: Path) -> Path:
+    """Copy the messages of a database without its end that can still be read.
+
+    sqlite3 itself leaves out rows of the missing part without an error.
+    """
+    _check_room([file, file], scratch)
+    copy, whole_pages = scratch / file.name, scratch / f".{file.name}"
+    _copy_whole_pages(file, whole_pages)
+    source, target = sqlite3.connect(whole_pages), sqlite3.connect(copy)
+    try:
+        for table in _TABLES:
+            _copy_table(source, target, table)
+        with suppress(sqlite3.Error):  # it is written last, and not needed
+            _copy_table(source, target, "metadata")
+        count = _copy_messages(source, target)
+        target.commit()
+    except sqlite3.Error as error:
+        raise InvalidInput(
+            f"{file}: {_damage_of(missing)}, and its topics cannot be read ({error})"
+        ) from None
+    finally:
+        source.close()
+        target.close()
+        whole_pages.unlink()
+    _log.warning(
+        "%s: %s; %d messages can be read, in a copy", file, _damage_of(missing), count
+    )
+    return copy
+
+
+def _damage_of(missing: int) -> str:
+    return (
+        f"its recording was cut off, {missing} bytes are missing"
+        if missing
+        else "it is broken in its midst"
+    )
+
+
+def _copy_whole_pages(file: Path, copy: Path) -> None:
+    """Copy a database up to its last whole page, with a header that says so.
+
+    sqlite3 reads nothing of a database that is shorter than its header says.
+    """
+    shutil.copyfile(file, copy)
+    with copy.open("r+b") as stream:
+        head = stream.read(32)
+        (size,) = struct.unpack_from(">H", head, 16)
+        size = 65536 if size == 1 else size
+        pages = copy.stat().st_size // max(size, 512)
+        stream.truncate(pages * size)
+        stream.seek(28)
+        stream.write(struct.pack(">I", pages))
+
+
+def _make_table(
+    source: sqlite3.Connection, target: sqlite3.Connection, table: str
+) -> list[str]:
+    """Make a table with the columns of another database, and return them; none: no table."""
+    known = source.execute("SELECT type FROM sqlite_master WHERE name = ?", (table,))
+    if known.fetchone() != ("table",):
+        return []
+    columns = [str(row[1]) for row in source.execute(f"PRAGMA table_info({table})")]
+    quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
+    target.execute(f"CREATE TABLE {table} ({quoted})")
+    return columns
+
+
+def _copy_table(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> None:
+    columns = _make_table(source, target, table)
+    places = ", ".join("?" * len(columns))
+    for row in source.execute(f"SELECT * FROM {table}") if columns else ():
+        target.execute(f"INSERT INTO {table} VALUES ({places})", row)
+
+
+def _copy_messages(source: sqlite3.Connection, target: sqlite3.Connection) -> int:
+    """Copy the rows of messages one by one, and return how many can be read."""
+    places = ", ".join("?" * len(_make_table(source, target, "messages")))
+    count = number = failures = 0
+    while failures < _MOST_FAILURES:
+        number, failures = number + 1, failures + 1
+        with suppress(sqlite3.Error):
+            row = source.execute(
+                "SELECT * FROM messages WHERE id = ?", (number,)
+            ).fetchone()
+            if row is not None:
+                target.execute(f"INSERT INTO messages VALUES ({places})", row)
+                count, failures = count + 1, 0
+    return count
 
 
 def _recover_mcap(file: Path, scratch: Path) -> Path:

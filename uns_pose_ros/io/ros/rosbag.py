@@ -15,7 +15,7 @@ import numpy as np
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.io import bounded_decompression
 from uns_pose_ros.io.depth_images import COMPRESSED_TOPIC
-from uns_pose_ros.io.ros.bag_files import readable_files
+from uns_pose_ros.io.ros.bag_files import readable_files, salvaged_files
 from uns_pose_ros.io.ros.ros_messages import (
     CAMERA_INFO,
     COMPRESSED,
@@ -256,19 +256,25 @@ def timed_messages(
 @contextmanager
 def open_bag(path: Path) -> Iterator[Any]:
     """The reader of a bag; raises InvalidInput if it is none."""
-    from rosbags.highlevel import AnyReader
-    from rosbags.typesys import Stores, get_typestore
-
     bounded_decompression.bound_rosbags()
     with ExitStack() as stack:
         with _reading(path):
             scratch = Path(stack.enter_context(TemporaryDirectory()))
-            reader = AnyReader(
-                readable_files(path, scratch),
-                default_typestore=get_typestore(Stores.ROS2_JAZZY),
-            )
-            stack.enter_context(reader)
+            try:
+                reader = stack.enter_context(_reader_of(readable_files(path, scratch)))
+            except Exception as error:
+                if "malformed" not in str(error):
+                    raise
+                files = salvaged_files(path, scratch)
+                reader = stack.enter_context(_reader_of(files))
         yield reader
+
+
+def _reader_of(files: Sequence[Path]) -> Any:
+    from rosbags.highlevel import AnyReader
+    from rosbags.typesys import Stores, get_typestore
+
+    return AnyReader(files, default_typestore=get_typestore(Stores.ROS2_JAZZY))
 
 
 @contextmanager
