@@ -101,14 +101,14 @@ def read_transforms(folder: Path, _: Path) -> None:
             data = (folder / name).read_bytes()
             writer.write(connections[topic], time * 10**9, data)
         for k in range(8):
-            time = 100 + k / 8
+            seconds = 100 + k / 8
             given = {
-                "/cam/image_raw": bag_writer.raw(time, checks(k)),
-                "/cam/camera_info": bag_writer.camera_info(time),
+                "/cam/image_raw": bag_writer.raw(seconds, checks(k)),
+                "/cam/camera_info": bag_writer.camera_info(seconds),
             }
             for topic, message in given.items():
-                data = bag_writer.STORE.serialize_cdr(message, bag_writer.KINDS[topic])
-                writer.write(connections[topic], round(time * 1e9), data)
+                packed = bag_writer.STORE.serialize_cdr(message, bag_writer.KINDS[topic])
+                writer.write(connections[topic], round(seconds * 1e9), packed)
     into = folder.parent / "into"
     import_video(folder / "bag", into, ImportConfig(frames=3, fixed_frame="odom"))
     video = load_video(into, need_masks=False)
