@@ -27,7 +27,7 @@ lint: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	.venv/bin/python tools/house.py
-	$(RUN) mypy
+	$(RUN) mypy --num-workers 2
 
 test: lint
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=uns_pose_ros --cov-report=term:skip-covered $(PYTEST)
