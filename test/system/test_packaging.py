@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import uns_pose_ros
+from uns_pose_ros.cli import doctor_command
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ET.parse(ROOT / "package.xml").getroot()
@@ -269,6 +272,36 @@ def test_the_wheel_asks_for_little_and_gives_the_commands(wheel: zipfile.ZipFile
         "uns-pose = uns_pose_ros.cli.main:main"
         in wheel.read(f"{info}/entry_points.txt").decode()
     )
+
+
+@pytest.mark.parametrize(
+    ("extra", "modules"),
+    [
+        ("", doctor_command._CORE),
+        ("pipeline", doctor_command._PIPELINE),
+        ("sfm", doctor_command._SFM),
+    ],
+)
+def test_the_doctor_looks_for_every_package_that_the_wheel_asks_for(
+    extra: str, modules: tuple[str, ...], wheel: zipfile.ZipFile
+) -> None:
+    info = f"uns_pose_ros-{uns_pose_ros.__version__}.dist-info"
+    lines = wheel.read(f"{info}/METADATA").decode().splitlines()
+    asked = [
+        Requirement(line.split(": ")[1])
+        for line in lines
+        if line.startswith("Requires-Dist")
+    ]
+    where = {"platform_machine": "x86_64", "extra": extra}
+    wanted = {
+        canonicalize_name(one.name)
+        for one in asked
+        if (f'extra == "{extra}"' in str(one.marker) if extra else one.marker is None)
+        and (one.marker is None or one.marker.evaluate(where))
+    }
+    homes = metadata.packages_distributions()
+    looked_for = {canonicalize_name(homes[module][0]) for module in modules}
+    assert looked_for == wanted
 
 
 def test_workflows_and_containers_name_what_there_is() -> None:

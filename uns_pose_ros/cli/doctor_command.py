@@ -19,7 +19,17 @@ from uns_pose_ros.cli.model_commands import weights_record
 
 # Modules, not the distributions of `importlib.metadata`: their names differ (cv2, skimage), and a
 # package of the operating system has no such distribution.
-_CORE = ("torch", "numpy", "scipy", "cv2", "PIL", "safetensors", "tyro", "filelock")
+_CORE = (
+    "torch",
+    "numpy",
+    "scipy",
+    "cv2",
+    "PIL",
+    "safetensors",
+    "msgspec",
+    "tyro",
+    "filelock",
+)
 _ROS = ("rclpy", "tf2_msgs", "vision_msgs")
 _SFM = ("pycolmap",)
 _PIPELINE = (
