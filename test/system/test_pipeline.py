@@ -35,7 +35,7 @@ SMALL = (
     "--align.pair.hypotheses=500",
     "--train.size=168",
     "--train.views=10",
-    "--train.steps=600",
+    "--train.steps=800",
     "--train.network.width=96",
     "--train.spread=0.04",
 )
