@@ -16,10 +16,17 @@ generator="Unix Makefiles"
 if command -v ninja > /dev/null; then generator=Ninja; fi
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
-for package in tf2_msgs vision_msgs; do
+build_package() {
   # unoptimised: a third of the build time, and the messages are small
-  cmake -S "$here/$package" -B "$build/$package" -G "$generator" -DCMAKE_INSTALL_PREFIX="$venv" \
+  cmake -S "$here/$1" -B "$build/$1" -G "$generator" -DCMAKE_INSTALL_PREFIX="$venv" \
     -DPython3_EXECUTABLE="$python" -DBUILD_TESTING=OFF -DCMAKE_C_FLAGS=-O0 -DCMAKE_CXX_FLAGS=-O0
-  cmake --build "$build/$package" -j"$(nproc)"
-  cmake --install "$build/$package"
+  cmake --build "$build/$1" -j"$(nproc)"
+  cmake --install "$build/$1"
+}
+# side by side: what CMake finds out before a build takes one core
+jobs=()
+for package in tf2_msgs vision_msgs; do
+  build_package "$package" &
+  jobs+=($!)
 done
+for job in "${jobs[@]}"; do wait "$job"; done
