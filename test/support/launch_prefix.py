@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
-    "uns_pose_ros": ("estimator", "recorder"),
+    "uns_pose_ros": ("estimator", "recorder", "camera_player"),
     "rviz2": ("rviz2",),
     "rqt_image_view": ("rqt_image_view",),
 }

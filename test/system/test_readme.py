@@ -105,6 +105,16 @@ def test_every_make_target_and_every_file_of_the_readme_exists() -> None:
         assert (ROOT / path).exists(), path
 
 
+def test_the_virtual_environment_is_made_before_its_programs_are_used() -> None:
+    assert TEXT.index("`make setup`") < TEXT.index(".venv/bin/")
+
+
+def test_a_film_is_played_as_a_camera_before_a_robot_is_needed() -> None:
+    before, robot = TEXT.split("## On a robot")
+    assert ".venv/bin/uns-pose-bringup camera " in before
+    assert robot
+
+
 def test_every_launch_argument_of_the_readme_is_declared() -> None:
     lines = re.findall(
         r"ros2 launch uns_pose_ros (\w+\.launch\.py)([^`\n]*(?:\n   [^`\n]*)*)", TEXT

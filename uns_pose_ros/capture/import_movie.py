@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -59,6 +60,33 @@ def import_movie(path: Path, writer: VideoWriter, progress: Progress) -> None:
         copy.unlink(missing_ok=True)
 
 
+def read_film(path: Path, most: int) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield every image of the largest track of a film, and its time.
+
+    Args:
+        path: the film.
+        most: images; more are an error.
+
+    Yields:
+        The image (H, W, 3) uint8 RGB, upright and with square pixels, and its time, s.
+
+    Raises:
+        InvalidInput: the film cannot be read.
+    """
+    tracks = read_film_tracks(path)
+    chosen = choose_track(tracks) if len(tracks) > 1 else 0
+    track = tracks[chosen] if tracks else None
+    mirror = track.turn if track is not None and track.mirrored else None
+    with TemporaryDirectory(prefix="uns_pose_film_") as scratch:
+        readable = path
+        if chosen:
+            readable = Path(scratch) / f"film{path.suffix}"
+            copy_with_one_track(path, tracks, chosen, readable)
+        aspect = _pixel_aspect(readable, path)
+        for image, seconds in _read_images(readable, path, most, mirror):
+            yield _make_square(image, aspect, mirror)[..., ::-1], seconds
+
+
 def _import_track(
     path: Path,
     readable: Path,
@@ -96,9 +124,7 @@ def _import_track(
     images = _read_images(readable, path, writer.config.most, mirror)
     for number, (image, stamp) in enumerate(images):
         if number in names:
-            if aspect != (1.0, 1.0):
-                swapped = mirror is not None and abs(mirror[1]) > abs(mirror[0])
-                image = _stretch(image, aspect[::-1] if swapped else aspect)
+            image = _make_square(image, aspect, mirror)
             camera, camera_from = writer.choose_camera(image.shape[1], image.shape[0])
             writer.add(names[number], image[..., ::-1], camera, stamp=stamp)
             progress(f"writing {path.name}", len(writer.names), len(names))
@@ -129,6 +155,18 @@ def _fits_stored(camera: Camera | None, readable: Path, path: Path) -> bool:
         width = film.get(cv2.CAP_PROP_FRAME_WIDTH)
         height = film.get(cv2.CAP_PROP_FRAME_HEIGHT)
     return abs(camera.width * height - camera.height * width) <= max(width, height)
+
+
+def _make_square(
+    image: np.ndarray,
+    aspect: tuple[float, float],
+    mirror: tuple[float, float, float, float] | None,
+) -> np.ndarray:
+    """An upright image with square pixels; `aspect` is that of `_pixel_aspect`."""
+    if aspect == (1.0, 1.0):
+        return image
+    swapped = mirror is not None and abs(mirror[1]) > abs(mirror[0])
+    return _stretch(image, aspect[::-1] if swapped else aspect)
 
 
 def _stretch(image: np.ndarray, factors: tuple[float, float]) -> np.ndarray:

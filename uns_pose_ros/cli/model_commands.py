@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from uns_pose_ros.capture.import_images import sort_image_folder
 from uns_pose_ros.cli.arguments import Category, Device, Estimation, Json, Videos
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
+from uns_pose_ros.core.camera import EFFECT_OF_ASSUMED_VIEW
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.config import EstimatorConfig
@@ -96,9 +97,7 @@ def estimate_command(
             "" if assumed == len(records) else f" for {assumed} of {len(records)} images"
         )
         lines.append(
-            f"no --camera: a view of 60° was assumed{share}. Lenses of 40° to 90° would put the "
-            "objects at 1.6 to 0.6 times these distances, and turn those at the border by up to "
-            "15°"
+            f"no --camera: a view of 60° was assumed{share}. {EFFECT_OF_ASSUMED_VIEW}"
         )
     if "exif" in sources:
         lines.append("no --camera: the focal length is that of the images' metadata")

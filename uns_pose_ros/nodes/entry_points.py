@@ -17,13 +17,14 @@ from pathlib import Path
 
 DESCRIPTION = (
     "Start the estimator node, from the same parameter file as ros2 launch does. "
-    "`uns-pose-bringup recorder` records."
+    "`uns-pose-bringup recorder` records, `uns-pose-bringup camera` plays a film as a camera."
 )
 EXAMPLE = (
     "example: uns-pose-bringup mug/model --image /camera/image_raw --camera-info "
     "/camera/camera_info"
 )
 RECORDER = "recorder"  # first argument that selects the recorder
+CAMERA = "camera"  # first argument that selects the camera player
 RECORDER_DESCRIPTION = (
     "Start the recorder node, from the same parameter file as ros2 launch does."
 )
@@ -210,6 +211,23 @@ def recorder(arguments: Sequence[str] | None = None) -> int:
     return recorder_node.run_recorder(args)
 
 
+def camera_player(arguments: Sequence[str] | None = None) -> int:
+    """Run the camera player: entry point of `ros2 run uns_pose_ros camera_player`.
+
+    Args:
+        arguments: Arguments of the command; None: those of the process.
+
+    Returns:
+        Exit code.
+    """
+    _exit_on_signals()
+    from uns_pose_ros.nodes.player import camera_player as player
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return player.run_camera_player(sys.argv[1:] if arguments is None else arguments)
+
+
 def _exit_on_signals() -> None:
     """Make signals end the process with code 0."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -221,6 +239,8 @@ def bringup() -> int:
     given = sys.argv[1:]
     if given[:1] == [RECORDER]:
         return recorder(recorder_arguments(given[1:]))
+    if given[:1] == [CAMERA]:
+        return camera_player(given[1:])
     return estimator(ros_arguments(given))
 
 

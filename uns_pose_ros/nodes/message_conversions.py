@@ -15,7 +15,7 @@ from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithP
 from visualization_msgs.msg import Marker, MarkerArray
 
 from uns_pose_ros.core import geometry
-from uns_pose_ros.core.types import CategoryModel, PoseEstimate
+from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.io.ros.ros_messages import nanoseconds
 from uns_pose_ros.nodes.ros_compat import quaternion_xyzw
 from uns_pose_ros.visualization.drawing import track_color
@@ -41,6 +41,19 @@ def info_record(info: CameraInfo) -> dict[str, Any]:
         "binning_y": info.binning_y,
         "roi": {**roi, "do_rectify": bool(info.roi.do_rectify)},
     }
+
+
+def camera_info_message(header: Header, camera: Camera) -> CameraInfo:
+    """The camera_info of a camera, for images that are not rectified."""
+    coefficients = camera.distortion.tolist()
+    is_long = any(coefficients[5:])
+    message = CameraInfo(header=header, width=camera.width, height=camera.height)
+    message.distortion_model = "rational_polynomial" if is_long else "plumb_bob"
+    message.d = [*coefficients, *[0.0] * 8][: 8 if is_long else 5]
+    message.k = camera.matrix.flatten().tolist()
+    message.r = np.eye(3).flatten().tolist()
+    message.p = np.column_stack([camera.matrix.numpy(), np.zeros(3)]).flatten().tolist()
+    return message
 
 
 def frame_name(prefix: str, estimate: PoseEstimate, track: int) -> str:

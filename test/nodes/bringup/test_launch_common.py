@@ -125,6 +125,17 @@ def test_arguments_reach_the_recorder_with_their_types(prefix: Prefix) -> None:
     assert "__node:=film" in prefix.arguments("recorder")
 
 
+def test_arguments_reach_the_camera_player(prefix: Prefix, tmp_path: Path) -> None:
+    prefix.write("camera_player", "exit 0", "uns_pose_ros")
+    film = tmp_path / "mug.mp4"
+    film.touch()
+    given = {"source": str(film), "rate": "3", "loop": "false", "image": "/eye/image_raw"}
+    assert prefix.run("camera", {**given, "namespace": "left"}) == 0
+    called = prefix.arguments("camera_player")
+    assert called.startswith(f"{film} --frame-id camera --rate 3.0 --once --ros-args")
+    assert "image:=/eye/image_raw" in called and "__ns:=/left" in called
+
+
 def test_windows_that_close_do_not_end_the_node(prefix: Prefix) -> None:
     prefix.write("rviz2", "exit 1", "rviz2")
     prefix.write("rqt_image_view", "exit 1", "rqt_image_view")

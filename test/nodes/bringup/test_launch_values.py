@@ -164,3 +164,36 @@ def test_launch_files_need_no_package_that_the_systems_python_lacks() -> None:
     }
     assert {"launch", "launch_ros"} <= outside
     assert not outside & {"torch", "numpy", "scipy", "cv2", "safetensors", "tyro", "PIL"}
+
+
+CAMERA = {"source": "", "camera": "", "rate": "", "loop": "true", "frame_id": "eye"}
+
+
+def test_the_camera_player_gets_the_arguments_that_are_given(tmp_path: Path) -> None:
+    (tmp_path / "K.json").touch()
+    given = {**CAMERA, "source": str(tmp_path)}
+    assert launch_values.camera_arguments(given) == [str(tmp_path), "--frame-id", "eye"]
+    given |= {"camera": str(tmp_path / "K.json"), "rate": "2.5", "loop": "false"}
+    assert launch_values.camera_arguments(given)[3:] == [
+        "--camera",
+        str(tmp_path / "K.json"),
+        "--rate",
+        "2.5",
+        "--once",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"source": "/nope.mp4"}, "source:=/nope.mp4: no such file"),
+        ({"camera": "/nope.json"}, "camera:=/nope.json: no such file"),
+        ({"rate": "0"}, "rate:=0: a number above 0 is valid"),
+        ({"loop": "often"}, "loop:=often: true or false is valid"),
+    ],
+)
+def test_what_the_camera_player_cannot_do_is_refused_before_it_starts(
+    wrong: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        launch_values.camera_arguments({**CAMERA, "source": str(tmp_path), **wrong})

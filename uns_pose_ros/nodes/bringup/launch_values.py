@@ -161,3 +161,26 @@ def play_command(given: Mapping[str, str]) -> list[str]:
     if read_flag(given, "loop"):
         command.append("--loop")
     return command
+
+
+def camera_arguments(given: Mapping[str, str]) -> list[str]:
+    """Return the arguments of the camera player.
+
+    Raises:
+        InvalidInput: There is no such source or camera file, or a number is not valid.
+    """
+    arguments = [
+        existing_path(given, "source", folder=True),
+        "--frame-id",
+        given["frame_id"],
+    ]
+    if given["camera"]:
+        arguments += ["--camera", existing_path(given, "camera")]
+    if given["rate"]:
+        rate = read_number(given, "rate")
+        if rate <= 0:
+            raise InvalidInput(f"rate:={given['rate']}: a number above 0 is valid")
+        arguments += ["--rate", str(rate)]
+    if not read_flag(given, "loop"):
+        arguments.append("--once")
+    return arguments

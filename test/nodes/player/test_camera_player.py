@@ -1,0 +1,154 @@
+"""The node that plays a film as a camera, over DDS, and its command."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+import torch
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image
+
+from ros_robot import PATIENCE
+from source_files import checks, save_photograph
+from uns_pose_ros.core.types import Camera
+from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.camera_json import camera_record
+from uns_pose_ros.io.ros.ros_messages import decode_image, nanoseconds, read_camera_info
+from uns_pose_ros.nodes import entry_points
+from uns_pose_ros.nodes.player import camera_player
+from uns_pose_ros.nodes.player.camera_player import CameraPlayer, play
+from uns_pose_ros.nodes.player.image_source import ImageSource
+
+LENS = torch.tensor([0.1, -0.02, 0.001, 0.002, 0.03, 0.01, 0.02, 0.003]).double()
+MATRIX = torch.tensor([[80.0, 0, 30], [0, 81, 20], [0, 0, 1]]).double()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(2):
+        save_photograph(tmp_path / f"{number}.jpg", checks(20 + 20 * number))
+    return tmp_path
+
+
+@pytest.mark.parametrize("lens", [LENS[:0], LENS[:4], LENS])
+def test_a_folder_is_a_camera_that_repeats_with_stamps_of_now(
+    ros_context: Context, folder: Path, lens: torch.Tensor
+) -> None:
+    camera = Camera(MATRIX, 64, 48, lens)
+    player = CameraPlayer("eye", context=ros_context)
+    robot = Node("robot", context=ros_context)
+    images: list[Image] = []
+    infos: list[CameraInfo] = []
+    robot.create_subscription(Image, "image", images.append, qos_profile_sensor_data)
+    robot.create_subscription(CameraInfo, "camera_info", infos.append, 10)
+    executor = SingleThreadedExecutor(context=ros_context)
+    executor.add_node(robot)
+    ended = threading.Event()
+    listening = threading.Thread(target=_spin, args=(executor, ended))
+    listening.start()
+    _wait(
+        lambda: all(player.count_subscribers(topic) for topic in ("image", "camera_info"))
+    )
+    play(player, ImageSource(folder, camera, rate=20.0), rounds=10)
+    _wait(lambda: len(images) >= 6 and len(infos) >= 6)
+    ended.set()
+    listening.join()
+    for node in (player, robot):
+        node.destroy_node()
+    stamps = [nanoseconds(image.header.stamp) for image in images]
+    assert len(stamps) >= 6 and sorted(set(stamps)) == stamps  # more than the folder has
+    assert {image.header.frame_id for image in images} == {"eye"}
+    means = {round(float(decode_image(image)[..., 0].mean()) / 100) for image in images}
+    assert means == {1, 2}
+    assert set(stamps) & {nanoseconds(info.header.stamp) for info in infos}
+    read = read_camera_info(infos[0], 64, 48, rectified=False)
+    assert torch.equal(read.matrix, MATRIX)
+    assert torch.allclose(read.distortion[: len(lens)], lens)
+    assert not bool(read.distortion[len(lens) :].any())
+
+
+def _spin(executor: SingleThreadedExecutor, ended: threading.Event) -> None:
+    while not ended.is_set():
+        executor.spin_once(timeout_sec=0.05)
+
+
+def _wait(ready: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not ready():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_the_command_plays_once_on_the_topics_that_are_named(
+    ros_domain: int, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    artifacts.write_json(folder / "K.json", camera_record(Camera(MATRIX, 64, 48)))
+    given = [str(folder), "--once", "--rate", "50", "--camera", str(folder / "K.json")]
+    given += ["--image", "/eye/image_raw", "--namespace", "left"]
+    assert (
+        camera_player.run_camera_player([*given, "--ros-args", "--log-level", "info"]) == 0
+    )
+    said = capfd.readouterr().err
+    assert (
+        "64 x 48 px on /eye/image_raw, focal length 80 px (given) on /left/camera_info, "
+        "frame camera"
+    ) in said
+    assert "no --camera" not in said
+
+
+def test_a_camera_that_nobody_knows_is_warned_of_with_what_it_may_cost(
+    ros_domain: int, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert camera_player.run_camera_player([str(folder), "--once", "--rate", "50"]) == 0
+    said = capfd.readouterr().err
+    assert said.count("no --camera: a view of 60° is assumed. Lenses of 40° to 90°") == 1
+
+
+def test_what_cannot_be_played_ends_the_command_with_code_2_and_one_line(
+    ros_domain: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for given, reason in (
+        ([str(tmp_path / "nothing.mp4")], "not there; a film"),
+        ([str(tmp_path)], "no image can be read"),
+        ([str(tmp_path), "--camera", str(tmp_path / "K.json")], "K.json"),
+    ):
+        assert camera_player.run_camera_player(given) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith("camera_player: ") and reason in line
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (["--rate", "0"], "a number from 0 to 1000 is valid"),
+        (["--rate", "fast"], "invalid"),
+        (["--longest", "3"], "16 to 8192 px are valid"),
+        ([], "source"),
+    ],
+)
+def test_arguments_that_are_not_valid_are_refused(
+    given: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        camera_player.run_camera_player([*(["film.mp4"] if given else []), *given])
+    assert reason in capsys.readouterr().err
+
+
+def test_bringup_starts_the_player(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(
+        entry_points, "camera_player", lambda given: called.append(given) or 0
+    )
+    monkeypatch.setattr(sys, "argv", ["uns-pose-bringup", "camera", "mug.mp4", "--once"])
+    assert entry_points.bringup() == 0
+    assert called == [["mug.mp4", "--once"]]
