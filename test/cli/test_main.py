@@ -145,6 +145,42 @@ def test_bad_usage_ends_with_2(words: list[str]) -> None:
     assert end.value.code == main.BAD_INPUT
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["train", "mug", "--views", "5"], "--train.views"),
+        (["train", "mug", "--views=5"], "--train.views"),
+        (
+            ["estimate", "m", "i.jpg", "--score-threshold=0.1"],
+            "--estimator.score-threshold",
+        ),
+        (["align", "mug", "--vidoes=clip_*"], "--videos"),
+    ],
+)
+def test_an_option_without_its_group_or_with_a_typing_error_gives_the_one_that_is_meant(
+    words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main.main(words)
+    assert f"{meant} " in capsys.readouterr().err
+
+
+def test_a_value_may_stand_behind_a_sign_of_equality() -> None:
+    given = [
+        "align",
+        "mug",
+        "--front=-x",
+        "--up",
+        "-y",
+        "--json=-",
+        "--seed=3",
+        "--videos=",
+    ]
+    assert main._joined(given) == [
+        *["align", "mug", "--front=-x", "--up=-y", "--json=-", "--seed", "3", "--videos="]
+    ]
+
+
 def test_a_fault_of_ours_is_not_disguised_as_bad_input(
     trucks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,9 +6,11 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from tyro.conf import Positional, arg
@@ -16,6 +18,9 @@ from tyro.conf import Positional, arg
 from uns_pose_ros.cli.arguments import Json, Videos
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.cli.model_commands import weights_record
+
+if TYPE_CHECKING:
+    from uns_pose_ros.reporting.capture_check import Checkup, Finding
 
 # Modules, not the distributions of `importlib.metadata`: their names differ (cv2, skimage), and a
 # package of the operating system has no such distribution.
@@ -48,9 +53,8 @@ _HEADER = (
     "around °",
     "masks' fit",
     "",
-    "what is wrong",
-    "what to do",
 )
+_WIDTH = 100  # columns
 MEND = 1  # exit code where a video must be mended
 
 OptionalCategory = Annotated[
@@ -87,19 +91,44 @@ def doctor_command(
             str(value) if value is not None else "–"
             for value in (one.images or None, one.blurred, one.posed)
         ]
-        first = [one.name, *counts, figure(one.covered_deg, 0), figure(one.fit, 2)]
-        for finding in one.findings or [None]:
-            said = (
-                ["ok", "", ""]
-                if finding is None
-                else ["mend" if finding.mend else "look", finding.what, finding.remedy]
-            )
-            rows.append([*first, *said])
-            first = [""] * len(first)
+        verdict = "mend" if one.mend else "look" if one.findings else "ok"
+        covered, fit = figure(one.covered_deg, 0), figure(one.fit, 2)
+        rows.append([one.name, *counts, covered, fit, verdict])
     mend = [one.name for one in found if one.mend]
     record = {"mend": mend, "videos": {one.name: one.record() for one in found}}
-    emit(record, table(_HEADER, rows), json)
+    emit(record, "\n".join([table(_HEADER, rows), *_finding_lines(found)]), json)
     return MEND if mend else 0
+
+
+def _finding_lines(found: Sequence[Checkup]) -> list[str]:
+    """The findings, what must be mended first; one that several videos have stands once."""
+    same: dict[Finding, list[str]] = {}
+    for one in found:
+        for finding in one.findings:
+            named = f"{one.name} ({finding.detail})" if finding.detail else one.name
+            same.setdefault(replace(finding, detail=""), []).append(named)
+    lines = []
+    for finding, names in sorted(same.items(), key=lambda item: not item[0].mend):
+        everywhere = len(names) > 1 and len(names) == sum(one.images > 0 for one in found)
+        who = f"all {len(names)} videos" if everywhere else ", ".join(names)
+        if everywhere and any("(" in name for name in names):
+            who += f": {', '.join(names)}"
+        first = f"{'mend' if finding.mend else 'look'}  {who}"
+        for text, indent in (
+            (first, ""),
+            (finding.what, " " * 6),
+            (finding.remedy, " " * 6),
+        ):
+            lead = "→ " if text is finding.remedy else ""
+            lines += textwrap.wrap(
+                lead + text,
+                _WIDTH,
+                initial_indent=indent,
+                subsequent_indent=" " * 6 + " " * len(lead),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return lines
 
 
 def _machine(json: str | None) -> None:

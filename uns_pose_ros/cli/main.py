@@ -242,9 +242,14 @@ def _run(name: str, words: Sequence[str]) -> int:
 
 
 def _joined(words: Sequence[str]) -> list[str]:
-    """The words with `--up -y` as `--up=-y`, else -y would be taken for an option."""
+    """The words as tyro reads them best.
+
+    `--up -y` is `--up=-y`, else -y would be taken for an option. `--views=5` is `--views 5`, else
+    tyro does not propose the option that is meant.
+    """
     joined = list[str]()
     for word in words:
+        name, is_assigned, value = word.partition("=")
         if (
             word in ("-x", "-y", "-z")
             and joined
@@ -252,6 +257,8 @@ def _joined(words: Sequence[str]) -> list[str]:
             and "=" not in joined[-1]
         ):
             joined[-1] += f"={word}"
+        elif name.startswith("--") and is_assigned and value and value[0] != "-":
+            joined += [name, value]
         else:
             joined.append(word)
     return joined

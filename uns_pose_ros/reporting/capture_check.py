@@ -66,6 +66,7 @@ class Finding:
     mend: bool  # the fault must be mended; else the video could be better
     what: str
     remedy: str
+    detail: str = ""  # of this video, where `what` may be the same for several
 
 
 @dataclass(frozen=True)
@@ -262,14 +263,16 @@ def _focal_findings(folder: Path, posed: bool) -> Iterable[Finding]:
         return
     start = "guessed" if source == "guessed" else "taken from EXIF, right to some percent"
     result = ", and will be found with the poses"
+    detail = ""
     if posed:
-        result = f" and found with the poses: {focal_px:.0f} px"
+        result = " and found with the poses"
+        detail = f"{focal_px:.0f} px"
     what = (
         f"the camera's focal length is not calibrated but {start}{result}; frames may be left "
         "out, and what is wrong of it stretches the object in depth and bends the poses"
     )
     remedy = "calibrate the camera and import again with --camera K.json (or --focal PX)"
-    yield Finding(False, what, remedy)
+    yield Finding(False, what, remedy, detail)
 
 
 def _focal_source(folder: Path, posed: bool) -> tuple[str, float]:

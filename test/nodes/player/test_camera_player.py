@@ -146,9 +146,12 @@ def test_arguments_that_are_not_valid_are_refused(
 
 def test_bringup_starts_the_player(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[list[str]] = []
-    monkeypatch.setattr(
-        entry_points, "camera_player", lambda given: called.append(given) or 0
-    )
+
+    def play_nothing(given: list[str]) -> int:
+        called.append(given)
+        return 0
+
+    monkeypatch.setattr(entry_points, "camera_player", play_nothing)
     monkeypatch.setattr(sys, "argv", ["uns-pose-bringup", "camera", "mug.mp4", "--once"])
     assert entry_points.bringup() == 0
     assert called == [["mug.mp4", "--once"]]

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -38,7 +39,7 @@ _QOS = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 class CameraPlayer(Node):
     """Publishes images and their camera_info with the present time."""
 
-    def __init__(self, frame: str, **options: object) -> None:
+    def __init__(self, frame: str, **options: Any) -> None:
         """Make the publishers of `image` and `camera_info`.
 
         Args:
