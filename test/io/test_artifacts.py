@@ -400,6 +400,10 @@ def test_a_model_of_nonsense_numbers_is_refused(
         artifacts.load_model(tmp_path)
 
 
+FAR_AWAY = torch.eye(4).repeat(2, 1, 1)
+FAR_AWAY[:, 0, 3] = 1e30
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -407,6 +411,7 @@ def test_a_model_of_nonsense_numbers_is_refused(
         ("mirrored", torch.ones(6, 8).half()),
         ("vertex_index", torch.tensor([3, 0, 1, 2, 3, 3])),
         ("cameras_in_obj", torch.zeros(2, 4, 4)),
+        ("cameras_in_obj", FAR_AWAY),
         ("cameras_in_obj", torch.eye(4).repeat(2, 1, 1) * -1),
         ("vertices", torch.full((4, 3), 1e30)),
         ("triangles", torch.zeros(0, 3, dtype=torch.int64)),

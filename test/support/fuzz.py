@@ -94,6 +94,8 @@ def fuzz(
                 table[name] = of_reader, max(slowest, seconds)
             if outcome not in ("read", "refused"):
                 findings.append(f"{name} {number}: {outcome}: {reason}")
+                if progress is not None:
+                    print(findings[-1], file=progress, flush=True)
             running = outcome == "crash"
             if progress is not None and sum(outcomes.values()) % 500 == 0:
                 print(f"{name} {number}: {dict(outcomes)}", file=progress, flush=True)

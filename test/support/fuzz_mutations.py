@@ -120,6 +120,7 @@ def mutate(data: bytes, name: str, random: Random) -> bytes:
                 EOFError,
                 RecursionError,
                 TypeError,
+                AttributeError,
             ):
                 pass  # an earlier turn broke the format
         data = random.choice(
@@ -231,7 +232,7 @@ def _safetensors(data: bytes, random: Random) -> bytes:
     if random.random() < 0.3:
         return data[: 8 + length] + _number(data[8 + length :], random)
     header = json.loads(data[8 : 8 + length])
-    texts = sorted(header.get("__metadata__", {}))
+    texts = sorted(dict(header.get("__metadata__", {})))
     if texts and random.random() < 0.4:  # JSON in a text of the metadata
         name = random.choice(texts)
         value = _other(json.loads(header["__metadata__"][name]), random)

@@ -35,6 +35,8 @@ def check_mesh(mesh: FeatureMesh) -> None:
         and bool((torch.linalg.det(rotations) > 0).all())
     ):
         raise ValueError("the pose of a view is not rigid")
+    if len(poses) and float(poses[:, :3, 3].abs().max()) > _FAR:
+        raise ValueError(f"a view lies more than {_FAR:g} from the origin")
 
 
 def check_model(model: CategoryModel) -> None:
