@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 import sqlite3
 import struct
@@ -17,7 +19,7 @@ from backports import zstd
 from rosbags.rosbag2 import StoragePlugin
 
 from bag_writer import camera_info, raw, write_bag
-from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.errors import DiskError, InvalidInput
 from uns_pose_ros.io.ros import rosbag
 
 MCAP, SQLITE = StoragePlugin.MCAP, StoragePlugin.SQLITE3
@@ -164,6 +166,66 @@ def test_a_calibration_that_changes_during_a_recording_is_refused(tmp_path: Path
         InvalidInput, match=r"changes during .* \(focal length 100 px, then 150"
     ):
         info_bag(tmp_path / "zoom", 100.0, 150.0)
+
+
+def two_cameras(path: Path, images: str, frames: tuple[str, str]) -> Any:
+    """The camera_info of images in a frame, beside two cameras that share a topic."""
+    wanted: list[tuple[str, float, Any]] = []
+    for time in range(4):
+        info = camera_info(time, 100.0 + 50 * (time % 2))
+        info.header.frame_id = frames[time % 2]
+        wanted.append((INFO, float(time), info))
+    image = raw(0, np.zeros((48, 64, 3), np.uint8))
+    image.header.frame_id = images
+    write_bag(path, SQLITE, {INFO, TOPIC}, messages=[*wanted, (TOPIC, 9.0, image)])
+    with rosbag.open_bag(path) as reader:
+        kinds = rosbag.kinds_of(reader)
+        return rosbag.camera_info(path, reader, kinds, TOPIC, None)
+
+
+def test_of_two_cameras_on_one_topic_that_of_the_images_frame_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = ("left", "right")
+    assert two_cameras(tmp_path / "a", "left", frames).k[0] == 100
+    assert two_cameras(tmp_path / "b", "/right", frames).k[0] == 150
+    assert (
+        "several cameras, of the frames 'left', 'right'; that of the images, 'right'"
+        in (caplog.text)
+    )
+    with pytest.raises(InvalidInput, match="'left', 'right'; the images are in 'eye'"):
+        two_cameras(tmp_path / "c", "eye", frames)
+
+
+@pytest.mark.parametrize(
+    ("topic", "rectified"),
+    [
+        ("/cam/image_rect", True),
+        ("/cam/image_rect_color/compressed", True),
+        ("/rect/image_raw", False),
+        ("/cam/rectified", True),
+        ("/cam/image_direct", False),
+        ("/cam/image_corrected", False),
+    ],
+)
+def test_the_name_of_a_topic_says_whether_its_images_are_rectified(
+    topic: str, rectified: bool
+) -> None:
+    assert rosbag.is_rectified(topic) == rectified
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ENOSPC])
+def test_an_error_of_the_disk_while_a_bag_is_read_is_no_broken_bag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    write(tmp_path / "bag", MCAP, range(3))
+
+    def fail(*_: Any) -> list[Path]:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(rosbag, "readable_files", fail)
+    with pytest.raises(DiskError, match=f"bag: cannot be read .{os.strerror(code)}"):
+        stamps(tmp_path / "bag")
 
 
 def test_a_topic_that_was_recorded_empty_does_not_stand_beside_a_full_one(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from uns_pose_ros.core.errors import InvalidInput, shorten
+from uns_pose_ros.core.errors import DiskError, InvalidInput, shorten
 from uns_pose_ros.io import bounded_decompression
 from uns_pose_ros.io.depth_images import COMPRESSED_TOPIC
 from uns_pose_ros.io.ros.bag_files import readable_files, salvaged_files
@@ -27,6 +30,12 @@ from uns_pose_ros.io.ros.ros_messages import (
 ENDINGS = (".mcap", ".db3", ".bag")
 _MOST = 10_000_000  # messages of a topic
 _DRIFT = 0.02  # of the focal length, by which a calibration may change in a recording
+# errors of a disk or a network, which say nothing of the bag
+_OF_DISK = (
+    *(errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENODEV, errno.ENXIO),
+)
+_RECTIFIED = re.compile("(^|_)rect")  # not image_direct, image_corrected
 _WAITING = 16  # messages that wait for those of their stamp
 
 _log = logging.getLogger(__name__)
@@ -64,7 +73,8 @@ def is_rectified(topic: str) -> bool:
 
     image_rect, image_rect_color, each with or without /compressed.
     """
-    return "rect" in topic.removesuffix("/compressed").rpartition("/")[2]
+    name = topic.removesuffix("/compressed").rpartition("/")[2]
+    return _RECTIFIED.search(name) is not None
 
 
 def image_topic(
@@ -139,30 +149,99 @@ def camera_info(
             f"{path}: no camera_info on {topic!r}; topics with sensor_msgs/CameraInfo: {there}. "
             f"Name one by --camera-info-topic{otherwise}"
         )
-    first, chosen, skipped = None, None, 0
+    by_frame: dict[str, _Calibrations] = {}
     for message in messages(path, reader, topic, _MOST):
-        first = first or message
-        if not (
-            calibration_values(message, "k")[0] > 0
-            or calibration_values(message, "p")[0] > 0
-        ):
-            skipped += 1
-        elif chosen is None:
-            chosen = message
-        elif _has_drifted(chosen, message):
-            before, now = calibration_values(chosen, "k"), calibration_values(message, "k")
-            raise InvalidInput(
-                f"{path}: the calibration on {topic} changes during the recording (focal length "
-                f"{before[0]:g} px, then {now[0]:g} px): record without zoom, or cut the bag"
-                f"{otherwise}"
-            )
-    if first is None:
+        frame = str(message.header.frame_id).lstrip("/")
+        by_frame.setdefault(frame, _Calibrations(message)).take(message)
+    if not by_frame:
         raise InvalidInput(
             f"{path}: {topic} is empty; name another by --camera-info-topic{otherwise}"
         )
-    if chosen is not None and skipped:
-        _log.warning("%s: %d uncalibrated messages on %s left out", path, skipped, topic)
-    return chosen or first
+    calibration = _calibrations_of(path, reader, image_topic, topic, by_frame, otherwise)
+    if calibration.change:
+        raise InvalidInput(
+            f"{path}: the calibration on {topic} changes during the recording ({calibration.change}): "
+            f"record without zoom, or cut the bag{otherwise}"
+        )
+    if calibration.chosen is not None and calibration.skipped:
+        _log.warning(
+            "%s: %d uncalibrated messages on %s left out", path, calibration.skipped, topic
+        )
+    return calibration.chosen or calibration.first
+
+
+@dataclass
+class _Calibrations:
+    """The camera_info of one frame."""
+
+    first: Any
+    chosen: Any | None = None  # the first calibrated message
+    skipped: int = 0  # uncalibrated messages
+    change: str = ""  # what changes; empty: nothing
+
+    def take(self, message: Any) -> None:
+        """Take the next message."""
+        focals = [calibration_values(message, name)[0] for name in ("k", "p")]
+        if not (focals[0] > 0 or focals[1] > 0):
+            self.skipped += 1
+        elif self.chosen is None:
+            self.chosen = message
+        elif not self.change and _has_drifted(self.chosen, message):
+            before = calibration_values(self.chosen, "k")[0]
+            self.change = f"focal length {before:g} px, then {focals[0]:g} px"
+
+
+def _calibrations_of(
+    path: Path,
+    reader: Any,
+    image_topic: str,
+    topic: str,
+    by_frame: dict[str, _Calibrations],
+    otherwise: str,
+) -> _Calibrations:
+    """The calibrations that belong to the images, where several cameras have one topic.
+
+    Raises:
+        InvalidInput: The cameras differ, and the frame of the images is that of none of them.
+    """
+    calibrated = [item for item in by_frame.values() if item.chosen] or [*by_frame.values()]
+    if len(by_frame) == 1:
+        return calibrated[0]
+    first = calibrated[0]
+    differ = len(calibrated) < len(by_frame) or any(
+        _are_different(first.chosen or first.first, item.chosen or item.first)
+        for item in calibrated
+    )
+    frame = next(
+        (
+            str(message.header.frame_id).lstrip("/")
+            for message in messages(path, reader, image_topic, 1, cut=True)
+        ),
+        "",
+    )
+    names = shorten((repr(name) for name in by_frame), 20)
+    if frame not in by_frame:
+        if not differ:
+            return first
+        raise InvalidInput(
+            f"{path}: {topic} holds several cameras, of the frames {names}; the images are in "
+            f"{frame!r}. Name another topic by --camera-info-topic{otherwise}"
+        )
+    if differ:
+        _log.warning(
+            "%s: %s holds several cameras, of the frames %s; that of the images, %r, is taken",
+            path,
+            topic,
+            names,
+            frame,
+        )
+    return by_frame[frame]
+
+
+def _are_different(first: Any, other: Any) -> bool:
+    """Whether two messages are of different cameras."""
+    sizes = [(item.width, item.height) for item in (first, other)]
+    return sizes[0] != sizes[1] or _has_drifted(first, other)
 
 
 def _has_drifted(first: Any, other: Any) -> bool:
@@ -285,6 +364,8 @@ def _reading(path: Path) -> Iterator[None]:
     except InvalidInput:
         raise
     except Exception as error:  # foreign bytes are parsed: anything may come
+        if isinstance(error, OSError) and error.errno in _OF_DISK:
+            raise DiskError.of(error, path, "read") or error from None
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise InvalidInput(
             f"{path}: broken, cut off or no rosbag2 recording in sqlite3 or mcap ({reason})"

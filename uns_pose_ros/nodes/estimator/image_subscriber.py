@@ -27,6 +27,7 @@ from uns_pose_ros.nodes.ros_compat import (
 
 ImageMessage: TypeAlias = Image | CompressedImage
 _MOST_LOST = 100_000  # messages between two events; more is no count
+_MOST_FRAMES = 16  # whose camera_info is kept
 SILENCE_LIMIT = 5.0  # s without an image after which the diagnostics warn
 _OVERRIDES = (
     QoSPolicyKind.HISTORY,
@@ -43,7 +44,8 @@ class ImageSubscriber:
 
     Intrinsics change rarely. So an image gets the newest camera_info, not the one of its own
     stamp: drivers that give the two different stamps work too. An image that comes before the
-    first camera_info waits for it.
+    first camera_info waits for it. Where several cameras send on one topic, the frame of an image
+    says which camera_info is its own.
     """
 
     def __init__(
@@ -68,7 +70,8 @@ class ImageSubscriber:
         self._diagnostics = diagnostics
         self._put = put
         self._queue_depth = queue_depth
-        self._info: CameraInfo | None = None
+        self._info: CameraInfo | None = None  # the newest
+        self._by_frame: dict[str, CameraInfo] = {}  # the newest of each frame
         self._waiting: ImageMessage | None = None
         self._newest = time.monotonic()
         self._watch = StampWatch()
@@ -150,7 +153,7 @@ class ImageSubscriber:
             self._diagnostics.dropped(StampFault.NEGATIVE.value)
             return
         if self._info is not None:
-            self._put((message, self._info))
+            self._put_with_info(message, self._info)
             return
         if self._waiting is not None:
             self._diagnostics.dropped("no camera_info yet")
@@ -158,10 +161,16 @@ class ImageSubscriber:
 
     def _on_info(self, message: CameraInfo) -> None:
         self._info = message
+        self._by_frame[message.header.frame_id] = message
+        if len(self._by_frame) > _MOST_FRAMES:
+            del self._by_frame[next(iter(self._by_frame))]
         if self._waiting is not None:
             image = self._waiting
             self._waiting = None
-            self._put((image, message))
+            self._put_with_info(image, message)
+
+    def _put_with_info(self, image: ImageMessage, newest: CameraInfo) -> None:
+        self._put((image, self._by_frame.get(image.header.frame_id, newest)))
 
     def _on_incompatible(self, topic: str, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
