@@ -160,8 +160,8 @@ def camera_info(
     calibration = _calibrations_of(path, reader, image_topic, topic, by_frame, otherwise)
     if calibration.change:
         raise InvalidInput(
-            f"{path}: the calibration on {topic} changes during the recording ({calibration.change}): "
-            f"record without zoom, or cut the bag{otherwise}"
+            f"{path}: the calibration on {topic} changes during the recording "
+            f"({calibration.change}): record without zoom, or cut the bag{otherwise}"
         )
     if calibration.chosen is not None and calibration.skipped:
         _log.warning(
