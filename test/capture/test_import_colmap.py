@@ -286,3 +286,33 @@ def test_an_image_is_read_back_as_it_was(dataset: tuple[Path, Truth]) -> None:
         assert torch.equal(
             read_image(frame.image), read_image(folder / "images" / frame.name)
         )
+
+
+@pytest.mark.parametrize("order", ["w x y z", "x y z w"])
+def test_quaternions_in_another_order_are_said_where_the_model_has_points(
+    dataset: tuple[Path, Truth], caplog: pytest.LogCaptureFixture, order: str
+) -> None:
+    folder, truth = dataset
+    points = np.random.default_rng(0).normal(0, 0.2, (50, 3))
+    (folder / "sparse/points3D.txt").write_text(
+        "".join(f"{k} {x} {y} {z} 0 0 0 0\n" for k, (x, y, z) in enumerate(points))
+    )
+    lines = []
+    for line in (folder / "sparse/images.txt").read_text().splitlines()[::2]:
+        words = line.split()
+        pose, matrix = truth.cam_from_obj[words[-1]], truth.camera.matrix.numpy()
+        u, v, w = matrix @ (pose[:3, :3] @ points.T + pose[:3, 3:])
+        lines.append(words[:])
+        if order == "x y z w":
+            lines[-1][1:5] = [*words[2:5], words[1]]
+        lines.append(
+            [f"{a} {b} {k}" for k, (a, b) in enumerate(zip(u / w, v / w, strict=True))]
+        )
+    text = "".join(f"{' '.join(words)}\n" for words in lines)
+    (folder / "sparse/images.txt").write_text(text)
+    _, record = imported(folder)
+    if order == "w x y z":
+        assert "notes" not in record
+        return
+    assert record["notes"] == {"images whose poses in the model do not fit its points": 6}
+    assert "they fit poses with quaternions x y z w; …)" in caplog.text

@@ -23,6 +23,7 @@ from uns_pose_ros.io.colmap import (
     has_sparse,
     list_models,
 )
+from uns_pose_ros.io.colmap_model.pose_conventions import PosedPoints, doubt_poses
 from uns_pose_ros.io.given_files import path_inside
 from uns_pose_ros.io.images import ENDINGS, decode, decode_mask, open_image, sharpness
 from uns_pose_ros.io.video_folder import unused_masks
@@ -88,6 +89,7 @@ def import_colmap(folder: Path, writer: VideoWriter, progress: Progress) -> None
     usable, scores = _usable_files(dataset, writer.config.most, progress)
     _count_masks(dataset, usable)
     _doubt_cameras(usable, writer.notes)
+    _doubt_poses(dataset.sparse, writer.notes)
     chosen = select_sharpest(scores, writer.config.frames)
     for index in chosen:
         _write_frame(usable[index], writer, left_out)
@@ -309,6 +311,23 @@ def _doubt_cameras(usable: Sequence[_PosedFile], notes: LeftOut) -> None:
             what = f"focal length {fx:.4g}, {fy:.4g} px, principal point {cx:.4g}, {cy:.4g}"
             detail = f"{posed.image.name}: {size}, {what}"
             notes.add("images whose camera in the model is doubtful", detail)
+
+
+def _doubt_poses(sparse: Sparse, notes: LeftOut) -> None:
+    """Count the images whose poses do not fit the points that they see, all or none."""
+    points = {
+        int(number): point
+        for number, point in zip(sparse.point_ids.tolist(), sparse.points, strict=True)
+        if number == number
+    }
+    images = [
+        PosedPoints(sparse.cameras[image.camera_id], image.cam_from_obj, image.observed)
+        for image in sparse.images
+    ]
+    doubt = doubt_poses(images, points)
+    for number in range(len(images) if doubt else 0):
+        what = "images whose poses in the model do not fit its points"
+        notes.add(what, "" if number else doubt)
 
 
 def _write_frame(posed: _PosedFile, writer: VideoWriter, left_out: LeftOut) -> None:

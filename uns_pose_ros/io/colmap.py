@@ -21,7 +21,7 @@ from uns_pose_ros.io.colmap_model.binary_files import (
     read_binary_points,
 )
 from uns_pose_ros.io.colmap_model.camera_models import CameraRow, describe_camera
-from uns_pose_ros.io.colmap_model.image_row import ImageRow
+from uns_pose_ros.io.colmap_model.image_row import ImageRow, Observed
 from uns_pose_ros.io.colmap_model.text_files import (
     read_text_cameras,
     read_text_images,
@@ -39,6 +39,7 @@ class SparseImage:
     name: str  # path below images/
     camera_id: int
     cam_from_obj: Tensor  # (4, 4) float64, rigid
+    observed: Observed = ()  # some of the points that it sees
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,8 @@ class Sparse:
     images: tuple[SparseImage, ...]
     points: Tensor  # (N, 3) float64, obj frame
     folder: Path  # of its files
+    # numbers of the points, as images name them (N,) float64; NaN: none
+    point_ids: Tensor = field(default_factory=lambda: _NO_POINTS[:, 0])
     left_out: LeftOut = field(default_factory=LeftOut)  # of its files
     # registered images of the models that are not taken, by folder
     smaller: Mapping[Path, int] = field(default_factory=dict)
@@ -94,8 +97,10 @@ def choose_largest(models: Sequence[Sparse]) -> Sparse:
     }
     left_out = LeftOut()
     left_out.extend(largest.left_out)
-    points = _read_points(largest.folder, left_out)
-    return replace(largest, points=points, left_out=left_out, smaller=smaller)
+    ids, points = _read_points(largest.folder, left_out)
+    return replace(
+        largest, points=points, point_ids=ids, left_out=left_out, smaller=smaller
+    )
 
 
 def list_models(folder: Path) -> list[Sparse]:
@@ -163,7 +168,7 @@ def _read_model(folder: Path) -> Sparse:
             f"{folder}: no image of the model can be used; {'; '.join(left_out.lines())}"
         )
     ordered = tuple(images[name] for name in sorted(images))
-    return Sparse(cameras, ordered, _NO_POINTS, folder, left_out)
+    return Sparse(cameras, ordered, _NO_POINTS, folder, left_out=left_out)
 
 
 def _use_cameras(
@@ -205,22 +210,26 @@ def _use_images(
         elif name in images:
             left_out.add("images that are named twice", f"{place}: {name}")
         else:
-            images[name] = SparseImage(name, row.camera_id, pose)
+            images[name] = SparseImage(name, row.camera_id, pose, row.observed)
     return images
 
 
-def _read_points(folder: Path, left_out: LeftOut) -> Tensor:
-    """The finite points (N, 3) float64 of a model; none where it has no file of them."""
+def _read_points(folder: Path, left_out: LeftOut) -> tuple[Tensor, Tensor]:
+    """Numbers (N,) and positions (N, 3) of the finite points of a model, float64.
+
+    None where it has no file of them.
+    """
     path = _file(folder, "points3D")
     if not path.exists():
-        return _NO_POINTS
+        return _NO_POINTS[:, 0], _NO_POINTS
     binary = path.suffix == ".bin"
     rows = read_binary_points(path) if binary else read_text_points(path, left_out)
-    points = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
+    table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
+    points = table[:, 1:]
     finite = torch.isfinite(points).all(-1)
     for number in torch.nonzero(~finite).flatten().tolist():
         left_out.add("points that are not finite", f"{path.name}, entry {number + 1}")
-    return points[finite]
+    return table[finite, 0], points[finite].contiguous()
 
 
 def write_sparse(

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.colmap_model.camera_models import MODELS, CameraRow
-from uns_pose_ros.io.colmap_model.image_row import ImageRow
+from uns_pose_ros.io.colmap_model.image_row import MOST_OBSERVED, ImageRow
 from uns_pose_ros.io.given_files import read_given
 
 MAX_FILE = 2**31  # bytes
+_POINT_2D = struct.Struct("<2dq")  # x, y, POINT3D_ID
 
 
 class _Binary:
@@ -75,18 +76,23 @@ def read_binary_images(path: Path) -> list[tuple[str, ImageRow]]:
     images = []
     for _ in file.entries():
         number, *pose, camera_id = file.take("i7di")
-        row = ImageRow(file.text(), int(camera_id), pose)
+        name, count = file.text(), int(file.take("Q")[0])
+        begin = file.at
+        file.skip(count, _POINT_2D.size)
+        end = begin + _POINT_2D.size * min(count, MOST_OBSERVED)
+        table = _POINT_2D.iter_unpack(file.data[begin:end])
+        observed = tuple((u, v, point) for u, v, point in table if point >= 0)
+        row = ImageRow(name, int(camera_id), pose, observed)
         images.append((f"{path.name}, image {int(number)}", row))
-        file.skip(int(file.take("Q")[0]), 24)  # its 2D points: x, y, POINT3D_ID
     return images
 
 
-def read_binary_points(path: Path) -> list[tuple[float, float, float]]:
-    """x, y, z of the points of points3D.bin."""
+def read_binary_points(path: Path) -> list[tuple[float, float, float, float]]:
+    """Id, x, y, z of the points of points3D.bin."""
     file = _Binary(path)
     rows = []
     for _ in file.entries():
-        _, x, y, z, *_, track = file.take("Q3d3BdQ")
-        rows.append((x, y, z))
+        number, x, y, z, *_, track = file.take("Q3d3BdQ")
+        rows.append((number, x, y, z))
         file.skip(int(track), 8)
     return rows

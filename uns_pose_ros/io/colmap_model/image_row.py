@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ _FAR = 1e9  # obj units, of a camera's place
 _MIN_QUATERNION = 1e-6  # length below which a quaternion has no direction
 
 
+MOST_OBSERVED = 200  # 2D points of an image that are looked at
+Observed: TypeAlias = tuple[tuple[float, float, int], ...]  # u v in px, id of the point
+
+
 @dataclass(frozen=True)
 class ImageRow:
     """One registered image."""
@@ -23,6 +28,7 @@ class ImageRow:
     name: str
     camera_id: int
     pose: Sequence[float]  # qw qx qy qz tx ty tz, cam from obj
+    observed: Observed = ()  # some of the points that it sees
 
     def clean_name(self) -> str:
         """The name as a path below images/, with slashes. ValueError where it leads elsewhere."""

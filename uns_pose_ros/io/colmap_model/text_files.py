@@ -7,15 +7,17 @@ cannot be read is left out and counted.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.io.colmap_model.binary_files import MAX_FILE
 from uns_pose_ros.io.colmap_model.camera_models import CameraRow
-from uns_pose_ros.io.colmap_model.image_row import ImageRow
+from uns_pose_ros.io.colmap_model.image_row import MOST_OBSERVED, ImageRow
 from uns_pose_ros.io.given_files import read_given
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
@@ -48,11 +50,13 @@ def read_text_cameras(path: Path, left_out: LeftOut) -> list[tuple[str, CameraRo
 
 def read_text_images(path: Path, left_out: LeftOut) -> list[tuple[str, ImageRow]]:
     """The images of images.txt, each with the words that name its place."""
-    images = []
+    images: list[tuple[str, ImageRow]] = []
     may_be_points = False
     for place, line in _lines(path):
         if may_be_points and _is_points(line):
             may_be_points = False
+            if images:
+                images[-1] = (images[-1][0], _with_observed(images[-1][1], line))
             continue
         try:
             row = _parse_image(line)
@@ -65,13 +69,16 @@ def read_text_images(path: Path, left_out: LeftOut) -> list[tuple[str, ImageRow]
     return images
 
 
-def read_text_points(path: Path, left_out: LeftOut) -> list[tuple[float, float, float]]:
-    """x, y, z of the points of points3D.txt."""
+def read_text_points(
+    path: Path, left_out: LeftOut
+) -> list[tuple[float, float, float, float]]:
+    """Id, x, y, z of the points of points3D.txt; NaN where the id is no number."""
     rows = []
     for place, line in _lines(path):
         word = _split(line, 4)
         try:
-            rows.append((float(word[1]), float(word[2]), float(word[3])))
+            number = float(word[0]) if word[0].isdecimal() else math.nan
+            rows.append((number, float(word[1]), float(word[2]), float(word[3])))
         except (ValueError, IndexError) as error:
             valid = "POINT3D_ID X Y Z R G B ERROR TRACK…"
             left_out.add("lines that are no point", _explain(place, error, valid))
@@ -102,6 +109,19 @@ def _is_points(line: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _with_observed(row: ImageRow, line: str) -> ImageRow:
+    """An image with some of the points in its line of 2D points."""
+    words = _split(line, 3 * MOST_OBSERVED)
+    try:
+        points = [
+            (float(u), float(v), int(point))
+            for u, v, point in zip(words[::3], words[1::3], words[2::3], strict=False)
+        ]
+    except ValueError:  # the line is broken further on
+        points = []
+    return replace(row, observed=tuple(point for point in points if point[2] >= 0))
 
 
 def _split(line: str, most: int = 1000) -> list[str]:
