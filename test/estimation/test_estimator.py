@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from small_model import CLIP
+from uns_pose_ros.core.camera import assumed_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import Camera, Frame
@@ -46,6 +49,20 @@ def test_the_same_image_gives_the_same_answer(estimator: Estimator, frame: Frame
     first, second = estimator(image, frame.camera), estimator(image.numpy(), frame.camera)
     assert len(first) == len(second) >= 1
     assert torch.equal(first[0].cam_from_canon, second[0].cam_from_canon)
+
+
+def test_an_image_that_may_not_be_written_is_no_reason_for_a_warning(
+    estimator: Estimator,
+) -> None:
+    image = np.zeros((48, 64, 3), np.uint8)
+    image.flags.writeable = False  # as those of messages and files are
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            estimator(image, assumed_camera(64, 48))
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_a_given_region_is_looked_at_and_the_rest_is_not(

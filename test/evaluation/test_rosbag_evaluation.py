@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from uns_pose_ros.evaluation import rosbag_evaluation, rosbag_export, rosbag_plo
 from uns_pose_ros.evaluation.rosbag_evaluation import (
     BagConfig,
     FrameResult,
+    advise_fit,
     estimate_bag_frames,
     fit_truth_from_canon,
     summarize_bag,
@@ -237,8 +240,65 @@ def test_without_truth_only_jitter_is_measured_against_the_cameras_motion_or_res
     assert result["jitter"]["against"] == "camera's motion"
     assert result["jitter"]["deg"]["max"] == pytest.approx(0, abs=1e-4)
     result = figures(bag, Scripted())
-    assert result["jitter"]["against"] == "an object and a camera at rest"
+    assert result["jitter"]["against"].startswith("nothing: the camera or the object moved")
+    assert "--fixed-frame" in result["jitter"]["against"]
     assert result["jitter"]["deg"]["p50"] == pytest.approx(4, abs=1e-3)  # the camera's turn
+
+
+@pytest.mark.parametrize("flips", [(), (3, 10, 11)])
+def test_jitter_of_a_camera_at_rest_is_measured_against_rest(
+    bag: Path, flips: Sequence[int]
+) -> None:
+    moving = frame_results(bag, Scripted(flipped=flips))
+    shaken = [
+        replace(result, estimates=(replace(first.estimates[0], cam_from_canon=still),))
+        for result, first, still in zip(moving, moving, _shaken(len(moving)), strict=True)
+    ]
+    result = summarize_bag(shaken, car(), IDENTITY)["jitter"]
+    assert result["against"] == "an object and a camera at rest"
+
+
+def _shaken(count: int) -> list[Tensor]:
+    """Poses that turn by some degrees about a pose at rest, by chance."""
+    angles = np.random.default_rng(0).normal(0, 4, count)
+    return [
+        true_pose(0) @ pose((0.0, float(angle), 0.0), (0.0, 0.0, 0.0)) for angle in angles
+    ]
+
+
+def test_a_constant_turn_between_the_frames_is_said_with_what_mends_it(
+    bag: Path,
+) -> None:
+    turn = pose((10.0, 80.0, -30.0), (0.02, 0.0, 0.01))
+    turned = Scripted(flipped=[3, 10], canon_from_own=turn)
+    results = frame_results(bag, turned, truth_frame="thing")
+    advice = advise_fit(results, car(), IDENTITY)
+    assert re.match(r"the frame of the truth is turned by a constant \d+° from the", advice)
+    assert "with --fit the median would be 0.0° in place of " in advice
+    fitted = fit_truth_from_canon(results, car())
+    assert advise_fit(results, car(), fitted) == ""  # --fit was given
+    right = frame_results(bag, Scripted(flipped=[3, 10]), truth_frame="thing")
+    assert advise_fit(right, car(), IDENTITY) == ""
+    assert advise_fit(results[:4], car(), IDENTITY) == ""  # too few images
+    assert advise_fit(frame_results(bag, turned), car(), IDENTITY) == ""  # no truth
+
+
+def test_without_one_turn_for_most_images_no_fit_is_advised(bag: Path) -> None:
+    results = frame_results(bag, Scripted(flipped=range(0, 20, 2)), truth_frame="thing")
+    mixed = [
+        replace(
+            result,
+            estimates=(
+                replace(
+                    result.estimates[0],
+                    cam_from_canon=result.estimates[0].cam_from_canon
+                    @ pose((37.0 * k, 81.0 * k, 0.0), (0.0, 0.0, 0.0)),
+                ),
+            ),
+        )
+        for k, result in enumerate(results)
+    ]
+    assert advise_fit(mixed, car(), IDENTITY) == ""
 
 
 def test_a_model_with_another_frame_than_the_truth_is_fitted_on_demand(bag: Path) -> None:

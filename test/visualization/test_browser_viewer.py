@@ -15,6 +15,8 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,12 +24,15 @@ import torch
 
 from browsing import browser, shows_blue_and_red, wait
 from small_model import CLIP
+from source_files import checks, save_photograph
 from streams import estimate, pose
-from uns_pose_ros.cli import main
+from uns_pose_ros.cli import main, view_commands
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import quaternion_to_matrix
 from uns_pose_ros.core.types import Camera, CategoryModel
+from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig
 from uns_pose_ros.io.video_folder import load_video
+from uns_pose_ros.visualization import browser_viewer
 from uns_pose_ros.visualization.browser_viewer import (
     Scene,
     Viewer,
@@ -109,6 +114,51 @@ def test_the_server_serves_and_the_scene_holds_camera_image_template_and_pose_of
     assert viewer.nodes.keys() == {"/camera"}
     viewer.show(0)
     assert viewer.nodes.keys() == {"/camera"} | objects
+
+
+def test_the_panel_shows_the_image_with_the_template_drawn_in(viewer: Viewer) -> None:
+    panel = viewer._panel.image
+    assert panel.shape == (360, 640, 3)
+    assert tuple(panel[0, 0]) == BLUE
+    middle = panel[120:240, 280:420].astype(int)  # the first car is there
+    assert np.abs(middle - BLUE).max() > 100
+    viewer.show(1)
+    assert np.all(viewer._panel.image == BLUE)  # nothing was found there
+
+
+def test_an_image_that_has_the_poses_drawn_in_is_shown_as_it_is() -> None:
+    pytest.importorskip("viser")
+    first = scenes()[0]
+    made = Viewer([replace(first, drawn=True)], template_meshes([car()]), port=18080)
+    try:
+        assert np.all(made._panel.image == BLUE)
+    finally:
+        made.close()
+
+
+def test_a_model_without_a_size_has_lengths_in_diameters() -> None:
+    found = estimate(TURNED, size=1.0)
+    assert browser_viewer._describe(found, 1).endswith(" at 0.10 0.00 2.00 m")
+    unknown = replace(found, metric=False)
+    assert browser_viewer._describe(unknown, 1).endswith(" at 0.10 0.00 2.00 diameters")
+
+
+def test_images_and_bags_number_their_objects_from_1_and_say_that_a_camera_is_assumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_photograph(tmp_path / "image.jpg", checks(1))
+    cars = [estimate(TURNED, size=1.0)] * 2
+    found = view_commands._image_scenes((tmp_path,), lambda *_: cars, None)  # type: ignore[arg-type]
+    assert [scene.tracks for scene in found] == [(1, 2)]
+    assert found[0].note.startswith("no --camera: a view of 60° is assumed. Lenses of 40°")
+
+    def bag_frames(*given: Any) -> None:
+        result = SimpleNamespace(stamp=10**9, estimates=tuple(cars), tracks=(0, 4))
+        given[-1](result, np.zeros((48, 64, 3), np.uint8), CAMERA)
+
+    monkeypatch.setattr(view_commands.rosbag_evaluation, "estimate_bag_frames", bag_frames)
+    (scene,) = view_commands._bag_scenes(tmp_path, None, BagConfig())  # type: ignore[arg-type]
+    assert scene.tracks == (1, 5)
 
 
 def test_a_connection_that_is_not_used_is_no_error(

@@ -69,6 +69,7 @@ def evaluate_bag_command(
     if config.fit:
         truth_from_canon = rosbag_evaluation.fit_truth_from_canon(frames, trained)
     record = rosbag_evaluation.summarize_bag(frames, trained, truth_from_canon)
+    advice = rosbag_evaluation.advise_fit(frames, trained, truth_from_canon)
     if bop is not None:
         rosbag_export.write_bop(bop, frames)
     errors = rosbag_evaluation.pose_errors(frames, trained, truth_from_canon)
@@ -78,12 +79,13 @@ def evaluate_bag_command(
         rosbag_export.write_bag(results, frames, trained)
     extra = {
         "truth_from_canon": truth_from_canon.tolist(),
+        "advice": advice,
         "frames": rosbag_export.frame_records(frames, errors, truth_from_canon),
     }
-    emit(record | extra, _text(record), json)
+    emit(record | extra, _text(record, advice), json)
 
 
-def _text(record: Mapping[str, Any]) -> str:
+def _text(record: Mapping[str, Any], advice: str = "") -> str:
     lines = [
         f"{record['images']} images, {record['estimated']} with an estimate, "
         f"{record['with_truth']} with a known pose"
@@ -93,6 +95,8 @@ def _text(record: Mapping[str, Any]) -> str:
             accuracy_table(record),
             f"auroc of the score: {figure(record['auroc'], 2)}",
         ]
+    if advice:
+        lines.append(advice)
     jitter, tracks = record["jitter"], record["tracks"]
     rows = [
         ["time per image, s", *_cells(record["seconds"], 3)],
@@ -104,7 +108,7 @@ def _text(record: Mapping[str, Any]) -> str:
     ]
     lines.append(table(["", "p50", "p95", "max"], rows))
     if jitter["against"]:
-        lines.append(f"jitter against {jitter['against']}, over {jitter['steps']} steps")
+        lines.append(f"jitter over {jitter['steps']} steps, against {jitter['against']}")
     lines.append(
         f"{tracks['ids']} track ids; lost {tracks['gaps']} times, the longest for "
         f"{tracks['longest_gap_images']} images "

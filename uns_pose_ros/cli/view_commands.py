@@ -19,6 +19,7 @@ from uns_pose_ros.cli.model_commands import (
     expand_folders,
     load_images,
 )
+from uns_pose_ros.core.camera import EFFECT_OF_ASSUMED_VIEW
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.estimation.config import EstimatorConfig
@@ -103,7 +104,7 @@ def _bag_scenes(path: Path, find: Estimator, config: BagConfig) -> list[Scene]:
                 image,
                 camera,
                 result.estimates,
-                result.tracks,
+                [track + 1 for track in result.tracks],
             )
         )
 
@@ -118,6 +119,9 @@ def _image_scenes(
     scenes, paths = list[Scene](), expand_folders(sources)
     with progress_bar() as progress:
         for loaded in load_images(paths, camera):
+            note = ""
+            if loaded.source == "assumed":
+                note = f"no --camera: a view of 60° is assumed. {EFFECT_OF_ASSUMED_VIEW}"
             found = find(loaded.image, loaded.camera)
             scenes.append(
                 browser_viewer.make_scene(
@@ -126,7 +130,7 @@ def _image_scenes(
                     loaded.camera,
                     found,
                     range(1, len(found) + 1),
-                    "" if found else find.describe_nothing(),
+                    note if found else find.describe_nothing(),
                 )
             )
             progress("estimate", len(scenes), len(paths))

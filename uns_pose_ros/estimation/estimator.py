@@ -99,6 +99,10 @@ class Estimator:
         Raises:
             InvalidInput: The image or the depth has a wrong shape or type.
         """
+        if isinstance(image, np.ndarray) and not image.flags.writeable:
+            image = (
+                image.copy()
+            )  # PyTorch warns of arrays that it could change, and must not
         pixels = torch.as_tensor(image)
         if (
             pixels.ndim != 3

@@ -45,6 +45,14 @@ POSE, DETECTIONS = "geometry_msgs/msg/PoseStamped", "vision_msgs/msg/Detection3D
 _MOST = 10_000_000  # messages of a topic
 _PAUSE = 1.0  # s between two images above which nothing is said of jitter
 _AGREE = 30.0  # degrees within which images agree on the truth's frame
+_AT_REST = "an object and a camera at rest"
+_MOVING = (
+    "nothing: the camera or the object moved, which is part of it (--fixed-frame FRAME takes the "
+    "camera's motion out)"
+)
+_LAG = 10  # images over which a motion adds up, and jitter does not
+_MOVED = 10.0  # degrees over _LAG images from which on something moved
+_FEW = 5  # images with truth below which a fit means nothing
 _TRUTH = "the truth"  # the frame of the object in the tree of transforms
 
 _log = logging.getLogger(__name__)
@@ -543,10 +551,7 @@ def jitter(results: Sequence[FrameResult], model: CategoryModel) -> dict[str, An
         elif now.motion is not None:
             step, source = now.motion, "camera's motion"
         else:
-            step, source = (
-                torch.eye(4, dtype=torch.float64),
-                "an object and a camera at rest",
-            )
+            step, source = torch.eye(4, dtype=torch.float64), _AT_REST
         expected, pose = step @ before.best.cam_from_canon, now.best.cam_from_canon
         turns.append(
             float(symmetric_angle(pose[:3, :3].T, expected[:3, :3].T, model.symmetry))
@@ -555,12 +560,63 @@ def jitter(results: Sequence[FrameResult], model: CategoryModel) -> dict[str, An
         if now.best.metric:
             shifts.append(float((pose[:3, 3] - expected[:3, 3]).norm()))
     against = max(set(sources), key=sources.count) if sources else None
+    if against == _AT_REST and _has_moved(results, model, float(np.median(turns))):
+        against = _MOVING
     return {
         "against": against,
         "steps": len(turns),
         "deg": _spread(turns),
         "m": _spread(shifts),
     }
+
+
+def _has_moved(
+    results: Sequence[FrameResult], model: CategoryModel, step_deg: float
+) -> bool:
+    """Whether the object turns before the camera by more than jitter does.
+
+    Args:
+        results: of the images.
+        model: of the category.
+        step_deg: median turn between two images, degrees.
+    """
+    poses = [result.best.cam_from_canon for result in results if result.best is not None]
+    lag = min(_LAG, len(poses) // 2)
+    turns = [
+        float(symmetric_angle(now[:3, :3].T, before[:3, :3].T, model.symmetry))
+        for before, now in zip(poses, poses[lag:], strict=False)
+    ]
+    return lag > 1 and float(np.median(turns)) > max(_MOVED, 2 * step_deg)
+
+
+def advise_fit(
+    results: Sequence[FrameResult], model: CategoryModel, truth_from_canon: Tensor
+) -> str:
+    """Say that the frames of model and truth differ by a constant rotation; empty if they do not.
+
+    Args:
+        results: of the images.
+        model: of the category.
+        truth_from_canon: (4, 4) that was used for the figures.
+    """
+    fitted = fit_truth_from_canon(results, model)
+    medians = []
+    for frame in (truth_from_canon, fitted):
+        errors = [
+            error for error in pose_errors(results, model, frame) if error is not None
+        ]
+        if sum(error.estimated for error in errors) < _FEW:
+            return ""
+        medians.append(float(np.median([error.symmetric for error in errors])))
+    before, after = medians
+    if before < _MOVED or after > before / 2:
+        return ""
+    turn = float(angle_between(truth_from_canon[:3, :3], fitted[:3, :3]))
+    return (
+        f"the frame of the truth is turned by a constant {turn:.0f}° from the model's: with --fit "
+        f"the median would be {after:.1f}° in place of {before:.1f}°; or name the model's axes by "
+        "`uns-pose align --up, --front`"
+    )
 
 
 def track_gaps(results: Sequence[FrameResult]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Images and the poses found in them as a 3D scene in a browser.
 
-The scene shows camera and image, and template and frame of each object.
+The scene shows camera and image, and template and frame of each object. The panel beside it shows
+the image with the poses drawn in.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from uns_pose_ros.core.camera import resize_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import matrix_to_quaternion
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
-from uns_pose_ros.visualization.drawing import track_color
+from uns_pose_ros.visualization.drawing import draw_posed_mesh, track_color
 from uns_pose_ros.visualization.page_guard import PageGuard
 
 # a category's vertices (V, 3) float, canon frame, and triangles (T, 3) int
@@ -41,6 +43,7 @@ class Scene:
     estimates: tuple[PoseEstimate, ...]
     tracks: tuple[int, ...]  # of the estimates
     note: str = ""  # shown below the title
+    drawn: bool = False  # the image has the poses drawn in already
 
 
 def make_scene(
@@ -50,6 +53,7 @@ def make_scene(
     estimates: Sequence[PoseEstimate],
     tracks: Sequence[int],
     note: str = "",
+    drawn: bool = False,
 ) -> Scene:
     """Make a scene with a small copy of the image, because many scenes are held at once.
 
@@ -60,13 +64,14 @@ def make_scene(
         estimates: the poses.
         tracks: track id of each estimate.
         note: line below the title.
+        drawn: whether the image has the poses drawn in already.
     """
     scale = min(1.0, _LONGEST / max(image.shape[:2]))
     small = np.asarray(
         cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
         dtype=np.uint8,
     )
-    return Scene(name, small, camera, tuple(estimates), tuple(tracks), note)
+    return Scene(name, small, camera, tuple(estimates), tuple(tracks), note, drawn)
 
 
 def template_meshes(models: Sequence[CategoryModel]) -> dict[str, TemplateMesh]:
@@ -114,6 +119,7 @@ class Viewer:
         distances = [_nearest(scene) for scene in scenes if scene.estimates]
         self._look_from_above(distances[0] if distances else _DEFAULT_DISTANCE)
         self._text = self._server.gui.add_html("")
+        self._panel = self._server.gui.add_image(scenes[0].image, format="jpeg")
         if len(scenes) > 1:
             slider = self._server.gui.add_slider("image", 0, len(scenes) - 1, 1, 0)
             slider.on_update(lambda event: self.show(int(slider.value)))
@@ -154,11 +160,24 @@ class Viewer:
             lines = [scene.note] if scene.note else []
             lines += map(_describe, scene.estimates, scene.tracks)
             self._text.content = _page_text(scene.name, lines)
+            self._panel.image = self._draw(scene)
+
+    def _draw(self, scene: Scene) -> NDArray[np.uint8]:
+        """The image (h, w, 3) of a scene with its poses drawn in."""
+        image = scene.image
+        if scene.drawn:
+            return image
+        camera = resize_camera(scene.camera, image.shape[1], image.shape[0])
+        for estimate in reversed(scene.estimates):  # the best on top
+            image = draw_posed_mesh(
+                image, camera, estimate, *self._meshes[estimate.category]
+            )
+        return image
 
     def _look_from_above(self, distance: float) -> None:
         """Place the viewer's camera above, beside and behind the recorded camera."""
         camera = self._server.initial_camera
-        camera.position = (0.9 * distance, -0.6 * distance, -0.2 * distance)
+        camera.position = (1.1 * distance, -0.7 * distance, -0.1 * distance)
         camera.look_at = (0.0, 0.0, 0.7 * distance)
 
     def _add_camera(self, scene: Scene) -> dict[str, Any]:

@@ -40,9 +40,20 @@ def draw_estimate(
 
     The color of the template shows the canonical position.
     """
+    return draw_posed_mesh(image, camera, estimate, model.vertices, model.triangles)
+
+
+def draw_posed_mesh(
+    image: RgbImage | Tensor,
+    camera: Camera,
+    estimate: PoseEstimate,
+    template_vertices: Tensor,
+    template_triangles: Tensor,
+) -> RgbImage:
+    """What `draw_estimate` draws, for a template of vertices (V, 3) and triangles (T, 3)."""
     canvas = np.array(image, dtype=np.uint8)
-    vertices = model.vertices.double().cpu().numpy()
-    triangles = model.triangles.cpu().numpy()
+    vertices = template_vertices.double().cpu().numpy()
+    triangles = template_triangles.cpu().numpy()
     low, high = vertices.min(0), vertices.max(0)
     corners = np.stack([np.where([c & 1, c & 2, c & 4], high, low) for c in range(8)])
     reach = 0.6 * float((high - low).max())

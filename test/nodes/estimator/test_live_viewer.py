@@ -17,6 +17,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("viser")
 import numpy as np
 import torch
+from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 
 from browsing import browser, shows_blue_and_red, wait
@@ -54,6 +55,21 @@ def test_the_scene_is_made_of_the_results_of_one_image(plain: Robot) -> None:
     assert second.cam_from_canon[:3, 3].tolist() == pytest.approx([0.25, 0.0, 0.75])
     assert second.scale == pytest.approx(0.25, abs=1e-6)
     assert second.score == pytest.approx(0.9)
+
+
+def test_lengths_are_no_meters_where_the_node_does_not_know_the_size(plain: Robot) -> None:
+    robot, seconds = plain, itertools.count(1)
+    scene = LiveScene(robot.node, robot.target, "/camera_info")
+
+    def shown(metric: bool) -> Any:
+        robot.calibrate()
+        robot.show(1, next(seconds))
+        found = scene.newest.estimates if scene.newest is not None else ()
+        return bool(found) and all(one.metric is metric for one in found)
+
+    robot.wait("a scene without meters", lambda: shown(False))
+    assert robot.set(Parameter("object_diameter", value=0.3)).successful
+    robot.wait("a scene with meters", lambda: shown(True))
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import rclpy
 import torch
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -34,6 +36,8 @@ from uns_pose_ros.visualization.browser_viewer import Scene, TemplateMesh, Viewe
 _QUEUE_SIZE = 8  # messages of a topic that wait for those of the same image
 _MOST_SHAPES = 100  # categories whose templates are kept
 _MOST_CORNERS = 3_000_000  # of a template
+# of the node's diagnostics: the categories whose lengths are no meters
+_UNKNOWN_SIZE = re.compile(r"size of (.+?) unknown: its diameter is published as 1 m")
 _PERIOD = 0.1  # s at least between two scenes: a browser needs time for each
 
 
@@ -54,6 +58,7 @@ class LiveScene:
         self._info: CameraInfo | None = None
         self._detections: OrderedDict[int, Detection3DArray] = OrderedDict()  # by stamp, ns
         self._overlays: OrderedDict[int, Image] = OrderedDict()
+        self._without_size: frozenset[str] = frozenset()  # categories
         results = QoSProfile(depth=5)
         camera = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         name = "/" + estimator.strip("/")
@@ -68,6 +73,12 @@ class LiveScene:
         )
         node.create_subscription(MarkerArray, f"{name}/markers", self._on_markers, results)
         node.create_subscription(CameraInfo, camera_info, self._on_info, camera)
+        node.create_subscription(
+            DiagnosticArray,
+            "/diagnostics",
+            lambda message: self._on_diagnostics(message, name),
+            results,
+        )
         self._topics = {"the overlay": f"{name}/overlay", "the camera": camera_info}
 
     @property
@@ -85,6 +96,12 @@ class LiveScene:
 
     def _on_info(self, message: CameraInfo) -> None:
         self._info = message
+
+    def _on_diagnostics(self, message: DiagnosticArray, node: str) -> None:
+        for status in message.status:
+            if status.name.startswith(f"{node.lstrip('/')}: "):
+                found = _UNKNOWN_SIZE.search(status.message)
+                self._without_size = frozenset(found[1].split(", ") if found else ())
 
     def _on_markers(self, message: MarkerArray) -> None:
         for marker in message.markers:
@@ -134,7 +151,7 @@ class LiveScene:
             estimates = [self._estimate(detection) for detection in detections]
             tracks = [int(detection.id) for detection in detections]
             self.newest = browser_viewer.make_scene(
-                f"{stamp / 1e9:.3f} s", image, camera, estimates, tracks
+                f"{stamp / 1e9:.3f} s", image, camera, estimates, tracks, drawn=True
             )
 
     def _estimate(self, detection: Detection3D) -> PoseEstimate:
@@ -158,7 +175,7 @@ class LiveScene:
             result.hypothesis.class_id,
             pose,
             scale,
-            True,
+            result.hypothesis.class_id not in self._without_size,
             extents,
             result.hypothesis.score,
             None,
