@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from source_files import write_co3d
 from uns_pose_ros.capture.import_source import import_video
@@ -195,3 +196,12 @@ def test_a_sequence_with_too_few_usable_frames_is_one_line(tmp_path: Path) -> No
         (folder / "images" / name).unlink()
     with pytest.raises(InvalidInput, match="2 usable images, at least 3 are needed"):
         imported(folder)
+
+
+def test_masks_that_show_the_object_dark_are_counted(tmp_path: Path) -> None:
+    folder, _, _ = write_co3d(tmp_path, "ndc_isotropic")
+    for path in (folder / "masks").iterdir():
+        Image.fromarray(255 - np.array(Image.open(path))).save(path)
+    import_video(folder, tmp_path / "clip")
+    record = json.loads((tmp_path / "clip" / "video.json").read_text())
+    assert record["notes"] == {"masks that are dark inside a bright border: inverted?": 5}

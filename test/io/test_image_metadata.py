@@ -8,9 +8,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational
 
@@ -325,3 +326,38 @@ def test_broken_metadata_never_stop_an_image(tmp_path: Path) -> None:
         assert found.metadata.focal is None or math.isfinite(found.metadata.focal)
         assert all("\n" not in note.detail for note in found.metadata.notes)
     assert readable > 100
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 3)])
+def test_sixteen_bits_of_which_the_lower_ones_are_used_are_said(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    values = np.linspace(0, 1, int(np.prod(shape))).reshape(shape)
+    for largest, notes in ((65535, []), (4095, [image_metadata.FAINT])):
+        cv2.imwrite(str(tmp_path / "a.png"), (values * largest).astype(np.uint16))
+        assert kinds(read_upright(tmp_path / "a.png").metadata) == notes
+
+
+@pytest.mark.parametrize(
+    "main", [{0x010F: "GoPro"}, {0x0110: "Insta360 X3"}, {0x010F: "Canon"}]
+)
+def test_a_camera_that_is_known_for_a_fisheye_lens_is_said(
+    tmp_path: Path, main: dict[int, Any]
+) -> None:
+    known = main != {0x010F: "Canon"}
+    assert kinds(metadata(tmp_path, {}, main=main)) == [image_metadata.FISHEYE] * known
+    lens = {0xA434: "EF 8-15mm Fisheye USM"}
+    assert kinds(metadata(tmp_path, lens, main=main)) == [image_metadata.FISHEYE]
+
+
+def test_every_orientation_is_undone_as_pillow_does(tmp_path: Path) -> None:
+    for orientation in range(1, 9):
+        path = save(tmp_path / "a.jpg", {}, orientation)
+        wanted = ImageOps.exif_transpose(Image.open(path))
+        assert np.array_equal(read_upright(path).pixels, np.array(wanted))
+
+
+def test_cmyk_has_the_colors_that_people_see(tmp_path: Path) -> None:
+    image = np.full((48, 64, 3), (200, 30, 40), np.uint8)
+    Image.fromarray(image).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(read_upright(tmp_path / "a.jpg").pixels.astype(int) - image).max() < 5

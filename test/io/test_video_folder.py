@@ -293,3 +293,14 @@ def test_frames_come_in_the_order_in_which_people_count(tmp_path: Path) -> None:
         "frame3",
         "frame10.jpg",
     ]
+
+
+def test_masks_that_show_the_object_dark_are_said(
+    clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_video(clip)
+    assert "inverted" not in caplog.text
+    for path in (clip / "masks").iterdir():
+        Image.fromarray(255 - np.array(Image.open(path))).save(path)
+    load_video(clip)
+    assert "5 masks are dark inside a bright border; white is the object" in caplog.text

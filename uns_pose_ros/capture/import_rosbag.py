@@ -25,6 +25,7 @@ from uns_pose_ros.capture.video_writer import (
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Progress
 from uns_pose_ros.io import depth_images
+from uns_pose_ros.io.image_metadata import FAINT
 from uns_pose_ros.io.images import sharpness
 from uns_pose_ros.io.ros import rosbag
 from uns_pose_ros.io.ros.image_stamps import ImageStamps, StampFault, why_no_time
@@ -34,6 +35,7 @@ from uns_pose_ros.io.ros.ros_messages import (
     jpeg_file,
     nanoseconds,
     read_camera_info,
+    uses_few_bits,
 )
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
 
@@ -170,6 +172,8 @@ def _read_candidates(
         except InvalidInput as error:
             candidates.reasons.append(str(error))
             continue
+        if uses_few_bits(message, image):
+            writer.notes.add(FAINT)
         size = (image.shape[1], image.shape[0])
         if candidates.camera is None:
             first_size = size

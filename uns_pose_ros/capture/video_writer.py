@@ -25,6 +25,7 @@ from uns_pose_ros.io.artifacts import write_json
 from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.colmap import SparseImage, write_sparse
 from uns_pose_ros.io.depth_images import Depth, depth_path, encode_depth
+from uns_pose_ros.io.images import fills_border
 from uns_pose_ros.io.metadata_removal import remove_private_metadata
 from uns_pose_ros.io.video_folder import MIN_FRAMES
 from uns_pose_ros.io.writing.replacement import disk_errors
@@ -148,6 +149,8 @@ class VideoWriter:
                 if mask is None
                 else cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
             )
+        if mask is not None and fills_border(mask):
+            self.notes.add("masks that are dark inside a bright border: inverted?", name)
         path = self.folder / "images" / name
         if original is not None:
             # other formats are encoded anew, without loss

@@ -33,10 +33,17 @@ from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig
 from uns_pose_ros.evaluation.metrics import accuracies, auroc, symmetric_angle
 from uns_pose_ros.io import depth_images
+from uns_pose_ros.io.image_metadata import FAINT
 from uns_pose_ros.io.ros import rosbag
 from uns_pose_ros.io.ros.image_stamps import ImageStamps, StampFault, why_no_time
 from uns_pose_ros.io.ros.recorded_transforms import read_transforms
-from uns_pose_ros.io.ros.ros_messages import TF, decode_image, nanoseconds, read_camera_info
+from uns_pose_ros.io.ros.ros_messages import (
+    TF,
+    decode_image,
+    nanoseconds,
+    read_camera_info,
+    uses_few_bits,
+)
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
 from uns_pose_ros.io.schema.decoding import read_record
 from uns_pose_ros.io.schema.person_records import RestingRecord
@@ -151,7 +158,7 @@ def estimate_bag_frames(
     """
     (model,) = estimator.models
     results = list[FrameResult]()
-    faults, first_fault = LeftOut(), ""
+    faults, first_fault, faint = LeftOut(), "", 0
     with rosbag.open_bag(path) as reader:
         kinds = rosbag.kinds_of(reader)
         depth_topic = None
@@ -178,6 +185,7 @@ def estimate_bag_frames(
                 faults.add_error("images", str(error))
                 first_fault = first_fault or str(error)
                 continue
+            faint += uses_few_bits(message, frame.image)
             results.append(stream.estimate(frame, timeless=bool(fault)))
             keep(results[-1], frame.image, frame.camera)
     if not results:
@@ -185,6 +193,8 @@ def estimate_bag_frames(
             f"{path}: no usable image on {topic}; {first_fault or 'it is empty'}"
         )
     _warn(path, config, results, faults)
+    if faint:
+        _log.warning("%s: %s: %d", path, FAINT, faint)
     if text := stream.stamps.summary():
         _log.warning("%s: %s: %s", path, topic, text)
     return results

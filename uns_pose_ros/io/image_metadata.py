@@ -23,6 +23,7 @@ from uns_pose_ros.core.camera import assumed_camera, centered_camera
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io.images import (
     BROKEN,
+    FEW_BITS,
     Pixels,
     decode,
     guarded_decoding,
@@ -32,6 +33,8 @@ from uns_pose_ros.io.images import (
 
 _EXIF = 0x8769
 _ORIENTATION = 0x0112
+_MAKE, _MODEL, _LENS = 0x010F, 0x0110, 0xA434
+_FISHEYES = re.compile("gopro|insta360|fish.?eye", re.IGNORECASE)
 # tag of EXIF, and its name in XMP
 _FOCAL = (0x920A, "exif:FocalLength")
 _FOCAL_35 = (0xA405, "exif:FocalLengthIn35mmFilm")
@@ -62,8 +65,10 @@ UNCERTAIN = "images whose focal length is uncertain"
 CROPPED = "images that were cropped, so that their principal point is unknown"
 TURNED = "images that may have been turned already, since orientation and size disagree"
 TRANSPARENT = "images with transparency, which is ignored"
+FAINT = "images of 16 bits whose values use the lower bits only, so that they are dark"
+FISHEYE = "images of a camera whose lens may be a fisheye, which is no pinhole camera"
 PAGES = "files of several images, of which the first is used"
-OF_PIXELS = (TURNED, TRANSPARENT, PAGES)  # what counts with a known camera too
+OF_PIXELS = (TURNED, TRANSPARENT, FAINT, PAGES)  # what counts with a known camera too
 
 
 class Note(NamedTuple):
@@ -118,6 +123,9 @@ def read_upright(path: Path) -> UprightImage:
             if is_transparent(image):
                 note = Note(TRANSPARENT, "its hidden pixels are used too")
                 metadata = replace(metadata, notes=(*metadata.notes, note))
+            if image.info.get(FEW_BITS):
+                note = Note(FAINT, "scale them to the full range of 16 bits")
+                metadata = replace(metadata, notes=(*metadata.notes, note))
     kind = "JPEG" if file.format == "MPO" else str(file.format)
     return UprightImage(pixels, metadata.orientation != 1, kind, metadata)
 
@@ -153,6 +161,8 @@ def read_metadata(image: Image.Image) -> ImageMetadata:
     if orientation > 4 and width != height and sizes[:1] == [(height, width)]:
         recorded = f"{height} x {width} px"
         notes.append(Note(TURNED, f"{width} x {height} px, its metadata record {recorded}"))
+    if name := tags.fisheye():
+        notes.append(Note(FISHEYE, name))
     return ImageMetadata(orientation, focal, (*notes, *doubts))
 
 
@@ -202,6 +212,11 @@ class _Tags:
             if tag[0] in tags:
                 return _number(tags[tag[0]])
         return self._xmp_number(tag[1])
+
+    def fisheye(self) -> str:
+        """Name of the camera or lens where it is known for fisheye lenses; empty otherwise."""
+        names = (self._main.get(_MAKE), self._main.get(_MODEL), self._exif.get(_LENS))
+        return next((name for name in map(str, names) if _FISHEYES.search(name)), "")
 
     def _xmp_number(self, name: str) -> float | None:
         found = re.search(_XMP_VALUE % name.encode(), self.xmp)

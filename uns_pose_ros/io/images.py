@@ -52,6 +52,9 @@ HEIF_REMEDY = (
 )
 _DNG_VERSION = 50706  # TIFF tag of a camera's raw image
 
+FEW_BITS = "few bits"  # entry of `Image.info`: whether values of 16 bits have a few only
+_FEW = 2**14
+_MOST_OF_BORDER = 0.75
 _MOST_LABELS = 32  # of a mask: more values are a soft mask
 
 LONGEST = 640  # px, longer side at which sharpness is measured: finer blur does no harm
@@ -177,6 +180,16 @@ def _object_of(image: Image.Image) -> Pixels:
     if len(np.unique(packed)) <= _MOST_LABELS:
         return np.where(packed > 0, 255, 0).astype(np.uint8)
     return rgb.max(-1)
+
+
+def fills_border(mask: np.ndarray) -> bool:
+    """Whether a mask (H, W) is bright along most of its border, and darker inside.
+
+    The object of such a mask is probably what is dark.
+    """
+    bright = mask > 0 if mask.dtype == bool else mask > mask.max() / 2
+    edges = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
+    return bool(edges.mean() >= _MOST_OF_BORDER and edges.mean() > bright.mean() + 0.005)
 
 
 def is_transparent(image: Image.Image) -> bool:
@@ -356,5 +369,5 @@ def _load(
         if pixels.ndim == 3:
             pixels = np.ascontiguousarray(pixels[..., 2::-1])
         image = Image.fromarray(pixels)
-        image.info = dict(file.info)
+        image.info = dict(file.info) | {FEW_BITS: values.max() < _FEW}
         return image

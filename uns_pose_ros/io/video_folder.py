@@ -23,6 +23,7 @@ from uns_pose_ros.io.camera_json import parse_camera
 from uns_pose_ros.io.colmap import SparseImage, has_sparse, read_sparse
 from uns_pose_ros.io.images import (
     decode,
+    fills_border,
     is_image_file,
     natural_order,
     open_image,
@@ -148,12 +149,12 @@ def frames_of(
             "%s: %d masks of no image: %s", folder, len(unused), shorten(unused, 3)
         )
     known = recorded_camera(folder)
-    frames, dropped = [], []
+    frames, dropped, inverted = [], [], list[str]()
     for name in sorted(registered if need_poses else present, key=natural_order):
         try:
             if name not in present:
                 raise InvalidInput(f"{images / name}: named in sparse/ but not there")
-            frame = _usable_frame(folder, name, need_masks)
+            frame = _usable_frame(folder, name, need_masks, inverted)
             if known is not None and (known.width, known.height) == (
                 frame.camera.width,
                 frame.camera.height,
@@ -166,6 +167,14 @@ def frames_of(
             )
         except InvalidInput as error:
             dropped.append(str(error))
+    if inverted:
+        _log.warning(
+            "%s: %d masks are dark inside a bright border; white is the object, are they "
+            "inverted? %s",
+            folder,
+            len(inverted),
+            shorten(inverted, 3),
+        )
     return frames, dropped, sparse.points if sparse is not None else None
 
 
@@ -196,8 +205,11 @@ def unused_masks(folder: Path, names: Collection[str]) -> list[str]:
     return sorted((path.relative_to(masks).as_posix() for path in rest), key=natural_order)
 
 
-def _usable_frame(folder: Path, name: str, need_masks: bool) -> Frame:
-    """A frame with an assumed camera; its image and mask can be decoded and have one size."""
+def _usable_frame(folder: Path, name: str, need_masks: bool, inverted: list[str]) -> Frame:
+    """A frame with an assumed camera; its image and mask can be decoded and have one size.
+
+    inverted: receives the name of a mask that seems to show the object dark.
+    """
     image, mask = folder / "images" / name, mask_path(folder, name)
     width, height = _check_image(image)
     if need_masks:
@@ -211,6 +223,8 @@ def _usable_frame(folder: Path, name: str, need_masks: bool) -> Frame:
             raise InvalidInput(
                 f"{mask}: the mask is empty, the object is nowhere in the image"
             )
+        if fills_border(pixels.numpy()):
+            inverted.append(mask.name)
     return Frame(
         name, image, assumed_camera(width, height), mask if mask.exists() else None
     )

@@ -523,3 +523,22 @@ def test_native_byte_order_is_returned() -> None:
         image_message("rosbags", "mono16", RGB[..., 0].astype("u2"), 0, True)
     )
     assert values.dtype.byteorder in ("=", "<" if sys.byteorder == "little" else ">")
+
+
+@pytest.mark.parametrize("name", ["mono16", "bayer_rggb16", "rgb16"])
+def test_sixteen_bits_of_which_the_lower_ones_are_used_are_noticed(name: str) -> None:
+    channels = ros_messages.ENCODINGS[name].channels
+    for largest in (4095, 65535):
+        data = np.full((4, 6 * channels), largest, "<u2")
+        message = SimpleNamespace(
+            height=4,
+            width=6,
+            encoding=name,
+            is_bigendian=0,
+            step=12 * channels,
+            data=data.tobytes(),
+        )
+        pixels = decode_image(message)
+        assert ros_messages.uses_few_bits(message, pixels) == (largest == 4095)
+    dark = SimpleNamespace(encoding="mono8")
+    assert not ros_messages.uses_few_bits(dark, np.zeros((4, 6, 3), np.uint8))

@@ -29,6 +29,8 @@ _DISTORTION_MODELS = ("", "plumb_bob", "rational_polynomial")
 # of fisheye lenses: without distortion they are no pinhole cameras either
 _FISHEYE_MODELS = ("equidistant", "fisheye", "kannala_brandt", "kannala_brandt4")
 DEPTH_ENCODINGS = ("16UC1", "32FC1")  # mm and m
+FEW_BITS = "the images of 16 bits use the lower bits only, so that they are dark"
+_FAINT = 64  # of 255, what 14 of 16 bits give
 _LARGEST = 1e7  # px in a camera matrix
 _LOWER_DEPTH_ENCODINGS = tuple(name.lower() for name in DEPTH_ENCODINGS)
 _JPEG_START = b"\xff\xd8\xff"
@@ -121,6 +123,19 @@ def decode_image(message: Any) -> Pixels:
     if encoding.to_rgb is None:
         return pixels
     return cv2.cvtColor(pixels, encoding.to_rgb).astype(np.uint8, copy=False)
+
+
+def uses_few_bits(message: Any, pixels: Pixels) -> bool:
+    """Whether the values of a 16-bit image use the lower bits only, so that it is dark.
+
+    Cameras of 10 and 12 bits send such images where their driver does not scale them.
+
+    Args:
+        message: The image.
+        pixels: What `decode_image` gives for it.
+    """
+    layout = _BY_LOWER_NAME.get(getattr(message, "encoding", "").lower())
+    return layout is not None and layout.dtype == "u2" and int(pixels.max()) < _FAINT
 
 
 def read_encoded_image(message: Any) -> EncodedImage:

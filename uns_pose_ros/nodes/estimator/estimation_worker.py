@@ -117,6 +117,8 @@ class EstimationWorker:
             estimator = self._models.estimator
         assert estimator is not None  # the worker thread lives from activate to deactivate
         image = ros_messages.decode_image(message)
+        is_faint = ros_messages.uses_few_bits(message, image)
+        self._node.set_warning("bits", ros_messages.FEW_BITS if is_faint else "")
         camera, estimates = self._estimate(estimator, image, item, settings)
         motion = None
         if is_time:

@@ -253,6 +253,9 @@ class RecorderNode(ManagedNode):
             self._diagnostics.dropped("stamp seen before")
             return
         image = ros_messages.read_encoded_image(message)
+        if image.pixels is not None:
+            is_faint = ros_messages.uses_few_bits(message, image.pixels)
+            self.set_warning("bits", ros_messages.FEW_BITS if is_faint else "")
         pose = None
         if self._settings.frame:
             pose = self._pose(
