@@ -45,6 +45,7 @@ FLOORS: dict[str, tuple[int, tuple[str, ...] | None]] = {
     ),
     "evaluation": (4, ("core", "io", "networks", "estimation")),
     "nodes": (4, ("core", "io", "visualization", "networks", "capture", "estimation")),
+    "exports": (5, ("core", "io", "visualization")),
     "pipeline": (5, None),
     "reporting": (6, None),
     "cli": (7, None),

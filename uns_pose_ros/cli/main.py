@@ -62,6 +62,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "export_command",
         "write the backbone as an ONNX file for other runtimes",
     ),
+    "export labels": (
+        "labels_command",
+        "export_labels_command",
+        "write poses, masks, boxes and keypoints of aligned videos for other programs",
+    ),
     "evaluate alignment": (
         "model_commands",
         "evaluate_alignment_command",

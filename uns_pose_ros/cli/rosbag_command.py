@@ -17,6 +17,7 @@ from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import rosbag_evaluation, rosbag_export, rosbag_plot
 from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig
+from uns_pose_ros.exports.bag_labels import template_hash
 from uns_pose_ros.io import artifacts
 
 Bag = Annotated[
@@ -78,6 +79,12 @@ def evaluate_bag_command(
     if results is not None:  # last: the command cannot be repeated where they are
         rosbag_export.write_bag(results, frames, trained)
     extra = {
+        "fused": config.fuse,
+        "category": trained.category,
+        "template_sha256": template_hash(trained),
+        "image_topic": config.image_topic,
+        "camera_info_topic": config.camera_info_topic,
+        "depth_topic": config.depth_topic,
         "truth_from_canon": truth_from_canon.tolist(),
         "advice": advice,
         "frames": rosbag_export.frame_records(frames, errors, truth_from_canon),

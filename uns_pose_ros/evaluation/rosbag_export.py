@@ -207,7 +207,7 @@ def frame_records(
     errors: Sequence[PoseError | None],
     truth_from_canon: Tensor,
 ) -> list[dict[str, Any]]:
-    """The best estimate of every image and its error, as JSON types."""
+    """The estimates of every image, and the error of the best one, as JSON types."""
     listed = []
     for result, error in zip(results, errors, strict=True):
         truth = (
@@ -220,6 +220,10 @@ def frame_records(
             "frame": result.frame,
             "seconds": result.seconds,
             "truth": truth,
+            "estimates": [
+                _estimate_record(estimate, track)
+                for estimate, track in zip(result.estimates, result.tracks, strict=True)
+            ],
         }
         best = result.best
         if best is not None:
@@ -235,3 +239,13 @@ def frame_records(
             )
         listed.append(record)
     return listed
+
+
+def _estimate_record(estimate: PoseEstimate, track: int) -> dict[str, Any]:
+    return {
+        "track": track,
+        "score": estimate.score,
+        "cam_from_canon": estimate.cam_from_canon.tolist(),
+        "scale": estimate.scale,
+        "metric": estimate.metric,
+    }
