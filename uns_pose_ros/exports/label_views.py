@@ -43,7 +43,7 @@ Box = tuple[
 _MAX_IMAGE = 2**30  # bytes of a file
 _ORIENTATION = 0x0112  # EXIF tag
 _SEEN = 1e-3  # of its distance: a keypoint is hidden if the surface is nearer by more
-_SHIFT = 4  # fractional bits of OpenCV's pixel coordinates
+_EDGE = 1e-6  # px^2 beyond an edge of a triangle that still belong to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,31 +194,36 @@ def box_of_mask(mask: Mask) -> Box:
 def render_depth(view: ObjectView) -> Matrix:
     """Depth (H, W) of the surface of an object in model units; 0 where it is not seen.
 
-    The triangles that face the camera are painted from the far ones to the near ones, and a pixel
-    has the depth of the plane of its triangle.
+    A pixel has the depth of the nearest plane of the triangles that cover it. The inverse of the
+    depth of a plane is linear in the pixel.
     """
     pose, camera = view.label.cam_from_model, view.camera
     points = view.instance.vertices @ pose[:3, :3].T + pose[:3, 3]
     corners = points[view.instance.triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     offsets = (normals * corners[:, 0]).sum(1)  # negative: the triangle faces the camera
-    shown = np.flatnonzero((offsets < 0) & (corners[..., 2] > 1e-9).all(1))
-    shown = shown[np.argsort(-corners[shown, :, 2].mean(1))]
-    matrix = camera.matrix.numpy()
-    uvw = corners[shown] @ matrix.T
-    polygons = np.rint(uvw[..., :2] / uvw[..., 2:] * (1 << _SHIFT)).astype(np.int32)
-    owner = np.zeros((camera.height, camera.width), np.int32)
-    for number, polygon in enumerate(polygons, 1):
-        cv2.fillConvexPoly(owner, polygon, float(number), cv2.LINE_8, _SHIFT)
-    rows, columns = np.nonzero(owner)
-    triangles = shown[owner[rows, columns] - 1]
-    rays = np.stack([columns, rows, np.ones_like(rows)], 1) @ np.linalg.inv(matrix).T
-    depth = np.zeros(owner.shape)
-    cosine = np.minimum((normals[triangles] * rays).sum(1), -1e-12)
-    # the rim of a polygon lies outside of its triangle: there the plane runs away
-    low, high = corners[triangles, :, 2].min(1), corners[triangles, :, 2].max(1)
-    depth[rows, columns] = np.clip(offsets[triangles] / cosine, low, high)
-    return depth
+    shown = (offsets < 0) & (corners[..., 2] > 1e-9).all(1)
+    corners, matrix = corners[shown], camera.matrix.numpy()
+    uvw = corners @ matrix.T
+    pixels = uvw[..., :2] / uvw[..., 2:]
+    planes = normals[shown] @ np.linalg.inv(matrix) / offsets[shown, None]  # of u, v and 1
+    inverse = np.zeros((camera.height, camera.width))
+    size = np.array([camera.width, camera.height])
+    lows = np.clip(np.floor(pixels.min(1)), 0, size).astype(int)
+    highs = np.clip(np.ceil(pixels.max(1)) + 1, 0, size).astype(int)
+    for triangle, plane, low, high in zip(pixels, planes, lows, highs, strict=True):
+        if (high <= low).any():
+            continue
+        u, v = np.arange(low[0], high[0]), np.arange(low[1], high[1])[:, None]
+        ends = np.roll(triangle, -1, 0)
+        covered = np.ones((len(v), len(u)), bool)
+        for (x0, y0), (x1, y1) in zip(triangle, ends, strict=True):
+            # facing triangles run clockwise in the image, whose y points down
+            covered &= (x1 - x0) * (v - y0) - (y1 - y0) * (u - x0) <= _EDGE
+        part = inverse[low[1] : high[1], low[0] : high[0]]
+        values = plane[0] * u + plane[1] * v + plane[2]
+        np.maximum(part, np.where(covered, values, 0), out=part)
+    return np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
 
 
 def _view_object(
