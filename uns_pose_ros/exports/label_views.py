@@ -211,18 +211,26 @@ def render_depth(view: ObjectView) -> Matrix:
     size = np.array([camera.width, camera.height])
     lows = np.clip(np.floor(pixels.min(1)), 0, size).astype(int)
     highs = np.clip(np.ceil(pixels.max(1)) + 1, 0, size).astype(int)
-    for triangle, plane, low, high in zip(pixels, planes, lows, highs, strict=True):
-        if (high <= low).any():
-            continue
-        u, v = np.arange(low[0], high[0]), np.arange(low[1], high[1])[:, None]
-        ends = np.roll(triangle, -1, 0)
-        covered = np.ones((len(v), len(u)), bool)
-        for (x0, y0), (x1, y1) in zip(triangle, ends, strict=True):
-            # facing triangles run clockwise in the image, whose y points down
-            covered &= (x1 - x0) * (v - y0) - (y1 - y0) * (u - x0) <= _EDGE
-        part = inverse[low[1] : high[1], low[0] : high[0]]
-        values = plane[0] * u + plane[1] * v + plane[2]
-        np.maximum(part, np.where(covered, values, 0), out=part)
+    # linear in u, v and 1; not positive inside, since facing triangles run clockwise in an image
+    steps = np.roll(pixels, -1, 1) - pixels
+    edges = np.stack(
+        [
+            -steps[..., 1],
+            steps[..., 0],
+            steps[..., 1] * pixels[..., 0] - steps[..., 0] * pixels[..., 1],
+        ],
+        -1,
+    )
+    inside = (highs > lows).all(1)
+    columns, rows = np.arange(camera.width), np.arange(camera.height)[:, None]
+    for k in np.flatnonzero(inside).tolist():
+        (left, top), (right, bottom) = lows[k].tolist(), highs[k].tolist()
+        u, v = columns[left:right], rows[top:bottom]
+        along, down, start = edges[k].T[..., None, None]
+        covered = (along * u + down * v + start <= _EDGE).all(0)
+        values = planes[k, 0] * u + (planes[k, 1] * v + planes[k, 2])
+        part = inverse[top:bottom, left:right]
+        np.maximum(part, values * covered, out=part)
     return np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
 
 
