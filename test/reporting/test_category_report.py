@@ -27,6 +27,7 @@ from uns_pose_ros.reporting.category_report import (
 )
 from uns_pose_ros.reporting.video_summary import (
     VideoSummary,
+    choose_frames,
     draw_correspondences,
     draw_viewpoints,
     summarize_video,
@@ -160,7 +161,8 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     text = page(tmp_path, contents())
     for said in (
-        "No labels were given",
+        "No labels were given, so it is not measured whether the axes are the right ones.",
+        "an axis must point to the same part of every object",
         "Not trained yet.",
         "No model",
         "No stage noted its time",
@@ -181,6 +183,71 @@ def test_the_gap_is_where_no_camera_stood() -> None:
     assert elevations == pytest.approx(np.full(9, 20.0), abs=0.1)
     assert widest_gap(np.array([10.0])) == 360 and widest_gap(np.zeros(0)) == 360
     assert widest_gap(np.array([350.0, 10.0, 170.0])) == 180
+
+
+def test_elevations_are_measured_from_the_up_axis_and_not_from_a_tilted_path() -> None:
+    azimuths = np.arange(0, 360, 30.0)
+    truth = 33.5 + 14.5 * np.sin(np.radians(azimuths))
+    mesh = mesh_seen_from(*azimuths)
+    middle = TETRAHEDRON[0].mean(0)
+    poses = mesh.cameras_in_obj.clone()
+    for pose, azimuth, elevation in zip(
+        poses, np.radians(azimuths), np.radians(truth), strict=True
+    ):
+        level, high = float(np.cos(elevation)), float(np.sin(elevation))
+        away = [np.cos(azimuth) * level, np.sin(azimuth) * level, high]
+        pose[:3, 3] = -pose[:3, :3] @ (middle + 3 * torch.tensor(away).float())
+    tilted = replace(mesh, cameras_in_obj=poses)
+    by_path = viewpoints(tilted)[1]
+    assert by_path.max() - by_path.min() < 10  # a tilted circle looks level
+    seen, elevations = viewpoints(tilted, torch.tensor([0.0, 0.0, 2.0]))
+    assert elevations == pytest.approx(truth, abs=0.1)
+    assert widest_gap(seen) == pytest.approx(30, abs=0.1)
+    # also where the camera passed over the object, along the axis
+    over = torch.tensor([1.0, 0.0, 0.0])
+    assert np.isfinite(viewpoints(tilted, over)[1]).all()
+
+
+def test_the_worst_masks_are_shown_first_and_then_a_usual_one() -> None:
+    overlaps = {0: 0.9, 1: 0.4, 2: 0.95, 3: 0.6, 5: 0.92}
+    assert choose_frames(overlaps, 6) == [1, 3, 0]
+    assert choose_frames({2: 0.9}, 6) == [2]
+    assert choose_frames({}, 9) == [0, 4, 8]
+    assert choose_frames({}, 1) == [0]
+
+
+def test_a_bad_mask_is_named_and_the_table_has_the_worst_overlap(tmp_path: Path) -> None:
+    image = np.full((30, 40, 3), 127, np.uint8)
+    bad = facts(
+        images=[image],
+        captions=["clip_01/000012.jpg, overlap 0.41"],
+        overlap=0.96,
+        worst=("000012.jpg", 0.41),
+    )
+    line = "clip_01: the mask of 000012.jpg and the hull overlap by 0.41 only"
+    assert [warning.split(";")[0] for warning in bad.warnings] == [line]
+    text = page(tmp_path, replace(contents(), videos=[bad]))
+    assert "<td>0.96, 0.41</td>" in text
+    assert "clip_01/000012.jpg, overlap 0.41" in text
+    assert "The worst masks are shown first" in text
+
+
+def test_without_labels_the_page_says_how_well_poses_agree_and_what_that_does_not_show(
+    tmp_path: Path,
+) -> None:
+    agreement = {**FIGURES, "images": 8, "estimated": 7}
+    text = page(tmp_path, replace(contents(), agreement=agreement))
+    assert re.search(
+        r"agreement with the camera(&#39;|')s motion</td><td>7 of 8 images", text
+    )
+    assert "It does not show an object that is turned the same way in every image" in text
+    assert "No labels were given" in text
+    curve = {"step": [0, 20], "object": [5.0, 1.0], "background": [2.0, 0.5]}
+    curve |= {"watched_step": [20], "watched_accuracy": [61.0]}
+    trained = page(tmp_path, replace(contents(), model=model_of(curve)))
+    assert (
+        "The dotted curve, right where it did not learn: some images of the same" in trained
+    )
 
 
 def test_equal_features_have_equal_colors_on_both_objects() -> None:
@@ -241,7 +308,9 @@ def test_masks_and_hull_of_a_true_mesh_agree(trucks: Path) -> None:
     assert found.views == found.frames == 8 and found.poses == found.masks == "given"
     assert found.overlap is not None and found.overlap > 0.75
     assert found.gap < 70 and found.seconds["reconstruct"] > 0
-    assert len(found.images) == 3
+    assert len(found.images) == len(found.captions) == 3
+    assert found.worst is not None and found.worst[1] <= found.overlap
+    assert found.captions[0] == f"clip_01/{found.worst[0]}, overlap {found.worst[1]:.2f}"
     shifted = replace(mesh, vertices=mesh.vertices + mesh.diameter)
     assert (summarize_video(video, shifted, {}).overlap or 0) < 0.2
 

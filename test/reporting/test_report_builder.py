@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from streams import pose
 from synthetic import write_video
+from uns_pose_ros.alignment.canonical_axes import AxisNames
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate, Symmetry
 from uns_pose_ros.evaluation.metrics import MISSING, ImageResult
+from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.video_folder import load_video
+from uns_pose_ros.pipeline import frame_axes
 from uns_pose_ros.reporting.report_builder import (
     draw_report_images,
     make_report,
+    measure_agreement,
     thin_video,
+    up_directions,
 )
 
 
@@ -27,11 +35,11 @@ def model() -> CategoryModel:
 def result(frame: str, error: float, score: float | None) -> ImageResult:
     estimate = None
     if score is not None:
-        pose = torch.eye(4, dtype=torch.float64)
-        pose[2, 3] = 3
+        cam_from_canon = torch.eye(4, dtype=torch.float64)
+        cam_from_canon[2, 3] = 3
         one, box = torch.ones(3, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
         estimate = PoseEstimate(
-            "mug", pose, 1.0, False, one, score, None, Symmetry(), 9, 1.0, box
+            "mug", cam_from_canon, 1.0, False, one, score, None, Symmetry(), 9, 1.0, box
         )
     return ImageResult("clip_01", frame, estimate, error, error, 0.1)
 
@@ -57,6 +65,55 @@ def test_failures_come_first(tmp_path: Path) -> None:
         image.error
         for image in draw_report_images(results, [video], model(), labeled=True, most=2)
     ] == [MISSING, 4]
+
+
+def test_poses_agree_where_they_follow_the_cameras_motion(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip_01", seed=1, views=6, size=32)
+    video = load_video(tmp_path / "clip_01", need_masks=False, need_poses=False)
+    obj_from_canon = pose((20.0, 50.0, -10.0), (0.0, 0.0, 0.0))
+
+    def results(turns: Sequence[float | None]) -> list[ImageResult]:
+        found = []
+        for frame, turn in zip(video.frames, turns, strict=True):
+            one = result(frame.name, 0.0, None if turn is None else 0.5)
+            if (
+                one.estimate is not None
+                and frame.cam_from_obj is not None
+                and turn is not None
+            ):
+                off = pose((turn, 0.0, 0.0), (0.0, 0.0, 0.0))
+                moved = frame.cam_from_obj @ obj_from_canon @ off
+                one = replace(one, estimate=replace(one.estimate, cam_from_canon=moved))
+            found.append(one)
+        return found
+
+    right = measure_agreement([video], results([0.0] * 6), model())
+    assert right is not None and right["acc10"] == 100
+    assert (right["images"], right["estimated"]) == (6, 6)
+    mixed = measure_agreement([video], results([0.0, 3.0, 180.0, None, 1.0, 20.0]), model())
+    assert mixed is not None and mixed["acc10"] == pytest.approx(50)
+    assert mixed["acc30"] == pytest.approx(100 * 4 / 6) and mixed["estimated"] == 5
+    assert measure_agreement([video], results([0.0, 0.0, *[None] * 4]), model()) is None
+    bare = replace(
+        video, frames=tuple(replace(frame, cam_from_obj=None) for frame in video.frames)
+    )
+    assert measure_agreement([bare], results([0.0] * 6), model()) is None
+
+
+def test_up_is_the_z_axis_of_the_kept_videos_if_the_axes_are_known(trucks: Path) -> None:
+    alignment = artifacts.load_alignment(trucks / "alignment.json")
+    directions = up_directions(trucks, alignment)
+    if frame_axes.axes_record(trucks) is None:
+        assert directions == {}
+        frame_axes.name_axes(trucks, AxisNames("z", "x"))
+        alignment = artifacts.load_alignment(trucks / "alignment.json")
+        directions = up_directions(trucks, alignment)
+    kept = [n for n, k in zip(alignment.videos, alignment.kept, strict=True) if k]
+    assert list(directions) == kept
+    for name, up in directions.items():
+        turn = alignment.canon_from_obj[alignment.videos.index(name), :3, :3]
+        canonical = turn @ up / (turn @ up).norm()
+        assert canonical.tolist() == pytest.approx([0, 0, 1], abs=1e-6)
 
 
 @pytest.mark.parametrize(

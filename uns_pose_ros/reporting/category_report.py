@@ -34,6 +34,25 @@ from uns_pose_ros.visualization.training_figure import plot_training
 _LOW_CONFIDENCE = 0.5  # the page warns about a video with a lower confidence
 _VIDEOS_WITH_IMAGES = 12  # videos whose frames are shown; those with most warnings first
 _PLOT_SIZE = (4.5, 2.6)  # inches
+_NO_LABELS = (
+    "No labels were given, so it is not measured whether the axes are the right ones."
+)
+_LOOK = (
+    "Look at the estimates below: an axis must point to the same part of every object. `uns-pose "
+    "report CATEGORY --labels FILE` and `uns-pose evaluate pose` measure it."
+)
+_AGREEMENT = (
+    "Agreement: the poses of the images of one video are compared with each other, after the "
+    "known motion of the camera; the angle is that to the pose on which most of them agree. It "
+    "shows poses that jump. It does not show an object that is turned the same way in every "
+    "image, as by half a turn."
+)
+_LEARNED = (
+    "The dotted curve, right where it did not learn: some images of the same videos are held back "
+    "from the training. In them it is the percentage of cells of the object (14 px) for which the "
+    "likeliest point of the template is the right one, or at most a tenth of the object's diameter "
+    "away. It tells whether more training helps, and says nothing about new objects."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +77,8 @@ class ReportContents:
     errors: Sequence[float] = ()  # degrees, of all evaluated images
     # title: figures of `evaluate alignment` or `evaluate pose`
     accuracies: Mapping[str, Mapping[str, Any]] | None = None
+    # figures of the agreement of the estimates with the camera's motion, without labels
+    agreement: Mapping[str, Any] | None = None
     videos: Sequence[VideoSummary] = ()
     # by stage of the whole category, if they were recorded
     seconds: Mapping[str, float] | None = None
@@ -124,14 +145,19 @@ def _alignment_warnings(alignment: Alignment) -> list[str]:
 
 
 def _accuracy_section(contents: ReportContents) -> Markup:
-    if not contents.accuracies:
-        text = "No labels were given, so nothing here says how right the poses are."
-        return html.paragraph(text, "note")
+    rows = [_accuracy_row(*row) for row in (contents.accuracies or {}).items()]
+    if contents.agreement is not None:
+        rows.append(_accuracy_row("agreement with the camera's motion", contents.agreement))
+    if not rows:
+        return html.paragraph(f"{_NO_LABELS} {_LOOK}", "note")
     header = ["", "number", *(f"@{angle}° %" for angle in ANGLES)]
     header += ["median °", "@30° % up to symmetry"]
-    rows = [_accuracy_row(title, row) for title, row in contents.accuracies.items()]
     text = "Percent below the angle. An image without an estimate counts as wrong."
     section = html.data_table(header, rows) + html.paragraph(text, "note")
+    if contents.agreement is not None:
+        section += html.paragraph(_AGREEMENT, "note")
+    if not contents.accuracies:
+        section += html.paragraph(f"{_NO_LABELS} {_LOOK}", "note")
     if contents.errors:
         section += _error_plot(contents.errors)
     return section
@@ -177,9 +203,11 @@ def _videos_section(videos: Sequence[VideoSummary]) -> Markup:
     rows = [_video_row(video) for video in videos]
     marked = [bool(video.warnings) for video in videos]
     note = (
-        "Gap: the widest turn around the object without a view. Mask and hull: the median "
-        "overlap of the masks with the mesh that they carved. In the images the mask is "
-        "outlined in yellow, the mesh in red; the ring shows the viewpoints from above."
+        "Gap: the widest turn around the object without a view. Elevations: of the cameras, from "
+        "the object, above the plane that is level by the up axis (z of the aligned meshes; for a "
+        "video that was left out, by the camera's path). Mask and hull: the overlap of the masks "
+        "with the mesh that they carved, median and worst. The worst masks are shown first, the "
+        "mask outlined in yellow, the mesh in red; the ring shows the viewpoints from above."
     )
     section = html.data_table(header, rows, marked) + html.paragraph(note, "note")
     ranked = sorted(videos, key=lambda video: -len(video.warnings))
@@ -200,17 +228,28 @@ def _video_row(video: VideoSummary) -> list[str]:
         str(video.views),
         f"{video.gap:.0f}",
         f"{lowest} to {highest}",
-        "–" if video.overlap is None else f"{video.overlap:.2f}",
+        _overlap_cell(video),
         video.poses,
         video.masks,
     ]
+
+
+def _overlap_cell(video: VideoSummary) -> str:
+    if video.overlap is None:
+        return "–"
+    worst = "" if video.worst is None else f", {video.worst[1]:.2f}"
+    return f"{video.overlap:.2f}{worst}"
 
 
 def _video_figures(video: VideoSummary) -> Markup:
     """The viewpoints of a video and some of its frames."""
     ring = draw_viewpoints(video)
     figures = [html.image_figure(ring, f"{video.name}, {video.views} views", 150)]
-    figures += [html.image_figure(image, video.name, 240) for image in video.images]
+    captions = video.captions or [video.name] * len(video.images)
+    figures += [
+        html.image_figure(image, caption, 240)
+        for image, caption in zip(video.images, captions, strict=True)
+    ]
     return html.figure_grid(figures, small=True)
 
 
@@ -306,7 +345,10 @@ def _training_section(model: CategoryModel | None) -> Markup:
     if curve.get("step"):
         caption = "training: losses, and how often it is right where it did not learn"
         figures.append(html.plot_figure(plot_training(curve), caption))
-    return html.paragraph(text) + html.figure_grid(figures)
+    section = html.paragraph(text) + html.figure_grid(figures)
+    if curve.get("watched_step"):
+        section += html.paragraph(_LEARNED, "note")
+    return section
 
 
 def _error_plot(errors: Sequence[float]) -> Markup:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import split_similarity
 from uns_pose_ros.core.types import (
     Alignment,
     CategoryModel,
@@ -24,11 +26,11 @@ from uns_pose_ros.core.types import (
 )
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import metrics
-from uns_pose_ros.evaluation.metrics import ImageResult
+from uns_pose_ros.evaluation.metrics import ANGLES, ImageResult
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import frame_axes, stages
 from uns_pose_ros.reporting.category_report import (
     ReportContents,
     ReportImage,
@@ -41,6 +43,7 @@ REPORT = "report.html"
 _LABELS = "labels.json"
 _SEEN_VIDEOS = 4  # videos that are estimated if the model was trained on all of them
 _SEEN_IMAGES = 4  # images of each of these videos
+_FEW_TURNS = 3  # estimates of a video below which nothing is said of their agreement
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +100,12 @@ def make_report(
         images=[] if model is None else _draw_trial(trial, model),
         errors=[result.error for result in trial.results] if trial.labeled else [],
         accuracies=accuracies,
-        videos=_summarize_videos(folders, meshes, progress),
+        agreement=None
+        if model is None
+        else measure_agreement(trial.videos, trial.results, model),
+        videos=_summarize_videos(
+            folders, meshes, progress, up_directions(category, alignment)
+        ),
         seconds=stages.stage_seconds(category, model),
         trained_on=trial.trained_on,
     )
@@ -273,8 +281,77 @@ def _score(result: ImageResult) -> float:
     return 0.0 if result.estimate is None else result.estimate.score
 
 
+def up_directions(category: Path, alignment: Alignment) -> dict[str, Tensor]:
+    """The direction up (3,) in the obj frame of each kept video; empty if no axes are known."""
+    if frame_axes.axes_record(category) is None:
+        return {}
+    return {
+        name: split_similarity(pose)[0][2]
+        for name, pose, kept in zip(
+            alignment.videos, alignment.canon_from_obj, alignment.kept, strict=True
+        )
+        if kept
+    }
+
+
+def measure_agreement(
+    videos: Sequence[Video], results: Sequence[ImageResult], model: CategoryModel
+) -> dict[str, Any] | None:
+    """How well the estimates of each video agree with each other and with the camera's motion.
+
+    The camera's motion takes the estimates of a video to one object frame. There the error of an
+    image is the angle to the rotation on which most images of its video agree. No label is needed;
+    an object that is turned the same way in every image is not noticed.
+
+    Args:
+        videos: with the camera poses of the frames.
+        results: of the images.
+        model: of the category.
+
+    Returns:
+        The figures of `metrics.summarize_poses` that the report shows; None without camera poses.
+    """
+    poses = {
+        (video.name, frame.name): frame.cam_from_obj
+        for video in videos
+        for frame in video.frames
+        if frame.cam_from_obj is not None
+    }
+    errors: list[float] = []
+    estimated = 0
+    for video in videos:
+        mine = [r for r in results if (r.video, r.frame) in poses and r.video == video.name]
+        turns = [
+            poses[r.video, r.frame][:3, :3].T @ r.estimate.cam_from_canon[:3, :3]
+            for r in mine
+            if r.estimate is not None
+        ]
+        if len(turns) < _FEW_TURNS:
+            continue
+        canon_from_obj = torch.stack(turns).mT
+        between = metrics.symmetric_angle(
+            canon_from_obj[:, None], canon_from_obj[None], model.symmetry
+        )
+        center = int((between < ANGLES[0]).sum(1).argmax())
+        errors += between[center].tolist()
+        errors += [180.0] * (len(mine) - len(turns))
+        estimated += len(turns)
+    if not errors:
+        return None
+    figures = metrics.accuracies(torch.tensor(errors, dtype=torch.float64))
+    return {
+        "images": len(errors),
+        "estimated": estimated,
+        **figures,
+        "symmetry_aware": figures,
+    }
+
+
 def _summarize_videos(
-    folders: Mapping[str, Path], meshes: Mapping[str, FeatureMesh], progress: Progress
+    folders: Mapping[str, Path],
+    meshes: Mapping[str, FeatureMesh],
+    progress: Progress,
+    up: Mapping[str, Tensor],
 ) -> list[VideoSummary]:
     """The summary of every video that has a mesh and can still be read."""
     summaries = []
@@ -282,5 +359,6 @@ def _summarize_videos(
         progress("report: videos", done, len(meshes))
         provenance = artifacts.provenance_of(folders[name] / artifacts.FEATURES) or {}
         with suppress(InvalidInput):  # the user deleted images since
-            summaries.append(summarize_video(load_video(folders[name]), mesh, provenance))
+            video = load_video(folders[name])
+            summaries.append(summarize_video(video, mesh, provenance, up.get(name)))
     return summaries

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import transform
-from uns_pose_ros.core.types import Alignment, FeatureMesh, Video
+from uns_pose_ros.core.types import Alignment, FeatureMesh, Frame, Video
 from uns_pose_ros.core.view_coverage import azimuth_gaps, azimuths
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.schema.video_record import VideoRecord, read_video_record
@@ -28,6 +28,7 @@ from uns_pose_ros.visualization.drawing import Floats, RgbImage
 _LIMITS = DoctorConfig()
 _ABOVE = 80.0  # degrees, elevation from which a view has no meaningful azimuth
 _SHOWN_FRAMES = 3  # of a video
+_ALONG = 0.9  # cosine from which on two directions are nearly one
 _RING = 150  # px, side of the image of the viewpoints
 _HULL = (255, 60, 60)
 _GREEN = (40, 160, 60)
@@ -44,14 +45,19 @@ class VideoSummary:
     views: int  # number of views that made the mesh
     frames: int  # number of usable frames in the folder
     azimuths: Floats  # (F,) degrees of every view around the object
-    elevations: Floats  # (F,) degrees above the plane in which the camera moved
+    # (F,) degrees above the level plane of the up axis, else above that of the camera's path
+    elevations: Floats
     gap: float  # degrees, the widest angle around the object without a view
-    # median intersection over union of masks and hull in the shown frames
+    # median intersection over union of masks and hull
     overlap: float | None
     poses: str  # "given" by the user or "found" by the pipeline
     masks: str  # the same
     images: Sequence[RgbImage]  # frames with the outlines of mask (yellow) and hull (red)
     seconds: Mapping[str, float]  # by stage, if they were recorded
+    captions: Sequence[str] = ()  # of the images
+    worst: tuple[str, float] | None = (
+        None  # the frame with the least overlap, and its overlap
+    )
 
     @property
     def warnings(self) -> list[str]:
@@ -68,11 +74,19 @@ class VideoSummary:
                 f"{self.name}: masks and hull overlap by {self.overlap:.2f} only; look at its "
                 "masks and poses"
             )
+        elif self.worst is not None and self.worst[1] < _LIMITS.fit:
+            lines.append(
+                f"{self.name}: the mask of {self.worst[0]} and the hull overlap by "
+                f"{self.worst[1]:.2f} only; the worst masks are shown below"
+            )
         return lines
 
 
 def summarize_video(
-    video: Video, mesh: FeatureMesh, provenance: Mapping[str, Any]
+    video: Video,
+    mesh: FeatureMesh,
+    provenance: Mapping[str, Any],
+    up: Tensor | None = None,
 ) -> VideoSummary:
     """Summarize a video for the report.
 
@@ -80,10 +94,13 @@ def summarize_video(
         video: with masks and poses.
         mesh: the mesh that was made from the video.
         provenance: of the mesh.
+        up: (3,) the direction up, obj frame; None: across the plane in which the camera moved.
     """
-    view_azimuths, elevations = viewpoints(mesh)
+    view_azimuths, elevations = viewpoints(mesh, up)
     record = _record(video.folder)
-    images, overlaps = _draw_frames(video, mesh)
+    overlaps = mask_overlaps(video, mesh)
+    worst = min(overlaps, key=lambda k: overlaps[k], default=None)
+    shown = choose_frames(overlaps, len(video.frames))
     return VideoSummary(
         name=video.name,
         views=len(mesh.cameras_in_obj),
@@ -91,34 +108,58 @@ def summarize_video(
         azimuths=view_azimuths,
         elevations=elevations,
         gap=widest_gap(view_azimuths[elevations < _ABOVE]),
-        overlap=float(np.median(overlaps)) if overlaps else None,
+        overlap=float(np.median(list(overlaps.values()))) if overlaps else None,
         poses="given" if record.poses is None else "found",
         masks="given" if record.masks is None else "found",
-        images=images,
+        images=[_draw_frame(video.frames[k], mesh) for k in shown],
+        captions=[_frame_caption(video, k, overlaps.get(k)) for k in shown],
+        worst=None if worst is None else (video.frames[worst].name, overlaps[worst]),
         seconds=_stage_seconds(record, provenance),
     )
 
 
-def _draw_frames(video: Video, mesh: FeatureMesh) -> tuple[list[RgbImage], list[float]]:
-    """Some frames with the outlines of mask and hull, and the overlaps of the two."""
-    images = []
-    overlaps = []
-    last = len(video.frames) - 1
-    count = min(_SHOWN_FRAMES, len(video.frames))
-    for k in sorted({round(number) for number in np.linspace(0, last, count)}):
-        frame = video.frames[k]
-        image: RgbImage = read_image(frame.image).numpy()
-        if frame.cam_from_obj is not None:
-            hull = drawing.mesh_silhouette(
-                mesh.vertices, mesh.triangles, frame.camera, frame.cam_from_obj
-            )
-            if frame.mask is not None:
-                mask = read_mask(frame.mask).numpy()
-                overlaps.append(mask_iou(mask, hull) if mask.any() else 0.0)
-                image = drawing.highlight_mask(image, mask)
-            image = drawing.draw_contour(image, hull, _HULL)
-        images.append(image)
-    return images, overlaps
+def mask_overlaps(video: Video, mesh: FeatureMesh) -> dict[int, float]:
+    """Intersection over union of mask and hull in every frame that has both, by number."""
+    overlaps = {}
+    for k, frame in enumerate(video.frames):
+        if frame.cam_from_obj is None or frame.mask is None:
+            continue
+        mask = read_mask(frame.mask).numpy()
+        hull = drawing.mesh_silhouette(
+            mesh.vertices, mesh.triangles, frame.camera, frame.cam_from_obj
+        )
+        overlaps[k] = mask_iou(mask, hull) if mask.any() else 0.0
+    return overlaps
+
+
+def choose_frames(overlaps: Mapping[int, float], count: int) -> list[int]:
+    """Numbers of the frames that are shown: the worst masks first, then a usual one.
+
+    Without overlaps they are evenly spread over the `count` frames.
+    """
+    if not overlaps:
+        few = min(_SHOWN_FRAMES, count)
+        return sorted({round(number) for number in np.linspace(0, count - 1, few)})
+    ranked = sorted(overlaps, key=lambda k: overlaps[k])
+    return list(dict.fromkeys([*ranked[: _SHOWN_FRAMES - 1], ranked[len(ranked) // 2]]))
+
+
+def _draw_frame(frame: Frame, mesh: FeatureMesh) -> RgbImage:
+    """The image of a frame with the outlines of mask and hull."""
+    image: RgbImage = read_image(frame.image).numpy()
+    if frame.cam_from_obj is None:
+        return image
+    hull = drawing.mesh_silhouette(
+        mesh.vertices, mesh.triangles, frame.camera, frame.cam_from_obj
+    )
+    if frame.mask is not None:
+        image = drawing.highlight_mask(image, read_mask(frame.mask).numpy())
+    return drawing.draw_contour(image, hull, _HULL)
+
+
+def _frame_caption(video: Video, number: int, overlap: float | None) -> str:
+    name = f"{video.name}/{video.frames[number].name}"
+    return name if overlap is None else f"{name}, overlap {overlap:.2f}"
 
 
 def _stage_seconds(record: VideoRecord, provenance: Mapping[str, Any]) -> dict[str, float]:
@@ -143,10 +184,10 @@ def _record(folder: Path) -> VideoRecord:
         return VideoRecord()
 
 
-def viewpoints(mesh: FeatureMesh) -> tuple[Floats, Floats]:
+def viewpoints(mesh: FeatureMesh, up: Tensor | None = None) -> tuple[Floats, Floats]:
     """Azimuth and elevation (F,), degrees, of every view, seen from the object.
 
-    The vertical axis is the axis that the camera moved around.
+    The vertical axis is `up` (3,), obj frame, else the axis that the camera moved around.
     """
     poses = mesh.cameras_in_obj.double()
     eyes = -(poses[:, :3, :3].mT @ poses[:, :3, 3:])[..., 0]
@@ -155,8 +196,13 @@ def viewpoints(mesh: FeatureMesh) -> tuple[Floats, Floats]:
     spread = towards - towards.mean(0)
     # eigenvectors in ascending order: the views differ least along the first
     basis = torch.linalg.eigh(spread.T @ spread).eigenvectors
-    up = basis[:, 0] * torch.where((towards @ basis[:, 0]).mean() < 0, -1.0, 1.0)
     right = basis[:, 2]
+    if up is None:
+        up = basis[:, 0] * torch.where((towards @ basis[:, 0]).mean() < 0, -1.0, 1.0)
+    else:
+        up = up.double() / up.double().norm()
+        beside = basis[:, 1] if abs(float(right @ up)) > _ALONG else right
+        right = torch.nn.functional.normalize(beside - (beside @ up) * up, dim=0)
     forward = torch.linalg.cross(up, right)
     elevation = torch.asin((towards @ up).clamp(-1, 1))
     return (
