@@ -310,7 +310,7 @@ def test_masks_and_hull_of_a_true_mesh_agree(trucks: Path) -> None:
     assert found.gap < 70 and found.seconds["reconstruct"] > 0
     assert len(found.images) == len(found.captions) == 3
     assert found.worst is not None and found.worst[1] <= found.overlap
-    assert found.captions[0] == f"clip_01/{found.worst[0]}, overlap {found.worst[1]:.2f}"
+    assert found.captions[0] == f"{found.worst[0]}, overlap {found.worst[1]:.2f}"
     shifted = replace(mesh, vertices=mesh.vertices + mesh.diameter)
     assert (summarize_video(video, shifted, {}).overlap or 0) < 0.2
 

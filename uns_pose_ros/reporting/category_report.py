@@ -77,13 +77,13 @@ class ReportContents:
     errors: Sequence[float] = ()  # degrees, of all evaluated images
     # title: figures of `evaluate alignment` or `evaluate pose`
     accuracies: Mapping[str, Mapping[str, Any]] | None = None
-    # figures of the agreement of the estimates with the camera's motion, without labels
-    agreement: Mapping[str, Any] | None = None
     videos: Sequence[VideoSummary] = ()
     # by stage of the whole category, if they were recorded
     seconds: Mapping[str, float] | None = None
     # the images are of videos that the model was trained on, because no others exist
     trained_on: bool = False
+    # figures of the agreement of the estimates with the camera's motion, without labels
+    agreement: Mapping[str, Any] | None = None
 
 
 def write_report(path: Path, contents: ReportContents) -> None:

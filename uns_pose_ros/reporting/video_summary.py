@@ -158,7 +158,7 @@ def _draw_frame(frame: Frame, mesh: FeatureMesh) -> RgbImage:
 
 
 def _frame_caption(video: Video, number: int, overlap: float | None) -> str:
-    name = f"{video.name}/{video.frames[number].name}"
+    name = video.frames[number].name
     return name if overlap is None else f"{name}, overlap {overlap:.2f}"
 
 
