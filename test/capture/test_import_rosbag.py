@@ -98,6 +98,102 @@ def test_one_file_of_a_bag_is_enough(tmp_path: Path) -> None:
     assert torch.allclose(video.frames[0].camera.matrix, CAMERA.matrix)
 
 
+Sent = list[tuple[str, float, Any]]
+
+
+def walk(start: float = 100.0, arrival: float = 100.0, slash: str = "") -> Sent:
+    """Ten images of a body that moves along x by 1 m each; its camera is 2 m beside it, later."""
+    sent: Sent = []
+    for k in range(10):
+        stamp, at = start + k / 10, arrival + k / 10
+        pose = np.eye(4)
+        pose[0, 3] = k
+        moving = transform(stamp, f"{slash}odom", f"{slash}body", pose)
+        image = raw(stamp, np.full((48, 64, 3), 20 * k, np.uint8))
+        image.header.frame_id = f"{slash}cam_optical"
+        sent += [
+            ("/cam/image_raw", at, image),
+            ("/cam/camera_info", at, camera_info(stamp)),
+            ("/tf", at, make("tf2_msgs/msg/TFMessage", transforms=[moving])),
+        ]
+    return sent
+
+
+def mount(arrival: float, y: float = 2.0) -> Sent:
+    pose = np.eye(4)
+    pose[1, 3] = y
+    static = transform(0, "body", "cam_optical", pose)
+    return [("/tf_static", arrival, make("tf2_msgs/msg/TFMessage", transforms=[static]))]
+
+
+def other_info_stamps(sent: Sent) -> Sent:
+    for topic, _, message in sent:
+        if topic == "/cam/camera_info":
+            message.header.stamp.sec = 7
+    return sent
+
+
+def info_of_twice_the_size(sent: Sent) -> Sent:
+    for topic, _, message in sent:
+        if topic == "/cam/camera_info":
+            message.height, message.width = 96, 128
+            message.k = np.array([200.0, 0, 63.5, 0, 200.0, 47.5, 0, 0, 1])
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("sent", "y"),
+    [
+        (walk() + mount(200.0), [-2.0] * 10),
+        (walk() + mount(99.0) + mount(100.5), [-2.0] * 10),
+        (walk() + mount(99.0) + mount(100.45, 5.0), [-2.0] * 5 + [-5.0] * 5),
+        (walk(slash="/") + mount(99.0), [-2.0] * 10),
+        (walk(start=1.0) + mount(99.0), [-2.0] * 10),
+        (other_info_stamps(walk()) + mount(99.0), [-2.0] * 10),
+        (info_of_twice_the_size(walk()) + mount(99.0), [-2.0] * 10),
+        (walk() + walk(arrival=102.0) + mount(99.0), [-2.0] * 20),
+    ],
+    ids=[
+        "a static pose recorded late",
+        "a static pose sent twice",
+        "a static pose that changes",
+        "frames with slashes",
+        "simulated time",
+        "camera_info with other stamps",
+        "images half the size of camera_info",
+        "a loop",
+    ],
+)
+def test_poses_and_camera_are_right_however_the_recording_was_made(
+    tmp_path: Path, sent: Sent, y: list[float]
+) -> None:
+    write_bag(
+        tmp_path / "bag",
+        StoragePlugin.MCAP,
+        RAW,
+        messages=sorted(sent, key=lambda item: item[1]),
+    )
+    import_video(
+        tmp_path / "bag", tmp_path / "clip", ImportConfig(frames=99, fixed_frame="/odom")
+    )
+    frames = load_video(tmp_path / "clip", need_masks=False).frames
+    places = [frame.cam_from_obj[:3, 3].tolist() for frame in frames]  # type: ignore[index]
+    passes = len(y) // 10
+    assert np.allclose([x for x, _, _ in places], [-float(k) for k in range(10)] * passes)
+    assert np.allclose([b for _, b, _ in places], y)
+    assert float(frames[0].camera.matrix[0, 0]) == pytest.approx(100)
+
+
+def test_images_without_a_frame_have_no_pose_and_the_line_says_so(tmp_path: Path) -> None:
+    sent = walk() + mount(99.0)
+    for topic, _, message in sent:
+        if topic == "/cam/image_raw":
+            message.header.frame_id = ""
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP, RAW, messages=sent)
+    with pytest.raises(InvalidInput, match="no frame_id, so no transform says where"):
+        import_video(tmp_path / "bag", tmp_path / "clip", ImportConfig(fixed_frame="odom"))
+
+
 def test_images_without_a_transform_are_left_out_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

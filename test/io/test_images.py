@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import cv2
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uns_pose_ros.io.images import read_mask
+from uns_pose_ros.core.errors import DiskError
+from uns_pose_ros.io.images import read_image, read_mask
 
 OBJECT = np.zeros((48, 64), bool)
 OBJECT[10:30, 20:40] = True
@@ -61,3 +64,18 @@ def test_labels_of_sixteen_bits_keep_their_numbers(tmp_path: Path) -> None:
         labels = OBJECT.astype(np.uint16) * scale
         cv2.imwrite(str(tmp_path / "a.png"), labels)
         assert np.array_equal(read_mask(tmp_path / "a.png").numpy(), OBJECT)
+
+
+def test_an_image_on_a_failing_disk_is_not_called_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(
+        DiskError, match=r"a\.png: the image: cannot be read \(Input/output"
+    ):
+        read_image(tmp_path / "a.png")

@@ -107,7 +107,8 @@ def _import_track(
         raise InvalidInput(f"{path}: not one image can be read; {_VALID}")
     if len(scores) < 0.9 * claimed:
         _log.warning(
-            "%s: %d of its %d images can be read, is it cut off?",
+            "%s: %d of its %d images can be read: is it cut off, or trimmed by an editor that "
+            "keeps the rest in the file?",
             path,
             len(scores),
             claimed,

@@ -221,6 +221,8 @@ def _check_image(
     pose = None
     if source.config.fixed_frame is not None:
         frame = message.header.frame_id.lstrip("/")
+        if not frame:
+            raise InvalidInput("no frame_id, so no transform says where its camera is")
         fixed_frame = source.config.fixed_frame.lstrip("/")
         transform = source.transforms.lookup(
             frame, fixed_frame, None if timeless else stamp, arrival

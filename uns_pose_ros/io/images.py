@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
-from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.errors import DiskError, InvalidInput
 from uns_pose_ros.io.given_files import require_regular
 
 # Pillow recognizes them by content; readers of other formats, such as EPS, would start programs
@@ -317,7 +317,11 @@ def open_file(
         raise InvalidInput(f"{label} is not there") from None
     except Image.DecompressionBombError:
         raise InvalidInput(f"{label} is too large; {valid}") from None
-    except (UnidentifiedImageError, *BROKEN):
+    except (UnidentifiedImageError, *BROKEN) as error:
+        if isinstance(error, OSError) and (
+            line := DiskError.of(error, Path(label), "read")
+        ):
+            raise line from None
         raise InvalidInput(f"{label} is broken or of unknown format; {valid}") from None
     if file.width * file.height > MAX_PIXELS:
         raise InvalidInput(f"{label} claims {file.width} x {file.height} px; {valid}")
