@@ -267,6 +267,11 @@ class CategoryModel:
         return torch.tensor(turn, dtype=torch.float64)
 
     @property
+    def calibration(self) -> Mapping[str, Any] | None:
+        """How the evidence of a pose becomes a score; None: models of 0.1.0 have none."""
+        return self._recorded("calibration") or None
+
+    @property
     def training_curve(self) -> Mapping[str, Any]:
         """The curve of the training, as `fit_head` returns it; empty: not recorded."""
         return self._recorded("training")
@@ -322,6 +327,10 @@ class PoseEstimate:
     reprojection_error: float  # px, median over the inliers
     box: Tensor  # (4,) float64: x0 y0 x1 y1 px of the projected template
     alternatives: tuple[PoseMode, ...] = ()  # distinct other poses, likeliest first
+    evidence: Tensor | None = None
+    information: Tensor | None = None
+    turned: Tensor | None = None
+    cell: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self.cam_from_canon, "cam_from_canon", (4, 4), torch.float64)

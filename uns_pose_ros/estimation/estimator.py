@@ -273,6 +273,7 @@ class Estimator:
             maps,
             camera,
             self.config,
+            loaded.calibration,
         )
         return [self._accept(estimate) for estimate in solved]
 

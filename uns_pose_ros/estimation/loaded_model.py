@@ -14,6 +14,7 @@ from uns_pose_ros.core.geometry import sphere
 from uns_pose_ros.core.ray_casting import visible_from
 from uns_pose_ros.core.types import CategoryModel
 from uns_pose_ros.estimation.pose_hypotheses import Template
+from uns_pose_ros.estimation.score_calibration import ScoreCalibration
 from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
 from uns_pose_ros.networks.dinov2 import PATCH
 
@@ -74,6 +75,7 @@ class LoadedModel:
                 f"model of {model.category}: its head is of another version ({reason}); train "
                 "it again"
             ) from None
+        self.calibration = ScoreCalibration.from_record(model.calibration, model.turn)
         self.layers = config.layers
         self.crop_size = size
         self.head = head.eval().requires_grad_(False).to(device)

@@ -21,8 +21,9 @@ from torch.nn.functional import grid_sample
 from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.geometry import project as project_points
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode
-from uns_pose_ros.estimation import pose_hypotheses
+from uns_pose_ros.estimation import pose_evidence, pose_hypotheses
 from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.estimation.pose_evidence import collect_evidence
 from uns_pose_ros.estimation.pose_hypotheses import Correspondences, Template
 from uns_pose_ros.estimation.pose_refinement import (
     Projection,
@@ -30,6 +31,7 @@ from uns_pose_ros.estimation.pose_refinement import (
     project_template,
     refine,
 )
+from uns_pose_ros.estimation.score_calibration import ScoreCalibration
 from uns_pose_ros.networks.correspondence_head import STRIDE
 
 # number of independent cells in an image, for the weights of modes against each other
@@ -80,6 +82,7 @@ class RefinedPoses:
     )
     cells: Tensor  # (B,) number of cells
     cell: Tensor  # (B,) see `Correspondences`
+    evidence: Tensor  # (B, F) see `pose_evidence.EVIDENCE`
 
 
 def solve(
@@ -91,6 +94,7 @@ def solve(
     crop_from_image: Tensor,
     camera: Camera,
     config: EstimatorConfig,
+    calibration: ScoreCalibration | None = None,
 ) -> list[PoseEstimate | None]:
     """Compute the best pose of each of B crops; the processor waits once for the device.
 
@@ -103,6 +107,7 @@ def solve(
         crop_from_image: (B, 3, 3) float64.
         camera: Camera of the image, without distortion.
         config: Settings of the solver.
+        calibration: Of the score and the covariance; None: those of version 0.1.0.
 
     Returns:
         One estimate for each crop; None if no pose is valid.
@@ -110,10 +115,11 @@ def solve(
     view = observe_crops(probability, presence, size, crop_from_image, camera, config)
     if not view.correspondences.tangents.shape[1]:
         return [None] * len(crop_from_image)
-    rows = refine_and_score(
-        view, template, *propose_hypotheses(view.correspondences, template, config), config
+    rotation, translation, valid, rated = propose_hypotheses(
+        view.correspondences, template, config
     )
-    return to_estimates(model, template, to_cpu(rows), view, camera, config)
+    rows = refine_and_score(view, template, rotation, translation, valid, rated, config)
+    return to_estimates(model, template, to_cpu(rows), view, camera, config, calibration)
 
 
 def observe_crops(
@@ -212,12 +218,12 @@ def _view_cameras(
 
 def propose_hypotheses(
     correspondences: Correspondences, template: Template, config: EstimatorConfig
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Sample triples and select the best distinct poses.
 
     Returns:
-        Rotations (H, B, 3, 3), translations (H, B, 3), diameters, and whether each pose is valid
-        (H, B).
+        Rotations (H, B, 3, 3), translations (H, B, 3), diameters, whether each pose is valid
+        (H, B), and the rotations (B, N, 3, 3) and scores (B, N) of all hypotheses.
     """
     tangents, vertex = pose_hypotheses.draw_triples(
         correspondences, config.hypothesis_count
@@ -236,6 +242,7 @@ def propose_hypotheses(
     best, valid = pose_hypotheses.rotation_nms(
         rotation, score, config.mode_separation_deg, config.max_modes
     )
+    rated = rotation.nan_to_num(0.0), score
     rotation = torch.take_along_dim(rotation, best[..., None, None], 1)
     translation = torch.take_along_dim(translation, best[..., None], 1)
     rotation = torch.where(
@@ -244,7 +251,7 @@ def propose_hypotheses(
         torch.eye(3, device=rotation.device),
     )
     translation = torch.where(valid[..., None], translation, 1.0)
-    return rotation.transpose(0, 1), translation.transpose(0, 1), valid.T
+    return rotation.transpose(0, 1), translation.transpose(0, 1), valid.T, rated
 
 
 def refine_and_score(
@@ -253,6 +260,7 @@ def refine_and_score(
     rotation: Tensor,
     translation: Tensor,
     valid: Tensor,
+    rated: tuple[Tensor, Tensor],
     config: EstimatorConfig,
 ) -> Tensor:
     """Refine hypotheses and half turns of the first one, and merge those that are equal then.
@@ -263,10 +271,11 @@ def refine_and_score(
         rotation: (H, B, 3, 3), best first.
         translation: (H, B, 3), diameters.
         valid: (H, B) whether each hypothesis is valid.
+        rated: All hypotheses, see `propose_hypotheses`.
         config: Settings of the solver.
 
     Returns:
-        Rows (B, 49 (H + 3) + 6) for `to_cpu`.
+        Rows (B, 49 (H + 3) + 6 + F) for `to_cpu`.
     """
     correspondences = view.correspondences
     sigma = config.correspondence_sigma_cells
@@ -292,12 +301,10 @@ def refine_and_score(
     seen = project_template(template, rotation, translation)
     fit = correspondence_weights(correspondences, seen, sigma)
     covered, reach = silhouette_coverage(view, seen)
-    total = (
-        pose_hypotheses.log_likelihood(
-            fit, correspondences.presence, config.outlier_likelihood
-        )
-        + config.silhouette_weight * covered
+    likelihood = pose_hypotheses.log_likelihood(
+        fit, correspondences.presence, config.outlier_likelihood
     )
+    total = likelihood + config.silhouette_weight * covered
     total = torch.where(valid & total.isfinite(), total, -torch.inf).T
     best, distinct = pose_hypotheses.rotation_nms(
         rotation.transpose(0, 1), total, config.mode_separation_deg, len(rotation)
@@ -329,17 +336,35 @@ def refine_and_score(
         ],
         1,
     )
+    likeliest = total.gather(1, best)
+    weights = torch.where(distinct, _CERTAINTY * (likeliest - likeliest[:, :1]), -torch.inf)
+    evidence = collect_evidence(
+        correspondences,
+        view.presence,
+        view.grid_from_view,
+        tangents,
+        seen.seen[first, 0, crop],
+        inlier,
+        error,
+        likelihood[first, crop],
+        -weights.logsumexp(1),
+        rotation[first, crop],
+        rated,
+    )
     parts = [rotation.flatten(2), translation, information.flatten(2), total.T[..., None]]
     chosen = (
         torch.cat(parts, 2).transpose(0, 1).gather(1, best[..., None].expand(-1, -1, _MODE))
     )
     chosen[..., -1].masked_fill_(~distinct, -torch.inf)
-    return torch.cat([chosen.flatten(1), counts], 1)
+    return torch.cat([chosen.flatten(1), counts, evidence], 1)
 
 
 def to_cpu(rows: Tensor) -> RefinedPoses:
     """Copy the rows of `refine_and_score` to the CPU; only this function waits for the device."""
-    modes, counts = rows.cpu().double().split([rows.shape[1] - 6, 6], 1)
+    facts = len(pose_evidence.EVIDENCE)
+    modes, counts, evidence = (
+        rows.cpu().double().split([rows.shape[1] - 6 - facts, 6, facts], 1)
+    )
     rotation, translation, information, total = modes.unflatten(1, (-1, _MODE)).split(
         [9, 3, 36, 1], 2
     )
@@ -356,6 +381,7 @@ def to_cpu(rows: Tensor) -> RefinedPoses:
         error.nan_to_num(0.0),
         cells,
         cell,
+        evidence,
     )
 
 
@@ -390,6 +416,7 @@ def to_estimates(
     view: CropObservation,
     camera: Camera,
     config: EstimatorConfig,
+    calibration: ScoreCalibration | None = None,
 ) -> list[PoseEstimate | None]:
     """Convert refined poses to estimates in the image's camera.
 
@@ -410,7 +437,14 @@ def to_estimates(
     covariance = covariances(modes.information[kept], turn, scale, modes.cell[crop], config)
     alone = 1 / torch.where(kept, log_weights, -torch.inf).exp().sum(1)
     filled = modes.reach / (view.region * template.share)
-    score = (quality(modes.explained, modes.covered, filled) * alone).clamp(0, 1)
+    if calibration is None:
+        score = (quality(modes.explained, modes.covered, filled) * alone).clamp(0, 1)
+    else:
+        right = calibration.right(modes.evidence)
+        there = calibration.there(modes.evidence)
+        score = torch.where(there > calibration.threshold, right * there, 0.0)
+        canonical = calibration.rotation_covariance(right)[crop]
+        covariance[:, 3:, 3:] += rotation @ canonical @ rotation.mT
     error = modes.error * float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
     vertices = model.vertices.double()
     extents = model.extents.double() * scale
@@ -439,6 +473,10 @@ def to_estimates(
                 inliers=int(modes.inliers[k]),
                 reprojection_error=float(error[k]),
                 box=torch.cat([shown.amin(0), shown.amax(0)]),
+                evidence=modes.evidence[k],
+                information=modes.information[k, 0],
+                turned=view.turn[k],
+                cell=float(modes.cell[k]),
                 alternatives=tuple(
                     map(PoseMode, rigid[of][1:], weights[1:], covariance[of][1:])
                 ),

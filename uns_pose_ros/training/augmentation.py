@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
+_SCENE = (320, 320)  # px
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,39 @@ def augment(
     )
 
 
+def empty_scene(
+    image: Image,
+    mask: NDArray[np.bool_],
+    rng: np.random.Generator,
+    backgrounds: Sequence[Image],
+    config: AugmentConfig = AugmentConfig(),
+) -> Image:
+    """Draw a random scene (320, 320, 3) that does not show the object.
+
+    It is a square of the image beside the object, if there is room, or a part of a background.
+
+    Args:
+        image: Image (H, W, 3) RGB.
+        mask: Mask (H, W) of the object.
+        rng: Random numbers.
+        backgrounds: Images (H, W, 3) RGB without the object.
+        config: Settings.
+    """
+    height, width = mask.shape
+    beside = rng.random() < 0.5
+    for _ in range(20 if beside else 0):
+        side = int(min(height, width) * rng.uniform(0.4, 0.9))
+        top, left = (int(rng.integers(0, n - side + 1)) for n in (height, width))
+        square = slice(top, top + side), slice(left, left + side)
+        if side > 0 and not mask[square].any():
+            scene = cv2.resize(image[square], _SCENE, interpolation=cv2.INTER_AREA)
+            break
+    else:
+        scene = _piece(_SCENE[0], rng, backgrounds)
+    scene = np.ascontiguousarray(scene, np.uint8)
+    return _degrade(_change_color(scene, rng, config), rng, config)
+
+
 def _random_camera(
     mask: NDArray[np.bool_], size: int, rng: np.random.Generator, config: AugmentConfig
 ) -> NDArray[np.float64]:
@@ -139,15 +173,7 @@ def _backdrop(
 ) -> NDArray[np.float32]:
     """A random part of a background image, or colored noise of random smoothness."""
     if len(backgrounds) and rng.random() < 0.8:
-        background = backgrounds[int(rng.integers(len(backgrounds)))]
-        side = int(min(background.shape[:2]) * rng.uniform(0.3, 1.0))
-        top, left = (rng.integers(0, n - side + 1) for n in background.shape[:2])
-        piece = cv2.resize(
-            background[top : top + side, left : left + side],
-            (size, size),
-            interpolation=cv2.INTER_AREA,
-        )
-        piece = piece[:, ::-1] if rng.random() < 0.5 else piece
+        piece = _piece(size, rng, backgrounds)
     else:
         cells = int(2 ** rng.uniform(0, 6))
         noise = rng.uniform(0, 255, (cells, cells, 3)).astype(np.float32)
@@ -161,6 +187,19 @@ def _backdrop(
         + 128
         + rng.uniform(-40, 40)
     )
+
+
+def _piece(size: int, rng: np.random.Generator, backgrounds: Sequence[Image]) -> Image:
+    """A random square of a background image."""
+    background = backgrounds[int(rng.integers(len(backgrounds)))]
+    side = int(min(background.shape[:2]) * rng.uniform(0.3, 1.0))
+    top, left = (rng.integers(0, n - side + 1) for n in background.shape[:2])
+    piece = cv2.resize(
+        background[top : top + side, left : left + side],
+        (size, size),
+        interpolation=cv2.INTER_AREA,
+    )
+    return np.asarray(piece[:, ::-1] if rng.random() < 0.5 else piece, np.uint8)
 
 
 def _occlude(

@@ -12,7 +12,7 @@ the background has several features, videos weigh by their confidence.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.dinov2 import DinoV2
 from uns_pose_ros.training.augmentation import Image
+from uns_pose_ros.training.cross_fit import calibrate_score
 from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.head_training import Curve, fit_head
 from uns_pose_ros.training.training_views import TrainConfig, random_views
@@ -123,7 +124,7 @@ def train_model(
         for name, pose in zip(rows, poses, strict=True)
         if videos[name].metric
     ]
-    return CategoryModel(
+    model = CategoryModel(
         category=category,
         vertices=vertices,
         triangles=triangles,
@@ -147,6 +148,13 @@ def train_model(
             "template_share": template_share(vertices, chosen, poses),
         },
     )
+    calibration = calibrate_score(
+        views, model, chosen, backbone, config, seed, progress, backgrounds
+    )
+    if calibration is None:
+        return model
+    record = {"calibration": calibration.to_record()}
+    return replace(model, provenance={**model.provenance, **record})
 
 
 def template_share(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from uns_pose_ros.alignment.template import TemplateConfig
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import transform
+from uns_pose_ros.core.geometry import split_similarity, transform
 from uns_pose_ros.core.ray_casting import cast_rays
 from uns_pose_ros.core.types import Frame, Progress, Video
 from uns_pose_ros.io.checkpoint import Checkpoint
@@ -76,6 +76,42 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, eq=False)
+class View:
+    """One random view of a frame, with P cells. See `Views`."""
+
+    image: Image  # (size, size, 3)
+    canon: Tensor  # (P, 3)
+    background: Tensor  # (P,) bool
+    crop_from_cam: Tensor  # (3, 3)
+    cam_from_canon: Tensor  # (3, 4)
+
+    def flip(self, mirror: Tensor) -> View:
+        """Flip the view left to right, which shows a mirrored instance of the category.
+
+        Args:
+            mirror: Reflection (4, 4) in the category's mirror plane.
+        """
+        side = round(len(self.canon) ** 0.5)
+        canon, background = (
+            tensor.unflatten(0, (side, side)).flip(1).flatten(0, 1)
+            for tensor in (transform(mirror.float(), self.canon), self.background)
+        )
+        width = self.image.shape[1]
+        flip = torch.tensor(
+            [[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]], dtype=torch.float64
+        )
+        # the mirrored camera sees the mirrored instance: both are proper again together
+        sideways = torch.diag(torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))
+        return View(
+            np.ascontiguousarray(self.image[:, ::-1]),
+            canon,
+            background,
+            flip @ self.crop_from_cam @ sideways,
+            sideways @ self.cam_from_canon @ mirror,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Views:
     """N random views with h * w tokens each, and 4 h w cells, the resolution of the head."""
 
@@ -85,6 +121,10 @@ class Views:
     background: Tensor  # (N, 4 h w) bool: the cell certainly shows no object
     # (N,) float32, how often a view is learned from; 0: a watched view
     weight: Tensor
+    video: Tensor  # (N,) int64, number of the video that the view was drawn from
+    crop_from_cam: Tensor  # (N, 3, 3) float64, homogeneous, from the camera of the image
+    # (N, 3, 4) float64, rotation and translation, diameters, of the canonical frame in that camera
+    cam_from_canon: Tensor
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -144,7 +184,7 @@ def random_views(
 
     def draw(
         job: tuple[int, tuple[int, Frame]],
-    ) -> tuple[int, list[tuple[Image, Tensor, Tensor]]]:
+    ) -> tuple[int, list[View]]:
         number, (video, frame) = job
         drawn = []
         for wanted, entropy in (
@@ -162,10 +202,7 @@ def random_views(
                 config,
             )
             if mirror is not None:
-                some = [
-                    _flipped(*view, mirror.float()) if rng.random() < 0.5 else view
-                    for view in some
-                ]
+                some = [view.flip(mirror) if rng.random() < 0.5 else view for view in some]
             drawn += some
         return video, drawn
 
@@ -180,9 +217,9 @@ def random_views(
     with ThreadPoolExecutor(2) as pool:
         for done, (video, drawn) in enumerate(_ahead(pool, draw, jobs[start:]), start + 1):
             if drawn:
-                images, canon, background = zip(*drawn, strict=True)
+                images = np.stack([view.image for view in drawn])
                 batch = imagenet_normalize(
-                    torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device)
+                    torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
                 )
                 with torch.inference_mode():
                     tokens = (
@@ -194,10 +231,11 @@ def random_views(
                 rows = slice(filled, filled := filled + len(drawn))
                 views.tokens[rows], views.weight[rows] = tokens, float(confidence[video])
                 views.weight[rows][count:] = 0
-                views.canon[rows], views.background[rows] = (
-                    torch.stack(canon),
-                    torch.stack(background),
-                )
+                views.video[rows] = video
+                for name in ("canon", "background", "crop_from_cam", "cam_from_canon"):
+                    getattr(views, name)[rows] = torch.stack(
+                        [getattr(view, name) for view in drawn]
+                    )
             if checkpoint is not None and (done % 20 == 0 or done == len(jobs)):
                 checkpoint.write_note("views", (done, filled))
             if progress is not None:
@@ -256,6 +294,9 @@ def _room(
         "canon": ((count, places, 3), torch.float16),
         "background": ((count, places), torch.bool),
         "weight": ((count,), torch.float32),
+        "video": ((count,), torch.int64),
+        "crop_from_cam": ((count, 3, 3), torch.float64),
+        "cam_from_canon": ((count, 3, 4), torch.float64),
     }
     if checkpoint is None:
         return Views(
@@ -290,7 +331,7 @@ def _views_of_frame(
     rng: np.random.Generator,
     backgrounds: Sequence[Image],
     config: TrainConfig,
-) -> list[tuple[Image, Tensor, Tensor]]:
+) -> list[View]:
     """Draw `count` views of a frame; none if its mask is empty.
 
     Args:
@@ -302,10 +343,6 @@ def _views_of_frame(
         rng: Random numbers.
         backgrounds: Images (H, W, 3) RGB without the object.
         config: Settings.
-
-    Returns:
-        For each view the image (size, size, 3), the canonical points (P, 3) of its cells, nan for
-        no object, and (P,) bool, cells that show no object.
     """
     source, mask, camera = read_frame(frame)
     assert mask is not None and frame.cam_from_obj is not None
@@ -316,6 +353,8 @@ def _views_of_frame(
     mesh = (vertices.double() - center).float(), triangles
     places = grid_places(config.size)
     rays_from_places = torch.linalg.inv(camera.matrix @ pose[:3, :3])
+    rotation, translation, scale = split_similarity(pose @ torch.linalg.inv(canon_from_obj))
+    cam_from_canon = torch.cat([rotation, translation[:, None] / scale], 1)
     views = []
     for _ in range(count):
         image, visible, crop_from_image = augment(
@@ -332,30 +371,9 @@ def _views_of_frame(
         hit = distance.isfinite()
         points = origin + center + distance[hit, None].double() * rays[hit].double()
         canon[index[hit]] = transform(canon_from_obj, points).float()
-        views.append((image, canon, ~shown))
+        crop_from_cam = torch.from_numpy(crop_from_image) @ camera.matrix
+        views.append(View(image, canon, ~shown, crop_from_cam, cam_from_canon))
     return views
-
-
-def _flipped(
-    image: Image, canon: Tensor, background: Tensor, mirror: Tensor
-) -> tuple[Image, Tensor, Tensor]:
-    """Flip a view left to right.
-
-    Args:
-        image: Image (size, size, 3).
-        canon: Canonical points (P, 3) of its cells.
-        background: (P,) bool, cells that show no object.
-        mirror: Reflection (4, 4) in the category's mirror plane.
-
-    Returns:
-        The same three of the flipped view.
-    """
-    side = round(len(canon) ** 0.5)
-    maps = [
-        tensor.unflatten(0, (side, side)).flip(1).flatten(0, 1)
-        for tensor in (transform(mirror, canon), background)
-    ]
-    return np.ascontiguousarray(image[:, ::-1]), maps[0], maps[1]
 
 
 def _homogeneous(pixels: Tensor) -> Tensor:

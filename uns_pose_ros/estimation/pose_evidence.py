@@ -1,0 +1,117 @@
+"""What speaks for the best pose of a crop: numbers from which its score is computed.
+
+The numbers have no unit, and those of a right pose are alike for near and far objects.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from uns_pose_ros.estimation.pose_hypotheses import Correspondences
+
+# name of each number, and whether it grows (1) or shrinks (-1) for right poses
+EVIDENCE = {
+    "explained": 1,  # log share of the cells that are inliers
+    "likelihood": 1,  # mean log likelihood of the cells
+    "covered": 1,  # mean log presence at the visible vertices
+    "covered_best": 1,  # the same without the worst third of the vertices
+    "outside": -1,  # share of the cells that lie beside the projected template
+    "filled": 1,  # log length of the projected template over that of the cells
+    "mass": 1,  # log odds of the hypotheses near the pose, against all others
+    "mass_sharp": 1,  # the same, at a lower temperature
+    "modes": 1,  # log weight of the pose among the refined modes
+    "error": -1,  # median distance of the inliers to their vertices, lengths of the template
+}
+_WORST = 1 / 3
+_NEAR = 30.0  # degrees
+_ODDS = 6.0  # largest log odds
+_TEMPERATURES = (6.0, 24.0)
+_FAR = 1e4
+
+
+def collect_evidence(
+    correspondences: Correspondences,
+    presence: Tensor,
+    grid_from_view: Tensor,
+    tangents: Tensor,
+    seen: Tensor,
+    inlier: Tensor,
+    error: Tensor,
+    likelihood: Tensor,
+    weight: Tensor,
+    rotation: Tensor,
+    rated: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Compute the numbers (B, F) that `EVIDENCE` lists, for the best pose of each of B crops.
+
+    Args:
+        correspondences: The cells of the crops, P each.
+        presence: (B, h, w) probability that a cell shows the object.
+        grid_from_view: See `CropObservation`.
+        tangents: (B, 2, V) of the projected template.
+        seen: (B, V) bool, the vertices that are visible.
+        inlier: (B, P) bool.
+        error: (B,) median distance of the inliers, tangents.
+        likelihood: (B,) mean log likelihood.
+        weight: (B,) log weight of the pose among the modes.
+        rotation: (B, 3, 3) of the pose.
+        rated: Rotations (B, H, 3, 3) and scores (B, H) of all hypotheses.
+    """
+    there = correspondences.presence > 0  # (B, P)
+    count = there.sum(1).clamp_min(1)
+    mapped = grid_from_view[..., :2] @ tangents + grid_from_view[..., 2:]
+    where = mapped[:, :2] / mapped[:, 2:].clamp_min(1e-9)  # (B, 2, V)
+    inside = seen & (where.abs() < 1).all(1)
+    sampled = grid_sample(
+        presence[:, None],
+        where.mT[:, :, None],
+        align_corners=False,
+        padding_mode="border",
+    )[:, 0, :, 0]
+    value = (sampled + 0.1).clamp_max(1).log()
+    shown = inside.sum(1).clamp_min(1)
+    covered = (value * inside).sum(1) / shown
+    ordered = torch.where(inside, value, _FAR).sort(1).values
+    place = torch.arange(ordered.shape[1], device=ordered.device)
+    best = (place >= (_WORST * shown)[:, None]) & (place < shown[:, None])
+    covered_best = (ordered * best).sum(1) / best.sum(1).clamp_min(1)
+
+    points = torch.where(seen[:, None], tangents, _FAR)
+    low = torch.where(seen[:, None], tangents, _FAR).amin(2)
+    high = torch.where(seen[:, None], tangents, -_FAR).amax(2)
+    length = (high - low).amax(1).clamp_min(1e-9)
+    gap = torch.cdist(correspondences.tangents, points.mT).amin(2)  # (B, P)
+    limit = 1.5 * correspondences.cell + length / 12
+    beside = (gap > limit[:, None]) & there
+    outside = beside.sum(1) / count
+    at = correspondences.tangents
+    cells_low = torch.where(there[..., None], at, _FAR).amin(1)
+    cells_high = torch.where(there[..., None], at, -_FAR).amax(1)
+    extent = (cells_high - cells_low).amax(1) + correspondences.cell
+    filled = (length / extent.clamp_min(1e-9)).log()
+
+    turns, rating = rated
+    trace = (turns.flatten(2) @ rotation.flatten(1)[..., None])[..., 0]
+    near = trace > 1 + 2 * torch.cos(torch.deg2rad(torch.tensor(_NEAR)))
+    odds = []
+    for temperature in _TEMPERATURES:
+        score = temperature * rating
+        mine = torch.where(near, score, -torch.inf).logsumexp(1)
+        rest = torch.where(near, -torch.inf, score).logsumexp(1)
+        odds.append((mine - rest).nan_to_num(0.0).clamp(-_ODDS, _ODDS))
+    return torch.stack(
+        [
+            ((inlier.sum(1) + 0.5) / count).log(),
+            likelihood,
+            covered,
+            covered_best,
+            outside,
+            filled,
+            *odds,
+            weight,
+            error.nan_to_num(0.0) / length,
+        ],
+        1,
+    )

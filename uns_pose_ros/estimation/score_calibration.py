@@ -1,0 +1,160 @@
+"""The score and the uncertainty of a pose, as held-out views of the training taught them.
+
+Two logistic regressions on the numbers of `pose_evidence` give the probabilities that a crop shows
+an object of the category, and that the pose of an object is right, that is less than 30 degrees
+off. The score is their product. The covariance of the rotation follows from the second one: those
+of right and of wrong poses, about the axes of the canonical frame, weigh by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from uns_pose_ros.estimation.pose_evidence import EVIDENCE
+
+
+@dataclass(frozen=True, eq=False)
+class Chance:
+    """A logistic regression on evidence (B, F)."""
+
+    low: Tensor  # (F,) float64, evidence below counts as this
+    high: Tensor  # (F,) float64, evidence above counts as this
+    weight: Tensor  # (F,) float64, nats for each unit
+    bias: float  # nats
+
+    def __call__(self, evidence: Tensor) -> Tensor:
+        """Compute probabilities (B,)."""
+        inside = torch.minimum(torch.maximum(evidence, self.low), self.high)
+        return torch.sigmoid(inside @ self.weight + self.bias)
+
+    def to_record(self) -> dict[str, Any]:
+        """Convert to JSON types."""
+        return {
+            "low": self.low.tolist(),
+            "high": self.high.tolist(),
+            "weight": self.weight.tolist(),
+            "bias": self.bias,
+        }
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> Chance:
+        """Read what `to_record` wrote."""
+        low, high, weight = (
+            torch.tensor(record[name], dtype=torch.float64)
+            for name in ("low", "high", "weight")
+        )
+        return Chance(low, high, weight, float(record["bias"]))
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreCalibration:
+    """The calibration of a model."""
+
+    right: Chance  # of the pose of an object
+    there: Chance  # of an object
+    # (3, 3) float64, rad^2, second moments of the rotation between a pose and the truth, about the
+    # canonical axes
+    right_spread: Tensor
+    wrong_spread: Tensor
+    factor: float  # of both, so that 95 percent of the 95 % regions contain the truth
+    threshold: float  # chance of an object, below which no pose is returned
+
+    def rotation_covariance(self, right: Tensor) -> Tensor:
+        """Compute covariances (B, 3, 3), rad^2, about the canonical axes.
+
+        Args:
+            right: Probabilities (B,) that the poses are right.
+        """
+        share = right[:, None, None]
+        return self.factor * (share * self.right_spread + (1 - share) * self.wrong_spread)
+
+    def to_record(self) -> dict[str, Any]:
+        """Convert to JSON types."""
+        return {
+            "evidence": list(EVIDENCE),
+            "right": self.right.to_record(),
+            "there": self.there.to_record(),
+            "right_spread": self.right_spread.tolist(),
+            "wrong_spread": self.wrong_spread.tolist(),
+            "factor": self.factor,
+            "threshold": self.threshold,
+        }
+
+    @staticmethod
+    def from_record(
+        record: Mapping[str, Any] | None, turn: Tensor
+    ) -> ScoreCalibration | None:
+        """Read the calibration of a model.
+
+        Args:
+            record: As `to_record` wrote it.
+            turn: (3, 3) rotation of the canonical frame since the training.
+
+        Returns:
+            The calibration; None if there is none, or one for other evidence.
+        """
+        if record is None or record.get("evidence") != list(EVIDENCE):
+            return None
+        spreads = (
+            turn @ torch.tensor(record[name], dtype=torch.float64) @ turn.T
+            for name in ("right_spread", "wrong_spread")
+        )
+        return ScoreCalibration(
+            Chance.from_record(record["right"]),
+            Chance.from_record(record["there"]),
+            *spreads,
+            float(record["factor"]),
+            float(record["threshold"]),
+        )
+
+
+def fit_chance(evidence: Tensor, true: Tensor, decay: float = 1.0) -> Chance:
+    """Fit a logistic regression; both outcomes weigh alike in all.
+
+    No evidence counts against its meaning: a number that grows for right poses gets no negative
+    weight.
+
+    Args:
+        evidence: (N, F) float64.
+        true: (N,) bool, the outcomes.
+        decay: Penalty on half the squared weights of the evidence in standard deviations.
+    """
+    values, outcome = evidence.numpy(), true.numpy().astype(np.float64)
+    signs = np.array([float(sign) for sign in EVIDENCE.values()])
+    low, high = np.quantile(values, [0.0, 1.0], axis=0)
+    inside = values.clip(low, high)
+    mean, spread = inside.mean(0), inside.std(0) + 1e-6
+    scaled = (inside - mean) / spread * signs
+    share = outcome.mean().clip(1e-6, 1 - 1e-6)
+    weight = np.where(outcome > 0, 0.5 / share, 0.5 / (1 - share))
+
+    def loss(beta: np.ndarray) -> tuple[float, np.ndarray]:
+        logit = scaled @ beta[:-1] + beta[-1]
+        gap = weight * (1 / (1 + np.exp(-logit)) - outcome)
+        slope = np.append(scaled.T @ gap + decay * beta[:-1], gap.sum())
+        cost = weight * (np.logaddexp(0, logit) - outcome * logit)
+        return float(cost.sum() + decay * (beta[:-1] ** 2).sum() / 2), slope
+
+    bounds = [(0.0, None)] * len(signs) + [(None, None)]
+    beta = minimize(loss, np.zeros(len(bounds)), jac=True, bounds=bounds).x
+    slope = beta[:-1] * signs / spread
+    # the outcomes are as frequent again as they were
+    bias = beta[-1] - (slope * mean).sum() + np.log(share / (1 - share))
+    return Chance(*map(torch.from_numpy, (low, high, slope)), float(bias))
+
+
+def second_moments(turns: Tensor, typical: float) -> Tensor:
+    """Compute the second moments (3, 3) of rotation vectors (N, 3), rad.
+
+    Three vectors of the length `typical`, one about each axis, are added, because few vectors
+    say little.
+    """
+    some = torch.eye(3, dtype=torch.float64) * typical**2
+    return (turns.T @ turns + some) / (len(turns) + 3)

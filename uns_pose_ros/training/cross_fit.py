@@ -1,0 +1,264 @@
+"""The calibration of a model's score, from videos that a head has not learned from.
+
+Two heads learn from one half of the videos each. Each of them estimates random views of the other
+half, whose poses the alignment knows, and scenes without the object. What they got right and wrong
+teaches the score and the covariance of the category.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from uns_pose_ros.core.geometry import nearest_equivalent, vector_from_rotation
+from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progress, Video
+from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.estimation.estimator import Estimator
+from uns_pose_ros.estimation.loaded_model import LoadedModel
+from uns_pose_ros.estimation.pose_solver import solve
+from uns_pose_ros.estimation.score_calibration import (
+    ScoreCalibration,
+    fit_chance,
+    second_moments,
+)
+from uns_pose_ros.io.video_folder import read_frame
+from uns_pose_ros.networks.correspondence_head import Head
+from uns_pose_ros.networks.dinov2 import DinoV2
+from uns_pose_ros.training.augmentation import Image, empty_scene
+from uns_pose_ros.training.head_training import fit_head
+from uns_pose_ros.training.training_views import (
+    TrainConfig,
+    Views,
+    load_background_images,
+)
+
+_STEPS = 0.4  # steps of such a head, as a share of those of the model's own
+_SHARE = 0.5  # views of each step, likewise
+_MOST = 600  # views with an object that are estimated, of both halves
+_SCENES = 60  # scenes without the object, for each head
+_BATCH = 8
+_FALSE = 0.02  # share of the scenes that may have a pose
+_WRONG = math.radians(30.0)  # rotation error of a wrong pose
+_REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
+_TYPICAL = (math.radians(8.0), math.radians(90.0))  # errors of right and of wrong poses
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Estimates of N views whose videos the head has not seen, and of scenes without an object."""
+
+    evidence: Tensor  # (N, F)
+    error: Tensor  # (N, 3) rad, from the estimate to the truth, canonical axes
+    fit: Tensor  # (N, 3, 3) rad^2, covariance of the fit alone, canonical axes
+    share: Tensor  # (N,) of the view's cells, that show the object
+    false: Sequence[Tensor]  # (K, F) evidence of the K poses in each scene
+
+    @staticmethod
+    def join(parts: Sequence[HeldOut]) -> HeldOut:
+        """Put several together."""
+        columns = (
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("evidence", "error", "fit", "share")
+        )
+        return HeldOut(*columns, [scene for part in parts for scene in part.false])
+
+
+def calibrate_score(
+    views: Views,
+    model: CategoryModel,
+    videos: Sequence[Video],
+    backbone: DinoV2,
+    config: TrainConfig,
+    seed: int = 0,
+    progress: Progress | None = None,
+    backgrounds: Sequence[Image] = (),
+) -> ScoreCalibration | None:
+    """Calibrate the score of a model.
+
+    Args:
+        views: The views of the training.
+        model: The trained model; its template is used.
+        videos: The videos that the views were drawn from.
+        backbone: The frozen backbone.
+        config: Settings of the training.
+        seed: Seed of the heads and the scenes.
+        progress: Receives the number of steps that are done.
+        backgrounds: Images (H, W, 3) RGB without the object.
+
+    Returns:
+        The calibration; None if there are fewer than two videos, or if the poses of held-out views
+        are all right or all wrong.
+    """
+    numbers = views.video.unique().tolist()
+    if len(numbers) < 2:
+        return None
+    brief = replace(
+        config,
+        steps=max(1, round(_STEPS * config.steps)),
+        batch=max(1, round(_SHARE * config.batch)),
+    )
+    parts = []
+    for half, held in enumerate((numbers[::2], numbers[1::2])):
+        left_out = torch.isin(views.video, torch.tensor(held, device=views.video.device))
+        head, _ = fit_head(
+            replace(views, weight=torch.where(left_out, 0.0, views.weight)),
+            model.vertices,
+            model.symmetry,
+            brief,
+            seed,
+            None if progress is None else _part(progress, half),
+            views.tokens.device,
+        )
+        chosen = left_out.nonzero()[:, 0]
+        chosen = chosen[:: max(1, 2 * len(chosen) // _MOST)]
+        scenes = _empty_scenes([videos[k] for k in held], seed, backgrounds, config)
+        parts.append(
+            estimate_held_out(
+                views, chosen, scenes, _with_head(model, head), backbone, config
+            )
+        )
+    return calibrate(HeldOut.join(parts))
+
+
+def _part(progress: Progress, number: int) -> Progress:
+    def report(what: str, done: int, total: int) -> None:
+        progress("score", number * total + done, 2 * total)
+
+    return report
+
+
+def _with_head(model: CategoryModel, head: Head) -> CategoryModel:
+    """The model with another head."""
+    weights = {name: tensor.detach().cpu() for name, tensor in head.state_dict().items()}
+    features = {
+        name: normalize(weights.pop(name).float(), dim=-1)
+        for name in ("vertex_features", "background_features")
+    }
+    return replace(model, head=weights, **features)
+
+
+def _empty_scenes(
+    videos: Sequence[Video], seed: int, backgrounds: Sequence[Image], config: TrainConfig
+) -> list[Image]:
+    """Draw _SCENES scenes without the object, beside the object of the videos or elsewhere."""
+    rng = np.random.default_rng([seed, len(videos), 3])
+    photographs = [*load_background_images(), *backgrounds]
+    frames = [frame for video in videos for frame in video.frames if frame.mask]
+    scenes = []
+    for _ in range(_SCENES):
+        image, mask, _ = read_frame(frames[int(rng.integers(len(frames)))])
+        assert mask is not None
+        scenes.append(
+            empty_scene(image.numpy(), mask.numpy(), rng, photographs, config.augment)
+        )
+    return scenes
+
+
+@torch.inference_mode()
+def estimate_held_out(
+    views: Views,
+    chosen: Tensor,
+    scenes: Sequence[Image],
+    model: CategoryModel,
+    backbone: DinoV2,
+    config: TrainConfig,
+) -> HeldOut:
+    """Estimate some views (K,), and scenes, with a head that has not learned from them."""
+    device = views.tokens.device
+    settings = EstimatorConfig(shape_variation_deg=0.0, score_threshold=0.0)
+    estimator = Estimator(model, backbone, str(device), settings)
+    loaded = LoadedModel(model, device, backbone.precision == "bf16")
+    camera = Camera(torch.eye(3, dtype=torch.float64), config.size, config.size)
+    estimates: list[tuple[int, PoseEstimate]] = []
+    for part in chosen.split(_BATCH):
+        probability, presence = loaded.read(views.tokens[part].float())
+        crop_from_cam = views.crop_from_cam[part].cpu()
+        solved = solve(
+            model,
+            loaded.template,
+            probability,
+            presence,
+            config.size,
+            crop_from_cam,
+            camera,
+            settings,
+        )
+        estimates += [
+            (row, one)
+            for row, one in zip(part.tolist(), solved, strict=True)
+            if one is not None
+        ]
+    evidence, errors, fits = [], [], []
+    symmetry = model.symmetry
+    for row, estimate in estimates:
+        rotation = estimate.cam_from_canon[:3, :3]
+        true = views.cam_from_canon[row, :, :3].cpu()
+        true = nearest_equivalent(true, rotation, symmetry.order, symmetry.axis)
+        assert estimate.evidence is not None and estimate.covariance is not None
+        evidence.append(estimate.evidence)
+        errors.append(vector_from_rotation(rotation.T @ true))
+        fits.append(rotation.T @ estimate.covariance[3:, 3:] @ rotation)
+    false = []
+    for scene in scenes:
+        height, width = scene.shape[:2]
+        matrix = torch.tensor(
+            [[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], dtype=torch.float64
+        )
+        found = estimator(scene, Camera(matrix, width, height))
+        facts = [one.evidence for one in found if one.evidence is not None]
+        false.append(torch.stack(facts) if facts else torch.zeros(0, 0))
+    shown = [row for row, _ in estimates]
+    return HeldOut(
+        torch.stack(evidence),
+        torch.stack(errors),
+        torch.stack(fits),
+        views.canon[shown, :, 0].isfinite().double().mean(1).cpu(),
+        false,
+    )
+
+
+def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
+    """Fit score, covariance and threshold; None if all poses are right or all are wrong."""
+    size = held_out.error.norm(dim=1)
+    right = size < _WRONG
+    if not right.any() or right.all():
+        return None
+    scenes = [scene for scene in held_out.false if len(scene)]
+    everything = torch.cat([held_out.evidence, *scenes])
+    there = torch.arange(len(everything)) < len(held_out.evidence)
+    calibration = ScoreCalibration(
+        fit_chance(held_out.evidence, right),
+        fit_chance(everything, there),
+        *(
+            second_moments(held_out.error[some], typical)
+            for some, typical in zip((right, ~right), _TYPICAL, strict=True)
+        ),
+        1.0,
+        0.0,
+    )
+    best = sorted((float(calibration.there(scene).max()) for scene in scenes), reverse=True)
+    allowed = int(_FALSE * len(held_out.false))
+    factor = _conformal_factor(
+        calibration.rotation_covariance(calibration.right(held_out.evidence)),
+        held_out.fit,
+        held_out.error,
+    )
+    threshold = best[allowed] if len(best) > allowed else 0.0
+    return replace(calibration, factor=factor, threshold=threshold)
+
+
+def _conformal_factor(covariance: Tensor, fit: Tensor, error: Tensor) -> float:
+    """The factor of covariances (N, 3, 3) so that 95 % of the errors (N, 3) lie in the regions."""
+    low, high = 1e-3, 1e3
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        solved = torch.linalg.solve(middle * covariance + fit, error[..., None])[..., 0]
+        inside = ((error * solved).sum(1) <= _REGION).double().mean()
+        low, high = (low, middle) if inside >= 0.95 else (middle, high)
+    return high
