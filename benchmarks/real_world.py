@@ -66,7 +66,8 @@ class Fold:
     known: Sequence[str]
     test: Path
     unseen: Sequence[str]
-    labels: Path
+    labels: Path  # of the test
+    known_labels: Path  # of the training
     given: bool  # masks and camera poses are given to the training
 
 
@@ -149,6 +150,7 @@ def folds(data: Path, name: str) -> list[Fold]:
                 source,
                 unseen,
                 source / "labels.json",
+                source / "labels.json",
                 given,
             )
             for unseen in pose.folds(videos, 2)
@@ -167,7 +169,8 @@ def folds(data: Path, name: str) -> list[Fold]:
             [video for video in videos if video not in unseen],
             test,
             unseen,
-            half / "b" / "labels.json" if name == category else test / "labels.json",
+            test / "labels.json",
+            half / "a" / "labels.json",
             True,
         )
         for unseen in pose.folds(videos, 3)
@@ -252,7 +255,7 @@ def fit_label_from_canon(
     model: CategoryModel, fold: Fold, estimator: RememberingEstimator
 ) -> Tensor:
     """(3, 3) from the model's frame to that of the labels, by the videos of the training."""
-    truth = json.loads(fold.labels.read_text())
+    truth = json.loads(fold.known_labels.read_text())
     labels = {}
     for name in model.training_poses:
         if fold.given:

@@ -327,10 +327,8 @@ class PoseEstimate:
     reprojection_error: float  # px, median over the inliers
     box: Tensor  # (4,) float64: x0 y0 x1 y1 px of the projected template
     alternatives: tuple[PoseMode, ...] = ()  # distinct other poses, likeliest first
+    # (F,) float64, what the score was computed from, see `estimation.pose_evidence`
     evidence: Tensor | None = None
-    information: Tensor | None = None
-    turned: Tensor | None = None
-    cell: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self.cam_from_canon, "cam_from_canon", (4, 4), torch.float64)

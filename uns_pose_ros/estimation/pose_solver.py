@@ -474,9 +474,6 @@ def to_estimates(
                 reprojection_error=float(error[k]),
                 box=torch.cat([shown.amin(0), shown.amax(0)]),
                 evidence=modes.evidence[k],
-                information=modes.information[k, 0],
-                turned=view.turn[k],
-                cell=float(modes.cell[k]),
                 alternatives=tuple(
                     map(PoseMode, rigid[of][1:], weights[1:], covariance[of][1:])
                 ),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
-_SCENE = (320, 320)  # px
+_SCENE = 320  # px
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def empty_scene(
 ) -> Image:
     """Draw a random scene (320, 320, 3) that does not show the object.
 
-    It is a square of the image beside the object, if there is room, or a part of a background.
+    It is a square of the image beside the object, if there is room, a part of a background, or a
+    collage of small ones, which is full of small things as many images of the world are.
 
     Args:
         image: Image (H, W, 3) RGB.
@@ -98,19 +99,62 @@ def empty_scene(
         backgrounds: Images (H, W, 3) RGB without the object.
         config: Settings.
     """
+    kind = rng.integers(3)
+    scene = _beside(image, mask, rng) if kind == 0 else None
+    if kind == 2:
+        scene = _collage(image, mask, rng, backgrounds)
+    if scene is None:
+        scene = _piece(_SCENE, rng, backgrounds)
+    scene = np.ascontiguousarray(scene, np.uint8)
+    return _degrade(_change_color(scene, rng, config), rng, config)
+
+
+def _beside(
+    image: Image, mask: NDArray[np.bool_], rng: np.random.Generator
+) -> Image | None:
+    """Draw a square of an image without the object; None if there is none."""
     height, width = mask.shape
-    beside = rng.random() < 0.5
-    for _ in range(20 if beside else 0):
-        side = int(min(height, width) * rng.uniform(0.4, 0.9))
+    for _ in range(20):
+        side = int(min(height, width) * rng.uniform(0.3, 0.9))
         top, left = (int(rng.integers(0, n - side + 1)) for n in (height, width))
         square = slice(top, top + side), slice(left, left + side)
         if side > 0 and not mask[square].any():
-            scene = cv2.resize(image[square], _SCENE, interpolation=cv2.INTER_AREA)
-            break
-    else:
-        scene = _piece(_SCENE[0], rng, backgrounds)
-    scene = np.ascontiguousarray(scene, np.uint8)
-    return _degrade(_change_color(scene, rng, config), rng, config)
+            resized = cv2.resize(
+                image[square], (_SCENE, _SCENE), interpolation=cv2.INTER_AREA
+            )
+            return np.asarray(resized, np.uint8)
+    return None
+
+
+def _collage(
+    image: Image,
+    mask: NDArray[np.bool_],
+    rng: np.random.Generator,
+    backgrounds: Sequence[Image],
+) -> Image:
+    """Draw small parts of images and backgrounds over a large one."""
+    scene = _piece(_SCENE, rng, backgrounds)
+    for _ in range(int(rng.integers(6, 20))):
+        part = _beside(image, mask, rng) if rng.random() < 0.3 else None
+        if part is None:
+            part = _piece(_SCENE, rng, backgrounds)
+        if rng.random() < 0.3:  # few colors, as in drawings
+            part = part // 64 * 64 + 32
+        height, width = (int(n) for n in _SCENE * np.exp(rng.uniform(-3.0, -1.0, 2)))
+        top, left = int(rng.integers(_SCENE - height)), int(rng.integers(_SCENE - width))
+        cover = np.zeros((_SCENE, _SCENE), np.uint8)
+        center = (left + width // 2, top + height // 2)
+        if rng.random() < 0.5:
+            axes = (width // 2, height // 2)
+            cv2.ellipse(cover, center, axes, rng.uniform(0, 180), 0, 360, 1, -1)
+        else:
+            cover[top : top + height, left : left + width] = 1
+        small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+        there = np.zeros_like(scene)
+        there[top : top + height, left : left + width] = small
+        inside = (cover > 0) & (there.any(2))
+        scene = np.where(inside[..., None], there, scene)
+    return scene
 
 
 def _random_camera(

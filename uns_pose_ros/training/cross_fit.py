@@ -41,7 +41,7 @@ from uns_pose_ros.training.training_views import (
 _STEPS = 0.4  # steps of such a head, as a share of those of the model's own
 _SHARE = 0.5  # views of each step, likewise
 _MOST = 600  # views with an object that are estimated, of both halves
-_SCENES = 60  # scenes without the object, for each head
+_SCENES = 100  # scenes without the object, for each head
 _BATCH = 8
 _FALSE = 0.02  # share of the scenes that may have a pose
 _WRONG = math.radians(30.0)  # rotation error of a wrong pose
