@@ -72,9 +72,10 @@ class EstimatorConfig:
         deprecated="overlap",
     )
     score_threshold: float = setting(
-        0.22,
-        "smallest score of an estimate; estimates below are not returned",
-        low=0.0,
+        -1.0,
+        "smallest score of an estimate; estimates below are not returned; negative: the model's "
+        "own, above which few images without an object have an estimate",
+        low=-1.0,
         high=0.9,
         group="solver",
         deprecated="score_threshold",

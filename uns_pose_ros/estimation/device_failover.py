@@ -85,6 +85,11 @@ class FallbackEstimator:
         """Best score below the threshold in the last image; None: there was no such pose."""
         return self._working.best_rejected
 
+    @property
+    def threshold(self) -> float:
+        """The smallest score of an estimate, over all models."""
+        return self._working.threshold
+
     def configure(self, config: EstimatorConfig) -> None:
         """Use other settings from the next image on; the runtime of the backbone stays.
 

@@ -275,11 +275,24 @@ class Estimator:
             self.config,
             loaded.calibration,
         )
-        return [self._accept(estimate) for estimate in solved]
+        threshold = self._threshold_of(loaded)
+        return [self._accept(estimate, threshold) for estimate in solved]
 
-    def _accept(self, estimate: PoseEstimate | None) -> PoseEstimate | None:
+    def _threshold_of(self, loaded: LoadedModel) -> float:
+        """The smallest score of an estimate of a model."""
+        chosen = self.config.score_threshold
+        return chosen if chosen >= 0 else loaded.threshold
+
+    @property
+    def threshold(self) -> float:
+        """The smallest score of an estimate, over all models."""
+        return min(map(self._threshold_of, self._loaded))
+
+    def _accept(
+        self, estimate: PoseEstimate | None, threshold: float
+    ) -> PoseEstimate | None:
         """Return an estimate whose score is good enough, or None; keep the best other score."""
-        if estimate is None or estimate.score >= self.config.score_threshold:
+        if estimate is None or estimate.score >= threshold:
             return estimate
         self.best_rejected = max(estimate.score, self.best_rejected or 0.0)
         return None
@@ -290,7 +303,7 @@ class Estimator:
             return "nothing found (no region looks like an object)"
         return (
             f"nothing found (best score {self.best_rejected:.2f}, threshold "
-            f"{self.config.score_threshold:.2f})"
+            f"{self.threshold:.2f})"
         )
 
 

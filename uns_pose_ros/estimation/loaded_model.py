@@ -18,6 +18,8 @@ from uns_pose_ros.estimation.score_calibration import ScoreCalibration
 from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
 from uns_pose_ros.networks.dinov2 import PATCH
 
+_THRESHOLD = 0.22  # smallest score of an estimate of a model without a calibration
+
 
 class LoadedModel:
     """A category model that is ready on a device."""
@@ -76,6 +78,9 @@ class LoadedModel:
                 "it again"
             ) from None
         self.calibration = ScoreCalibration.from_record(model.calibration, model.turn)
+        self.threshold = (
+            _THRESHOLD if self.calibration is None else self.calibration.threshold
+        )
         self.layers = config.layers
         self.crop_size = size
         self.head = head.eval().requires_grad_(False).to(device)

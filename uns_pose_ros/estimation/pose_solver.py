@@ -440,10 +440,8 @@ def to_estimates(
     if calibration is None:
         score = (quality(modes.explained, modes.covered, filled) * alone).clamp(0, 1)
     else:
-        right = calibration.right(modes.evidence)
-        there = calibration.there(modes.evidence)
-        score = torch.where(there > calibration.threshold, right * there, 0.0)
-        canonical = calibration.rotation_covariance(right)[crop]
+        score = calibration.score(modes.evidence)
+        canonical = calibration.rotation_covariance(calibration.right(modes.evidence))[crop]
         covariance[:, 3:, 3:] += rotation @ canonical @ rotation.mT
     error = modes.error * float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
     vertices = model.vertices.double()

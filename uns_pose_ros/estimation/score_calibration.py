@@ -8,7 +8,7 @@ of right and of wrong poses, about the axes of the canonical frame, weigh by it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,11 @@ class ScoreCalibration:
     right_spread: Tensor
     wrong_spread: Tensor
     factor: float  # of both, so that 95 percent of the 95 % regions contain the truth
-    threshold: float  # chance of an object, below which no pose is returned
+    threshold: float  # score above which few scenes without an object have a pose
+
+    def score(self, evidence: Tensor) -> Tensor:
+        """Compute scores (B,) from evidence (B, F)."""
+        return self.right(evidence) * self.there(evidence)
 
     def rotation_covariance(self, right: Tensor) -> Tensor:
         """Compute covariances (B, 3, 3), rad^2, about the canonical axes.
@@ -115,7 +119,12 @@ class ScoreCalibration:
         )
 
 
-def fit_chance(evidence: Tensor, true: Tensor, decay: float = 1.0) -> Chance:
+def fit_chance(
+    evidence: Tensor,
+    true: Tensor,
+    names: Collection[str] = tuple(EVIDENCE),
+    decay: float = 1.0,
+) -> Chance:
     """Fit a logistic regression; both outcomes weigh alike in all.
 
     No evidence counts against its meaning: a number that grows for right poses gets no negative
@@ -124,14 +133,14 @@ def fit_chance(evidence: Tensor, true: Tensor, decay: float = 1.0) -> Chance:
     Args:
         evidence: (N, F) float64.
         true: (N,) bool, the outcomes.
+        names: The evidence that counts.
         decay: Penalty on half the squared weights of the evidence in standard deviations.
     """
     values, outcome = evidence.numpy(), true.numpy().astype(np.float64)
     signs = np.array([float(sign) for sign in EVIDENCE.values()])
-    low, high = np.quantile(values, [0.0, 1.0], axis=0)
-    inside = values.clip(low, high)
-    mean, spread = inside.mean(0), inside.std(0) + 1e-6
-    scaled = (inside - mean) / spread * signs
+    low, high = values.min(0), values.max(0)
+    mean, spread = values.mean(0), values.std(0) + 1e-6
+    scaled = (values - mean) / spread * signs
     share = outcome.mean().clip(1e-6, 1 - 1e-6)
     weight = np.where(outcome > 0, 0.5 / share, 0.5 / (1 - share))
 
@@ -142,7 +151,7 @@ def fit_chance(evidence: Tensor, true: Tensor, decay: float = 1.0) -> Chance:
         cost = weight * (np.logaddexp(0, logit) - outcome * logit)
         return float(cost.sum() + decay * (beta[:-1] ** 2).sum() / 2), slope
 
-    bounds = [(0.0, None)] * len(signs) + [(None, None)]
+    bounds = [(0.0, None if name in names else 0.0) for name in EVIDENCE] + [(None, None)]
     beta = minimize(loss, np.zeros(len(bounds)), jac=True, bounds=bounds).x
     slope = beta[:-1] * signs / spread
     # the outcomes are as frequent again as they were

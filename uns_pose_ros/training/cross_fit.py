@@ -42,7 +42,10 @@ _STEPS = 0.4  # steps of such a head, as a share of those of the model's own
 _SHARE = 0.5  # views of each step, likewise
 _MOST = 600  # views with an object that are estimated, of both halves
 _SCENES = 100  # scenes without the object, for each head
+_FILLED = 0.15  # share of the cells of such a view that show the object, as in crops
 _BATCH = 8
+# evidence that an object is there at all; the rest varies with the instance and the view
+_OF_OBJECTS = ("covered_best", "outside", "filled", "mass")
 _FALSE = 0.02  # share of the scenes that may have a pose
 _WRONG = math.radians(30.0)  # rotation error of a wrong pose
 _REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
@@ -56,7 +59,6 @@ class HeldOut:
     evidence: Tensor  # (N, F)
     error: Tensor  # (N, 3) rad, from the estimate to the truth, canonical axes
     fit: Tensor  # (N, 3, 3) rad^2, covariance of the fit alone, canonical axes
-    share: Tensor  # (N,) of the view's cells, that show the object
     false: Sequence[Tensor]  # (K, F) evidence of the K poses in each scene
 
     @staticmethod
@@ -64,7 +66,7 @@ class HeldOut:
         """Put several together."""
         columns = (
             torch.cat([getattr(part, name) for part in parts])
-            for name in ("evidence", "error", "fit", "share")
+            for name in ("evidence", "error", "fit")
         )
         return HeldOut(*columns, [scene for part in parts for scene in part.false])
 
@@ -115,7 +117,8 @@ def calibrate_score(
             None if progress is None else _part(progress, half),
             views.tokens.device,
         )
-        chosen = left_out.nonzero()[:, 0]
+        share = views.canon[..., 0].isfinite().float().mean(1)
+        chosen = (left_out & (share >= _FILLED)).nonzero()[:, 0]
         chosen = chosen[:: max(1, 2 * len(chosen) // _MOST)]
         scenes = _empty_scenes([videos[k] for k in held], seed, backgrounds, config)
         parts.append(
@@ -213,14 +216,7 @@ def estimate_held_out(
         found = estimator(scene, Camera(matrix, width, height))
         facts = [one.evidence for one in found if one.evidence is not None]
         false.append(torch.stack(facts) if facts else torch.zeros(0, 0))
-    shown = [row for row, _ in estimates]
-    return HeldOut(
-        torch.stack(evidence),
-        torch.stack(errors),
-        torch.stack(fits),
-        views.canon[shown, :, 0].isfinite().double().mean(1).cpu(),
-        false,
-    )
+    return HeldOut(torch.stack(evidence), torch.stack(errors), torch.stack(fits), false)
 
 
 def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
@@ -234,7 +230,7 @@ def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
     there = torch.arange(len(everything)) < len(held_out.evidence)
     calibration = ScoreCalibration(
         fit_chance(held_out.evidence, right),
-        fit_chance(everything, there),
+        fit_chance(everything, there, _OF_OBJECTS),
         *(
             second_moments(held_out.error[some], typical)
             for some, typical in zip((right, ~right), _TYPICAL, strict=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from uns_pose_ros.estimation.config import EstimatorConfig
-
 PATIENCE = 30  # images in a row without an estimate, from which on the node says so
 # share of the threshold from which on a score is near it
 _NEAR = 0.75
+_OBJECT = 0.22  # score that is no rare one for an object
 
 
 class EmptyImages:
@@ -16,7 +15,7 @@ class EmptyImages:
         """Begin with no image."""
         self._count = 0
         self._best: float | None = None
-        self._threshold = EstimatorConfig().score_threshold
+        self._threshold = 0.0
 
     def add(self, answered: bool, best: float | None, threshold: float) -> None:
         """Count an image.
@@ -48,8 +47,8 @@ class EmptyImages:
     def warning(self) -> str:
         """Return the description where the threshold may hide an object, else an empty text.
 
-        It may where a score was near it, or above the default threshold. An image without an object
-        is no reason for a warning.
+        It may where a score was near it, or as high as scores of objects often are. An image
+        without an object is no reason for a warning.
         """
-        near = min(_NEAR * self._threshold, EstimatorConfig().score_threshold)
+        near = min(_NEAR * self._threshold, _OBJECT)
         return self.describe() if self._best is not None and self._best >= near else ""

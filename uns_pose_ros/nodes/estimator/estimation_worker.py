@@ -195,10 +195,11 @@ class EstimationWorker:
         estimates = estimator(image, camera, boxes, depth, settings.wanted)
         self._node.set_warning("device", estimator.fault)
         searched = boxes is None or len(boxes) > 0
+        threshold = image_settings.estimator.score_threshold
         self.nothing.add(
             bool(estimates),
             estimator.best_rejected if searched else None,
-            image_settings.estimator.score_threshold,
+            threshold if threshold >= 0 else estimator.threshold,
         )
         self._node.set_warning("nothing", self.nothing.warning())
         if depth is not None:
