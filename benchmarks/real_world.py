@@ -47,7 +47,7 @@ import pose
 from common import machine, politely
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import nearest_rotation
-from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
+from uns_pose_ros.core.types import CategoryModel
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import metrics
 from uns_pose_ros.evaluation.metrics import ImageResult
@@ -100,7 +100,9 @@ def main() -> None:
     args = parser.parse_args()
     chosen = args.sets.split(",")
     if unknown := set(chosen) - set(SETS):
-        raise InvalidInput(f"--sets {', '.join(sorted(unknown))}: {', '.join(SETS)} are valid")
+        raise InvalidInput(
+            f"--sets {', '.join(sorted(unknown))}: {', '.join(SETS)} are valid"
+        )
     backgrounds = [
         read_image(path).numpy() for path in sorted((args.data / "backgrounds").iterdir())
     ]
@@ -110,8 +112,13 @@ def main() -> None:
         results = {"plain": list[Pair](), "covered": list[Pair]()}
         false = shown = 0
         for number, fold in enumerate(folds(args.data, name)[: args.folds]):
-            estimator = trained(args.work / name.removesuffix("-rooms"), fold, args.device)
-            for variant, pair in estimate_fold(estimator, fold, backgrounds, number):
+            work = args.work / name.removesuffix("-rooms")
+            estimator, folder = trained(work, fold, args.device)
+            (model,) = estimator.models
+            label_from_canon = fit_label_from_canon(model, fold, folder)
+            for variant, pair in estimate_fold(
+                estimator, fold, label_from_canon, backgrounds, number
+            ):
                 results[variant].append(pair)
             for photograph in backgrounds:
                 false += bool(estimator(photograph, pose.plain_camera(photograph)))
@@ -177,36 +184,37 @@ def folds(data: Path, name: str) -> list[Fold]:
     ]
 
 
-def trained(work: Path, fold: Fold, device: str) -> RememberingEstimator:
-    """The model of a fold in an estimator."""
+def trained(work: Path, fold: Fold, device: str) -> tuple[RememberingEstimator, Path]:
+    """The model of a fold in an estimator, and the folder of its category."""
     source = fold.train
     if not fold.given:
         source = work / "images-only"
         for video in fold.known:
             if not (source / video).exists():
                 shutil.copytree(fold.train / video / "images", source / video / "images")
-    category = fold.train.name if fold.given or len(fold.train.name) > 1 else source.name
-    category = fold.train.parent.name if len(category) == 1 else category
+    category = fold.train.parent.name if fold.train.name == "a" else fold.train.name
     model = pose.train(work, category, source, fold.known, device)
     estimator = RememberingEstimator(model, device=device)
     estimator.forget()
-    return estimator
+    return estimator, work / f"from {' '.join(fold.known)}" / category
 
 
 def estimate_fold(
     estimator: RememberingEstimator,
     fold: Fold,
+    label_from_canon: Tensor,
     backgrounds: Sequence[pose.Picture],
     seed: int,
 ) -> Iterator[tuple[str, Pair]]:
     """Every image of the unseen videos, as it is and covered."""
     (model,) = estimator.models
-    label_from_canon = fit_label_from_canon(model, fold, estimator)
     truth = json.loads(fold.labels.read_text())
-    seen = {frame for frame in _names(fold) if frame is not None}
+    chosen = _unseen_directions(fold)
     for number, name in enumerate(fold.unseen):
         for index, frame in enumerate(load_video(fold.test / name).frames):
-            if frame.cam_from_obj is None or (seen and (name, frame.name) not in seen):
+            if frame.cam_from_obj is None:
+                continue
+            if chosen is not None and (name, frame.name) not in chosen:
                 continue
             image, mask, camera = read_frame(frame)
             assert mask is not None
@@ -230,10 +238,10 @@ def estimate_fold(
                 yield variant, Pair(*results)
 
 
-def _names(fold: Fold) -> set[tuple[str, str]]:
-    """Images (video, frame) of eth80_rooms whose directions no model of the split has seen."""
+def _unseen_directions(fold: Fold) -> set[tuple[str, str]] | None:
+    """Images (video, frame) of eth80_rooms from directions of the other half; None: all images."""
     if fold.test.parent.name != ROOMS:
-        return set()
+        return None
     half = fold.train.parent / "b"
     return {
         (name, frame.name)
@@ -251,10 +259,14 @@ def _cam_from_label(record: Mapping[str, Any], frame: str, cam_from_obj: Tensor)
     return cam_from_obj[:3, :3] @ label.T
 
 
-def fit_label_from_canon(
-    model: CategoryModel, fold: Fold, estimator: RememberingEstimator
-) -> Tensor:
-    """(3, 3) from the model's frame to that of the labels, by the videos of the training."""
+def fit_label_from_canon(model: CategoryModel, fold: Fold, category: Path) -> Tensor:
+    """(3, 3) from the model's frame to that of the labels, by the videos of the training.
+
+    Args:
+        model: The model of the fold.
+        fold: The fold.
+        category: Folder of the videos as they were reconstructed for the training.
+    """
     truth = json.loads(fold.known_labels.read_text())
     labels = {}
     for name in model.training_poses:
@@ -263,11 +275,10 @@ def fit_label_from_canon(
             labels[name] = nearest_rotation(torch.tensor(rows, dtype=torch.float64))
             continue
         # the training found a frame of its own for each video
-        folder = Path(str(model.provenance["folder"])) / name
         turns = [
             _cam_from_label(truth[name], frame.name, frame.cam_from_obj).T
             @ frame.cam_from_obj[:3, :3]
-            for frame in load_video(folder).frames
+            for frame in load_video(category / name).frames
             if frame.cam_from_obj is not None
         ]
         labels[name] = nearest_rotation(torch.stack(turns).mean(0))
@@ -311,11 +322,6 @@ def table(figures: Mapping[str, Any]) -> str:
                     f"{row['wrong']:4} {row['region95'] or 0:6.1f} {of['false_percent']:5.1f}"
                 )
     return "\n".join(lines)
-
-
-def best_of(estimates: Sequence[PoseEstimate]) -> PoseEstimate | None:
-    """The estimate with the best score."""
-    return max(estimates, key=lambda estimate: estimate.score, default=None)
 
 
 if __name__ == "__main__":

@@ -275,6 +275,39 @@ def test_poses_are_compared_in_the_labels_frame_and_the_best_score_counts(
         "median_deg"
     ] == pytest.approx(100)
     assert figures["symmetry_aware"]["acc30"] == 75 and figures["auroc"] == 1.0
+    assert figures["answered"] == 75
+
+
+def test_without_an_answer_the_best_pose_below_the_threshold_counts_for_the_score(
+    clip: Path,
+) -> None:
+    video = load_video(clip)
+    label, label_from_canon = rotations(2, seed=7)
+    model = model_of({"a": label_from_canon.T @ label}, Symmetry())
+    right = [
+        frame.cam_from_obj[:3, :3] @ label.T @ label_from_canon
+        for frame in video.frames
+        if frame.cam_from_obj is not None
+    ]
+    answers = iter([[estimate_of(right[0], 0.5)], [], [], []])
+    rejected = iter(
+        [[], *([estimate_of(right[k] @ turn(X, 90), s)] for k, s in ((2, 0.1), (3, 0.7)))]
+    )
+
+    def estimate(image: Tensor, camera: Camera) -> list[PoseEstimate]:
+        return next(answers)
+
+    def without_threshold(image: Tensor, camera: Camera) -> list[PoseEstimate]:
+        return next(rejected)
+
+    results = metrics.evaluate_poses(
+        estimate, model, [video], {"a": label}, without_threshold=without_threshold
+    )
+    assert [result.rejected for result in results[:2]] == [None, (0.0, 180.0)]
+    figures = metrics.summarize_poses(results)
+    assert figures["answered"] == 25
+    assert (figures["acc30"], figures["wrong"]) == (25, 3)
+    assert figures["auroc"] == pytest.approx(2 / 3)  # one wrong pose scores higher
 
 
 def test_a_place_that_is_a_tenth_of_a_diameter_off_is_said_to_be_whatever_the_unit() -> (

@@ -344,5 +344,5 @@ def _node(kind: str, context: Context, **options: Any) -> ManagedNode:
 def test_a_refused_value_is_named_with_what_is_valid(context: Context) -> None:
     made = _node("estimator", context)
     (result,) = made.set_parameters([Parameter("solver.score_threshold", value=math.nan)])
-    assert "solver.score_threshold out of range Min: 0.0, Max: 0.9" in result.reason
+    assert "solver.score_threshold out of range Min: -1.0, Max: 0.9" in result.reason
     made.destroy_node()

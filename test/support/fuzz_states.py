@@ -51,6 +51,9 @@ def kept_views(work: Checkpoint) -> Views:
         "canon": ((4, 16, 3), torch.float16),
         "background": ((4, 16), torch.bool),
         "weight": ((4,), torch.float32),
+        "video": ((4,), torch.int64),
+        "crop_from_cam": ((4, 3, 3), torch.float64),
+        "cam_from_canon": ((4, 3, 4), torch.float64),
     }
     return Views(**{name: work.array(name, *column) for name, column in columns.items()})
 

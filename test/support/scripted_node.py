@@ -48,6 +48,7 @@ def car(diameter: float | None, category: str = "car") -> CategoryModel:
 class ScriptedEstimator:
     one_by_one = False
     best_rejected: float | None = None
+    threshold = 0.22
 
     def __init__(
         self,

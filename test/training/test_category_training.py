@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from plain_views import plain_views
 from synthetic import write_category
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts, transform
@@ -132,12 +133,29 @@ def test_canonical_points_project_to_the_places_that_show_them(
         assert not bool((views.background[0] & views.canon[0][:, 0].isfinite()).any())
 
 
+def assert_points_project_to_their_cells(views: Views) -> None:
+    """The camera and the pose of each view map the points of its cells to the cells."""
+    places = grid_places(CONFIG.size)
+    for canon, crop_from_cam, pose in zip(
+        views.canon, views.crop_from_cam, views.cam_from_canon, strict=True
+    ):
+        seen = canon[:, 0].isfinite()
+        points = canon[seen].double() @ pose[:, :3].T + pose[:, 3]
+        assert float(points[:, 2].min()) > 0
+        assert torch.linalg.det(pose[:, :3]) == pytest.approx(1.0)
+        pixels = points @ crop_from_cam.T
+        gap = pixels[:, :2] / pixels[:, 2:] - places[seen]
+        assert float(gap.norm(dim=1).max()) < 0.2  # the points are half precision
+
+
 def test_flipped_views_show_the_reflected_points(
     video: Video, shape: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     mirror = torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0], dtype=torch.float64))
     plain, mixed = views_of(video, shape), views_of(video, shape, mirror)
     side = CONFIG.size // STRIDE
+    assert_points_project_to_their_cells(plain)
+    assert_points_project_to_their_cells(mixed)
     flipped = 0
     for before, after in zip(plain.canon, mixed.canon, strict=True):
         if torch.equal(before.nan_to_num(9), after.nan_to_num(9)):
@@ -161,7 +179,7 @@ def test_a_head_learns_which_vertex_a_token_belongs_to() -> None:
     tokens = code[which]
     fine = which.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1)
     points = torch.cat([vertices, torch.full((1, 3), torch.nan)])[fine]
-    views = Views(tokens.bfloat16(), points.half(), fine == 12, torch.ones(40))
+    views = plain_views(tokens, points, fine == 12)
     config = TrainConfig(
         network=CONFIG.network,
         size=112,
@@ -199,12 +217,7 @@ def test_a_head_is_trained_in_the_precision_that_the_processor_is_fast_in(
         "uns_pose_ros.training.head_training.choose_precision", lambda device: precision
     )
     tokens, points = torch.randn(4, 8, 8, 3 * 384), torch.rand(4, 256, 3)
-    views = Views(
-        tokens.bfloat16(),
-        points.half(),
-        torch.zeros(4, 256, dtype=torch.bool),
-        torch.ones(4),
-    )
+    views = plain_views(tokens, points, torch.zeros(4, 256, dtype=torch.bool))
     fit_head(
         views,
         torch.rand(12, 3),
@@ -276,9 +289,7 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_the_same(
 def test_a_checkpoint_of_version_0_1_0_is_resumed(tmp_path: Path) -> None:
     tokens = torch.randn(4, 8, 8, 3 * 384)
     background = torch.zeros(4, 256, dtype=torch.bool)
-    views = Views(
-        tokens.bfloat16(), torch.rand(4, 256, 3).half(), background, torch.ones(4)
-    )
+    views = plain_views(tokens, torch.rand(4, 256, 3), background)
     config = TrainConfig(network=CONFIG.network, size=112, steps=2, batch=4)
     vertices = torch.rand(12, 3)
     checkpoint = Checkpoint(tmp_path, {})
@@ -322,7 +333,10 @@ which = torch.randint(12, (16, 8, 8), generator=generator)
 code = torch.randn(12, 3 * 384, generator=torch.Generator().manual_seed(6))
 fine = which.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1)
 nowhere = torch.zeros_like(fine, dtype=torch.bool)
-views = Views(code[which].bfloat16(), vertices[fine].half(), nowhere, torch.ones(16))
+still = torch.eye(3, dtype=torch.float64).expand(16, 3, 3)
+video, poses = torch.zeros(16, dtype=torch.int64), torch.cat([still, still[..., 2:]], 2)
+cells = code[which].bfloat16(), vertices[fine].half(), nowhere, torch.ones(16)
+views = Views(*cells, video, still, poses)
 network = NetworkConfig(width=32, blocks=1, features=16, clutter=2)
 config = TrainConfig(network=network, size=112, steps=40, batch=8, learning_rate=1e-2)
 head, curve = fit_head(views, vertices, Symmetry(), config, context=context)

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 import fuzz_states
+from plain_views import plain_views
 from uns_pose_ros.core.types import Symmetry
 from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.networks.correspondence_head import NetworkConfig
 from uns_pose_ros.training import training_state
 from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.head_training import fit_head
-from uns_pose_ros.training.training_views import TrainConfig, Views, check_left
+from uns_pose_ros.training.training_views import TrainConfig, check_left
 
 Change = Callable[[dict[str, torch.Tensor], dict[str, Any]], object]
 CHANGES: dict[str, Change] = {
@@ -93,6 +94,9 @@ def test_views_that_no_run_leaves_are_made_anew(tmp_path: Path) -> None:
         (views.tokens, math.nan),
         (views.canon, 1e4),
         (views.weight, -1.0),
+        (views.video, -1),
+        (views.crop_from_cam, math.inf),
+        (views.cam_from_canon, math.nan),
         (views.weight, math.inf),
     ):
         tensor[2] = wrong
@@ -107,8 +111,7 @@ def test_views_that_no_run_leaves_are_made_anew(tmp_path: Path) -> None:
 
 def test_a_training_may_have_ten_steps() -> None:
     background = torch.zeros(2, 16, dtype=torch.bool)
-    points = torch.rand(2, 16, 3).half()
-    views = Views(torch.randn(2, 2, 2, 384).bfloat16(), points, background, torch.ones(2))
+    views = plain_views(torch.randn(2, 2, 2, 384), torch.rand(2, 16, 3), background)
     network = NetworkConfig(layers=(11,), width=8, blocks=1, features=4, clutter=2)
     config = TrainConfig(network=network, size=28, steps=10, batch=2)
     _, curve = fit_head(views, torch.rand(4, 3), Symmetry(), config)

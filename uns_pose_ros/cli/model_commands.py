@@ -277,15 +277,16 @@ def evaluate_pose_command(
     }
     with progress_bar() as progress:
         results = metrics.evaluate_poses(
-            find, trained_model, loaded, known, progress, extents
+            find, trained_model, loaded, known, progress, extents, find.without_threshold
         )
     if plot is not None:
         pose_plot.write_pose_plot(plot, results)
     result = metrics.summarize_poses(results)
-    text = f"{result['images']} images of {len(loaded)} videos, {result['estimated']} estimated, "
+    text = f"{result['images']} images of {len(loaded)} videos, {result['estimated']} estimated "
+    text += f"({figure(result['answered'])} %), "
     text += (
         f"{figure(result['seconds_per_image'], 2)} s an image, auroc "
-        f"{figure(result['auroc'], 2)}, "
+        f"{figure(result['auroc'], 2)} over all images ({result['wrong']} of them wrong), "
     )
     text += f"{figure(result['coverage95'])} % in their 95 % region, "
     text += f"{figure(result['shift_diameters'], 3)} diameters off their place "

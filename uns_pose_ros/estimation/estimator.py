@@ -11,6 +11,7 @@ Command line, node and evaluation use the same Estimator.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -146,6 +147,17 @@ class Estimator:
                     ]
                 results += estimates
         return sorted(results, key=lambda estimate: -estimate.score)
+
+    def without_threshold(
+        self, image: Tensor | NDArray[np.uint8], camera: Camera
+    ) -> list[PoseEstimate]:
+        """Estimate an image like a call, but return the poses with low scores too."""
+        config = self.config
+        self.config = replace(config, score_threshold=0.0)
+        try:
+            return self(image, camera)
+        finally:
+            self.config = config
 
     def _estimate_regions(
         self, loaded: LoadedModel, pixels: Tensor, camera: Camera, boxes: Tensor

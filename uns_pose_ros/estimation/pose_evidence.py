@@ -5,6 +5,8 @@ The numbers have no unit, and those of a right pose are alike for near and far o
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
@@ -94,7 +96,7 @@ def collect_evidence(
 
     turns, rating = rated
     trace = (turns.flatten(2) @ rotation.flatten(1)[..., None])[..., 0]
-    near = trace > 1 + 2 * torch.cos(torch.deg2rad(torch.tensor(_NEAR)))
+    near = trace > 1 + 2 * math.cos(math.radians(_NEAR))
     odds = []
     for temperature in _TEMPERATURES:
         score = temperature * rating

@@ -29,6 +29,7 @@ from uns_pose_ros.core.types import PoseEstimate, PoseMode, Symmetry
 _TINY = (
     1e-12  # rad^2, or squared distances: least variance of an image's pose in any direction
 )
+_DOUBT = 0.05  # probability of a wrong pose that no mode tells of
 _NOTHING = 1e6  # variance of a quantity that an image does not measure
 _REACH = (
     1.5  # standard deviations of a mode's rotation by which the distance of one mode grows
@@ -170,7 +171,7 @@ def observe(estimate: PoseEstimate, config: FusionConfig) -> PoseModes:
     poses = torch.stack(
         [estimate.cam_from_canon, *(mode.cam_from_canon for mode in estimate.alternatives)]
     )
-    known = [estimate.covariance, *(mode.covariance for mode in estimate.alternatives)]
+    known = [_without_doubt(estimate), *(mode.covariance for mode in estimate.alternatives)]
     covariance = torch.stack(
         [
             _assumed_covariance(pose) if one is None else one
@@ -193,6 +194,15 @@ def observe(estimate: PoseEstimate, config: FusionConfig) -> PoseModes:
         math.log(config.outlier_probability),
     )
     return _merge_modes(modes, estimate.symmetry, config)
+
+
+def _without_doubt(estimate: PoseEstimate) -> Tensor | None:
+    """Covariance (6, 6) of the pose if it is right; the modes are the doubt of a fusion."""
+    if estimate.covariance is None or estimate.doubt is None:
+        return estimate.covariance
+    covariance = estimate.covariance.clone()
+    covariance[3:, 3:] -= estimate.doubt
+    return covariance
 
 
 def _bound_covariance(covariance: Tensor, distance: Tensor) -> Tensor:
@@ -406,10 +416,17 @@ def conclude(modes: PoseModes, newest: PoseEstimate) -> PoseEstimate:
     alone = 1 / (
         1 + sum(math.exp(mode.log_weight) for mode in newest.alternatives)
     )  # what its score has in it
+    pose, doubt = covariance[0], newest.doubt
+    if doubt is not None:
+        left = (1 - float(probability[0]) + _DOUBT) / (1 - alone + _DOUBT)
+        doubt = doubt * min(1.0, left)
+        pose = pose.clone()
+        pose[3:, 3:] += doubt
     return replace(
         newest,
         cam_from_canon=modes.pose[0],
-        covariance=covariance[0] if known else None,
+        covariance=pose if known else None,
+        doubt=doubt,
         score=min(1.0, newest.score / alone * float(probability[0])),
         alternatives=others,
     )

@@ -437,12 +437,13 @@ def to_estimates(
     covariance = covariances(modes.information[kept], turn, scale, modes.cell[crop], config)
     alone = 1 / torch.where(kept, log_weights, -torch.inf).exp().sum(1)
     filled = modes.reach / (view.region * template.share)
+    doubt: Tensor | None = None
     if calibration is None:
         score = (quality(modes.explained, modes.covered, filled) * alone).clamp(0, 1)
     else:
         score = calibration.score(modes.evidence)
-        canonical = calibration.rotation_covariance(calibration.right(modes.evidence))[crop]
-        covariance[:, 3:, 3:] += rotation @ canonical @ rotation.mT
+        covariance[:, 3:, 3:] += rotation @ calibration.spread @ rotation.mT
+        doubt = rotation @ calibration.doubt(modes.evidence)[crop] @ rotation.mT
     error = modes.error * float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
     vertices = model.vertices.double()
     extents = model.extents.double() * scale
@@ -458,6 +459,10 @@ def to_estimates(
             camera.matrix, vertices @ rotation[of][0].T + translation[of][0]
         )
         weights = log_weights[k][kept[k]].tolist()
+        whole = covariance[of][0]
+        if doubt is not None:
+            whole = whole.clone()
+            whole[3:, 3:] += doubt[of][0]
         estimates.append(
             PoseEstimate(
                 category=model.category,
@@ -466,11 +471,12 @@ def to_estimates(
                 metric=model.diameter is not None,
                 size=extents,
                 score=float(score[k]),
-                covariance=covariance[of][0],
+                covariance=whole,
                 symmetry=model.symmetry,
                 inliers=int(modes.inliers[k]),
                 reprojection_error=float(error[k]),
                 box=torch.cat([shown.amin(0), shown.amax(0)]),
+                doubt=None if doubt is None else doubt[of][0],
                 evidence=modes.evidence[k],
                 alternatives=tuple(
                     map(PoseMode, rigid[of][1:], weights[1:], covariance[of][1:])

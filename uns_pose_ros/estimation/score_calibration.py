@@ -2,8 +2,8 @@
 
 Two logistic regressions on the numbers of `pose_evidence` give the probabilities that a crop shows
 an object of the category, and that the pose of an object is right, that is less than 30 degrees
-off. The score is their product. The covariance of the rotation follows from the second one: those
-of right and of wrong poses, about the axes of the canonical frame, weigh by it.
+off. The score is their product. The covariance of the rotation follows from the second one: to that
+of right poses, about the axes of the canonical frame, that of wrong poses is added by their share.
 """
 
 from __future__ import annotations
@@ -70,14 +70,19 @@ class ScoreCalibration:
         """Compute scores (B,) from evidence (B, F)."""
         return self.right(evidence) * self.there(evidence)
 
-    def rotation_covariance(self, right: Tensor) -> Tensor:
-        """Compute covariances (B, 3, 3), rad^2, about the canonical axes.
+    @property
+    def spread(self) -> Tensor:
+        """Covariance (3, 3), rad^2, of the rotation of right poses, about the canonical axes."""
+        return self.factor * self.right_spread
+
+    def doubt(self, evidence: Tensor) -> Tensor:
+        """Compute covariances (B, 3, 3), rad^2, that wrong poses add to `spread`.
 
         Args:
-            right: Probabilities (B,) that the poses are right.
+            evidence: (B, F).
         """
-        share = right[:, None, None]
-        return self.factor * (share * self.right_spread + (1 - share) * self.wrong_spread)
+        wrong = 1 - self.right(evidence)
+        return self.factor * wrong[:, None, None] * self.wrong_spread
 
     def to_record(self) -> dict[str, Any]:
         """Convert to JSON types."""
@@ -106,14 +111,15 @@ class ScoreCalibration:
         """
         if record is None or record.get("evidence") != list(EVIDENCE):
             return None
-        spreads = (
+        right, wrong = (
             turn @ torch.tensor(record[name], dtype=torch.float64) @ turn.T
             for name in ("right_spread", "wrong_spread")
         )
         return ScoreCalibration(
             Chance.from_record(record["right"]),
             Chance.from_record(record["there"]),
-            *spreads,
+            right,
+            wrong,
             float(record["factor"]),
             float(record["threshold"]),
         )
@@ -156,7 +162,8 @@ def fit_chance(
     slope = beta[:-1] * signs / spread
     # the outcomes are as frequent again as they were
     bias = beta[-1] - (slope * mean).sum() + np.log(share / (1 - share))
-    return Chance(*map(torch.from_numpy, (low, high, slope)), float(bias))
+    tensors = [torch.from_numpy(column) for column in (low, high, slope)]
+    return Chance(tensors[0], tensors[1], tensors[2], float(bias))
 
 
 def second_moments(turns: Tensor, typical: float) -> Tensor:

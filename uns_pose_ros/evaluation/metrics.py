@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,15 @@ class ImageResult:
     aside: float | None = None  # diameters, the part of it across the line of sight
     elevation: float | None = None  # degrees of the camera above the labels' xy plane
     distance: float | None = None  # diameters from the camera to the object
+    # score and error, degrees, of the best pose below the threshold, if there is no estimate
+    rejected: tuple[float, float] | None = None
+
+    @property
+    def scored(self) -> tuple[float, float]:
+        """Score and error, degrees, without a threshold; score 0 if there is no pose at all."""
+        if self.estimate is not None:
+            return self.estimate.score, self.error
+        return self.rejected or (0.0, MISSING)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +247,7 @@ def evaluate_poses(
     labels: Mapping[str, Tensor],
     progress: Progress | None = None,
     extents: Mapping[str, ObjectExtent] = {},
+    without_threshold: EstimateImage | None = None,
 ) -> list[ImageResult]:
     """Estimate every image of the videos and compare the results with the labels.
 
@@ -247,6 +258,7 @@ def evaluate_poses(
         labels: label rotations by video.
         progress: is called with the step, the images done and all images.
         extents: extent of a video's object in its obj frame, for videos whose translations count.
+        without_threshold: is called where `estimate` returns nothing, for `ImageResult.rejected`.
 
     Raises:
         InvalidInput: a video has no label.
@@ -270,14 +282,19 @@ def evaluate_poses(
         seconds = time.perf_counter() - start
         pose = frame.cam_from_obj
         assert pose is not None
-        result = score_estimates(
-            estimates,
-            model,
-            pose[:3, :3] @ labels[video.name].T @ label_from_canon,
-            video.name,
-            frame.name,
-            seconds,
+        true = pose[:3, :3] @ labels[video.name].T @ label_from_canon
+        score = partial(
+            score_estimates,
+            model=model,
+            cam_from_canon=true,
+            video=video.name,
+            frame=frame.name,
+            seconds=seconds,
         )
+        result = score(estimates)
+        if result.estimate is None and without_threshold is not None:
+            best = score(without_threshold(image, frame.camera))
+            result = replace(result, rejected=best.scored)
         results.append(
             add_translation_error(
                 result, model, pose, labels[video.name], extents.get(video.name)
@@ -384,8 +401,10 @@ def is_in_confidence_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> b
 def summarize_poses(results: Sequence[ImageResult]) -> dict[str, Any]:
     """The figures of `evaluate pose`.
 
-    A missing estimate is wrong in every accuracy and does not count in the others. coverage95:
-    percent of the estimates whose 95 % region of rotations contains the true one. shift, aside:
+    A missing estimate is wrong in every accuracy and does not count in the others. answered:
+    percent of the images that have an estimate. auroc: of the score over all images without a
+    threshold, of which `wrong` are more than 30 degrees off. coverage95: percent of the estimates
+    whose 95 % region of rotations contains the true one. shift, aside:
     median distance to the true position, and its part across the line of sight, diameters. score:
     for each tenth of the scores the number of estimates and the percent of them within 30 degrees.
     by: accuracies by BINS of the view.
@@ -394,14 +413,17 @@ def summarize_poses(results: Sequence[ImageResult]) -> dict[str, Any]:
     symmetric = torch.tensor([r.symmetric_error for r in results], dtype=torch.float64)
     scored = [(r.estimate.score, r.error) for r in results if r.estimate is not None]
     inside = [r.inside for r in results if r.inside is not None]
+    everything = [result.scored for result in results]
     trust = {
-        "auroc": auroc(scored),
+        "auroc": auroc(everything),
+        "wrong": sum(error > WRONG for _, error in everything),
         "coverage95": 100 * sum(inside) / len(inside) if inside else None,
     }
     seconds = float(torch.tensor([r.seconds for r in results]).double().mean())
     figures: dict[str, Any] = {
         "images": len(results),
         "estimated": len(scored),
+        "answered": 100 * len(scored) / len(results) if results else None,
     } | accuracies(error)
     figures |= {
         f"{name}_diameters": _median([getattr(r, name) for r in results])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -139,7 +140,7 @@ def _collage(
         if part is None:
             part = _piece(_SCENE, rng, backgrounds)
         if rng.random() < 0.3:  # few colors, as in drawings
-            part = part // 64 * 64 + 32
+            part = (part // 64 * 64 + 32).astype(np.uint8)
         height, width = (int(n) for n in _SCENE * np.exp(rng.uniform(-3.0, -1.0, 2)))
         top, left = int(rng.integers(_SCENE - height)), int(rng.integers(_SCENE - width))
         cover = np.zeros((_SCENE, _SCENE), np.uint8)
@@ -217,7 +218,7 @@ def _backdrop(
 ) -> NDArray[np.float32]:
     """A random part of a background image, or colored noise of random smoothness."""
     if len(backgrounds) and rng.random() < 0.8:
-        piece = _piece(size, rng, backgrounds)
+        piece: NDArray[Any] = _piece(size, rng, backgrounds)
     else:
         cells = int(2 ** rng.uniform(0, 6))
         noise = rng.uniform(0, 255, (cells, cells, 3)).astype(np.float32)

@@ -21,6 +21,7 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progres
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.loaded_model import LoadedModel
+from uns_pose_ros.estimation.pose_evidence import EVIDENCE
 from uns_pose_ros.estimation.pose_solver import solve
 from uns_pose_ros.estimation.score_calibration import (
     ScoreCalibration,
@@ -46,7 +47,8 @@ _FILLED = 0.15  # share of the cells of such a view that show the object, as in 
 _BATCH = 8
 # evidence that an object is there at all; the rest varies with the instance and the view
 _OF_OBJECTS = ("covered_best", "outside", "filled", "mass")
-_FALSE = 0.02  # share of the scenes that may have a pose
+_FALSE = 0.005  # share of the scenes that may have a pose; those of the world are harder
+_VIEWS_PER_SCENE = 8
 _WRONG = math.radians(30.0)  # rotation error of a wrong pose
 _REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
 _TYPICAL = (math.radians(8.0), math.radians(90.0))  # errors of right and of wrong poses
@@ -64,11 +66,12 @@ class HeldOut:
     @staticmethod
     def join(parts: Sequence[HeldOut]) -> HeldOut:
         """Put several together."""
-        columns = (
-            torch.cat([getattr(part, name) for part in parts])
-            for name in ("evidence", "error", "fit")
+        return HeldOut(
+            torch.cat([part.evidence for part in parts]),
+            torch.cat([part.error for part in parts]),
+            torch.cat([part.fit for part in parts]),
+            [scene for part in parts for scene in part.false],
         )
-        return HeldOut(*columns, [scene for part in parts for scene in part.false])
 
 
 def calibrate_score(
@@ -85,7 +88,7 @@ def calibrate_score(
 
     Args:
         views: The views of the training.
-        model: The trained model; its template is used.
+        model: The trained model, whose template is used.
         videos: The videos that the views were drawn from.
         backbone: The frozen backbone.
         config: Settings of the training.
@@ -94,11 +97,12 @@ def calibrate_score(
         backgrounds: Images (H, W, 3) RGB without the object.
 
     Returns:
-        The calibration; None if there are fewer than two videos, or if the poses of held-out views
-        are all right or all wrong.
+        The calibration; None if there are fewer than two videos or no scenes, or if the poses of
+        held-out views are all right or all wrong.
     """
     numbers = views.video.unique().tolist()
-    if len(numbers) < 2:
+    count = min(config.scenes, len(views) // _VIEWS_PER_SCENE)
+    if len(numbers) < 2 or not count:
         return None
     brief = replace(
         config,
@@ -120,7 +124,7 @@ def calibrate_score(
         share = views.canon[..., 0].isfinite().float().mean(1)
         chosen = (left_out & (share >= _FILLED)).nonzero()[:, 0]
         chosen = chosen[:: max(1, 2 * len(chosen) // _MOST)]
-        scenes = _empty_scenes([videos[k] for k in held], seed, backgrounds, config)
+        scenes = _empty_scenes([videos[k] for k in held], count, seed, backgrounds, config)
         parts.append(
             estimate_held_out(
                 views, chosen, scenes, _with_head(model, head), backbone, config
@@ -139,22 +143,28 @@ def _part(progress: Progress, number: int) -> Progress:
 def _with_head(model: CategoryModel, head: Head) -> CategoryModel:
     """The model with another head."""
     weights = {name: tensor.detach().cpu() for name, tensor in head.state_dict().items()}
-    features = {
-        name: normalize(weights.pop(name).float(), dim=-1)
+    vertices, background = (
+        normalize(weights.pop(name).float(), dim=-1)
         for name in ("vertex_features", "background_features")
-    }
-    return replace(model, head=weights, **features)
+    )
+    return replace(
+        model, head=weights, vertex_features=vertices, background_features=background
+    )
 
 
 def _empty_scenes(
-    videos: Sequence[Video], seed: int, backgrounds: Sequence[Image], config: TrainConfig
+    videos: Sequence[Video],
+    count: int,
+    seed: int,
+    backgrounds: Sequence[Image],
+    config: TrainConfig,
 ) -> list[Image]:
-    """Draw _SCENES scenes without the object, beside the object of the videos or elsewhere."""
+    """Draw scenes without the object, beside the object of the videos or elsewhere."""
     rng = np.random.default_rng([seed, len(videos), 3])
     photographs = [*load_background_images(), *backgrounds]
     frames = [frame for video in videos for frame in video.frames if frame.mask]
     scenes = []
-    for _ in range(_SCENES):
+    for _ in range(count):
         image, mask, _ = read_frame(frames[int(rng.integers(len(frames)))])
         assert mask is not None
         scenes.append(
@@ -197,16 +207,20 @@ def estimate_held_out(
             for row, one in zip(part.tolist(), solved, strict=True)
             if one is not None
         ]
-    evidence, errors, fits = [], [], []
+    evidence, errors, fits = (
+        [torch.zeros(0, len(EVIDENCE))],
+        [torch.zeros(0, 3)],
+        [torch.zeros(0, 3, 3)],
+    )
     symmetry = model.symmetry
     for row, estimate in estimates:
         rotation = estimate.cam_from_canon[:3, :3]
         true = views.cam_from_canon[row, :, :3].cpu()
         true = nearest_equivalent(true, rotation, symmetry.order, symmetry.axis)
         assert estimate.evidence is not None and estimate.covariance is not None
-        evidence.append(estimate.evidence)
-        errors.append(vector_from_rotation(rotation.T @ true))
-        fits.append(rotation.T @ estimate.covariance[3:, 3:] @ rotation)
+        evidence.append(estimate.evidence[None])
+        errors.append(vector_from_rotation(rotation.T @ true)[None])
+        fits.append((rotation.T @ estimate.covariance[3:, 3:] @ rotation)[None])
     false = []
     for scene in scenes:
         height, width = scene.shape[:2]
@@ -215,8 +229,13 @@ def estimate_held_out(
         )
         found = estimator(scene, Camera(matrix, width, height))
         facts = [one.evidence for one in found if one.evidence is not None]
-        false.append(torch.stack(facts) if facts else torch.zeros(0, 0))
-    return HeldOut(torch.stack(evidence), torch.stack(errors), torch.stack(fits), false)
+        false.append(torch.stack(facts) if facts else torch.zeros(0, len(EVIDENCE)))
+    return HeldOut(
+        torch.cat(evidence).double(),
+        torch.cat(errors).double(),
+        torch.cat(fits).double(),
+        [scene.double() for scene in false],
+    )
 
 
 def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
@@ -229,19 +248,17 @@ def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
     everything = torch.cat([held_out.evidence, *scenes])
     there = torch.arange(len(everything)) < len(held_out.evidence)
     calibration = ScoreCalibration(
-        fit_chance(held_out.evidence, right),
-        fit_chance(everything, there, _OF_OBJECTS),
-        *(
-            second_moments(held_out.error[some], typical)
-            for some, typical in zip((right, ~right), _TYPICAL, strict=True)
-        ),
-        1.0,
-        0.0,
+        right=fit_chance(held_out.evidence, right),
+        there=fit_chance(everything, there, _OF_OBJECTS),
+        right_spread=second_moments(held_out.error[right], _TYPICAL[0]),
+        wrong_spread=second_moments(held_out.error[~right], _TYPICAL[1]),
+        factor=1.0,
+        threshold=0.0,
     )
-    best = sorted((float(calibration.there(scene).max()) for scene in scenes), reverse=True)
+    best = sorted((float(calibration.score(scene).max()) for scene in scenes), reverse=True)
     allowed = int(_FALSE * len(held_out.false))
     factor = _conformal_factor(
-        calibration.rotation_covariance(calibration.right(held_out.evidence)),
+        calibration.spread + calibration.doubt(held_out.evidence),
         held_out.fit,
         held_out.error,
     )

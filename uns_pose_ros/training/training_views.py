@@ -31,9 +31,9 @@ from uns_pose_ros.networks.dinov2 import CHANNELS, PATCH, DinoV2, imagenet_norma
 from uns_pose_ros.training.augmentation import AugmentConfig, Image, augment
 from uns_pose_ros.training.distributed import DistributedContext
 
-# images of scikit-image that serve as backgrounds of the objects
+# images of scikit-image that serve as backgrounds of the objects; there are no things in them that
+# a robot looks for, such as a cup
 PHOTOS = (
-    "coffee",
     "astronaut",
     "chelsea",
     "rocket",
@@ -73,6 +73,9 @@ class TrainConfig:
     # canonical units, distance over which a cell's target spreads to neighboring vertices
     spread: float = 0.06
     background: float = 0.5  # weight of the loss on the background
+    # scenes without the object that each half of the calibration of the score estimates, at most
+    # one for eight views; 0: the score is not calibrated
+    scenes: int = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,6 +274,9 @@ def check_left(note: object, views: Views, jobs: int) -> tuple[int, int]:
             bool(torch.isfinite(views.tokens[some]).all())
             and bool((canon.isnan() | (canon.abs() <= _FAR)).all())
             and bool(((weight >= 0) & (weight <= 1)).all())
+            and bool((views.video[some] >= 0).all())
+            and bool(torch.isfinite(views.crop_from_cam[some]).all())
+            and bool(torch.isfinite(views.cam_from_canon[some]).all())
         ):
             raise ValueError("numbers that no view holds")
     return start, filled

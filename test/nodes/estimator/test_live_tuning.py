@@ -194,7 +194,7 @@ def test_an_integer_is_a_number_and_an_empty_list_is_a_list(node: EstimatorNode)
     ("name", "value", "reason"),
     [
         ("solver.score_threshold", 5, "solver.score_threshold out of range"),
-        ("solver.score_threshold", -0.1, "solver.score_threshold out of range"),
+        ("solver.score_threshold", -1.1, "solver.score_threshold out of range"),
         ("solver.score_threshold", math.nan, "solver.score_threshold out of range"),
         ("solver.score_threshold", math.inf, "solver.score_threshold out of range"),
         ("solver.score_threshold", "0.5", "expected 'Type.DOUBLE' got 'Type.STRING'"),

@@ -46,6 +46,15 @@ def check_rotation(
         raise ValueError("a rotation is needed, this matrix is a reflection")
 
 
+def check_covariance(rows: Sequence[Sequence[float]]) -> None:
+    """ValueError unless 3 x 3 rows are symmetric and positive definite."""
+    (a, b, c), (d, e, f), (g, h, i) = rows
+    if max(abs(b - d), abs(c - g), abs(f - h)) > _ORTHONORMAL * max(a, e, i):
+        raise ValueError("a covariance is symmetric, this matrix is not")
+    if not (a > 0 and a * e - b * d > 0 and _determinant(rows) > 0):
+        raise ValueError("a covariance is positive definite, this matrix is not")
+
+
 def check_similarity(rows: Sequence[Sequence[float]]) -> None:
     """ValueError unless 4 x 4 rows are rotation times scale, translation, and 0 0 0 1."""
     inner = [row[:3] for row in rows[:3]]

@@ -15,6 +15,8 @@ from uns_pose_ros.io.schema.constraints import (
     Rows3,
     Rows4,
     Seconds,
+    Share,
+    check_covariance,
     check_entry_name,
     check_rotation,
     check_similarity,
@@ -52,6 +54,37 @@ class TrainingCurve(Struct, frozen=True):
             raise ValueError("watched_step and watched_accuracy differ in length")
 
 
+class ChanceRecord(Struct, frozen=True):
+    """A logistic regression on the evidence of a pose."""
+
+    low: list[Bounded]
+    high: list[Bounded]
+    weight: list[Bounded]
+    bias: Bounded
+
+
+class CalibrationRecord(Struct, frozen=True):
+    """How the evidence of a pose becomes its score and its covariance."""
+
+    evidence: Annotated[list[Label], Meta(min_length=1, max_length=100)]
+    right: ChanceRecord
+    there: ChanceRecord
+    right_spread: Rows3
+    wrong_spread: Rows3
+    factor: Annotated[float, Meta(gt=0, le=1e6)]
+    threshold: Share
+
+    def __post_init__(self) -> None:
+        for chance in (self.right, self.there):
+            for numbers in (chance.low, chance.high, chance.weight):
+                if len(numbers) != len(self.evidence):
+                    raise ValueError("calibration: one number for each evidence is valid")
+            if any(low > high for low, high in zip(chance.low, chance.high, strict=True)):
+                raise ValueError("calibration: low above high")
+        for spread in (self.right_spread, self.wrong_spread):
+            check_covariance(spread)
+
+
 class ModelOrigin(Struct, frozen=True):
     """What of a model's provenance is read."""
 
@@ -62,6 +95,7 @@ class ModelOrigin(Struct, frozen=True):
     canon_from_obj: dict[str, Rows4] = {}
     training: TrainingCurve | None = None
     template_share: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
+    calibration: CalibrationRecord | None = None
     inputs: dict[Label, Digest] = {}
     seconds: Seconds | None = None
 

@@ -1,0 +1,96 @@
+"""The numbers that speak for a pose, on a crop whose truth is known."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from uns_pose_ros.core.geometry import rotation_from_vector
+from uns_pose_ros.estimation.pose_evidence import EVIDENCE, collect_evidence
+from uns_pose_ros.estimation.pose_hypotheses import Correspondences
+
+CELL = 2 / 32  # the crop spans tangents from -1 to 1
+TURNS = rotation_from_vector(
+    torch.tensor([[0.0, 0.0, 0.1 * k] for k in range(-3, 4)] + [[3.1, 0.0, 0.0]])
+)
+
+
+def disc(radius: float = 0.5) -> tuple[Correspondences, Tensor]:
+    """The cells of a disc in the middle of a crop, and the presence of the crop."""
+    centers = (torch.arange(32) + 0.5) * CELL - 1
+    row, column = torch.meshgrid(centers, centers, indexing="ij")
+    there = row.hypot(column) < radius
+    tangents = torch.stack([column[there], row[there]], 1)[None]
+    count = tangents.shape[1]
+    presence = torch.where(there, 0.9, 0.0)[None]
+    probability = torch.full((1, count, 2), 0.45)
+    vertex = torch.zeros(1, count, 2, dtype=torch.int64)
+    return Correspondences(tangents, probability, vertex, torch.tensor([CELL])), presence
+
+
+def evidence_of(
+    shift: float = 0.0, size: float = 0.5, rating: Tensor | None = None
+) -> dict[str, float]:
+    """Evidence of a pose under which the template is a disc.
+
+    Args:
+        shift: Of the disc's center from the object's, tangents.
+        size: Its radius.
+        rating: Scores (8,) of the hypotheses; the last is far from the pose.
+    """
+    cells, presence = disc()
+    angle = torch.arange(40) * 2 * torch.pi / 40
+    rings = [
+        torch.stack([angle.cos(), angle.sin()]) * size * share
+        for share in (0.35, 0.65, 0.95)
+    ]
+    tangents = torch.cat(rings, 1)[None] + torch.tensor([shift, 0.0])[:, None]
+    count = cells.tangents.shape[1]
+    values = collect_evidence(
+        cells,
+        presence,
+        torch.eye(3)[None],
+        tangents,
+        torch.ones(1, 120, dtype=torch.bool),
+        torch.arange(count)[None] < count // 2,
+        torch.tensor([0.02]),
+        torch.tensor([-1.5]),
+        torch.tensor([-0.1]),
+        torch.eye(3)[None],
+        (TURNS[None], (torch.zeros(8) if rating is None else rating)[None]),
+    )
+    assert values.shape == (1, len(EVIDENCE))
+    assert bool(values.isfinite().all())
+    return dict(zip(EVIDENCE, values[0].tolist(), strict=True))
+
+
+def test_a_template_that_lies_on_its_object_has_nothing_beside_it() -> None:
+    right, beside = evidence_of(), evidence_of(shift=0.4)
+    assert right["outside"] == 0
+    assert beside["outside"] > 0.1
+    assert right["covered"] > -0.05
+    assert beside["covered"] < -0.3
+    # where a third is hidden, the rest still is on the object
+    assert (
+        evidence_of(shift=0.2)["covered_best"] > -0.05 > evidence_of(shift=0.2)["covered"]
+    )
+
+
+def test_a_small_template_fills_little_of_the_cells() -> None:
+    assert abs(evidence_of()["filled"]) < 0.15
+    assert -0.85 < evidence_of(size=0.25)["filled"] < -0.55  # log 0.5 is -0.69
+
+
+def test_hypotheses_near_the_pose_weigh_against_the_others() -> None:
+    agree = evidence_of(rating=torch.tensor([0.0] * 7 + [-1.0]))
+    other = evidence_of(rating=torch.tensor([-1.0] * 7 + [0.0]))
+    assert agree["mass"] > 5
+    assert other["mass"] < agree["mass"] - 8
+    assert other["mass_sharp"] == -6  # the largest odds
+    # hypotheses that are not valid count nothing
+    alone = evidence_of(rating=torch.tensor([-torch.inf] * 7 + [0.0]))
+    assert alone["mass"] == -6
+
+
+def test_half_of_the_cells_are_explained() -> None:
+    assert abs(evidence_of()["explained"] - torch.tensor(0.5).log().item()) < 0.02

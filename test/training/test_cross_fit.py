@@ -1,0 +1,131 @@
+"""The score and the covariance that held-out views teach."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from uns_pose_ros.core.geometry import rotation_from_vector
+from uns_pose_ros.estimation.pose_evidence import EVIDENCE
+from uns_pose_ros.estimation.score_calibration import ScoreCalibration, fit_chance
+from uns_pose_ros.evaluation.metrics import auroc
+from uns_pose_ros.training.cross_fit import HeldOut, calibrate
+
+MASS, OUTSIDE = (list(EVIDENCE).index(name) for name in ("mass", "outside"))
+REGION = 7.815
+
+
+@pytest.fixture
+def held_out() -> HeldOut:
+    """700 views, a fifth of them with poses that are half a turn about z off; 200 scenes."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    wrong = torch.arange(700) % 5 == 0
+    evidence = normal(700, len(EVIDENCE))
+    evidence[:, MASS] += torch.where(wrong, -1.0, 2.0)
+    evidence[:, OUTSIDE] = 0.02 * normal(700).abs()
+    error = normal(700, 3) * torch.tensor([0.05, 0.05, 0.1], dtype=torch.float64)
+    error[wrong, 2] += 3.0
+    scenes = []
+    for k in range(200):
+        poses = normal(k % 3, len(EVIDENCE))
+        poses[:, MASS] -= 2
+        poses[:, OUTSIDE] = 0.3 + 0.1 * poses[:, OUTSIDE].abs()
+        scenes.append(poses)
+    fit = torch.eye(3, dtype=torch.float64).mul(0.01**2).expand(700, 3, 3)
+    return HeldOut(evidence, error, fit, scenes)
+
+
+def learn(held_out: HeldOut) -> ScoreCalibration:
+    calibration = calibrate(held_out)
+    assert calibration is not None
+    return calibration
+
+
+def test_the_score_tells_right_poses_from_wrong_ones_and_from_backgrounds(
+    held_out: HeldOut,
+) -> None:
+    calibration = learn(held_out)
+    score = calibration.score(held_out.evidence)
+    degrees = torch.rad2deg(held_out.error.norm(dim=1))
+    trust = auroc(list(zip(score.tolist(), degrees.tolist(), strict=True)))
+    assert trust is not None
+    assert trust > 0.95
+    best = [calibration.score(scene).max() for scene in held_out.false if len(scene)]
+    assert sum(float(one) > calibration.threshold for one in best) == 1
+    assert float((score > calibration.threshold).double().mean()) > 0.8
+
+
+def test_a_score_is_how_often_such_poses_are_right(held_out: HeldOut) -> None:
+    calibration = learn(held_out)
+    chance = calibration.right(held_out.evidence)
+    right = held_out.error.norm(dim=1) < 0.5
+    for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.01)):
+        some = (chance >= low) & (chance < high)
+        gap = chance[some].mean() - right[some].double().mean()
+        assert float(gap.abs()) < 0.12
+
+
+def test_the_region_holds_in_95_percent_and_is_wide_where_poses_are_wrong(
+    held_out: HeldOut,
+) -> None:
+    calibration = learn(held_out)
+    chance = calibration.right(held_out.evidence)
+    doubt = calibration.doubt(held_out.evidence)
+    covariance = calibration.spread + doubt + held_out.fit
+    solved = torch.linalg.solve(covariance, held_out.error[..., None])[..., 0]
+    inside = (held_out.error * solved).sum(1) <= REGION
+    assert 0.94 <= float(inside.double().mean()) <= 0.97
+    spread = covariance.diagonal(dim1=1, dim2=2).sqrt()
+    assert float(spread[chance < 0.2, 2].mean()) > 1.0  # yaw is not tilt
+    assert float(spread[chance < 0.2, :2].mean()) < 0.8
+    assert float(spread[chance > 0.95, 2].mean()) < 0.8
+
+
+def test_evidence_never_counts_against_its_meaning(held_out: HeldOut) -> None:
+    right = held_out.error.norm(dim=1) < 0.5
+    upside_down = held_out.evidence.clone()
+    upside_down[:, MASS] *= -1
+    chance = fit_chance(upside_down, right)
+    signs = torch.tensor([float(sign) for sign in EVIDENCE.values()])
+    assert bool((chance.weight * signs >= 0).all())
+    assert float(chance.weight[MASS]) == 0
+
+
+def test_evidence_beyond_what_was_seen_counts_as_the_most_that_was_seen(
+    held_out: HeldOut,
+) -> None:
+    calibration = learn(held_out)
+    most = torch.cat([held_out.evidence, *held_out.false]).amax(0)[None]
+    assert torch.equal(calibration.score(most), calibration.score(most + 100))
+
+
+@pytest.mark.parametrize("error", [0.0, 3.0])
+def test_without_both_right_and_wrong_poses_there_is_no_calibration(
+    held_out: HeldOut, error: float
+) -> None:
+    alike = torch.full_like(held_out.error, error / 3)
+    assert calibrate(replace(held_out, error=alike)) is None
+
+
+def test_a_calibration_is_read_as_it_was_written_and_turns_with_its_model(
+    held_out: HeldOut,
+) -> None:
+    calibration = learn(held_out)
+    record = calibration.to_record()
+    turn = rotation_from_vector(torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64))
+    again = ScoreCalibration.from_record(record, turn)
+    assert again is not None
+    assert torch.equal(again.score(held_out.evidence), calibration.score(held_out.evidence))
+    doubt = calibration.doubt(held_out.evidence)
+    assert torch.allclose(again.doubt(held_out.evidence), turn @ doubt @ turn.T)
+    assert torch.allclose(again.spread, turn @ calibration.spread @ turn.T)
+    other = {**record, "evidence": ["something else"]}
+    assert ScoreCalibration.from_record(other, turn) is None
+    assert ScoreCalibration.from_record(None, turn) is None
