@@ -327,7 +327,7 @@ class PoseEstimate:
     reprojection_error: float  # px, median over the inliers
     box: Tensor  # (4,) float64: x0 y0 x1 y1 px of the projected template
     alternatives: tuple[PoseMode, ...] = ()  # distinct other poses, likeliest first
-    # (3, 3) float64, rad^2, part of the rotation's covariance: that the pose may be wrong as a whole;
+    # (3, 3) float64, rad^2, part of the rotation's covariance: the pose may be wrong as a whole;
     # None: the covariance knows nothing of it
     doubt: Tensor | None = None
     # (F,) float64, what the score was computed from, see `estimation.pose_evidence`
