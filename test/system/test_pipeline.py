@@ -36,6 +36,7 @@ SMALL = (
     "--train.size=168",
     "--train.views=10",
     "--train.steps=800",
+    "--train.scenes=8",
     "--train.network.width=96",
     "--train.spread=0.04",
 )
