@@ -208,7 +208,14 @@ def _try_model(
     if videos:
         estimator = Estimator(model, device=device)
         if labeled:
-            results = metrics.evaluate_poses(estimator, model, videos, rotations, progress)
+            results = metrics.evaluate_poses(
+                estimator,
+                model,
+                videos,
+                rotations,
+                progress,
+                without_threshold=estimator.without_threshold,
+            )
         else:
             results = _estimate_unlabeled(estimator, videos, progress)
     return _Trial(videos, results, labeled, trained_on)
