@@ -11,6 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from uns_pose_ros.core.types import PoseEstimate, Symmetry
+from uns_pose_ros.evaluation.metrics import ImageResult
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -29,6 +33,45 @@ def test_what_is_missing_is_said_in_one_line(name: str, said: str) -> None:
         and done.stderr.count("\n") == 1
         and said in done.stderr
     )
+
+
+def test_a_set_of_images_that_the_real_world_has_not_is_named() -> None:
+    command = [sys.executable, str(BENCHMARKS / "real_world.py"), "/nowhere"]
+    command += ["--work", "/nowhere/work", "--sets", "mug,boat"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: --sets boat: mug, mug-bare, car, horse, car-rooms, horse-rooms are valid\n"
+    )
+
+
+def test_an_image_without_an_answer_is_wrong_and_still_has_a_score(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import real_world
+
+    def result(
+        score: float | None, error: float, inside: bool | None = None
+    ) -> ImageResult:
+        estimate = None
+        if score is not None:
+            pose = torch.eye(4, dtype=torch.float64)
+            three, box = pose[:3, 0], pose[:, 0]
+            estimate = PoseEstimate(
+                "mug", pose, 1.0, False, three, score, None, Symmetry(), 9, 1.0, box
+            )
+        return ImageResult("clip", "1.jpg", estimate, error, error, 0.0, inside)
+
+    answered = [result(0.9, 5, True), result(0.8, 50, False), result(0.7, 20, True)]
+    missed = real_world.Pair(result(None, 180), result(0.1, 12))
+    pairs = [*(real_world.Pair(one, one) for one in answered), missed]
+    figures = real_world.summarize(pairs)
+    assert (figures["images"], figures["answered"], figures["wrong"]) == (4, 75, 1)
+    assert (figures["acc30"], figures["acc30_without_threshold"]) == (50, 75)
+    assert figures["auroc"] == pytest.approx(1 / 3)  # of three right ones one scores higher
+    assert figures["region95"] == pytest.approx(200 / 3)
+    assert "mug" in real_world.table({"mug": {"plain": figures, "false_percent": 0.0}})
 
 
 def test_ratios_are_medians_over_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
