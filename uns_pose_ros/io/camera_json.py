@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,9 @@ from uns_pose_ros.io.schema.constraints import Bounded, Rows3
 from uns_pose_ros.io.schema.decoding import describe
 
 _MAX_SIDE = 100_000  # px
+_LENS_FIELDS = ("distortion_model", "camera_model", "model")
+_NO_PINHOLE = re.compile("fish.?eye|equidistant|kannala|omni|unified", re.IGNORECASE)
+_LEAST_PX = 8.0  # of a focal length or a principal point: less are shares of the image
 
 
 def read_camera(path: Path) -> Camera:
@@ -23,9 +27,24 @@ def read_camera(path: Path) -> Camera:
 
     K (9 numbers or 3x3), D, width, height (px).
 
-    Raises InvalidInput if a field is missing or the camera is not calibrated.
+    Raises InvalidInput if a field is missing, the camera is not calibrated, its lens is a fisheye,
+    or its numbers are not px.
     """
-    return parse_camera(read_json(path), path)
+    record = read_json(path)
+    camera = parse_camera(record, path)
+    for lens in (str(record[key]) for key in _LENS_FIELDS if key in record):
+        if _NO_PINHOLE.search(lens):
+            raise InvalidInput(
+                f"{path}: the lens model {lens!r} is not supported; a pinhole camera with OpenCV's "
+                "distortion (plumb_bob, rational_polynomial) is valid"
+            )
+    (fx, _, cx), (_, fy, cy), _ = camera.matrix.tolist()
+    if max(fx, fy, cx, cy) < _LEAST_PX <= min(camera.width, camera.height):
+        raise InvalidInput(
+            f"{path}: K holds {fx:g}, {fy:g}, {cx:g}, {cy:g}, which are no px of an image of "
+            f"{camera.width} x {camera.height} px; px are valid"
+        )
+    return camera
 
 
 class _CameraFields(Struct, frozen=True):
