@@ -40,6 +40,7 @@ from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
 from uns_pose_ros.reconstruction import prompted_segmentation
 
 _NAMES = ("clip_01", "clip_02")  # of labels
+artifacts._PAUSE = 0.0  # nobody else writes, so that there is nothing to wait for
 
 
 @dataclass(frozen=True)
