@@ -25,13 +25,14 @@ Refused = Callable[..., str]
 def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
     """Runs a command that must refuse its input.
 
-    Gives the one line that it says besides warnings.
+    Gives the one line that it says besides warnings and what it says of its steps.
     """
 
     def run(*words: object) -> str:
         assert main.main([str(word) for word in words]) == main.BAD_INPUT
         out, err = capsys.readouterr()
-        (line,) = [line for line in err.splitlines() if "WARNING" not in line]
+        besides = ("uns-pose: WARNING: ", "uns-pose: INFO: ")
+        (line,) = [line for line in err.splitlines() if not line.startswith(besides)]
         assert not out
         return str(line)
 
