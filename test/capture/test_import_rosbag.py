@@ -184,6 +184,37 @@ def test_poses_and_camera_are_right_however_the_recording_was_made(
     assert float(frames[0].camera.matrix[0, 0]) == pytest.approx(100)
 
 
+@pytest.mark.parametrize("small", [(24, 32), (30, 30)])
+def test_first_images_of_another_size_do_not_decide(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, small: tuple[int, int]
+) -> None:
+    sent: Sent = [("/cam/camera_info", 100.0, camera_info(100.0))]
+    for k in range(10):
+        image = np.full((*(small if k < 3 else (48, 64)), 3), 20 * k, np.uint8)
+        sent.append(("/cam/image_raw", 100 + k / 10, raw(100 + k / 10, image)))
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP, RAW, messages=sent)
+    import_video(tmp_path / "bag", tmp_path / "clip")
+    frames = load_video(tmp_path / "clip", need_masks=False, need_poses=False).frames
+    assert [(frame.camera.width, frame.camera.height) for frame in frames] == [(64, 48)] * 7
+    assert torch.allclose(frames[0].camera.matrix, CAMERA.matrix)
+    assert "left out: images: an image has … x … px, most have … x …: 3" in caplog.text
+
+
+def test_an_uncalibrated_camera_is_known_before_a_long_bag_is_read(tmp_path: Path) -> None:
+    sent: Sent = [("/cam/camera_info", 100.0, camera_info(100.0, focal=0.0))]
+    image = np.zeros((4, 4, 3), np.uint8)
+    sent += [("/cam/image_raw", 100 + k / 10, raw(100 + k / 10, image)) for k in range(99)]
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP, RAW, messages=sent)
+    seen: list[int] = []
+    with pytest.raises(InvalidInput, match="bag: the camera is uncalibrated"):
+        import_video(
+            tmp_path / "bag",
+            tmp_path / "clip",
+            progress=lambda step, done, total: seen.append(done),
+        )
+    assert max(seen) < 60
+
+
 def test_images_without_a_frame_have_no_pose_and_the_line_says_so(tmp_path: Path) -> None:
     sent = walk() + mount(99.0)
     for topic, _, message in sent:

@@ -6,6 +6,7 @@ No ROS installation is needed.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,8 @@ from uns_pose_ros.io.ros.ros_messages import (
     uses_few_bits,
 )
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
+
+_PATIENCE = 50  # images, of which one at least must have a camera that can be used
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class _Candidate:
     number: int  # of its message on the image topic
     score: float
     stamp: int  # ns
+    size: tuple[int, int]  # width and height, px
     cam_from_obj: Tensor | None
 
 
@@ -154,11 +158,13 @@ def _read_candidates(
 ) -> _Candidates:
     """Read all images once, to know their sharpness and which are usable.
 
+    Only images of the most frequent size are.
+
     Raises:
-        InvalidInput: the camera of the first image cannot be used.
+        InvalidInput: the camera of the images cannot be used.
     """
     candidates = _Candidates()
-    first_size = (0, 0)
+    cameras: dict[tuple[int, int], tuple[Camera, str] | InvalidInput] = {}
     total = int(source.reader.topics[source.topic].msgcount)
     for number, arrival, message in source.image_messages():
         progress(f"reading {source.path.name}", number + 1, total)
@@ -169,25 +175,70 @@ def _read_candidates(
             continue
         try:
             image = decode_image(message)
+            size = (image.shape[1], image.shape[0])
+            if size not in cameras:
+                cameras[size] = _camera_or_error(source, size, writer)
+            _require_camera(cameras, number)
+            candidate = _check_image(source, number, arrival, message, image, fault)
+        except _NoCamera as error:
+            raise InvalidInput(str(error)) from None
         except InvalidInput as error:
             candidates.reasons.append(str(error))
             continue
         if uses_few_bits(message, image):
             writer.notes.add(FAINT)
-        size = (image.shape[1], image.shape[0])
-        if candidates.camera is None:
-            first_size = size
-            camera, camera_from = _choose_camera(source, size, writer)
-            candidates.camera = camera
-            candidates.camera_from = camera_from
-        try:
-            candidate = _check_image(
-                source, number, arrival, message, image, first_size, fault
-            )
-        except InvalidInput as error:
-            candidates.reasons.append(str(error))
-            continue
         candidates.usable.append(candidate)
+    return _of_one_size(candidates, cameras)
+
+
+class _NoCamera(InvalidInput):
+    """No image so far has a camera that can be used."""
+
+
+def _camera_or_error(
+    source: _Source, size: tuple[int, int], writer: VideoWriter
+) -> tuple[Camera, str] | InvalidInput:
+    try:
+        return _choose_camera(source, size, writer)
+    except InvalidInput as error:
+        return error
+
+
+def _require_camera(
+    cameras: dict[tuple[int, int], tuple[Camera, str] | InvalidInput], number: int
+) -> None:
+    """Raise _NoCamera where none of the first images has a camera, instead of reading on."""
+    errors = [known for known in cameras.values() if isinstance(known, InvalidInput)]
+    if number >= _PATIENCE and len(errors) == len(cameras):
+        raise _NoCamera(str(errors[0]))
+
+
+def _of_one_size(
+    candidates: _Candidates,
+    cameras: dict[tuple[int, int], tuple[Camera, str] | InvalidInput],
+) -> _Candidates:
+    """Leave out the images of other sizes than the most frequent one, and take its camera.
+
+    Raises:
+        InvalidInput: that size has no camera.
+    """
+    counts = Counter(candidate.size for candidate in candidates.usable)
+    if not counts:
+        return candidates
+    size = max(
+        counts, key=lambda size: (not isinstance(cameras[size], InvalidInput), counts[size])
+    )
+    camera = cameras[size]
+    if isinstance(camera, InvalidInput):
+        raise camera
+    candidates.camera, candidates.camera_from = camera
+    for candidate in candidates.usable:
+        if candidate.size != size:
+            candidates.reasons.append(
+                f"an image has {candidate.size[0]} x {candidate.size[1]} px, most have {size[0]} x "
+                f"{size[1]}"
+            )
+    candidates.usable = [item for item in candidates.usable if item.size == size]
     return candidates
 
 
@@ -197,19 +248,14 @@ def _check_image(
     arrival: int,
     message: Any,
     image: np.ndarray,
-    size: tuple[int, int],
     fault: StampFault | None,
 ) -> _Candidate:
     """The candidate of an image (H, W, 3); InvalidInput where it is unusable.
 
-    It needs the size of the first image, and a depth and a transform where the import wants them,
+    It needs a depth and a transform where the import wants them,
     which need a stamp of its own.
     """
-    height, width = image.shape[:2]
-    if (width, height) != size:
-        raise InvalidInput(
-            f"an image has {width} x {height} px, the first {size[0]} x {size[1]}"
-        )
+    size = (image.shape[1], image.shape[0])
     stamp = nanoseconds(message.header.stamp)
     timeless = why_no_time(fault)
     if source.depth_topic is not None:
@@ -231,7 +277,7 @@ def _check_image(
             raise InvalidInput(transform)
         pose = torch.from_numpy(transform)
     score = sharpness(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
-    return _Candidate(number, score, stamp, pose)
+    return _Candidate(number, score, stamp, size, pose)
 
 
 def _write_frames(
