@@ -135,7 +135,7 @@ def test_the_report_of_a_category_without_a_model_shows_its_videos_and_their_acc
     )
     assert (record["report"], record["images"]) == (str(page), 0)
     assert list(record["accuracies"]) == ["alignment"]
-    assert steps == {"report: videos"}
+    assert steps == {"report: videos", "report: labels"}
     text = page.read_text(encoding="utf-8")
     assert "Not trained yet." in text
     assert "<td>alignment</td><td>3 pairs</td>" in text

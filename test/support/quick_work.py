@@ -75,6 +75,7 @@ def stand_in(patch: Callable[[Any, str, Any], None], folder: Path) -> None:
     patch(category_training, "train_model", _train)
     patch(report_builder, "_try_model", lambda *_: report_builder._Trial())
     patch(report_builder, "_summarize_videos", lambda *_: [])
+    patch(report_builder, "preview_labels", lambda *_: None)
     patch(model_commands, "Estimator", OneInTheMiddle)
     patch(export_command, "load_backbone", lambda device: None)
     patch(

@@ -19,6 +19,7 @@ from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Symme
 from uns_pose_ros.evaluation.metrics import ANGLES
 from uns_pose_ros.io.artifacts import atomic_write
 from uns_pose_ros.reporting import html
+from uns_pose_ros.reporting.label_preview import LabelPreview
 from uns_pose_ros.reporting.video_summary import (
     VideoSummary,
     canonical_vertices,
@@ -84,6 +85,7 @@ class ReportContents:
     trained_on: bool = False
     # figures of the agreement of the estimates with the camera's motion, without labels
     agreement: Mapping[str, Any] | None = None
+    labels: LabelPreview | None = None  # what an export of labels would write
 
 
 def write_report(path: Path, contents: ReportContents) -> None:
@@ -93,6 +95,7 @@ def write_report(path: Path, contents: ReportContents) -> None:
         ("Accuracy", _accuracy_section(contents)),
         ("Estimates", _estimates_section(contents)),
         ("Videos", _videos_section(contents.videos)),
+        ("Labels", _labels_section(contents.labels)),
         ("Alignment", _alignment_section(contents)),
         ("Correspondences", _correspondences_section(contents)),
         ("Symmetry", _symmetry_section(contents.alignment.symmetry)),
@@ -251,6 +254,36 @@ def _video_figures(video: VideoSummary) -> Markup:
         for image, caption in zip(video.images, captions, strict=True)
     ]
     return html.figure_grid(figures, small=True)
+
+
+def _labels_section(labels: LabelPreview | None) -> Markup:
+    """What `uns-pose export labels` would write."""
+    if labels is None:
+        return html.paragraph("The labels were not looked at.", "note")
+    if labels.fault:
+        return html.paragraph(labels.fault, "bad")
+    note = (
+        "What `uns-pose export labels` would write: masks (yellow), boxes (white) and boxes in 3D "
+        "(x red, y green, z blue). To strike out a frame, put the line below its image into "
+        "exclude.txt beside the videos; the name of a video strikes out all of it."
+    )
+    header = ["video", "frames", "lengths"]
+    rows = [
+        [video.name, str(video.frames), "m" if video.metric else "no known unit"]
+        for video in labels.videos
+    ]
+    section = html.data_table(header, rows) + html.paragraph(note, "note")
+    if labels.left_out:
+        section += html.bullet_list([f"left out: {line}" for line in labels.left_out])
+    for video in labels.videos[:_VIDEOS_WITH_IMAGES]:
+        figures = [
+            html.image_figure(shown.image, shown.caption, 200) for shown in video.images
+        ]
+        section += html.figure_grid(figures, small=True)
+    more = len(labels.videos) - _VIDEOS_WITH_IMAGES
+    if more > 0:
+        section += html.paragraph(f"{more} more videos are in the table only.", "note")
+    return section
 
 
 def _alignment_section(contents: ReportContents) -> Markup:

@@ -36,6 +36,7 @@ from uns_pose_ros.reporting.category_report import (
     ReportImage,
     write_report,
 )
+from uns_pose_ros.reporting.label_preview import preview_labels
 from uns_pose_ros.reporting.video_summary import VideoSummary, summarize_video
 from uns_pose_ros.visualization import drawing
 
@@ -108,6 +109,7 @@ def make_report(
         ),
         seconds=stages.stage_seconds(category, model),
         trained_on=trial.trained_on,
+        labels=preview_labels(category, progress),
     )
     write_report(out, contents)
     return {"report": str(out), "images": len(trial.results), "accuracies": accuracies}
