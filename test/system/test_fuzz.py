@@ -200,6 +200,13 @@ def test_weights_of_absurd_shape_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidInput, match="is not a safetensors file"):
         pretrained_weights.fetch("dinov2_vits14", tmp_path / "huge.safetensors")
+    header = header.replace(
+        b"F32", b"a\\nb\\u001b[2J"
+    )  # a line end, and a terminal's command
+    (tmp_path / "lines.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(InvalidInput) as refused:
+        pretrained_weights.fetch("dinov2_vits14", tmp_path / "lines.safetensors")
+    assert str(refused.value).isprintable()
     save_file({"cls_token": torch.zeros(0, 2**40)}, tmp_path / "empty.safetensors")
     with pytest.raises(InvalidInput, match="does not hold the weights"):
         pretrained_weights.fetch("dinov2_vits14", tmp_path / "empty.safetensors")

@@ -435,8 +435,9 @@ def _read_tensors(path: Path, weight: Weight) -> dict[str, Tensor]:
         try:
             tensors = safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
+            reason = "".join(c if c.isprintable() else " " for c in str(error)[:200])
             raise InvalidInput(
-                f"{path.name} is not a safetensors file ({error})"
+                f"{path.name} is not a safetensors file ({reason})"
             ) from error
     elif path.suffix in (".pth", ".pt") and weight.checkpoint is not None:
         # the file is a pickle: only the authors' own file is opened
