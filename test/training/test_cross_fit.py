@@ -62,6 +62,16 @@ def test_the_score_tells_right_poses_from_wrong_ones_and_from_backgrounds(
     assert float((score > calibration.threshold).double().mean()) > 0.8
 
 
+def test_one_scene_that_looks_like_the_object_does_not_silence_a_model(
+    held_out: HeldOut,
+) -> None:
+    alike = held_out.evidence[held_out.error.norm(dim=1) < 0.5].mean(0)[None]
+    scenes = [alike, alike, *held_out.false[2:]]
+    calibration = learn(replace(held_out, false=scenes))
+    assert float(calibration.score(alike)) > 0.6
+    assert calibration.threshold == 0.6
+
+
 def test_a_score_is_how_often_such_poses_are_right(held_out: HeldOut) -> None:
     calibration = learn(held_out)
     chance = calibration.right(held_out.evidence)

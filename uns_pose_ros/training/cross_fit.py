@@ -48,6 +48,7 @@ _BATCH = 8
 # evidence that an object is there at all; the rest varies with the instance and the view
 _OF_OBJECTS = ("covered_best", "outside", "filled", "mass")
 _FALSE = 0.005  # share of the scenes that may have a pose; those of the world are harder
+_HIGHEST = 0.6  # threshold: better poses are returned, whatever a few scenes say
 _VIEWS_PER_SCENE = 8
 _WRONG = math.radians(30.0)  # rotation error of a wrong pose
 _REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
@@ -262,7 +263,7 @@ def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
         held_out.fit,
         held_out.error,
     )
-    threshold = best[allowed] if len(best) > allowed else 0.0
+    threshold = min(best[allowed], _HIGHEST) if len(best) > allowed else 0.0
     return replace(calibration, factor=factor, threshold=threshold)
 
 
