@@ -435,10 +435,10 @@ def test_report_writes_one_page_even_before_training(
     result = json.loads(capsys.readouterr().out)
     page = Path(result["report"]).read_text()
     assert result["accuracies"]["alignment"]["pairs"] == 3
-    pictures = (
-        3 + 3 * (1 + 3) + 2
-    )  # meshes, viewpoints and frames of the videos, correspondences
-    assert "Not trained yet." in page and page.count("data:image/") == pictures
+    # meshes, viewpoints and frames of the videos, correspondences, frames with their labels
+    images = 3 + 3 * (1 + 3) + 2 + 3 * 6
+    assert "Not trained yet." in page
+    assert page.count("data:image/") == images
 
 
 def test_weights_and_doctor_tell_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
