@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.colmap import Sparse, read_sparse
+from uns_pose_ros.io.colmap_model.camera_models import CameraRow
 
 CAMERAS = (
     "3 PINHOLE 640 480 500.5 510.25 320 240\n12 SIMPLE_RADIAL 320 240 250 160 120 -0.1\n"
@@ -190,3 +192,19 @@ def test_a_model_of_fisheye_cameras_alone_is_refused_in_one_line(tmp_path: Path)
     ) as caught:
         read_sparse(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "message"),
+    [
+        ("SIMPLE_PINHOLE", (1e38, 320, 240), r"parameter of 1e\+38: at most 1e\+07"),
+        ("PINHOLE", (500, 500, -2e7, 240), r"parameter of -2e\+07: at most 1e\+07"),
+        ("SIMPLE_RADIAL", (500, 320, 240, 1e10), r"parameter of 1e\+10: at most 1e\+09"),
+        ("SIMPLE_PINHOLE", (math.nan, 320, 240), "parameter of nan"),
+    ],
+)
+def test_a_camera_that_no_lens_has_is_refused(
+    model: str, values: tuple[float, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        CameraRow(1, model, 640, 480, values).to_camera()

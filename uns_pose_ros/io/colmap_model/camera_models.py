@@ -23,6 +23,8 @@ _SUPPORTED: dict[str, tuple[int, int]] = {
     "OPENCV": (2, 4),
     "FULL_OPENCV": (2, 8),
 }
+_LARGEST = 1e7  # px, of focal lengths and principal points
+_STRONGEST = 1e9  # of a coefficient of distortion
 # by COLMAP's number: name and number of parameters
 MODELS: dict[int, tuple[str, int]] = {
     0: ("SIMPLE_PINHOLE", 3),
@@ -70,6 +72,15 @@ class CameraRow:
                 f"{model} has {focals + 2 + coefficients} parameters, {len(self.values)} "
                 "are given"
             )
+        for value, most in zip(
+            self.values,
+            [_LARGEST] * (focals + 2) + [_STRONGEST] * coefficients,
+            strict=True,
+        ):
+            if not abs(value) <= most:
+                raise ValueError(
+                    f"a camera parameter of {value:g}: at most {most:g} is valid"
+                )
         fx, fy = self.values[0], self.values[focals - 1]
         cx, cy = self.values[focals : focals + 2]
         k = list(self.values[focals + 2 :])
