@@ -90,7 +90,7 @@ def carve_visual_hull(
     """
     matrices, cam_from_obj = matrices.double(), cam_from_obj.double()
     center, half = locate_object(masks, matrices, cam_from_obj)
-    distances = [_signed_distance(mask) for mask in masks]
+    distances = [signed_distance(mask) for mask in masks]
     low, high = center - 1.4 * half, center + 1.4 * half
     for resolution in (config.resolution // 2, config.resolution):
         field, step = _carve(
@@ -107,7 +107,7 @@ def carve_visual_hull(
     return extract_surface(field.numpy(), start.numpy(), step.numpy(), config.vertices)
 
 
-def _signed_distance(mask: Tensor) -> Tensor:
+def signed_distance(mask: Tensor) -> Tensor:
     """Distance (H, W) float32 in px from the mask's border, positive inside."""
     array = mask.numpy().astype(np.uint8)
     inside = cv2.distanceTransform(array, cv2.DIST_L2, 5)

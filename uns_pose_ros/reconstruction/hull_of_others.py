@@ -1,0 +1,196 @@
+"""Each image judged by the others: the silhouette of the hull that the other masks carve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skimage.measure import marching_cubes
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import project, transform
+from uns_pose_ros.reconstruction.mask_voting import mask_iou
+from uns_pose_ros.reconstruction.visual_hull import (
+    HullConfig,
+    locate_object,
+    signed_distance,
+)
+
+_LEAST = 4  # masks that judge each other
+_FAR = 1e3  # px, for a place that no image sees
+
+
+@dataclass(frozen=True, eq=False)
+class CarvedCube:
+    """For each voxel of a box, how far it is inside the silhouettes of the images.
+
+    Signed distance in px from the silhouette, positive inside, at the view of rank `outvoted`.
+    """
+
+    values: Tensor  # (F, R^3) float32, of each image; inf where the image does not see it
+    least: Tensor  # (R^3,) float32, the value of that rank
+    next: Tensor  # (R^3,) float32, the value of the next rank
+    low: Tensor  # (3,) float64, a corner, obj frame
+    high: Tensor  # (3,) float64, the other corner
+    resolution: int
+
+    def without(self, number: int) -> Tensor:
+        """The field (R, R, R) float32 of all images except one."""
+        return self._shaped(
+            torch.where(self.values[number] <= self.least, self.next, self.least)
+        )
+
+    def of_all(self) -> Tensor:
+        """The field (R, R, R) float32 of all images."""
+        return self._shaped(self.least)
+
+    def _shaped(self, field: Tensor) -> Tensor:
+        return field.reshape(self.resolution, self.resolution, self.resolution)
+
+
+def carve_cube(
+    masks: Sequence[NDArray[np.bool_]],
+    matrices: Tensor,
+    poses: Tensor,
+    config: HullConfig = HullConfig(),
+) -> CarvedCube | None:
+    """Carve the box around the object by all masks.
+
+    Args:
+        masks: F masks (H, W), none of them empty.
+        matrices: (F, 3, 3) float64, px.
+        poses: cam_from_obj (F, 4, 4) float64.
+        config: resolution and `outvoted`.
+
+    Returns:
+        The cube, or None where the masks have no hull.
+    """
+    try:
+        center, half = locate_object(
+            [torch.from_numpy(mask) for mask in masks], matrices, poses
+        )
+    except InvalidInput:
+        return None
+    distances = [signed_distance(torch.from_numpy(mask)) for mask in masks]
+    low, high = center - 1.4 * half, center + 1.4 * half
+    cube = None
+    for resolution in (config.resolution // 2, config.resolution):
+        cube = _carve(distances, matrices, poses, low, high, resolution, config.outvoted)
+        side = (resolution, resolution, resolution)
+        inside = (cube.next.reshape(side) > 0).nonzero()
+        if not len(inside):
+            return None
+        step, start = (high - low) / (resolution - 1), low
+        low, high = start + (inside.amin(0) - 2) * step, start + (inside.amax(0) + 2) * step
+    return cube
+
+
+def _carve(
+    distances: Sequence[Tensor],
+    matrices: Tensor,
+    poses: Tensor,
+    low: Tensor,
+    high: Tensor,
+    resolution: int,
+    outvoted: float,
+) -> CarvedCube:
+    axes = [
+        torch.linspace(float(a), float(b), resolution, dtype=torch.float64)
+        for a, b in zip(low, high, strict=True)
+    ]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    values = torch.empty(len(distances), len(grid))
+    for k, (distance, matrix, pose) in enumerate(
+        zip(distances, matrices, poses, strict=True)
+    ):
+        size = torch.tensor(
+            [distance.shape[1] - 1, distance.shape[0] - 1], dtype=torch.float64
+        )
+        where = (project(matrix, transform(pose, grid)) / size * 2 - 1).float()
+        sampled = grid_sample(
+            distance[None, None],
+            where[None, None],
+            align_corners=True,
+            padding_mode="border",
+        )[0, 0, 0]
+        unseen = (where.abs() > 1).any(-1)
+        values[k] = torch.where(unseen, torch.full_like(sampled, torch.inf), sampled)
+    rank = min(1 + int(outvoted * (len(values) - 1)), len(values) - 1)
+    smallest = values.topk(rank + 1, dim=0, largest=False).values
+    rarely_seen = values.isinf().sum(0) * 2 > len(values)
+    least, following = smallest[-2].clamp(-_FAR, _FAR), smallest[-1].clamp(-_FAR, _FAR)
+    least[rarely_seen], following[rarely_seen] = -1.0, -1.0
+    return CarvedCube(values, least, following, low, high, resolution)
+
+
+def draw_field(
+    field: Tensor,
+    low: Tensor,
+    high: Tensor,
+    matrix: Tensor,
+    pose: Tensor,
+    shape: tuple[int, int],
+) -> NDArray[np.bool_]:
+    """Draw the silhouette of where a field is positive.
+
+    Args:
+        field: (R, R, R) values of a box.
+        low: (3,) corner of the box, obj frame.
+        high: (3,) the other corner.
+        matrix: (3, 3) float64, px.
+        pose: cam_from_obj (4, 4) float64.
+        shape: height and width of the image, px.
+
+    Returns:
+        The silhouette (H, W).
+    """
+    silhouette = np.zeros(shape, np.uint8)
+    volume = np.pad(field.numpy(), 1, constant_values=-1.0)
+    if not (volume > 0).any():
+        return silhouette > 0
+    corners, triangles, _, _ = marching_cubes(volume, 0.0)
+    step = ((high - low) / (len(field) - 1)).numpy()
+    vertices = torch.from_numpy(low.numpy() + (corners - 1) * step)
+    pixels = np.rint(16 * project(matrix, transform(pose, vertices)).numpy())
+    for triangle in pixels.astype(np.int32)[triangles]:
+        cv2.fillConvexPoly(silhouette, triangle, 1, shift=4)
+    return silhouette > 0
+
+
+def silhouettes_of_others(
+    masks: Sequence[NDArray[np.bool_]],
+    matrices: Tensor,
+    poses: Tensor,
+    config: HullConfig = HullConfig(),
+) -> list[NDArray[np.bool_]]:
+    """Draw into each image the hull that the masks of all other images carve.
+
+    Args:
+        masks: F masks (H, W).
+        matrices: (F, 3, 3) float64, px.
+        poses: cam_from_obj (F, 4, 4) float64.
+        config: resolution and `outvoted`.
+
+    Returns:
+        F silhouettes (H, W); empty where the masks have no hull.
+    """
+    shown = [k for k, mask in enumerate(masks) if mask.any()]
+    if len(shown) < _LEAST:
+        return []
+    cube = carve_cube([masks[k] for k in shown], matrices[shown], poses[shown], config)
+    if cube is None:
+        return []
+    place = {number: row for row, number in enumerate(shown)}
+    drawn = []
+    for k, mask in enumerate(masks):
+        field = cube.without(place[k]) if k in place else cube.of_all()
+        drawn.append(
+            draw_field(field, cube.low, cube.high, matrices[k], poses[k], mask.shape)
+        )
+    return drawn
