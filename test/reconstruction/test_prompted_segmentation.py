@@ -63,7 +63,7 @@ class Oracle:
         self.pictures = [read_image(frame.image).numpy() for frame in video.frames]
         self.embedded, self.asked = list[int](), list[tuple[Tensor, Tensor]]()
 
-    def embed(self, image: NDArray[np.uint8]) -> Tensor:
+    def embed(self, image: NDArray[np.uint8], side: int = 1024) -> Tensor:
         [number] = [
             k for k, picture in enumerate(self.pictures) if np.array_equal(picture, image)
         ]
@@ -145,7 +145,7 @@ def test_without_poses_the_object_is_followed_from_image_to_image(
         for frame, mask in zip(ring, truth(video)[1::2], strict=True)
     ]
     assert np.mean(fit) > 0.95 and min(fit) > 0.5
-    assert found.agreement == {}
+    assert found.fits == {}
 
 
 def test_points_are_where_the_camera_would_see_them_without_distortion_in_a_smaller_image(

@@ -22,10 +22,10 @@ from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import pretrained_weights
 from uns_pose_ros.networks.u2net import load_salience
+from uns_pose_ros.reconstruction.hull_of_others import bad_masks, judge_masks
 from uns_pose_ros.reconstruction.mask_voting import (
     MaskConfig,
     central_component,
-    hull_agreement,
     mask_iou,
 )
 from uns_pose_ros.reconstruction.segmentation import (
@@ -108,7 +108,8 @@ def test_right_masks_stay_as_they_are(video: Video) -> None:
 
     found = find_masks(video, salience, MaskConfig(resolution=32, side=96))
     assert min(mask_iou(found.masks[name], true[name]) for name in true) > 0.9
-    assert found.bad(MaskConfig()) == [] and min(found.agreement.values()) > 0.75
+    assert found.bad(MaskConfig()) == []
+    assert min(fit.overlap for fit in found.fits.values()) > 0.75 and found.mended == ()
     assert summarize_masks(found, MaskConfig())["bad"] == []
 
 
@@ -139,16 +140,11 @@ def test_a_mask_that_does_not_fit_the_others_is_noticed(video: Video) -> None:
     poses = torch.stack(
         [frame.cam_from_obj for frame in video.frames if frame.cam_from_obj is not None]
     )
-    agreement = hull_agreement(masks, matrices, poses)
-    assert [name for name, value in agreement.items() if value < MaskConfig().bad] == [
-        wrong
-    ]
-    assert (
-        hull_agreement(
-            {name: ~mask & False for name, mask in masks.items()}, matrices, poses
-        )
-        == {}
-    )
+    fits = judge_masks(masks, matrices, poses)
+    assert bad_masks(fits, MaskConfig()) == [wrong]
+    assert max(fits, key=lambda name: fits[name].doubt) == wrong
+    nothing = {name: np.zeros_like(mask) for name, mask in masks.items()}
+    assert judge_masks(nothing, matrices, poses) == {}
 
 
 def test_without_poses_the_part_in_the_middle_is_kept(video: Video) -> None:
@@ -156,7 +152,7 @@ def test_without_poses_the_part_in_the_middle_is_kept(video: Video) -> None:
         video, frames=tuple(replace(frame, cam_from_obj=None) for frame in video.frames)
     )
     found = find_masks(blind, Scripted(video))
-    assert found.agreement == {} and summarize_masks(found, MaskConfig())["fused"] is False
+    assert found.fits == {} and summarize_masks(found, MaskConfig())["fused"] is False
     assert all(
         cv2.connectedComponents(mask.astype(np.uint8))[0] <= 2
         for mask in found.masks.values()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -32,6 +33,14 @@ from uns_pose_ros.pipeline.provenance import FileCache
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
+from uns_pose_ros.reporting.mask_review import (
+    REVIEW,
+    ReviewedVideo,
+    review_masks,
+    review_record,
+    review_text,
+    write_review,
+)
 from uns_pose_ros.reporting.report_builder import REPORT, make_report
 from uns_pose_ros.training.training_views import TrainConfig
 
@@ -165,6 +174,13 @@ def run_command(
     up: Up = None,
     front: Front = None,
     backgrounds: Backgrounds = None,
+    until: Annotated[
+        Literal["align", "train"],
+        arg(help="align: stop before the training, with the page of all masks"),
+    ] = "train",
+    yes: Annotated[
+        bool, arg(help="train without a question, whatever is in doubt")
+    ] = False,
     json: Json = None,
     reconstruct: ReconstructConfig = ReconstructConfig(),
     align: AlignConfig = AlignConfig(),
@@ -175,9 +191,13 @@ def run_command(
     """Find poses and masks, reconstruct, align, train, and write CATEGORY/report.html.
 
     Only videos without poses or masks get new ones. The command skips what is done already with the
-    same settings and files.
+    same settings and files. Before the training it writes CATEGORY/masks.html: every mask, the most
+    doubtful first, and the alignment. It prints which videos are in doubt, with the command that
+    mends their masks. In a terminal it then asks whether to train; without one, or with --yes, it
+    goes on by itself. --until align stops there.
     """
     names, files = AxisNames(up, front), FileCache()
+    reviewed: list[ReviewedVideo] | None = None
     with progress_bar() as progress:
         meshes = stages.reconstruct(
             category, videos, reconstruct, device, progress, sfm, mask, files
@@ -187,26 +207,56 @@ def run_command(
         )
         alignment, named = frame_axes.name_axes(category, names, files)
         stages.draw_alignment(category, files)
+        review = category / REVIEW
+        if not review.exists() or any(meshes.values()) or aligned or named:
+            folders = [
+                category / name for name in alignment.videos if (category / name).is_dir()
+            ]
+            reviewed = review_masks(folders, alignment, mask, progress)
+            write_review(category, reviewed)
+    if reviewed is not None:
+        print(review_text(reviewed, review), file=sys.stderr)
+    record = {
+        "reconstruct": {"videos": {name: {"made": new} for name, new in meshes.items()}},
+        "align": _alignment_record(
+            category,
+            alignment,
+            frame_axes.axes_as_computed(category, files),
+            aligned,
+            named,
+        ),
+        "review": {
+            "page": str(review),
+            "doubtful": None if reviewed is None else review_record(reviewed),
+        },
+    }
+    parts = [
+        _reconstructed_text(meshes),
+        _alignment_text(category, alignment, files),
+    ]
+    again = f"next: uns-pose run {category}"
+    if until == "align" or not (yes or _wants_training(reviewed or [])):
+        emit(record, "\n".join([*parts, f"masks: {review}", again]), json)
+        return
+    with progress_bar() as progress:
         model, trained = stages.train(
             category, videos, train, seed, device, progress, backgrounds, files
         )
         page = category / REPORT
         if not page.exists() or any(meshes.values()) or aligned or named or trained:
             make_report(category, None, None, page, _SHOWN, device, progress)
-    axes = frame_axes.axes_as_computed(category, files)
-    record = {
-        "reconstruct": {"videos": {name: {"made": new} for name, new in meshes.items()}},
-        "align": _alignment_record(category, alignment, axes, aligned, named),
-        "train": _model_record(category, model, trained),
-        "report": str(page),
-    }
-    parts = [
-        _reconstructed_text(meshes),
-        _alignment_text(category, alignment, files),
-        _model_text(category, model),
-        f"report: {page}",
-    ]
+    record |= {"train": _model_record(category, model, trained), "report": str(page)}
+    parts += [_model_text(category, model), f"report: {page}"]
     emit(record, "\n".join(parts), json)
+
+
+def _wants_training(reviewed: Sequence[ReviewedVideo]) -> bool:
+    """Whether to train: asked in a terminal if a video is in doubt, else yes."""
+    terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if not terminal or not any(video.doubtful for video in reviewed):
+        return True
+    print("train all the same? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _reconstructed_text(made: Mapping[str, bool]) -> str:

@@ -99,14 +99,18 @@ def mask_command(
 ) -> None:
     """Make masks/ of each video that has none.
 
-    The masks show the salient object, and are fused over the video if it has camera poses.
+    CATEGORY may be the folder of one video. The masks show the salient object. If the video has
+    camera poses, the masks are fused over the video, and what the other images do not support is
+    cut away and asked again (by MobileSAM, if `uns-pose weights mobile_sam` has fetched it).
     `reconstruct` and `run` do this by themselves, after the poses. Masks made before the poses are
-    made again then. With --points, the masks show the object at these points, found by MobileSAM
-    (`uns-pose weights mobile_sam` fetches it once). The points are kept in prompts.json of the
-    video; delete that file for the salient object.
+    made again then. With --points, the masks show the object at these points, found by MobileSAM.
+    The points are kept in prompts.json of the video; delete that file for the salient object.
     """
     load, made = cache(load_salience), dict[str, bool]()
-    folders = list_videos(category, videos)
+    if (category / "images").is_dir() and videos is None:
+        folders = [category]
+    else:
+        folders = list_videos(category, videos)
     if points:
         _point(folders, Prompts(points, background, frame))
     elif background or frame:

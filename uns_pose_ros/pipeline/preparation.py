@@ -49,12 +49,12 @@ from uns_pose_ros.pipeline.provenance import (
 from uns_pose_ros.reconstruction import (
     capture_quality,
     depth_scale,
-    mask_voting,
     prompted_segmentation,
     structure_from_motion,
 )
 from uns_pose_ros.reconstruction import segmentation as masking
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
+from uns_pose_ros.reconstruction.hull_of_others import MaskFit, bad_masks, judge_masks
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
 from uns_pose_ros.reconstruction.prompted_segmentation import (
     PromptableNetwork,
@@ -206,7 +206,7 @@ def ensure_masks(
     load: Callable[[], Salience],
     config: MaskConfig = MaskConfig(),
     progress: Progress | None = None,
-    load_segmenter: Callable[[], PromptableNetwork] = mobile_sam.load_sam,
+    load_segmenter: Callable[[], PromptableNetwork] | None = None,
     files: FileCache | None = None,
 ) -> bool:
     """Give a video without masks its masks/, fused if the video has poses.
@@ -216,7 +216,7 @@ def ensure_masks(
         load: loads the network of salient objects, if it is needed.
         config: settings of the masks.
         progress: is called with the step, the images done and all images.
-        load_segmenter: loads the network for prompts, if the video has prompts.json.
+        load_segmenter: loads the network for prompts and for masks in doubt; None: MobileSAM.
         files: hashes that this run has computed already.
 
     Returns:
@@ -235,7 +235,7 @@ def _ensure_masks(
     load: Callable[[], Salience],
     config: MaskConfig,
     progress: Progress | None,
-    load_segmenter: Callable[[], PromptableNetwork],
+    load_segmenter: Callable[[], PromptableNetwork] | None,
     files: FileCache | None,
 ) -> bool:
     target = folder / "masks"
@@ -256,19 +256,36 @@ def _ensure_masks(
     }
     if prompts is not None:
         wanted["prompts"] = artifacts.plain(prompts)
+    mender = pretrained_weights.cache_folder() / f"{mobile_sam.NAME}.safetensors"
+    mends = prompts is not None or mender.is_file()
+    if prompts is None and mends:
+        wanted["mended_by"] = files.hash(mender)
     if is_current_folder(target, wanted):
         return _note(folder, "masks", target)
     video = load_video(folder, need_masks=False, need_poses=has_sparse(folder / "sparse"))
     start = time.perf_counter()
+    network = cache(load_segmenter or mobile_sam.load_sam)
     how: Salience | Segmenter = (
-        load() if prompts is None else PromptedSegmenter(prompts, load_segmenter(), config)
+        load() if prompts is None else PromptedSegmenter(prompts, network(), config)
     )
-    found = masking.find_masks(video, how, config, progress)
+
+    def load_mender() -> PromptableNetwork | None:
+        return network() if mends else None
+
+    found = masking.find_masks(video, how, config, progress, load_mender)
+    if found.mended and not mends:
+        _log.warning(
+            "%s: %d masks were cut where the other images see no object; `uns-pose weights %s` "
+            "fetches the network that segments them again",
+            folder,
+            len(found.mended),
+            mobile_sam.NAME,
+        )
     report = {
         **masking.summarize_masks(found, config),
         "seconds": round(time.perf_counter() - start, 2),
     }
-    if not found.agreement:
+    if not found.fits:
         _log.warning(
             "%s: without camera poses the masks of single images stay as they are", folder
         )
@@ -331,26 +348,26 @@ def prepare_videos(
 
 
 def check_masks(video: Video, config: MaskConfig = MaskConfig()) -> list[str]:
-    """Names of the frames whose masks do not fit the hull of all masks.
+    """Names of the frames whose masks do not fit the hull of the other masks.
 
     One warning names them.
     """
-    agreement = mask_agreement(video)
-    bad = [name for name, value in agreement.items() if value < config.bad]
+    fits = mask_fits(video)
+    bad = bad_masks(fits, config)
     if bad:
         _log.warning(
             "%s: %d of %d masks do not fit the others (overlap with their hull down to %.2f): %s",
             video.folder,
             len(bad),
-            len(agreement),
-            min(agreement.values()),
+            len(fits),
+            min(fits[name].overlap for name in bad),
             shorten(bad),
         )
     return bad
 
 
-def mask_agreement(video: Video) -> dict[str, float]:
-    """Overlap of each mask with the silhouette of the hull of all masks.
+def mask_fits(video: Video) -> dict[str, MaskFit]:
+    """How each mask fits the silhouette of the hull of the other masks.
 
     The result is empty if no hull exists.
     """
@@ -363,11 +380,9 @@ def mask_agreement(video: Video) -> dict[str, float]:
             masks[frame.name] = mask.numpy()
             matrices.append(camera.matrix)
             poses.append(frame.cam_from_obj)
-    return (
-        mask_voting.hull_agreement(masks, torch.stack(matrices), torch.stack(poses))
-        if len(masks) >= 3
-        else {}
-    )
+    if not masks:
+        return {}
+    return judge_masks(masks, torch.stack(matrices), torch.stack(poses))
 
 
 def _matchable(folder: Path, temporary: Path, progress: Progress | None) -> Path:

@@ -15,15 +15,19 @@ from torch.nn.functional import grid_sample
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import project, transform
-from uns_pose_ros.reconstruction.mask_voting import mask_iou
+from uns_pose_ros.reconstruction.mask_voting import MaskConfig, mask_iou
 from uns_pose_ros.reconstruction.visual_hull import (
     HullConfig,
     locate_object,
     signed_distance,
 )
 
-_LEAST = 4  # masks that judge each other
+_LEAST = 3  # masks that judge each other
 _FAR = 1e3  # px, for a place that no image sees
+# share of the object's size in an image by which a mask may differ from the silhouette: the hull
+# and the poses are not exact
+_TOLERANCE = 0.02
+_CALM = 0.25  # the part of a video's masks that tells how exact its poses are
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +83,6 @@ def carve_cube(
         return None
     distances = [signed_distance(torch.from_numpy(mask)) for mask in masks]
     low, high = center - 1.4 * half, center + 1.4 * half
-    cube = None
     for resolution in (config.resolution // 2, config.resolution):
         cube = _carve(distances, matrices, poses, low, high, resolution, config.outvoted)
         side = (resolution, resolution, resolution)
@@ -194,3 +197,96 @@ def silhouettes_of_others(
             draw_field(field, cube.low, cube.high, matrices[k], poses[k], mask.shape)
         )
     return drawn
+
+
+@dataclass(frozen=True)
+class MaskFit:
+    """How a mask fits the silhouette that the other masks give."""
+
+    overlap: float  # intersection over union of both
+    # parts beyond the tolerance, as shares of the mask's area
+    unsupported: float  # of the mask, outside the silhouette
+    missing: float  # of the silhouette, outside the mask
+
+    @property
+    def doubt(self) -> float:
+        """By what part of its area the mask is in doubt; 0: none."""
+        return self.unsupported + self.missing
+
+
+def judge_masks(
+    masks: Mapping[str, NDArray[np.bool_]], matrices: Tensor, poses: Tensor
+) -> dict[str, MaskFit]:
+    """Judge each mask by the hull that the masks of all other images carve.
+
+    Args:
+        masks: F masks (H, W) by image name.
+        matrices: (F, 3, 3) float64, px.
+        poses: cam_from_obj (F, 4, 4) float64.
+
+    Returns:
+        The fit of each; empty where the masks have no hull.
+    """
+    listed = list(masks.values())
+    drawn = silhouettes_of_others(listed, matrices, poses)
+    return {
+        name: fit_mask(mask, silhouette)
+        for name, mask, silhouette in zip(masks, listed, drawn, strict=bool(drawn))
+    }
+
+
+def fit_mask(mask: NDArray[np.bool_], silhouette: NDArray[np.bool_]) -> MaskFit:
+    """Compare a mask (H, W) with a silhouette (H, W)."""
+    area = max(1, int(mask.sum()))
+    return MaskFit(
+        mask_iou(mask, silhouette),
+        float(beyond(mask, silhouette).sum()) / area,
+        float(beyond(silhouette, mask).sum()) / area,
+    )
+
+
+def beyond(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The parts (H, W) of a mask that lie outside another one by more than the tolerance."""
+    return mask & ~grow(other, tolerance(mask))
+
+
+def tolerance(mask: NDArray[np.bool_]) -> int:
+    """The tolerance at the edge of a mask, px."""
+    return max(1, round(_TOLERANCE * float(mask.sum()) ** 0.5))
+
+
+def grow(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """A mask (H, W) enlarged by some px on all sides."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel) > 0)
+
+
+def misfits(
+    fits: Mapping[str, MaskFit], overlap: float, unsupported: float, missing: float
+) -> list[str]:
+    """Names of the masks that do not fit.
+
+    The poses of a video may be so inexact that no mask fits well. Therefore, what even the better
+    masks of the video miss or have too much counts for none of them.
+
+    Args:
+        fits: of each mask.
+        overlap: below which a mask does not fit.
+        unsupported: share of a mask above which it does not fit.
+        missing: share of a mask above which it does not fit.
+    """
+    if not fits:
+        return []
+    values = np.array([[fit.unsupported, fit.missing] for fit in fits.values()])
+    usual = 2 * np.quantile(values, _CALM, axis=0)
+    limits = usual + (unsupported, missing)
+    return [
+        name
+        for name, fit in fits.items()
+        if fit.overlap < overlap or fit.unsupported > limits[0] or fit.missing > limits[1]
+    ]
+
+
+def bad_masks(fits: Mapping[str, MaskFit], config: MaskConfig) -> list[str]:
+    """Names of the masks that are reported as bad."""
+    return misfits(fits, config.bad, config.unsupported, config.missing)

@@ -1,8 +1,8 @@
-"""Votes of several views on the occupancy of space, and agreement of masks with their hull."""
+"""Votes of several views on the occupancy of space."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import project, transform
 from uns_pose_ros.core.view_coverage import ViewCoverage
-from uns_pose_ros.reconstruction.visual_hull import carve_visual_hull
 
 MAX_LOG_ODDS = 3.0  # limit of the log-odds of one image
 
@@ -33,8 +31,14 @@ class MaskConfig:
     margin: float = 0.08  # of the object's box, left around it for the refinement
     # weight of all images' log-odds against those of the image itself
     vote: float = 0.5
-    # intersection over union with the hull of all masks below which a mask is reported
+    # a mask is reported if its intersection over union with the hull of all other masks is below
+    # this,
     bad: float = 0.6
+    unsupported: float = 0.05  # or if that hull does not support more than this part of it,
+    missing: float = 0.15  # or if it lacks more than this part of that hull
+    doubtful: float = 0.01  # unsupported part above which a mask is mended
+    lost: float = 0.06  # missing part above which a mask is mended
+    rounds: int = 4  # in which masks are mended, until none changes any more
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,31 +116,6 @@ def central_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     weight = np.bincount(parts.ravel(), weights=np.exp(-2 * (u * u + v * v)).ravel())
     weight[0] = 0
     return np.asarray(parts == weight.argmax())
-
-
-def hull_agreement(
-    masks: Mapping[str, NDArray[np.bool_]], matrices: Tensor, poses: Tensor
-) -> dict[str, float]:
-    """Intersection over union of each mask (H, W) with the silhouette of the common visual hull.
-
-    Empty where the masks have no hull.
-    """
-    shown = [k for k, mask in enumerate(masks.values()) if mask.any()]
-    if len(shown) < 3:
-        return {}
-    listed = [torch.from_numpy(mask) for mask in masks.values() if mask.any()]
-    try:
-        vertices, triangles = carve_visual_hull(listed, matrices[shown], poses[shown])
-    except InvalidInput:
-        return {}
-    result = {}
-    for (name, mask), matrix, pose in zip(masks.items(), matrices, poses, strict=True):
-        pixels = project(matrix, transform(pose, vertices.double())).numpy()
-        silhouette = np.zeros(mask.shape, np.uint8)
-        for corners in np.rint(16 * pixels[triangles.numpy()]).astype(np.int32):
-            cv2.fillConvexPoly(silhouette, corners, 1, shift=4)
-        result[name] = mask_iou(mask, silhouette > 0)
-    return result
 
 
 def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -25,20 +25,27 @@ from uns_pose_ros.core.view_coverage import ViewCoverage
 from uns_pose_ros.io.artifacts import write_json
 from uns_pose_ros.io.schema.decoding import describe, read_file
 from uns_pose_ros.io.schema.person_records import PromptsRecord
+from uns_pose_ros.networks.mobile_sam import SIDE
+from uns_pose_ros.reconstruction.mask_correction import (
+    CORNER,
+    INSIDE,
+    OUTSIDE,
+    box_corners,
+    deep_points,
+)
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, fuse_mask, mask_iou
 
 FILE = "prompts.json"
 _POINTS = 3  # prompts that a mask gives to the next image
 _LOST = 0.3  # IoU with the expected mask below which the network's mask is rejected
 _DOUBT = 0.6  # probability of the expected mask in that case
-_OUTSIDE, _INSIDE, _CORNER = 0, 1, 2  # kinds of points, as MobileSAM numbers them
 
 
 class PromptableNetwork(Protocol):
     """The interface of MobileSam."""
 
-    def embed(self, image: NDArray[np.uint8]) -> Tensor:
-        """Features of an image (H, W, 3)."""
+    def embed(self, image: NDArray[np.uint8], side: int = SIDE) -> Tensor:
+        """Features of an image (H, W, 3), enlarged or shrunk to a side, px."""
 
     def masks(
         self, seen: Tensor, points: Tensor, kinds: Tensor, height: int, width: int
@@ -208,7 +215,7 @@ class PromptedSegmenter:
                 np.float64,
             )
         scale = np.array([camera.width / whole.width, camera.height / whole.height])
-        kinds = [_INSIDE] * len(self._prompts.points) + [_OUTSIDE] * len(
+        kinds = [INSIDE] * len(self._prompts.points) + [OUTSIDE] * len(
             self._prompts.background
         )
         return torch.from_numpy((places + 0.5) * scale - 0.5), torch.tensor(kinds)
@@ -263,21 +270,7 @@ def _motion(
 
 def _prompts_of(mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
     """Prompts of a mask (h, w): points deep in it and the corners of its box, and their kinds."""
-    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[
-        1:-1, 1:-1
-    ]
-    points, kinds = [], []
-    for _ in range(_POINTS):
-        row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-        if depth[row, column] <= 0:
-            break
-        points.append([float(column), float(row)])
-        kinds.append(_INSIDE)
-        cv2.circle(
-            depth, (int(column), int(row)), max(1, int(2 * depth[row, column])), 0.0, -1
-        )
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    corners = [[float(columns[0]), float(rows[0])], [float(columns[-1]), float(rows[-1])]]
-    return torch.tensor([*points, *corners], dtype=torch.float64), torch.tensor(
-        [*kinds, _CORNER, _CORNER + 1]
+    points = deep_points(mask, _POINTS)
+    return torch.tensor([*points, *box_corners(mask)], dtype=torch.float64), torch.tensor(
+        [INSIDE] * len(points) + [CORNER, CORNER + 1]
     )

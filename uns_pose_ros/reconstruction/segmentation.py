@@ -24,13 +24,18 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Frame, Progress, Video
 from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.u2net import Salience
+from uns_pose_ros.reconstruction.hull_of_others import MaskFit, bad_masks, judge_masks
+from uns_pose_ros.reconstruction.mask_correction import (
+    PartAsker,
+    PartNetwork,
+    mend_masks,
+)
 from uns_pose_ros.reconstruction.mask_voting import (
     MAX_LOG_ODDS,
     MaskConfig,
     OccupancyField,
     central_component,
     fuse_mask,
-    hull_agreement,
     vote_occupancy,
 )
 
@@ -39,14 +44,15 @@ _RAYS = 1024  # followed at once, so that their values stay in the processor's c
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Masks by image name, and how well each fits the visual hull of all."""
+    """Masks by image name, and how well each fits the visual hull of the others."""
 
     masks: dict[str, NDArray[np.bool_]]  # (H, W)
-    agreement: dict[str, float]  # intersection over union; empty where no poses are known
+    fits: dict[str, MaskFit]  # empty where no poses are known
+    mended: tuple[str, ...] = ()  # names of those that were cut or asked again
 
     def bad(self, config: MaskConfig) -> list[str]:
         """Names of the masks that do not fit the hull."""
-        return [name for name, value in self.agreement.items() if value < config.bad]
+        return bad_masks(self.fits, config)
 
 
 class Segmenter(Protocol):
@@ -124,16 +130,20 @@ def find_masks(
     how: Salience | Segmenter,
     config: MaskConfig = MaskConfig(),
     progress: Progress | None = None,
+    load_network: Callable[[], PartNetwork | None] = lambda: None,
 ) -> Masks:
     """Compute a mask of every frame, in pixels of its image.
 
-    Where poses are known, the masks are made consistent in space.
+    Where poses are known, the masks are made consistent in space, and those that the hull of the
+    others does not support are mended.
 
     Args:
         video: its frames need no masks.
         how: a saliency network, or another segmenter.
         config: sizes and thresholds.
         progress: called after each image.
+        load_network: returns the network that mends masks, or None: they are only cut. It is
+            called where a mask is in doubt.
 
     Raises:
         InvalidInput: the images do not agree on an object at the center of the orbit.
@@ -172,13 +182,26 @@ def find_masks(
         show(f"{video.name}: masks, second look", number + 1, len(frames))
     field = vote_occupancy(refined, matrices, poses, config) or field
     votes = _project_votes(field, refined, matrices, poses, config)
-    small = {
-        frame.name: fuse_mask(probability, odds, config)
-        for frame, probability, odds in zip(frames, refined, votes, strict=True)
-    }
-    agreement = hull_agreement(small, matrices, poses)
+    fused = [
+        fuse_mask(probability, odds, config)
+        for probability, odds in zip(refined, votes, strict=True)
+    ]
+    asker = PartAsker(
+        load_network, lambda number: _read_shrunk(frames[number], cameras[number])
+    )
+    mended, changed = mend_masks(fused, matrices, poses, asker.ask, config)
+    fits = judge_masks(
+        {frame.name: mask for frame, mask in zip(frames, mended, strict=True)},
+        matrices,
+        poses,
+    )
     return Masks(
-        {frame.name: _enlarged(small[frame.name], frame) for frame in frames}, agreement
+        {
+            frame.name: _enlarged(mask, frame)
+            for frame, mask in zip(frames, mended, strict=True)
+        },
+        fits,
+        tuple(frames[number].name for number in changed),
     )
 
 
@@ -327,11 +350,12 @@ def distort_mask(mask: NDArray[np.bool_], camera: Camera) -> NDArray[np.bool_]:
 
 def summarize_masks(masks: Masks, config: MaskConfig) -> dict[str, Any]:
     """The entry on masks in video.json."""
-    values = list(masks.agreement.values())
+    values = [fit.overlap for fit in masks.fits.values()]
     mean = None if not values else round(float(np.mean(values)), 3)
     return {
         "frames": len(masks.masks),
         "fused": bool(values),
         "agreement": mean,
         "bad": masks.bad(config),
+        "mended": list(masks.mended),
     }

@@ -25,10 +25,11 @@ from uns_pose_ros.io.colmap import has_sparse
 from uns_pose_ros.io.images import Pixels, read_image, read_mask, shrunk
 from uns_pose_ros.io.schema.video_record import PosesReport, read_video_record
 from uns_pose_ros.io.video_folder import frames_of, image_names, list_videos
-from uns_pose_ros.pipeline.preparation import is_given, mask_agreement
+from uns_pose_ros.pipeline.preparation import is_given, mask_fits
 from uns_pose_ros.pipeline.stages import ALIGNMENT
 from uns_pose_ros.reconstruction import capture_quality
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
+from uns_pose_ros.reconstruction.hull_of_others import bad_masks
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
 from uns_pose_ros.reconstruction.structure_from_motion import UNSURE
 
@@ -316,19 +317,19 @@ def _hull_findings(
     folder: Path, frames: list[Frame], config: DoctorConfig
 ) -> tuple[float | None, list[Finding]]:
     """Mean overlap of the masks with the silhouettes of their hull, and the findings about it."""
-    agreement = mask_agreement(Video(folder, tuple(frames)))
-    if not agreement:
+    fits = mask_fits(Video(folder, tuple(frames)))
+    if not fits:
         what = "the masks have no common place in space"
         remedy = "look whether masks/ and sparse/ are of the same object and images"
         return None, [Finding(True, what, remedy)]
-    fit = float(np.mean(list(agreement.values())))
+    fit = float(np.mean([one.overlap for one in fits.values()]))
     if fit < config.fit:
         what = (
             f"the masks overlap with the silhouettes of their hull by {fit:.2f} on average"
         )
         remedy = "look at masks/ and at the poses: one of them is wrong; the object must not move"
         return fit, [Finding(True, what, remedy)]
-    bad = [name for name, value in agreement.items() if value < MaskConfig().bad]
+    bad = bad_masks(fits, MaskConfig())
     if not bad:
         return fit, []
     remedy = (
@@ -337,8 +338,8 @@ def _hull_findings(
     )
     if is_given(folder / "masks"):
         remedy = "draw these masks anew"
-    what = f"{len(bad)} of {len(agreement)} masks do not fit the others: {shorten(bad, 4)}"
-    return fit, [Finding(len(bad) > 0.1 * len(agreement), what, remedy)]
+    what = f"{len(bad)} of {len(fits)} masks do not fit the others: {shorten(bad, 4)}"
+    return fit, [Finding(len(bad) > 0.1 * len(fits), what, remedy)]
 
 
 def _alignment_findings(category: Path) -> Iterable[Finding]:

@@ -20,6 +20,7 @@ from uns_pose_ros.evaluation.metrics import ANGLES
 from uns_pose_ros.io.artifacts import atomic_write
 from uns_pose_ros.reporting import html
 from uns_pose_ros.reporting.label_preview import LabelPreview
+from uns_pose_ros.reporting.mask_review import LOW_CONFIDENCE
 from uns_pose_ros.reporting.video_summary import (
     VideoSummary,
     canonical_vertices,
@@ -32,7 +33,6 @@ from uns_pose_ros.visualization.alignment_figure import VIEWS, draw_mesh_views
 from uns_pose_ros.visualization.drawing import RgbImage
 from uns_pose_ros.visualization.training_figure import plot_training
 
-_LOW_CONFIDENCE = 0.5  # the page warns about a video with a lower confidence
 _VIDEOS_WITH_IMAGES = 12  # videos whose frames are shown; those with most warnings first
 _PLOT_SIZE = (4.5, 2.6)  # inches
 _NO_LABELS = (
@@ -139,7 +139,7 @@ def _alignment_warnings(alignment: Alignment) -> list[str]:
                 f"{name}: left out of the training, it agrees with too few others (confidence "
                 f"{confidence:.2f})"
             )
-        elif confidence < _LOW_CONFIDENCE:
+        elif confidence < LOW_CONFIDENCE:
             lines.append(
                 f"{name}: confidence {confidence:.2f}, it may be turned; compare it with the "
                 "others below"

@@ -66,6 +66,16 @@ def figure_grid(figures: Sequence[Markup], small: bool = False) -> Markup:
     return _render("figure_grid", figures, small)
 
 
+def sortable_grid(figures: Sequence[tuple[Markup, str, float]]) -> Markup:
+    """Small figures side by side, sorted by a number, the largest first, or by name.
+
+    Args:
+        figures: each with its name and its number.
+    """
+    ranked = sorted(figures, key=lambda one: (-one[2], one[1]))
+    return _render("sortable_grid", ranked)
+
+
 def data_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[bool] = ()
 ) -> Markup:

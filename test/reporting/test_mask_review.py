@@ -1,0 +1,175 @@
+"""Bad masks are named before the training, and the command that is printed mends them."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synthetic import write_video
+from uns_pose_ros.cli import pipeline_commands
+from uns_pose_ros.cli.main import main
+from uns_pose_ros.core.types import Alignment, Camera, Symmetry
+from uns_pose_ros.io.images import read_image, read_mask
+from uns_pose_ros.io.video_folder import load_video
+from uns_pose_ros.networks import mobile_sam
+from uns_pose_ros.pipeline import preparation
+from uns_pose_ros.reconstruction.mask_voting import mask_iou
+from uns_pose_ros.reporting.mask_review import (
+    _in_image,
+    review_masks,
+    review_record,
+    review_text,
+    write_review,
+)
+
+BAD = ("000003.jpg", "000007.jpg", "000012.jpg")
+
+
+@pytest.fixture
+def category(tmp_path: Path) -> Path:
+    """Two videos with masks; a neighbor is glued to three masks of the second."""
+    for name in ("clip_01", "clip_02"):
+        write_video(tmp_path / "mug" / name, seed=1, views=16, size=96)
+    for name in BAD:
+        path = tmp_path / "mug" / "clip_02" / "masks" / f"{name}.png"
+        mask = read_mask(path).numpy()
+        rows, columns = np.nonzero(mask)
+        row, column = int(np.median(rows)), int(columns.max())
+        mask[max(0, row - 9) : row + 9, column - 3 : column + 15] = True
+        cv2.imwrite(str(path), mask.astype(np.uint8) * 255)
+    return tmp_path / "mug"
+
+
+def aligned(confidence: tuple[float, float], kept: tuple[bool, bool]) -> Alignment:
+    return Alignment(
+        ("clip_01", "clip_02"),
+        torch.eye(4).double().repeat(2, 1, 1),
+        torch.tensor(confidence).double(),
+        torch.zeros(2).double(),
+        torch.tensor(kept),
+        Symmetry(),
+    )
+
+
+class Oracle:
+    """Answers with the true mask of a whole image where all points fit it."""
+
+    def __init__(self, folder: Path, true: dict[str, NDArray[np.bool_]]) -> None:
+        self.images = {
+            name: read_image(folder / "images" / name).numpy().tobytes() for name in true
+        }
+        self.true = list(true.values())
+
+    def embed(self, image: NDArray[np.uint8], side: int = 1024) -> Tensor:
+        known = list(self.images.values())
+        return torch.tensor(
+            known.index(image.tobytes()) if image.tobytes() in known else -1
+        )
+
+    def masks(
+        self, seen: Tensor, points: Tensor, kinds: Tensor, height: int, width: int
+    ) -> tuple[Tensor, Tensor]:
+        if int(seen) < 0:
+            return torch.full((4, height, width), -6.0), torch.ones(4)
+        mask = torch.from_numpy(self.true[int(seen)])
+        for (x, y), kind in zip(points.round().long(), kinds, strict=True):
+            if int(kind) < 2 and bool(mask[y, x]) != bool(kind):
+                mask = ~mask
+                break
+        return (12 * mask.float() - 6).repeat(4, 1, 1), torch.ones(4)
+
+
+def test_bad_masks_are_named_and_the_command_as_printed_mends_them(
+    category: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = category / "clip_02"
+    true = {
+        f.name: read_mask(category / "clip_01" / "masks" / f"{f.name}.png").numpy()
+        for f in load_video(folder).frames
+    }
+    folders = [category / "clip_01", folder]
+    reviewed = review_masks(folders, aligned((0.9, 0.29), (True, True)))
+    assert [video.doubtful for video in reviewed] == [False, True]
+    assert list(reviewed[1].bad) == list(BAD)
+    assert "3 of 16 masks do not fit the others" in reviewed[1].finding
+    assert "confidence 0.29, trained on all the same" in reviewed[1].finding
+
+    weights = folder / "sparse" / "cameras.txt"
+    monkeypatch.setattr(preparation.pretrained_weights, "find", lambda name: weights)
+    monkeypatch.setattr(mobile_sam, "load_sam", lambda: Oracle(folder, true))
+    for command in reviewed[1].remedy.split(" && "):
+        program, *words = shlex.split(command)
+        if program == "mv":
+            shutil.move(*words)
+        elif words[0] == "mask":
+            assert "--background" in words and words[-1] in BAD
+            assert main(words) == 0
+        else:
+            assert words == ["weights", "mobile_sam"]
+    for name, mask in true.items():
+        made = read_mask(folder / "masks" / f"{name}.png").numpy()
+        assert mask_iou(made, mask) > 0.9
+    [again] = review_masks([folder], None)
+    assert not again.doubtful
+
+
+def test_the_page_holds_every_mask_with_the_most_doubtful_first(category: Path) -> None:
+    folders = [category / "clip_01", category / "clip_02"]
+    reviewed = review_masks(folders, aligned((0.9, 0.9), (True, True)))
+    page = write_review(category, reviewed)
+    text = page.read_text()
+    assert text.count("<figure") == 32 and text.count("data-doubt=") == 32
+    order = [part.split("'")[0] for part in text.split("data-name='")[1:]]
+    assert {name.split("/")[1] for name in order[:3]} == set(BAD)
+    assert "sort by doubt" in text and "mug: before the training" in text
+    assert "uns-pose mask" in text
+    said = review_text(reviewed, page)
+    assert said.splitlines()[-1] == f"all masks and the alignment: {page}"
+    assert list(review_record(reviewed)) == ["clip_02"]
+
+
+def test_a_video_that_is_left_out_is_named_although_its_masks_fit(category: Path) -> None:
+    [video] = review_masks([category / "clip_01"], aligned((0.05, 0.9), (False, True)))
+    assert video.finding == "clip_01: confidence 0.05, left out of the training"
+    assert video.doubtful and "uns-pose mask" in video.remedy
+
+
+def test_points_are_where_the_lens_shows_them() -> None:
+    matrix = torch.tensor([[60.0, 0, 39.5], [0, 60, 29.5], [0, 0, 1]]).double()
+    straight = Camera(matrix, 80, 60)
+    assert _in_image([[50.0, 30.0]], straight) == [[50.0, 30.0]]
+    bent = replace(straight, distortion=torch.tensor([0.4, 0, 0, 0]).double())
+    [[x, y]] = _in_image([[69.5, 29.5]], bent)
+    assert x == pytest.approx(39.5 + 30 * (1 + 0.4 * 0.25)) and y == pytest.approx(29.5)
+    assert _in_image([[79.0, 29.5]], bent) == [], "beyond the image's edge"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "answer", "trains"),
+    [(False, "", True), (True, "y\n", True), (True, "\n", False), (True, "", False)],
+)
+def test_only_a_terminal_is_asked_whether_to_train(
+    category: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    answer: str,
+    trains: bool,
+) -> None:
+    doubtful = review_masks([category / "clip_02"], None)
+    typed = io.StringIO(answer)
+    typed.isatty = lambda: terminal  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stdin", typed)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    assert pipeline_commands._wants_training(doubtful) is trains
+    assert pipeline_commands._wants_training([]) is True
