@@ -29,7 +29,7 @@ STAMPS = VENV / "setup.json"
 VALID_PYTHONS = ((3, 10), (3, 11), (3, 12))
 TOOLS = ("gcc", "g++", "cmake", "make")
 # the reference graph is for the backbone's test
-WEIGHTS = ("dinov2_vits14", "u2netp", "dinov2_vits14_onnx")
+WEIGHTS = ("dinov2_vits14", "u2netp", "mobile_sam", "dinov2_vits14_onnx")
 FETCH = """
 import sys
 from uns_pose_ros.networks import pretrained_weights
@@ -73,7 +73,7 @@ def main() -> None:
             build_interfaces,
         ),
         ("itself", "uns_pose_ros", lambda: key_of(itself), install_itself),
-        ("weights", "pretrained weights (180 MB)", weights_key, fetch_weights),
+        ("weights", "pretrained weights (220 MB)", weights_key, fetch_weights),
     ]
     for number, (name, title, key, work) in enumerate(steps, 1):
         if read_stamps().get(name) != key():

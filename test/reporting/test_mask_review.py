@@ -40,13 +40,13 @@ BAD = ("000003.jpg", "000007.jpg", "000012.jpg")
 def category(tmp_path: Path) -> Path:
     """Two videos with masks; a neighbor is glued to three masks of the second."""
     for name in ("clip_01", "clip_02"):
-        write_video(tmp_path / "mug" / name, seed=1, views=16, size=96)
+        write_video(tmp_path / "mug" / name, seed=1, views=24, size=96)
     for name in BAD:
         path = tmp_path / "mug" / "clip_02" / "masks" / f"{name}.png"
         mask = read_mask(path).numpy()
         rows, columns = np.nonzero(mask)
         row, column = int(np.median(rows)), int(columns.max())
-        mask[max(0, row - 9) : row + 9, column - 3 : column + 15] = True
+        mask[max(0, row - 14) : row + 14, column - 3 : column + 22] = True
         cv2.imwrite(str(path), mask.astype(np.uint8) * 255)
     return tmp_path / "mug"
 
@@ -56,8 +56,8 @@ def aligned(confidence: tuple[float, float], kept: tuple[bool, bool]) -> Alignme
         ("clip_01", "clip_02"),
         torch.eye(4).double().repeat(2, 1, 1),
         torch.tensor(confidence).double(),
-        torch.zeros(2).double(),
         torch.tensor(kept),
+        torch.zeros(2).double(),
         Symmetry(),
     )
 
@@ -102,7 +102,7 @@ def test_bad_masks_are_named_and_the_command_as_printed_mends_them(
     reviewed = review_masks(folders, aligned((0.9, 0.29), (True, True)))
     assert [video.doubtful for video in reviewed] == [False, True]
     assert list(reviewed[1].bad) == list(BAD)
-    assert "3 of 16 masks do not fit the others" in reviewed[1].finding
+    assert "3 of 24 masks do not fit the others" in reviewed[1].finding
     assert "confidence 0.29, trained on all the same" in reviewed[1].finding
 
     weights = folder / "sparse" / "cameras.txt"
@@ -129,7 +129,7 @@ def test_the_page_holds_every_mask_with_the_most_doubtful_first(category: Path) 
     reviewed = review_masks(folders, aligned((0.9, 0.9), (True, True)))
     page = write_review(category, reviewed)
     text = page.read_text()
-    assert text.count("<figure") == 32 and text.count("data-doubt=") == 32
+    assert text.count("<figure") == 48 and text.count("data-doubt=") == 48
     order = [part.split("'")[0] for part in text.split("data-name='")[1:]]
     assert {name.split("/")[1] for name in order[:3]} == set(BAD)
     assert "sort by doubt" in text and "mug: before the training" in text

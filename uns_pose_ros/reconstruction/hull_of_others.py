@@ -170,7 +170,7 @@ def silhouettes_of_others(
     masks: Sequence[NDArray[np.bool_]],
     matrices: Tensor,
     poses: Tensor,
-    config: HullConfig = HullConfig(),
+    resolution: int = 64,
 ) -> list[NDArray[np.bool_]]:
     """Draw into each image the hull that the masks of all other images carve.
 
@@ -178,7 +178,7 @@ def silhouettes_of_others(
         masks: F masks (H, W).
         matrices: (F, 3, 3) float64, px.
         poses: cam_from_obj (F, 4, 4) float64.
-        config: resolution and `outvoted`.
+        resolution: voxels along each side of the hull's box.
 
     Returns:
         F silhouettes (H, W); empty where the masks have no hull.
@@ -186,6 +186,7 @@ def silhouettes_of_others(
     shown = [k for k, mask in enumerate(masks) if mask.any()]
     if len(shown) < _LEAST:
         return []
+    config = HullConfig(resolution=resolution)
     cube = carve_cube([masks[k] for k in shown], matrices[shown], poses[shown], config)
     if cube is None:
         return []
@@ -215,7 +216,10 @@ class MaskFit:
 
 
 def judge_masks(
-    masks: Mapping[str, NDArray[np.bool_]], matrices: Tensor, poses: Tensor
+    masks: Mapping[str, NDArray[np.bool_]],
+    matrices: Tensor,
+    poses: Tensor,
+    resolution: int = 64,
 ) -> dict[str, MaskFit]:
     """Judge each mask by the hull that the masks of all other images carve.
 
@@ -223,12 +227,13 @@ def judge_masks(
         masks: F masks (H, W) by image name.
         matrices: (F, 3, 3) float64, px.
         poses: cam_from_obj (F, 4, 4) float64.
+        resolution: voxels along each side of the hull's box.
 
     Returns:
         The fit of each; empty where the masks have no hull.
     """
     listed = list(masks.values())
-    drawn = silhouettes_of_others(listed, matrices, poses)
+    drawn = silhouettes_of_others(listed, matrices, poses, resolution)
     return {
         name: fit_mask(mask, silhouette)
         for name, mask, silhouette in zip(masks, listed, drawn, strict=bool(drawn))

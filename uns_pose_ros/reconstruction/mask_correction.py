@@ -42,7 +42,8 @@ OUTSIDE, INSIDE, CORNER = 0, 1, 2  # kinds of points, as MobileSAM numbers them
 # by how much a candidate may overlap the hull's silhouette less than the cut mask: its edges are
 # those of the image, the hull's are coarse
 _COARSE = 0.05
-_LOST = 0.06  # of a mask's area, that it lacks, from which on there are points on it
+_LOST = 0.1  # of a mask's area, that it lacks, from which on there are points on it
+_SPECK = 0.005  # of a mask's area, up to which nothing is cut away
 _COVERED = 0.6  # of an unsupported part, that the mask of a neighbor contains at least
 _HIDDEN = 0.6  # of the object, that a neighbor hides at most
 
@@ -189,20 +190,21 @@ def mend_masks(
         The masks, and the numbers of the frames whose masks have changed.
     """
     mended = list(masks)
+    hidden = dict[int, Mask]()
     for _ in range(config.rounds):
-        silhouettes = silhouettes_of_others(mended, matrices, poses)
+        silhouettes = silhouettes_of_others(mended, matrices, poses, config.resolution)
         if not silhouettes:
             break
         changed = False
+        for number, neighbor in hidden.items():
+            silhouettes[number] = silhouettes[number] & ~neighbor
         for number in _doubtful(mended, silhouettes, config):
-            silhouette = silhouettes[number]
-            mask = _mend(
-                mended[number],
-                silhouette,
-                ask(number, mended[number], silhouette),
-            )
-            changed |= not np.array_equal(mask, mended[number])
-            mended[number] = mask
+            silhouette, before = silhouettes[number], mended[number]
+            answer = ask(number, before, silhouette)
+            mended[number], neighbor = _mend(before, silhouette, answer)
+            if neighbor.any():
+                hidden[number] = hidden.get(number, neighbor) | neighbor
+            changed |= not np.array_equal(before, mended[number])
         if not changed:
             break
     return mended, [
@@ -222,10 +224,13 @@ def _doubtful(
     return [int(name) for name in misfits(fits, 0.0, config.doubtful, config.lost)]
 
 
-def _mend(mask: Mask, silhouette: Mask, answer: Answer) -> Mask:
+def _mend(mask: Mask, silhouette: Mask, answer: Answer) -> tuple[Mask, Mask]:
     """The candidate that fits the silhouette best, or the mask without unsupported parts.
 
     Where a neighbor hides a part of the silhouette, the candidates fit the rest of it better.
+
+    Returns:
+        The mask, and the neighbors (h, w) in front of the object.
     """
     cut = central_component(cut_unsupported(mask, silhouette))
     objects = [
@@ -241,15 +246,16 @@ def _mend(mask: Mask, silhouette: Mask, answer: Answer) -> Mask:
             if mask_iou(candidate, rest) > overlap:
                 best, overlap = candidate & ~neighbor, mask_iou(candidate, rest)
                 hidden |= neighbor
-    if mask_iou(cut & ~hidden, silhouette & ~hidden) > overlap + _COARSE:
+    coarse = 0.0 if np.array_equal(cut, mask) else _COARSE  # what was cut has a coarse edge
+    if mask_iou(cut & ~hidden, silhouette & ~hidden) > overlap + coarse:
         best = cut
-    return best if best.any() else mask
+    return (best, hidden) if best.any() else (mask, np.zeros_like(mask))
 
 
 def cut_unsupported(mask: Mask, silhouette: Mask) -> Mask:
     """A mask (H, W) without its parts beyond a silhouette (H, W), edges of the parts included."""
     extra = beyond(mask, silhouette)
-    if not extra.any():
+    if extra.sum() <= _SPECK * mask.sum():
         return mask
     return mask & ~(grow(extra, tolerance(mask) + 1) & ~silhouette)
 

@@ -35,9 +35,9 @@ class MaskConfig:
     # this,
     bad: float = 0.6
     unsupported: float = 0.05  # or if that hull does not support more than this part of it,
-    missing: float = 0.15  # or if it lacks more than this part of that hull
+    missing: float = 0.4  # or if it lacks more than this part of that hull
     doubtful: float = 0.01  # unsupported part above which a mask is mended
-    lost: float = 0.06  # missing part above which a mask is mended
+    lost: float = 0.1  # missing part above which a mask is mended
     rounds: int = 4  # in which masks are mended, until none changes any more
 
 

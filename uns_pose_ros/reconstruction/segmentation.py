@@ -194,6 +194,7 @@ def find_masks(
         {frame.name: mask for frame, mask in zip(frames, mended, strict=True)},
         matrices,
         poses,
+        config.resolution,
     )
     return Masks(
         {
