@@ -33,7 +33,7 @@ from uns_pose_ros.reporting.mask_review import (
     write_review,
 )
 
-BAD = ("000003.jpg", "000007.jpg", "000012.jpg")
+BAD = ("000000.jpg", "000011.jpg", "000022.jpg")
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_bad_masks_are_named_and_the_command_as_printed_mends_them(
     for command in reviewed[1].remedy.split(" && "):
         program, *words = shlex.split(command)
         if program == "mv":
-            shutil.move(*words)
+            shutil.move(words[0], words[1])
         elif words[0] == "mask":
             assert "--background" in words and words[-1] in BAD
             assert main(words) == 0
@@ -131,7 +131,10 @@ def test_the_page_holds_every_mask_with_the_most_doubtful_first(category: Path) 
     text = page.read_text()
     assert text.count("<figure") == 48 and text.count("data-doubt=") == 48
     order = [part.split("'")[0] for part in text.split("data-name='")[1:]]
-    assert {name.split("/")[1] for name in order[:3]} == set(BAD)
+    doubts = [float(part.split("'")[0]) for part in text.split("data-doubt='")[1:]]
+    assert doubts == sorted(doubts, reverse=True)
+    assert order[0] in {f"clip_02/{name}" for name in BAD}
+    assert text.count("<figcaption class='bad'>") == len(BAD)
     assert "sort by doubt" in text and "mug: before the training" in text
     assert "uns-pose mask" in text
     said = review_text(reviewed, page)

@@ -27,6 +27,7 @@ from uns_pose_ros.io.colmap import SparseImage
 from uns_pose_ros.networks import pretrained_weights, u2net
 from uns_pose_ros.pipeline import preparation, stages
 from uns_pose_ros.reconstruction import feature_mesh, structure_from_motion
+from uns_pose_ros.reconstruction.hull_of_others import MaskFit
 from uns_pose_ros.reconstruction.segmentation import Masks
 from uns_pose_ros.reconstruction.structure_from_motion import Poses
 from uns_pose_ros.reporting import report_builder
@@ -121,7 +122,7 @@ def _find_masks(video: Video, *_: Any) -> Masks:
     shown = np.zeros((12, 16), bool)
     shown[4:8, 4:12] = True
     names = [frame.name for frame in video.frames]
-    return Masks(dict.fromkeys(names, shown), dict.fromkeys(names, 1.0))
+    return Masks(dict.fromkeys(names, shown), dict.fromkeys(names, MaskFit(1.0, 0.0, 0.0)))
 
 
 def _mesh() -> FeatureMesh:

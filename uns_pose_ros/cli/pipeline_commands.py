@@ -216,7 +216,7 @@ def run_command(
             write_review(category, reviewed)
     if reviewed is not None:
         print(review_text(reviewed, review), file=sys.stderr)
-    record = {
+    record: dict[str, Any] = {
         "reconstruct": {"videos": {name: {"made": new} for name, new in meshes.items()}},
         "align": _alignment_record(
             category,

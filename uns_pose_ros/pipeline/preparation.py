@@ -264,13 +264,13 @@ def _ensure_masks(
         return _note(folder, "masks", target)
     video = load_video(folder, need_masks=False, need_poses=has_sparse(folder / "sparse"))
     start = time.perf_counter()
-    network = cache(load_segmenter or mobile_sam.load_sam)
+    load_network = cache(load_segmenter or mobile_sam.load_sam)
     how: Salience | Segmenter = (
-        load() if prompts is None else PromptedSegmenter(prompts, network(), config)
+        load() if prompts is None else PromptedSegmenter(prompts, load_network(), config)
     )
 
     def load_mender() -> PromptableNetwork | None:
-        return network() if mends else None
+        return load_network() if mends else None
 
     found = masking.find_masks(video, how, config, progress, load_mender)
     if found.mended and not mends:

@@ -267,8 +267,11 @@ def _largest_parts(mask: Mask, count: int) -> list[Mask]:
     return [np.asarray(parts == 1 + k) for k in np.argsort(-sizes)[:count]]
 
 
-def deep_points(mask: Mask, count: int) -> list[list[float]]:
-    """At most `count` points x y, px, deep in a mask (H, W) and far from each other."""
+def deep_points(mask: Mask, count: int, apart: float = 2.0) -> list[list[float]]:
+    """At most `count` points x y, px, deep in a mask (H, W).
+
+    Their distance is at least `apart` times the depth of the first.
+    """
     depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[
         1:-1, 1:-1
     ]
@@ -278,7 +281,7 @@ def deep_points(mask: Mask, count: int) -> list[list[float]]:
         if depth[row, column] <= 0:
             break
         points.append([float(column), float(row)])
-        around = max(1, int(2 * depth[row, column]))
+        around = max(1, int(apart * depth[row, column]))
         cv2.circle(depth, (int(column), int(row)), around, 0.0, -1)
     return points
 

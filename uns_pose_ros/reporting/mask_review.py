@@ -199,7 +199,7 @@ def _hint(
 ) -> Hint | None:
     """Points on what a mask and a silhouette (H, W) share, and on what only the mask has."""
     shared = mask & silhouette
-    inside = deep_points(shared if shared.any() else silhouette, _POINTS)
+    inside = deep_points(shared if shared.any() else silhouette, _POINTS, apart=1.0)
     outside = deep_points(beyond(mask, silhouette), _POINTS)
     camera = frame.camera
     inside, outside = _in_image(inside, camera), _in_image(outside, camera)
