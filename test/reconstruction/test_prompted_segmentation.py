@@ -64,15 +64,20 @@ class Oracle:
         self.embedded, self.asked = list[int](), list[tuple[Tensor, Tensor]]()
 
     def embed(self, image: NDArray[np.uint8], side: int = 1024) -> Tensor:
-        [number] = [
+        numbers = [
             k for k, picture in enumerate(self.pictures) if np.array_equal(picture, image)
         ]
+        if not numbers:
+            return torch.tensor(-1)  # a part of an image
+        [number] = numbers
         self.embedded.append(number)
         return torch.tensor(number)
 
     def masks(
         self, seen: Tensor, points: Tensor, kinds: Tensor, height: int, width: int
     ) -> tuple[Tensor, Tensor]:
+        if int(seen) < 0:
+            return torch.full((4, height, width), -6.0), torch.ones(4)
         self.asked.append((points, kinds))
         mask = torch.from_numpy(self.true[int(seen)])
         inside = [

@@ -109,7 +109,7 @@ def test_right_masks_stay_as_they_are(video: Video) -> None:
     found = find_masks(video, salience, MaskConfig(resolution=32, side=96))
     assert min(mask_iou(found.masks[name], true[name]) for name in true) > 0.9
     assert found.bad(MaskConfig()) == []
-    assert min(fit.overlap for fit in found.fits.values()) > 0.75 and found.mended == ()
+    assert min(fit.overlap for fit in found.fits.values()) > 0.6 and found.mended == ()
     assert summarize_masks(found, MaskConfig())["bad"] == []
 
 

@@ -27,7 +27,9 @@ _FAR = 1e3  # px, for a place that no image sees
 # share of the object's size in an image by which a mask may differ from the silhouette: the hull
 # and the poses are not exact
 _TOLERANCE = 0.02
-_CALM = 0.25  # the part of a video's masks that tells how exact its poses are
+# the part of a video's masks that tells how exact its poses are, and whether the hull lacks a part:
+# what most masks show beyond the hull is a part of the object that the others have lost
+_CALM = 0.4
 
 
 @dataclass(frozen=True, eq=False)

@@ -198,10 +198,10 @@ def mend_masks(
         changed = False
         for number, neighbor in hidden.items():
             silhouettes[number] = silhouettes[number] & ~neighbor
-        for number in _doubtful(mended, silhouettes, config):
+        for number, cuts in _doubtful(mended, silhouettes, config).items():
             silhouette, before = silhouettes[number], mended[number]
             answer = ask(number, before, silhouette)
-            mended[number], neighbor = _mend(before, silhouette, answer)
+            mended[number], neighbor = _mend(before, silhouette, answer, cuts)
             if neighbor.any():
                 hidden[number] = hidden.get(number, neighbor) | neighbor
             changed |= not np.array_equal(before, mended[number])
@@ -216,25 +216,30 @@ def mend_masks(
 
 def _doubtful(
     masks: Sequence[Mask], silhouettes: Sequence[Mask], config: MaskConfig
-) -> list[int]:
+) -> dict[int, bool]:
+    """The numbers of doubtful masks, and whether each has unsupported parts."""
     fits = {
         str(number): fit_mask(mask, silhouette)
         for number, (mask, silhouette) in enumerate(zip(masks, silhouettes, strict=True))
     }
-    return [int(name) for name in misfits(fits, 0.0, config.doubtful, config.lost)]
+    too_much = misfits(fits, 0.0, config.doubtful, np.inf)
+    lost = misfits(fits, 0.0, np.inf, config.lost)
+    return {int(name): name in too_much for name in (*too_much, *lost)}
 
 
-def _mend(mask: Mask, silhouette: Mask, answer: Answer) -> tuple[Mask, Mask]:
-    """The candidate that fits the silhouette best, or the mask without unsupported parts.
+def _mend(mask: Mask, silhouette: Mask, answer: Answer, cuts: bool) -> tuple[Mask, Mask]:
+    """The candidate that fits the silhouette best, or the mask itself.
+
+    If `cuts`, all of them lose their unsupported parts.
 
     Where a neighbor hides a part of the silhouette, the candidates fit the rest of it better.
 
     Returns:
         The mask, and the neighbors (h, w) in front of the object.
     """
-    cut = central_component(cut_unsupported(mask, silhouette))
+    cut = central_component(cut_unsupported(mask, silhouette)) if cuts else mask
     objects = [
-        central_component(cut_unsupported(candidate, silhouette))
+        central_component(cut_unsupported(candidate, silhouette) if cuts else candidate)
         for candidate in answer.objects
     ]
     best = max(objects, key=lambda one: mask_iou(one, silhouette), default=cut)
