@@ -176,3 +176,23 @@ def test_only_a_terminal_is_asked_whether_to_train(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     assert pipeline_commands._wants_training(doubtful) is trains
     assert pipeline_commands._wants_training([]) is True
+
+
+def test_run_until_align_stops_before_the_training_with_page_and_remedy(
+    category: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alignment = aligned((0.9, 0.29), (True, True))
+    stages, axes = pipeline_commands.stages, pipeline_commands.frame_axes
+    monkeypatch.setattr(stages, "reconstruct", lambda *a: {"clip_01": True})
+    monkeypatch.setattr(stages, "align", lambda *a, **k: (alignment, True))
+    monkeypatch.setattr(stages, "draw_alignment", lambda *a: None)
+    monkeypatch.setattr(stages, "train", lambda *a: pytest.fail("trained"))
+    monkeypatch.setattr(axes, "name_axes", lambda *a: (alignment, False))
+    monkeypatch.setattr(axes, "axes_as_computed", lambda *a: None)
+    monkeypatch.setattr(axes, "describe_axes", lambda *a: "z up")
+    assert main(["run", str(category), "--until", "align"]) == 0
+    said = capsys.readouterr()
+    assert f"uns-pose mask {category}/clip_02 --points" in said.err
+    assert "confidence 0.29, trained on all the same" in said.err
+    assert f"next: uns-pose run {category}" in said.out
+    assert (category / "masks.html").is_file()
