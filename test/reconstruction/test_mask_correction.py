@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synthetic import write_video
+from uns_pose_ros.core.geometry import rotation_from_vector
 from uns_pose_ros.core.types import Video
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
@@ -19,6 +20,7 @@ from uns_pose_ros.reconstruction.hull_of_others import (
     bad_masks,
     judge_masks,
     misfits,
+    silhouettes_of_others,
 )
 from uns_pose_ros.reconstruction.mask_correction import (
     Answer,
@@ -72,6 +74,23 @@ def test_a_neighbor_in_some_images_is_cut_away_and_the_other_masks_stay(
     for number in wrong:
         assert mask_iou(glued[number], true[number]) < 0.96
         assert mask_iou(mended[number], true[number]) > 0.95
+
+
+def test_right_masks_stay_where_the_poses_are_wrong(video: Video) -> None:
+    true = truth(video)
+    matrices, poses = viewpoints(video)
+    turned = poses.clone()
+    for number in range(len(poses)):  # each camera sees another side than its pose says
+        angle = torch.tensor([0.0, 0.0, 1.2 * (-1) ** number], dtype=torch.float64)
+        turned[number, :3, :3] = poses[number, :3, :3] @ rotation_from_vector(angle)
+    silhouettes = silhouettes_of_others(true, matrices, turned, SMALL.resolution)
+    overlap = [mask_iou(one, other) for one, other in zip(true, silhouettes, strict=True)]
+    assert np.median(overlap) < 0.8, "the poses are wrong"
+    mended, changed = mend_masks(
+        true, matrices, turned, lambda *about: Answer([~true[0]]), SMALL
+    )
+    assert not changed
+    assert all(map(np.array_equal, mended, true))
 
 
 def test_a_filled_hole_that_the_others_see_through_is_opened() -> None:

@@ -179,6 +179,8 @@ def mend_masks(
 ) -> tuple[list[Mask], list[int]]:
     """Cut away what the hull of the others does not support, and ask again.
 
+    Nothing is done where most masks do not fit the hulls of the others.
+
     Args:
         masks: F masks (h, w).
         matrices: (F, 3, 3) float64, px.
@@ -191,9 +193,11 @@ def mend_masks(
     """
     mended = list(masks)
     hidden = dict[int, Mask]()
-    for _ in range(config.rounds):
+    for turn in range(config.rounds):
         silhouettes = silhouettes_of_others(mended, matrices, poses, config.resolution)
         if not silhouettes:
+            break
+        if turn == 0 and _agreement(mended, silhouettes) < config.agreed:
             break
         changed = False
         for number, neighbor in hidden.items():
@@ -212,6 +216,11 @@ def mend_masks(
         for number, (before, after) in enumerate(zip(masks, mended, strict=True))
         if not np.array_equal(before, after)
     ]
+
+
+def _agreement(masks: Sequence[Mask], silhouettes: Sequence[Mask]) -> float:
+    """Median overlap (IoU) of masks (H, W) with the silhouettes of the others' hulls."""
+    return float(np.median(list(map(mask_iou, masks, silhouettes))))
 
 
 def _doubtful(

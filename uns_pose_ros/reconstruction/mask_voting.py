@@ -38,6 +38,9 @@ class MaskConfig:
     missing: float = 0.4  # or if it lacks more than this part of that hull
     doubtful: float = 0.01  # unsupported part above which a mask is mended
     lost: float = 0.1  # missing part above which a mask is mended
+    # median overlap (IoU) of the masks with the hulls of the others, below which none is mended:
+    # the camera poses are doubtful, and with them what a hull supports
+    agreed: float = 0.8
     rounds: int = 4  # in which masks are mended, until none changes any more
 
 
