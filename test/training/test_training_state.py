@@ -23,6 +23,7 @@ from uns_pose_ros.training.training_views import TrainConfig, check_left
 Change = Callable[[dict[str, torch.Tensor], dict[str, Any]], object]
 CHANGES: dict[str, Change] = {
     "a weight that is not finite": lambda t, _: t["head.enter.weight"].fill_(math.nan),
+    "a weight of 1e30": lambda t, _: t["head.enter.weight"].fill_(1e30),
     "a weight of another shape": lambda t, _: t.update({"head.enter.bias": torch.ones(1)}),
     "no weight": lambda t, _: t.pop("head.enter.weight"),
     "a weight of no head": lambda t, _: t.update({"head.x": torch.ones(1)}),

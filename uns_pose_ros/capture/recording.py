@@ -365,7 +365,7 @@ def _check_folder(folder: Path, fixed_frame: str) -> None:
 
 
 def _frame_words(frame: str) -> str:
-    return f"in '{frame}'" if frame else "unknown"
+    return f"in {frame!r}" if frame else "unknown"
 
 
 def _recovered_frames(folder: Path, journal: Journal) -> dict[str, FrameRecord]:

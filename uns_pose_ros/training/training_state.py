@@ -27,6 +27,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 # entries of the schedule, and of a group of the optimizer, that change from step to step
 _PASSING = ("last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step")
 _SCHEDULED = ("lr", "betas")
+_LARGEST = 1e6  # of a weight or a moment
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +209,8 @@ def _check_tensor(
         raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}")
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{name} holds values that are not finite")
+    if tensor.numel() and float(tensor.abs().max()) > _LARGEST:
+        raise ValueError(f"{name} holds values above {_LARGEST:g}, that no training has")
 
 
 def _without(record: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
