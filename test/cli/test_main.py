@@ -444,9 +444,8 @@ def test_report_writes_one_page_even_before_training(
 def test_weights_and_doctor_tell_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("weights", "--json", "-") == main.DONE
     listed = json.loads(capsys.readouterr().out)
-    assert set(listed) == set(pretrained_weights.NAMES) and all(
-        one["intact"] for one in listed.values()
-    )
+    assert set(pretrained_weights.NAMES) <= set(listed)
+    assert all(one["intact"] for one in listed.values())
     assert run("doctor", "--json", "-") == main.DONE
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert found["torch"] == torch.__version__

@@ -108,7 +108,8 @@ def test_one_corrupt_image_of_a_video_is_named_and_left_out(
 ) -> None:
     image = spoil(trucks / "clip_01" / "images" / "000004.jpg")
     assert main.main(["reconstruct", str(trucks), *RECONSTRUCT_WORDS]) == main.DONE
-    (warning,) = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
+    (warning,) = [line for line in lines if "masks do not fit" not in line]
     assert str(image) in warning and "broken" in warning and "left out" in warning
 
 
