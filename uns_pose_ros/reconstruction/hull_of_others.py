@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import project, transform
@@ -19,6 +18,7 @@ from uns_pose_ros.reconstruction.mask_voting import MaskConfig, mask_iou
 from uns_pose_ros.reconstruction.visual_hull import (
     HullConfig,
     locate_object,
+    sample_distances,
     signed_distance,
 )
 
@@ -105,27 +105,7 @@ def _carve(
     resolution: int,
     outvoted: float,
 ) -> CarvedCube:
-    axes = [
-        torch.linspace(float(a), float(b), resolution, dtype=torch.float64)
-        for a, b in zip(low, high, strict=True)
-    ]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    values = torch.empty(len(distances), len(grid))
-    for k, (distance, matrix, pose) in enumerate(
-        zip(distances, matrices, poses, strict=True)
-    ):
-        size = torch.tensor(
-            [distance.shape[1] - 1, distance.shape[0] - 1], dtype=torch.float64
-        )
-        where = (project(matrix, transform(pose, grid)) / size * 2 - 1).float()
-        sampled = grid_sample(
-            distance[None, None],
-            where[None, None],
-            align_corners=True,
-            padding_mode="border",
-        )[0, 0, 0]
-        unseen = (where.abs() > 1).any(-1)
-        values[k] = torch.where(unseen, torch.full_like(sampled, torch.inf), sampled)
+    values = sample_distances(distances, matrices, poses, low, high, resolution)
     rank = min(1 + int(outvoted * (len(values) - 1)), len(values) - 1)
     smallest = values.topk(rank + 1, dim=0, largest=False).values
     rarely_seen = values.isinf().sum(0) * 2 > len(values)

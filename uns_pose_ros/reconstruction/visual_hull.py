@@ -114,16 +114,27 @@ def signed_distance(mask: Tensor) -> Tensor:
     return torch.from_numpy(inside - cv2.distanceTransform(1 - array, cv2.DIST_L2, 5))
 
 
-def _carve(
-    distances: list[Tensor],
+def sample_distances(
+    distances: Sequence[Tensor],
     matrices: Tensor,
     poses: Tensor,
     low: Tensor,
     high: Tensor,
     resolution: int,
-    outvoted: float,
-) -> tuple[Tensor, Tensor]:
-    """Values (R, R, R) of the voxels between two corners (3,), and the step (3,) between them."""
+) -> Tensor:
+    """Sample signed distances of F silhouettes at the voxels of a grid.
+
+    Args:
+        distances: F maps (H, W), px, see `signed_distance`.
+        matrices: (F, 3, 3) float64, px.
+        poses: cam_from_obj (F, 4, 4) float64.
+        low: (3,) float64, first corner of the grid.
+        high: (3,) float64, last corner of the grid.
+        resolution: Number R of voxels along each axis.
+
+    Returns:
+        (F, R^3) float32, px; inf where a voxel lies outside an image, which is no evidence.
+    """
     axes = [
         torch.linspace(float(a), float(b), resolution, dtype=torch.float64)
         for a, b in zip(low, high, strict=True)
@@ -143,8 +154,22 @@ def _carve(
             align_corners=True,
             padding_mode="border",
         )[0, 0, 0]
-        unseen = (where.abs() > 1).any(-1)  # no evidence outside the image
+        unseen = (where.abs() > 1).any(-1)
         values[k] = torch.where(unseen, torch.full_like(sampled, torch.inf), sampled)
+    return values
+
+
+def _carve(
+    distances: list[Tensor],
+    matrices: Tensor,
+    poses: Tensor,
+    low: Tensor,
+    high: Tensor,
+    resolution: int,
+    outvoted: float,
+) -> tuple[Tensor, Tensor]:
+    """Values (R, R, R) of the voxels between two corners (3,), and the step (3,) between them."""
+    values = sample_distances(distances, matrices, poses, low, high, resolution)
     rank = 1 + int(outvoted * len(distances))
     field = values.kthvalue(min(rank, len(values)), dim=0).values.clamp(-1e3, 1e3)
     outside_most_images = values.isinf().sum(0) * 2 > len(values)
