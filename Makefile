@@ -30,7 +30,7 @@ lint: setup
 	$(RUN) mypy --num-workers 2
 
 test: lint
-	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=uns_pose_ros --cov-report=term:skip-covered $(PYTEST)
+	$(RUN) pytest -n 2 --max-worker-restart=0 --dist loadfile --no-loadscope-reorder --cov=uns_pose_ros --cov-report=term:skip-covered $(PYTEST)
 
 demo: setup
 	.venv/bin/python demo/run_demo.py
