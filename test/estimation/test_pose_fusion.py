@@ -79,6 +79,57 @@ def test_the_score_follows_the_chance_that_the_mode_is_right() -> None:
     assert 0.75 < fused.score <= 0.9
 
 
+@pytest.mark.parametrize("step", [50.0, 90.0, 170.0])
+def test_images_of_score_half_that_disagree_have_less_than_half_together(
+    step: float,
+) -> None:
+    turned = [OBJECT @ pose((0.0, 0.0, step * k), (0.0, 0.0, 0.0)) for k in range(12)]
+    for count in range(2, 13):
+        fused = fuse([estimate(one, 0.5) for one in turned[:count]])
+        assert fused is not None
+        assert fused.score < 0.5
+        assert sum(pose_fusion.mode_scores(fused).tolist()) < 1
+
+
+def test_images_that_agree_have_the_score_that_each_has_and_between_those_that_differ() -> (
+    None
+):
+    for alternatives in ((), (PoseMode(OBJECT @ HALF_TURN, -1.0),)):
+        fused = fuse([estimate(OBJECT, 0.5, alternatives)] * 20)
+        assert fused is not None
+        assert fused.score == pytest.approx(0.5, abs=1e-9)
+    mixed = fuse([estimate(OBJECT, score) for score in (0.9, 0.3, 0.6)])
+    assert mixed is not None
+    assert 0.3 < mixed.score < 0.9
+
+
+@pytest.mark.parametrize("score", [0.0, 0.02, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("shares", [(), (0.0,), (-0.1, -0.2, -0.3), (-8.0,)])
+def test_the_score_of_one_image_is_its_own(score: float, shares: tuple[float, ...]) -> None:
+    others = tuple(
+        PoseMode(OBJECT @ pose((0.0, 0.0, 80.0 * (k + 1)), (0.0, 0.0, 0.0)), share)
+        for k, share in enumerate(shares)
+    )
+    seen = estimate(OBJECT, score, others)
+    fused = fuse([seen, None])
+    assert fused is not None
+    assert fused.score == pytest.approx(score, abs=1e-3)
+    scores = pose_fusion.mode_scores(seen)
+    assert float(scores[0]) == score
+    assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+    assert float(scores.sum()) <= 1
+
+
+def test_a_pose_that_the_newest_image_contradicts_is_no_sure_one() -> None:
+    """45 degrees beside the image's own pose: the fused pose or the image is wrong."""
+    beside = OBJECT @ pose((0.0, 0.0, 45.0), (0.0, 0.0, 0.0))
+    still = [torch.eye(4, dtype=torch.float64)] * 4
+    fused = fuse([estimate(OBJECT, 0.9)] * 4 + [estimate(beside, 0.9)], still)
+    assert fused is not None
+    assert error(fused, OBJECT) < 10
+    assert fused.score < 0.8
+
+
 def test_noise_of_independent_images_shrinks_and_the_covariance_says_by_how_much() -> None:
     generator = torch.Generator().manual_seed(1)
     cameras = orbit(9)

@@ -5,6 +5,11 @@ An image of a car often fits the car rotated by 180 degrees nearly as well. So a
 covariance from a Kalman filter on the manifold (state: translation, rotation about the camera's
 axes). The known motion of the camera transforms all modes to the camera of the newest image, where
 they are compared.
+
+The score of a fused pose is a logarithmic opinion pool: the weighted geometric mean of what each
+image says of the pose, and of all others. Errors of images of one object are alike, so agreement
+adds nothing to the scores: images of score 0.5 that agree have 0.5 together. Images that disagree
+have less, and an image that rules an alternative out adds what the alternative had.
 """
 
 from __future__ import annotations
@@ -30,6 +35,9 @@ _TINY = (
     1e-12  # rad^2, or squared distances: least variance of an image's pose in any direction
 )
 _DOUBT = 0.05  # probability of a wrong pose that no mode tells of
+_LEAST_SCORE = 1e-4  # no image is surer than this that a pose is wrong
+_UNLISTED = 0.25  # least share of what the score leaves that no alternative has
+_NEAR_UNLISTED = 0.05  # probability that a pose that no mode shows is near a given one
 _NOTHING = 1e6  # variance of a quantity that an image does not measure
 _REACH = (
     1.5  # standard deviations of a mode's rotation by which the distance of one mode grows
@@ -155,8 +163,20 @@ class PoseModes:
     common_covariance: Tensor  # (K, 6, 6) float64, the images' common error
     log_weight: Tensor  # (K,) float64, evidence of all images for the mode
     unseen: float  # log weight of a pose that no image has shown
+    # (K,) float64, sum over the images of the log of the probability that each gives the mode
+    log_score: Tensor
+    log_unlisted: float  # the same of any pose that the image does not show
+    images: float = 1.0  # weight of all images in the two sums
     # share of the log weights that remains at the next image
     evidence_decay: float = 1.0
+
+    def score(self) -> Tensor:
+        """Return the probability (K,) that each mode is right, pooled over the images.
+
+        The rest to 1 is the probability that none is right, or that no object is there.
+        """
+        pooled = torch.cat([self.log_score, self.log_score.new_tensor([self.log_unlisted])])
+        return (pooled / self.images).softmax(0)[:-1]
 
     def probability(self) -> Tensor:
         """Return the probability (K,) of each mode, without its share if no image had shown it."""
@@ -164,6 +184,24 @@ class PoseModes:
             self.unseen - self.log_weight.max()
         ).exp()
         return weight.clamp_min(1e-12) / weight.clamp_min(1e-12).sum()
+
+
+def mode_scores(estimate: PoseEstimate) -> Tensor:
+    """Return the probability that each pose of an image is right: its own, then the alternatives.
+
+    The own pose has the estimate's score. An alternative has its share, relative to the own pose.
+    But together the alternatives leave a part of the rest to poses that the image does not show.
+
+    Returns:
+        (J,) float64; the sum is below 1 unless the score is 1.
+    """
+    shares = torch.tensor(
+        [mode.log_weight for mode in estimate.alternatives], dtype=torch.float64
+    ).exp()
+    others = estimate.score * shares
+    rest = (1 - _UNLISTED) * (1 - estimate.score)
+    others = others * (rest / others.sum().clamp_min(_TINY)).clamp_max(1.0)
+    return torch.cat([torch.tensor([estimate.score], dtype=torch.float64), others])
 
 
 def observe(estimate: PoseEstimate, config: FusionConfig) -> PoseModes:
@@ -192,8 +230,12 @@ def observe(estimate: PoseEstimate, config: FusionConfig) -> PoseModes:
         share * covariance,
         log_weight[order],
         math.log(config.outlier_probability),
+        mode_scores(estimate)[order].clamp_min(_LEAST_SCORE).log(),
+        0.0,
     )
-    return _merge_modes(modes, estimate.symmetry, config)
+    modes = _merge_modes(modes, estimate.symmetry, config)
+    unlisted = max(1 - float(modes.log_score.exp().sum()), _LEAST_SCORE)
+    return replace(modes, log_unlisted=math.log(unlisted))
 
 
 def _without_doubt(estimate: PoseEstimate) -> Tensor | None:
@@ -315,15 +357,51 @@ def update(
     )
     new = (angle >= same).all(0)
     unseen = modes.evidence_decay * modes.unseen
+    scored = _pool_scores(modes, seen, angle, same, new)
     together = PoseModes(
         torch.cat([filtered.pose, seen.pose[new]]),
         torch.cat([filtered.covariance, seen.covariance[new]]),
         torch.cat([filtered.common_covariance, seen.common_covariance[new]]),
         torch.cat([weight, unseen + seen.log_weight[new]]),
         unseen + math.log(config.outlier_probability),
+        *scored,
     )
     order = together.log_weight.argsort(descending=True, stable=True)
     return _merge_modes(_select_modes(together, order), symmetry, config)
+
+
+def _pool_scores(
+    modes: PoseModes, seen: PoseModes, angle: Tensor, same: Tensor, new: Tensor
+) -> tuple[Tensor, float, float]:
+    """Add what an image says of the scores.
+
+    Args:
+        modes: K modes before the image.
+        seen: J modes of the image.
+        angle: (K, J) degrees between them.
+        same: (K, 1) degrees, from which on two of them are two modes.
+        new: (J,) bool, modes of the image that are like none before.
+
+    Returns:
+        Log scores (K + new) of the modes before and the new ones, the log score of unlisted poses,
+        and the weight of all images.
+    """
+    before, weight = modes.evidence_decay, modes.evidence_decay * modes.images
+    given = seen.score()
+    unlisted = max(1 - float(given.sum()), _LEAST_SCORE)
+    miss = _NEAR_UNLISTED * unlisted
+    nearest = angle.argmin(0)
+    shown = angle.amin(0) < same[nearest, 0]
+    support = torch.zeros(len(modes.pose), dtype=torch.float64)
+    support = support.index_add(0, nearest[shown], given[shown])
+    old = before * modes.log_score + seen.images * support.clamp_min(miss).log()
+    missed = before * modes.log_unlisted + weight * math.log(_NEAR_UNLISTED)
+    fresh = missed + seen.images * given[new].clamp_min(_LEAST_SCORE).log()
+    return (
+        torch.cat([old, fresh]),
+        before * modes.log_unlisted + seen.images * math.log(unlisted),
+        weight + seen.images,
+    )
 
 
 def _kalman_update(
@@ -393,16 +471,18 @@ def _select_modes(modes: PoseModes, index: Tensor) -> PoseModes:
         covariance=modes.covariance[index],
         common_covariance=modes.common_covariance[index],
         log_weight=modes.log_weight[index],
+        log_score=modes.log_score[index],
     )
 
 
 def conclude(modes: PoseModes, newest: PoseEstimate) -> PoseEstimate:
     """Return the estimate of all images.
 
-    It is `newest` with the pose of the most probable mode and with this mode's probability in the
-    score. Box, inliers and reprojection error are those of the newest image alone.
+    It is `newest` with the pose of the most probable mode and with this mode's score. Box, inliers
+    and reprojection error are those of the newest image alone.
     """
     probability = modes.probability()
+    score = min(1.0, float(modes.score()[0]))
     known = newest.covariance is not None
     covariance = modes.covariance + modes.common_covariance
     others = tuple(
@@ -413,12 +493,9 @@ def conclude(modes: PoseModes, newest: PoseEstimate) -> PoseEstimate:
         )
         for k in range(1, len(probability))
     )
-    alone = 1 / (
-        1 + sum(math.exp(mode.log_weight) for mode in newest.alternatives)
-    )  # what its score has in it
     pose, doubt = covariance[0], newest.doubt
     if doubt is not None:
-        left = (1 - float(probability[0]) + _DOUBT) / (1 - alone + _DOUBT)
+        left = (1 - score + _DOUBT) / (1 - newest.score + _DOUBT)
         doubt = doubt * min(1.0, left)
         pose = pose.clone()
         pose[3:, 3:] += doubt
@@ -427,7 +504,7 @@ def conclude(modes: PoseModes, newest: PoseEstimate) -> PoseEstimate:
         cam_from_canon=modes.pose[0],
         covariance=pose if known else None,
         doubt=doubt,
-        score=min(1.0, newest.score / alone * float(probability[0])),
+        score=score,
         alternatives=others,
     )
 
