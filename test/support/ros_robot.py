@@ -285,11 +285,15 @@ class Robot:
         return process.returncode, log
 
     def close(self) -> None:
-        """Kill the processes and destroy the node."""
+        """Destroy the node and kill the processes.
+
+        In this order: Fast DDS 2.14 crashes where it closes the port of shared memory to which a
+        process that was killed was just writing.
+        """
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
         for process in self._processes:
             if process.poll() is None:
                 process.kill()
                 process.communicate()
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
