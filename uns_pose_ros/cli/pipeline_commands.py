@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from uns_pose_ros.alignment.canonical_axes import AxisNames
 from uns_pose_ros.alignment.category_alignment import AlignConfig
+from uns_pose_ros.alignment.published_alignment import PublishedConfig
 from uns_pose_ros.alignment.ray_executor import Cluster
 from uns_pose_ros.cli.arguments import (
     Backgrounds,
@@ -24,10 +25,12 @@ from uns_pose_ros.cli.arguments import (
     Seed,
     Up,
     Videos,
+    annotate_settings,
 )
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
-from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Alignment, CategoryModel
+from uns_pose_ros.io.video_folder import list_videos
 from uns_pose_ros.pipeline import frame_axes, stages
 from uns_pose_ros.pipeline.provenance import FileCache
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
@@ -44,6 +47,7 @@ from uns_pose_ros.reporting.mask_review import (
 from uns_pose_ros.reporting.report_builder import REPORT, make_report
 from uns_pose_ros.training.training_views import TrainConfig
 
+_Published = Annotated[PublishedConfig, annotate_settings(PublishedConfig)]
 _SHOWN = 6  # images a video that the report of `run` estimates
 
 
@@ -86,8 +90,16 @@ def align_command(
         ),
     ] = False,
     cluster: OnCluster = None,
+    method: Annotated[
+        Literal["consensus", "published"],
+        arg(help="published: every video goes to --reference by itself, as in the paper"),
+    ] = "consensus",
+    reference: Annotated[
+        str | None, arg(metavar="VIDEO", help="that --method published aligns to")
+    ] = None,
     json: Json = None,
     align: AlignConfig = AlignConfig(),
+    published: _Published = PublishedConfig(),
 ) -> None:
     """Bring the videos of a category to one canonical frame.
 
@@ -99,6 +111,9 @@ def align_command(
     proposed: z up as the cameras were held, x in the mirror plane of the shapes. --up and --front
     name others, which does not align again; an axis that you do not name stays. `uns-pose train`
     turns a model that was trained before to the new axes, without training again.
+
+    --method published is the alignment of Sommer et al., CVPR 2024, for comparison: all poses are
+    relative to one reference, there is no confidence, and no video is left out.
     """
     if not categories:
         raise InvalidInput(
@@ -108,6 +123,12 @@ def align_command(
         raise InvalidInput(
             "--add aligns a few pairs, here: --cluster is valid without it only"
         )
+    settings = PublishedConfig(**vars(published))
+    if method == "published":
+        _check_published(categories, reference, add, cluster, align)
+    elif reference is not None or settings != PublishedConfig():
+        word = "--published.…" if reference is None else f"--reference {reference}"
+        raise InvalidInput(f"{word} belongs to --method published, which is not given")
     names = AxisNames(up, front)
     records = dict[str, Any]()
     texts = list[str]()
@@ -119,7 +140,18 @@ def align_command(
     ):
         for category in categories:
             try:
-                if add:
+                if reference is not None:
+                    alignment, made = stages.align_by_published_method(
+                        category,
+                        reference,
+                        videos,
+                        settings,
+                        seed,
+                        device,
+                        progress,
+                        files,
+                    )
+                elif add:
                     alignment, made = stages.add_to_alignment(
                         category, videos, align, seed, progress, files
                     )
@@ -134,7 +166,7 @@ def align_command(
                 continue
             axes = frame_axes.axes_as_computed(category, files)
             records[str(category)] = _alignment_record(
-                category, alignment, axes, made, named
+                category, alignment, axes, made, named, files
             )
             texts.append(_alignment_text(category, alignment, files))
     if records:
@@ -147,6 +179,28 @@ def align_command(
         )
     if errors:
         raise InvalidInput("; ".join(errors))
+
+
+def _check_published(
+    categories: Sequence[Path],
+    reference: str | None,
+    add: bool,
+    cluster: str | None,
+    align: AlignConfig,
+) -> None:
+    """Refuse what --method published lacks, or what does not go with it."""
+    if reference is None:
+        names = [folder.name for folder in list_videos(categories[0], None)]
+        raise InvalidInput(
+            f"--method published needs --reference VIDEO: {shorten(names)} are valid"
+        )
+    for word, given in (
+        ("--add", add),
+        ("--cluster", cluster is not None),
+        ("--align.…", align != AlignConfig()),
+    ):
+        if given:
+            raise InvalidInput(f"{word} belongs to --method consensus, not to published")
 
 
 def train_command(
@@ -224,6 +278,7 @@ def run_command(
             frame_axes.axes_as_computed(category, files),
             aligned,
             named,
+            files,
         ),
         "review": {
             "page": str(review),
@@ -270,21 +325,29 @@ def _alignment_record(
     axes: Mapping[str, str] | None,
     made: bool,
     named: bool,
+    files: FileCache,
 ) -> dict[str, Any]:
+    reference = stages.alignment_reference(category, files)
+    method = {} if reference is None else {"method": "published", "reference": reference}
     return {
         "made": made,
         "named": named,
         "axes": axes,
         "picture": str(category / stages.ALIGNMENT_IMAGE),
         "symmetry": alignment.symmetry.name,
-        "videos": _video_records(alignment),
+        **method,
+        "videos": _video_records(alignment, reference),
     }
 
 
-def _video_records(alignment: Alignment) -> dict[str, dict[str, Any]]:
+def _video_records(
+    alignment: Alignment, reference: str | None
+) -> dict[str, dict[str, Any]]:
+    """Confidence and residual of each video; both unknown where all went to a reference."""
+    unknown: list[float | None] = [None] * len(alignment.videos)
     columns = (
-        alignment.confidence.tolist(),
-        alignment.residual.tolist(),
+        alignment.confidence.tolist() if reference is None else unknown,
+        alignment.residual.tolist() if reference is None else unknown,
         alignment.kept.tolist(),
     )
     rows = zip(alignment.videos, *columns, strict=True)
@@ -295,6 +358,7 @@ def _video_records(alignment: Alignment) -> dict[str, dict[str, Any]]:
 
 
 def _alignment_text(category: Path, alignment: Alignment, files: FileCache) -> str:
+    reference = stages.alignment_reference(category, files)
     rows = [
         [
             name,
@@ -302,12 +366,13 @@ def _alignment_text(category: Path, alignment: Alignment, files: FileCache) -> s
             figure(row["residual_deg"]),
             "yes" if row["kept"] else "no",
         ]
-        for name, row in _video_records(alignment).items()
+        for name, row in _video_records(alignment, reference).items()
     ]
-    lines = [
-        table(["video", "confidence", "residual °", "kept"], rows),
-        f"symmetry: {alignment.symmetry.name}",
-    ]
+    lines = [table(["video", "confidence", "residual °", "kept"], rows)]
+    if reference is None:
+        lines.append(f"symmetry: {alignment.symmetry.name}")
+    else:
+        lines.append(f"published method: each video alone to {reference}, no confidence")
     return "\n".join(
         [
             *lines,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,13 +21,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from uns_pose_ros.alignment import category_alignment, incremental_alignment
+from uns_pose_ros.alignment import (
+    category_alignment,
+    incremental_alignment,
+    published_alignment,
+)
 from uns_pose_ros.alignment.canonical_axes import AxisNames
 from uns_pose_ros.alignment.category_alignment import AlignConfig
+from uns_pose_ros.alignment.published_alignment import PublishedConfig
 from uns_pose_ros.alignment.ray_executor import Cluster
 from uns_pose_ros.core.device import choose_device, choose_precision
 from uns_pose_ros.core.errors import InvalidInput, shorten
-from uns_pose_ros.core.types import Alignment, CategoryModel, Progress
+from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Progress
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.checkpoint import Checkpoint, drop_finished
 from uns_pose_ros.io.image_metadata import read_upright
@@ -65,6 +70,7 @@ from uns_pose_ros.visualization.training_figure import plot_training
 
 _LOG = logging.getLogger(__name__)
 ALIGNMENT_IMAGE, MODEL, TRAINING = "alignment.png", "model", "training.png"
+PUBLISHED = "published"  # name of the method in the provenance of its alignments
 _MAX_BACKGROUNDS = 300
 _BACKBONE = "dinov2_vits14"
 
@@ -167,22 +173,97 @@ def align(
         The alignment, and whether it was made now.
     """
     files = files or FileCache()
+    hashes = _meshes_to_align(category, patterns, files)
+    wanted = stage_provenance("align", config, hashes, seed=seed)
+
+    def compute(meshes: Mapping[str, FeatureMesh]) -> Alignment:
+        return category_alignment.align_videos(
+            meshes, config, seed, _prefixed(progress, "align: "), device, cluster
+        )
+
+    return _align_anew(category, hashes, wanted, compute, files)
+
+
+def align_by_published_method(
+    category: Path,
+    reference: str,
+    patterns: str | None = None,
+    config: PublishedConfig = PublishedConfig(),
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+    files: FileCache | None = None,
+) -> tuple[Alignment, bool]:
+    """Align every video to one reference by the published method and write alignment.json.
+
+    Args:
+        category: folder with one subfolder for each video.
+        reference: name of the video that the others go to.
+        patterns: shell patterns of the videos, comma separated; None: all.
+        config: settings of the published method.
+        seed: seed of the random numbers.
+        device: auto, cpu, cuda or cuda:N.
+        progress: is called with the step, the videos done and all videos.
+        files: hashes that this run has computed already.
+
+    Returns:
+        The alignment, and whether it was made now.
+
+    Raises:
+        InvalidInput: the reference is none of the videos.
+    """
+    files = files or FileCache()
+    names = [folder.name for folder in list_videos(category, patterns)]
+    if reference not in names:
+        raise InvalidInput(
+            f"{category}: --reference {reference}: no such video; {shorten(names)} are valid"
+        )
+    hashes = _meshes_to_align(category, patterns, files)
+    wanted = stage_provenance(
+        "align", config, hashes, seed=seed, method=PUBLISHED, reference=reference
+    )
+
+    def compute(meshes: Mapping[str, FeatureMesh]) -> Alignment:
+        return published_alignment.align_to_reference(
+            meshes, reference, config, seed, _prefixed(progress, "align: "), device
+        )
+
+    return _align_anew(category, hashes, wanted, compute, files)
+
+
+def alignment_reference(category: Path, files: FileCache) -> str | None:
+    """The reference of an alignment by the published method; None: the videos agreed."""
+    record = files.alignment_provenance(category / ALIGNMENT) or {}
+    return str(record.get("reference")) if record.get("method") == PUBLISHED else None
+
+
+def _meshes_to_align(
+    category: Path, patterns: str | None, files: FileCache
+) -> dict[str, str]:
+    """SHA-256 of the features of at least two videos, by name."""
     folders = list_videos(category, patterns)
     if len(folders) < 2:
         raise InvalidInput(
             f"{category}: one video ({folders[0].name}), at least 2 are needed to align a category"
         )
+    return {folder.name: _mesh_hash(folder, files) for folder in folders}
+
+
+def _align_anew(
+    category: Path,
+    hashes: Mapping[str, str],
+    wanted: Mapping[str, Any],
+    compute: Callable[[Mapping[str, FeatureMesh]], Alignment],
+    files: FileCache,
+) -> tuple[Alignment, bool]:
+    """Write the alignment that `compute` makes of the meshes, unless the file is current."""
     path = category / ALIGNMENT
-    hashes = {folder.name: _mesh_hash(folder, files) for folder in folders}
-    wanted = stage_provenance("align", config, hashes, seed=seed)
     with lock_target(path):
         if contains_provenance(files.alignment_provenance(path), wanted):
             return files.alignment(path), False
-        meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
+        meshes = {name: artifacts.load_feature_mesh(category / name) for name in hashes}
         start = time.perf_counter()
-        alignment = category_alignment.align_videos(
-            meshes, config, seed, _prefixed(progress, "align: "), device, cluster
-        )
+        alignment = compute(meshes)
         record = {**wanted, "seconds": round(time.perf_counter() - start, 2)}
         kept = _with_axes_of_before(path, alignment, hashes, files)
         alignment, axes = kept or propose_axes(alignment, meshes)
@@ -242,6 +323,12 @@ def add_to_alignment(
         ]
         if not new:
             return alignment, False
+        if reference := alignment_reference(category, files):
+            raise InvalidInput(
+                f"{path}: made by the published method, which places no video by others: "
+                f"`uns-pose align {category} --method published --reference {reference}` "
+                "aligns all"
+            )
         hashes = _aligned_meshes(
             category, [category / name for name in alignment.videos], alignment, files
         )
