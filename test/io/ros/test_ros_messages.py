@@ -430,6 +430,13 @@ def test_a_fisheye_lens_with_zeros_is_no_pinhole_camera(
         ({"k": [0.0] * 9, "p": [0.0] * 12}, (64, 48), True, r"P\[0\] = 0\): calibrate it"),
         ({"k": [1.0, 0, 0, 0, 0, 0, 0, 0, 1]}, (64, 48), False, r"K\[4\] = 0"),
         ({"k": [np.nan] * 9}, (64, 48), False, "K that is not finite"),
+        (
+            {"k": [60.0, 0, 32, 0, 60, 24, 0, 0, 2]},
+            (64, 48),
+            False,
+            r"0 0 2\) that is none",
+        ),
+        ({"k": [60.0, 0, 32, 5, 60, 24, 0, 0, 1]}, (64, 48), False, r"5 60 24; .* is none"),
         ({"d": [np.inf] * 5}, (64, 48), False, "coefficients that are not finite"),
         ({"distortion_model": "equidistant"}, (64, 48), False, "'equidistant' with 5"),
         (

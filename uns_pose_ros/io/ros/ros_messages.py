@@ -327,6 +327,12 @@ def _camera_matrix(info: Any, rectified: bool) -> NDArray[np.float64]:
             f"{_LARGEST:g} px are valid"
         )
     if matrix[0, 0] > 0 and matrix[1, 1] > 0:
+        if matrix[1, 0] != 0 or tuple(matrix[2]) != (0, 0, 1):
+            rows = "; ".join(" ".join(f"{value:g}" for value in row) for row in matrix)
+            raise InvalidInput(
+                f"camera_info holds a camera matrix {name} ({rows}) that is none: fx s cx; "
+                "0 fy cy; 0 0 1 is valid"
+            )
         return matrix
     advice = "calibrate it; an import also takes --camera K.json"
     if rectified and calibration_values(info, "k")[0] > 0:
