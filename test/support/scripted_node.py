@@ -13,7 +13,9 @@ after RETRY s.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import signal
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -31,6 +33,7 @@ from uns_pose_ros.nodes.estimator import estimator_node
 
 FLIPPED, ROLLED = 200, 180
 FULL, RETRY = 254, 3.0
+_PARENT_DEATH = 1  # the option of prctl; a crashed test's nodes would answer the next tests
 GREY = 128  # of the picture that the node warms up with, which shows nothing
 VERTICES = torch.tensor(
     [[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]]
@@ -143,6 +146,7 @@ def _category(name: str) -> str:
 
 
 if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL)
     device_failover.RETRY = RETRY
     # answers like an Estimator
     sys.exit(estimator_node.run_estimator(read, ScriptedEstimator))  # type: ignore[arg-type]
