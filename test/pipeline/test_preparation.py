@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
+import math
 import shutil
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from pose_errors import errors
 from small_category import RECONSTRUCT
 from synthetic import write_video
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import rotation_from_vector
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.colmap import read_sparse
 from uns_pose_ros.io.images import read_image, read_mask
@@ -168,6 +171,27 @@ def test_a_wrong_given_mask_is_named_in_one_warning(
     assert (
         len(caplog.messages) == 1 and "1 of 12 masks do not fit the others" in caplog.text
     )
+
+
+def test_poses_that_are_wrong_by_23_degrees_are_called_doubtful(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_video(tmp_path / "clip", seed=1, views=12, size=96)
+    video = load_video(tmp_path / "clip")
+    check_masks(video)
+    assert "poses" not in caplog.text
+    axes = torch.nn.functional.normalize(
+        torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
+        dim=1,
+    )
+    frames = []
+    for axis, frame in zip(axes, video.frames, strict=True):
+        assert frame.cam_from_obj is not None
+        wrong = torch.eye(4, dtype=torch.float64)
+        wrong[:3, :3] = rotation_from_vector(axis * math.radians(23))
+        frames.append(dataclasses.replace(frame, cam_from_obj=frame.cam_from_obj @ wrong))
+    check_masks(dataclasses.replace(video, frames=tuple(frames)))
+    assert "clip: the camera poses are doubtful: most masks overlap" in caplog.text
 
 
 def test_an_empty_sparse_folder_is_filled_and_a_wrong_one_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ settings changed. Given masks and poses are never touched. A folder appears whol
 from __future__ import annotations
 
 import logging
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -350,10 +351,20 @@ def prepare_videos(
 def check_masks(video: Video, config: MaskConfig = MaskConfig()) -> list[str]:
     """Names of the frames whose masks do not fit the hull of the other masks.
 
-    One warning names them.
+    One warning names them. Another one says where most masks do not: camera poses that are wrong
+    do that.
     """
     fits = mask_fits(video)
     bad = bad_masks(fits, config)
+    usual = statistics.median(fit.overlap for fit in fits.values()) if fits else 1.0
+    if usual < config.agreed:
+        _log.warning(
+            "%s: the camera poses are doubtful: most masks overlap the hull of the others by %.2f, "
+            "at least %.2f is usual",
+            video.folder,
+            usual,
+            config.agreed,
+        )
     if bad:
         _log.warning(
             "%s: %d of %d masks do not fit the others (overlap with their hull down to %.2f): %s",
