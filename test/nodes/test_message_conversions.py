@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import random_rotations
-from uns_pose_ros.core.types import CategoryModel, PoseEstimate, Symmetry
+from uns_pose_ros.core.types import CategoryModel, PoseEstimate, PoseMode, Symmetry
 from uns_pose_ros.io import depth_images
 from uns_pose_ros.io.ros import ros_messages
 
@@ -165,6 +166,78 @@ def test_an_unknown_covariance_is_minus_one_never_zero() -> None:
         Header(), [estimate()], [0], [torch.zeros(3)]
     )
     assert set(message.detections[0].results[0].pose.covariance) == {-1.0}
+
+
+def hidden(*shares: float) -> PoseEstimate:
+    """The car with alternatives that are turned by 180 and 90 degrees about its z."""
+    turns = [(-1.0, -1.0), (0.0, 1.0)]
+    modes = []
+    for (cos, sin), share in zip(turns, shares, strict=False):
+        turn = torch.eye(4, dtype=torch.float64)
+        turn[0, 0] = turn[1, 1] = cos
+        turn[1, 0], turn[0, 1] = (0.0, 0.0) if cos else (sin, -sin)
+        modes.append(PoseMode(estimate().cam_from_canon @ turn, share))
+    return replace(estimate(), score=0.5, alternatives=tuple(modes))
+
+
+def test_every_pose_that_is_possible_is_a_hypothesis_with_its_share_the_best_first() -> (
+    None
+):
+    message = message_conversions.detection_array(
+        Header(), [hidden(math.log(0.4), math.log(0.1))], [0], [torch.zeros(3)]
+    )
+    (detection,) = message.detections
+    scores = [result.hypothesis.score for result in detection.results]
+    assert scores == pytest.approx([0.5, 0.2, 0.05])
+    assert {result.hypothesis.class_id for result in detection.results} == {"car"}
+    turns = [result.pose.pose.orientation for result in detection.results]
+    half = math.sqrt(0.5)
+    assert [turns[0].z, turns[0].w] == pytest.approx([half, half])
+    assert [abs(turns[1].z), abs(turns[1].w)] == pytest.approx([half, half])
+    assert abs(turns[2].z) == pytest.approx(1.0)
+    assert position(detection.bbox.center) == position(detection.results[0].pose.pose)
+    assert set(detection.results[1].pose.covariance) == {-1.0}
+
+
+def test_alternatives_are_a_fan_of_arrows_that_goes_with_them() -> None:
+    meshes = {"car": message_conversions.mesh_points(model())}
+    header = Header(frame_id="cam")
+    # an alternative of a tiny share is not drawn
+    message = message_conversions.marker_array(
+        header, [hidden(math.log(0.5), -9.0), estimate()], [3, 4], meshes, {}
+    )
+    assert [(m.ns, m.id) for m in message.markers if "alternatives" in m.ns] == [
+        ("car/alternatives", 3)
+    ]
+    (fan,) = [marker for marker in message.markers if marker.ns == "car/alternatives"]
+    assert fan.type == Marker.LINE_LIST and fan.scale.x < 0.05
+    assert len(fan.points) == len(fan.colors) == 2 * 6
+    # from the origin along the car's x, which is the camera's y, and along the opposite
+    assert [fan.points[0].x, fan.points[0].y, fan.points[0].z] == [0.5, 0, 2]
+    assert [fan.points[1].y, fan.points[7].y] == pytest.approx([0.8, -0.8])
+    assert fan.colors[0].a > fan.colors[6].a
+    after = message_conversions.marker_array(
+        header, [estimate()], [3], meshes, {3: "car", 4: "car"}, {3}
+    )
+    assert [(m.ns, m.id) for m in after.markers if m.action == Marker.DELETE] == [
+        ("car/alternatives", 3),
+        ("car", 4),
+        ("car/text", 4),
+    ]
+
+
+def test_a_fan_about_the_cars_own_x_points_along_another_axis() -> None:
+    turn = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+    over = replace(
+        estimate(), alternatives=(PoseMode(estimate().cam_from_canon @ turn, -0.1),)
+    )
+    message = message_conversions.marker_array(
+        Header(), [over], [0], {"car": message_conversions.mesh_points(model())}, {}
+    )
+    points = message.markers[-1].points
+    assert [points[1].x - points[0].x, points[7].x - points[6].x] == pytest.approx(
+        [-0.8, 0.8]
+    )
 
 
 def test_markers_keep_their_ids_and_a_lost_object_is_deleted() -> None:

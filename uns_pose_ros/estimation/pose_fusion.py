@@ -204,6 +204,28 @@ def mode_scores(estimate: PoseEstimate) -> Tensor:
     return torch.cat([torch.tensor([estimate.score], dtype=torch.float64), others])
 
 
+def ranked_modes(
+    estimate: PoseEstimate, least: float = 0.0
+) -> list[tuple[Tensor, float, Tensor | None]]:
+    """Return every pose that an estimate holds possible, its own first, then the likeliest.
+
+    Args:
+        estimate: The estimate.
+        least: Alternatives of a lower score are left out.
+
+    Returns:
+        cam_from_canon (4, 4), the score, and the covariance (6, 6) of each.
+    """
+    scores = mode_scores(estimate).tolist()
+    own = (estimate.cam_from_canon, scores[0], estimate.covariance)
+    others = [
+        (mode.cam_from_canon, score, mode.covariance)
+        for mode, score in zip(estimate.alternatives, scores[1:], strict=True)
+        if score >= least
+    ]
+    return [own, *sorted(others, key=lambda mode: -mode[1])]
+
+
 def observe(estimate: PoseEstimate, config: FusionConfig) -> PoseModes:
     """Convert the pose and the alternatives of one image to modes."""
     poses = torch.stack(

@@ -19,6 +19,7 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import matrix_to_quaternion, transform
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate
+from uns_pose_ros.estimation.pose_fusion import ranked_modes
 from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS, FrameResult, PoseError
 from uns_pose_ros.io.ros.ros_messages import TF
 from uns_pose_ros.io.writing.replacement import atomic_write, staged_folder
@@ -147,19 +148,20 @@ def _detection(
 ) -> Any:
     """The detection as the node sends it; center (3,) of the object's box, canonical units."""
     types = store.types
-    covariance = (
-        np.full(36, -1.0)
-        if estimate.covariance is None
-        else estimate.covariance.flatten().numpy()
-    )
-    result = types["vision_msgs/msg/ObjectHypothesisWithPose"](
-        hypothesis=types["vision_msgs/msg/ObjectHypothesis"](
-            class_id=estimate.category, score=float(estimate.score)
-        ),
-        pose=types["geometry_msgs/msg/PoseWithCovariance"](
-            pose=_pose(store, estimate.cam_from_canon), covariance=covariance
-        ),
-    )
+    results = [
+        types["vision_msgs/msg/ObjectHypothesisWithPose"](
+            hypothesis=types["vision_msgs/msg/ObjectHypothesis"](
+                class_id=estimate.category, score=score
+            ),
+            pose=types["geometry_msgs/msg/PoseWithCovariance"](
+                pose=_pose(store, pose),
+                covariance=np.full(36, -1.0)
+                if covariance is None
+                else covariance.flatten().numpy(),
+            ),
+        )
+        for pose, score, covariance in ranked_modes(estimate)
+    ]
     middle = estimate.cam_from_canon.clone()
     middle[:3, 3] = transform(middle, estimate.scale * center[None])[0]
     size = types["geometry_msgs/msg/Vector3"](
@@ -167,7 +169,7 @@ def _detection(
     )
     box = types["vision_msgs/msg/BoundingBox3D"](center=_pose(store, middle), size=size)
     return types["vision_msgs/msg/Detection3D"](
-        header=header, results=[result], bbox=box, id=str(track)
+        header=header, results=results, bbox=box, id=str(track)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from uns_pose_ros.core import geometry
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
+from uns_pose_ros.estimation import pose_fusion
 from uns_pose_ros.io.ros.ros_messages import nanoseconds
 from uns_pose_ros.nodes.ros_compat import quaternion_xyzw
 from uns_pose_ros.visualization.drawing import track_color
+
+_FAINT = 0.05  # score below which an alternative is not drawn
 
 
 def info_record(info: CameraInfo) -> dict[str, Any]:
@@ -101,22 +104,17 @@ def detection_array(
 ) -> Detection3DArray:
     """Detections of estimates in meters; `centers`: (3,) of every object's box, canonical units.
 
-    The hypothesis' pose is that of the canonical frame, the box's pose that of the box's center. An
-    unknown covariance is -1 throughout.
+    Every pose that an estimate holds possible is a hypothesis with its score, the best first. The
+    hypothesis' pose is that of the canonical frame, the box's pose that of the box's center. The
+    box is that of the best hypothesis. An unknown covariance is -1 throughout.
     """
     message = Detection3DArray(header=header)
     for estimate, track, center in zip(estimates, tracks, centers, strict=True):
-        result = ObjectHypothesisWithPose()
-        result.hypothesis.class_id = estimate.category
-        result.hypothesis.score = float(estimate.score)
-        result.pose.pose = pose_message(estimate.cam_from_canon)
-        covariance = (
-            torch.full((36,), -1.0)
-            if estimate.covariance is None
-            else estimate.covariance.flatten()
-        )
-        result.pose.covariance = [float(value) for value in covariance]
-        detection = Detection3D(header=header, results=[result], id=str(track))
+        results = [
+            _hypothesis(estimate.category, *mode)
+            for mode in pose_fusion.ranked_modes(estimate)
+        ]
+        detection = Detection3D(header=header, results=results, id=str(track))
         box = estimate.cam_from_canon.clone()
         box[:3, 3:] = geometry.transform(box, estimate.scale * center.double()[None]).T
         detection.bbox.center = pose_message(box)
@@ -125,6 +123,18 @@ def detection_array(
         )
         message.detections.append(detection)
     return message
+
+
+def _hypothesis(
+    category: str, pose: Tensor, score: float, covariance: Tensor | None
+) -> ObjectHypothesisWithPose:
+    result = ObjectHypothesisWithPose()
+    result.hypothesis.class_id = category
+    result.hypothesis.score = float(score)
+    result.pose.pose = pose_message(pose)
+    values = torch.full((36,), -1.0) if covariance is None else covariance.flatten()
+    result.pose.covariance = [float(value) for value in values]
+    return result
 
 
 def is_usable_detection(detection: Detection3D) -> bool:
@@ -161,12 +171,24 @@ def marker_array(
     tracks: Sequence[int],
     meshes: dict[str, list[Point]],
     shown: dict[int, str],
+    fanned: Collection[int] = (),
 ) -> MarkerArray:
     """Template and label of every object, ids stable by track.
 
-    Those of `shown` (track -> category) not seen now go.
+    An object with alternatives has a fan beside them. Those of `shown` (track -> category) not seen
+    now go, and the fans of `fanned` (tracks) that are not seen now.
     """
     message = MarkerArray()
+    fans = {
+        track
+        for estimate, track in zip(estimates, tracks, strict=True)
+        if has_fan(estimate)
+    }
+    message.markers += [
+        _marker(header, f"{shown[track]}/alternatives", track, Marker.DELETE)
+        for track in sorted(set(fanned) - fans)
+        if track in shown
+    ]
     for track, category in shown.items():
         if track not in tracks:
             message.markers += [
@@ -194,7 +216,42 @@ def marker_array(
         text.color = _color(track, 1.0)
         text.text = f"{estimate.category} {track}  {estimate.score:.2f}"
         message.markers += [mesh, text]
+        if track in fans:
+            message.markers.append(_fan(header, estimate, track))
     return message
+
+
+def has_fan(estimate: PoseEstimate) -> bool:
+    """Whether a viewer shows a fan: some alternative is likely enough."""
+    return len(pose_fusion.ranked_modes(estimate, _FAINT)) > 1
+
+
+def _fan(header: Header, estimate: PoseEstimate, track: int) -> Marker:
+    """Thin arrows from the object's origin, one for each pose that is possible.
+
+    An arrow points along the canonical axis that tells the poses apart, x where it does. It is the
+    more opaque, the likelier its pose is.
+    """
+    modes = pose_fusion.ranked_modes(estimate, _FAINT)
+    rotations = torch.stack([pose[:3, :3] for pose, _, _ in modes])
+    away = (1 - (rotations * rotations[:1]).sum(1)).amax(0)  # (3,), 1 - cos of each axis
+    axis = int((away >= away.max() / 2).int().argmax())
+    side = (axis + 1) % 3
+    length = float(estimate.size.max())
+    fan = _marker(header, f"{estimate.category}/alternatives", track, Marker.ADD)
+    fan.type = Marker.LINE_LIST
+    fan.scale.x = 0.02 * length
+    fan.pose.orientation.w = 1.0
+    for pose, score, _ in modes:
+        start = pose[:3, 3]
+        tip = start + length * pose[:3, axis]
+        back = tip - 0.15 * length * pose[:3, axis]
+        barb = 0.08 * length * pose[:3, side]
+        color = _color(track, 0.2 + 0.8 * score / max(modes[0][1], _FAINT))
+        for ends in ((start, tip), (back + barb, tip), (back - barb, tip)):
+            fan.points += [_point(end.numpy()) for end in ends]
+            fan.colors += [color, color]
+    return fan
 
 
 def _marker(header: Header, namespace: str, track: int, action: int) -> Marker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from geometry_msgs.msg import TransformStamped
 from rclpy.qos import QoSProfile
 from scipy.spatial.transform import Rotation
 from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import Marker
 
 from ros_robot import Robot
 
@@ -57,6 +59,43 @@ def test_a_flip_is_outvoted_by_earlier_images_and_sent_as_seen_where_fusion_is_o
     robot.results(11)
     robot.show(1, 12, flipped=True)
     assert degrees_off(robot, 12, FLIPPED) < 0.1
+
+
+def test_every_pose_that_is_possible_is_a_hypothesis_and_a_fan_until_an_image_decides(
+    plain: Robot,
+) -> None:
+    robot = plain
+    robot.calibrate()
+
+    def namespaces(seconds: int) -> set[tuple[str, int]] | None:
+        for message in robot.received["markers"]:
+            if message.markers and message.markers[0].header.stamp.sec == seconds:
+                return {(marker.ns, marker.action) for marker in message.markers}
+        return None
+
+    stamps = itertools.count(1000)
+    robot.wait(  # the node makes markers as soon as it knows of a subscriber
+        "markers",
+        lambda: robot.show(1, next(stamps)) or robot.received["markers"],
+    )
+    robot.reset()
+    robot.show(1, 1, hidden=True)
+    (detection,) = robot.results(1)["detections"][0].detections
+    scores = [result.hypothesis.score for result in detection.results]
+    assert scores == pytest.approx([0.6, 0.6 * np.exp(-0.7)])
+    turns = [result.pose.pose.orientation for result in detection.results]
+    assert [abs(turns[0].w), abs(turns[1].y)] == pytest.approx([1.0, 1.0])
+    fan = robot.wait("markers", lambda: namespaces(1))
+    assert ("car/alternatives", Marker.ADD) in fan
+    for seconds in range(2, 8):  # these images rule the half turn out
+        robot.show(1, seconds)
+        (detection,) = robot.results(seconds)["detections"][0].detections
+    scores = [result.hypothesis.score for result in detection.results]
+    assert 0.6 < scores[0] < 0.9
+    assert not scores[1:] or scores[1] < 0.05
+    gone = [namespaces(seconds) or set() for seconds in range(2, 8)]
+    assert ("car/alternatives", Marker.DELETE) in set.union(*gone)
+    assert ("car/alternatives", Marker.ADD) not in gone[-1]
 
 
 def test_a_flip_is_outvoted_while_the_camera_turns_with_its_motion_from_tf(

@@ -47,6 +47,7 @@ class ResultPublishers:
         self.set_models(models)
         # category of the markers that viewers show, by track
         self._shown: dict[int, str] = {}
+        self._fanned: set[int] = set()  # tracks whose alternatives viewers show
         self._header = Header()
         self._broadcaster = broadcaster
         override = QoSOverridingOptions.with_default_policies()
@@ -110,9 +111,19 @@ class ResultPublishers:
         if self._markers.get_subscription_count() > 0 or self._shown:
             self._markers.publish(
                 message_conversions.marker_array(
-                    header, metric_estimates, tracks, self._meshes, self._shown
+                    header,
+                    metric_estimates,
+                    tracks,
+                    self._meshes,
+                    self._shown,
+                    self._fanned,
                 )
             )
+            self._fanned = {
+                track
+                for estimate, track in zip(metric_estimates, tracks, strict=True)
+                if message_conversions.has_fan(estimate)
+            }
             self._shown = {
                 track: estimate.category
                 for estimate, track in zip(metric_estimates, tracks, strict=True)
@@ -130,10 +141,10 @@ class ResultPublishers:
         if self._shown:
             self._markers.publish(
                 message_conversions.marker_array(
-                    self._header, [], [], self._meshes, self._shown
+                    self._header, [], [], self._meshes, self._shown, self._fanned
                 )
             )
-            self._shown = {}
+            self._shown, self._fanned = {}, set()
 
     def close(self) -> None:
         """Destroy the publishers; the transform broadcaster belongs to the node."""
