@@ -74,10 +74,13 @@ def test_every_pose_that_is_possible_is_a_hypothesis_and_a_fan_until_an_image_de
         return None
 
     stamps = itertools.count(1000)
-    robot.wait(  # the node makes markers as soon as it knows of a subscriber
-        "markers",
-        lambda: robot.show(1, next(stamps)) or robot.received["markers"],
-    )
+
+    def show_and_look() -> Any:
+        robot.show(1, next(stamps))
+        return robot.received["markers"]
+
+    # the node makes markers as soon as it knows of a subscriber
+    robot.wait("markers", show_and_look)
     robot.reset()
     robot.show(1, 1, hidden=True)
     (detection,) = robot.results(1)["detections"][0].detections
