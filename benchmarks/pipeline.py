@@ -6,7 +6,7 @@ Pair alignment and feature distances.
     python benchmarks/pipeline.py demo/data/chair --videos 3 --json -
 
 Takes a category folder whose videos have masks and poses (a demo's by default), with labels.json in
-it; nothing is written there. Pair alignment: the published algorithm written out plainly against
+it; nothing is written there. Pair alignment: the published algorithm (vectorized) against
 ours, times and errors of one thread (for whole categories: benchmarks/alignment.py). Feature
 distances: from every single view, and from clusters of views as `align` does, against the time that
 the machine needs for the multiplications alone.
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignment import compare, published_rotation
+from alignment import compare
 from common import DEMO, machine, peak_megabytes, politely, rounds, write
 from growth import videos as more_videos
 from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
@@ -37,6 +37,7 @@ from uns_pose_ros.alignment.pairwise import (
     exact_feature_distances,
     feature_distances,
 )
+from uns_pose_ros.alignment.published_alignment import align_published
 from uns_pose_ros.core.device import choose_device, choose_precision
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import CategoryModel, FeatureMesh, Video
@@ -182,9 +183,7 @@ def pair_alignment(
     theirs, mine = published.figures(), ours.figures()
     a, b = list(meshes.values())[:2]
     shapes = build_mesh_batch(dict(list(meshes.items())[:2]))
-    theirs["peak_megabytes"] = peak_megabytes(
-        lambda: published_rotation(a, b, torch.Generator().manual_seed(0))
-    )
+    theirs["peak_megabytes"] = peak_megabytes(lambda: align_published(a, b))
     mine["peak_megabytes"] = peak_megabytes(
         lambda: align_pairs(shapes, torch.tensor([[0, 1]]), PairConfig(), 0)
     )

@@ -6,15 +6,24 @@ Its figures come from rounds that see the same machine.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
+from synthetic_meshes import feature_mesh
+from uns_pose_ros.alignment import pairwise
+from uns_pose_ros.alignment.mesh_batch import ShapeConfig, build_mesh_batch
+from uns_pose_ros.alignment.pairwise import PairConfig
+from uns_pose_ros.alignment.published_alignment import PublishedConfig
+from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import PoseEstimate, Symmetry
 from uns_pose_ros.evaluation.metrics import ImageResult
+from uns_pose_ros.io.artifacts import load_alignment
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -101,3 +110,67 @@ def test_the_benchmark_of_estimates_runs_at_size_one(chair_model: Path) -> None:
     record = json.loads(done.stdout)
     assert record["machine"]["processor"]
     assert record["estimate"]
+
+
+def test_the_terms_of_the_energy_are_the_default_and_those_of_a_literal_sum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import energy_terms
+
+    meshes = [feature_mesh(seed)[0] for seed in (0, 1)]
+    shapes = build_mesh_batch({"a": meshes[0], "b": meshes[1]}, ShapeConfig(cells=16))
+    a, b = shapes.take(torch.tensor([0])), shapes.take(torch.tensor([1]))
+    distances = torch.rand(1, 200, 200, generator=torch.Generator().manual_seed(0))
+    weights = (torch.ones(1, 200), torch.linspace(0, 2, 200)[None])
+    poses = torch.eye(4).repeat(1, 3, 1, 1)
+    poses[0, :, :3, 3] = torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0, 0.3, 0.2]])
+    config = PairConfig()
+
+    def energies(vertices: int | None, **terms: float) -> torch.Tensor:
+        some = energy_terms.Terms(**terms)
+        words = (poses, a, b, distances, weights, config, vertices)
+        return energy_terms.term_energies(some, *words)
+
+    for vertices in (None, 64):
+        default = pairwise.energies(poses, a, b, distances, weights, config, vertices)
+        torch.testing.assert_close(energies(vertices, features=1.0), default)
+    there = (a.points[0, None] + poses[0, :, None, :3, 3]) - b.points[0][
+        distances[0].argmin(1)
+    ]
+    back = (b.points[0, None] - poses[0, :, None, :3, 3]) - a.points[0][
+        distances[0].argmin(0)
+    ]
+    for cut in (math.inf, 0.1):
+        both = there.norm(dim=2).clamp(max=cut).mean(1)
+        both = both + back.norm(dim=2).clamp(max=cut) @ weights[1][0] / 200
+        found = energies(None, space=1.0, cut=cut) - energies(None, cut=cut)
+        torch.testing.assert_close(found[0], config.alpha * both / 2)
+
+
+def test_the_benchmark_of_alignments_compares_and_goes_on_where_it_was_stopped(
+    trucks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import alignment
+
+    few = PublishedConfig(hypotheses=20, steps=1)
+    monkeypatch.setattr(alignment, "METHODS", {"published": few})
+    made = load_alignment(trucks / "alignment.json")
+    monkeypatch.setattr(alignment, "align_videos", lambda *_, **__: made)
+    words = Namespace(
+        categories=[trucks],
+        labels=None,
+        seeds=1,
+        terms=False,
+        json=str(trucks / "out.json"),
+    )
+    figures = alignment.benchmark(words)
+    record = figures["categories"]["truck"]
+    assert record["published"]["pairs"]["seconds_per_pair"] > 0
+    assert record["ours"]["category"]["acc30"] >= 0
+    assert alignment.table(figures).count("\n") == 1
+    monkeypatch.setattr(alignment, "compare_methods", None)  # must not be called again
+    assert alignment.benchmark(words)["categories"]["truck"] == record
+    with pytest.raises(InvalidInput, match="made with other settings"):
+        alignment.benchmark(Namespace(**{**vars(words), "seeds": 2}))

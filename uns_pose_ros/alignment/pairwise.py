@@ -243,7 +243,7 @@ def _one_way_energy(
         moved = (
             part[..., :3, :3] @ points.mT[:, None] + part[..., :3, 3:]
         )  # (B, H, 3, count)
-        nearest = _nearest(moved, b)
+        nearest = nearest_vertices(moved, b)
         vertex = (nearest + first * size).view(-1)
         square = sum(
             (
@@ -257,7 +257,7 @@ def _one_way_energy(
     return torch.cat(result, 1)
 
 
-def _nearest(moved: Tensor, b: MeshBatch) -> Tensor:
+def nearest_vertices(moved: Tensor, b: MeshBatch) -> Tensor:
     """Vertices (B, H, N) int64 of b nearest to the cells that hold points (B, H, 3, N)."""
     cells = round(b.nearest.shape[1] ** (1 / 3))
     cell = (
@@ -392,7 +392,9 @@ def _one_way_likeness(
     b_from_a: Tensor, a: MeshBatch, b: MeshBatch, width: float
 ) -> tuple[Tensor, Tensor]:
     rotation = split_similarity(b_from_a)[0].float()
-    nearest = _nearest(transform(b_from_a.float(), a.points[:, None]).mT, b)  # (B, K, V)
+    nearest = nearest_vertices(
+        transform(b_from_a.float(), a.points[:, None]).mT, b
+    )  # (B, K, V)
     first = torch.arange(len(rotation), device=rotation.device)[:, None] * b.points.shape[1]
     result = []
     for k in range(b_from_a.shape[1]):
