@@ -45,6 +45,7 @@ setup(
         "msgspec",
         "tyro",
         "filelock>=4.1",
+        "PyYAML",
     ],
     extras_require={
         "pipeline": PIPELINE,

@@ -23,6 +23,7 @@ OF_ROSDEP = {
     "scipy": "python3-scipy",
     "opencv-python-headless": "python3-opencv",
     "pillow": "python3-pil",
+    "PyYAML": "python3-yaml",
 }
 COMMANDS = [
     "rosdep install --from-paths src -iy",

@@ -57,6 +57,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "estimate_command",
         "estimate the poses of a category's objects in images",
     ),
+    "frames": (
+        "frames_command",
+        "frames_command",
+        "list, add or remove named frames of a model, such as a handle or a grasp",
+    ),
     "export": (
         "export_command",
         "export_command",

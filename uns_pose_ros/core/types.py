@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.named_frames import NamedFrame, PlacedFrame
 
 MAX_ORDER = 3600  # of a symmetry; its rotations are enumerated
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
@@ -211,6 +212,7 @@ class CategoryModel:
     provenance: Mapping[str, object] = field(
         default_factory=dict
     )  # config, inputs' hashes, version, seed, calibration
+    frames: tuple[NamedFrame, ...] = ()  # such as a handle or a grasp, see frames.yaml
 
     def __post_init__(self) -> None:
         _check(self.vertices, "template vertices", (None, 3), torch.float32)
@@ -332,6 +334,7 @@ class PoseEstimate:
     doubt: Tensor | None = None
     # (F,) float64, what the score was computed from, see `estimation.pose_evidence`
     evidence: Tensor | None = None
+    frames: tuple[PlacedFrame, ...] = ()  # the model's named frames on this instance
 
     def __post_init__(self) -> None:
         _check(self.cam_from_canon, "cam_from_canon", (4, 4), torch.float64)

@@ -43,6 +43,7 @@ from uns_pose_ros.io.schema.decoding import (
     read_file,
     read_record,
 )
+from uns_pose_ros.io.schema.frames_record import FRAMES, read_frames, write_frames
 from uns_pose_ros.io.schema.made_record import OriginRecord
 from uns_pose_ros.io.schema.model_record import (
     MeshOrigin,
@@ -265,9 +266,10 @@ def load_alignment(path: Path) -> Alignment:
 
 
 def save_model(model: CategoryModel, folder: Path) -> None:
-    """Write template.ply, model.safetensors and model.json with their hashes.
+    """Write template.ply, model.safetensors and model.json with their hashes, and frames.yaml.
 
-    The folder is replaced as a whole; other files in it stay.
+    The folder is replaced as a whole; other files in it stay. Without named frames there is no
+    frames.yaml.
     """
     tensors = {"bank": model.vertex_features, "clutter": model.background_features} | {
         f"head.{k}": v for k, v in model.head.items()
@@ -287,13 +289,15 @@ def save_model(model: CategoryModel, folder: Path) -> None:
             "provenance": plain(model.provenance),
         }
         write_json(new / MODEL, record)
+        if model.frames:
+            write_frames(model.frames, new / FRAMES)
         _copy_others(folder, new)
 
 
 def _copy_others(folder: Path, new: Path) -> None:
-    """Copy what only the older of two folders has."""
+    """Copy what only the older of two folders has, without its named frames."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if (new / path.name).exists():
+        if path.name == FRAMES or (new / path.name).exists():
             continue
         if path.is_dir():
             shutil.copytree(path, new / path.name, symlinks=True)
@@ -302,12 +306,11 @@ def _copy_others(folder: Path, new: Path) -> None:
 
 
 def load_model(folder: Path) -> CategoryModel:
-    """The model in a folder that `save_model` wrote.
+    """The model in a folder that `save_model` wrote, with its named frames.
 
     A category folder that holds `model/` is understood too.
     """
-    if not (folder / MODEL).exists() and (folder / "model" / MODEL).exists():
-        folder = folder / "model"
+    folder = model_folder(folder)
     path = folder / MODEL
     if not path.exists():
         raise InvalidInput(
@@ -317,9 +320,17 @@ def load_model(folder: Path) -> CategoryModel:
     return _read_untorn(lambda: _read_model(folder))
 
 
+def model_folder(folder: Path) -> Path:
+    """The folder of a model: the given one, or `model/` in a category folder."""
+    if not (folder / MODEL).exists() and (folder / "model" / MODEL).exists():
+        return folder / "model"
+    return folder
+
+
 def _read_model(folder: Path) -> CategoryModel:
     path = folder / MODEL
-    record = read_record(path, ModelRecord, "model")
+    content = read_file(path, "model")
+    record = decode_record(content, ModelRecord, path, "model")
     provenance = _provenance(bytes(record.provenance), ModelOrigin, path)
     with _reading(path, "model"):
         check_companions(record.companions, _MODEL_FILES)
@@ -346,8 +357,11 @@ def _read_model(folder: Path) -> CategoryModel:
             symmetry=_symmetry_in(record.symmetry),
             diameter=record.diameter_m,
             provenance=provenance,
+            frames=read_frames(folder),
         )
         check_model(model)
+    if read_file(path, "model") != content:  # then the frames may belong to another model
+        raise _Torn(f"{path}: it changes again and again while it is read")
     return model
 
 

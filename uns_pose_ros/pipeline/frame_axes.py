@@ -237,4 +237,5 @@ def turn_model(model: CategoryModel, alignment: Alignment) -> CategoryModel | No
         vertices=(model.vertices.double() @ rotation.T).float(),
         symmetry=Symmetry(model.symmetry.order, rotation @ model.symmetry.axis),
         provenance=provenance,
+        frames=tuple(frame.moved(turn) for frame in model.frames),
     )

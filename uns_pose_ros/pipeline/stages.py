@@ -37,6 +37,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.checkpoint import Checkpoint, drop_finished
 from uns_pose_ros.io.image_metadata import read_upright
 from uns_pose_ros.io.images import ENDINGS
+from uns_pose_ros.io.schema.frames_record import read_frames
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.io.writing.replacement import repair_folder
 from uns_pose_ros.io.writing.target_lock import lock_target
@@ -51,6 +52,7 @@ from uns_pose_ros.pipeline.frame_axes import (
     propose_axes,
     turn_model,
 )
+from uns_pose_ros.pipeline.kept_frames import keep_frames
 from uns_pose_ros.pipeline.provenance import (
     FileCache,
     contains_provenance,
@@ -421,6 +423,7 @@ def train(
     turned = _turned_model(path, wanted, alignment)
     if turned is not None:
         return turned, True
+    read_frames(path)  # a fault is said before the training, not after it
     videos = {folder.name: load_video(folder) for folder in folders}
     meshes = {folder.name: artifacts.load_feature_mesh(folder) for folder in folders}
     context, device = DistributedContext.from_environment(device)
@@ -450,6 +453,7 @@ def train(
         spent = {"seconds": round(time.perf_counter() - start, 2)}
         model = replace(model, provenance={**model.provenance, **wanted, **spent})
         if context.rank == 0:
+            model = keep_frames(model, path)
             artifacts.save_model(model, path)
         done = True
     finally:

@@ -1,0 +1,207 @@
+"""The command `frames`: named frames of a model, such as a handle or a grasp."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor
+from tyro.conf import Positional, arg
+
+from uns_pose_ros.cli.arguments import Json
+from uns_pose_ros.cli.console import emit, table
+from uns_pose_ros.core.errors import InvalidInput, shorten
+from uns_pose_ros.core.named_frames import MAX_GAP, SURFACE, NamedFrame, axes_from
+from uns_pose_ros.core.types import CategoryModel
+from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.schema.frames_record import FRAMES, check_names, write_frames
+from uns_pose_ros.io.writing.target_lock import lock_target
+
+_log = logging.getLogger(__name__)
+_TIP = 0.05  # of the template's length: so near to its end are the vertices of an extreme point
+
+Model = Annotated[
+    Positional[Path], arg(metavar="MODEL", help="folder that `uns-pose train` wrote")
+]
+Action = Annotated[
+    Positional[Literal["list", "add", "remove"]],
+    arg(metavar="ACTION", help="list (without an action), add or remove"),
+]
+Name = Annotated[
+    Positional[str], arg(metavar="NAME", help="of the frame; a part of the TF frame's name")
+]
+Vector = tuple[float, float, float]
+
+
+def frames_command(
+    model: Model,
+    action: Action = "list",
+    name: Name = "",
+    position: Annotated[
+        Vector | None,
+        arg(metavar="X Y Z", help="in the canonical frame, object diameters"),
+    ] = None,
+    toward: Annotated[
+        Vector | None,
+        arg(
+            metavar="X Y Z",
+            help="instead of a position: where the template ends in this direction",
+        ),
+    ] = None,
+    x_axis: Annotated[
+        Vector | None,
+        arg(metavar="X Y Z", help="direction of the frame's x: a gripper comes along it"),
+    ] = None,
+    z_axis: Annotated[
+        Vector | None,
+        arg(
+            metavar="X Y Z",
+            help="direction of the frame's z, at a right angle to x; without axes: the canonical "
+            "ones",
+        ),
+    ] = None,
+    width: Annotated[
+        float | None,
+        arg(
+            metavar="WIDTH",
+            help="opening of a gripper, object diameters: makes the frame a grasp",
+        ),
+    ] = None,
+    follow: Annotated[
+        Literal["surface", "rigid"],
+        arg(
+            metavar="HOW",
+            help="surface: the frame snaps to the surface of each instance; rigid: it does not",
+        ),
+    ] = "surface",
+    prefer: Annotated[
+        Vector | None,
+        arg(
+            metavar="X Y Z",
+            help="of the frames that a symmetry makes equal, publish the one that lies farthest in "
+            "this direction of the camera's frame (0 0 -1: nearest to the camera); without: all",
+        ),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """List, add or remove the named frames of a model; frames.yaml in its folder holds them.
+
+    `add` replaces a frame of the same name. The frames are found on every instance that the model
+    estimates: in the JSON of `estimate`, and by the node as TF frames CATEGORY_0/NAME.
+    """
+    folder = artifacts.model_folder(model)
+    given = (position, toward, x_axis, z_axis, width, prefer)
+    if action != "add" and any(value is not None for value in given):
+        raise InvalidInput(f"frames {action}: options of a frame are valid with add only")
+    if action != "list" and not name:
+        raise InvalidInput(f"frames {action}: the name of a frame is needed")
+    if action == "list" and name:
+        raise InvalidInput(f"frames list: {name!r} is too much; it lists all frames")
+    if action == "list":
+        loaded = artifacts.load_model(folder)
+        text = f"{_text(loaded.frames)}\n{_box_text(loaded)}"
+        emit(_record(loaded.frames), text, json)
+        return
+    with lock_target(folder):
+        loaded = artifacts.load_model(folder)
+        frames = {frame.name: frame for frame in loaded.frames}
+        if action == "remove":
+            if name not in frames:
+                raise InvalidInput(
+                    f"{folder / FRAMES}: no frame {name!r}; "
+                    f"{shorten(frames) if frames else 'there is none'}"
+                )
+            del frames[name]
+        else:
+            if (position is None) == (toward is None):
+                raise InvalidInput("frames add: --position or --toward is needed, not both")
+            try:
+                axes = axes_from(_vector(x_axis), _vector(z_axis))
+                place = _vector(position)
+                if place is None:
+                    place = extreme_point(loaded, torch.tensor(toward))
+                frames[name] = NamedFrame(name, place, axes, width, follow, _vector(prefer))
+                check_names(tuple(frames.values()))
+                _warn_if_far(frames[name], loaded)
+            except ValueError as error:
+                raise InvalidInput(f"frames add: {error}") from None
+        write_frames(tuple(frames.values()), folder / FRAMES)
+    kept = tuple(frames.values())
+    emit(_record(kept), _text(kept), json)
+
+
+def extreme_point(model: CategoryModel, direction: Tensor) -> Tensor:
+    """The mean (3,) float64 of the template's last vertices in a direction (3,)."""
+    vertices = model.vertices.double()
+    along = vertices @ direction.double()
+    if not 0 < float(direction.norm()) < 1e6:
+        raise ValueError("toward is no direction")
+    length = along.max() - along.min()
+    return vertices[along >= along.max() - _TIP * length].mean(0)
+
+
+def _warn_if_far(frame: NamedFrame, model: CategoryModel) -> None:
+    """Warn of a frame that should follow the surface and is far away from it."""
+    gap = float((model.vertices.double() - frame.position).norm(dim=1).min())
+    if frame.follow == SURFACE and gap > MAX_GAP:
+        _log.warning(
+            "%s is %.2f object diameters from the template, more than %g: it does not follow the "
+            "surface",
+            frame.name,
+            gap,
+            MAX_GAP,
+        )
+
+
+def _box_text(model: CategoryModel) -> str:
+    low, high = model.vertices.amin(0).tolist(), model.vertices.amax(0).tolist()
+    sides = [
+        f"{axis} {a:.3f} to {b:.3f}" for axis, a, b in zip("xyz", low, high, strict=True)
+    ]
+    return f"the template: {', '.join(sides)} diameters"
+
+
+def _vector(values: Vector | None) -> Tensor | None:
+    return None if values is None else torch.tensor(values, dtype=torch.float64)
+
+
+def _record(frames: tuple[NamedFrame, ...]) -> dict[str, Any]:
+    return {
+        "frames": [
+            {
+                "name": frame.name,
+                "position": frame.position.tolist(),
+                "rotation": frame.rotation.tolist(),
+                "width": frame.width,
+                "follow": frame.follow,
+                "prefer": None if frame.prefer is None else frame.prefer.tolist(),
+            }
+            for frame in frames
+        ]
+    }
+
+
+def _text(frames: tuple[NamedFrame, ...]) -> str:
+    if not frames:
+        return (
+            "no named frames; `uns-pose frames MODEL add NAME --position X Y Z` defines one"
+        )
+    rows = [
+        [
+            frame.name,
+            _numbers(frame.position),
+            _numbers(frame.rotation[:, 0]),
+            _numbers(frame.rotation[:, 2]),
+            "" if frame.width is None else f"{frame.width:g}",
+            frame.follow,
+        ]
+        for frame in frames
+    ]
+    head = ["name", "position (diameters)", "x axis", "z axis", "width", "follows"]
+    return table(head, rows)
+
+
+def _numbers(vector: Tensor) -> str:
+    return " ".join(f"{value + 0.0:.3f}" for value in vector.tolist())
