@@ -16,7 +16,7 @@ import uns_pose_ros
 from small_category import ALIGN, RECONSTRUCT
 from uns_pose_ros.alignment import category_alignment
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.types import CategoryModel, FeatureMesh
+from uns_pose_ros.core.types import CategoryModel, FeatureMesh, Video
 from uns_pose_ros.evaluation import metrics
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.pipeline import stages
@@ -274,3 +274,29 @@ def test_a_mesh_made_anew_must_be_aligned_again(
     with pytest.raises(InvalidInput, match="clip_01 have changed since they were aligned"):
         stages.train(trucks)
     assert not trainings.calls
+
+
+def test_another_surface_is_made_anew_and_meshes_of_hulls_keep_their_record(
+    trucks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surfaces: list[str] = []
+
+    def build(video: Video, backbone: Any, config: Any, progress: Any, surface: str) -> Any:
+        surfaces.append(surface)
+        return artifacts.load_feature_mesh(video.folder)
+
+    monkeypatch.setattr(stages, "_load_backbone", lambda device: None)
+    monkeypatch.setattr(feature_mesh, "build_feature_mesh", build)
+    made = [
+        stages.reconstruct(trucks, "clip_01", RECONSTRUCT, surface=surface)["clip_01"]
+        for surface in ("hull", "alpha", "alpha", "hull")
+    ]
+    assert made == [False, True, False, True]
+    assert surfaces == ["alpha", "hull"]
+
+
+def test_an_alpha_shape_without_points_is_refused_by_the_name_of_the_video(
+    trucks: Path,
+) -> None:
+    with pytest.raises(InvalidInput, match="clip_02: 0 points of structure from motion"):
+        stages.reconstruct(trucks, "clip_02", RECONSTRUCT, "cpu", surface="alpha")

@@ -34,7 +34,7 @@ from uns_pose_ros.io.video_folder import list_videos
 from uns_pose_ros.pipeline import frame_axes, stages
 from uns_pose_ros.pipeline.provenance import FileCache
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
-from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig
+from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, Surface
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
 from uns_pose_ros.reporting.mask_review import (
     REVIEW,
@@ -55,6 +55,12 @@ def reconstruct_command(
     category: Category,
     videos: Videos = None,
     device: Device = "auto",
+    surface: Annotated[
+        Surface,
+        arg(
+            help="hull: of the masks; alpha: alpha shape of the points in sparse/, as published"
+        ),
+    ] = "hull",
     json: Json = None,
     reconstruct: ReconstructConfig = ReconstructConfig(),
     sfm: SfmConfig = SfmConfig(),
@@ -67,7 +73,14 @@ def reconstruct_command(
     """
     with progress_bar() as progress:
         made = stages.reconstruct(
-            category, videos, reconstruct, device, progress, sfm, mask
+            category,
+            videos,
+            reconstruct,
+            device,
+            progress,
+            sfm,
+            mask,
+            surface=surface,
         )
     emit(
         {"videos": {name: {"made": new} for name, new in made.items()}},

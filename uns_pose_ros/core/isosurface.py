@@ -27,14 +27,15 @@ def extract_surface(
     volume = np.pad(field, 1, constant_values=-1.0)
     vertices, triangles, _, _ = marching_cubes(volume, 0.0, gradient_direction="ascent")
     points = start + (vertices - 1) * step
-    points, triangles = _largest_part(points.astype(np.float32), triangles.astype(np.int64))
-    points, triangles = _decimate(points, triangles, limit)
+    points, triangles = largest_part(points.astype(np.float32), triangles.astype(np.int64))
+    points, triangles = decimate(points, triangles, limit)
     return torch.from_numpy(points), torch.from_numpy(triangles)
 
 
-def _largest_part(
+def largest_part(
     vertices: np.ndarray, triangles: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
+    """The largest connected part of a mesh: vertices (V, 3) and triangles (T, 3)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -48,9 +49,10 @@ def _largest_part(
     return vertices[keep], index[triangles[keep[triangles[:, 0]]]]
 
 
-def _decimate(
+def decimate(
     vertices: np.ndarray, triangles: np.ndarray, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Decimate a closed mesh to at most `limit` vertices, by quadrics."""
     target = 2 * limit - 4  # triangles of a closed mesh without holes
     while len(vertices) > limit and target >= 4:
         vertices, triangles = fast_simplification.simplify(

@@ -62,7 +62,7 @@ from uns_pose_ros.pipeline.provenance import (
 )
 from uns_pose_ros.reconstruction import feature_mesh
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
-from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig
+from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, Surface
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
 from uns_pose_ros.training import category_training
 from uns_pose_ros.training.distributed import DistributedContext
@@ -86,6 +86,7 @@ def reconstruct(
     sfm: SfmConfig = SfmConfig(),
     masks: MaskConfig = MaskConfig(),
     files: FileCache | None = None,
+    surface: Surface = "hull",
 ) -> dict[str, bool]:
     """Give every video of a category its mesh.ply and features.safetensors.
 
@@ -100,6 +101,7 @@ def reconstruct(
         sfm: settings of the camera poses.
         masks: settings of the masks.
         files: hashes that this run has computed already.
+        surface: hull, or alpha: an alpha shape of the points, see `build_feature_mesh`.
 
     Returns:
         For each video, whether its mesh was made now.
@@ -111,10 +113,14 @@ def reconstruct(
     folders = list_videos(category, patterns)
     preparation.prepare_videos(folders, sfm, masks, progress, files)
     backbone_hash = files.hash(pretrained_weights.find(_BACKBONE))
+    # meshes of hulls have the same record as before there was a choice
+    settings = artifacts.plain(config)
+    if surface != "hull":
+        settings["surface"] = surface
     wanted = {
         folder: stage_provenance(
             "reconstruct",
-            config,
+            settings,
             video_inputs(folder, files),
             seed=None,
             backbone=backbone_hash,
@@ -139,7 +145,7 @@ def reconstruct(
             preparation.check_masks(video, masks)
             start = time.perf_counter()
             mesh = feature_mesh.build_feature_mesh(
-                video, backbone, config, _prefixed(progress, "reconstruct ")
+                video, backbone, config, _prefixed(progress, "reconstruct "), surface
             )
             artifacts.save_feature_mesh(
                 mesh,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +17,10 @@ from uns_pose_ros.core.ray_casting import visible_vertices
 from uns_pose_ros.core.types import FeatureMesh, Progress, Video
 from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.dinov2 import DinoV2, imagenet_normalize
+from uns_pose_ros.reconstruction.alpha_shape import compute_alpha_shape, points_in_masks
 from uns_pose_ros.reconstruction.visual_hull import HullConfig, carve_visual_hull
+
+Surface = Literal["hull", "alpha"]
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,25 @@ def build_feature_mesh(
     backbone: DinoV2,
     config: ReconstructConfig = ReconstructConfig(),
     progress: Progress | None = None,
+    surface: Surface = "hull",
 ) -> FeatureMesh:
-    """Carve the video's visual hull and give each vertex the features of all views that see it.
+    """Mesh the object of a video, and give each vertex the features of all views that see it.
 
     Args:
         video: frames with masks and poses.
         backbone: the network that computes features.
         config: sizes and thresholds.
         progress: called after each batch of views.
+        surface: hull: the visual hull of the masks; alpha: the alpha shape of the video's points
+            inside the masks, as published.
 
     Raises:
-        InvalidInput: fewer than `least_frames` frames have a visible object.
+        InvalidInput: fewer than `least_frames` frames have a visible object, or there are too few
+            points.
     """
     views = load_views(video, config)
-    vertices, triangles = _carve_views(video, views, config)
+    mesh_views = {"hull": _carve_views, "alpha": _wrap_points}[surface]
+    vertices, triangles = mesh_views(video, views, config)
     lifted = []
     for number, (tokens, mirrored_tokens, crop_from_image) in enumerate(
         _compute_tokens(views, backbone, config)
@@ -171,6 +180,26 @@ def _carve_views(
             torch.stack([view.cam_from_obj for view in views]),
             config.hull,
         )
+    except InvalidInput as error:
+        raise InvalidInput(f"{video.folder}: {error}") from None
+
+
+def _wrap_points(
+    video: Video, views: Sequence[_View], config: ReconstructConfig
+) -> tuple[Tensor, Tensor]:
+    """Vertices and triangles of the alpha shape of the points inside the masks."""
+    points = video.points
+    if points is None:
+        points = torch.zeros(0, 3, dtype=torch.float64)
+    inside = points_in_masks(
+        points,
+        [view.mask for view in views],
+        torch.stack([view.matrix for view in views]),
+        torch.stack([view.cam_from_obj for view in views]),
+        config.hull.outvoted,
+    )
+    try:
+        return compute_alpha_shape(inside, config.hull.vertices)
     except InvalidInput as error:
         raise InvalidInput(f"{video.folder}: {error}") from None
 
