@@ -123,8 +123,8 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
         (["algin", "mug"], "'algin' is no command"),
         (
             ["evaluate", "poses"],
-            "'evaluate poses' is no command; evaluate alignment, evaluate pose, evaluate bag "
-            "are valid",
+            "'evaluate poses' is no command; evaluate alignment, evaluate pose, evaluate bag, "
+            "evaluate dataset are valid",
         ),
         (["align"], "no category named: uns-pose align CATEGORY"),
     ],

@@ -87,6 +87,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "evaluate_bag_command",
         "estimate every image of a recorded bag; accuracy, time, jitter, losses",
     ),
+    "evaluate dataset": (
+        "evaluate.dataset_command",
+        "evaluate_dataset_command",
+        "measure models on a public data set, such as PASCAL3D+, read from its own files",
+    ),
     "view": (
         "view_commands",
         "view_command",

@@ -149,13 +149,16 @@ class Estimator:
         return sorted(results, key=lambda estimate: -estimate.score)
 
     def without_threshold(
-        self, image: Tensor | NDArray[np.uint8], camera: Camera
+        self,
+        image: Tensor | NDArray[np.uint8],
+        camera: Camera,
+        regions: Tensor | None = None,
     ) -> list[PoseEstimate]:
         """Estimate an image like a call, but return the poses with low scores too."""
         config = self.config
         self.config = replace(config, score_threshold=0.0)
         try:
-            return self(image, camera)
+            return self(image, camera, regions)
         finally:
             self.config = config
 

@@ -1,0 +1,154 @@
+"""Every data set through the command line: a miniature of each, from its files to the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mini_datasets import KnowsColors, centered_model, know_views, write_pascal3d
+from uns_pose_ros.cli import main
+from uns_pose_ros.cli.evaluate import dataset_command
+from uns_pose_ros.core.types import CategoryModel
+from uns_pose_ros.datasets import matlab_records
+from uns_pose_ros.datasets.view_angles import pose_from_angles
+from uns_pose_ros.io import artifacts
+
+
+def run(*words: object) -> int:
+    return main.main(["evaluate", "dataset", *(str(word) for word in words)])
+
+
+def give(
+    patch: pytest.MonkeyPatch, model: CategoryModel, known: dict[int, list[Any]]
+) -> None:
+    """Let the command load this model, and estimate what is known of each color."""
+    patch.setattr(artifacts, "load_model", lambda folder: model)
+    patch.setattr(KnowsColors, "known", known)
+    patch.setattr(dataset_command, "Estimator", KnowsColors)
+
+
+def result_of(capsys: pytest.CaptureFixture[str], *words: object) -> Any:
+    assert run(*words, "--model", "folder", "--json", "-") == main.DONE
+    return json.loads(capsys.readouterr().out)
+
+
+def check_right(record: Any, category: str, objects: int) -> None:
+    """All objects are right to less than a degree, in both rows."""
+    figures = record["categories"][category]
+    for row in ("detected", "true_crop"):
+        assert figures[row]["objects"] == objects
+        assert figures[row]["acc10"] == 100
+        assert figures[row]["median_deg"] < 0.1
+
+
+def test_pascal3d_from_its_files_to_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pascal3d(tmp_path)
+    give(monkeypatch, centered_model("car"), know_views())
+    record = result_of(capsys, "pascal3d", tmp_path)
+    check_right(record, "car", 4)
+    assert record["categories"]["car"]["tie"] == "the model's axes"
+    assert record["paper_mean"]["detected"] is None
+    assert run("pascal3d", tmp_path, "--model", "folder") == main.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines[1:3]] == [
+        ["car", "detected", "4"],
+        ["car", "true", "crop"],
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["mirrored", "radians", "camera"])
+def test_a_wrong_convention_of_the_reader_shows_in_the_figures(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wrong: str,
+) -> None:
+    def spoiled(azimuth: float, elevation: float, theta: float, distance: float) -> Any:
+        if wrong == "mirrored":
+            azimuth = -azimuth
+        if wrong == "radians":
+            azimuth, elevation = azimuth / 57.3, elevation / 57.3
+        pose = pose_from_angles(azimuth, elevation, theta, distance)
+        if wrong == "camera":  # y up and z back, as in OpenGL
+            flip = torch.diag(torch.tensor([1.0, -1, -1], dtype=torch.float64))
+            pose[:3, :3] = flip @ pose[:3, :3]
+        return pose
+
+    write_pascal3d(tmp_path)
+    monkeypatch.setattr(matlab_records, "pose_from_angles", spoiled)
+    give(monkeypatch, centered_model("car"), know_views())
+    figures = result_of(capsys, "pascal3d", tmp_path)["categories"]["car"]
+    assert figures["true_crop"]["acc30"] < 75
+
+
+def test_a_frame_that_is_arbitrary_is_tied_by_labels_or_by_a_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pascal3d(tmp_path)
+    turned = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    pose = [[*row, 0.0] for row in turned] + [[0.0, 0, 0, 1]]
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({"clip_01": {"canon_from_obj": torch.eye(3).tolist()}}))
+    model = centered_model("car", provenance={"canon_from_obj": {"clip_01": pose}})
+    known = know_views()
+    for estimates in known.values():  # its frame is turned by 90 degrees about up
+        (estimate,) = estimates
+        estimate.cam_from_canon[:3, :3] @= torch.tensor(turned, dtype=torch.float64).T
+    give(monkeypatch, model, known)
+    plain = result_of(capsys, "pascal3d", tmp_path)
+    assert plain["categories"]["car"]["detected"]["acc30"] == 0
+    check_right(result_of(capsys, "pascal3d", tmp_path, "--labels", labels), "car", 4)
+    fitted = result_of(capsys, "pascal3d", tmp_path, "--fit")
+    check_right(fitted, "car", 4)
+    assert "fitted on the evaluated images" in fitted["categories"]["car"]["tie"]
+
+
+def test_names_of_other_data_sets_are_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pascal3d(tmp_path)
+    give(monkeypatch, centered_model("limousine"), know_views("limousine"))
+    assert run("pascal3d", tmp_path, "--model", "folder") == main.BAD_INPUT
+    assert "no category 'limousine'; aeroplane" in capsys.readouterr().err
+    record = result_of(capsys, "pascal3d", tmp_path, "--category", "car", "--most", 2)
+    check_right(record, "car", 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["imagenet", "HERE"], "'imagenet' is no data set; pascal3d"),
+        (
+            ["pascal3d", "HERE/none", "--model", "m"],
+            "no folder; the folder of the data set",
+        ),
+        (["pascal3d", "HERE"], "--model FOLDER is needed"),
+        (
+            ["pascal3d", "HERE", "--model", "m", "--split", "test"],
+            "pascal3d has val and train",
+        ),
+        (["pascal3d", "HERE", "--model", "a", "b", "--category", "car"], "of one model"),
+        (["pascal3d", "HERE", "--model", "m", "--fit", "--labels", "l"], "one of them"),
+        (["pascal3d", "HERE", "--model", "m", "--most", "0"], "1 or more is valid"),
+        (["pascal3d", "HERE", "--model", "a", "b"], "a second model of car"),
+        (["pascal3d", "HERE", "--model", "m"], "Image_sets/car_imagenet_val.txt"),
+    ],
+)
+def test_a_command_that_cannot_be_is_refused_by_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    give(monkeypatch, centered_model("car"), {})
+    words = [word.replace("HERE", str(tmp_path)) for word in words]
+    assert run(*words) == main.BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line

@@ -1,0 +1,188 @@
+"""Miniatures of public data sets in their documented formats, and an estimator that knows them.
+
+An image has one color, and its red channel is the number of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from scipy.io import savemat
+from torch import Tensor
+
+from uns_pose_ros.core.geometry import from_parts
+from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Symmetry
+
+WIDTH, HEIGHT = 96, 64  # px
+# azimuth, elevation, theta (degrees), distance, and the rotation from the object's axes left, back,
+# up to the camera that the convention gives for it
+VIEWS: tuple[tuple[tuple[float, float, float, float], list[list[float]]], ...] = (
+    ((0, 0, 0, 2), [[1, 0, 0], [0, 0, -1], [0, 1, 0]]),
+    ((90, 0, 0, 2), [[0, 1, 0], [0, 0, -1], [-1, 0, 0]]),
+    (
+        (0, 0, 10, 2),
+        [
+            [0.9848077530, 0, -0.1736481777],
+            [-0.1736481777, 0, -0.9848077530],
+            [0, 1, 0],
+        ],
+    ),
+    (
+        (30, 20, 5, 4),
+        [
+            [0.8776, 0.4723, -0.0819],
+            [0.0949, -0.3386, -0.9361],
+            [-0.4698, 0.8138, -0.3420],
+        ],
+    ),
+)
+# the object's forward, left and up in its axes left, back, up
+AXES = ((0, -1, 0), (1, 0, 0), (0, 0, 1))
+AT = (40.0, 30.0)  # px, where the object's origin is seen
+CORNERS = (20.0, 12.0, 64.0, 50.0)  # px, counted from 0
+
+
+class KnowsColors:
+    """An estimator that knows the poses of the objects in the image of each color."""
+
+    # by color: cam_from_canon in the true camera, of each object, and its box
+    known: ClassVar[Mapping[int, Sequence[PoseEstimate]]] = {}
+
+    def __init__(self, model: CategoryModel, device: str, config: object) -> None:
+        self.models = (model,)
+
+    def __call__(
+        self, image: Tensor, camera: Camera, regions: Tensor | None = None
+    ) -> list[PoseEstimate]:
+        known = list(self.known[int(image[0, 0, 0])])
+        if regions is None:
+            return known
+        middle = (regions[0, :2] + regions[0, 2:]) / 2
+        return sorted(
+            known, key=lambda one: float((one.box.view(2, 2).mean(0) - middle).norm())
+        )[:1]
+
+    def without_threshold(
+        self, image: Tensor, camera: Camera, regions: Tensor | None = None
+    ) -> list[PoseEstimate]:
+        return self(image, camera, regions)
+
+
+def estimate_of(
+    category: str,
+    rotation: Any,
+    translation: Any = (0, 0, 3.0),
+    box: Sequence[float] = CORNERS,
+    size: Sequence[float] = (1.0, 1.0, 1.0),
+    metric: bool = False,
+    score: float = 0.7,
+) -> PoseEstimate:
+    """An estimate with a given pose; its canonical frame is forward, left, up."""
+    rotation, translation, box_px, sides = (
+        _double(value) for value in (rotation, translation, box, size)
+    )
+    pose = from_parts(rotation, translation)
+    return PoseEstimate(
+        *(category, pose, 1.0, metric, sides, score, None, Symmetry(), 12, 1.5, box_px)
+    )
+
+
+def centered_model(category: str, **details: Any) -> CategoryModel:
+    """A model whose box is centered on the origin; nothing is estimated with it."""
+    corners = torch.tensor(
+        [[-0.5, -0.5, -0.5], [0.5, 0.5, -0.5], [0.5, -0.5, 0.5], [-0.5, 0.5, 0.5]]
+    )
+    triangles = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    return CategoryModel(
+        category, corners, triangles, torch.eye(4), torch.eye(4), {}, **details
+    )
+
+
+def write_colored(path: Path, color: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+    """An image of one color; PNG whatever its ending, so that the color is exact."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((size[1], size[0], 3), (0, 0, color), np.uint8)
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+
+
+def matlab_objects(items: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """A struct array (1, N) as MATLAB writes it; what an item lacks is an empty matrix."""
+    names = sorted({name for item in items for name in item})
+    array = np.zeros((1, len(items)), [(name, object) for name in names])
+    for k, item in enumerate(items):
+        array[0, k] = tuple(item.get(name, np.zeros((0, 0))) for name in names)
+    return array
+
+
+def pascal_item(view: tuple[float, float, float, float], **more: Any) -> dict[str, Any]:
+    """An object of PASCAL3D+ seen at AT, with its box counted from 1."""
+    azimuth, elevation, theta, distance = view
+    viewpoint = {
+        **{"azimuth": azimuth, "elevation": elevation, "theta": theta},
+        **{"distance": distance, "focal": 1.0, "viewport": 3000.0},
+        **{"px": AT[0], "py": AT[1], "azimuth_coarse": 0.0, "elevation_coarse": 0.0},
+    }
+    item = {
+        "class": "car",
+        "bbox": np.array([[edge + 1 for edge in CORNERS]]),
+        "cad_index": 1.0,
+        **{"truncated": 0.0, "occluded": 0.0, "difficult": 0.0},
+        "anchors": {"wheel": {"location": np.array([[30.0, 20]]), "status": 1.0}},
+        "viewpoint": viewpoint,
+    }
+    return item | more
+
+
+def write_matlab(path: Path, items: Sequence[Mapping[str, Any]], packed: bool) -> None:
+    """An annotation file with the objects."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "filename": f"{path.stem}.JPEG",
+        "imgsize": np.array([[WIDTH, HEIGHT, 3]]),
+        "size": {"width": WIDTH, "height": HEIGHT, "depth": 3},
+        "objects": matlab_objects(items),
+    }
+    savemat(path, {"record": record}, do_compression=packed)
+
+
+def write_pascal3d(root: Path) -> None:
+    """VIEWS as test images of cars, the last one occluded."""
+    names = [f"n0{k}" for k in range(len(VIEWS))]
+    for k, (view, _) in enumerate(VIEWS):
+        item = pascal_item(view, occluded=float(k == 3))
+        folder = root / "Annotations" / "car_imagenet"
+        write_matlab(folder / f"{names[k]}.mat", [item], packed=k % 2 == 0)
+        write_colored(root / "Images" / "car_imagenet" / f"{names[k]}.JPEG", 10 * k)
+    (root / "Image_sets").mkdir()
+    (root / "Image_sets" / "car_imagenet_val.txt").write_text("\n".join(names) + "\n")
+
+
+def know_views(category: str = "car") -> dict[int, list[PoseEstimate]]:
+    """The estimates of VIEWS as a camera of 60° sees them, whose middle is that of the image."""
+    focal = WIDTH / 2 / np.tan(np.pi / 6)
+    ray = np.array([AT[0] - (WIDTH - 1) / 2, AT[1] - (HEIGHT - 1) / 2, focal])
+    turn, _ = cv2.Rodrigues(_between(np.array([0.0, 0, 1]), ray))
+    return {
+        10 * k: [
+            estimate_of(category, turn @ np.array(rotation) @ np.array(AXES).T, ray / 20)
+        ]
+        for k, (_, rotation) in enumerate(VIEWS)
+    }
+
+
+def _double(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        value = torch.from_numpy(np.asarray(value, float).copy())
+    return value.double()
+
+
+def _between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The rotation vector (3,) of the least turn from a to b."""
+    axis = np.cross(a, b)
+    sine, cosine = np.linalg.norm(axis), a @ b
+    return np.asarray(axis / sine * np.arctan2(sine, cosine))

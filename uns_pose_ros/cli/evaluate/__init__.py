@@ -1,0 +1,1 @@
+"""Commands that measure models, each in a file of its own."""

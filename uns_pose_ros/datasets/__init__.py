@@ -1,0 +1,1 @@
+"""Public data sets: readers of their files, each to one common record."""

@@ -1,0 +1,59 @@
+"""All data sets by name: their readers, splits and categories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uns_pose_ros.core.errors import InvalidInput, shorten
+from uns_pose_ros.datasets.labeled_object import LabeledObjects
+from uns_pose_ros.datasets.pascal3d import PASCAL3D_CATEGORIES, read_pascal3d
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """How one data set is read."""
+
+    read: Callable[[Path, str, str], LabeledObjects]  # root, category, split
+    splits: tuple[str, ...]  # the first one is that of published tables
+    categories: tuple[str, ...]  # empty: those that the root holds
+    # the data set's name of a category by another name of it
+    names: Mapping[str, str] = field(default_factory=dict)
+    # categories that the paper's table averages over; empty: all
+    in_paper: tuple[str, ...] = ()
+
+    def category_of(self, name: str, dataset: str) -> str:
+        """The data set's name of a model's category.
+
+        Raises:
+            InvalidInput: The data set has no such category.
+        """
+        plain = name.lower().replace(" ", "_")
+        for candidate in (plain, self.names.get(plain, "")):
+            if candidate and (not self.categories or candidate in self.categories):
+                return candidate
+        raise InvalidInput(
+            f"{dataset} has no category {name!r}; {shorten(self.categories, 30)} are valid "
+            "(--category)"
+        )
+
+
+DATASETS: dict[str, DatasetEntry] = {
+    "pascal3d": DatasetEntry(
+        read_pascal3d,
+        ("val", "train"),
+        PASCAL3D_CATEGORIES,
+        {
+            "airplane": "aeroplane",
+            "plane": "aeroplane",
+            "bike": "bicycle",
+            "dining_table": "diningtable",
+            "motorcycle": "motorbike",
+            "couch": "sofa",
+            "tv": "tvmonitor",
+            "monitor": "tvmonitor",
+        },
+        ("bicycle", "bus", "car", "chair", "motorbike", "sofa", "tvmonitor"),
+    ),
+}
