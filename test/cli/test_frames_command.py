@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from small_model import one_triangle
-from uns_pose_ros.cli import main
+from uns_pose_ros.cli import main, model_commands
+from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Symmetry
+from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.schema.frames_record import FRAMES
 
@@ -60,6 +67,44 @@ def test_a_frame_far_from_the_template_is_a_warning(
     assert "dock is 1.00 object diameters from the template" in capsys.readouterr().err
     assert run(mug, "add", "dock", "--position", 2, 0, 0, "--follow", "rigid") == 0
     assert capsys.readouterr().err == ""
+
+
+class OneMug:
+    """An estimator that finds one mug with the model's frames."""
+
+    best_rejected: float | None = None
+
+    def __init__(self, model: CategoryModel, device: str, config: object) -> None:
+        self.models = (model,)
+
+    def __call__(self, image: Tensor, camera: Camera) -> list[PoseEstimate]:
+        pose = torch.eye(4, dtype=torch.float64)
+        pose[2, 3] = 3
+        size, box = torch.ones(3, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+        one = PoseEstimate(
+            "mug", pose, 1.0, False, size, 0.75, None, Symmetry(), 12, 1.5, box
+        )
+        return [replace(one, frames=tuple(carry_frames(one, self.models[0].frames)))]
+
+
+def test_estimate_gives_the_frames_in_the_camera(
+    mug: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_commands, "Estimator", OneMug)
+    run(mug, "add", "handle", "--position", 0.4, -0.1, 0.2, "--width", 0.08)
+    cv2.imwrite(str(mug / "a.png"), np.full((48, 64, 3), 90, np.uint8))
+    capsys.readouterr()
+    words = ["estimate", str(mug), str(mug / "a.png"), "--overlay", str(mug)]
+    assert main.main(words) == 0
+    assert "\n  handle at 0.400 -0.100 3.200 diameters, carried by the pose\n" in (
+        capsys.readouterr().out
+    )
+    assert main.main([*words, "--json", "-"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    [frame] = record["images"][0]["estimates"][0]["frames"]
+    assert frame["name"] == "handle" and frame["width"] == 0.08
+    assert [row[3] for row in frame["cam_from_frame"]] == [0.4, -0.1, 3.2, 1.0]
+    assert frame["position_from"] == "carried" and frame["position_covariance"] is None
 
 
 @pytest.mark.parametrize(

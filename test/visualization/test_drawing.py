@@ -1,8 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Symmetry
+from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.visualization import drawing
 
 CUBE = torch.tensor(
@@ -57,6 +61,23 @@ def test_an_overlay_covers_the_object_and_leaves_the_given_image_alone() -> None
     assert (image == 90).all() and canvas.shape == image.shape
     assert (canvas[60:100, 80:120] != 90).any(-1).all()
     assert (canvas[130:, :60] == 90).all()
+
+
+def test_an_overlay_shows_named_frames() -> None:
+    image = np.full((160, 200, 3), 90, np.uint8)
+    position = torch.tensor([2.0, 0.0, 0.0], dtype=torch.float64)
+    handle = NamedFrame("handle", position, torch.eye(3, dtype=torch.float64), 0.2)
+    one = estimate(0, 0, 1)
+    placed = carry_frames(one, [handle])
+    bare = drawing.draw_estimate(image, camera(), one, model())
+    canvas = drawing.draw_estimate(
+        image, camera(), dataclasses.replace(one, frames=tuple(placed)), model()
+    )
+    x0, y0, x1, y1 = changed_box(bare, canvas)
+    assert x0 <= 99.5 + 200 * 0.4 <= x1 and y0 <= 80 <= y1
+    behind = dataclasses.replace(one, cam_from_canon=estimate(0, 0, -1).cam_from_canon)
+    behind = dataclasses.replace(behind, frames=tuple(carry_frames(behind, [handle])))
+    assert np.array_equal(drawing.draw_estimate(image, camera(), behind, model()), image)
 
 
 def test_an_overlay_follows_the_lens() -> None:

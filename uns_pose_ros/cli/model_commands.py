@@ -16,6 +16,7 @@ from uns_pose_ros.cli.arguments import Category, Device, Estimation, Json, Video
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.core.camera import EFFECT_OF_ASSUMED_VIEW
 from uns_pose_ros.core.errors import InvalidInput, shorten
+from uns_pose_ros.core.named_frames import PlacedFrame
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
@@ -68,8 +69,8 @@ def estimate_command(
     """Estimate the poses of all instances of the model's category in images.
 
     cam_from_canon: x_cam = R (scale x_canon) + t; m where the model knows its size, else object
-    diameters. Images are turned upright by their EXIF; poses and boxes are those of the upright
-    image.
+    diameters, as are the model's named frames. Images are turned upright by their EXIF; poses and
+    boxes are those of the upright image.
     """
     if not images:
         raise InvalidInput("no image given; at least one is needed")
@@ -187,16 +188,33 @@ def _estimate_record(found: PoseEstimate) -> dict[str, Any]:
         "inliers": found.inliers,
         "reprojection_error_px": found.reprojection_error,
         "box_px": found.box.tolist(),
+        "frames": [_frame_record(placed) for placed in found.frames],
+    }
+
+
+def _frame_record(placed: PlacedFrame) -> dict[str, Any]:
+    covariance = placed.covariance
+    return {
+        "name": placed.name,
+        "cam_from_frame": placed.cam_from_frame.tolist(),
+        "position_covariance": None if covariance is None else covariance.tolist(),
+        "position_from": "seen" if placed.seen else "carried",
+        "width": placed.width,
     }
 
 
 def _estimate_text(path: Path, found: PoseEstimate) -> str:
     position = " ".join(f"{x:.3f}" for x in found.cam_from_canon[:3, 3].tolist())
     unit = "m" if found.metric else "diameters"
-    return (
+    lines = [
         f"{path}: {found.category}, score {found.score:.2f}, at {position} {unit}, "
         f"{found.inliers} inliers"
-    )
+    ]
+    for placed in found.frames:
+        place = " ".join(f"{x:.3f}" for x in placed.cam_from_frame[:3, 3].tolist())
+        how = "seen" if placed.seen else "carried by the pose"
+        lines.append(f"  {placed.name} at {place} {unit}, {how}")
+    return "\n".join(lines)
 
 
 def evaluate_alignment_command(

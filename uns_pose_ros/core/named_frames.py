@@ -91,11 +91,13 @@ class NamedFrame:
 class PlacedFrame:
     """A named frame on one instance. Units as in its PoseEstimate: m, or diameters."""
 
-    # that of the NamedFrame; with /0, /1 … for frames that a symmetry makes equal
+    frame: NamedFrame
+    # that of the frame; with /0, /1 … for frames that a symmetry makes equal
     name: str
     canon_from_frame: Tensor  # (4, 4) float64, rigid, canonical units: on the template
     cam_from_frame: Tensor  # (4, 4) float64, rigid
-    covariance: Tensor  # (3, 3) float64, of the position in the camera
+    # (3, 3) float64, of the position in the camera; None: that of the pose is not known
+    covariance: Tensor | None
     # True: the position is that of the instance's own surface in the image; False: the pose alone
     # carried it there
     seen: bool
@@ -108,7 +110,7 @@ class PlacedFrame:
         return replace(
             self,
             cam_from_frame=pose,
-            covariance=self.covariance * factor**2,
+            covariance=None if self.covariance is None else self.covariance * factor**2,
             width=None if self.width is None else self.width * factor,
         )
 

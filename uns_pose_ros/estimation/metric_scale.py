@@ -45,6 +45,7 @@ def to_metres(estimate: PoseEstimate, diameter: float) -> PoseEstimate:
         covariance=_scale_covariance(estimate.covariance, diameter),
         metric=True,
         alternatives=tuple(others),
+        frames=tuple(frame.scaled(diameter) for frame in estimate.frames),
     )
 
 

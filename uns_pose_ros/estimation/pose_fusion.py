@@ -30,6 +30,7 @@ from uns_pose_ros.core.geometry import (
 )
 from uns_pose_ros.core.settings import check_ranges, setting
 from uns_pose_ros.core.types import PoseEstimate, PoseMode, Symmetry
+from uns_pose_ros.estimation.frame_placement import refit_frames
 
 _TINY = (
     1e-12  # rad^2, or squared distances: least variance of an image's pose in any direction
@@ -500,8 +501,8 @@ def _select_modes(modes: PoseModes, index: Tensor) -> PoseModes:
 def conclude(modes: PoseModes, newest: PoseEstimate) -> PoseEstimate:
     """Return the estimate of all images.
 
-    It is `newest` with the pose of the most probable mode and with this mode's score. Box, inliers
-    and reprojection error are those of the newest image alone.
+    It is `newest` with the pose of the most probable mode and with this mode's score; its named
+    frames are refitted. Box, inliers and reprojection error are those of the newest image alone.
     """
     probability = modes.probability()
     score = min(1.0, float(modes.score()[0]))
@@ -521,7 +522,7 @@ def conclude(modes: PoseModes, newest: PoseEstimate) -> PoseEstimate:
         doubt = doubt * min(1.0, left)
         pose = pose.clone()
         pose[3:, 3:] += doubt
-    return replace(
+    fused = replace(
         newest,
         cam_from_canon=modes.pose[0],
         covariance=pose if known else None,
@@ -529,6 +530,7 @@ def conclude(modes: PoseModes, newest: PoseEstimate) -> PoseEstimate:
         score=score,
         alternatives=others,
     )
+    return replace(fused, frames=refit_frames(newest, fused))
 
 
 def fuse(

@@ -23,6 +23,7 @@ from uns_pose_ros.core.geometry import project as project_points
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode
 from uns_pose_ros.estimation import pose_evidence, pose_hypotheses
 from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.estimation.frame_placement import place_frames
 from uns_pose_ros.estimation.pose_evidence import collect_evidence
 from uns_pose_ros.estimation.pose_hypotheses import Correspondences, Template
 from uns_pose_ros.estimation.pose_refinement import (
@@ -119,7 +120,10 @@ def solve(
         view.correspondences, template, config
     )
     rows = refine_and_score(view, template, rotation, translation, valid, rated, config)
-    return to_estimates(model, template, to_cpu(rows), view, camera, config, calibration)
+    estimates = to_estimates(
+        model, template, to_cpu(rows), view, camera, config, calibration
+    )
+    return place_frames(model, view.correspondences, view.turn, estimates)
 
 
 def observe_crops(

@@ -15,6 +15,7 @@ from torch import Tensor
 from uns_pose_ros.core.settings import check_ranges, setting
 from uns_pose_ros.core.types import PoseEstimate
 from uns_pose_ros.estimation import pose_fusion
+from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.estimation.pose_fusion import FusionConfig, PoseModes
 
@@ -214,7 +215,7 @@ class Tracker:
             return Track(
                 entry.number,
                 TrackState.LOST,
-                replace(entry.answer, cam_from_canon=entry.modes.pose[0]),
+                _predict(entry.answer, entry.modes.pose[0]),
                 entry.sightings,
                 entry.seen,
             )
@@ -236,6 +237,13 @@ class _FollowedObject:
     answer: PoseEstimate  # of all images
     sightings: int
     seen: int  # ns
+
+
+def _predict(answer: PoseEstimate, pose: Tensor) -> PoseEstimate:
+    """An estimate at a pose (4, 4) at which no image has seen it."""
+    names = {placed.frame.name: placed.frame for placed in answer.frames}
+    predicted = replace(answer, cam_from_canon=pose)
+    return replace(predicted, frames=tuple(carry_frames(predicted, list(names.values()))))
 
 
 def apparent_distance(position: Tensor, before: PoseEstimate, now: PoseEstimate) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from uns_pose_ros.core.named_frames import PlacedFrame
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 
 RgbImage = NDArray[np.uint8]
@@ -27,6 +28,8 @@ AXIS_COLORS: tuple[tuple[int, int, int], ...] = (
 _BOX_EDGES = [(a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit]
 # turns of hue between neighboring track ids: no two of the first dozen look alike
 _GOLDEN_RATIO = 0.618034
+_FRAME_LENGTH = 0.3  # of an axis of a named frame, in axes of the object
+_GRASP_COLOR = (255, 200, 0)
 _OPACITY = 0.5  # of the template over the image
 _NEAR = 1e-3  # of the object's distance: what is nearer, or behind the camera, is not drawn
 _FAR_PX = 1 << 14  # px, greatest coordinate that OpenCV gets
@@ -38,7 +41,8 @@ def draw_estimate(
 ) -> RgbImage:
     """A copy of the image with the template in its pose, its box, its axes and a caption.
 
-    The color of the template shows the canonical position.
+    Named frames are small axes with their names; a dot marks those that the image shows. The color
+    of the template shows the canonical position.
     """
     return draw_posed_mesh(image, camera, estimate, model.vertices, model.triangles)
 
@@ -76,7 +80,31 @@ def draw_posed_mesh(
     if visible[n:m].any():
         corner = pixels[n:m][visible[n:m]].min(0)
         write_text(canvas, _caption(estimate), corner - [0, 4])
+    for placed in estimate.frames:
+        _draw_frame(canvas, camera, placed, _FRAME_LENGTH * reach * estimate.scale)
     return canvas
+
+
+def _draw_frame(
+    canvas: RgbImage, camera: Camera, placed: PlacedFrame, length: float
+) -> None:
+    """Draw a named frame: axes of a length, the opening of a grasp along y, and the name."""
+    pose = placed.cam_from_frame.cpu().numpy()
+    half = (placed.width or 0.0) / 2
+    ends = np.concatenate(
+        [np.zeros((1, 3)), length * np.eye(3), [[0.0, -half, 0.0], [0.0, half, 0.0]]]
+    )
+    pixels, visible = _project(ends @ pose[:3, :3].T + pose[:3, 3], camera)
+    width = max(1, round(min(canvas.shape[:2]) / 300))
+    if half:
+        _line(canvas, pixels, visible, 4, 5, _GRASP_COLOR, 3 * width)
+    for axis, color in enumerate(AXIS_COLORS):
+        _line(canvas, pixels, visible, 0, 1 + axis, color, width)
+    if visible[0]:
+        center = (round(float(pixels[0, 0])), round(float(pixels[0, 1])))
+        thickness = -1 if placed.seen else 1
+        cv2.circle(canvas, center, 2 * width, _GRASP_COLOR, thickness, cv2.LINE_AA)
+        write_text(canvas, placed.name, pixels[0] + [3 * width, -3 * width])
 
 
 def track_color(track: int) -> tuple[float, float, float]:
