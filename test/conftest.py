@@ -35,6 +35,7 @@ os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)  # the wheels do not set 
 _DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
     "models": ["plain"],
     "categories": [""],
+    "enabled": True,
     "object_diameter": 0.0,
     "tracking.fuse": True,
     "tracking.fixed_frame": "",

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -41,6 +41,7 @@ class Worker(Generic[T]):
         self._work, self._on_replaced = work, on_replaced
         self._changed = threading.Condition()
         self._waiting: deque[T] = deque()
+        self._urgent: deque[Callable[[], None]] = deque()
         self._slots = slots
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
@@ -66,6 +67,23 @@ class Worker(Generic[T]):
             self._changed.notify()
         return True
 
+    def interpose(self, job: Callable[[], None], most: int) -> bool:
+        """Call a function in the thread before all waiting items.
+
+        Args:
+            job: The function; it must not raise.
+            most: Functions that may wait at most.
+
+        Returns:
+            Whether it is added: False if too many wait or the worker is stopped.
+        """
+        with self._changed:
+            if self._stopped or len(self._urgent) >= most:
+                return False
+            self._urgent.append(job)
+            self._changed.notify()
+        return True
+
     def stop(self, timeout: float, finish: bool = False) -> bool:
         """Finish the present item and end the thread.
 
@@ -80,6 +98,7 @@ class Worker(Generic[T]):
             self._stopped = True
             if not finish:
                 self._waiting.clear()
+                self._urgent.clear()
             self._changed.notify()
         self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -87,8 +106,14 @@ class Worker(Generic[T]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or bool(self._waiting))
-                if not self._waiting:
+                self._changed.wait_for(
+                    lambda: self._stopped or bool(self._waiting or self._urgent)
+                )
+                if not self._waiting and not self._urgent:
                     return
-                item = self._waiting.popleft()
-            self._work(item)
+                job = self._urgent.popleft() if self._urgent else None
+                item = self._waiting.popleft() if job is None else None
+            if job is not None:
+                job()
+            else:
+                self._work(cast(T, item))

@@ -251,6 +251,7 @@ class EstimationWorker:
             [track.number for track in tracks],
             settings.node.child_prefix(self._node.get_namespace()),
             send_transform,
+            [track.state == TrackState.TRACKED for track in tracks],
         )
 
     def _motion_since_last(self, frame: str, stamp: int, timeout: float) -> Tensor | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.estimation.config import EstimatorConfig
@@ -65,13 +65,18 @@ class EstimatorNode(ManagedNode):
             options: Options of rclpy's Node.
         """
         self._models = ModelSlot(read, make)
+        self._is_active = False
+        self._stream: ImageStream | None = None
         super().__init__("estimator", SETTINGS, NodeDiagnostics(), **options)
         self._broadcaster = ros_compat.TransformBroadcaster(self)
         self.get_logger().info(f"transforms are published by {ros_compat.BROADCASTER}")
-        self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
+        self._switches = [
+            self.create_service(Trigger, "~/reset", self._on_reset),
+            self.create_service(SetBool, "~/enable", self._on_enable),
+            self.create_service(Trigger, "~/toggle", self._on_toggle),
+        ]
         self._results: ResultPublishers | None = None
         self._estimation: EstimationWorker | None = None
-        self._stream: ImageStream | None = None
         self._motion: CameraMotion | None = None
 
     @property
@@ -118,13 +123,8 @@ class EstimatorNode(ManagedNode):
             timeout = self._all.tracking.transform_timeout
             self._motion = CameraMotion(self, fixed_frame, timeout)
         self._estimation.follow_camera(self._motion)
-        self._stream = ImageStream(
-            self,
-            self._diagnostics,
-            self._settings.transport,
-            self._companions(),
-            self._work,
-        )
+        self._is_active = True
+        self._listen(self._settings.enabled)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -135,13 +135,8 @@ class EstimatorNode(ManagedNode):
 
     def close(self) -> None:
         """Unsubscribe and wait for the worker thread."""
-        if self._stream is not None:
-            self._stream.close()
-            if not self._stream.stop(_STOP_TIMEOUT):
-                self.get_logger().warning(
-                    f"an estimation still runs after {_STOP_TIMEOUT:.0f} s"
-                )
-            self._stream = None
+        self._is_active = False
+        self._listen(False)
         if self._motion is not None:
             self._motion.close()
             self._motion = None
@@ -154,6 +149,24 @@ class EstimatorNode(ManagedNode):
         self._models.release()
 
     # Images
+
+    def _listen(self, enabled: bool) -> None:
+        """Subscribe to images, or unsubscribe and wait for the worker thread."""
+        if enabled and self._stream is None:
+            self._stream = ImageStream(
+                self,
+                self._diagnostics,
+                self._settings.transport,
+                self._companions(),
+                self._work,
+            )
+        elif not enabled and self._stream is not None:
+            self._stream.close()
+            if not self._stream.stop(_STOP_TIMEOUT):
+                self.get_logger().warning(
+                    f"an estimation still runs after {_STOP_TIMEOUT:.0f} s"
+                )
+            self._stream = None
 
     def _companions(self) -> dict[str, type]:
         """Types of the messages that every image needs beside its camera_info, by topic."""
@@ -188,6 +201,28 @@ class EstimatorNode(ManagedNode):
         response.message = "objects forgotten, track ids start at 0"
         return response
 
+    def _on_enable(
+        self, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
+        response.success, response.message = self._switch(request.data)
+        return response
+
+    def _on_toggle(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        response.success, response.message = self._switch(not self._settings.enabled)
+        return response
+
+    def _switch(self, enabled: bool) -> tuple[bool, str]:
+        """Set the parameter `enabled`; return whether that worked, and what holds now."""
+        value = Parameter("enabled", value=enabled)
+        result = self.set_parameters_atomically([value])
+        if not result.successful:
+            return False, str(result.reason)
+        if not self._is_active:
+            return True, f"{'on' if enabled else 'off'} as soon as the node is active"
+        return True, "on: images are received" if enabled else "off: no images are received"
+
     def _on_jump(self) -> None:
         self.reset("time jumped back")
 
@@ -199,7 +234,7 @@ class EstimatorNode(ManagedNode):
                 f"{listed}: read by configure only; deactivate and clean up the node first"
             )
         fixed = [name for name in names if name in estimator_parameters.AT_ACTIVATION]
-        if fixed and self._stream is not None:
+        if fixed and self._is_active:
             return f"{', '.join(fixed)}: read by activate only; deactivate the node first"
         return ""
 
@@ -219,6 +254,11 @@ class EstimatorNode(ManagedNode):
             else:
                 check_categories(settings, self._models.categories)
         self._all = everything
+        if self._is_active and settings.enabled != (self._stream is not None):
+            self._listen(settings.enabled)
+            self.reset("switched on" if settings.enabled else "switched off")
+            # what is said of missing images does not hold
+            self._diagnostics.clear()
         self._warn_of_scale()
         size = everything.estimator.search_size
         used = round(size / PATCH) * PATCH
@@ -274,6 +314,7 @@ class EstimatorNode(ManagedNode):
             "models": ", ".join(self._settings.model_folders),
             "categories": ", ".join(categories),
             "objects": ", ".join(counts),
+            "enabled": "on" if self._settings.enabled else "off: no images are received",
         }
         nothing = "" if self._estimation is None else self._estimation.nothing.describe()
         if nothing:

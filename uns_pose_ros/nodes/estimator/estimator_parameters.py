@@ -36,6 +36,11 @@ class NodeParameters:
         "true: the node configures and activates itself at start; false: it waits for a "
         "lifecycle manager",
     )
+    enabled: bool = setting(
+        True,
+        "true: the node receives images; false: it waits, with its models loaded, until the "
+        "service ~/enable or ~/toggle switches it on",
+    )
     transport: str = setting(
         "raw",
         "topic of the images: image (raw) or image/compressed",

@@ -17,6 +17,7 @@ from visualization_msgs.msg import MarkerArray
 
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.nodes import message_conversions
+from uns_pose_ros.nodes.estimator.pose_topics import PoseTopics
 from uns_pose_ros.nodes.ros_compat import TransformBroadcaster, array_to_image
 from uns_pose_ros.nodes.worker_thread import run_in_temporary_thread
 from uns_pose_ros.visualization import drawing
@@ -44,6 +45,7 @@ class ResultPublishers:
             models: The models whose estimates are published.
         """
         self._node = node
+        self._pose_topics: PoseTopics | None = None
         self.set_models(models)
         # category of the markers that viewers show, by track
         self._shown: dict[int, str] = {}
@@ -68,6 +70,9 @@ class ResultPublishers:
         self._centers, self._meshes = run_in_temporary_thread(
             lambda: centers_and_meshes(models)
         )
+        if self._pose_topics is not None:
+            self._pose_topics.close()
+        self._pose_topics = PoseTopics(self._node, models)
 
     def publish(
         self,
@@ -79,6 +84,7 @@ class ResultPublishers:
         tracks: Sequence[int],
         prefix: str,
         send_transform: bool = True,
+        tracked: Sequence[bool] = (),
     ) -> None:
         """Publish everything about one image, with the image's own header.
 
@@ -91,6 +97,7 @@ class ResultPublishers:
             tracks: Track number of each estimate.
             prefix: Text before every TF child frame.
             send_transform: Whether to send the transforms.
+            tracked: Whether enough images have shown each object.
         """
         if metric_estimates and header.frame_id and send_transform:
             self._broadcaster.sendTransform(
@@ -108,6 +115,8 @@ class ResultPublishers:
             message_conversions.detection_array(header, metric_estimates, tracks, centers)
         )
         self._poses.publish(message_conversions.pose_array(header, metric_estimates))
+        if self._pose_topics is not None and tracked:
+            self._pose_topics.publish(header, metric_estimates, tracks, tracked)
         if self._markers.get_subscription_count() > 0 or self._shown:
             self._markers.publish(
                 message_conversions.marker_array(
@@ -137,7 +146,9 @@ class ResultPublishers:
             self._overlay.publish(array_to_image(image, "rgb8", header))
 
     def clear(self) -> None:
-        """Delete every marker that viewers show."""
+        """Delete every marker that viewers show: the tracks begin anew."""
+        if self._pose_topics is not None:
+            self._pose_topics.forget()
         if self._shown:
             self._markers.publish(
                 message_conversions.marker_array(
@@ -150,6 +161,9 @@ class ResultPublishers:
         """Destroy the publishers; the transform broadcaster belongs to the node."""
         for publisher in (self._detections, self._poses, self._markers, self._overlay):
             self._node.destroy_lifecycle_publisher(publisher)
+        if self._pose_topics is not None:
+            self._pose_topics.close()
+            self._pose_topics = None
 
 
 def centers_and_meshes(
