@@ -39,6 +39,7 @@ TOPICS = {
     "tf": (TFMessage, "/tf"),
     "detections": (Detection3DArray, "/estimator/detections"),
     "poses": (PoseArray, "/estimator/poses"),
+    "grasps": (PoseArray, "/estimator/grasps"),
     "markers": (MarkerArray, "/estimator/markers"),
     "overlay": (Image, "/estimator/overlay"),
     "diagnostics": (DiagnosticArray, "/diagnostics"),

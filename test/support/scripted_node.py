@@ -7,7 +7,8 @@ estimation. Where green is FLIPPED, the cars are turned by half a turn about the
 roll about the optical axis in degrees (up to ROLLED). Where green is HIDDEN, the half turn is an
 alternative of half the share. In regions, one car stands in each. Depth is
 that of the cars' origins: its median gives their size. Folders with "truck" in their name are of
-that category. Folders named "size" give a model of 0.25 m. One with "gpu" in its name pretends to
+that category; with "handle" in it, their cars have a handle. Folders named "size" give a model of
+0.25 m. One with "gpu" in its name pretends to
 be on a GPU where the device is auto: red FULL is too much for its memory, and it is tried again
 after RETRY s.
 """
@@ -27,8 +28,10 @@ import torch
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import rotation_from_vector
+from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode, Symmetry
 from uns_pose_ros.estimation import device_failover
+from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.nodes.estimator import estimator_node
 
@@ -43,10 +46,27 @@ VERTICES = torch.tensor(
 TRIANGLES = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 
 
-def car(diameter: float | None, category: str = "car") -> CategoryModel:
+HANDLE = NamedFrame(
+    "handle",
+    torch.tensor([0.4, 0.0, 0.1], dtype=torch.float64),
+    torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.float64),
+    0.2,
+)
+
+
+def car(
+    diameter: float | None, category: str = "car", frames: tuple[NamedFrame, ...] = ()
+) -> CategoryModel:
     unit = torch.nn.functional.normalize(torch.ones(4, 8), dim=1)
     return CategoryModel(
-        category, VERTICES, TRIANGLES, unit, unit[:1], {}, diameter=diameter
+        category,
+        VERTICES,
+        TRIANGLES,
+        unit,
+        unit[:1],
+        {},
+        diameter=diameter,
+        frames=frames,
     )
 
 
@@ -131,9 +151,10 @@ class ScriptedEstimator:
         size = unit * torch.tensor([0.8, 0.4, 0.2], dtype=torch.float64)
         box = torch.tensor([100.0 * i, 100, 100.0 * i + 40, 140], dtype=torch.float64)
         metric = model.diameter is not None
-        return PoseEstimate(
+        one = PoseEstimate(
             model.category, pose, unit, metric, size, 0.9, None, Symmetry(), 40, 1.0, box
         )
+        return dataclasses.replace(one, frames=tuple(carry_frames(one, model.frames)))
 
 
 def read(folders: Sequence[str]) -> list[CategoryModel]:
@@ -141,7 +162,12 @@ def read(folders: Sequence[str]) -> list[CategoryModel]:
     if not names or not all(name.startswith(("plain", "size")) for name in names):
         raise InvalidInput(f"{folders}: there is no model; plain or size are valid")
     return [
-        car(0.25 if name.startswith("size") else None, _category(name)) for name in names
+        car(
+            0.25 if name.startswith("size") else None,
+            _category(name),
+            (HANDLE,) if "handle" in name else (),
+        )
+        for name in names
     ]
 
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import ast
 import itertools
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin
 
 import uns_pose_ros
 from bag_writer import write_bag
 from synthetic import write_video
+from uns_pose_ros.cli import main
 
 if TYPE_CHECKING:
     from ros_robot import Robot
@@ -94,6 +98,32 @@ def test_a_video_is_tracked(chair_model: Path, tmp_path: Path) -> None:
     lines = run(example(2), chair_model, few).splitlines()
     assert lines
     assert all(re.match(r"\S+: \w+ \d+, \w+, score [\d.]+", line) for line in lines)
+
+
+def test_a_gripper_comes_to_a_named_frame(
+    chair_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(chair_model, tmp_path / "model")
+    command = ["frames", str(tmp_path), "add", "back", "--toward", "0", "0", "1"]
+    assert main.main([*command, "--width", "0.1"]) == 0
+    image = next((ROOT / "demo" / "data" / "chair" / "clip_08" / "images").iterdir())
+    grasp = runpy.run_path(str(example(6)))["main"]
+
+    def pose(distance: float) -> NDArray[np.float64]:
+        words = ["--fov", "40", "--frame", "back", "--distance", str(distance)]
+        monkeypatch.setattr(
+            sys, "argv", ["06", str(tmp_path / "model"), str(image), *words]
+        )
+        capsys.readouterr()
+        assert grasp() == 0
+        numbers = re.findall(r"-?\d+\.\d*", capsys.readouterr().out)
+        return np.array(numbers, dtype=float).reshape(4, 4)
+
+    near, far = pose(0.0), pose(0.5)
+    np.testing.assert_allclose(near[:3, 3] - far[:3, 3], 0.5 * near[:3, 0], atol=2e-4)
 
 
 def test_films_become_a_model(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ _BOX_EDGES = [(a, a | bit) for a in range(8) for bit in (1, 2, 4) if not a & bit
 # turns of hue between neighboring track ids: no two of the first dozen look alike
 _GOLDEN_RATIO = 0.618034
 _FRAME_LENGTH = 0.3  # of an axis of a named frame, in axes of the object
-_GRASP_COLOR = (255, 200, 0)
+GRASP_COLOR = (255, 200, 0)
 _OPACITY = 0.5  # of the template over the image
 _NEAR = 1e-3  # of the object's distance: what is nearer, or behind the camera, is not drawn
 _FAR_PX = 1 << 14  # px, greatest coordinate that OpenCV gets
@@ -97,13 +97,13 @@ def _draw_frame(
     pixels, visible = _project(ends @ pose[:3, :3].T + pose[:3, 3], camera)
     width = max(1, round(min(canvas.shape[:2]) / 300))
     if half:
-        _line(canvas, pixels, visible, 4, 5, _GRASP_COLOR, 3 * width)
+        _line(canvas, pixels, visible, 4, 5, GRASP_COLOR, 3 * width)
     for axis, color in enumerate(AXIS_COLORS):
         _line(canvas, pixels, visible, 0, 1 + axis, color, width)
     if visible[0]:
         center = (round(float(pixels[0, 0])), round(float(pixels[0, 1])))
         thickness = -1 if placed.seen else 1
-        cv2.circle(canvas, center, 2 * width, _GRASP_COLOR, thickness, cv2.LINE_AA)
+        cv2.circle(canvas, center, 2 * width, GRASP_COLOR, thickness, cv2.LINE_AA)
         write_text(canvas, placed.name, pixels[0] + [3 * width, -3 * width])
 
 

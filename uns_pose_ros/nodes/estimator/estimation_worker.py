@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo
@@ -242,6 +243,8 @@ class EstimationWorker:
         if not settings.tracking.tentative:
             tracks = [track for track in tracks if track.state == TrackState.TRACKED]
         fused = [track.estimate for track in tracks]
+        if not settings.node.named_frames:
+            fused = [replace(estimate, frames=()) for estimate in fused]
         self._publishers.publish(
             message.header,
             image,
@@ -252,6 +255,7 @@ class EstimationWorker:
             settings.node.child_prefix(self._node.get_namespace()),
             send_transform,
             [track.state == TrackState.TRACKED for track in tracks],
+            settings.node.only_seen_grasps,
         )
 
     def _motion_since_last(self, frame: str, stamp: int, timeout: float) -> Tensor | None:

@@ -82,6 +82,16 @@ class NodeParameters:
         "prefix of every TF child frame: {prefix}{category}_{track id}; empty: the namespace of "
         "the node with a slash, e.g. left/; a lone slash: no prefix in any namespace",
     )
+    named_frames: bool = setting(
+        True,
+        "true: the frames of the models' frames.yaml are published for each object: TF frames "
+        "{object}/{name}, ~/grasps and markers",
+    )
+    only_seen_grasps: bool = setting(
+        False,
+        "true: ~/grasps has only grasps whose place the image shows; false: also those that the "
+        "pose alone places",
+    )
 
     def __post_init__(self) -> None:
         choose_device(self.device)

@@ -1,4 +1,4 @@
-"""Publish the estimates of one image: /tf, detections, poses, markers and the overlay."""
+"""Publish the estimates of one image: /tf, detections, poses, grasps, markers and the overlay."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ from visualization_msgs.msg import MarkerArray
 
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.nodes import message_conversions
+from uns_pose_ros.nodes.estimator.frame_messages import (
+    MarkerKey,
+    add_frame_markers,
+    frame_transforms,
+    grasp_array,
+)
 from uns_pose_ros.nodes.estimator.pose_topics import PoseTopics
 from uns_pose_ros.nodes.ros_compat import TransformBroadcaster, array_to_image
 from uns_pose_ros.nodes.worker_thread import run_in_temporary_thread
@@ -50,6 +56,7 @@ class ResultPublishers:
         # category of the markers that viewers show, by track
         self._shown: dict[int, str] = {}
         self._fanned: set[int] = set()  # tracks whose alternatives viewers show
+        self._framed: set[MarkerKey] = set()  # markers of named frames that viewers show
         self._header = Header()
         self._broadcaster = broadcaster
         override = QoSOverridingOptions.with_default_policies()
@@ -57,6 +64,7 @@ class ResultPublishers:
             Detection3DArray, "~/detections", RESULTS
         )
         self._poses = node.create_lifecycle_publisher(PoseArray, "~/poses", RESULTS)
+        self._grasps = node.create_lifecycle_publisher(PoseArray, "~/grasps", RESULTS)
         self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", RESULTS)
         self._overlay = node.create_lifecycle_publisher(
             Image, "~/overlay", RESULTS, qos_overriding_options=override
@@ -85,6 +93,7 @@ class ResultPublishers:
         prefix: str,
         send_transform: bool = True,
         tracked: Sequence[bool] = (),
+        only_seen_grasps: bool = False,
     ) -> None:
         """Publish everything about one image, with the image's own header.
 
@@ -98,18 +107,19 @@ class ResultPublishers:
             prefix: Text before every TF child frame.
             send_transform: Whether to send the transforms.
             tracked: Whether enough images have shown each object.
+            only_seen_grasps: Whether to leave out grasps whose place the image does not show.
         """
         if metric_estimates and header.frame_id and send_transform:
-            self._broadcaster.sendTransform(
-                [
+            transforms = []
+            for estimate, track in zip(metric_estimates, tracks, strict=True):
+                child = message_conversions.frame_name(prefix, estimate, track)
+                transforms.append(
                     message_conversions.transform_message(
-                        header,
-                        message_conversions.frame_name(prefix, estimate, track),
-                        estimate.cam_from_canon,
+                        header, child, estimate.cam_from_canon
                     )
-                    for estimate, track in zip(metric_estimates, tracks, strict=True)
-                ]
-            )
+                )
+                transforms += frame_transforms(header, prefix, estimate, track)
+            self._broadcaster.sendTransform(transforms)
         centers = [self._centers[estimate.category] for estimate in metric_estimates]
         self._detections.publish(
             message_conversions.detection_array(header, metric_estimates, tracks, centers)
@@ -117,17 +127,15 @@ class ResultPublishers:
         self._poses.publish(message_conversions.pose_array(header, metric_estimates))
         if self._pose_topics is not None and tracked:
             self._pose_topics.publish(header, metric_estimates, tracks, tracked)
+        self._grasps.publish(grasp_array(header, metric_estimates, only_seen_grasps))
         if self._markers.get_subscription_count() > 0 or self._shown:
-            self._markers.publish(
-                message_conversions.marker_array(
-                    header,
-                    metric_estimates,
-                    tracks,
-                    self._meshes,
-                    self._shown,
-                    self._fanned,
-                )
+            message = message_conversions.marker_array(
+                header, metric_estimates, tracks, self._meshes, self._shown, self._fanned
             )
+            self._framed = add_frame_markers(
+                message, header, metric_estimates, tracks, self._framed
+            )
+            self._markers.publish(message)
             self._fanned = {
                 track
                 for estimate, track in zip(metric_estimates, tracks, strict=True)
@@ -150,16 +158,22 @@ class ResultPublishers:
         if self._pose_topics is not None:
             self._pose_topics.forget()
         if self._shown:
-            self._markers.publish(
-                message_conversions.marker_array(
-                    self._header, [], [], self._meshes, self._shown, self._fanned
-                )
+            message = message_conversions.marker_array(
+                self._header, [], [], self._meshes, self._shown, self._fanned
             )
+            self._framed = add_frame_markers(message, self._header, [], [], self._framed)
+            self._markers.publish(message)
             self._shown, self._fanned = {}, set()
 
     def close(self) -> None:
         """Destroy the publishers; the transform broadcaster belongs to the node."""
-        for publisher in (self._detections, self._poses, self._markers, self._overlay):
+        for publisher in (
+            self._detections,
+            self._poses,
+            self._grasps,
+            self._markers,
+            self._overlay,
+        ):
             self._node.destroy_lifecycle_publisher(publisher)
         if self._pose_topics is not None:
             self._pose_topics.close()
