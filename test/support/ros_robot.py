@@ -28,7 +28,7 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
-from scripted_node import FLIPPED, HIDDEN
+from scripted_node import FLIPPED, HIDDEN, SLOW
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.nodes.ros_compat import array_to_image
 
@@ -161,6 +161,7 @@ class Robot:
         flipped: bool = False,
         roll: int = 0,
         hidden: bool = False,
+        slow: bool = False,
     ) -> None:
         """Send an image of cars.
 
@@ -171,11 +172,12 @@ class Robot:
             flipped: Turn the cars by half a turn, see scripted_node.
             roll: Roll of the cars about the optical axis, degrees.
             hidden: The half turn is as possible, see scripted_node.
+            slow: The estimation takes INFERENCE s, see scripted_node.
         """
         header = Header(frame_id=frame)
         header.stamp.sec = seconds
         image = np.full((480, 640, 3), cars, np.uint8)
-        image[..., 1] = FLIPPED if flipped else HIDDEN if hidden else 0
+        image[..., 1] = FLIPPED if flipped else HIDDEN if hidden else SLOW * slow
         image[..., 2] = roll
         self.images.publish(array_to_image(image, "rgb8", header))
 

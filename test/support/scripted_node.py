@@ -5,10 +5,10 @@ A picture whose red is k holds k cars: car i is i diameters to the right of the 
 diameters away. Its box of 40 px stands at 100 i px. Red 255 is a picture that breaks the
 estimation. Where green is FLIPPED, the cars are turned by half a turn about their y; blue is their
 roll about the optical axis in degrees (up to ROLLED). Where green is HIDDEN, the half turn is an
-alternative of half the share. In regions, one car stands in each. Depth is
-that of the cars' origins: its median gives their size. Folders with "truck" in their name are of
-that category; with "handle" in it, their cars have a handle. Folders named "size" give a model of
-0.25 m. One with "gpu" in its name pretends to
+alternative of half the share; where it is SLOW, the estimation takes INFERENCE s. In regions, one
+car stands in each. Depth is that of the cars' origins: its median gives their size. Folders with
+"truck" in their name are of that category; with "handle" in it, their cars have a handle. Folders
+named "size" give a model of 0.25 m. One with "gpu" in its name pretends to
 be on a GPU where the device is auto: red FULL is too much for its memory, and it is tried again
 after RETRY s.
 """
@@ -19,6 +19,7 @@ import ctypes
 import dataclasses
 import signal
 import sys
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.nodes.estimator import estimator_node
 
 FLIPPED, ROLLED, HIDDEN = 200, 180, 150
+SLOW, INFERENCE = 90, 0.3  # s
 HALF_TURN = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64))
 FULL, RETRY = 254, 3.0
 _PARENT_DEATH = 1  # the option of prctl; a crashed test's nodes would answer the next tests
@@ -105,6 +107,8 @@ class ScriptedEstimator:
                     "CUDA out of memory. Tried to allocate 2.00 GiB."
                 )
             count = 1
+        if green == SLOW:
+            time.sleep(INFERENCE)
         turn = torch.eye(3, dtype=torch.float64)
         if green == FLIPPED:
             turn = torch.diag(torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64))

@@ -21,6 +21,7 @@ from uns_pose_ros.io.ros.ros_messages import nanoseconds
 from uns_pose_ros.nodes.ros_compat import quaternion_xyzw
 from uns_pose_ros.visualization.drawing import track_color
 
+NO_TRACK = -1  # id of a detection that answers a request
 _FAINT = 0.05  # score below which an alternative is not drawn
 
 
@@ -135,6 +136,13 @@ def _hypothesis(
     values = torch.full((36,), -1.0) if covariance is None else covariance.flatten()
     result.pose.covariance = [float(value) for value in values]
     return result
+
+
+def answers_request(message: Detection3DArray) -> bool:
+    """Whether detections answer a request, and are not those of the stream of images."""
+    if not message.detections:
+        return not message.header.frame_id
+    return all(detection.id == str(NO_TRACK) for detection in message.detections)
 
 
 def is_usable_detection(detection: Detection3D) -> bool:

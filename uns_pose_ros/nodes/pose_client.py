@@ -3,6 +3,7 @@
     with PoseClient(frame="base_link") as poses:
         mug = poses.wait_for("mug", timeout=5.0)
         print(mug.frame_from_canon, mug.size)
+        mugs = poses.estimate("mug", boxes=[(100, 80, 220, 190)])  # in the newest image
 
 The client has a node and a thread of its own. So it works inside callbacks and with any executor.
 """
@@ -14,6 +15,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -23,14 +25,21 @@ from numpy.typing import NDArray
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from scipy.spatial.transform import Rotation
-from vision_msgs.msg import Detection3D, Detection3DArray
+from vision_msgs.msg import (
+    Detection2D,
+    Detection2DArray,
+    Detection3D,
+    Detection3DArray,
+    ObjectHypothesisWithPose,
+)
 
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
 from uns_pose_ros.nodes.image_stamps import StampWatch, stamp_ns
-from uns_pose_ros.nodes.message_conversions import is_usable_detection
+from uns_pose_ros.nodes.message_conversions import answers_request, is_usable_detection
 from uns_pose_ros.nodes.steady_executor import SteadyExecutor
 from uns_pose_ros.nodes.tf_listener import TransformListener
 
@@ -45,7 +54,8 @@ class ObjectPose:
     """One object in one image."""
 
     category: str
-    track: int  # number that stays the same while the object is tracked
+    # number that stays the same while the object is tracked; -1 in the answer to a request
+    track: int
     stamp: int  # ns, of the image
     frame: str  # TF frame of the pose
     # (4, 4) rigid, m; canon: the category's frame, x forward, y left, z up if they are named
@@ -84,6 +94,11 @@ class PoseClient:
         self._memory = int(memory * 1e9)
         self._min_score = min_score
         self._messages: deque[Detection3DArray] = deque(maxlen=_MAX_MESSAGES)
+        self._answers: list[
+            Detection3DArray
+        ] = []  # to requests, since the oldest that waits
+        self._asking = 0  # requests that wait
+        self._requests: Publisher | None = None
         self._count = 0
         self._changed = threading.Condition()
         self._watch = StampWatch()
@@ -193,6 +208,103 @@ class PoseClient:
                 return pose
         return None
 
+    def estimate(
+        self,
+        category: str = "",
+        stamp: Stamp | Time | int = 0,
+        boxes: Sequence[Sequence[float]] = (),
+        timeout: float = 5.0,
+    ) -> list[ObjectPose]:
+        """Let the estimator answer for one image, before the images that it would take next.
+
+        The estimator keeps the images of the last 2 s from the first call on; before, the newest.
+
+        Args:
+            category: Category of the objects; empty: all.
+            stamp: The image's: a message, a Time of rclpy, or ns; 0: the newest image.
+            boxes: x0 y0 x1 y1 of regions in the image as it was sent, px; none: the whole image.
+            timeout: Time to wait for the answer, s.
+
+        Returns:
+            The objects, the best first. None of them belongs to a track. The list is empty where
+            the image shows none, or where the estimator refuses; its diagnostics have the reason.
+
+        Raises:
+            TimeoutError: No answer came, or the transform to the client's frame is missing.
+        """
+        end = time.monotonic() + timeout
+        if isinstance(stamp, Stamp):
+            stamp = Time.from_msg(stamp)
+        wanted = stamp if isinstance(stamp, int) else int(stamp.nanoseconds)
+        publisher = self._request_publisher()
+        while not publisher.get_subscription_count():
+            if time.monotonic() > end:
+                raise TimeoutError(f"no estimator listens on {publisher.topic_name}")
+            time.sleep(_POLL)
+        request = _request_message(category, wanted, boxes)
+        with self._changed:
+            self._asking += 1
+            first = len(self._answers)
+        try:
+            publisher.publish(request)
+            answer = self._wait_for_answer(wanted, first, end)
+        finally:
+            with self._changed:
+                self._asking -= 1
+                if not self._asking:
+                    self._answers.clear()
+        if answer is None:
+            raise TimeoutError(f"no answer on {self._topic} within {timeout:g} s")
+        usable = [each for each in answer.detections if is_usable_detection(each)]
+        usable = [each for each in usable if _score(each) >= self._min_score]
+        poses = []
+        for detection in sorted(usable, key=_score, reverse=True):
+            pose = self._in_frame(_object_pose(detection))
+            while isinstance(pose, str):
+                if time.monotonic() > end:
+                    raise TimeoutError(pose)
+                time.sleep(_POLL)
+                pose = self._in_frame(_object_pose(detection))
+            poses.append(pose)
+        return poses
+
+    def _request_publisher(self) -> Publisher:
+        with self._changed:
+            if self._requests is None:
+                topic = f"{self._topic.rpartition('/')[0]}/request"
+                qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+                self._requests = self._node.create_publisher(Detection2DArray, topic, qos)
+            return self._requests
+
+    def _wait_for_answer(
+        self, stamp: int, first: int, end: float
+    ) -> Detection3DArray | None:
+        """Wait for an answer.
+
+        Args:
+            stamp: The stamp that was asked for, ns; 0: any.
+            first: The number of answers that had come before.
+            end: Time to wait until, s, monotonic.
+        """
+        with self._changed:
+            while True:
+                for message in self._answers[first:]:
+                    if stamp in (0, stamp_ns(message)):
+                        return message
+                left = end - time.monotonic()
+                if left <= 0:
+                    return None
+                self._changed.wait(left)
+
+    def _in_frame(self, pose: ObjectPose) -> ObjectPose | str:
+        """Transform a pose into the client's frame; a text if the transform is missing."""
+        if not self._frame or pose.frame == self._frame:
+            return pose
+        to_frame = self._tree.lookup(self._frame, pose.frame, pose.stamp)
+        if isinstance(to_frame, str):
+            return to_frame
+        return _transform_pose(pose, self._frame, to_frame)
+
     def _best(self, message: Detection3DArray, category: str) -> ObjectPose | str | None:
         """Find the object of a category with the highest score, in the client's frame.
 
@@ -212,18 +324,16 @@ class PoseClient:
         ]
         if not detections:
             return None
-        best = _object_pose(max(detections, key=_score))
-        if not self._frame or best.frame == self._frame:
-            return best
-        to_frame = self._tree.lookup(self._frame, best.frame, best.stamp)
-        return (
-            to_frame
-            if isinstance(to_frame, str)
-            else _transform_pose(best, self._frame, to_frame)
-        )
+        return self._in_frame(_object_pose(max(detections, key=_score)))
 
     def _on_detections(self, message: Detection3DArray) -> None:
         now = stamp_ns(message)
+        if answers_request(message) and (message.detections or self._asking):
+            with self._changed:
+                if self._asking:
+                    self._answers.append(message)
+                    self._changed.notify_all()
+            return
         is_negative = self._watch.take(now, self._node.get_clock().now().nanoseconds)
         if text := self._watch.report(self._topic):
             self._node.get_logger().warning(text, throttle_duration_sec=10.0)
@@ -244,6 +354,25 @@ class PoseClient:
             self._executor.spin()
         except ExternalShutdownException:
             return
+
+
+def _request_message(
+    category: str, stamp: int, boxes: Sequence[Sequence[float]]
+) -> Detection2DArray:
+    """Make a request: a detection for each box, or one without a size for the whole image."""
+    request = Detection2DArray()
+    request.header.stamp = Time(nanoseconds=stamp).to_msg()
+    for x0, y0, x1, y1 in boxes or [(0.0, 0.0, 0.0, 0.0)]:
+        detection = Detection2D(header=request.header)
+        detection.bbox.center.position.x = (x0 + x1) / 2
+        detection.bbox.center.position.y = (y0 + y1) / 2
+        detection.bbox.size_x, detection.bbox.size_y = float(x1 - x0), float(y1 - y0)
+        if category:
+            result = ObjectHypothesisWithPose()
+            result.hypothesis.class_id, result.hypothesis.score = category, 1.0
+            detection.results = [result]
+        request.detections.append(detection)
+    return request
 
 
 def _score(detection: Detection3D) -> float:

@@ -10,7 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 from torch import Tensor
+from vision_msgs.msg import Detection2DArray
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, PoseEstimate
@@ -26,6 +28,7 @@ from uns_pose_ros.nodes.estimator.estimator_parameters import ImageSettings
 from uns_pose_ros.nodes.estimator.image_stream import DEPTH_TOPICS
 from uns_pose_ros.nodes.estimator.image_subscriber import ImageMessage
 from uns_pose_ros.nodes.estimator.model_slot import ModelSlot
+from uns_pose_ros.nodes.estimator.on_demand.pose_requests import group_regions
 from uns_pose_ros.nodes.estimator.result_publishers import ResultPublishers
 from uns_pose_ros.nodes.estimator.stamp_synchronizer import SynchronizedImage
 from uns_pose_ros.nodes.image_stamps import StampOrder, stamp_ns
@@ -72,6 +75,7 @@ class EstimationWorker:
         self._epoch = 0  # number of resets
         self.nothing = EmptyImages()
         self._regions_left_out: Counter[str] = Counter()
+        self._requests_left_out: Counter[str] = Counter()
 
     def follow_camera(self, motion: CameraMotion | None) -> None:
         """Use a source of the camera's motion from now on; None: the motion is not known."""
@@ -142,6 +146,59 @@ class EstimationWorker:
             self._sent = stamp
         latency = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
         self._diagnostics.published(latency, time.monotonic() - began)
+
+    def answer(self, item: SynchronizedImage, request: Detection2DArray) -> None:
+        """Estimate the poses that a request asks for, and publish them; raises InvalidInput.
+
+        The tracks do not change. The worker thread calls this.
+        """
+        message, info, companions = item
+        settings = self._settings()
+        with self._lock:
+            estimator = self._models.estimator
+        if estimator is None:
+            raise InvalidInput("the node has no models now")
+        estimator.configure(settings.estimator)
+        image = ros_messages.decode_image(message)
+        height, width = image.shape[:2]
+        camera = ros_messages.read_camera_info(info, width, height, settings.node.rectified)
+        depth_topic, _ = DEPTH_TOPICS[settings.node.depth_transport]
+        depth = None
+        if (depth_message := companions.get(depth_topic)) is not None:
+            depth = depth_images.depth_in_metres(depth_message, width, height)
+        left_out: Counter[str] = Counter()
+        categories = [model.category for model in estimator.models]
+        wanted = settings.node.wanted
+        estimates: list[PoseEstimate] = []
+        groups = group_regions(request, wanted or categories, left_out)
+        for category, regions in groups.items():
+            boxes = None
+            if regions is not None:
+                most = settings.estimator.max_instances
+                boxes = region_inputs.region_boxes(regions, camera, (), most, left_out)
+                if not len(boxes):
+                    continue
+            searched = [category] if category else wanted
+            estimates += estimator(image, camera, boxes, depth, searched)
+        diameter = settings.node.object_diameter
+        if diameter:
+            estimates = [to_metres(estimate, diameter) for estimate in estimates]
+        if counts := {reason: count for reason, count in left_out.items() if count}:
+            self._requests_left_out.update(counts)
+            self._diagnostics.note(
+                {
+                    f"regions of requests left out: {reason}": count
+                    for reason, count in self._requests_left_out.items()
+                }
+            )
+        with self._lock:
+            self._publishers.answer(
+                message.header, [to_metres(estimate, 1.0) for estimate in estimates]
+            )
+
+    def refuse(self, header: Header) -> None:
+        """Publish an empty answer."""
+        self._publishers.answer(header, [])
 
     def _on_jump_back(self) -> None:
         self.reset()

@@ -10,7 +10,7 @@ the old models stay in use until the new ones are ready.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
@@ -42,6 +42,7 @@ from uns_pose_ros.nodes.estimator.model_slot import (
     check_categories,
     read_models,
 )
+from uns_pose_ros.nodes.estimator.on_demand.pose_requests import PoseRequests
 from uns_pose_ros.nodes.estimator.region_inputs import SEARCH, SOURCES
 from uns_pose_ros.nodes.estimator.result_publishers import ResultPublishers
 from uns_pose_ros.nodes.estimator.stamp_synchronizer import SynchronizedImage
@@ -67,6 +68,7 @@ class EstimatorNode(ManagedNode):
         self._models = ModelSlot(read, make)
         self._is_active = False
         self._stream: ImageStream | None = None
+        self._requests: PoseRequests | None = None
         super().__init__("estimator", SETTINGS, NodeDiagnostics(), **options)
         self._broadcaster = ros_compat.TransformBroadcaster(self)
         self.get_logger().info(f"transforms are published by {ros_compat.BROADCASTER}")
@@ -123,6 +125,13 @@ class EstimatorNode(ManagedNode):
             timeout = self._all.tracking.transform_timeout
             self._motion = CameraMotion(self, fixed_frame, timeout)
         self._estimation.follow_camera(self._motion)
+        self._requests = PoseRequests(
+            self,
+            self._diagnostics,
+            self._interpose,
+            self._estimation.answer,
+            self._estimation.refuse,
+        )
         self._is_active = True
         self._listen(self._settings.enabled)
         return result
@@ -136,7 +145,10 @@ class EstimatorNode(ManagedNode):
     def close(self) -> None:
         """Unsubscribe and wait for the worker thread."""
         self._is_active = False
+        if self._requests is not None:
+            self._requests.close()
         self._listen(False)
+        self._requests = None
         if self._motion is not None:
             self._motion.close()
             self._motion = None
@@ -159,6 +171,7 @@ class EstimatorNode(ManagedNode):
                 self._settings.transport,
                 self._companions(),
                 self._work,
+                on_complete=self._keep,
             )
         elif not enabled and self._stream is not None:
             self._stream.close()
@@ -167,6 +180,15 @@ class EstimatorNode(ManagedNode):
                     f"an estimation still runs after {_STOP_TIMEOUT:.0f} s"
                 )
             self._stream = None
+            if self._requests is not None:
+                self._requests.forget()
+
+    def _keep(self, item: SynchronizedImage) -> None:
+        if self._requests is not None:
+            self._requests.add(item)
+
+    def _interpose(self, job: Callable[[], None], most: int) -> bool:
+        return self._stream is not None and self._stream.interpose(job, most)
 
     def _companions(self) -> dict[str, type]:
         """Types of the messages that every image needs beside its camera_info, by topic."""

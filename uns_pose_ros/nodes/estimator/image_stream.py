@@ -35,6 +35,7 @@ class ImageStream:
         slots: int = 1,
         waiting_images: int = 8,
         queue_depth: int = 1,
+        on_complete: Callable[[SynchronizedImage], None] = lambda item: None,
     ) -> None:
         """Start to listen.
 
@@ -47,16 +48,26 @@ class ImageStream:
             slots: Complete images that may wait for the worker thread.
             waiting_images: Images that may wait for their companions.
             queue_depth: Images that may wait in the middleware.
+            on_complete: The function is called with each complete image as soon as it has come.
         """
+        self._on_complete = on_complete
         self._worker: Worker[SynchronizedImage] = Worker(
             work, lambda: diagnostics.dropped("replaced by a newer image"), slots
         )
         self._synchronizer = StampSynchronizer(
-            node, companions, diagnostics, self._worker.put, waiting_images
+            node, companions, diagnostics, self._put, waiting_images
         )
         self._images = ImageSubscriber(
             node, transport, diagnostics, self._synchronizer.add_image, queue_depth
         )
+
+    def _put(self, item: SynchronizedImage) -> None:
+        self._on_complete(item)
+        self._worker.put(item)
+
+    def interpose(self, job: Callable[[], None], most: int) -> bool:
+        """Call a function in the worker thread before the images that wait; see `Worker`."""
+        return self._worker.interpose(job, most)
 
     @property
     def image_topic(self) -> str:

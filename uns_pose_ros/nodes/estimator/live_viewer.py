@@ -28,7 +28,7 @@ from uns_pose_ros.core.types import PoseEstimate, Symmetry
 from uns_pose_ros.io.ros import ros_messages
 from uns_pose_ros.nodes.image_stamps import stamp_ns
 from uns_pose_ros.nodes.managed_node import one_line
-from uns_pose_ros.nodes.message_conversions import is_usable_detection
+from uns_pose_ros.nodes.message_conversions import answers_request, is_usable_detection
 from uns_pose_ros.nodes.steady_executor import SteadyExecutor
 from uns_pose_ros.visualization import browser_viewer
 from uns_pose_ros.visualization.browser_viewer import Scene, TemplateMesh, Viewer
@@ -65,7 +65,7 @@ class LiveScene:
         node.create_subscription(
             Detection3DArray,
             f"{name}/detections",
-            lambda m: self._keep(self._detections, m),
+            lambda m: None if answers_request(m) else self._keep(self._detections, m),
             results,
         )
         node.create_subscription(

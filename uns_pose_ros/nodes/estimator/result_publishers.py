@@ -23,7 +23,7 @@ from uns_pose_ros.nodes.estimator.frame_messages import (
     frame_transforms,
     grasp_array,
 )
-from uns_pose_ros.nodes.estimator.pose_topics import PoseTopics
+from uns_pose_ros.nodes.estimator.on_demand.pose_topics import PoseTopics
 from uns_pose_ros.nodes.ros_compat import TransformBroadcaster, array_to_image
 from uns_pose_ros.nodes.worker_thread import run_in_temporary_thread
 from uns_pose_ros.visualization import drawing
@@ -152,6 +152,20 @@ class ResultPublishers:
                     image, camera, estimate, self._models[estimate.category]
                 )
             self._overlay.publish(array_to_image(image, "rgb8", header))
+
+    def answer(self, header: Header, estimates: Sequence[PoseEstimate]) -> None:
+        """Publish the answer to a request, as detections that belong to no track.
+
+        Args:
+            header: Header of the image. An answer without objects has no frame.
+            estimates: Estimates in meters.
+        """
+        centers = [self._centers[estimate.category] for estimate in estimates]
+        header = header if estimates else Header(stamp=header.stamp)
+        tracks = [message_conversions.NO_TRACK] * len(estimates)
+        self._detections.publish(
+            message_conversions.detection_array(header, estimates, tracks, centers)
+        )
 
     def clear(self) -> None:
         """Delete every marker that viewers show: the tracks begin anew."""

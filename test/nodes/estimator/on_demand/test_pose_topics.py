@@ -17,7 +17,7 @@ from std_srvs.srv import SetBool, Trigger
 from ros_robot import Robot
 from scripted_node import car
 from streams import estimate, pose
-from uns_pose_ros.nodes.estimator.pose_topics import PoseTopics, topic_names
+from uns_pose_ros.nodes.estimator.on_demand.pose_topics import PoseTopics, topic_names
 
 LASTING = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 

@@ -1,0 +1,1 @@
+"""What other programs ask the estimator node for: one pose a category, or one answer."""
