@@ -112,7 +112,7 @@ def test_a_missing_image_is_counted(root: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "not a MATLAB file"),
+        (b"", "its header is not that of MATLAB 5"),
         (
             b"MATLAB 5.0 MAT-file" + b" " * 105 + b"\0\x01IM" + b"\x0e\0\0\0\xff\0\0\0",
             "not a",

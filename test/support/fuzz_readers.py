@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 import fuzz_checks
+import fuzz_datasets
 import fuzz_inputs
 import fuzz_states
 from colmap_files import write_binary
@@ -466,4 +467,8 @@ READERS = (
     ),
     Reader("origin", fuzz_states.write_origin, fuzz_states.read_origin, "clip/video.json"),
     Reader("lock", fuzz_states.write_lock, fuzz_states.read_lock),
+    *(
+        Reader(name, write, fuzz_datasets.reader_of(name), pattern)
+        for name, (write, _, pattern) in fuzz_datasets.MINIATURES.items()
+    ),
 )

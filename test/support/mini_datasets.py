@@ -186,3 +186,59 @@ def _between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     axis = np.cross(a, b)
     sine, cosine = np.linalg.norm(axis), a @ b
     return np.asarray(axis / sine * np.arctan2(sine, cosine))
+
+
+def imagenet_item(view: tuple[float, float, float, float], **more: Any) -> dict[str, Any]:
+    """An object of ImageNet3D seen at AT; angles in radians, from 0 to a full turn."""
+    azimuth, elevation, theta = (np.radians(angle) % (2 * np.pi) for angle in view[:3])
+    item = {
+        **{"azimuth": azimuth, "elevation": elevation, "theta": theta},
+        **{"distance": np.float64(view[3]), "focal": 1.0, "viewport": 3000},
+        **{"px": AT[0], "py": AT[1], "principal": np.array(AT), "cad_index": 3},
+        **{"bbox": np.array(CORNERS), "height": HEIGHT, "width": WIDTH, "class": "car"},
+        **{"ignore": 0, "object_status": "status_good", "dense": "dense_no"},
+    }
+    return item | more
+
+
+def write_annotations(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
+    """The .npz of an image, pickled as its authors do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    listed = np.empty(len(items), object)
+    listed[:] = list(items)
+    np.savez(path, annotations=listed)
+
+
+def write_imagenet3d(root: Path) -> None:
+    """VIEWS as test images of cars, the last one hardly visible."""
+    names = [f"n0{k}" for k in range(len(VIEWS))]
+    for k, (view, _) in enumerate(VIEWS):
+        status = "status_barely" if k == 3 else "status_good"
+        item = imagenet_item(view, object_status=status)
+        write_annotations(root / "annotations" / "car" / f"{names[k]}.npz", [item])
+        write_colored(root / "images" / "car" / f"{names[k]}.JPEG", 10 * k)
+    (root / "lists").mkdir()
+    (root / "lists" / "car_imagenet_val.txt").write_text("\n".join(names) + "\n")
+
+
+def write_objectnet3d(root: Path) -> None:
+    """VIEWS as test images of cars with a bus beside, and an image of a bus with a car beside."""
+    names = [f"n0{k}" for k in range(len(VIEWS))]
+    bus = pascal_item((45, 0, 0, 2), **{"class": "bus"})
+    for k, (view, _) in enumerate(VIEWS):
+        item = pascal_item(view)
+        if k == 1:  # annotated coarsely only
+            coarse = {"azimuth_coarse": view[0], "elevation_coarse": view[1]}
+            viewpoint = item["viewpoint"] | coarse
+            item["viewpoint"] = {
+                name: value
+                for name, value in viewpoint.items()
+                if name not in ("azimuth", "elevation")
+            }
+        write_matlab(root / "Annotations" / f"{names[k]}.mat", [item, bus], packed=True)
+        write_colored(root / "Images" / f"{names[k]}.JPEG", 10 * k)
+    write_matlab(
+        root / "Annotations" / "n04.mat", [bus, pascal_item((0, 0, 0, 2))], packed=True
+    )
+    (root / "Image_sets").mkdir()
+    (root / "Image_sets" / "test.txt").write_text("\n".join([*names, "n04"]) + "\n")

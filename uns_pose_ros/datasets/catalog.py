@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uns_pose_ros.core.errors import InvalidInput, shorten
+from uns_pose_ros.datasets.imagenet3d import read_imagenet3d
 from uns_pose_ros.datasets.labeled_object import LabeledObjects
+from uns_pose_ros.datasets.objectnet3d import OBJECTNET3D_PAPER, read_objectnet3d
 from uns_pose_ros.datasets.pascal3d import PASCAL3D_CATEGORIES, read_pascal3d
 
 
@@ -17,7 +19,7 @@ class DatasetEntry:
 
     read: Callable[[Path, str, str], LabeledObjects]  # root, category, split
     splits: tuple[str, ...]  # the first one is that of published tables
-    categories: tuple[str, ...]  # empty: those that the root holds
+    categories: tuple[str, ...]  # empty: any, as the root holds them
     # the data set's name of a category by another name of it
     names: Mapping[str, str] = field(default_factory=dict)
     # categories that the paper's table averages over; empty: all
@@ -30,7 +32,7 @@ class DatasetEntry:
             InvalidInput: The data set has no such category.
         """
         plain = name.lower().replace(" ", "_")
-        for candidate in (plain, self.names.get(plain, "")):
+        for candidate in (self.names.get(plain, ""), plain):
             if candidate and (not self.categories or candidate in self.categories):
                 return candidate
         raise InvalidInput(
@@ -39,21 +41,30 @@ class DatasetEntry:
         )
 
 
+# names in other data sets, such as CO3D, by the name in PASCAL3D+ and its successors
+_PASCAL_NAMES = {
+    "airplane": "aeroplane",
+    "plane": "aeroplane",
+    "bike": "bicycle",
+    "couch": "sofa",
+    "dining_table": "diningtable",
+    "hairdryer": "hair_dryer",
+    "monitor": "tvmonitor",
+    "motorcycle": "motorbike",
+    "remote": "remote_control",
+    "tv": "tvmonitor",
+}
+
 DATASETS: dict[str, DatasetEntry] = {
     "pascal3d": DatasetEntry(
         read_pascal3d,
         ("val", "train"),
         PASCAL3D_CATEGORIES,
-        {
-            "airplane": "aeroplane",
-            "plane": "aeroplane",
-            "bike": "bicycle",
-            "dining_table": "diningtable",
-            "motorcycle": "motorbike",
-            "couch": "sofa",
-            "tv": "tvmonitor",
-            "monitor": "tvmonitor",
-        },
+        _PASCAL_NAMES,
         ("bicycle", "bus", "car", "chair", "motorbike", "sofa", "tvmonitor"),
     ),
+    "objectnet3d": DatasetEntry(
+        read_objectnet3d, ("test", "val", "train"), (), _PASCAL_NAMES, OBJECTNET3D_PAPER
+    ),
+    "imagenet3d": DatasetEntry(read_imagenet3d, ("val", "train"), (), _PASCAL_NAMES),
 }

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import math
-import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.io import loadmat
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Symmetry
 from uns_pose_ros.datasets.labeled_object import LabeledObject
+from uns_pose_ros.datasets.matlab_file import parse_matlab
 from uns_pose_ros.datasets.view_angles import (
     OURS_FROM_PASCAL,
     camera_towards,
     pose_from_angles,
     with_our_axes,
 )
-from uns_pose_ros.io.bounded_decompression import unpacked
 from uns_pose_ros.io.schema.decoding import read_file
 
-_MOST = 16 * 2**20  # bytes of a file, packed and unpacked
-_HEADER, _COMPRESSED = 128, 15  # bytes, and the type of a packed element
-_MAX_DEPTH = 16
+_MOST = 16 * 2**20  # bytes of a file
 _MAX_SIDE = 100_000  # px
 VALID = "a MATLAB 5 file with the struct `record` of PASCAL3D+ is valid"
 
@@ -44,7 +38,7 @@ class Annotation:
     @property
     def objects(self) -> list[Mapping[str, Any]]:
         """The annotated objects."""
-        listed = self.record.get("objects", [])
+        listed = self.record.get("objects") or []
         listed = listed if isinstance(listed, list) else [listed]
         if not all(isinstance(item, Mapping) for item in listed):
             raise self.invalid("`objects` is no struct array")
@@ -78,18 +72,11 @@ def read_annotation(path: Path) -> Annotation:
     """
     data = read_file(path, "MATLAB file", _MOST)
     try:
-        _check_unpacked(data)
-        content = loadmat(
-            BytesIO(data),
-            squeeze_me=True,
-            struct_as_record=False,
-            variable_names=["record"],
-        )
-        record = _plain(content["record"], 0)
+        record = parse_matlab(data, "record")
     except KeyError:
         raise InvalidInput(f"{path}: it holds no `record`; {VALID}") from None
-    except Exception as error:  # scipy raises whatever its parser runs into
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+    except (ValueError, ArithmeticError, LookupError, StopIteration, zlib.error) as error:
+        reason = (str(error) or "it is cut off").splitlines()[0][:200]
         raise InvalidInput(f"{path}: not a MATLAB file ({reason}); {VALID}") from None
     if not isinstance(record, Mapping):
         raise InvalidInput(f"{path}: `record` is no struct; {VALID}")
@@ -173,33 +160,3 @@ def labeled_object(
 
 def _is_set(value: Any) -> bool:
     return isinstance(value, float) and value != 0
-
-
-def _check_unpacked(data: bytes) -> None:
-    """ValueError where the packed elements of a file unpack to more than is read."""
-    at, total = _HEADER, 0
-    while at + 8 <= len(data):
-        order = "<" if data[126:128] == b"IM" else ">"
-        kind, count = struct.unpack(f"{order}II", data[at : at + 8])
-        if kind == _COMPRESSED:
-            packed = data[at + 8 : at + 8 + count]
-            total += len(unpacked(zlib.decompressobj, packed, _MOST - total))
-        at += 8 + count
-
-
-def _plain(value: Any, depth: int) -> Any:
-    """What `loadmat` returns as dicts, lists, strings and floats."""
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"structs lie more than {_MAX_DEPTH} deep")
-    names = getattr(value, "_fieldnames", None)
-    if names is not None:
-        return {name: _plain(getattr(value, name), depth + 1) for name in names}
-    if isinstance(value, np.ndarray):
-        if value.ndim == 0:
-            return _plain(value.item(), depth + 1)
-        return [_plain(item, depth + 1) for item in value.ravel()]
-    if isinstance(value, bool | int | float | np.number | np.bool_):
-        return float(value)
-    if isinstance(value, str | np.str_):
-        return str(value)
-    raise ValueError(f"values of kind {type(value).__name__} are not expected")

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mini_datasets import KnowsColors, centered_model, know_views, write_pascal3d
+from mini_datasets import (
+    KnowsColors,
+    centered_model,
+    know_views,
+    write_imagenet3d,
+    write_objectnet3d,
+    write_pascal3d,
+)
 from uns_pose_ros.cli import main
 from uns_pose_ros.cli.evaluate import dataset_command
 from uns_pose_ros.core.types import CategoryModel
@@ -60,6 +68,22 @@ def test_pascal3d_from_its_files_to_the_table(
         ["car", "detected", "4"],
         ["car", "true", "crop"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("objectnet3d", write_objectnet3d), ("imagenet3d", write_imagenet3d)],
+)
+def test_successors_of_pascal3d_from_their_files_to_the_table(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    write: Callable[[Path], None],
+) -> None:
+    write(tmp_path)
+    give(monkeypatch, centered_model("car"), know_views())
+    check_right(result_of(capsys, name, tmp_path), "car", 4)
 
 
 @pytest.mark.parametrize("wrong", ["mirrored", "radians", "camera"])
