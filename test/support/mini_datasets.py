@@ -5,6 +5,7 @@ An image has one color, and its red channel is the number of the image.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,7 +79,7 @@ def estimate_of(
     rotation: Any,
     translation: Any = (0, 0, 3.0),
     box: Sequence[float] = CORNERS,
-    size: Sequence[float] = (1.0, 1.0, 1.0),
+    size: Any = (1.0, 1.0, 1.0),
     metric: bool = False,
     score: float = 0.7,
 ) -> PoseEstimate:
@@ -242,3 +243,82 @@ def write_objectnet3d(root: Path) -> None:
     )
     (root / "Image_sets").mkdir()
     (root / "Image_sets" / "test.txt").write_text("\n".join([*names, "n04"]) + "\n")
+
+
+# two objects in meters: cam_from_object with our axes, and extents along them
+BOXED = (
+    (
+        np.array(
+            [[0.0, -1, 0, -0.1], [0, 0, -1, 0.05], [1, 0, 0, 1.0], [0, 0, 0, 1]]
+        ),  # seen from behind
+        np.array([0.2, 0.1, 0.3]),
+    ),
+    (
+        np.array(
+            [[-0.8, 0.6, 0, 0.15], [0, 0, -1, 0.0], [-0.6, -0.8, 0, 1.2], [0, 0, 0, 1]]
+        ),
+        np.array([0.12, 0.12, 0.1]),
+    ),
+)
+# the object's left, up and front in our axes forward, left, up
+LEFT_UP_FRONT = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
+
+
+def project_box(matrix: np.ndarray, pose: np.ndarray, extents: np.ndarray) -> list[float]:
+    """x0 y0 x1 y1 px around the projected corners of a box."""
+    corners = (np.indices((2, 2, 2)).reshape(3, 8).T - 0.5) * extents
+    seen = (corners @ pose[:3, :3].T + pose[:3, 3]) @ matrix.T
+    pixels = seen[:, :2] / seen[:, 2:]
+    return [*pixels.min(0), *pixels.max(0)]
+
+
+def know_boxed(category: str, matrix: np.ndarray, color: int = 0) -> dict[int, list[Any]]:
+    """The estimates of BOXED in one image, in meters and without any error."""
+    return {
+        color: [
+            estimate_of(
+                category,
+                pose[:3, :3],
+                pose[:3, 3],
+                project_box(matrix, pose, extents),
+                extents,
+                metric=True,
+                score=0.5 + 0.1 * k,
+            )
+            for k, (pose, extents) in enumerate(BOXED)
+        ]
+    }
+
+
+REAL275 = np.array([[591.0125, 0, 322.525], [0, 590.16775, 244.11084], [0, 0, 1]])
+
+
+def nocs_truth(number: int = 6, handles: Sequence[int] = (1, 0)) -> dict[str, Any]:
+    """The truth of an image with BOXED as objects of a class, and a laptop as a third one."""
+    scales = [0.4, 0.2]
+    poses, sizes, boxes = [], [], []
+    for (pose, extents), scale in zip(BOXED, scales, strict=True):
+        theirs = pose.copy()
+        theirs[:3, :3] = scale * pose[:3, :3] @ LEFT_UP_FRONT
+        poses.append(theirs)
+        sizes.append(LEFT_UP_FRONT.T @ extents / scale)
+        x0, y0, x1, y1 = project_box(REAL275, pose, extents)
+        boxes.append([y0, x0, y1 + 1, x1 + 1])
+    return {
+        "gt_class_ids": np.array([number, number, 5], np.int32),
+        "gt_RTs": np.array([*poses, poses[0]]),
+        "gt_scales": np.array([*sizes, sizes[0]], np.float64),
+        "gt_bboxes": np.array([*boxes, boxes[0]]),
+        "gt_handle_visibility": np.array([*handles, 1]),
+        "image_path": "data/real/test/scene_1/0000",
+        "obj_list": ["mug", ("a", 1)],
+    }
+
+
+def write_nocs(root: Path, **truth: Any) -> None:
+    """One image of REAL275 with two mugs, the handle of the second one hidden, and a laptop."""
+    folder = root / "gts" / "real_test"
+    folder.mkdir(parents=True)
+    path = folder / "results_real_test_scene_1_0000.pkl"
+    path.write_bytes(pickle.dumps(nocs_truth() | truth))
+    write_colored(root / "real" / "test" / "scene_1" / "0000_color.png", 0, (640, 480))

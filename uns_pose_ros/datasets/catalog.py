@@ -9,6 +9,7 @@ from pathlib import Path
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.datasets.imagenet3d import read_imagenet3d
 from uns_pose_ros.datasets.labeled_object import LabeledObjects
+from uns_pose_ros.datasets.nocs import NOCS_CATEGORIES, read_nocs
 from uns_pose_ros.datasets.objectnet3d import OBJECTNET3D_PAPER, read_objectnet3d
 from uns_pose_ros.datasets.pascal3d import PASCAL3D_CATEGORIES, read_pascal3d
 
@@ -67,4 +68,5 @@ DATASETS: dict[str, DatasetEntry] = {
         read_objectnet3d, ("test", "val", "train"), (), _PASCAL_NAMES, OBJECTNET3D_PAPER
     ),
     "imagenet3d": DatasetEntry(read_imagenet3d, ("val", "train"), (), _PASCAL_NAMES),
+    "nocs": DatasetEntry(read_nocs, ("real_test", "val"), NOCS_CATEGORIES),
 }

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from uns_pose_ros.core.geometry import project, transform
 from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Camera, Symmetry
 from uns_pose_ros.io.schema.constraints import check_rotation
@@ -79,6 +81,28 @@ class LabeledObjects:
 
     objects: tuple[LabeledObject, ...]
     left_out: LeftOut
+
+
+def box_of_extents(camera: Camera, cam_from_object: Tensor, extents: Tensor) -> Tensor:
+    """The box (4,) around the corners of an object's box in the image, px.
+
+    Args:
+        camera: The camera of the image.
+        cam_from_object: (4, 4) pose; the origin is the center of the box.
+        extents: (3,) of the box along the object's axes.
+
+    Raises:
+        ValueError: A corner is behind the camera.
+    """
+    signs = torch.tensor(list(product((-0.5, 0.5), repeat=3)), dtype=torch.float64)
+    corners = transform(cam_from_object, signs * extents)
+    if not float(corners[:, 2].min()) > 0:
+        raise ValueError("a corner of the box is behind the camera")
+    pixels = project(camera.matrix, corners)
+    limits = torch.tensor([camera.width, camera.height], dtype=torch.float64) - 1
+    low = torch.minimum(pixels.amin(0).clamp_min(0), limits)
+    high = torch.minimum(pixels.amax(0).clamp_min(0), limits)
+    return torch.cat([low, high])
 
 
 def crop_around_origin(labeled: LabeledObject) -> Tensor:

@@ -87,8 +87,10 @@ class _Array:
         )  # as Python 2 wrote it
         if not isinstance(data, bytes | bytearray) or len(data) != count * dtype.itemsize:
             raise pickle.UnpicklingError("an array has another size than its data")
-        order = "F" if self.is_fortran in (True, 1) else "C"
-        array = np.frombuffer(bytes(data), dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+        flat = np.frombuffer(bytes(data), dtype)
+        array = flat.reshape(shape)
+        if self.is_fortran in (True, 1):
+            array = flat.reshape(shape, order="F")
         return array.astype(dtype.newbyteorder("="))
 
 

@@ -19,6 +19,10 @@ from uns_pose_ros.core.types import Camera
 OURS_FROM_PASCAL = torch.tensor(
     [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64
 )
+# from axes with y up and z to the front (x is the left), as in Objectron and NOCS
+OURS_FROM_Y_UP = torch.tensor(
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64
+)
 
 
 def pose_from_angles(

@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from mini_datasets import (
+    REAL275,
     KnowsColors,
     centered_model,
+    know_boxed,
     know_views,
     write_imagenet3d,
+    write_nocs,
     write_objectnet3d,
     write_pascal3d,
 )
@@ -84,6 +87,31 @@ def test_successors_of_pascal3d_from_their_files_to_the_table(
     write(tmp_path)
     give(monkeypatch, centered_model("car"), know_views())
     check_right(result_of(capsys, name, tmp_path), "car", 4)
+
+
+def check_boxes(record: Any, category: str) -> None:
+    """Two objects whose boxes are right, in both rows."""
+    check_right(record, category, 2)
+    for row in ("detected", "true_crop"):
+        boxes = record["categories"][category][row]["boxes"]
+        assert boxes["iou_mean"] > 99.9
+        assert (boxes["ap25"], boxes["ap50"]) == (100, 100)
+        assert boxes["size_error_pct"] < 0.1
+    boxes = record["categories"][category]["detected"]["boxes"]
+    assert [boxes[key] for key in ("ap5deg5cm", "ap10deg5cm", "ap10deg10pct")] == [100] * 3
+    assert boxes["translation_m"] < 1e-6
+
+
+def test_nocs_from_its_files_to_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_nocs(tmp_path)
+    give(monkeypatch, centered_model("mug"), know_boxed("mug", REAL275))
+    record = result_of(capsys, "nocs", tmp_path)
+    check_boxes(record, "mug")
+    assert record["categories"]["mug"]["symmetric"]  # a handle is hidden
+    assert run("nocs", tmp_path, "--model", "folder") == main.DONE
+    assert "3D IoU %" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", ["mirrored", "radians", "camera"])
