@@ -12,9 +12,10 @@ by one pair of ours, on the same features.
     pairs        the pairs with the reference, each scored by itself
     category     over all pairs of videos: published through its reference, ours by its consensus
 
---terms aligns every category by our default with other terms of the energy instead
-(benchmarks/energy_terms.py). Times are seconds of the one thread's own (CPU time), so a busy
-machine does not change them much. Categories that are in the JSON file already are not run again.
+--terms aligns pairs, at most --pairs a category and seed, by our default with other terms of the
+energy instead (benchmarks/energy_terms.py); with --consensus all videos of each category too.
+Times are seconds of the one thread's own (CPU time), so a busy machine does not change them much.
+Seeds and terms that are in the JSON file are not run again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ import torch
 from torch import Tensor
 
 from common import machine, peak_megabytes, politely, write
-from energy_terms import compare_terms
+from energy_terms import KEYS, compare_terms, summarize_terms
 from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
 from uns_pose_ros.alignment.mesh_batch import build_mesh_batch
 from uns_pose_ros.alignment.pairwise import PairConfig, align_pairs
@@ -50,7 +52,6 @@ METHODS = {
     "published": PublishedConfig(),
     "published, 20 steps": PublishedConfig(steps=20),
 }
-KEYS = ("acc30", "acc15", "acc10", "median_deg")
 
 
 @dataclass(frozen=True)
@@ -116,59 +117,76 @@ def prepare_ours(
     return rotation, preparation
 
 
-def compare_methods(
-    meshes: Mapping[str, FeatureMesh], labels: Mapping[str, Tensor], seeds: int
+def run_seed(
+    meshes: Mapping[str, FeatureMesh], labels: Mapping[str, Tensor], seed: int
 ) -> dict[str, Any]:
-    """The figures of one category."""
+    """All methods of one category with one seed and its reference."""
     names = [name for name in meshes if name in labels]
+    reference = names[seed % len(names)]
     contenders = {name: Contender() for name in (*METHODS, "ours")}
-    categories: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
-    preparation = consensus_seconds = 0.0
-    for seed in range(seeds):
-        reference = names[seed % len(names)]
-        pair_of, preparation = prepare_ours(meshes, seed)
-        poses: dict[str, dict[str, Tensor]] = {
-            name: {reference: torch.eye(4, dtype=torch.float64)} for name in METHODS
-        }
-        for name in names:
-            if name == reference:
-                continue
-            truth = labels[name].T @ labels[reference]
-            start = time.process_time()
-            contenders["ours"].add(angle_between(pair_of(reference, name), truth), start)
-            for method, config in METHODS.items():
-                start = time.process_time()
-                pose = align_published(meshes[reference], meshes[name], config, seed)
-                error = angle_between(split_similarity(pose)[0], truth)
-                contenders[method].add(error, start)
-                poses[method][name] = invert(pose)
-            print(
-                f"seed {seed}, {reference} to {name}: "
-                + ", ".join(f"{k} {c.errors[-1]:.0f}°" for k, c in contenders.items()),
-                file=sys.stderr,
-            )
-        for method, rows in poses.items():
-            ones = torch.ones(len(rows), dtype=torch.float64)
-            one_frame = torch.stack(list(rows.values()))
-            through = Alignment(tuple(rows), one_frame, ones, ones.bool(), 0 * ones)
-            categories[method].append(evaluate_alignment(through, labels))
-        start = time.process_time()
-        together = align_videos(meshes, AlignConfig(), seed, device="cpu")
-        consensus_seconds += (time.process_time() - start) / seeds
-        categories["ours"].append(evaluate_alignment(together, labels))
-    figures: dict[str, Any] = {
-        "videos": len(names),
-        "seeds": seeds,
-        "preparation_seconds_per_video": preparation,
-        "consensus_seconds_per_video": consensus_seconds / len(meshes),
+    pair_of, preparation = prepare_ours(meshes, seed)
+    poses: dict[str, dict[str, Tensor]] = {
+        name: {reference: torch.eye(4, dtype=torch.float64)} for name in METHODS
     }
-    for name, contender in contenders.items():
-        rows_of = categories[name]
+    for name in names:
+        if name == reference:
+            continue
+        truth = labels[name].T @ labels[reference]
+        start = time.process_time()
+        contenders["ours"].add(angle_between(pair_of(reference, name), truth), start)
+        for method, config in METHODS.items():
+            start = time.process_time()
+            pose = align_published(meshes[reference], meshes[name], config, seed)
+            error = angle_between(split_similarity(pose)[0], truth)
+            contenders[method].add(error, start)
+            poses[method][name] = invert(pose)
+        print(
+            f"seed {seed}, {reference} to {name}: "
+            + ", ".join(f"{k} {c.errors[-1]:.0f}°" for k, c in contenders.items()),
+            file=sys.stderr,
+        )
+    categories = {}
+    for method, rows in poses.items():
+        ones = torch.ones(len(rows), dtype=torch.float64)
+        one_frame = torch.stack(list(rows.values()))
+        through = Alignment(tuple(rows), one_frame, ones, ones.bool(), 0 * ones)
+        categories[method] = evaluate_alignment(through, labels)
+    start = time.process_time()
+    together = align_videos(meshes, AlignConfig(), seed, device="cpu")
+    seconds = (time.process_time() - start) / len(meshes)
+    categories["ours"] = evaluate_alignment(together, labels)
+    return {
+        "reference": reference,
+        "preparation_seconds_per_video": preparation,
+        "consensus_seconds_per_video": seconds,
+        "methods": {
+            name: vars(contender)
+            | {"category": {key: categories[name][key] for key in KEYS}}
+            | {"peak_megabytes": peak_of_pair(meshes, name)}
+            for name, contender in contenders.items()
+        },
+    }
+
+
+def summarize(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of one category over its seeds."""
+    seeds = list(runs.values())
+    figures: dict[str, Any] = {"seeds": len(seeds)}
+    for key in ("preparation_seconds_per_video", "consensus_seconds_per_video"):
+        figures[key] = sum(run[key] for run in seeds) / len(seeds)
+    for name in seeds[0]["methods"]:
+        rows = [run["methods"][name] for run in seeds]
+        every = Contender(
+            [error for row in rows for error in row["errors"]],
+            [second for row in rows for second in row["seconds"]],
+        )
         figures[name] = {
-            "pairs": contender.figures(),
-            "category": {key: sum(r[key] for r in rows_of) / len(rows_of) for key in KEYS},
-            "category_acc30_by_seed": [row["acc30"] for row in rows_of],
-            "peak_megabytes": peak_of_pair(meshes, name),
+            "pairs": every.figures() | {"count": len(every.errors)},
+            "category": {
+                key: sum(row["category"][key] for row in rows) / len(rows) for key in KEYS
+            },
+            "category_acc30_by_seed": [row["category"]["acc30"] for row in rows],
+            "peak_megabytes": rows[0]["peak_megabytes"],
         }
     return figures
 
@@ -241,6 +259,12 @@ def main() -> None:
         "--terms", action="store_true", help="compare terms of our energy instead"
     )
     parser.add_argument(
+        "--pairs", type=int, default=15, help="of --terms (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--consensus", action="store_true", help="of --terms, over all videos too"
+    )
+    parser.add_argument(
         "--json", metavar="FILE", help="write the figures there; - for standard output"
     )
     arguments = parser.parse_args()
@@ -251,28 +275,43 @@ def main() -> None:
 
 def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run all categories that the JSON file lacks."""
-    settings = {"seeds": arguments.seeds, "terms": arguments.terms}
-    figures: dict[str, Any] = {"settings": settings, "categories": {}}
+    settings = {"terms": arguments.terms}
+    figures: dict[str, Any] = {"settings": settings, "runs": {}}
     target = None if arguments.json in (None, "-") else Path(arguments.json)
     if target is not None and target.exists():
-        before = json.loads(target.read_text())
-        if before.get("settings") != settings:
+        figures = json.loads(target.read_text())
+        if figures.get("settings") != settings:
             raise InvalidInput(f"{target}: made with other settings; another file is valid")
-        figures["categories"] = before["categories"]
-    for folder in arguments.categories:
-        if folder.name in figures["categories"]:
-            continue
-        meshes, labels = load_category(folder, arguments.labels)
-        print(f"{folder.name}: {len(meshes)} videos", file=sys.stderr)
-        if arguments.terms:
-            record = compare_terms(meshes, labels, range(arguments.seeds))
-        else:
-            record = compare_methods(meshes, labels, arguments.seeds)
-        figures["categories"][folder.name] = record
-        figures["machine"] = machine()
-        write(figures, None if target is None else str(target))
+    for seed in range(arguments.seeds):
+        for folder in arguments.categories:
+            runs = figures["runs"].setdefault(folder.name, {})
+            work = run_seed
+            if arguments.terms:
+                work = partial(run_terms, runs.get(str(seed), {}), arguments)
+            elif str(seed) in runs:
+                continue
+            meshes, labels = load_category(folder, arguments.labels)
+            print(f"{folder.name}: {len(meshes)} videos, seed {seed}", file=sys.stderr)
+            runs[str(seed)] = work(meshes, labels, seed)
+            combine = summarize_terms if arguments.terms else summarize
+            figures["categories"] = {
+                name: combine(some) for name, some in figures["runs"].items() if some
+            }
+            figures["machine"] = machine()
+            write(figures, None if target is None else str(target))
     write(figures, "-" if arguments.json == "-" else None)
     return figures
+
+
+def run_terms(
+    done: Mapping[str, Any],
+    arguments: argparse.Namespace,
+    meshes: Mapping[str, FeatureMesh],
+    labels: Mapping[str, Tensor],
+    seed: int,
+) -> dict[str, Any]:
+    """All terms that a run lacks."""
+    return compare_terms(meshes, labels, seed, arguments.pairs, arguments.consensus, done)
 
 
 if __name__ == "__main__":

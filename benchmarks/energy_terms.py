@@ -12,8 +12,7 @@ Which of them should the default keep? A term is a weighted mean over the vertic
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,13 +21,15 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from uns_pose_ros.alignment import category_alignment, pairwise
-from uns_pose_ros.alignment.category_alignment import AlignConfig, Pairs, align_videos
-from uns_pose_ros.alignment.mesh_batch import MeshBatch
+from uns_pose_ros.alignment import pairwise
+from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
+from uns_pose_ros.alignment.mesh_batch import MeshBatch, build_mesh_batch
 from uns_pose_ros.alignment.pairwise import PairConfig, nearest_vertices
 from uns_pose_ros.core.geometry import angle_between, invert, split_similarity
 from uns_pose_ros.core.types import FeatureMesh
 from uns_pose_ros.evaluation.metrics import accuracies, evaluate_alignment
+
+KEYS = ("acc30", "acc15", "acc10", "median_deg")
 
 
 @dataclass(frozen=True)
@@ -106,68 +107,70 @@ def _one_way(
     return torch.cat(costs, 1)
 
 
-@contextmanager
-def energy_of(terms: Terms) -> Iterator[list[Pairs]]:
-    """Align with other terms; yields a list that gets the pairs of every alignment."""
-    made: list[Pairs] = []
-
-    def align_and_keep(*words: Any, **named: Any) -> Pairs:
-        made.append(align_all(*words, **named))
-        return made[-1]
-
-    align_all = category_alignment.align_all
-    with (
-        mock.patch.object(pairwise, "energies", partial(term_energies, terms)),
-        mock.patch.object(category_alignment, "align_all", align_and_keep),
-    ):
-        yield made
-
-
 def compare_terms(
     meshes: Mapping[str, FeatureMesh],
     labels: Mapping[str, Tensor],
-    seeds: Sequence[int],
+    seed: int,
+    most: int,
+    consensus: bool,
+    done: Mapping[str, Any] = {},
     config: AlignConfig = AlignConfig(),
 ) -> dict[str, Any]:
-    """Accuracies of every set of terms: of the pairs by themselves, and of the consensus."""
-    figures: dict[str, Any] = {}
+    """Errors of every set of terms.
+
+    Args:
+        meshes: Feature mesh of each video.
+        labels: Label of each video.
+        seed: Seed of the pairs and hypotheses.
+        most: Number of pairs that are aligned by themselves, at most.
+        consensus: Whether all videos are aligned too.
+        done: What was computed before, by terms.
+        config: Settings of the alignment.
+    """
+    names = [name for name in meshes if name in labels]
+    every = torch.combinations(torch.arange(len(names)))
+    generator = torch.Generator().manual_seed(seed)
+    chosen = every[torch.randperm(len(every), generator=generator)[:most].sort().values]
+    shapes = build_mesh_batch(meshes, config.pair.shapes)
+    turn = split_similarity(shapes.shape_from_obj)[0]
+    place = torch.tensor([list(meshes).index(name) for name in names])
+    pairs = place[chosen]
+    figures = {name: dict(row) for name, row in done.items()}
     for name, terms in TERMS.items():
-        start = time.process_time()
-        rows = []
-        for seed in seeds:
-            with energy_of(terms) as made:
-                alignment = align_videos(meshes, config, seed, device="cpu")
-            errors = pair_errors(meshes, labels, made[0], config)
-            rows.append((errors, evaluate_alignment(alignment, labels)))
-        every = torch.cat([errors for errors, _ in rows])
-        figures[name] = {
-            "pairs": accuracies(every) | {"mean_deg": float(every.mean())},
-            "consensus": {
-                key: sum(figure[key] for _, figure in rows) / len(rows)
-                for key in ("acc30", "acc15", "acc10", "median_deg")
-            },
-            "seconds": time.process_time() - start,
-        }
+        row = figures.setdefault(name, {})
+        with mock.patch.object(pairwise, "energies", partial(term_energies, terms)):
+            if "errors" not in row:
+                start = time.process_time()
+                modes = pairwise.align_pairs(shapes, pairs, config.pair, seed)
+                row["seconds_per_pair"] = (time.process_time() - start) / len(pairs)
+                best = modes.energy.argmin(1)[:, None, None, None]
+                rotation = split_similarity(
+                    torch.take_along_dim(modes.b_from_a, best, 1)[:, 0]
+                )[0]
+                rotation = turn[pairs[:, 1]].mT @ rotation @ turn[pairs[:, 0]]
+                label = torch.stack([labels[name] for name in names])
+                truth = label[chosen[:, 1]].mT @ label[chosen[:, 0]]
+                row["errors"] = angle_between(rotation, truth).tolist()
+            if consensus and "consensus" not in row:
+                together = align_videos(meshes, config, seed, device="cpu")
+                found = evaluate_alignment(together, labels)
+                row["consensus"] = {key: found[key] for key in KEYS}
     return figures
 
 
-def pair_errors(
-    meshes: Mapping[str, FeatureMesh],
-    labels: Mapping[str, Tensor],
-    pairs: Pairs,
-    config: AlignConfig,
-) -> Tensor:
-    """Errors (P,) of the plain pairs' modes of least energy, degrees."""
-    order = sorted(meshes, key=lambda name: category_alignment.content_key(meshes[name]))
-    shapes = category_alignment.prepare_twins(
-        {name: meshes[name] for name in order}, config
-    )
-    turn = split_similarity(shapes.shape_from_obj[: len(order)])[0]
-    errors = []
-    for row in (~pairs.mirrored).nonzero()[:, 0].tolist():
-        a, b = int(pairs.a[row]), int(pairs.b[row])
-        best = pairs.modes.b_from_a[row, int(pairs.modes.energy[row].argmin())]
-        rotation = turn[b].T @ split_similarity(best)[0] @ turn[a]
-        truth = labels[order[b]].T @ labels[order[a]]
-        errors.append(angle_between(rotation, truth))
-    return torch.stack(errors)
+def summarize_terms(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracies of every set of terms over the seeds of one category."""
+    figures = {}
+    for name in next(iter(runs.values())):
+        rows = [run[name] for run in runs.values() if name in run]
+        errors = torch.tensor([e for row in rows for e in row["errors"]]).double()
+        figures[name] = {
+            "pairs": accuracies(errors)
+            | {"mean_deg": float(errors.mean()), "count": len(errors)}
+        }
+        together = [row["consensus"] for row in rows if "consensus" in row]
+        if together:
+            figures[name]["consensus"] = {
+                key: sum(row[key] for row in together) / len(together) for key in KEYS
+            }
+    return figures

@@ -17,6 +17,7 @@ import torch
 
 from synthetic_meshes import feature_mesh
 from uns_pose_ros.alignment import pairwise
+from uns_pose_ros.alignment.category_alignment import AlignConfig
 from uns_pose_ros.alignment.mesh_batch import ShapeConfig, build_mesh_batch
 from uns_pose_ros.alignment.pairwise import PairConfig
 from uns_pose_ros.alignment.published_alignment import PublishedConfig
@@ -163,14 +164,47 @@ def test_the_benchmark_of_alignments_compares_and_goes_on_where_it_was_stopped(
         labels=None,
         seeds=1,
         terms=False,
+        pairs=1,
+        consensus=True,
         json=str(trucks / "out.json"),
     )
     figures = alignment.benchmark(words)
     record = figures["categories"]["truck"]
     assert record["published"]["pairs"]["seconds_per_pair"] > 0
+    assert record["published"]["pairs"]["count"] == 2
     assert record["ours"]["category"]["acc30"] >= 0
     assert alignment.table(figures).count("\n") == 1
-    monkeypatch.setattr(alignment, "compare_methods", None)  # must not be called again
-    assert alignment.benchmark(words)["categories"]["truck"] == record
+    with monkeypatch.context() as patch:
+        patch.setattr(alignment, "run_seed", None)  # must not be called again
+        assert alignment.benchmark(words)["categories"]["truck"] == record
+    words.seeds = 2
+    figures = alignment.benchmark(words)
+    assert figures["runs"]["truck"]["1"]["reference"] == "clip_02"
+    assert figures["categories"]["truck"]["published"]["pairs"]["count"] == 4
+    words.terms = True
     with pytest.raises(InvalidInput, match="made with other settings"):
-        alignment.benchmark(Namespace(**{**vars(words), "seeds": 2}))
+        alignment.benchmark(words)
+
+
+def test_terms_that_were_compared_are_not_compared_again(
+    trucks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import alignment
+    import energy_terms
+
+    kept = ("features", "space")
+    some = {name: energy_terms.TERMS[name] for name in kept}
+    monkeypatch.setattr(energy_terms, "TERMS", some)
+    made = load_alignment(trucks / "alignment.json")
+    monkeypatch.setattr(energy_terms, "align_videos", lambda *_, **__: made)
+    meshes, labels = alignment.load_category(trucks, None)
+    config = AlignConfig(pair=PairConfig(hypotheses=40))
+    first = energy_terms.compare_terms(meshes, labels, 0, 2, False, {}, config)
+    assert [len(row["errors"]) for row in first.values()] == [2, 2]
+    monkeypatch.setattr(pairwise, "align_pairs", None)
+    both = energy_terms.compare_terms(meshes, labels, 0, 2, True, first, config)
+    assert both["space"]["errors"] == first["space"]["errors"]
+    figures = {"categories": {"truck": energy_terms.summarize_terms({"0": both})}}
+    assert alignment.table(figures).count("\n") == 1
+    assert "consensus" in alignment.table(figures)
