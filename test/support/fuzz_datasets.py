@@ -17,6 +17,7 @@ MINIATURES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "pascal3d": (mini_datasets.write_pascal3d, "car", "Annotations/*/*,Image_sets/*"),
     "objectnet3d": (mini_datasets.write_objectnet3d, "car", "Annotations/*,Image_sets/*"),
     "imagenet3d": (mini_datasets.write_imagenet3d, "car", "annotations/*/*,lists/*"),
+    "objectron": (mini_datasets.write_objectron, "shoe", "annotations/*/*/*,index/*"),
     "nocs": (mini_datasets.write_nocs, "mug", "gts/*/*"),
 }
 

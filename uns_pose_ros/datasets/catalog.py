@@ -11,6 +11,7 @@ from uns_pose_ros.datasets.imagenet3d import read_imagenet3d
 from uns_pose_ros.datasets.labeled_object import LabeledObjects
 from uns_pose_ros.datasets.nocs import NOCS_CATEGORIES, read_nocs
 from uns_pose_ros.datasets.objectnet3d import OBJECTNET3D_PAPER, read_objectnet3d
+from uns_pose_ros.datasets.objectron import OBJECTRON_CATEGORIES, read_objectron
 from uns_pose_ros.datasets.pascal3d import PASCAL3D_CATEGORIES, read_pascal3d
 
 
@@ -68,5 +69,8 @@ DATASETS: dict[str, DatasetEntry] = {
         read_objectnet3d, ("test", "val", "train"), (), _PASCAL_NAMES, OBJECTNET3D_PAPER
     ),
     "imagenet3d": DatasetEntry(read_imagenet3d, ("val", "train"), (), _PASCAL_NAMES),
+    "objectron": DatasetEntry(
+        read_objectron, ("test", "train"), OBJECTRON_CATEGORIES, {"bicycle": "bike"}
+    ),
     "nocs": DatasetEntry(read_nocs, ("real_test", "val"), NOCS_CATEGORIES),
 }

@@ -180,7 +180,7 @@ def _read_images(
             continue
         if film is None or path != group[0].image or number < at:
             path, at = group[0].image, 0
-            film = cv2.VideoCapture(str(path))
+            film = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         while at < number and film.grab():
             at += 1
         ok, frame = film.read() if at == number else (False, None)

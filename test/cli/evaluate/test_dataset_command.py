@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mini_datasets import (
+    PORTRAIT,
     REAL275,
     KnowsColors,
     centered_model,
@@ -19,6 +20,7 @@ from mini_datasets import (
     write_imagenet3d,
     write_nocs,
     write_objectnet3d,
+    write_objectron,
     write_pascal3d,
 )
 from uns_pose_ros.cli import main
@@ -90,8 +92,7 @@ def test_successors_of_pascal3d_from_their_files_to_the_table(
 
 
 def check_boxes(record: Any, category: str) -> None:
-    """Two objects whose boxes are right, in both rows."""
-    check_right(record, category, 2)
+    """All objects and their boxes are right, in both rows."""
     for row in ("detected", "true_crop"):
         boxes = record["categories"][category][row]["boxes"]
         assert boxes["iou_mean"] > 99.9
@@ -108,10 +109,21 @@ def test_nocs_from_its_files_to_the_table(
     write_nocs(tmp_path)
     give(monkeypatch, centered_model("mug"), know_boxed("mug", REAL275))
     record = result_of(capsys, "nocs", tmp_path)
+    check_right(record, "mug", 2)
     check_boxes(record, "mug")
     assert record["categories"]["mug"]["symmetric"]  # a handle is hidden
     assert run("nocs", tmp_path, "--model", "folder") == main.DONE
     assert "3D IoU %" in capsys.readouterr().out
+
+
+def test_objectron_from_its_films_to_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_objectron(tmp_path)
+    give(monkeypatch, centered_model("shoe"), know_boxed("shoe", PORTRAIT))
+    record = result_of(capsys, "objectron", tmp_path)
+    check_right(record, "shoe", 4)
+    check_boxes(record, "shoe")
 
 
 @pytest.mark.parametrize("wrong", ["mirrored", "radians", "camera"])
