@@ -254,7 +254,8 @@ class Robot:
             assert self.set(Parameter(name, value=value)).successful
         assert self.transition(Transition.TRANSITION_CONFIGURE)
         assert self.transition(Transition.TRANSITION_ACTIVATE)
-        self.wait_until_listening()
+        if parameters.get("enabled", True):
+            self.wait_until_listening()
         for received in self.received.values():
             received.clear()
 

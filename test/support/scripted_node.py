@@ -10,7 +10,7 @@ car stands in each. Depth is that of the cars' origins: its median gives their s
 "truck" in their name are of that category; with "handle" in it, their cars have a handle. Folders
 named "size" give a model of 0.25 m. One with "gpu" in its name pretends to
 be on a GPU where the device is auto: red FULL is too much for its memory, and it is tried again
-after RETRY s.
+after RETRY s. Where green is POSED, one car stands where the next pixels say: `posed_pixels`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from uns_pose_ros.nodes.estimator import estimator_node
 
 FLIPPED, ROLLED, HIDDEN = 200, 180, 150
 SLOW, INFERENCE = 90, 0.3  # s
+POSED = 70
 HALF_TURN = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64))
 FULL, RETRY = 254, 3.0
 _PARENT_DEATH = 1  # the option of prctl; a crashed test's nodes would answer the next tests
@@ -70,6 +71,26 @@ def car(
         diameter=diameter,
         frames=frames,
     )
+
+
+def posed_pixels(x: float, depth: float, yaw: float) -> np.ndarray:
+    """Pixels (5, 3) uint8 that say where one car stands upright: m, m, rad.
+
+    At yaw 0, the car's x points to the camera. Yaw turns it about its z, which points up.
+    """
+    numbers = np.array([x, depth, yaw], np.float32).view(np.uint8)
+    return np.concatenate([[[1, POSED, 0]], numbers.reshape(4, 3)]).astype(np.uint8)
+
+
+def posed_cam_from_canon(pixels: np.ndarray) -> torch.Tensor:
+    """The pose (4, 4) that `posed_pixels` wrote."""
+    x, depth, yaw = pixels[1:5].copy().reshape(-1).view(np.float32).astype(float)
+    facing = torch.tensor([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]], dtype=torch.float64)
+    up = torch.tensor([0.0, -yaw, 0.0], dtype=torch.float64)
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3, :3] = rotation_from_vector(up) @ facing
+    pose[:3, 3] = torch.tensor([x, 0.0, depth], dtype=torch.float64)
+    return pose
 
 
 class ScriptedEstimator:
@@ -129,6 +150,9 @@ class ScriptedEstimator:
             for model in models
             for i in range(count if regions is None else len(regions))
         ]
+        if green == POSED:
+            pose = posed_cam_from_canon(image[0])
+            found = [dataclasses.replace(one, cam_from_canon=pose) for one in found[:1]]
         if green == HIDDEN:
             found = [
                 dataclasses.replace(
