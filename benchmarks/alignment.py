@@ -227,7 +227,7 @@ def table(figures: Mapping[str, Any]) -> str:
             if not isinstance(part, Mapping):
                 continue
             cells = [f"{category} {name}".ljust(34)]
-            for kind in ("pairs", "category", "consensus"):
+            for kind in ("pairs", "refined", "category", "consensus"):
                 if kind in part:
                     row = part[kind]
                     accurate = "/".join(f"{row[key]:.0f}" for key in KEYS[:3])

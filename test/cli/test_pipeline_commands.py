@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from uns_pose_ros.cli import main
@@ -51,13 +53,21 @@ def test_options_that_do_not_go_together_are_refused_in_one_line(
 
 
 def test_the_published_method_aligns_to_its_reference_and_claims_no_confidence(
-    trucks: Path, capsys: pytest.CaptureFixture[str]
+    trucks: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    titles: list[str] = []
+
+    def render(alignment: Any, skins: Any, title: str) -> np.ndarray:
+        titles.append(title)
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(stages, "render_alignment", render)
     words = (*TO_FIRST, "--published.hypotheses", "50")
     assert align(trucks, *words, "--json", "-") == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["method"], record["reference"]) == ("published", "clip_01")
     assert record["made"]
+    assert titles[0].endswith("each video alone to clip_01, which gives no confidence")
     assert {video["confidence"] for video in record["videos"].values()} == {None}
     provenance = artifacts.provenance_of(trucks / "alignment.json")
     assert provenance is not None

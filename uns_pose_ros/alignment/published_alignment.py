@@ -138,7 +138,7 @@ def align_published(
     energy = published_energies(drawn, points_a, points_b, partners, config.alpha)
     best = drawn[energy.argmin()]
     if config.steps:
-        best = _descend(best, points_a, points_b, partners, config)
+        best = descend_on_se3(best, points_a, points_b, partners, config)
     return invert(unit_from_b) @ best.double().cpu() @ unit_from_a
 
 
@@ -254,10 +254,18 @@ def published_energies(
     return torch.cat(energies)
 
 
-def _descend(
+def descend_on_se3(
     b_from_a: Tensor, a: Tensor, b: Tensor, partners: Partners, config: PublishedConfig
 ) -> Tensor:
-    """Refine one hypothesis (4, 4) by Adam on se(3); its scale stays."""
+    """Refine one hypothesis b_from_a (4, 4) by `config.steps` of Adam on se(3).
+
+    Args:
+        b_from_a: The hypothesis; its scale stays.
+        a: Points (V, 3) of the first mesh.
+        b: Points (W, 3) of the second mesh, diameter 1.
+        partners: Their correspondences and weights.
+        config: Settings.
+    """
     twist = torch.zeros(6, device=a.device, requires_grad=True)
     optimizer = torch.optim.Adam([twist], lr=config.learning_rate, betas=_BETAS)
     for _ in range(config.steps):

@@ -365,7 +365,10 @@ def draw_alignment(category: Path, files: FileCache | None = None) -> Path:
             average_features(artifacts.load_feature_mesh(category / name))
             for name in alignment.videos
         ]
-        pixels = render_alignment(alignment, skins, f"axes: {axes}")
+        title = f"axes: {axes}"
+        if reference := alignment_reference(category, files):
+            title += f"; each video alone to {reference}, which gives no confidence"
+        pixels = render_alignment(alignment, skins, title)
         with artifacts.atomic_write(image) as temporary:
             temporary.write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
         return image
