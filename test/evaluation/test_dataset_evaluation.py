@@ -109,6 +109,24 @@ def test_half_a_turn_is_right_up_to_a_symmetry_of_the_data_set_only() -> None:
         assert result.symmetric_error == pytest.approx(expected, abs=1e-5)
 
 
+def test_an_object_may_have_symmetries_about_several_axes() -> None:
+    z, half = torch.tensor([0.0, 0, 1]).double(), torch.stack([EYE, turn(x=180)])
+    cylinder = labeled(turn(x=30), symmetry=Symmetry(0, z), turns=half)
+    box = labeled(turn(x=30), symmetry=Symmetry(2, z), turns=half)
+    size = (1, 0.5, 0.5)
+    for truth, rotation, error in (
+        (cylinder, turn(x=30) @ turn(z=70) @ turn(x=180), 0),
+        (cylinder, turn(x=30) @ turn(y=10), 10),
+        (box, turn(x=30) @ turn(y=180), 0),
+        (box, turn(x=30) @ turn(z=90), 90),
+        (labeled(is_sphere=True), turn(x=77), 0),
+    ):
+        result = score(estimate_of("car", rotation, size=size, metric=True), truth)
+        assert result.symmetric_error == pytest.approx(error, abs=1e-5)
+        if error == 0:
+            assert result.iou == pytest.approx(1)
+
+
 def test_the_model_frame_is_tied_by_a_rotation() -> None:
     tie = FrameTie.of(centered_model("car"), turn(z=90))
     # the canonical x axis is the object's y axis, so the box is long along canonical y

@@ -19,6 +19,7 @@ MINIATURES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "imagenet3d": (mini_datasets.write_imagenet3d, "car", "annotations/*/*,lists/*"),
     "objectron": (mini_datasets.write_objectron, "shoe", "annotations/*/*/*,index/*"),
     "nocs": (mini_datasets.write_nocs, "mug", "gts/*/*"),
+    "ropes": (mini_datasets.write_ropes, "bowl", "ROPE/*/*.json,Meta/*"),
 }
 
 

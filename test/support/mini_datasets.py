@@ -5,6 +5,7 @@ An image has one color, and its red channel is the number of the image.
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from scipy.io import savemat
 from torch import Tensor
 
 from source_files import write_film
-from uns_pose_ros.core.geometry import from_parts
+from uns_pose_ros.core.geometry import from_parts, matrix_to_quaternion
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Symmetry
 
 WIDTH, HEIGHT = 96, 64  # px
@@ -423,3 +424,57 @@ def write_objectron(root: Path, data: bytes | None = None) -> None:
     black = [np.zeros((LANDSCAPE[0], LANDSCAPE[1], 3), np.uint8)] * 11
     film = write_film(root / "videos" / "shoe" / "batch-1" / "0" / "film.mp4", black)
     film.rename(film.with_name("video.MOV"))
+
+
+ROPE_CAMERA = np.array([[615.0, 0, 322.0], [0, 610, 242], [0, 0, 1]])
+
+
+def rope_tag(**axes: str) -> dict[str, Any]:
+    """A symmetry tag: none about each axis that is not given."""
+    return {"any": False, **dict.fromkeys("xyz", "none"), **axes}
+
+
+def rope_image(**change: Any) -> dict[str, Any]:
+    """The annotation of an image with BOXED as bowls, and what is left out."""
+    objects = {}
+    for k, (pose, extents) in enumerate(BOXED):
+        rotation = torch.from_numpy(pose[:3, :3] @ LEFT_UP_FRONT)
+        meta = {
+            **{"oid": f"real-bowl-{k}", "class_name": "bowl", "class_label": 3},
+            **{"scale": [0.5] * 3, "is_background": False},
+            "bbox_side_len": (LEFT_UP_FRONT.T @ extents).tolist(),
+        }
+        objects[f"{k + 1}_bowl"] = {
+            "meta": meta,
+            "quaternion_wxyz": matrix_to_quaternion(rotation).tolist(),
+            "translation": pose[:3, 3].tolist(),
+            **{"is_valid": True, "id": k, "material": []},
+        }
+    objects["9_bowl"] = objects["1_bowl"] | {"is_valid": False}
+    objects["8_box"] = objects["1_bowl"] | {
+        "meta": objects["1_bowl"]["meta"] | {"class_name": "box"}
+    }
+    lens = {
+        **{"fx": ROPE_CAMERA[0, 0], "fy": ROPE_CAMERA[1, 1]},
+        **{"cx": ROPE_CAMERA[0, 2], "cy": ROPE_CAMERA[1, 2], "width": 640, "height": 480},
+    }
+    return {"camera": {"intrinsics": lens, "kind": ""}, "objects": objects} | change
+
+
+def write_ropes(root: Path, **change: Any) -> None:
+    """One image of ROPE; the first bowl is round, the second one has no symmetry."""
+    instances = {
+        f"real-bowl-{k}": {
+            "dimensions": (LEFT_UP_FRONT.T @ extents / 0.5).tolist(),
+            "tag": {"symmetry": rope_tag(y="none" if k else "any"), "datatype": "test"},
+            **{"class_name": "bowl", "class_label": 3},
+        }
+        for k, (_, extents) in enumerate(BOXED)
+    }
+    (root / "Meta").mkdir(parents=True)
+    (root / "Meta" / "real_obj_meta.json").write_text(
+        json.dumps({"class_list": [], "instance_dict": instances})
+    )
+    write_colored(root / "ROPE" / "000003" / "000010_color.png", 0, (640, 480))
+    path = root / "ROPE" / "000003" / "000010_meta.json"
+    path.write_text(json.dumps(rope_image(**change)))

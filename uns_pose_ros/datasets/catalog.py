@@ -13,6 +13,7 @@ from uns_pose_ros.datasets.nocs import NOCS_CATEGORIES, read_nocs
 from uns_pose_ros.datasets.objectnet3d import OBJECTNET3D_PAPER, read_objectnet3d
 from uns_pose_ros.datasets.objectron import OBJECTRON_CATEGORIES, read_objectron
 from uns_pose_ros.datasets.pascal3d import PASCAL3D_CATEGORIES, read_pascal3d
+from uns_pose_ros.datasets.ropes import read_ropes
 
 
 @dataclass(frozen=True)
@@ -73,4 +74,5 @@ DATASETS: dict[str, DatasetEntry] = {
         read_objectron, ("test", "train"), OBJECTRON_CATEGORIES, {"bicycle": "bike"}
     ),
     "nocs": DatasetEntry(read_nocs, ("real_test", "val"), NOCS_CATEGORIES),
+    "ropes": DatasetEntry(read_ropes, ("test",), ()),
 }

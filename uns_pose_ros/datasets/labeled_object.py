@@ -38,6 +38,10 @@ class LabeledObject:
     # False: the focal length is a convention, and the principal point is where the object is seen
     calibrated: bool = True
     symmetry: Symmetry | None = None  # in the object's frame; None: the data set gives none
+    # (G, 3, 3) float64 in the object's frame, the identity among them: rotations that leave the
+    # object unchanged, beside those of `symmetry`; None: there are none
+    turns: Tensor | None = None
+    is_sphere: bool = False  # every rotation leaves the object unchanged
     occluded: bool = False
     truncated: bool = False
     difficult: bool = False
@@ -68,6 +72,12 @@ class LabeledObject:
         """Name of the image in messages."""
         number = "" if self.film_frame is None else f", frame {self.film_frame}"
         return f"{self.image.name}{number}"
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the data set gives a rotation that leaves the object unchanged."""
+        of_axis = self.symmetry is not None and self.symmetry.order != 1
+        return of_axis or self.turns is not None or self.is_sphere
 
     @property
     def diameter(self) -> float | None:

@@ -312,14 +312,10 @@ def score_object(
     rotation, center, scale, is_metric = _place(estimate, labeled, tie, is_crop)
     true, position = labeled.cam_from_object[:3, :3], labeled.cam_from_object[:3, 3]
     rotation = rotation @ tie.object_from_canon.T
-    symmetry = labeled.symmetry or tie.symmetry
-    errors = (
-        float(angle_between(true, rotation)),
-        float(symmetric_angle(true.T, rotation.T, symmetry)),
-    )
+    equal, symmetric = _nearest_equal(rotation, labeled, labeled.symmetry or tie.symmetry)
+    errors = float(angle_between(true, rotation)), symmetric
     if labeled.extents is None or labeled.diameter is None:
         return ObjectResult(True, *errors)
-    equal = nearest_equivalent(rotation, true, symmetry.order, symmetry.axis)
     size = estimate.size * scale
     box = OrientedBox(equal @ tie.object_from_canon, center, size)
     iou = box_iou_3d(box, OrientedBox(true, position, labeled.extents))
@@ -333,6 +329,28 @@ def score_object(
         shift if is_metric else None,
         None if shift is None else shift / labeled.diameter,
     )
+
+
+def _nearest_equal(
+    rotation: Tensor, labeled: LabeledObject, symmetry: Symmetry
+) -> tuple[Tensor, float]:
+    """Of the rotations that symmetry makes equal, the nearest to the truth; its error, degrees.
+
+    Args:
+        rotation: (3, 3), cam_from_object.
+        labeled: The truth.
+        symmetry: About one axis, in the object's frame.
+    """
+    true = labeled.cam_from_object[:3, :3]
+    if labeled.is_sphere:
+        return true, 0.0
+    turns = (
+        torch.eye(3, dtype=torch.float64)[None] if labeled.turns is None else labeled.turns
+    )
+    errors = symmetric_angle((true @ turns).mT, rotation.T, symmetry)
+    turn = turns[int(errors.argmin())]
+    equal = nearest_equivalent(rotation, true @ turn, symmetry.order, symmetry.axis)
+    return equal @ turn.T, float(errors.min())
 
 
 def _place(

@@ -13,6 +13,7 @@ import torch
 from mini_datasets import (
     PORTRAIT,
     REAL275,
+    ROPE_CAMERA,
     KnowsColors,
     centered_model,
     know_boxed,
@@ -22,6 +23,7 @@ from mini_datasets import (
     write_objectnet3d,
     write_objectron,
     write_pascal3d,
+    write_ropes,
 )
 from uns_pose_ros.cli import main
 from uns_pose_ros.cli.evaluate import dataset_command
@@ -124,6 +126,17 @@ def test_objectron_from_its_films_to_the_table(
     record = result_of(capsys, "objectron", tmp_path)
     check_right(record, "shoe", 4)
     check_boxes(record, "shoe")
+
+
+def test_ropes_from_its_files_to_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_ropes(tmp_path)
+    give(monkeypatch, centered_model("bowl"), know_boxed("bowl", ROPE_CAMERA))
+    record = result_of(capsys, "ropes", tmp_path)
+    check_right(record, "bowl", 2)
+    check_boxes(record, "bowl")
+    assert record["categories"]["bowl"]["symmetric"]
 
 
 @pytest.mark.parametrize("wrong", ["mirrored", "radians", "camera"])

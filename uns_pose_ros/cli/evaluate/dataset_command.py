@@ -200,8 +200,7 @@ def _tie(
 
 
 def _is_symmetric(model: CategoryModel, read: LabeledObjects) -> bool:
-    given = [one.symmetry for one in read.objects if one.symmetry is not None]
-    return any(one.order != 1 for one in given) or model.symmetry.order != 1
+    return model.symmetry.order != 1 or any(one.is_symmetric for one in read.objects)
 
 
 def _counts(left_out: LeftOut) -> dict[str, int]:
