@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import (
     Alignment,
     CategoryModel,
@@ -169,6 +170,17 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         "folders were not looked at",
     ):
         assert said in text
+
+
+def test_named_frames_are_on_the_template(tmp_path: Path) -> None:
+    place = torch.tensor([0.3, 0.1, 0.2], dtype=torch.float64)
+    frame = NamedFrame("handle", place, torch.eye(3, dtype=torch.float64), 0.1)
+    model = replace(model_of(), frames=(frame,))
+    bare, framed = (
+        page(tmp_path, replace(contents(), model=one)) for one in (model_of(), model)
+    )
+    assert "the template, with the frames handle" in framed
+    assert "with the frames" not in bare
 
 
 def test_names_cannot_become_markup(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Its figures come from rounds that see the same machine.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -22,7 +23,9 @@ from uns_pose_ros.alignment.mesh_batch import ShapeConfig, build_mesh_batch
 from uns_pose_ros.alignment.pairwise import PairConfig
 from uns_pose_ros.alignment.published_alignment import PublishedConfig
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import PoseEstimate, Symmetry
+from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.evaluation.metrics import ImageResult
 from uns_pose_ros.io.artifacts import load_alignment
 
@@ -208,3 +211,53 @@ def test_terms_that_were_compared_are_not_compared_again(
     figures = {"categories": {"truck": energy_terms.summarize_terms({"0": both})}}
     assert alignment.table(figures).count("\n") == 1
     assert "consensus" in alignment.table(figures)
+
+
+def test_a_frame_at_its_true_place_has_no_distance_and_a_shift_is_in_diameters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import frames
+
+    instance = 0.2 * torch.nn.functional.normalize(
+        torch.randn(300, 3, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    instance = torch.cat([instance, torch.tensor([[0.3, 0.0, 0.0]])]).double()
+    unit = torch.eye(3, dtype=torch.float64)
+    truth = frames.true_place(instance, unit, unit[0])
+    assert truth.place.tolist() == pytest.approx([0.3, 0.0, 0.0])
+    assert truth.extent.diameter == pytest.approx(0.5, abs=0.01)
+
+    cam_from_obj = torch.eye(4, dtype=torch.float64)
+    cam_from_obj[2, 3] = 2.0
+    diameter = truth.extent.diameter
+    pose = cam_from_obj.clone()
+    pose[:3, 3] *= 0.8 / diameter  # a diameter is 0.8 canonical units
+    place = truth.place * 0.8 / diameter
+    handle = NamedFrame("tested", place, unit)
+    covariance = 1e-4 * torch.eye(6, dtype=torch.float64)
+    box = torch.zeros(4, dtype=torch.float64)
+    size = torch.ones(3, dtype=torch.float64)
+    one = PoseEstimate(
+        "mug", pose, 1.0, False, size, 0.9, covariance, Symmetry(), 9, 1.0, box
+    )
+    center = truth.extent.center * 0.8 / diameter
+
+    def distance(moved: PoseEstimate) -> frames.Distance:
+        [placed] = carry_frames(moved, [handle])
+        return frames.measure(placed, moved, truth, cam_from_obj, center, 0.8, "clip")
+
+    right = distance(one)
+    assert right.whole == pytest.approx(0.0, abs=1e-6) and right.inside
+    farther = pose.clone()
+    farther[:3, 3] *= 1.1
+    far = distance(dataclasses.replace(one, cam_from_canon=farther))
+    assert far.whole == pytest.approx(0.1 * 2.0 / diameter, rel=0.05) and not far.inside
+    assert far.at_distance < 0.05 * far.whole + 0.06
+    aside = pose.clone()
+    aside[1, 3] += 0.08
+    moved = distance(dataclasses.replace(one, cam_from_canon=aside))
+    assert moved.whole == pytest.approx(0.1, abs=1e-3)
+    assert moved.across == pytest.approx(0.1, abs=2e-3)
+    summary = frames.summarize([right, far])
+    assert summary["within10"] == 50.0 and summary["region95"] == 50.0

@@ -80,6 +80,19 @@ def test_an_overlay_shows_named_frames() -> None:
     assert np.array_equal(drawing.draw_estimate(image, camera(), behind, model()), image)
 
 
+def test_a_drawn_template_shows_named_frames_where_they_are() -> None:
+    position = torch.tensor([0.0, 0.3, 0.2], dtype=torch.float64)
+    frame = NamedFrame("rim", position, torch.eye(3, dtype=torch.float64))
+    colors = np.full((8, 3), 200.0)
+    bare, framed = (
+        drawing.draw_mesh(CUBE, TRIANGLES, colors, 0.0, 0.0, span=2.0, frames=frames)
+        for frames in ((), (frame,))
+    )
+    x0, y0, x1, y1 = changed_box(bare, framed)  # seen from +x: y to the right, z up
+    assert x0 <= 99.5 + 30 <= x1 and y0 <= 99.5 - 20 <= y1
+    assert x0 > 115 and y1 < 95
+
+
 def test_an_overlay_follows_the_lens() -> None:
     image = np.zeros((160, 200, 3), np.uint8)
     low = estimate(0, 0.3, 1, scale=0.1)

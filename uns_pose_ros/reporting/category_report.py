@@ -372,8 +372,12 @@ def _training_section(model: CategoryModel | None) -> Markup:
     size = "unknown size" if model.diameter is None else f"{model.diameter:.3f} m across"
     text = f"Template of {len(model.vertices)} vertices, {size}, trained on {names}."
     vertices = model.vertices.double()
-    image = draw_mesh_views(vertices, model.triangles, position_colors(vertices))
-    figures = [html.image_figure(image, "the template", 420)]
+    image = draw_mesh_views(
+        vertices, model.triangles, position_colors(vertices), model.frames
+    )
+    shown = ", ".join(frame.name for frame in model.frames)
+    caption = f"the template, with the frames {shown}" if shown else "the template"
+    figures = [html.image_figure(image, caption, 420)]
     curve = model.training_curve
     if curve.get("step"):
         caption = "training: losses, and how often it is right where it did not learn"

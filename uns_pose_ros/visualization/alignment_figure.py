@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.geometry import transform
+from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import Alignment, FeatureMesh
 from uns_pose_ros.visualization import drawing
 from uns_pose_ros.visualization.drawing import Floats, RgbImage
@@ -76,10 +77,17 @@ def feature_colors(features: Sequence[Tensor]) -> list[Floats]:
     ]
 
 
-def draw_mesh_views(vertices: Tensor, triangles: Tensor, colors: Floats) -> RgbImage:
+def draw_mesh_views(
+    vertices: Tensor,
+    triangles: Tensor,
+    colors: Floats,
+    frames: Sequence[NamedFrame] = (),
+) -> RgbImage:
     """A mesh (V, 3) in the canonical frame from each of `VIEWS`, side by side."""
     views = [
-        drawing.draw_mesh(vertices, triangles, colors, *view, size=_SIZE, span=1.1)
+        drawing.draw_mesh(
+            vertices, triangles, colors, *view, size=_SIZE, span=1.1, frames=frames
+        )
         for view in VIEWS.values()
     ]
     return np.concatenate(views, 1)

@@ -6,13 +6,16 @@ Images are (H, W, 3) uint8 RGB.
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uns_pose_ros.core.named_frames import PlacedFrame
+from uns_pose_ros.core.geometry import from_parts
+from uns_pose_ros.core.named_frames import NamedFrame, PlacedFrame
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 
 RgbImage = NDArray[np.uint8]
@@ -233,8 +236,11 @@ def draw_mesh(
     elevation: float,
     size: int = 200,
     span: float = 1.0,
+    frames: Sequence[NamedFrame] = (),
 ) -> RgbImage:
     """Draw a mesh in canonical axes on white, in parallel projection about the origin, z up.
+
+    Named frames are small axes with their names, also where the mesh hides them.
 
     Args:
         vertices: (V, 3), canonical frame.
@@ -244,6 +250,7 @@ def draw_mesh(
         elevation: degrees.
         size: px, side of the image.
         span: canonical units that fill the image.
+        frames: named frames.
     """
     a, e = np.radians([azimuth, elevation])
     back = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
@@ -273,6 +280,17 @@ def draw_mesh(
             -1,
             cv2.LINE_AA,
         )
+    matrix = [[focal, 0.0, (size - 1) / 2], [0.0, focal, (size - 1) / 2], [0.0, 0.0, 1.0]]
+    camera = Camera(torch.tensor(matrix, dtype=torch.float64), size, size)
+    shift = np.array([0.0, 0.0, distance])
+    view = from_parts(torch.from_numpy(cam_from_canon), torch.from_numpy(shift))
+    for frame in frames:
+        canon_from_frame = frame.canon_from_frame
+        pose = view @ canon_from_frame
+        placed = PlacedFrame(
+            frame, frame.name, canon_from_frame, pose, None, True, frame.width
+        )
+        _draw_frame(canvas, camera, placed, 0.15 * span)
     return canvas
 
 
