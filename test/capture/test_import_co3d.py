@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from source_files import write_co3d
+from uns_pose_ros.capture.import_co3d import parse_viewpoint
 from uns_pose_ros.capture.import_source import import_video
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Video
@@ -205,3 +206,29 @@ def test_masks_that_show_the_object_dark_are_counted(tmp_path: Path) -> None:
     import_video(folder, tmp_path / "clip")
     record = json.loads((tmp_path / "clip" / "video.json").read_text())
     assert record["notes"] == {"masks that are dark inside a bright border: inverted?": 5}
+
+
+@pytest.mark.parametrize(
+    ("kind", "focal", "middle"),
+    [
+        ("ndc_isotropic", (400, 400), (380, 240)),
+        ("ndc_norm_image_bounds", (800, 400), (360, 240)),
+    ],
+)
+def test_a_viewpoint_gives_the_camera_of_opencv(
+    kind: str, focal: tuple[int, int], middle: tuple[int, int]
+) -> None:
+    viewpoint = {
+        "R": [[0, 1, 0], [-1, 0, 0], [0, 0, 1]],
+        "T": [1, 2, 3],
+        "focal_length": [2, 2],
+        "principal_point": [0.1, -0.2],
+        "intrinsics_format": kind,
+    }
+    camera, pose = parse_viewpoint(viewpoint, 800, 400)
+    (fx, _, cx), (_, fy, cy), _ = camera.matrix.tolist()
+    assert (fx, fy) == pytest.approx(focal)
+    # a pixel's center is at its integer, and half a pixel from its edge
+    assert (cx + 0.5, cy + 0.5) == pytest.approx(middle)
+    # x left and y up become x right and y down; X_cam = X R + T for rows X
+    assert pose[:3].tolist() == [[0, 1, 0, -1], [-1, 0, 0, -2], [0, 0, 1, 3]]

@@ -16,8 +16,10 @@ from mini_datasets import (
     ROPE_CAMERA,
     KnowsColors,
     centered_model,
+    estimate_of,
     know_boxed,
     know_views,
+    write_colored,
     write_imagenet3d,
     write_nocs,
     write_objectnet3d,
@@ -25,9 +27,13 @@ from mini_datasets import (
     write_pascal3d,
     write_ropes,
 )
+from source_files import write_co3d
+from uns_pose_ros.capture.import_source import import_video
+from uns_pose_ros.capture.video_writer import ImportConfig
 from uns_pose_ros.cli import main
-from uns_pose_ros.cli.evaluate import dataset_command
-from uns_pose_ros.core.types import CategoryModel
+from uns_pose_ros.cli.evaluate import co3d_figures, dataset_command
+from uns_pose_ros.core.geometry import from_parts, random_rotations
+from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.datasets import matlab_records
 from uns_pose_ros.datasets.view_angles import pose_from_angles
 from uns_pose_ros.io import artifacts
@@ -137,6 +143,57 @@ def test_ropes_from_its_files_to_the_table(
     check_right(record, "bowl", 2)
     check_boxes(record, "bowl")
     assert record["categories"]["bowl"]["symmetric"]
+
+
+def write_aligned_co3d(root: Path) -> dict[int, list[Any]]:
+    """Three sequences of CO3D, imported, labeled and aligned; what each image shows, by color."""
+    known, labels, names = {}, {}, ("101_1_2", "102_1_2", "103_1_2")
+    canon_from_obj = random_rotations(3, torch.Generator().manual_seed(4))
+    for number, name in enumerate(names):
+        source, truth, _ = write_co3d(root / f"co3d{number}", "ndc_isotropic")
+        for k, image in enumerate(sorted((source / "images").iterdir())):
+            color = 10 * (number + 1) + k
+            write_colored(image, color, (48, 32))
+            rotation = truth[image.name][:3, :3] @ canon_from_obj[number].T.numpy()
+            known[color] = [estimate_of("truck", rotation)]
+        video = root / "truck" / name
+        import_video(source, video, ImportConfig(frames=10))
+        labels[name] = {"canon_from_obj": canon_from_obj[number].tolist()}
+    (root / "truck" / "labels.json").write_text(json.dumps(labels))
+    ones = torch.ones(3, dtype=torch.float64)
+    poses = from_parts(canon_from_obj, torch.zeros(3, 3, dtype=torch.float64), ones)
+    alignment = Alignment(names, poses, ones, ones.bool(), 0 * ones)
+    artifacts.save_alignment(alignment, root / "truck" / "alignment.json", {})
+    return known
+
+
+def test_co3d_from_its_sequences_to_the_table_of_pairs_and_six_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = write_aligned_co3d(tmp_path)
+    give(monkeypatch, centered_model("truck"), known)
+    monkeypatch.setattr(co3d_figures, "Estimator", KnowsColors)
+    record = result_of(capsys, "co3d-alignment", tmp_path)
+    for kind in ("pairs", "six_frames"):
+        figures = record["categories"]["truck"][kind]
+        assert (figures["videos"], figures["pairs"], figures["acc10"]) == (3, 6, 100)
+        assert record[f"mean_{kind}"]["acc30"] == 100
+    assert run("co3d-alignment", tmp_path / "truck") == main.DONE
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == [
+        "truck",
+        "pairs",
+        "3",
+        "6",
+    ]
+    for words, said in (
+        (["co3d-alignment", tmp_path, "--fit"], "--fit: co3d-alignment has no such option"),
+        (["co3d-alignment", tmp_path / "co3d0"], "no alignment.json in it or in its"),
+    ):
+        assert run(*words) == main.BAD_INPUT
+        assert said in capsys.readouterr().err
+    give(monkeypatch, centered_model("boat"), known)
+    assert run("co3d-alignment", tmp_path, "--model", "m") == main.BAD_INPUT
+    assert "--model of boat: no such category" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", ["mirrored", "radians", "camera"])

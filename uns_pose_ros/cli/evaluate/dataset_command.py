@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 
 from uns_pose_ros.cli.arguments import Device, Estimation, Json
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
+from uns_pose_ros.cli.evaluate.co3d_figures import evaluate_co3d
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import CategoryModel
@@ -23,8 +24,11 @@ from uns_pose_ros.evaluation import dataset_evaluation as evaluation
 from uns_pose_ros.evaluation.metrics import ANGLES, fit_label_from_canon, load_labels
 from uns_pose_ros.io import artifacts
 
+CO3D_ALIGNMENT = "co3d-alignment"
+_NAMES = (*DATASETS, CO3D_ALIGNMENT)
+
 Name = Annotated[
-    Positional[str], arg(metavar="NAME", help=f"of the data set: {', '.join(DATASETS)}")
+    Positional[str], arg(metavar="NAME", help=f"of the data set: {', '.join(_NAMES)}")
 ]
 Root = Annotated[Positional[Path], arg(metavar="ROOT", help="folder of the data set")]
 Models = Annotated[
@@ -82,9 +86,18 @@ def evaluate_dataset_command(
     Two rows for each category. detected: the estimator gets the whole image and nothing else. true
     crop: box, camera and translation are given, as in the paper. Without --labels and --fit the
     model's frame must be x forward, y left, z up (`uns-pose align --up --front`).
+
+    co3d-alignment: ROOT is a category of imported and aligned sequences of CO3D, or a folder of
+    such categories with labels.json in each; all ordered pairs, and six frames where --model is
+    given.
     """
+    if name == CO3D_ALIGNMENT:
+        _refuse_for_co3d(category, split, fit, most)
+        record, text = evaluate_co3d(root, labels, model, device, estimator)
+        emit({"dataset": name, "root": str(root)} | record, text, json)
+        return
     if name not in DATASETS:
-        raise InvalidInput(f"{name!r} is no data set; {', '.join(DATASETS)} are valid")
+        raise InvalidInput(f"{name!r} is no data set; {', '.join(_NAMES)} are valid")
     entry = DATASETS[name]
     split = split or entry.splits[0]
     _check_options(name, entry, root, model, category, split, labels, fit, most)
@@ -100,6 +113,18 @@ def evaluate_dataset_command(
         values |= details[key]
     record |= {"dataset": name, "split": split, "root": str(root)}
     emit(record, "\n".join([*_tables(record), *lines]), json)
+
+
+def _refuse_for_co3d(
+    category: str | None, split: str | None, fit: bool, most: int | None
+) -> None:
+    """InvalidInput where an option is given that the alignment protocols do not have."""
+    given = {"category": category, "split": split, "fit": fit or None, "most": most}
+    for option, value in given.items():
+        if value is not None:
+            raise InvalidInput(
+                f"--{option}: {CO3D_ALIGNMENT} has no such option; --labels and --model are valid"
+            )
 
 
 def _check_options(
