@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import (
     Alignment,
     Camera,
@@ -182,7 +184,12 @@ def check_imported(folder: Path) -> None:
     if len(names) >= 3:
         check_video(load_video(folder, need_masks=False, need_poses=False))
     if has_sparse(folder / "sparse"):
-        check_sparse(read_sparse(folder / "sparse"))
+        sparse = read_sparse(folder / "sparse")
+        if sparse.images:
+            check_sparse(sparse)
+        else:  # the list of images was emptied: nothing is made of it
+            with contextlib.suppress(InvalidInput):
+                raise AssertionError(load_video(folder, need_masks=False))
     check_record(folder)
 
 
