@@ -3,13 +3,16 @@
 
     python benchmarks/masks.py rooms/mug --work /tmp/masks --json out.json
     python benchmarks/masks.py demo/data/chair --given-poses --json -
+    python benchmarks/masks.py rooms/mug --labels rooms/mug/labels.json --json -
 
 Of each video with masks only the images are taken; nothing is given, not even the camera. Masks are
 compared with the given ones: intersection over union, mean and worst image of each video. With
 --given-poses the given camera poses are taken too. `reported` are the images that the program
 itself calls bad, `wrong` those below 0.8. Seconds are of the processor, all threads together, so
 that they mean the same on a busy machine. With --work poses that are found already are not found
-again, and their seconds are missing; masks are always made again.
+again, and their seconds are missing; masks are always made again. With --labels the videos are
+aligned too, once with what was found and once with what is given: percent of the pairs whose
+relative rotation has an error below 30, 15 and 10 degrees.
 """
 
 from __future__ import annotations
@@ -23,14 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from common import machine, politely, write
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import nearest_rotation
 from uns_pose_ros.core.types import Video
+from uns_pose_ros.evaluation import metrics
 from uns_pose_ros.io.images import read_mask
 from uns_pose_ros.io.schema.video_record import read_video_entries
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks import mobile_sam, pretrained_weights, u2net
+from uns_pose_ros.pipeline import stages
 from uns_pose_ros.pipeline.preparation import ensure_masks, ensure_poses
 from uns_pose_ros.reconstruction import mask_voting
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
@@ -50,6 +57,9 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, help="folder to work in (default: a temporary one)"
     )
+    parser.add_argument(
+        "--labels", type=Path, help="align found and given, and compare with these labels"
+    )
     parser.add_argument("--json", help="write the figures there; -: to standard output")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -67,6 +77,11 @@ def main() -> None:
         "videos": rows,
         "summary": summarize(list(rows.values())),
     }
+    if args.labels:
+        figures["alignment"] = compare_alignments(
+            args.category, list(rows), args.labels, work
+        )
+        print(figures["alignment"])
     print(figures["summary"], "on", figures["machine"])
     write(figures, args.json)
     if args.work is None:
@@ -117,6 +132,37 @@ def compare(found: Video, true: Video) -> dict[str, Any]:
         "mended": len(report["mended"]),
         "overlap": overlap,
     }
+
+
+def compare_alignments(
+    category: Path, names: list[str], labels: Path, work: Path
+) -> dict[str, dict[str, Any]]:
+    """Accuracies of the alignment of the videos as found and as given."""
+    turns = metrics.load_labels(labels, names)
+    true, found = dict[str, Tensor](), dict[str, Tensor]()
+    made = [name for name in names if (work / name / "masks").is_dir()]
+    for name in made:
+        # the camera poses that were found have a frame of their own in each video
+        theirs = {
+            frame.name: frame.cam_from_obj for frame in load_video(category / name).frames
+        }
+        between = [
+            pose[:3, :3].T @ frame.cam_from_obj[:3, :3]
+            for frame in load_video(work / name).frames
+            if (pose := theirs[frame.name]) is not None and frame.cam_from_obj is not None
+        ]
+        true[name] = turns[name]
+        found[name] = turns[name] @ nearest_rotation(torch.stack(between).mean(0))
+    given = work / "given"
+    for name in made:
+        if not (given / name).exists():
+            shutil.copytree(category / name, given / name)
+    accuracies = {}
+    for what, folder, rotations in (("found", work, found), ("given", given, true)):
+        stages.reconstruct(folder, ",".join(made), sfm=SfmConfig(threads=1))
+        alignment, _ = stages.align(folder, ",".join(made))
+        accuracies[what] = metrics.evaluate_alignment(alignment, rotations)
+    return accuracies
 
 
 def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:

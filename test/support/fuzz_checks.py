@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import (
     Alignment,
     Camera,
@@ -184,12 +182,7 @@ def check_imported(folder: Path) -> None:
     if len(names) >= 3:
         check_video(load_video(folder, need_masks=False, need_poses=False))
     if has_sparse(folder / "sparse"):
-        sparse = read_sparse(folder / "sparse")
-        if sparse.images:
-            check_sparse(sparse)
-        else:  # the list of images was emptied: nothing is made of it
-            with contextlib.suppress(InvalidInput):
-                raise AssertionError(load_video(folder, need_masks=False))
+        check_sparse(read_sparse(folder / "sparse"))
     check_record(folder)
 
 

@@ -163,10 +163,9 @@ def _read_model(folder: Path) -> Sparse:
     cameras = _use_cameras(camera_rows, left_out)
     known = {row.camera_id for _, row in camera_rows}
     images = _use_images(image_rows, cameras, known, left_out)
-    if not images and left_out:
-        raise InvalidInput(
-            f"{folder}: no image of the model can be used; {'; '.join(left_out.lines())}"
-        )
+    if not images:
+        reason = "; ".join(left_out.lines()) or f"{path['images'].name} lists none"
+        raise InvalidInput(f"{folder}: no image of the model can be used; {reason}")
     ordered = tuple(images[name] for name in sorted(images))
     return Sparse(cameras, ordered, _NO_POINTS, folder, left_out=left_out)
 

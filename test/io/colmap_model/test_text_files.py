@@ -194,6 +194,19 @@ def test_a_model_of_fisheye_cameras_alone_is_refused_in_one_line(tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
+def test_a_list_of_images_that_was_emptied_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "1 PINHOLE 64 48 60 60 32 24\n")
+    (tmp_path / "images.txt").write_text("# nothing\n")
+    with pytest.raises(InvalidInput, match=r"no image of the model can be used; images.txt"):
+        read_sparse(tmp_path)
+
+
+def test_a_camera_whose_image_no_file_can_hold_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "1 PINHOLE 6400000 48 60 60 32 24\n")
+    with pytest.raises(InvalidInput, match="6400000 x 48 px: sides of 1 to 100000 px are"):
+        read_sparse(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("model", "values", "message"),
     [

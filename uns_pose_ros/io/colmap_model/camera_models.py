@@ -23,6 +23,7 @@ _SUPPORTED: dict[str, tuple[int, int]] = {
     "OPENCV": (2, 4),
     "FULL_OPENCV": (2, 8),
 }
+_MAX_SIDE = 100_000  # px, of an image
 _LARGEST = 1e7  # px, of focal lengths and principal points
 _STRONGEST = 1e9  # of a coefficient of distortion
 # by COLMAP's number: name and number of parameters
@@ -65,6 +66,10 @@ class CameraRow:
             raise ValueError(
                 f"camera model {self.model} is not supported: {', '.join(_SUPPORTED)} are; "
                 "colmap image_undistorter makes one of them of it"
+            )
+        if not (0 < self.width <= _MAX_SIDE and 0 < self.height <= _MAX_SIDE):
+            raise ValueError(
+                f"{self.width} x {self.height} px: sides of 1 to {_MAX_SIDE} px are valid"
             )
         focals, coefficients = _SUPPORTED[model]
         if len(self.values) != focals + 2 + coefficients:
