@@ -197,8 +197,17 @@ def test_a_model_of_fisheye_cameras_alone_is_refused_in_one_line(tmp_path: Path)
 def test_a_list_of_images_that_was_emptied_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "1 PINHOLE 64 48 60 60 32 24\n")
     (tmp_path / "images.txt").write_text("# nothing\n")
-    with pytest.raises(InvalidInput, match=r"no image of the model can be used; images.txt"):
+    with pytest.raises(
+        InvalidInput, match=r"no image of the model can be used; images.txt"
+    ):
         read_sparse(tmp_path)
+
+
+def test_a_line_of_a_million_characters_is_not_repeated(tmp_path: Path) -> None:
+    write(tmp_path, f"1 PINHOLE 64 48 60 {'[' * 1_000_000} 32 24\n")
+    with pytest.raises(InvalidInput, match="lines that are no camera: 1") as caught:
+        read_sparse(tmp_path)
+    assert len(str(caught.value)) < 1000
 
 
 def test_a_camera_whose_image_no_file_can_hold_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _NUMBERS = 9  # of an image before its name
 _MAX_INTEGER = 2**53
+_LONGEST = 200  # characters, of what is said of a line
 _POINTS_CHECKED = 12  # columns by which a line of 2D points is recognized: four points
 
 
@@ -182,4 +183,6 @@ def _read_text(path: Path) -> str:
 
 
 def _explain(place: str, error: Exception, valid: str) -> str:
-    return f"{place}: {error}; a line there reads: {valid}"
+    said = str(error)
+    said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    return f"{place}: {said}; a line there reads: {valid}"
