@@ -95,6 +95,7 @@ class StandIn:
         regions: Any,
         depth: Any,
         categories: Collection[str] | None,
+        expected: object,
     ) -> list[PoseEstimate]:
         self._world.looked.append(self.device.type)
         error = (

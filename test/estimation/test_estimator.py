@@ -19,10 +19,10 @@ from uns_pose_ros.core.types import Camera, Frame
 from uns_pose_ros.estimation.estimator import (
     Estimator,
     EstimatorConfig,
-    box_iou,
     group_neighbors,
 )
 from uns_pose_ros.estimation.pose_solver import quality
+from uns_pose_ros.estimation.stream.expectation import box_iou
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video

@@ -38,15 +38,20 @@ from uns_pose_ros.cli import main
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.evaluation import rosbag_evaluation, rosbag_export, rosbag_plot
-from uns_pose_ros.evaluation.rosbag_evaluation import (
-    BagConfig,
+from uns_pose_ros.estimation.stream.expectation import Expectation
+from uns_pose_ros.evaluation import (
+    bag_figures,
+    rosbag_evaluation,
+    rosbag_export,
+    rosbag_plot,
+)
+from uns_pose_ros.evaluation.bag_figures import (
     FrameResult,
     advise_fit,
-    estimate_bag_frames,
     fit_truth_from_canon,
     summarize_bag,
 )
+from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, estimate_bag_frames
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
@@ -105,6 +110,7 @@ class Scripted:
         camera: Camera,
         regions: None = None,
         depth: np.ndarray | None = None,
+        expected: Expectation | None = None,
     ) -> list[PoseEstimate]:
         k = int(image[0, 0, 0]) // 10
         if depth is not None:
@@ -409,7 +415,7 @@ def test_the_bop_file_holds_every_estimate_in_millimeters(
 
 def test_the_errors_of_every_image_are_listed_and_drawn(bag: Path, tmp_path: Path) -> None:
     results = frame_results(bag, Scripted(flipped=[3], missed=[5]), truth_frame="thing")
-    errors = rosbag_evaluation.pose_errors(results, car(), IDENTITY)
+    errors = bag_figures.pose_errors(results, car(), IDENTITY)
     assert [error is not None and error.estimated for error in errors] == [
         k != 5 for k in range(20)
     ]
@@ -427,7 +433,7 @@ def test_the_errors_of_every_image_are_listed_and_drawn(bag: Path, tmp_path: Pat
     rosbag_plot.write_bag_plot(
         tmp_path / "plot.svg",
         unknown,
-        rosbag_evaluation.pose_errors(unknown, car(), IDENTITY),
+        bag_figures.pose_errors(unknown, car(), IDENTITY),
     )
     assert "no truth is known" in (tmp_path / "plot.svg").read_text()
     with pytest.raises(
@@ -471,6 +477,8 @@ def test_a_bag_of_photographs_gives_the_estimators_poses(
         str(tmp_path / "photos"),
         "--device",
         "cpu",
+        "--search-every",
+        "1",
         "--json",
         "-",
     ]

@@ -57,7 +57,9 @@ class Scripted:
     def __init__(self, model: CategoryModel, device: str, config: object) -> None:
         self.models = (model,)
 
-    def __call__(self, image: np.ndarray, camera: Camera) -> list[PoseEstimate]:
+    def __call__(
+        self, image: np.ndarray, camera: Camera, **stream: object
+    ) -> list[PoseEstimate]:
         k = int(image[0, 0, 0])
         if k == 5:
             return []

@@ -117,6 +117,7 @@ class ScriptedEstimator:
         regions: torch.Tensor | None = None,
         depth: np.ndarray | None = None,
         categories: Collection[str] | None = None,
+        expected: object = None,  # a script looks everywhere
     ) -> list[PoseEstimate]:
         red, green, blue = (int(value) for value in image[0, 0])
         count = 0 if red == green == blue == GREY else red

@@ -17,7 +17,7 @@ from disk_faults import CODES, DELETING, Failing, watched_disk
 from file_groups import contents, hidden_files, torn_artifacts
 from uns_pose_ros.cli import main, rosbag_command
 from uns_pose_ros.evaluation import rosbag_evaluation
-from uns_pose_ros.evaluation.rosbag_evaluation import FrameResult
+from uns_pose_ros.evaluation.bag_figures import FrameResult
 from weight_cache import take_for_u2netp
 
 ANOTHER = ("--mask.bad=0.2", "--sfm.wanted=0.5", "--reconstruct.margin=0.3")

@@ -15,7 +15,12 @@ from uns_pose_ros.cli.model_commands import Model, accuracy_table
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.evaluation import rosbag_evaluation, rosbag_export, rosbag_plot
+from uns_pose_ros.evaluation import (
+    bag_figures,
+    rosbag_evaluation,
+    rosbag_export,
+    rosbag_plot,
+)
 from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig
 from uns_pose_ros.exports.bag_labels import template_hash
 from uns_pose_ros.io import artifacts
@@ -68,12 +73,12 @@ def evaluate_bag_command(
         frames = rosbag_evaluation.estimate_bag_frames(bag, find, config, progress)
     truth_from_canon = torch.eye(4, dtype=torch.float64)
     if config.fit:
-        truth_from_canon = rosbag_evaluation.fit_truth_from_canon(frames, trained)
-    record = rosbag_evaluation.summarize_bag(frames, trained, truth_from_canon)
-    advice = rosbag_evaluation.advise_fit(frames, trained, truth_from_canon)
+        truth_from_canon = bag_figures.fit_truth_from_canon(frames, trained)
+    record = bag_figures.summarize_bag(frames, trained, truth_from_canon)
+    advice = bag_figures.advise_fit(frames, trained, truth_from_canon)
     if bop is not None:
         rosbag_export.write_bop(bop, frames)
-    errors = rosbag_evaluation.pose_errors(frames, trained, truth_from_canon)
+    errors = bag_figures.pose_errors(frames, trained, truth_from_canon)
     if plot is not None:
         rosbag_plot.write_bag_plot(plot, frames, errors)
     if results is not None:  # last: the command cannot be repeated where they are

@@ -15,6 +15,7 @@ from uns_pose_ros.core.device import OUT_OF_MEMORY, release_memory, trouble_of
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
+from uns_pose_ros.estimation.stream.expectation import Expectation
 from uns_pose_ros.networks.backbone_runtimes import Backbone
 
 RETRY = 60.0  # s between two trials of a device that has failed
@@ -120,6 +121,7 @@ class FallbackEstimator:
         regions: Tensor | None = None,
         depth: Tensor | NDArray[np.float32] | None = None,
         categories: Collection[str] | None = None,
+        expected: Expectation | None = None,
     ) -> list[PoseEstimate]:
         """Estimate as `Estimator` does."""
         if self.fault and self._clock() >= self._due:
@@ -128,7 +130,9 @@ class FallbackEstimator:
         # after the first error, the cache of earlier images is released: this may be sufficient
         for _ in range(2):
             try:
-                estimates = self._working(image, camera, regions, depth, categories)
+                estimates = self._working(
+                    image, camera, regions, depth, categories, expected
+                )
             except RuntimeError as error:
                 fault = trouble_of(error) or ""
                 if not fault or self.device.type == "cpu":
@@ -141,7 +145,7 @@ class FallbackEstimator:
             if fault != OUT_OF_MEMORY:
                 break
         self._switch_to_cpu(str(self.device), fault)
-        return self._working(image, camera, regions, depth, categories)
+        return self._working(image, camera, regions, depth, categories, expected)
 
     def _switch_to_cpu(self, device: str, fault: str) -> None:
         """Use the CPU from now on."""

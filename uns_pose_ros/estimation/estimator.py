@@ -30,6 +30,18 @@ from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.estimation.metric_scale import check_depth, scale_from_depth
 from uns_pose_ros.estimation.pose_solver import solve
+from uns_pose_ros.estimation.stream.expectation import (
+    Expectation,
+    ExpectedCrops,
+    ExpectedObject,
+    agrees,
+    blank_boxes,
+    box_iou,
+    expected_crops,
+    outside_boxes,
+    project_box,
+    region_of_box,
+)
 from uns_pose_ros.networks.backbone_runtimes import Backbone, load_runtime
 from uns_pose_ros.networks.dinov2 import PATCH, imagenet_normalize
 
@@ -82,6 +94,7 @@ class Estimator:
         regions: Tensor | None = None,
         depth: Tensor | NDArray[np.float32] | None = None,
         categories: Collection[str] | None = None,
+        expected: Expectation | None = None,
     ) -> list[PoseEstimate]:
         """Estimate the poses of all instances in an image.
 
@@ -93,6 +106,8 @@ class Estimator:
             depth: (H, W) m of the same pixels, NaN for unknown. It scales the poses of models
                 without a size (`scale_from_depth`).
             categories: Categories that are searched, of those of the models; None: all.
+            expected: What a stream expects of the image; None: the image is a single one. Regions
+                that are given come first.
 
         Returns:
             The estimates, best first.
@@ -128,24 +143,29 @@ class Estimator:
             for loaded in self._loaded
             if categories is None or loaded.model.category in categories
         ]
-        boxes = (
-            [regions] * len(loaded_models)
-            if regions is not None
-            else self._search_regions(pixels, loaded_models)
-        )
-        for loaded, box in zip(loaded_models, boxes, strict=True):
-            if box is not None and len(box):
-                estimates = (
-                    self._estimate_boxes(loaded, pixels, camera, box)
-                    if regions is not None
-                    else self._estimate_regions(loaded, pixels, camera, box)
+        if regions is not None:
+            answers = [
+                self._estimate_boxes(loaded, pixels, camera, regions)
+                if len(regions)
+                else []
+                for loaded in loaded_models
+            ]
+        elif expected is not None:
+            answers = self._follow(loaded_models, pixels, camera, expected)
+        else:
+            answers = [
+                self._estimate_regions(loaded, pixels, camera, box) if len(box) else []
+                for loaded, box in zip(
+                    loaded_models, self._search_regions(pixels, loaded_models), strict=True
                 )
-                if depth is not None:
-                    estimates = [
-                        scale_from_depth(one, loaded.model, lens, np.asarray(depth))
-                        for one in estimates
-                    ]
-                results += estimates
+            ]
+        for loaded, estimates in zip(loaded_models, answers, strict=True):
+            if depth is not None:
+                estimates = [
+                    scale_from_depth(one, loaded.model, lens, np.asarray(depth))
+                    for one in estimates
+                ]
+            results += estimates
         return sorted(results, key=lambda estimate: -estimate.score)
 
     def without_threshold(
@@ -162,16 +182,80 @@ class Estimator:
         finally:
             self.config = config
 
+    def _follow(
+        self,
+        loaded_models: Sequence[LoadedModel],
+        pixels: Tensor,
+        camera: Camera,
+        expected: Expectation,
+    ) -> list[list[PoseEstimate]]:
+        """Estimate what a stream expects of an image, and search the rest if this is due.
+
+        The whole image is also searched if an object is not where it is expected. What is found
+        where an object is as expected is left out.
+        """
+        answers, sure = list[list[PoseEstimate]](), list[list[Tensor]]()
+        doubted = list[bool]()
+        for loaded in loaded_models:
+            objects = expected.of_category(loaded.model.category)
+            seen, boxes = self._estimate_expected(loaded, pixels, camera, objects)
+            answers.append(seen)
+            sure.append(boxes)
+            doubted.append(len(boxes) < len(objects))
+        if not (expected.search or any(doubted)):
+            return [self._without_overlaps(seen) for seen in answers]
+        regions = self._search_regions(pixels, loaded_models, sure)
+        for k, loaded in enumerate(loaded_models):
+            left = outside_boxes(regions[k], sure[k], self.config.crop_margin)
+            if len(left):
+                whole = expected.thorough or doubted[k]
+                answers[k] += self._estimate_regions(loaded, pixels, camera, left, whole)
+        return [self._without_overlaps(seen) for seen in answers]
+
+    def _estimate_expected(
+        self,
+        loaded: LoadedModel,
+        pixels: Tensor,
+        camera: Camera,
+        objects: Sequence[ExpectedObject],
+    ) -> tuple[list[PoseEstimate], list[Tensor]]:
+        """Estimate objects where they are expected.
+
+        Returns:
+            The estimates, and the boxes (4,) of those that are as expected.
+        """
+        shown = [(one, project_box(loaded.model, one.estimate, camera)) for one in objects]
+        share = loaded.template.share
+        cut = [(one, box, region_of_box(box, share, camera)) for one, box in shown]
+        inside = [(one, box, region) for one, box, region in cut if region is not None]
+        if not inside:
+            return [], []
+        regions = [region for _, _, region in inside]
+        crops = expected_crops([one for one, _, _ in inside], regions)
+        solved = self._solve_crops(loaded, pixels, camera, torch.stack(regions), crops)
+        sure = [
+            estimate.box
+            for (one, box, _), estimate in zip(inside, solved, strict=True)
+            if estimate is not None and agrees(one, box, estimate)
+        ]
+        return [one for one in solved if one is not None], sure
+
     def _estimate_regions(
-        self, loaded: LoadedModel, pixels: Tensor, camera: Camera, boxes: Tensor
+        self,
+        loaded: LoadedModel,
+        pixels: Tensor,
+        camera: Camera,
+        boxes: Tensor,
+        unite: bool = True,
     ) -> list[PoseEstimate]:
         """Estimate the poses in the boxes (N, 4) of a search.
 
         Something in front of an object may divide it into several regions. So the solver also
         tries neighboring boxes as one object. The whole is kept if its score is at least the mean
         score of the parts, weighted with their areas. Of overlapping poses the best is kept.
+        Without `unite`, each box is tried alone.
         """
-        groups = group_neighbors(boxes, self.config.merge_gap)
+        groups = group_neighbors(boxes, self.config.merge_gap) if unite else []
         wholes = [torch.cat([boxes[g, :2].amin(0), boxes[g, 2:].amax(0)]) for g in groups]
         solved = self._solve_crops(loaded, pixels, camera, torch.stack([*boxes, *wholes]))
         score = torch.tensor(
@@ -182,10 +266,12 @@ class Estimator:
             apart = (score[parts] * area[parts]).sum() / area[parts].sum()
             for k in parts if score[whole] >= apart else [whole]:
                 solved[k] = None
+        return self._without_overlaps([one for one in solved if one is not None])
+
+    def _without_overlaps(self, estimates: Sequence[PoseEstimate]) -> list[PoseEstimate]:
+        """Return the estimates, best first, without those that overlap a better one."""
         kept: list[PoseEstimate] = []
-        for estimate in sorted(
-            (one for one in solved if one is not None), key=lambda one: -one.score
-        ):
+        for estimate in sorted(estimates, key=lambda one: -one.score):
             if all(
                 box_iou(estimate.box, better.box) < self.config.nms_iou for better in kept
             ):
@@ -201,9 +287,17 @@ class Estimator:
         )
 
     def _search_regions(
-        self, pixels: Tensor, loaded_models: Sequence[LoadedModel]
+        self,
+        pixels: Tensor,
+        loaded_models: Sequence[LoadedModel],
+        taken: Sequence[Sequence[Tensor]] | None = None,
     ) -> list[Tensor]:
-        """Search the objects of each model in an image (3, H, W).
+        """Search the objects of each model in an image.
+
+        Args:
+            pixels: (3, H, W) of the image.
+            loaded_models: The models.
+            taken: For each model boxes (4,), px, in which nothing is searched.
 
         Returns:
             For each model boxes (N, 4), px; the boxes with the most cells are first.
@@ -222,10 +316,14 @@ class Estimator:
         unit = torch.tensor(
             [width / (2 * columns), height / (2 * rows)] * 2, dtype=torch.float64
         )
-        return [
-            self._region_boxes(loaded.read(tokens)[1][0].float().cpu().numpy()) * unit
-            for loaded in loaded_models
-        ]
+        boxes = []
+        for k, loaded in enumerate(loaded_models):
+            presence = loaded.read(tokens)[1][0].float().cpu().numpy()
+            if taken is not None:
+                cells = [box / unit for box in taken[k]]
+                presence = blank_boxes(presence, cells, self.config.crop_margin)
+            boxes.append(self._region_boxes(presence) * unit)
+        return boxes
 
     def _region_boxes(self, presence: NDArray[np.float32]) -> Tensor:
         """Return the boxes (N, 4) float64, cells, of connected regions in a presence map (h, w)."""
@@ -255,13 +353,18 @@ class Estimator:
         ]
 
     def _solve_crops(
-        self, loaded: LoadedModel, pixels: Tensor, camera: Camera, boxes: Tensor
+        self,
+        loaded: LoadedModel,
+        pixels: Tensor,
+        camera: Camera,
+        boxes: Tensor,
+        expected: ExpectedCrops | None = None,
     ) -> list[PoseEstimate | None]:
         """Estimate the best pose in each box (N, 4); None if no pose is good enough."""
         squares = square_around(boxes.double().cpu(), self.config.crop_margin)
         if not self.one_by_one:
             try:
-                return self._solve_batch(loaded, pixels, camera, squares)
+                return self._solve_batch(loaded, pixels, camera, squares, expected)
             except torch.cuda.OutOfMemoryError:
                 if len(squares) == 1:
                     raise
@@ -269,12 +372,23 @@ class Estimator:
             release_memory()  # not inside `except`: the error would still hold the tensors
         return [
             one
-            for square in squares
-            for one in self._solve_batch(loaded, pixels, camera, square[None])
+            for k in range(len(squares))
+            for one in self._solve_batch(
+                loaded,
+                pixels,
+                camera,
+                squares[k : k + 1],
+                None if expected is None else expected[k : k + 1],
+            )
         ]
 
     def _solve_batch(
-        self, loaded: LoadedModel, pixels: Tensor, camera: Camera, squares: Tensor
+        self,
+        loaded: LoadedModel,
+        pixels: Tensor,
+        camera: Camera,
+        squares: Tensor,
+        expected: ExpectedCrops | None = None,
     ) -> list[PoseEstimate | None]:
         """Estimate the best pose in each square (N, 4), in one batch."""
         crops, maps = crop(pixels, squares, loaded.crop_size)
@@ -289,6 +403,7 @@ class Estimator:
             camera,
             self.config,
             loaded.calibration,
+            expected,
         )
         threshold = self._threshold_of(loaded)
         return [self._accept(estimate, threshold) for estimate in solved]
@@ -320,15 +435,6 @@ class Estimator:
             f"nothing found (best score {self.best_rejected:.2f}, threshold "
             f"{self.threshold:.2f})"
         )
-
-
-def box_iou(a: Tensor, b: Tensor) -> float:
-    """Compute the intersection over union of two boxes (4,) x0 y0 x1 y1."""
-    low, high = torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])
-    shared = (high - low).clamp_min(0).prod()
-    return float(
-        shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared).clamp_min(1e-9)
-    )
 
 
 def group_neighbors(boxes: Tensor, max_gap: float) -> list[list[int]]:

@@ -10,7 +10,7 @@ probability (B, h, w, V), presence (B, h, w)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from uns_pose_ros.estimation.pose_refinement import (
     refine,
 )
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration
+from uns_pose_ros.estimation.stream.expectation import ExpectedCrops, filled_regions
 from uns_pose_ros.networks.correspondence_head import STRIDE
 
 # number of independent cells in an image, for the weights of modes against each other
@@ -56,7 +57,7 @@ class CropObservation:
     grid_from_view: Tensor
     turn: Tensor  # (B, 3, 3) float64, cam_from_view, on the CPU
     # longer side of the region in which the object is expected, as a share of the crop's side
-    region: float
+    region: float | Tensor  # or (B,) float64, on the CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +97,7 @@ def solve(
     camera: Camera,
     config: EstimatorConfig,
     calibration: ScoreCalibration | None = None,
+    expected: ExpectedCrops | None = None,
 ) -> list[PoseEstimate | None]:
     """Compute the best pose of each of B crops; the processor waits once for the device.
 
@@ -109,6 +111,8 @@ def solve(
         camera: Camera of the image, without distortion.
         config: Settings of the solver.
         calibration: Of the score and the covariance; None: those of version 0.1.0.
+        expected: Poses that join the hypotheses, and the boxes of the crops, if a stream predicts
+            them.
 
     Returns:
         One estimate for each crop; None if no pose is valid.
@@ -119,6 +123,16 @@ def solve(
     rotation, translation, valid, rated = propose_hypotheses(
         view.correspondences, template, config
     )
+    if expected is not None:
+        view = replace(
+            view,
+            region=filled_regions(
+                presence, expected.box, crop_from_image, size, config.objectness_threshold
+            ),
+        )
+        rotation, translation, valid = add_expected(
+            view, expected, rotation, translation, valid
+        )
     rows = refine_and_score(view, template, rotation, translation, valid, rated, config)
     estimates = to_estimates(
         model, template, to_cpu(rows), view, camera, config, calibration
@@ -256,6 +270,24 @@ def propose_hypotheses(
     )
     translation = torch.where(valid[..., None], translation, 1.0)
     return rotation.transpose(0, 1), translation.transpose(0, 1), valid.T, rated
+
+
+def add_expected(
+    view: CropObservation,
+    expected: ExpectedCrops,
+    rotation: Tensor,
+    translation: Tensor,
+    valid: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Append the expected poses to the hypotheses that `propose_hypotheses` returns."""
+    view_from_cam = view.turn.mT
+    turned = (view_from_cam @ expected.rotation).to(rotation)
+    moved = (view_from_cam @ expected.translation[..., None])[..., 0].to(translation)
+    return (
+        torch.cat([rotation, turned[None]]),
+        torch.cat([translation, moved[None]]),
+        torch.cat([valid, torch.ones_like(valid[:1])]),
+    )
 
 
 def refine_and_score(

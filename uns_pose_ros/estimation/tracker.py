@@ -116,6 +116,31 @@ class Tracker:
         """All tracks; the poses of LOST ones are predicted."""
         return [self._track(entry) for entry in self._followed]
 
+    def expect(self, stamp: int, motion: Tensor | None = None) -> list[Track]:
+        """Predict the tracks at the time of the next image; the tracks stay as they are.
+
+        Args:
+            stamp: Time of the image, ns.
+            motion: See `update`.
+
+        Returns:
+            The tracks with their states of the newest image; none if the stamp goes back.
+        """
+        if self._stamp is None or stamp < self._stamp:
+            return []
+        seconds = (stamp - self._stamp) / 1e9
+        expected = []
+        for track, entry in zip(self.tracks, self._followed, strict=True):
+            modes = pose_fusion.predict(
+                entry.modes, motion, seconds, entry.newest.metric, self._fusion
+            )
+            expected.append(
+                replace(
+                    track, estimate=replace(track.estimate, cam_from_canon=modes.pose[0])
+                )
+            )
+        return expected
+
     def update(
         self, estimates: Sequence[PoseEstimate], stamp: int, motion: Tensor | None = None
     ) -> list[Track]:

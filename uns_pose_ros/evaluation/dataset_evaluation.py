@@ -36,7 +36,7 @@ from uns_pose_ros.core.types import (
     Symmetry,
 )
 from uns_pose_ros.datasets.labeled_object import LabeledObject, crop_around_origin
-from uns_pose_ros.estimation.estimator import box_iou
+from uns_pose_ros.estimation.stream.expectation import box_iou
 from uns_pose_ros.evaluation.box_overlap import OrientedBox, average_precision, box_iou_3d
 from uns_pose_ros.evaluation.metrics import (
     MISSING,

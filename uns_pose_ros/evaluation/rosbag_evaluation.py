@@ -5,7 +5,6 @@ The quality is accuracy, time, jitter and lost objects. The bag is not played.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import time
@@ -20,18 +19,20 @@ from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.geometry import (
-    angle_between,
-    invert,
     matrix_to_quaternion,
-    nearest_rotation,
     project,
 )
 from uns_pose_ros.core.left_out import LeftOut
-from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progress
+from uns_pose_ros.core.types import Camera, CategoryModel, Progress
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
+from uns_pose_ros.estimation.stream.stream_estimator import StreamConfig, StreamEstimator
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig
-from uns_pose_ros.evaluation.metrics import accuracies, auroc, symmetric_angle
+from uns_pose_ros.evaluation.bag_figures import (
+    FrameResult,
+    fit_truth_from_canon,
+    summarize_bag,
+)
 from uns_pose_ros.io import depth_images
 from uns_pose_ros.io.image_metadata import FAINT
 from uns_pose_ros.io.ros import rosbag
@@ -50,16 +51,6 @@ from uns_pose_ros.io.schema.person_records import RestingRecord
 
 POSE, DETECTIONS = "geometry_msgs/msg/PoseStamped", "vision_msgs/msg/Detection3DArray"
 _MOST = 10_000_000  # messages of a topic
-_PAUSE = 1.0  # s between two images above which nothing is said of jitter
-_AGREE = 30.0  # degrees within which images agree on the truth's frame
-_AT_REST = "an object and a camera at rest"
-_MOVING = (
-    "nothing: the camera or the object moved, which is part of it (--fixed-frame FRAME takes the "
-    "camera's motion out)"
-)
-_LAG = 10  # images over which a motion adds up, and jitter does not
-_MOVED = 10.0  # degrees over _LAG images from which on something moved
-_FEW = 5  # images with truth below which a fit means nothing
 _TRUTH = "the truth"  # the frame of the object in the tree of transforms
 
 _log = logging.getLogger(__name__)
@@ -87,10 +78,13 @@ class BagConfig:
     # poses fused over images, as the node gives them; without: each image's own
     fuse: bool = False
     every: int = 1  # use only one in so many images
+    # the whole image is searched in each of so many images, as the node does; 1: in every one
+    search_every: int = StreamConfig.every
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise InvalidInput(f"--every {self.every}: 1 or more is valid")
+        StreamConfig(self.search_every)
         given = [
             name
             for name in ("truth_frame", "truth_topic", "truth_pose")
@@ -100,25 +94,6 @@ class BagConfig:
             raise InvalidInput(
                 f"{' and '.join(given)} both say what is true: one of them is valid"
             )
-
-
-@dataclass(frozen=True, eq=False)
-class FrameResult:
-    """The estimates of one image, and the truth."""
-
-    stamp: int  # ns
-    frame: str  # TF frame of the image
-    estimates: tuple[PoseEstimate, ...]  # best first
-    tracks: tuple[int, ...]  # of the estimates
-    seconds: float  # that the estimation took
-    # (4, 4) cam_from_truth, m; None where it is not known or not in the image
-    truth: Tensor | None
-    motion: Tensor | None  # (4, 4) cam_now_from_cam_before, m; None where it is not known
-
-    @property
-    def best(self) -> PoseEstimate | None:
-        """The estimate with the highest score, or None."""
-        return self.estimates[0] if self.estimates else None
 
 
 # is called with a result, its image (H, W, 3) uint8 RGB and its camera
@@ -167,7 +142,7 @@ def estimate_bag_frames(
         topic = rosbag.image_topic(path, kinds, config.image_topic, depth_topic)
         info = rosbag.camera_info(path, reader, kinds, topic, config.camera_info_topic)
         tree = _tree(path, reader, kinds, config, topic, model.category)
-        stream = _StreamEstimator(estimator, config, tree)
+        stream = _BagStream(estimator, config, tree)
         total = int(reader.topics[topic].msgcount)
         messages = _image_messages(path, reader, topic, depth_topic)
         for number, (arrival, message, depth) in enumerate(messages):
@@ -245,7 +220,7 @@ def _decode_frame(
     return _BagFrame(stamp, arrival, frame, image, camera, meters)
 
 
-class _StreamEstimator:
+class _BagStream:
     """Estimates and tracks objects in the images of a bag, in the order of their stamps."""
 
     def __init__(
@@ -254,7 +229,9 @@ class _StreamEstimator:
         self._estimator = estimator
         self._fixed_frame = config.fixed_frame
         self._tree = tree
-        self._tracker = Tracker(TrackerConfig(fuse=config.fuse))
+        self._stream = StreamEstimator(
+            Tracker(TrackerConfig(fuse=config.fuse)), StreamConfig(config.search_every)
+        )
         self.stamps = ImageStamps()
         self._last: _Moment | None = None  # of the last image
 
@@ -280,17 +257,17 @@ class _StreamEstimator:
             frame: the image.
             timeless: whether its stamp says nothing of time: then only static transforms count.
         """
-        start = time.perf_counter()
-        if frame.depth is None:
-            estimates = self._estimator(frame.image, frame.camera)
-        else:
-            estimates = self._estimator(frame.image, frame.camera, None, frame.depth)
-        seconds = time.perf_counter() - start
         now = _Moment(frame.frame, None if timeless else frame.stamp, frame.arrival)
         motion = _motion(self._tree, self._fixed_frame, self._last, now)
         self._last = now
+        start = time.perf_counter()
+        expected = self._stream.expect(self.stamps.time, motion)
+        estimates = self._estimator(
+            frame.image, frame.camera, depth=frame.depth, expected=expected
+        )
+        seconds = time.perf_counter() - start
         tracks = sorted(
-            self._tracker.update(estimates, self.stamps.time, motion),
+            self._stream.update(estimates, expected, self.stamps.time, motion),
             key=lambda track: -track.estimate.score,
         )
         truth = _lookup(self._tree, frame.frame, _TRUTH, now)
@@ -443,217 +420,6 @@ def _visible(truth: Tensor | None, camera: Camera) -> Tensor | None:
         return None
     u, v = project(camera.matrix, truth[:3, 3][None])[0].tolist()
     return truth if 0 <= u < camera.width and 0 <= v < camera.height else None
-
-
-def fit_truth_from_canon(results: Sequence[FrameResult], model: CategoryModel) -> Tensor:
-    """Fit the pose (4, 4) of the model's canonical frame in the frame of the truth.
-
-    It is the pose on which most images agree, or the identity if no image has a truth.
-    """
-    pairs = [
-        (a.truth, a.best.cam_from_canon, a.best.metric)
-        for a in results
-        if a.truth is not None and a.best is not None
-    ]
-    fitted = torch.eye(4, dtype=torch.float64)
-    if not pairs:
-        return fitted
-    offset = torch.stack([invert(truth) @ estimate for truth, estimate, _ in pairs])
-    rotation = offset[:, :3, :3]
-    near = angle_between(rotation[:, None], rotation[None]) < _AGREE
-    chosen = near[int(near.sum(1).argmax())]
-    fitted[:3, :3] = nearest_rotation(rotation[chosen].mean(0))
-    if all(metric for _, _, metric in pairs):
-        fitted[:3, 3] = offset[chosen, :3, 3].median(0).values
-    return fitted
-
-
-@dataclass(frozen=True)
-class PoseError:
-    """The error of the best estimate of an image; half a turn if there is no estimate."""
-
-    estimated: bool
-    degrees: float = 180.0
-    # degrees to the nearest of the poses that the category's symmetry makes equal
-    symmetric: float = 180.0
-    meters: float | None = None  # None where the model does not know its size
-
-
-def pose_errors(
-    results: Sequence[FrameResult], model: CategoryModel, truth_from_canon: Tensor
-) -> list[PoseError | None]:
-    """The error in every image; None if the truth is not known."""
-    return [
-        None if a.truth is None else _error(a.best, model, a.truth @ truth_from_canon)
-        for a in results
-    ]
-
-
-def _error(best: PoseEstimate | None, model: CategoryModel, truth: Tensor) -> PoseError:
-    if best is None:
-        return PoseError(False)
-    pose = best.cam_from_canon
-    return PoseError(
-        True,
-        float(angle_between(pose[:3, :3], truth[:3, :3])),
-        float(symmetric_angle(pose[:3, :3].T, truth[:3, :3].T, model.symmetry)),
-        float((pose[:3, 3] - truth[:3, 3]).norm()) if best.metric else None,
-    )
-
-
-def summarize_bag(
-    results: Sequence[FrameResult], model: CategoryModel, truth_from_canon: Tensor
-) -> dict[str, Any]:
-    """The figures of a bag. With a truth, a missing estimate is wrong in every accuracy."""
-    pairs = zip(results, pose_errors(results, model, truth_from_canon), strict=True)
-    rows = [(result, error) for result, error in pairs if error is not None]
-    return {
-        "images": len(results),
-        "estimated": sum(result.best is not None for result in results),
-        "with_truth": len(rows),
-        **accuracies(
-            torch.tensor([error.degrees for _, error in rows], dtype=torch.float64)
-        ),
-        "symmetry_aware": accuracies(
-            torch.tensor([error.symmetric for _, error in rows], dtype=torch.float64)
-        ),
-        "translation_m": _spread(
-            [error.meters for _, error in rows if error.meters is not None]
-        ),
-        "auroc": auroc(
-            [
-                (result.best.score, error.degrees)
-                for result, error in rows
-                if result.best is not None
-            ]
-        ),
-        "seconds": _spread([result.seconds for result in results]),
-        "jitter": jitter(results, model),
-        "tracks": track_gaps(results),
-    }
-
-
-def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    """Median, 95th percentile and maximum of the values; None if there are no values."""
-    if not values:
-        return None
-    return {
-        "p50": float(np.percentile(values, 50)),
-        "p95": float(np.percentile(values, 95)),
-        "max": max(values),
-    }
-
-
-def jitter(results: Sequence[FrameResult], model: CategoryModel) -> dict[str, Any]:
-    """The motion of an object between images, besides its true motion.
-
-    The true motion comes from the truth, else from the camera's motion, else it is zero. `against`
-    names the source that most images had.
-    """
-    turns, shifts, sources = list[float](), list[float](), list[str]()
-    for before, now in itertools.pairwise(results):
-        if before.best is None or now.best is None or before.tracks[0] != now.tracks[0]:
-            continue
-        if not 0 < now.stamp - before.stamp <= _PAUSE * 1e9:
-            continue
-        if before.truth is not None and now.truth is not None:
-            step, source = now.truth @ invert(before.truth), "truth"
-        elif now.motion is not None:
-            step, source = now.motion, "camera's motion"
-        else:
-            step, source = torch.eye(4, dtype=torch.float64), _AT_REST
-        expected, pose = step @ before.best.cam_from_canon, now.best.cam_from_canon
-        turns.append(
-            float(symmetric_angle(pose[:3, :3].T, expected[:3, :3].T, model.symmetry))
-        )
-        sources.append(source)
-        if now.best.metric:
-            shifts.append(float((pose[:3, 3] - expected[:3, 3]).norm()))
-    against = max(set(sources), key=sources.count) if sources else None
-    if against == _AT_REST and _has_moved(results, model, float(np.median(turns))):
-        against = _MOVING
-    return {
-        "against": against,
-        "steps": len(turns),
-        "deg": _spread(turns),
-        "m": _spread(shifts),
-    }
-
-
-def _has_moved(
-    results: Sequence[FrameResult], model: CategoryModel, step_deg: float
-) -> bool:
-    """Whether the object turns before the camera by more than jitter does.
-
-    Args:
-        results: of the images.
-        model: of the category.
-        step_deg: median turn between two images, degrees.
-    """
-    poses = [result.best.cam_from_canon for result in results if result.best is not None]
-    lag = min(_LAG, len(poses) // 2)
-    turns = [
-        float(symmetric_angle(now[:3, :3].T, before[:3, :3].T, model.symmetry))
-        for before, now in zip(poses, poses[lag:], strict=False)
-    ]
-    return lag > 1 and float(np.median(turns)) > max(_MOVED, 2 * step_deg)
-
-
-def advise_fit(
-    results: Sequence[FrameResult], model: CategoryModel, truth_from_canon: Tensor
-) -> str:
-    """Say that the frames of model and truth differ by a constant rotation; empty if they do not.
-
-    Args:
-        results: of the images.
-        model: of the category.
-        truth_from_canon: (4, 4) that was used for the figures.
-    """
-    fitted = fit_truth_from_canon(results, model)
-    medians = []
-    for frame in (truth_from_canon, fitted):
-        errors = [
-            error for error in pose_errors(results, model, frame) if error is not None
-        ]
-        if sum(error.estimated for error in errors) < _FEW:
-            return ""
-        medians.append(float(np.median([error.symmetric for error in errors])))
-    before, after = medians
-    if before < _MOVED or after > before / 2:
-        return ""
-    turn = float(angle_between(truth_from_canon[:3, :3], fitted[:3, :3]))
-    return (
-        f"the frame of the truth is turned by a constant {turn:.0f}° from the model's: with --fit "
-        f"the median would be {after:.1f}° in place of {before:.1f}°; or name the model's axes by "
-        "`uns-pose align --up, --front`"
-    )
-
-
-def track_gaps(results: Sequence[FrameResult]) -> dict[str, Any]:
-    """The number of track ids, and the gaps.
-
-    A gap is a row of images without an estimate, after the object was first seen.
-    """
-    first = next(
-        (k for k, result in enumerate(results) if result.best is not None), len(results)
-    )
-    gaps, seconds = list[int](), list[float]()
-    for missing, group in itertools.groupby(
-        range(first, len(results)), lambda k: results[k].best is None
-    ):
-        if missing:
-            inside = list(group)
-            gaps.append(len(inside))
-            end = results[min(inside[-1] + 1, len(results) - 1)].stamp
-            seconds.append((end - results[inside[0] - 1].stamp) / 1e9)
-    ids = {number for result in results for number in result.tracks}
-    return {
-        "ids": len(ids),
-        "gaps": len(gaps),
-        "images_in_gaps": sum(gaps),
-        "longest_gap_images": max(gaps, default=0),
-        "longest_gap_s": max(seconds, default=0.0),
-    }
 
 
 def evaluate_bag(

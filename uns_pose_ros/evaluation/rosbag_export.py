@@ -20,7 +20,8 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import matrix_to_quaternion, transform
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.pose_fusion import ranked_modes
-from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS, FrameResult, PoseError
+from uns_pose_ros.evaluation.bag_figures import FrameResult, PoseError
+from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS
 from uns_pose_ros.io.ros.ros_messages import TF
 from uns_pose_ros.io.writing.replacement import atomic_write, staged_folder
 from uns_pose_ros.io.writing.target_lock import lock_target

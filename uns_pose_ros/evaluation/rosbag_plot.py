@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.evaluation.rosbag_evaluation import FrameResult, PoseError
+from uns_pose_ros.evaluation.bag_figures import FrameResult, PoseError
 from uns_pose_ros.io.artifacts import atomic_write
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")

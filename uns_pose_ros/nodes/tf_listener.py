@@ -123,6 +123,17 @@ class CameraMotion:
         self._last = None
         self._tree.clear()
 
+    def peek(self, frame: str, stamp: int) -> Tensor | None:
+        """Return what `since_last` would, if its transform is here already, and change nothing."""
+        if self._last is None or self._last[0] != frame:
+            return None
+        fixed_from_cam = wait_for_transform(
+            self._tree, self._fixed_frame, frame, stamp, timeout=0.0
+        )
+        if isinstance(fixed_from_cam, str):
+            return None
+        return torch.from_numpy(np.linalg.inv(fixed_from_cam) @ self._last[1])
+
     def since_last(self, frame: str, stamp: int) -> Tensor | None:
         """Return the motion since the image before.
 

@@ -242,7 +242,7 @@ def draw(path: Path) -> None:
 def write_results(path: Path) -> None:
     import quick_work
     from uns_pose_ros.evaluation import rosbag_export
-    from uns_pose_ros.evaluation.rosbag_evaluation import FrameResult
+    from uns_pose_ros.evaluation.bag_figures import FrameResult
 
     (estimate,) = quick_work.OneInTheMiddle(None, "", None)(None, None)
     frames = [

@@ -18,6 +18,8 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, PoseEstimate
 from uns_pose_ros.estimation.device_failover import FallbackEstimator
 from uns_pose_ros.estimation.metric_scale import to_metres
+from uns_pose_ros.estimation.stream.expectation import Expectation
+from uns_pose_ros.estimation.stream.stream_estimator import StreamEstimator
 from uns_pose_ros.estimation.tracker import Tracker, TrackState
 from uns_pose_ros.io import depth_images
 from uns_pose_ros.io.ros import ros_messages
@@ -66,6 +68,7 @@ class EstimationWorker:
         self._models = models
         self._publishers = publishers
         self._tracker = tracker
+        self._stream = StreamEstimator(tracker)
         self._settings = settings
         self._motion: CameraMotion | None = None
         # guards what the worker thread, a reset and other models change: tracker, stamps, markers
@@ -84,7 +87,7 @@ class EstimationWorker:
     def reset(self) -> None:
         """Forget all tracks and delete their markers; an estimation in progress is dropped."""
         with self._lock:
-            self._tracker.reset()
+            self._stream.reset()
             if self._motion is not None:
                 self._motion.forget()
             self._stamps.forget()
@@ -124,7 +127,9 @@ class EstimationWorker:
         image = ros_messages.decode_image(message)
         is_faint = ros_messages.uses_few_bits(message, image)
         self._node.set_warning("bits", ros_messages.FEW_BITS if is_faint else "")
-        camera, estimates = self._estimate(estimator, image, item, settings)
+        frame = message.header.frame_id if is_time else None
+        expected = self._expect(frame, stamp, tracker_time, settings)
+        camera, estimates = self._estimate(estimator, image, item, settings, expected)
         motion = None
         if is_time:
             timeout = settings.tracking.transform_timeout
@@ -138,6 +143,7 @@ class EstimationWorker:
                 image,
                 camera,
                 estimates,
+                expected,
                 tracker_time,
                 motion,
                 send_transform,
@@ -204,12 +210,26 @@ class EstimationWorker:
         self.reset()
         self._node.get_logger().info("tracks reset: the images' stamps jumped back")
 
+    def _expect(
+        self, frame: str | None, stamp: int, tracker_time: int, settings: ImageSettings
+    ) -> Expectation | None:
+        """Predict what an image shows; the camera's motion helps if it is known already."""
+        source = self._motion
+        motion = None
+        if source is not None and frame is not None:
+            motion = source.peek(frame, stamp)
+        with self._lock:
+            self._tracker.configure(settings.tracker, settings.fusion)
+            self._stream.config = settings.stream
+            return self._stream.expect(tracker_time, motion)
+
     def _estimate(
         self,
         estimator: FallbackEstimator,
         image: np.ndarray,
         item: SynchronizedImage,
         image_settings: ImageSettings,
+        expected: Expectation | None = None,
     ) -> tuple[Camera, list[PoseEstimate]]:
         """Estimate the poses in one image.
 
@@ -218,6 +238,7 @@ class EstimationWorker:
             image: (H, W, 3) uint8 RGB.
             item: The messages of the image.
             image_settings: The settings for this image.
+            expected: What the stream expects of the image.
 
         Returns:
             The camera, and the estimates, in meters where the size is known.
@@ -250,7 +271,7 @@ class EstimationWorker:
         depth = None
         if depth_message is not None:
             depth = depth_images.depth_in_metres(depth_message, width, height)
-        estimates = estimator(image, camera, boxes, depth, settings.wanted)
+        estimates = estimator(image, camera, boxes, depth, settings.wanted, expected)
         self._node.set_warning("device", estimator.fault)
         searched = boxes is None or len(boxes) > 0
         threshold = image_settings.estimator.score_threshold
@@ -278,6 +299,7 @@ class EstimationWorker:
         image: np.ndarray,
         camera: Camera,
         estimates: list[PoseEstimate],
+        expected: Expectation | None,
         stamp: int,
         motion: Tensor | None,
         send_transform: bool,
@@ -290,13 +312,13 @@ class EstimationWorker:
             image: (H, W, 3) uint8 RGB.
             camera: The camera of the image.
             estimates: The estimates of this image.
+            expected: What the stream expected of it.
             stamp: The image's time for the tracker, ns.
             motion: cam_now_from_cam_before (4, 4), m; None: not known.
             send_transform: Whether to send transforms: not twice with one stamp.
             settings: The settings for this image.
         """
-        self._tracker.configure(settings.tracker, settings.fusion)
-        tracks = self._tracker.update(estimates, stamp, motion)
+        tracks = self._stream.update(estimates, expected, stamp, motion)
         if not settings.tracking.tentative:
             tracks = [track for track in tracks if track.state == TrackState.TRACKED]
         fused = [track.estimate for track in tracks]

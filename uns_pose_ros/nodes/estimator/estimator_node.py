@@ -22,6 +22,7 @@ from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.device_failover import Make
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.pose_fusion import FusionConfig
+from uns_pose_ros.estimation.stream.stream_estimator import StreamConfig
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig, TrackState
 from uns_pose_ros.networks.backbone_runtimes import check_runtime
 from uns_pose_ros.networks.dinov2 import PATCH
@@ -266,6 +267,7 @@ class EstimatorNode(ManagedNode):
             parameter_declaration.read(self, TrackingParameters, changed),
             parameter_declaration.read(self, TrackerConfig, changed),
             parameter_declaration.read(self, FusionConfig, changed),
+            parameter_declaration.read(self, StreamConfig, changed),
             parameter_declaration.read(self, EstimatorConfig, changed),
         )
         settings = everything.node

@@ -9,6 +9,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.settings import setting
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.pose_fusion import FusionConfig
+from uns_pose_ros.estimation.stream.stream_estimator import StreamConfig
 from uns_pose_ros.estimation.tracker import TrackerConfig
 
 _NO_PREFIX = (
@@ -160,6 +161,7 @@ SETTINGS = (
     TrackingParameters,
     TrackerConfig,
     FusionConfig,
+    StreamConfig,
     EstimatorConfig,
 )
 
@@ -182,4 +184,5 @@ class ImageSettings:
     tracking: TrackingParameters
     tracker: TrackerConfig
     fusion: FusionConfig
+    stream: StreamConfig
     estimator: EstimatorConfig

@@ -1,0 +1,1 @@
+"""Objects that are followed over a stream of images, cut out where they are expected."""
