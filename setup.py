@@ -75,6 +75,7 @@ setup(
             "uns-pose-bringup = uns_pose_ros.nodes.entry_points:bringup",
             "estimator = uns_pose_ros.nodes.entry_points:estimator",
             "recorder = uns_pose_ros.nodes.entry_points:recorder",
+            "fusion = uns_pose_ros.nodes.entry_points:fusion",
             "camera_player = uns_pose_ros.nodes.entry_points:camera_player",
         ],
     },

@@ -9,6 +9,7 @@ from typing import Any
 
 from uns_pose_ros.core.settings import parameter_name
 from uns_pose_ros.nodes.estimator import estimator_parameters
+from uns_pose_ros.nodes.fusion import fusion_parameters
 from uns_pose_ros.nodes.recorder import recorder_parameters
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "parameters.md"
@@ -57,6 +58,12 @@ while the node does not record; `autostart` is read at the start of the process 
 """
 
 
+_AFTER_FUSION = """\
+`cameras`, `fixed_frame` and `rate` can change while the node is inactive; all others hold from the next result on.
+`tracking.evidence_decay` is not used: all cameras count alike.
+"""
+
+
 def main() -> None:
     """Write the page."""
     PAGE.write_text(page())
@@ -72,6 +79,9 @@ def page() -> str:
         "## Parameters of the recorder\n",
         _table(*recorder_parameters.SETTINGS),
         _AFTER_RECORDER,
+        "## Parameters of the fusion of cameras\n",
+        _table(*fusion_parameters.SETTINGS),
+        _AFTER_FUSION,
     ]
     return "\n".join(parts)
 

@@ -9,9 +9,14 @@ import pytest
 import write_parameters
 from uns_pose_ros.core.settings import parameter_name
 from uns_pose_ros.nodes.estimator import estimator_parameters
+from uns_pose_ros.nodes.fusion import fusion_parameters
 from uns_pose_ros.nodes.recorder import recorder_parameters
 
-NODES = [estimator_parameters.SETTINGS, recorder_parameters.SETTINGS]
+NODES = [
+    estimator_parameters.SETTINGS,
+    recorder_parameters.SETTINGS,
+    fusion_parameters.SETTINGS,
+]
 
 
 def test_the_committed_page_is_the_generated_page() -> None:

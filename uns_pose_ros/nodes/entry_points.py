@@ -17,7 +17,8 @@ from pathlib import Path
 
 DESCRIPTION = (
     "Start the estimator node, from the same parameter file as ros2 launch does. "
-    "`uns-pose-bringup recorder` records, `uns-pose-bringup camera` plays a film as a camera."
+    "`uns-pose-bringup recorder` records, `uns-pose-bringup camera` plays a film as a camera, "
+    "`uns-pose-bringup fusion` fuses several cameras."
 )
 EXAMPLE = (
     "example: uns-pose-bringup mug/model --image /camera/image_raw --camera-info "
@@ -25,6 +26,7 @@ EXAMPLE = (
 )
 RECORDER = "recorder"  # first argument that selects the recorder
 CAMERA = "camera"  # first argument that selects the camera player
+FUSION = "fusion"  # first argument that selects the fusion of several cameras
 RECORDER_DESCRIPTION = (
     "Start the recorder node, from the same parameter file as ros2 launch does."
 )
@@ -111,6 +113,33 @@ def recorder_arguments(given: Sequence[str]) -> list[str]:
         ]
     if options.record:
         arguments += ["-p", "record:=true"]
+    return ["--ros-args", *arguments, *ros]
+
+
+def fusion_arguments(given: Sequence[str]) -> list[str]:
+    """Translate the arguments after `uns-pose-bringup fusion` into ROS arguments."""
+    parser = argparse.ArgumentParser(
+        prog=f"uns-pose-bringup {FUSION}",
+        description="Fuse the results of the estimators of several cameras.",
+        epilog="example: uns-pose-bringup fusion left right --fixed-frame odom",
+    )
+    parser.add_argument("cameras", nargs="+", help="namespaces of the estimators")
+    parser.add_argument(
+        "--fixed-frame",
+        metavar="FRAME",
+        required=True,
+        help="TF frame of the results, which does not move",
+    )
+    parser.add_argument("--sim-time", action="store_true", help="take the time from /clock")
+    own, ros = list(given), []
+    if "--ros-args" in own:
+        cut = own.index("--ros-args")
+        own, ros = own[:cut], own[cut + 1 :]
+    options = parser.parse_args(own)
+    arguments = ["-p", f"cameras:=[{', '.join(_quote(name) for name in options.cameras)}]"]
+    arguments += ["-p", f"fixed_frame:={_quote(options.fixed_frame)}"]
+    if options.sim_time:
+        arguments += ["-p", "use_sim_time:=true"]
     return ["--ros-args", *arguments, *ros]
 
 
@@ -211,6 +240,23 @@ def recorder(arguments: Sequence[str] | None = None) -> int:
     return recorder_node.run_recorder(args)
 
 
+def fusion(arguments: Sequence[str] | None = None) -> int:
+    """Run the fusion node: entry point of `ros2 run uns_pose_ros fusion`.
+
+    Args:
+        arguments: Arguments of ROS; None: those of the process.
+
+    Returns:
+        Exit code.
+    """
+    _exit_on_signals()
+    from uns_pose_ros.nodes.fusion import fusion_node
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    args = None if arguments is None else [sys.argv[0], *arguments]
+    return fusion_node.run_fusion(args)
+
+
 def camera_player(arguments: Sequence[str] | None = None) -> int:
     """Run the camera player: entry point of `ros2 run uns_pose_ros camera_player`.
 
@@ -239,6 +285,8 @@ def bringup() -> int:
     given = sys.argv[1:]
     if given[:1] == [RECORDER]:
         return recorder(recorder_arguments(given[1:]))
+    if given[:1] == [FUSION]:
+        return fusion(fusion_arguments(given[1:]))
     if given[:1] == [CAMERA]:
         return camera_player(given[1:])
     return estimator(ros_arguments(given))

@@ -1,0 +1,311 @@
+"""The fusion node over DDS, with cameras whose estimators answer by a script."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseArray
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time
+from std_msgs.msg import Header, String
+from tf2_msgs.msg import TFMessage
+from torch import Tensor
+from vision_msgs.msg import Detection3DArray
+
+from streams import HALF_TURN, estimate, orbit, pose
+from uns_pose_ros.core.geometry import angle_between
+from uns_pose_ros.core.types import PoseEstimate, PoseMode
+from uns_pose_ros.nodes import entry_points
+from uns_pose_ros.nodes.fusion.camera_input import estimate_of
+from uns_pose_ros.nodes.fusion.fusion_node import FusionNode
+from uns_pose_ros.nodes.message_conversions import detection_array, transform_message
+
+CAMERAS = dict(zip(("left", "right", "top"), orbit(3, 80.0), strict=True))  # cam_from_odom
+WORLD = pose((0.0, 0.0, 40.0), (0.03, -0.02, 0.05))  # odom_from_canon
+CENTER = torch.tensor([0.01, 0.0, 0.02])
+LASTING = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+PATIENCE = 60.0  # s
+
+
+class Scene:
+    """Cameras with their estimators, and what the fusion node sends."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._nodes = [Node("cameras", context=context)]
+        self.node = self._nodes[0]
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self.node)
+        self.received: dict[str, list[Any]] = {"tf": [], "detections": [], "poses": []}
+        self.diagnostics: list[DiagnosticArray] = []
+        for name, kind, topic in (
+            ("tf", TFMessage, "/tf"),
+            ("detections", Detection3DArray, "/fusion/detections"),
+            ("poses", PoseArray, "/fusion/poses"),
+        ):
+            self.node.create_subscription(kind, topic, self.received[name].append, 50)
+        self.node.create_subscription(
+            DiagnosticArray, "/diagnostics", self.diagnostics.append, 50
+        )
+        self._static = self.node.create_publisher(TFMessage, "/tf_static", LASTING)
+        self._outputs = {
+            camera: self.node.create_publisher(
+                Detection3DArray, f"/{camera}/estimator/detections", 5
+            )
+            for camera in CAMERAS
+        }
+        odom_from_cam = {
+            camera: torch.linalg.inv(matrix) for camera, matrix in CAMERAS.items()
+        }
+        self._static.publish(
+            TFMessage(
+                transforms=[
+                    transform_message(Header(frame_id="odom"), f"{camera}_eye", matrix)
+                    for camera, matrix in odom_from_cam.items()
+                ]
+            )
+        )
+
+    def start(self, *cameras: str, **parameters: Any) -> FusionNode:
+        """Start the fusion node."""
+        given = {"cameras": f"[{', '.join(cameras)}]", "fixed_frame": "odom", "rate": 50.0}
+        arguments = ["--ros-args"]
+        for name, value in {**given, **parameters}.items():
+            arguments += ["-p", f"{name}:={value}"]
+        node = FusionNode(context=self._context, cli_args=arguments)
+        self._nodes.append(node)
+        self._executor.add_node(node)
+        assert node.start()
+        self.wait(
+            "a listening node",
+            lambda: (
+                all(self._outputs[camera].get_subscription_count() for camera in cameras)
+                and self.node.count_publishers("/fusion/detections")
+            ),
+        )
+        return node
+
+    def now(self) -> int:
+        return int(self.node.get_clock().now().nanoseconds)
+
+    def send(
+        self, camera: str, *estimates: PoseEstimate, late: float = 0.0, tracks: Any = None
+    ) -> int:
+        """Send what a camera sees, with a stamp `late` s before now; return the stamp, ns."""
+        stamp = self.now() - int(late * 1e9)
+        header = Header(frame_id=f"{camera}_eye", stamp=Time(nanoseconds=stamp).to_msg())
+        numbers = tracks or list(range(len(estimates)))
+        self._outputs[camera].publish(
+            detection_array(header, estimates, numbers, [CENTER] * len(estimates))
+        )
+        return stamp
+
+    def wait(self, what: str, ready: Callable[[], Any]) -> Any:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            if value := ready():
+                return value
+            self._executor.spin_once(timeout_sec=0.02)
+        raise AssertionError(f"{what} did not come: {self.diagnostics[-1:]}")
+
+    def latest(self) -> list[Any]:
+        """The detections of the next result."""
+        self.received["detections"].clear()
+        messages = self.received["detections"]
+        return list(
+            self.wait("detections", lambda: messages and messages[-1:])[0].detections
+        )
+
+    def diagnosis(self, part: str, meanwhile: Callable[[], Any] = lambda: None) -> Any:
+        """Wait for a status from now on whose message or values hold `part`."""
+        self.diagnostics.clear()
+
+        def find() -> Any:
+            meanwhile()
+            for array in self.diagnostics:
+                for status in array.status:
+                    texts = [status.message, *(f"{v.key} {v.value}" for v in status.values)]
+                    if any(part in text for text in texts):
+                        return status
+            return None
+
+        return self.wait(f"diagnostics with {part!r}", find)
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        for node in self._nodes[::-1]:
+            if isinstance(node, FusionNode):
+                node.close()
+            node.destroy_node()
+
+
+@pytest.fixture
+def scene(ros_context: Context) -> Iterator[Scene]:
+    scene = Scene(ros_context)
+    yield scene
+    scene.close()
+
+
+def seen(camera: str, place: Tensor = WORLD, score: float = 0.8) -> PoseEstimate:
+    return estimate(CAMERAS[camera] @ place, score)
+
+
+def off(detection: Any, truth: Tensor) -> float:
+    found, _ = estimate_of(detection, estimate(truth).symmetry)
+    return float(angle_between(found.cam_from_canon[:3, :3], truth[:3, :3]))
+
+
+def test_cameras_give_one_object_in_the_fixed_frame_and_decide_what_one_cannot_see(
+    scene: Scene,
+) -> None:
+    scene.start("left", "right", "top", frame_prefix="all/")
+    hidden = PoseMode(CAMERAS["left"] @ WORLD, -0.1)
+    flipped = estimate(CAMERAS["left"] @ WORLD @ HALF_TURN, 0.5, (hidden,))
+    beside = pose((0.0, 0.0, 0.0), (0.8, 0.0, 0.05))
+
+    def is_there(stamp: Any) -> bool:
+        return any(each.header.stamp == stamp for each in scene.received["detections"])
+
+    for _ in range(2):  # the order in which the cameras see the objects does not matter
+        scene.send("left", flipped, seen("left", beside))
+        scene.send("right", seen("right", beside), seen("right"), tracks=[7, 8])
+        stamp = scene.send("top", seen("top"))
+        newest = Time(nanoseconds=stamp).to_msg()
+        scene.wait(
+            "results of the newest image",
+            partial(is_there, newest),
+        )
+    message = scene.received["detections"][-1]
+    assert message.header.frame_id == "odom"
+    assert [detection.id for detection in message.detections] == ["0", "1"]
+    first, second = message.detections
+    assert off(first, WORLD) < 2 and off(second, beside) < 2
+    assert 0.5 < first.results[0].hypothesis.score < 0.8
+    # the box is where its center is in the object's own frame
+    _, center = estimate_of(first, estimate(WORLD).symmetry)
+    assert center.tolist() == pytest.approx((0.2 * CENTER).tolist(), abs=1e-6)
+    names = {
+        (transform.child_frame_id, transform.header.frame_id)
+        for received in scene.received["tf"]
+        for transform in received.transforms
+    }
+    assert names == {("all/car_0", "odom"), ("all/car_1", "odom")}
+    stamps = [
+        (t.child_frame_id, t.header.stamp.sec, t.header.stamp.nanosec)
+        for received in scene.received["tf"]
+        for t in received.transforms
+    ]
+    assert len(stamps) == len(set(stamps))
+    scene.wait("poses", lambda: scene.received["poses"])
+    assert len(scene.received["poses"][-1].poses) == 2
+    scene.diagnosis("car_0 (left right top)")
+
+
+def test_the_outage_of_a_camera_is_survived_said_and_over_when_it_is_back(
+    scene: Scene,
+) -> None:
+    scene.start("left", "right", outage=0.5)
+
+    def film(*cameras: str) -> list[Any]:
+        for camera in cameras:
+            scene.send(camera, seen(camera))
+        return scene.latest()
+
+    assert [each.id for each in film("left", "right")] == ["0"]
+    warning = "no results of left for 0.5 s on /left/estimator/detections (1 publishers)"
+
+    def look(*cameras: str) -> None:
+        (one,) = film(*cameras)
+        assert (one.id, off(one, WORLD) < 1) == ("0", True)
+
+    assert scene.diagnosis(warning, lambda: look("right")).level == b"\x01"
+    assert scene.diagnosis("ok", lambda: look("left", "right")).message == "ok"
+
+
+def test_a_clock_that_is_wrong_and_a_transform_that_is_missing_are_in_diagnostics(
+    scene: Scene,
+) -> None:
+    scene.start("left", "right", max_difference=0.4)
+    scene.send("left", seen("left"), late=1.5)
+    scene.send("right", seen("right"))
+    assert len(scene.latest()) == 1  # of the right one alone
+    scene.diagnosis("s older than those of others: a clock is wrong")
+    header = Header(frame_id="nowhere", stamp=scene.node.get_clock().now().to_msg())
+    scene._outputs["left"].publish(detection_array(header, [seen("left")], [0], [CENTER]))
+    scene.diagnosis("left is left out: ")
+    sizes = scene.node.create_publisher(String, "/right/estimator/categories", LASTING)
+    symmetry = {"order": 0, "axis": [0, 0, 1]}
+    record = {"category": "car", "size": None, "symmetry": symmetry}
+    sizes.publish(String(data=json.dumps([record])))
+    scene.diagnosis("right does not know the size of car")
+    sizes.publish(String(data="no list"))
+    scene.send("right", seen("right"))
+    assert len(scene.latest()) == 1
+
+
+def test_detections_of_any_content_and_stamps_that_go_back_do_not_end_the_node(
+    scene: Scene,
+) -> None:
+    scene.start("left", "right")
+    scene.send("left", seen("left"))
+    assert [each.id for each in scene.latest()] == ["0"]
+    for number in (float("nan"), 1e300, -1.0):
+        stamp = scene.now()
+        header = Header(frame_id="left_eye", stamp=Time(nanoseconds=stamp).to_msg())
+        message = detection_array(header, [seen("left")], [0], [CENTER])
+        (bad,) = message.detections
+        bad.bbox.size.x = bad.results[0].pose.pose.position.x = number
+        bad.results[0].pose.covariance[0] = number
+        scene._outputs["left"].publish(message)
+        assert len(scene.latest()) <= 1
+    # the clock of a bag begins anew: so do the numbers
+    scene.send("left", seen("left"), late=100.0)
+    assert [each.id for each in scene.latest()] == ["0"]
+
+
+def test_what_is_not_set_is_one_line_and_wrong_values_are_refused(
+    ros_context: Context, scene: Scene
+) -> None:
+    node = FusionNode(context=ros_context)
+    scene._nodes.append(node)
+    scene._executor.add_node(node)
+    assert not node.start()
+    scene.diagnosis("cannot configure: set cameras: the namespaces of the estimators")
+    for name, value, reason in (
+        ("cameras", ["left", "/left/"], "cameras left, left: each once is valid"),
+        ("rate", 0.0, "out of range"),
+        ("frame_prefix", "/all", "no leading slash"),
+    ):
+        result = node.set_parameters([Parameter(name, value=value)])[0]
+        assert reason in result.reason
+    for name, value in (("cameras", ["left"]), ("fixed_frame", "odom")):
+        assert node.set_parameters([Parameter(name, value=value)])[0].successful
+    assert node.start()
+    refused = node.set_parameters([Parameter("fixed_frame", value="map")])[0]
+    assert "read by activate only" in refused.reason
+
+
+def test_the_command_gives_cameras_and_frame_as_parameters() -> None:
+    given = ["left", "right", "--fixed-frame", "odom", "--ros-args", "-p", "rate:=5.0"]
+    assert entry_points.fusion_arguments(given) == [
+        "--ros-args",
+        "-p",
+        "cameras:=['left', 'right']",
+        "-p",
+        "fixed_frame:='odom'",
+        "-p",
+        "rate:=5.0",
+    ]

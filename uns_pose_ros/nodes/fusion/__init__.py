@@ -1,0 +1,1 @@
+"""The fusion node: one list of objects from the estimators of several cameras."""
