@@ -113,6 +113,7 @@ def test_estimate_gives_the_frames_in_the_camera(
         (("remove", "handle"), "no frame 'handle'; there is none"),
         (("add",), "the name of a frame is needed"),
         (("list", "handle"), "'handle' is too much"),
+        (("edit", "handle"), "'handle' is too much"),
         (("remove", "a", "--width", "1"), "options of a frame are valid with add only"),
         (("add", "a"), "--position or --toward is needed, not both"),
         (

@@ -38,6 +38,12 @@ class Page:
         data = base64.b64decode(self._call("Page.captureScreenshot")["data"])
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
+    def click(self, x: int, y: int) -> None:
+        """Click at a point of the page, px."""
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            pressed = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **pressed)
+
     def evaluate(self, script: str) -> Any:
         """The value of a JavaScript expression in the page, awaited if it is a promise."""
         answer = self._call(

@@ -53,6 +53,8 @@ Device = Annotated[
         metavar="NAME", help="auto (CUDA where there is one, else CPU), cpu, cuda or cuda:N"
     ),
 ]
+Host = Annotated[str, arg(help="address to serve; 0.0.0.0 lets other machines look")]
+Port = Annotated[int, arg(help="port to serve; the next free one where it is in use")]
 Seed = Annotated[int, arg(metavar="N", help="of everything random")]
 Up = Annotated[
     str | None,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,14 +13,20 @@ import torch
 from torch import Tensor
 from tyro.conf import Positional, arg
 
-from uns_pose_ros.cli.arguments import Json
+from uns_pose_ros.cli.arguments import Host, Json, Port
 from uns_pose_ros.cli.console import emit, table
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.named_frames import MAX_GAP, SURFACE, NamedFrame, axes_from
 from uns_pose_ros.core.types import CategoryModel
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.io.schema.frames_record import FRAMES, check_names, write_frames
+from uns_pose_ros.io.schema.frames_record import (
+    FRAMES,
+    check_names,
+    read_frames,
+    write_frames,
+)
 from uns_pose_ros.io.writing.target_lock import lock_target
+from uns_pose_ros.visualization.frames_editor import FramesEditor
 
 _log = logging.getLogger(__name__)
 _TIP = 0.05  # of the template's length: so near to its end are the vertices of an extreme point
@@ -26,8 +35,11 @@ Model = Annotated[
     Positional[Path], arg(metavar="MODEL", help="folder that `uns-pose train` wrote")
 ]
 Action = Annotated[
-    Positional[Literal["list", "add", "remove"]],
-    arg(metavar="ACTION", help="list (without an action), add or remove"),
+    Positional[Literal["list", "add", "remove", "edit"]],
+    arg(
+        metavar="ACTION",
+        help="list (without an action), add, remove, or edit: in a browser",
+    ),
 ]
 Name = Annotated[
     Positional[str], arg(metavar="NAME", help="of the frame; a part of the TF frame's name")
@@ -85,51 +97,96 @@ def frames_command(
         ),
     ] = None,
     json: Json = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
 ) -> None:
     """List, add or remove the named frames of a model; frames.yaml in its folder holds them.
 
-    `add` replaces a frame of the same name. The frames are found on every instance that the model
+    `add` replaces a frame of the same name. `edit` shows the template in a browser; a click on it
+    places a frame. The frames are found on every instance that the model
     estimates: in the JSON of `estimate`, and by the node as TF frames CATEGORY_0/NAME.
     """
     folder = artifacts.model_folder(model)
     given = (position, toward, x_axis, z_axis, width, prefer)
     if action != "add" and any(value is not None for value in given):
         raise InvalidInput(f"frames {action}: options of a frame are valid with add only")
-    if action != "list" and not name:
+    if action in ("add", "remove") and not name:
         raise InvalidInput(f"frames {action}: the name of a frame is needed")
-    if action == "list" and name:
-        raise InvalidInput(f"frames list: {name!r} is too much; it lists all frames")
+    if action in ("list", "edit") and name:
+        raise InvalidInput(f"frames {action}: {name!r} is too much; it is for all frames")
+    loaded = artifacts.load_model(folder)
+    if action == "edit":
+        _edit(folder, loaded, host, port)
+        return
     if action == "list":
-        loaded = artifacts.load_model(folder)
         text = f"{_text(loaded.frames)}\n{_box_text(loaded)}"
         emit(_record(loaded.frames), text, json)
         return
-    with lock_target(folder):
-        loaded = artifacts.load_model(folder)
-        frames = {frame.name: frame for frame in loaded.frames}
-        if action == "remove":
-            if name not in frames:
-                raise InvalidInput(
-                    f"{folder / FRAMES}: no frame {name!r}; "
-                    f"{shorten(frames) if frames else 'there is none'}"
-                )
-            del frames[name]
-        else:
-            if (position is None) == (toward is None):
-                raise InvalidInput("frames add: --position or --toward is needed, not both")
-            try:
-                axes = axes_from(_vector(x_axis), _vector(z_axis))
-                place = _vector(position)
-                if place is None:
-                    place = extreme_point(loaded, torch.tensor(toward))
-                frames[name] = NamedFrame(name, place, axes, width, follow, _vector(prefer))
-                check_names(tuple(frames.values()))
-                _warn_if_far(frames[name], loaded)
-            except ValueError as error:
-                raise InvalidInput(f"frames add: {error}") from None
-        write_frames(tuple(frames.values()), folder / FRAMES)
-    kept = tuple(frames.values())
+    if action == "remove":
+        kept = remove_frame(folder, name)
+    else:
+        if (position is None) == (toward is None):
+            raise InvalidInput("frames add: --position or --toward is needed, not both")
+        try:
+            axes = axes_from(_vector(x_axis), _vector(z_axis))
+            place = _vector(position)
+            if place is None:
+                place = extreme_point(loaded, torch.tensor(toward))
+            frame = NamedFrame(name, place, axes, width, follow, _vector(prefer))
+        except ValueError as error:
+            raise InvalidInput(f"frames add: {error}") from None
+        _warn_if_far(frame, loaded)
+        kept = add_frame(folder, frame)
     emit(_record(kept), _text(kept), json)
+
+
+def add_frame(folder: Path, frame: NamedFrame) -> tuple[NamedFrame, ...]:
+    """Add a frame to those in a model's folder, or replace that of its name; returns all of them.
+
+    Raises:
+        InvalidInput: The frames there are not valid, or too many.
+    """
+    with lock_target(folder):
+        frames = {one.name: one for one in read_frames(folder)} | {frame.name: frame}
+        kept = tuple(frames.values())
+        try:
+            check_names(kept)
+        except ValueError as error:
+            raise InvalidInput(f"{folder / FRAMES}: {error}") from None
+        write_frames(kept, folder / FRAMES)
+    return kept
+
+
+def remove_frame(folder: Path, name: str) -> tuple[NamedFrame, ...]:
+    """Remove a frame from those in a model's folder; returns the others.
+
+    Raises:
+        InvalidInput: There is no such frame, or the frames there are not valid.
+    """
+    with lock_target(folder):
+        frames = {frame.name: frame for frame in read_frames(folder)}
+        if name not in frames:
+            raise InvalidInput(
+                f"{folder / FRAMES}: no frame {name!r}; "
+                f"{shorten(frames) if frames else 'there is none'}"
+            )
+        del frames[name]
+        kept = tuple(frames.values())
+        write_frames(kept, folder / FRAMES)
+    return kept
+
+
+def _edit(folder: Path, model: CategoryModel, host: str, port: int) -> None:
+    """Serve the page on which frames are placed, until Ctrl-C."""
+    editor = FramesEditor(
+        model, partial(add_frame, folder), partial(remove_frame, folder), host, port
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        print(f"{editor.address}  (Ctrl-C ends)", flush=True)
+        # a signal that another thread is given is seen by this one only when it runs
+        while True:
+            time.sleep(0.5)
+    editor.close()
 
 
 def extreme_point(model: CategoryModel, direction: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "frames": (
         "frames_command",
         "frames_command",
-        "list, add or remove named frames of a model, such as a handle or a grasp",
+        "list, add, remove or edit named frames of a model, such as a handle or a grasp",
     ),
     "export": (
         "export_command",

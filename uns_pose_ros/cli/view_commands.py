@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional, arg
 
-from uns_pose_ros.cli.arguments import Device, Estimation
+from uns_pose_ros.cli.arguments import Device, Estimation, Host, Port
 from uns_pose_ros.cli.console import progress_bar
 from uns_pose_ros.cli.model_commands import (
     CameraFile,
@@ -32,8 +32,6 @@ from uns_pose_ros.io.ros import rosbag
 from uns_pose_ros.visualization import browser_viewer
 from uns_pose_ros.visualization.browser_viewer import Scene, Viewer
 
-Host = Annotated[str, arg(help="address to serve; 0.0.0.0 lets other machines look")]
-Port = Annotated[int, arg(help="port to serve; the next free one where it is in use")]
 Sources = Annotated[
     Positional[tuple[Path, ...]],
     arg(metavar="BAG|IMAGE [IMAGE …]", help="a recorded bag, or images or folders of them"),
