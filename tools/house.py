@@ -37,7 +37,7 @@ FLOORS: dict[str, tuple[int, tuple[str, ...] | None]] = {
     "alignment": (1, ("core", "io")),
     "networks": (2, ("core", "io")),
     "capture": (2, ("core", "io", "visualization")),
-    "datasets": (3, ("core", "io", "capture")),
+    "datasets": (2, ("core", "io")),
     "reconstruction": (3, ("core", "io", "networks")),
     "estimation": (3, ("core", "networks")),
     "training": (

@@ -218,7 +218,7 @@ def _of_sequence(
     annotations: Path, sequence: str, left_out: LeftOut
 ) -> Iterator[dict[str, Any]]:
     """The annotations of one sequence that have a viewpoint."""
-    for annotation in _annotations(annotations):
+    for annotation in read_annotations(annotations):
         if annotation["sequence_name"] != sequence:
             continue
         if isinstance(annotation.get("viewpoint"), dict):
@@ -241,7 +241,7 @@ def _path(category: Path, annotation: Mapping[str, Any], what: str) -> Path:
     return path_inside(category.parent, name, category)
 
 
-def _annotations(path: Path) -> Iterator[dict[str, Any]]:
+def read_annotations(path: Path) -> Iterator[dict[str, Any]]:
     """The items of a gzipped JSON list one by one.
 
     Neither a large file nor a decompression bomb fills the memory or takes long: what is unpacked

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
@@ -92,6 +92,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "evaluate_dataset_command",
         "measure models on a public data set, such as PASCAL3D+, read from its own files",
     ),
+    "reproduce paper": (
+        "evaluate.reproduce_command",
+        "reproduce_paper_command",
+        "run the paper's chain: import CO3D, align, train, evaluate on PASCAL3D+",
+    ),
     "view": (
         "view_commands",
         "view_command",
@@ -144,6 +149,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if code != BAD_INPUT:  # else the command has said it already
                 _complain(f"uns-pose: the output cannot be written ({error.strerror})")
             return BAD_INPUT
+
+
+def run_quietly(words: Sequence[str]) -> int:
+    """Run one command within another one: its results go to stderr; returns the exit code.
+
+    Ctrl-C ends both.
+    """
+    name = next(n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS)
+    with redirect_stdout(sys.stderr):
+        return _run(name, words[len(name.split()) :])
 
 
 @contextmanager

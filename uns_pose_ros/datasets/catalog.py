@@ -55,6 +55,7 @@ _PASCAL_NAMES = {
     "monitor": "tvmonitor",
     "motorcycle": "motorbike",
     "remote": "remote_control",
+    "toybus": "bus",
     "tv": "tvmonitor",
 }
 
