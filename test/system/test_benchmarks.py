@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from label_readers import iterate_objects, overlap, paint_model, read_labels
+from labeled_category import write_labeled_category
 from synthetic_meshes import feature_mesh
 from uns_pose_ros.alignment import pairwise
 from uns_pose_ros.alignment.category_alignment import AlignConfig
@@ -261,3 +263,29 @@ def test_a_frame_at_its_true_place_has_no_distance_and_a_shift_is_in_diameters(
     assert moved.across == pytest.approx(0.1, abs=2e-3)
     summary = frames.summarize([right, far])
     assert summary["within10"] == 50.0 and summary["region95"] == 50.0
+
+
+def test_the_benchmark_of_labels_writes_every_format_at_size_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import label_export
+
+    truth = write_labeled_category(tmp_path / "truck", {"clip_01": 1})["clip_01"]
+    rotation = truth.unit * truth.canon_from_obj[:3, :3]
+    labels = {"clip_01": {"canon_from_obj": rotation.tolist()}}
+    (tmp_path / "truck" / "labels.json").write_text(json.dumps(labels))
+    lens = label_export.LENSES["lens"]
+    large = label_export.enlarge(tmp_path / "truck", tmp_path / "large", 160, lens, 2)
+    figures = label_export.benchmark(large, 2, tmp_path / "out")
+    assert figures["size"] == [160, 120]
+    kinds = set(figures) - {"size"}
+    assert kinds == {"bop", "coco", "yolo-pose", "nerfstudio", "foundationpose"}
+    assert all(figures[kind]["images"] == 2 for kind in kinds)
+    named = {"machine": {"processor": "Z80", "cores": 1, "load_average": 0}, "toy": figures}
+    lines = label_export.table(named).splitlines()
+    assert lines[0] == "export labels, on Z80, 1 cores, load 0"
+    assert [line.split()[0] for line in lines[2:]] == list(label_export.FORMATS)
+    for image, thing in iterate_objects(read_labels(tmp_path / "out" / "bop")):
+        assert thing.mask is not None
+        assert overlap(paint_model(image, thing), thing.mask) > 0.6

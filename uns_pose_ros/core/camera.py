@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
@@ -55,16 +58,35 @@ def undistort(
     pinhole = Camera(camera.matrix, camera.width, camera.height)
     if not bool(camera.distortion.any()):
         return image, mask, pinhole
-    matrix = camera.matrix.numpy()
-    size = (camera.width, camera.height)
-    x, y = cv2.initUndistortRectifyMap(
-        matrix, camera.distortion.numpy(), None, matrix, size, cv2.CV_32FC1
-    )
+    x, y = undistortion_maps(camera)
     image = torch.from_numpy(cv2.remap(image.numpy(), x, y, cv2.INTER_LINEAR))
     if mask is not None:
         values = mask.numpy().astype(np.uint8)
         mask = torch.from_numpy(cv2.remap(values, x, y, cv2.INTER_NEAREST) > 0)
     return image, mask, pinhole
+
+
+def undistortion_maps(
+    camera: Camera,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where each pixel (H, W) without distortion lies in the image with distortion: x and y, px."""
+    return _compute_maps(
+        camera.matrix.numpy().tobytes(),
+        camera.distortion.numpy().tobytes(),
+        camera.width,
+        camera.height,
+    )
+
+
+@lru_cache(maxsize=4)  # the images of a video have one camera
+def _compute_maps(
+    matrix: bytes, distortion: bytes, width: int, height: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    rows = np.frombuffer(matrix).reshape(3, 3)
+    x, y = cv2.initUndistortRectifyMap(
+        rows, np.frombuffer(distortion), None, rows, (width, height), cv2.CV_32FC1
+    )
+    return np.asarray(x, np.float32), np.asarray(y, np.float32)
 
 
 def resize_camera(camera: Camera, width: int, height: int) -> Camera:

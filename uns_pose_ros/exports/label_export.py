@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import uns_pose_ros
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Progress
 from uns_pose_ros.exports.bag_labels import BagSelection, label_bag
-from uns_pose_ros.exports.bop_format import write_bop_scenes
-from uns_pose_ros.exports.coco_format import write_coco
-from uns_pose_ros.exports.foundationpose_format import write_foundationpose
+from uns_pose_ros.exports.formats.bop_format import write_bop_scenes
+from uns_pose_ros.exports.formats.coco_format import write_coco
+from uns_pose_ros.exports.formats.foundationpose_format import write_foundationpose
+from uns_pose_ros.exports.formats.nerfstudio_format import write_nerfstudio
+from uns_pose_ros.exports.formats.written_files import WrittenFiles
+from uns_pose_ros.exports.formats.yolo_pose_format import write_yolo_pose
 from uns_pose_ros.exports.label_set import KEYPOINTS, LabelSet, join_label_sets
 from uns_pose_ros.exports.label_views import LabelRenderer
-from uns_pose_ros.exports.nerfstudio_format import write_nerfstudio
 from uns_pose_ros.exports.splits import SplitConfig, split_scenes
 from uns_pose_ros.exports.video_labels import VideoSelection, label_videos
-from uns_pose_ros.exports.written_files import WrittenFiles
-from uns_pose_ros.exports.yolo_pose_format import write_yolo_pose
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.artifacts import write_json
 from uns_pose_ros.io.schema.decoding import decode_json, read_file
@@ -82,7 +85,7 @@ def export_labels(
     """
     with lock_target(out):
         _check_place(out, categories)
-        with replace_folder(out) as new:
+        with _single_thread(), replace_folder(out) as new:
             scratch = new / ".images"
             scratch.mkdir()
             labels = collect_labels(categories, config, scratch)
@@ -90,6 +93,17 @@ def export_labels(
             shutil.rmtree(scratch)
             write_json(new / EXPORT, record)
     return record
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """One thread of PyTorch: its others wait longer for each other than the small work takes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def collect_labels(

@@ -6,7 +6,9 @@ Every image is without distortion of the lens, so that formats need a camera mat
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import cv2
@@ -15,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from uns_pose_ros.core.camera import undistort
+from uns_pose_ros.core.camera import undistort, undistortion_maps
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.ray_casting import cast_rays
@@ -42,8 +44,9 @@ Box = tuple[
 
 _MAX_IMAGE = 2**30  # bytes of a file
 _ORIENTATION = 0x0112  # EXIF tag
+_THREADS = 2  # that read images and find their objects
+_AHEAD = 4  # images that are read before they are written
 _SEEN = 1e-3  # of its distance: a keypoint is hidden if the surface is nearer by more
-_EDGE = 1e-6  # px^2 beyond an edge of a triangle that still belong to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +124,7 @@ class ImageView:
         depth = read_depth(self.frame.depth, (camera.width, camera.height))
         if not bool(camera.distortion.any()):
             return depth
-        x, y = _maps(camera)
+        x, y = undistortion_maps(camera)
         return cv2.remap(depth, x, y, cv2.INTER_NEAREST).astype(np.uint16)
 
 
@@ -139,12 +142,12 @@ class LabelRenderer:
 
     def views(self, scene: LabelScene) -> Iterator[ImageView]:
         """The images of a scene that can be read and show an object."""
-        for frame in scene.frames:
+        for frame, result in _view_ahead(scene.frames, self.labels.instances):
             self._done += 1
             self._progress("export labels", self._done, self.labels.image_count)
             name = f"{scene.name}/{frame.name}"
             try:
-                view = view_frame(frame, self.labels.instances)
+                view = result.result()
             except InvalidInput as error:
                 self.left_out.add("images that cannot be read", str(error))
                 continue
@@ -162,6 +165,19 @@ class LabelRenderer:
         self.images -= 1
         self.objects -= len(view.objects)
         self.left_out.add(reason, name)
+
+
+def _view_ahead(
+    frames: Sequence[LabelFrame], instances: Sequence[ObjectInstance]
+) -> Iterator[tuple[LabelFrame, Future[ImageView]]]:
+    """Every frame in order with its view, which threads make while others are written."""
+    waiting: deque[tuple[LabelFrame, Future[ImageView]]] = deque()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for frame in frames:
+            waiting.append((frame, pool.submit(view_frame, frame, instances)))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
 
 def view_frame(frame: LabelFrame, instances: Sequence[ObjectInstance]) -> ImageView:
@@ -189,49 +205,6 @@ def box_of_mask(mask: Mask) -> Box:
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     x, y = int(columns[0]), int(rows[0])
     return x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1
-
-
-def render_depth(view: ObjectView) -> Matrix:
-    """Depth (H, W) of the surface of an object in model units; 0 where it is not seen.
-
-    A pixel has the depth of the nearest plane of the triangles that cover it. The inverse of the
-    depth of a plane is linear in the pixel.
-    """
-    pose, camera = view.label.cam_from_model, view.camera
-    points = view.instance.vertices @ pose[:3, :3].T + pose[:3, 3]
-    corners = points[view.instance.triangles]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    offsets = (normals * corners[:, 0]).sum(1)  # negative: the triangle faces the camera
-    shown = (offsets < 0) & (corners[..., 2] > 1e-9).all(1)
-    corners, matrix = corners[shown], camera.matrix.numpy()
-    uvw = corners @ matrix.T
-    pixels = uvw[..., :2] / uvw[..., 2:]
-    planes = normals[shown] @ np.linalg.inv(matrix) / offsets[shown, None]  # of u, v and 1
-    inverse = np.zeros((camera.height, camera.width))
-    size = np.array([camera.width, camera.height])
-    lows = np.clip(np.floor(pixels.min(1)), 0, size).astype(int)
-    highs = np.clip(np.ceil(pixels.max(1)) + 1, 0, size).astype(int)
-    # linear in u, v and 1; not positive inside, since facing triangles run clockwise in an image
-    steps = np.roll(pixels, -1, 1) - pixels
-    edges = np.stack(
-        [
-            -steps[..., 1],
-            steps[..., 0],
-            steps[..., 1] * pixels[..., 0] - steps[..., 0] * pixels[..., 1],
-        ],
-        -1,
-    )
-    inside = (highs > lows).all(1)
-    columns, rows = np.arange(camera.width), np.arange(camera.height)[:, None]
-    for k in np.flatnonzero(inside).tolist():
-        (left, top), (right, bottom) = lows[k].tolist(), highs[k].tolist()
-        u, v = columns[left:right], rows[top:bottom]
-        along, down, start = edges[k].T[..., None, None]
-        covered = (along * u + down * v + start <= _EDGE).all(0)
-        values = planes[k, 0] * u + (planes[k, 1] * v + planes[k, 2])
-        part = inverse[top:bottom, left:right]
-        np.maximum(part, values * covered, out=part)
-    return np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
 
 
 def _view_object(
@@ -359,17 +332,3 @@ def _keep_file(frame: LabelFrame, size: tuple[int, int]) -> tuple[bytes, str] | 
         return None
     cleaned = remove_private_metadata(data)
     return None if cleaned is None else (cleaned, encoded.ending)
-
-
-def _maps(camera: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where each pixel without distortion lies in the image with distortion."""
-    matrix = camera.matrix.numpy()
-    x, y = cv2.initUndistortRectifyMap(
-        matrix,
-        camera.distortion.numpy(),
-        None,
-        matrix,
-        (camera.width, camera.height),
-        cv2.CV_32FC1,
-    )
-    return np.asarray(x, np.float32), np.asarray(y, np.float32)

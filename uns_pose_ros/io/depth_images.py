@@ -118,7 +118,7 @@ def _in_millimeters(meters: NDArray[Any]) -> Depth:
 
 def encode_depth(depth: Depth) -> bytes:
     """Encode depth as a PNG file."""
-    return bytes(cv2.imencode(".png", depth, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
+    return bytes(cv2.imencode(".png", depth)[1].tobytes())
 
 
 def depth_path(folder: Path, name: str) -> Path:

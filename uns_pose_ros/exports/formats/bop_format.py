@@ -15,9 +15,9 @@ from scipy.spatial.distance import pdist
 
 from uns_pose_ros.core.geometry import symmetry_rotations
 from uns_pose_ros.core.types import Symmetry
+from uns_pose_ros.exports.formats.written_files import WrittenFiles
 from uns_pose_ros.exports.label_set import LabelScene, ObjectInstance
 from uns_pose_ros.exports.label_views import ImageView, LabelRenderer, Mask, ObjectView
-from uns_pose_ros.exports.written_files import WrittenFiles
 from uns_pose_ros.io.artifacts import write_json
 from uns_pose_ros.io.depth_images import encode_depth
 from uns_pose_ros.io.ply import write_ply
@@ -131,6 +131,4 @@ def _write_masks(place: Path, image: int, view: ImageView) -> None:
 
 def encode_mask(mask: Mask) -> bytes:
     """A mask (H, W) as a PNG file of 0 and 255."""
-    pixels = 255 * mask.astype(np.uint8)
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    return bytes(cv2.imencode(".png", pixels, options)[1].tobytes())
+    return bytes(cv2.imencode(".png", 255 * mask.astype(np.uint8))[1].tobytes())

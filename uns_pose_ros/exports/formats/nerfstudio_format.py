@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.exports.bop_format import encode_mask
+from uns_pose_ros.exports.formats.bop_format import encode_mask
+from uns_pose_ros.exports.formats.written_files import WrittenFiles
 from uns_pose_ros.exports.label_set import LabelScene, Matrix
 from uns_pose_ros.exports.label_views import LabelRenderer
-from uns_pose_ros.exports.written_files import WrittenFiles
 from uns_pose_ros.io.artifacts import write_json
 
 TRANSFORMS = "transforms.json"

@@ -10,7 +10,7 @@ import pytest
 
 from label_readers import decode_run_lengths
 from labeled_category import write_labeled_category
-from uns_pose_ros.exports.coco_format import run_lengths
+from uns_pose_ros.exports.formats.coco_format import run_lengths
 from uns_pose_ros.exports.label_export import ExportConfig, export_labels
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from uns_pose_ros.exports.formats.written_files import WrittenFiles
 from uns_pose_ros.exports.label_set import KEYPOINTS, SPLITS, LabelSet
 from uns_pose_ros.exports.label_views import LabelRenderer, ObjectView
-from uns_pose_ros.exports.written_files import WrittenFiles
 
 DATASET = "dataset.yaml"
 _MIRRORED = [corner ^ 2 for corner in range(8)]  # left and right change places

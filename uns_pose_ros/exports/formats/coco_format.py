@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from uns_pose_ros.exports.formats.written_files import WrittenFiles
 from uns_pose_ros.exports.label_set import KEYPOINTS, SPLITS, LabelSet
 from uns_pose_ros.exports.label_views import ImageView, LabelRenderer, Mask, ObjectView
-from uns_pose_ros.exports.written_files import WrittenFiles
 from uns_pose_ros.io.artifacts import write_json
 
 # pairs of keypoints, counted from 1

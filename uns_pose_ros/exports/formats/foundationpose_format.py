@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from uns_pose_ros.exports.bop_format import encode_mask
+from uns_pose_ros.exports.formats.bop_format import encode_mask
+from uns_pose_ros.exports.formats.depth_rendering import render_depth
+from uns_pose_ros.exports.formats.written_files import WrittenFiles
 from uns_pose_ros.exports.label_set import Matrix, ObjectInstance
-from uns_pose_ros.exports.label_views import ImageView, LabelRenderer, render_depth
-from uns_pose_ros.exports.written_files import WrittenFiles
+from uns_pose_ros.exports.label_views import ImageView, LabelRenderer
 from uns_pose_ros.io.depth_images import Depth, encode_depth
 from uns_pose_ros.io.encoded_image import EncodedImage
 
