@@ -44,6 +44,7 @@ DEFAULTS = {
     "name": "`estimator` or `recorder`",
     "share('config', f'{name}.yaml')": "`config/estimator.yaml` or `config/recorder.yaml`",
     "launch_common.share('config', 'uns_pose.rviz')": "`config/uns_pose.rviz`",
+    "launch_common.share('config', 'estimator.yaml')": "`config/estimator.yaml`",
 }
 YAML = ROOT / "config" / "estimator.yaml"
 RECORDER_YAML = ROOT / "config" / "recorder.yaml"
@@ -136,7 +137,7 @@ def test_the_launch_kills_no_estimator_that_still_works_on_an_image() -> None:
 
 
 def test_fixed_frame_is_a_frame_of_tf_in_every_launch_file() -> None:
-    for file in ("estimate", "record"):
+    for file in ("estimate", "record", "fuse"):
         declared = declared_arguments(ROOT / "launch" / f"{file}.launch.py")
         assert declared["fixed_frame"][1].startswith("TF frame")
     assert "rviz_fixed_frame" in declared_arguments(ROOT / "launch" / "estimate.launch.py")

@@ -30,6 +30,39 @@ def test_empty_arguments_leave_every_parameter_to_the_parameter_file() -> None:
     )
 
 
+def test_each_of_several_cameras_has_the_topics_of_its_namespace() -> None:
+    given = {
+        "cameras": "left, /right/",
+        "models": "/mug/model",
+        "fixed_frame": "map",
+        "device": "",
+        "object_diameter": "0.2",
+        "image": "image_raw",
+        "camera_info": "/shared/info",
+        "depth": "depth/image",
+    }
+    assert launch_values.camera_names(given) == ["left", "right"]
+    own = launch_values.camera_values(given, "right")
+    assert [own[name] for name in ("name", "namespace", "image", "camera_info")] == [
+        "estimator",
+        "right",
+        "/right/image_raw",
+        "/shared/info",
+    ]
+    parameters, remappings = launch_values.estimator_parameters(own)
+    assert parameters == {
+        "models": ["/mug/model"],
+        "tracking.fixed_frame": "map",
+        "object_diameter": 0.2,
+        "use_depth": True,
+        "depth_transport": "raw",
+    }
+    assert remappings == [("depth", "/right/depth/image")]
+    for cameras in ("", "left,", "left,left"):
+        with pytest.raises(InvalidInput, match="different namespaces"):
+            launch_values.camera_names({"cameras": cameras})
+
+
 def test_arguments_of_the_estimator_become_parameters_of_their_types(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

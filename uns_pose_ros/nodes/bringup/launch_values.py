@@ -106,6 +106,41 @@ def estimator_parameters(
     return parameters, remappings
 
 
+def camera_names(given: Mapping[str, str]) -> list[str]:
+    """Return the namespaces of the cameras that are fused.
+
+    Raises:
+        InvalidInput: There is none, or one is given twice.
+    """
+    names = [name.strip().strip("/") for name in given["cameras"].split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise InvalidInput(
+            f"cameras:={given['cameras']}: different namespaces, comma separated, are valid, "
+            "e.g. left,right"
+        )
+    return names
+
+
+def camera_values(given: Mapping[str, str], camera: str) -> dict[str, str]:
+    """Return the values of the estimator's launch arguments for one of several cameras.
+
+    Args:
+        given: Values of the launch arguments; topics are in the camera's namespace.
+        camera: The namespace.
+    """
+    others = [*_ESTIMATOR, "detections_2d", "mask"]
+    values = {
+        **dict.fromkeys(others, ""),
+        **given,
+        "name": "estimator",
+        "namespace": camera,
+    }
+    for name in ("image", "camera_info", "depth"):
+        if values[name]:
+            values[name] = absolute_topic(values, values[name])
+    return values
+
+
 def recorder_parameters(
     given: Mapping[str, str],
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
