@@ -25,6 +25,8 @@ from source_files import checks, save_photograph, write_co3d, write_film
 from uns_pose_ros.capture.import_source import import_video
 from uns_pose_ros.capture.recording import JOURNAL, FrameRecord, Recording, recover
 from uns_pose_ros.capture.video_writer import ImportConfig
+from uns_pose_ros.core.geometry import rotation_from_vector
+from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh
 from uns_pose_ros.estimation import loaded_model
 from uns_pose_ros.evaluation import metrics, rosbag_evaluation
@@ -35,6 +37,12 @@ from uns_pose_ros.io.given_files import stays_inside
 from uns_pose_ros.io.image_metadata import read_upright
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.ply import read_ply
+from uns_pose_ros.io.schema.frames_record import (
+    FRAMES,
+    MAX_FRAMES,
+    read_frames,
+    write_frames,
+)
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import pretrained_weights
 from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
@@ -342,6 +350,23 @@ def _read_sparse(folder: Path, _: Path) -> None:
     assert all("\n" not in line for line in sparse.remarks())
 
 
+def _frames(folder: Path) -> None:
+    turn = rotation_from_vector(torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64))
+    place = torch.tensor([0.4, -0.1, 0.2], dtype=torch.float64)
+    one = NamedFrame("handle", place, turn, 0.08)
+    two = NamedFrame("rim", -place, turn.T, follow="rigid", prefer=place)
+    write_frames([one, two], folder / FRAMES)
+
+
+def _read_frames(folder: Path, _: Path) -> None:
+    frames = read_frames(folder)
+    assert len({frame.name for frame in frames}) == len(frames) <= MAX_FRAMES
+    for frame in frames:
+        fuzz_checks.check_pose(frame.canon_from_frame)
+        assert float(frame.position.abs().max()) <= 10
+        assert frame.width is None or 0 < frame.width <= 10
+
+
 def _read_labels(_: Path, spoiled: Path) -> None:
     labels = metrics.load_labels(spoiled, _NAMES)
     assert labels and labels.keys() <= {*_NAMES}
@@ -407,6 +432,7 @@ READERS = (
         "alignment.json",
     ),
     Reader("model", _category, _read_model, _IN_MODEL, _renew_model),
+    Reader("frames", _frames, _read_frames),
     Reader("labels", _labels, _read_labels),
     Reader("resting", _resting, _read_resting),
     Reader(

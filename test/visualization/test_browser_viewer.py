@@ -29,7 +29,9 @@ from streams import estimate, pose
 from uns_pose_ros.cli import main, view_commands
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import quaternion_to_matrix
+from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import Camera, CategoryModel
+from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.visualization import browser_viewer
@@ -114,6 +116,21 @@ def test_the_server_serves_and_the_scene_holds_camera_image_template_and_pose_of
     assert viewer.nodes.keys() == {"/camera"}
     viewer.show(0)
     assert viewer.nodes.keys() == {"/camera"} | objects
+
+
+def test_named_frames_stand_below_their_object(viewer: Viewer) -> None:
+    place = torch.tensor([0.4, 0.0, 0.1], dtype=torch.float64)
+    handle = NamedFrame("handle", place, torch.eye(3, dtype=torch.float64))
+    found = estimate(TURNED, size=1.0)
+    found = replace(found, frames=tuple(carry_frames(found, [handle])))
+    image = np.full((72, 128, 3), BLUE, np.uint8)
+    viewer.put(make_scene("framed", image, CAMERA, [found], [7]))
+    axes = viewer.nodes["/object_7/frame_0"]
+    assert np.allclose(axes.position, found.scale * place.numpy())
+    assert np.allclose(np.abs(axes.wxyz[0]), 1.0)
+    assert viewer.nodes["/object_7/frame_0/label"].text == "handle (carried)"
+    viewer.show(1)
+    assert viewer.nodes.keys() == {"/camera"}
 
 
 def test_the_panel_shows_the_image_with_the_template_drawn_in(viewer: Viewer) -> None:

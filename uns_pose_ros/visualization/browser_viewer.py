@@ -20,7 +20,7 @@ from torch import Tensor
 
 from uns_pose_ros.core.camera import resize_camera
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import matrix_to_quaternion
+from uns_pose_ros.core.geometry import invert, matrix_to_quaternion
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.visualization.drawing import draw_posed_mesh, track_color
 from uns_pose_ros.visualization.page_guard import PageGuard
@@ -215,7 +215,31 @@ class Viewer:
         text = f"{estimate.category} {track}  {estimate.score:.2f}"
         label = self._server.scene.add_label(f"{name}/label", text)
         # children first: the handles are removed in this order
-        return {f"{name}/label": label, f"{name}/template": template, name: frame}
+        return {
+            **self._add_named_frames(estimate, name),
+            f"{name}/label": label,
+            f"{name}/template": template,
+            name: frame,
+        }
+
+    def _add_named_frames(self, estimate: PoseEstimate, parent: str) -> dict[str, Any]:
+        """Add the named frames of an estimate below its object."""
+        handles: dict[str, Any] = {}
+        canon_from_cam = invert(estimate.cam_from_canon)
+        for number, placed in enumerate(estimate.frames):
+            name = f"{parent}/frame_{number}"
+            pose = canon_from_cam @ placed.cam_from_frame
+            axes = self._server.scene.add_frame(
+                name,
+                axes_length=0.15 * estimate.scale,
+                axes_radius=0.005 * estimate.scale,
+                position=pose[:3, 3].numpy(),
+                wxyz=matrix_to_quaternion(pose[:3, :3]).numpy(),
+            )
+            text = placed.name if placed.seen else f"{placed.name} (carried)"
+            label = self._server.scene.add_label(f"{name}/label", text)
+            handles |= {f"{name}/label": label, name: axes}
+        return handles
 
 
 def _nearest(scene: Scene) -> float:
