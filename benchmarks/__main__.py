@@ -89,8 +89,8 @@ def main() -> None:
     write(figures, args.json)
     told = figures["machine"]
     print(
-        f"on {told['processor']}, {told['threads']} of {told['cores']} cores, load "
-        f"{told['load_average']}, GPU: {told['gpu']}"
+        f"on {told['processor']} ({told['instructions']}), {told['threads']} of "
+        f"{told['cores']} cores, load {told['load_average']}, GPU: {told['gpu']}"
     )
     print(f"written: {args.json}")
 

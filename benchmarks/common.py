@@ -36,12 +36,33 @@ def machine() -> dict[str, Any]:
     return {
         "name": platform.node(),
         "processor": names[0] if names else platform.processor() or platform.machine(),
+        "instructions": instruction_set(lines, os.environ),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_average": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
     }
+
+
+def instruction_set(lines: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Widest instructions that PyTorch multiplies matrices with.
+
+    Args:
+        lines: Of /proc/cpuinfo.
+        environment: May limit them by ONEDNN_MAX_CPU_ISA, as the figures of AVX2 are made.
+    """
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    limit = environment.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    known = ["AVX2", "AVX512", "AMX"]
+    here = [
+        name
+        for name, flag in zip(known, ("avx2", "avx512f", "amx_bf16"), strict=True)
+        if flag in flags
+    ]
+    allowed = next((name for name in reversed(known) if name in limit), known[-1])
+    usable = [name for name in here if known.index(name) <= known.index(allowed)]
+    return usable[-1] if usable else platform.machine()
 
 
 def rounds(

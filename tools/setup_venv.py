@@ -75,19 +75,28 @@ def main() -> None:
         ("itself", "uns_pose_ros", lambda: key_of(itself), install_itself),
         ("weights", "pretrained weights (220 MB)", weights_key, fetch_weights),
     ]
+    spent = {}
     for number, (name, title, key, work) in enumerate(steps, 1):
         if read_stamps().get(name) != key():
             print(f"[{number}/{len(steps)}] {title} ...", flush=True)
             begun = time.monotonic()
             work()
             write_stamps({**read_stamps(), name: key()})
-            print(
-                f"[{number}/{len(steps)}] done in {time.monotonic() - begun:.0f} s",
-                flush=True,
-            )
+            spent[name] = time.monotonic() - begun
+            print(f"[{number}/{len(steps)}] done in {spent[name]:.0f} s", flush=True)
+    print(describe_times(spent), end="")
     print(
         f"setup: ready after {time.monotonic() - started:.0f} s; the commands are in .venv/bin",
         flush=True,
+    )
+
+
+def describe_times(spent: dict[str, float]) -> str:
+    """One line for each step that ran: its seconds, and its share of all."""
+    whole = max(sum(spent.values()), 1e-9)
+    return "".join(
+        f"  {name:12s} {seconds:6.0f} s {100 * seconds / whole:4.0f} %\n"
+        for name, seconds in spent.items()
     )
 
 

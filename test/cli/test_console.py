@@ -14,7 +14,15 @@ from types import SimpleNamespace
 import pytest
 
 from uns_pose_ros.cli import console
-from uns_pose_ros.cli.console import _bar, emit, figure, progress_bar, table, warn_on_stderr
+from uns_pose_ros.cli.console import (
+    StageTimes,
+    _bar,
+    emit,
+    figure,
+    progress_bar,
+    table,
+    warn_on_stderr,
+)
 
 SHOW = """
 import logging
@@ -112,3 +120,18 @@ def test_progress_is_shown_on_a_terminal_and_never_on_stdout() -> None:
     assert "reconstruct clip_01" in text and " 3/3 " in text
     assert "\r\x1b[Kuns-pose: WARNING: frame left out\r\n" in text  # in place of the bar
     assert text.endswith(" 1/9 0:00:00\x1b[K\r\x1b[K")  # which is gone in the end
+
+
+def test_where_the_time_went_is_one_line_for_each_stage_with_its_share() -> None:
+    times, shown = StageTimes(iter([0.0, 60.0, 75.0, 85.0, 100.0]).__next__), list[str]()
+    times.end_stage("reconstruct")
+    times.skip()  # a question waited for its answer
+    follow = times.follow(lambda what, done, total: shown.append(what))
+    follow("train", 1, 2)
+    follow("train", 2, 2)
+    assert times.seconds == {"reconstruct": 60.0, "train": 25.0} and shown == ["train"] * 2
+    assert times.text().splitlines() == [
+        "reconstruct     60.0 s   71 %",
+        "train           25.0 s   29 %",
+    ]
+    assert StageTimes(lambda: 0.0).text() == ""

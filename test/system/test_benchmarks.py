@@ -218,7 +218,7 @@ def test_terms_that_were_compared_are_not_compared_again(
 def test_a_frame_at_its_true_place_has_no_distance_and_a_shift_is_in_diameters(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     import frames
 
     instance = 0.2 * torch.nn.functional.normalize(
@@ -289,3 +289,24 @@ def test_the_benchmark_of_labels_writes_every_format_at_size_one(
     for image, thing in iterate_objects(read_labels(tmp_path / "out" / "bop")):
         assert thing.mask is not None
         assert overlap(paint_model(image, thing), thing.mask) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit", "name"),
+    [
+        ("sse2 avx2 avx512f amx_bf16", "", "AMX"),
+        ("sse2 avx2 avx512f amx_bf16", "AVX2", "AVX2"),
+        ("sse2 avx2 avx512f amx_bf16", "AVX512_CORE_BF16", "AVX512"),
+        ("sse2 avx2 avx512f amx_bf16", "AVX512_CORE_AMX", "AMX"),
+        ("sse2 avx2", "AVX512_CORE", "AVX2"),
+        ("sse2 avx2", "", "AVX2"),
+    ],
+)
+def test_the_instruction_set_is_that_of_the_processor_within_the_limit(
+    flags: str, limit: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import common
+
+    lines = ["model name : some processor", f"flags : fpu {flags} ht"]
+    assert common.instruction_set(lines, {"ONEDNN_MAX_CPU_ISA": limit}) == name

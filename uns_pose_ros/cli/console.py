@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,44 @@ def progress_bar() -> Iterator[types.Progress]:
         yield show
     finally:
         print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+
+class StageTimes:
+    """Measures where the time of a command went, by stage."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin; the clock returns seconds."""
+        self.seconds: dict[str, float] = {}  # in the order in which the stages began
+        self._clock = clock
+        self._last = clock()
+
+    def end_stage(self, name: str) -> None:
+        """Count the time since the last end for a stage, beside what it took before."""
+        now = self._clock()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def skip(self) -> None:
+        """Count the time since the last end for no stage, such as that of an answer."""
+        self._last = self._clock()
+
+    def follow(self, progress: types.Progress) -> types.Progress:
+        """Return a callback that also counts each step as a stage, and calls `progress`."""
+
+        def show(what: str, done: int, total: int) -> None:
+            self.end_stage(what)
+            progress(what, done, total)
+
+        return show
+
+    def text(self) -> str:
+        """One line for each stage: its seconds, and its share of all."""
+        whole = max(sum(self.seconds.values()), 1e-9)
+        width = max(map(len, self.seconds), default=0)
+        return "\n".join(
+            f"{name:{width}s} {spent:8.1f} s {100 * spent / whole:4.0f} %"
+            for name, spent in self.seconds.items()
+        )
 
 
 class _ProgressLog:

@@ -27,7 +27,7 @@ from uns_pose_ros.cli.arguments import (
     Videos,
     annotate_settings,
 )
-from uns_pose_ros.cli.console import emit, figure, progress_bar, table
+from uns_pose_ros.cli.console import StageTimes, emit, figure, progress_bar, table
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.io.video_folder import list_videos
@@ -263,17 +263,19 @@ def run_command(
     mends their masks. In a terminal it then asks whether to train; without one, or with --yes, it
     goes on by itself. --until align stops there.
     """
-    names, files = AxisNames(up, front), FileCache()
+    names, files, times = AxisNames(up, front), FileCache(), StageTimes()
     reviewed: list[ReviewedVideo] | None = None
     with progress_bar() as progress:
         meshes = stages.reconstruct(
             category, videos, reconstruct, device, progress, sfm, mask, files
         )
+        times.end_stage("reconstruct")
         alignment, aligned = stages.align(
             category, videos, align, seed, device, progress, files=files
         )
         alignment, named = frame_axes.name_axes(category, names, files)
         stages.draw_alignment(category, files)
+        times.end_stage("align")
         review = category / REVIEW
         if not review.exists() or any(meshes.values()) or aligned or named:
             folders = [
@@ -281,6 +283,7 @@ def run_command(
             ]
             reviewed = review_masks(folders, alignment, mask, progress)
             write_review(category, reviewed)
+            times.end_stage("review")
     if reviewed is not None:
         print(review_text(reviewed, review), file=sys.stderr)
     record: dict[str, Any] = {
@@ -304,17 +307,22 @@ def run_command(
     ]
     again = f"next: uns-pose run {category}"
     if until == "align" or not (yes or _wants_training(reviewed or [])):
-        emit(record, "\n".join([*parts, f"masks: {review}", again]), json)
+        record["seconds"] = times.seconds
+        emit(record, "\n".join([*parts, times.text(), f"masks: {review}", again]), json)
         return
+    times.skip()
     with progress_bar() as progress:
         model, trained = stages.train(
             category, videos, train, seed, device, progress, backgrounds, files
         )
+        times.end_stage("train")
         page = category / REPORT
         if not page.exists() or any(meshes.values()) or aligned or named or trained:
             make_report(category, None, None, page, _SHOWN, device, progress)
+            times.end_stage("report")
     record |= {"train": _model_record(category, model, trained), "report": str(page)}
-    parts += [_model_text(category, model), f"report: {page}"]
+    record["seconds"] = times.seconds
+    parts += [_model_text(category, model), times.text(), f"report: {page}"]
     emit(record, "\n".join(parts), json)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from uns_pose_ros.cli.arguments import Category, Device, Json, Videos
-from uns_pose_ros.cli.console import emit, progress_bar
+from uns_pose_ros.cli.console import StageTimes, emit, progress_bar
 from uns_pose_ros.reporting.report_builder import REPORT, make_report
 
 
@@ -36,7 +36,11 @@ def report_command(
     --videos: the videos to estimate in. Default: all that the model was not trained on; if it was
     trained on all, some of these. Labels only measure the accuracy.
     """
-    page = out or category / REPORT
+    page, times = out or category / REPORT, StageTimes()
     with progress_bar() as progress:
-        record = make_report(category, videos, labels, page, images, device, progress)
-    emit(record, f"{record['report']}: {record['images']} images estimated", json)
+        record = make_report(
+            category, videos, labels, page, images, device, times.follow(progress)
+        )
+    times.end_stage("report: page")
+    text = f"{record['report']}: {record['images']} images estimated\n{times.text()}"
+    emit({**record, "seconds": times.seconds}, text, json)
