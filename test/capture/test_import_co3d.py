@@ -102,6 +102,10 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: shrink(f / IMAGE),
         "frames of another shape than annotated",
     ),
+    "an annotated size is one number in a list": (
+        lambda f: annotate(f, lambda frame: frame["image"].update(size=[48]), 2),
+        "frames of another shape than annotated",
+    ),
     "a mask is missing": (
         lambda f: (f / MASK).unlink(),
         "frames whose mask cannot be read",

@@ -129,8 +129,7 @@ def _read_frame(
     gray = np.array(decode(path, "image", draft=True).convert("L"))
     annotated = annotation["image"].get("size")
     if annotated is not None and not _has_shape(size, annotated):
-        height, width = annotated if isinstance(annotated, list) else (annotated, "?")
-        what = f"{path.name}: {size[0]} x {size[1]} px, not {width} x {height}"
+        what = f"{path.name}: {size[1]} x {size[0]} px (h x w), annotated {annotated!r:.40}"
         left_out.add("frames of another shape than annotated", what)
         return None
     try:
