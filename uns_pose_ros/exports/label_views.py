@@ -6,9 +6,7 @@ Every image is without distortion of the lens, so that formats need a camera mat
 from __future__ import annotations
 
 import io
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import cv2
@@ -30,6 +28,7 @@ from uns_pose_ros.exports.label_set import (
     ObjectInstance,
     ObjectLabel,
 )
+from uns_pose_ros.exports.work_ahead import work_ahead
 from uns_pose_ros.io.depth_images import Depth, read_depth
 from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.io.given_files import read_given
@@ -44,8 +43,6 @@ Box = tuple[
 
 _MAX_IMAGE = 2**30  # bytes of a file
 _ORIENTATION = 0x0112  # EXIF tag
-_THREADS = 2  # that read images and find their objects
-_AHEAD = 4  # images that are read before they are written
 _SEEN = 1e-3  # of its distance: a keypoint is hidden if the surface is nearer by more
 
 
@@ -142,7 +139,10 @@ class LabelRenderer:
 
     def views(self, scene: LabelScene) -> Iterator[ImageView]:
         """The images of a scene that can be read and show an object."""
-        for frame, result in _view_ahead(scene.frames, self.labels.instances):
+        views = work_ahead(
+            lambda frame: view_frame(frame, self.labels.instances), scene.frames
+        )
+        for frame, result in views:
             self._done += 1
             self._progress("export labels", self._done, self.labels.image_count)
             name = f"{scene.name}/{frame.name}"
@@ -165,19 +165,6 @@ class LabelRenderer:
         self.images -= 1
         self.objects -= len(view.objects)
         self.left_out.add(reason, name)
-
-
-def _view_ahead(
-    frames: Sequence[LabelFrame], instances: Sequence[ObjectInstance]
-) -> Iterator[tuple[LabelFrame, Future[ImageView]]]:
-    """Every frame in order with its view, which threads make while others are written."""
-    waiting: deque[tuple[LabelFrame, Future[ImageView]]] = deque()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for frame in frames:
-            waiting.append((frame, pool.submit(view_frame, frame, instances)))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft()
-        yield from waiting
 
 
 def view_frame(frame: LabelFrame, instances: Sequence[ObjectInstance]) -> ImageView:

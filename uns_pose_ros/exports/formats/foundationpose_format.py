@@ -6,7 +6,8 @@ The layout that `bundlesdf/run_nerf.py` of https://github.com/NVlabs/FoundationP
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ import numpy as np
 from uns_pose_ros.exports.formats.bop_format import encode_mask
 from uns_pose_ros.exports.formats.depth_rendering import render_depth
 from uns_pose_ros.exports.formats.written_files import WrittenFiles
-from uns_pose_ros.exports.label_set import Matrix, ObjectInstance
+from uns_pose_ros.exports.label_set import LabelScene, Matrix, ObjectInstance
 from uns_pose_ros.exports.label_views import ImageView, LabelRenderer
+from uns_pose_ros.exports.work_ahead import work_ahead
 from uns_pose_ros.io.depth_images import Depth, encode_depth
 from uns_pose_ros.io.encoded_image import EncodedImage
 
@@ -39,32 +41,41 @@ def write_foundationpose(
         for name in (*_FOLDERS, "model"):
             (place / name).mkdir(parents=True)
         _write_obj(place / "model" / "model.obj", instance)
-        first: ImageView | None = None
-        names = list[str]()
-        for scene in renderer.labels.scenes_of(number):
-            for view in renderer.views(scene):
-                first = first or view
-                if not _same_camera(first, view):
-                    name = f"{scene.name}/{view.frame.name}"
-                    renderer.leave_out(
-                        view, "images of another camera than the first", name
-                    )
-                    continue
-                name = f"{len(names):07d}"
-                counts[_write_view(place, name, view)] += 1
-                written.note(place / "rgb" / f"{name}.png", scene, view)
-                names.append(name)
-        if first is not None:
-            write_matrix(place / "K.txt", first.camera.matrix.numpy())
-        frames = "".join(f"- {k}\n" for k in range(len(names))) or "[]\n"
+        count = 0
+        views = _views_of_one_camera(number, renderer)
+        writing = work_ahead(partial(_write_view, place), enumerate(views))
+        for (k, (scene, view)), kind in writing:
+            counts[kind.result()] += 1
+            if k == 0:
+                write_matrix(place / "K.txt", view.camera.matrix.numpy())
+            written.note(place / "rgb" / f"{k:07d}.png", scene, view)
+            count = k + 1
+        frames = "".join(f"- {k}\n" for k in range(count)) or "[]\n"
         (place / "select_frames.yml").write_text(frames, encoding="ascii")
     return counts
 
 
-def _write_view(place: Path, name: str, view: ImageView) -> str:
+def _views_of_one_camera(
+    number: int, renderer: LabelRenderer
+) -> Iterator[tuple[LabelScene, ImageView]]:
+    first: ImageView | None = None
+    for scene in renderer.labels.scenes_of(number):
+        for view in renderer.views(scene):
+            first = first or view
+            if _same_camera(first, view):
+                yield scene, view
+            else:
+                name = f"{scene.name}/{view.frame.name}"
+                renderer.leave_out(view, "images of another camera than the first", name)
+
+
+def _write_view(place: Path, numbered: tuple[int, tuple[LabelScene, ImageView]]) -> str:
     """Write the four files of an image; returns whether its depth is measured or rendered."""
-    (shown,) = view.objects
-    color, _ = EncodedImage.of_pixels(view.pixels).encoded(".png", 0)
+    number, (_, view) = numbered
+    name, (shown,) = f"{number:07d}", view.objects
+    color = view.file
+    if view.ending != ".png":
+        color, _ = EncodedImage.of_pixels(view.pixels).encoded(".png", 0)
     depth, kind = view.measured_depth(), "measured"
     if depth is None:
         depth, kind = in_millimeters(render_depth(shown)), "rendered"
