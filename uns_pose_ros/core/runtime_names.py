@@ -1,3 +1,11 @@
 """Names of the runtimes of the backbone, for settings that are read without PyTorch."""
 
-RUNTIMES = ("torch", "torch-fp32", "torch-bf16", "torch-compile", "onnx", "openvino")
+RUNTIMES = (
+    "auto",
+    "torch",
+    "torch-fp32",
+    "torch-bf16",
+    "torch-compile",
+    "onnx",
+    "openvino",
+)

@@ -158,7 +158,8 @@ class EstimatorConfig:
     )
     runtime: str = setting(
         "torch",
-        "runtime of the backbone: torch (bfloat16 if the processor has it), torch-fp32, "
+        "runtime of the backbone: auto (the fastest that is installed, measured once on a "
+        "processor), torch (bfloat16 if the processor has it), torch-fp32, "
         "torch-bf16, torch-compile (CUDA), onnx or openvino (both on the CPU)",
         choices=RUNTIMES,
         group="solver",

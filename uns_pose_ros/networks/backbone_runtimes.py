@@ -2,6 +2,7 @@
 
 The computations after the backbone stay in PyTorch.
 
+auto           the fastest of those that are installed, see `runtime_choice`
 torch          bfloat16 where the processor has instructions for it, else float32
 torch-fp32     float32
 torch-bf16     bfloat16
@@ -27,6 +28,12 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.runtime_names import RUNTIMES
 from uns_pose_ros.networks.dinov2 import CHANNELS, PATCH, DinoV2, load_backbone
 from uns_pose_ros.networks.onnx_export import backbone_graph
+from uns_pose_ros.networks.pretrained_weights import cache_folder
+from uns_pose_ros.networks.runtime_choice import (
+    RuntimeChoice,
+    choose_fastest,
+    describe_machine,
+)
 
 _PACKAGES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 _MOST_SIZES = 4  # image sizes whose compiled graphs are kept
@@ -71,6 +78,8 @@ def load_runtime(
         InvalidInput: The runtime is unknown, its package is missing, or the device does not fit.
     """
     check_runtime(name)
+    if name == "auto":
+        name = choose_runtime(device).name
     if name in _PACKAGES:
         if device not in ("auto", "cpu"):
             raise InvalidInput(
@@ -94,6 +103,29 @@ def load_runtime(
     if name == "torch-compile":
         network.compile(mode="reduce-overhead")
     return network, chosen
+
+
+def choose_runtime(device: str = "auto") -> RuntimeChoice:
+    """Return the fastest runtime that is installed; it is measured once on a processor.
+
+    Raises:
+        InvalidInput: The device is unknown.
+    """
+    chosen = choose_device(device)
+    if chosen.type != "cpu":
+        return RuntimeChoice("torch", f"the device is {chosen}")
+    candidates = ["torch-fp32"]
+    if choose_precision(chosen) == "bf16":
+        candidates.append("torch-bf16")
+    candidates += [
+        name for name, packages in _PACKAGES.items() if all(map(find_spec, packages))
+    ]
+    return choose_fastest(
+        candidates,
+        lambda name: load_runtime(name, "cpu")[0],
+        cache_folder() / "choices" / "runtimes.json",
+        describe_machine(),
+    )
 
 
 class GraphBackbone:

@@ -1,0 +1,101 @@
+"""The fastest runtime that gives the right features is taken, and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from uns_pose_ros.networks.runtime_choice import (
+    RuntimeChoice,
+    choose_fastest,
+    describe_machine,
+)
+
+
+class Runtimes:
+    """Runtimes that take given milliseconds of a clock of their own, and what was loaded."""
+
+    def __init__(self, **milliseconds: float) -> None:
+        self.milliseconds = {
+            name.replace("_", "-"): ms for name, ms in milliseconds.items()
+        }
+        self.loaded = list[str]()
+        self.wrong, self.broken = "", ""
+        self._now = 0.0
+
+    def choose(self, cache: Path, key: str = "this machine") -> RuntimeChoice:
+        names = list(self.milliseconds)
+        return choose_fastest(names, self.load, cache, key, lambda: self._now)
+
+    def load(self, name: str) -> Callable[[Tensor, Sequence[int]], Tensor]:
+        self.loaded.append(name)
+        if name == self.broken:
+            raise RuntimeError("no such instruction\nat 0x0")
+
+        def run(images: Tensor, layers: Sequence[int]) -> Tensor:
+            self._now += self.milliseconds[name] / 1000
+            tokens = torch.ones(1, 1, 4, 4, 8)
+            if name == self.wrong:
+                tokens[..., ::2] = -1
+            return tokens
+
+        return run
+
+
+def test_the_fastest_runtime_is_taken_and_remembered_by_machine(tmp_path: Path) -> None:
+    runtimes = Runtimes(torch_fp32=100, onnx=80, openvino=60)
+    cache = tmp_path / "new" / "runtimes.json"
+    chosen = runtimes.choose(cache)
+    assert chosen.name == "openvino"
+    assert chosen.reason == "openvino 60 ms, onnx 80 ms, torch-fp32 100 ms"
+    assert runtimes.loaded == ["torch-fp32", "onnx", "openvino"]
+    assert runtimes.choose(cache) == chosen and len(runtimes.loaded) == 3
+    runtimes.choose(cache, "another machine")
+    assert len(runtimes.loaded) == 6
+    # a runtime that was removed since is not taken
+    assert Runtimes(torch_fp32=100, onnx=80).choose(cache).name == "onnx"
+
+
+def test_a_runtime_with_other_features_or_a_fault_is_left_out_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    runtimes = Runtimes(torch_bf16=40, torch_fp32=100, onnx=10, openvino=20)
+    runtimes.wrong, runtimes.broken = "onnx", "openvino"
+    chosen = runtimes.choose(tmp_path / "runtimes.json")
+    assert chosen.name == "torch-bf16"
+    assert "onnx is inexact (cosine 0.000)" in chosen.reason
+    assert "openvino failed (no such instruction)" in chosen.reason
+    broken = Runtimes(torch_fp32=1)
+    broken.broken = "torch-fp32"
+    assert broken.choose(tmp_path / "other.json").name == "torch-fp32"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"this machine": 3}', '{"this machine": []}'])
+def test_a_cache_that_cannot_be_read_is_made_again(tmp_path: Path, text: str) -> None:
+    cache = tmp_path / "runtimes.json"
+    cache.write_text(text)
+    assert Runtimes(torch_fp32=1).choose(cache).name == "torch-fp32"
+    runtimes = Runtimes(torch_fp32=1)
+    runtimes.choose(cache)
+    assert runtimes.loaded == []
+
+
+def test_where_nothing_can_be_remembered_a_runtime_is_chosen_all_the_same(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("")
+    chosen = Runtimes(torch_fp32=5).choose(tmp_path / "file" / "runtimes.json")
+    assert chosen.name == "torch-fp32"
+
+
+def test_the_machine_is_told_apart_by_threads_versions_and_limits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = describe_machine()
+    assert f"torch {torch.__version__.split('+')[0]}" in before and "threads" in before
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert describe_machine() != before

@@ -1,0 +1,166 @@
+"""The fastest runtime of the backbone on this processor, measured once and remembered.
+
+Each runtime that is installed reads one crop for a part of a second. Of those whose features are
+those of float32, the fastest is taken. The choice is kept in the user's cache, by processor,
+threads and versions.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from uns_pose_ros.core.errors import DiskError
+from uns_pose_ros.io.writing.replacement import atomic_write
+
+REFERENCE = "torch-fp32"  # whose features are right
+_SIZE = 224  # px, side of the crop that is read
+_LAYERS = (11,)
+_BUDGET = 1.0  # s of measurement for all runtimes together
+_LEAST_RUNS = 2
+_LEAST_COSINE = 0.99  # of the mean patch of a runtime to that of the reference
+_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "uns_pose_ros")
+
+_log = logging.getLogger(__name__)
+
+Network = Callable[
+    [Tensor, Sequence[int]], Tensor
+]  # a backbone, see `dinov2.DinoV2.forward`
+
+
+@dataclass(frozen=True)
+class RuntimeChoice:
+    """A runtime, and why it was taken."""
+
+    name: str
+    reason: str
+
+
+def choose_fastest(
+    candidates: Sequence[str],
+    load: Callable[[str], Network],
+    cache: Path,
+    key: str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> RuntimeChoice:
+    """Return the remembered choice, or measure and remember one.
+
+    Args:
+        candidates: Names of runtimes, with the reference.
+        load: Returns the backbone in a runtime.
+        cache: JSON file of choices by key; it need not exist.
+        key: Names what the speed depends on, see `describe_machine`.
+        clock: Returns seconds.
+    """
+    known = _read_choices(cache)
+    name, reason = known.get(key, ("", ""))
+    if name in candidates:
+        return RuntimeChoice(name, reason)
+    chosen = _measure(candidates, load, clock)
+    known[key] = (chosen.name, chosen.reason)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(cache) as part:
+            part.write_text(json.dumps(known, indent=1))
+    except (OSError, DiskError) as error:
+        _log.warning("the choice of a runtime is not remembered: %s", error)
+    return chosen
+
+
+def describe_machine() -> str:
+    """Name the processor, its threads and the versions of all runtimes."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [
+        line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+    ]
+    versions = []
+    for package in _PACKAGES:
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    limits = [
+        f"{name}={os.environ[name]}"
+        for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+        if name in os.environ
+    ]
+    processor = names[0] if names else platform.machine()
+    threads = f"{torch.get_num_threads()} threads"
+    return ", ".join([processor, threads, *versions, *limits])
+
+
+def _measure(
+    candidates: Sequence[str],
+    load: Callable[[str], Network],
+    clock: Callable[[], float],
+) -> RuntimeChoice:
+    """Measure all candidates; the reference is the first."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, _SIZE, _SIZE, generator=generator)
+    expected: Tensor | None = None
+    seconds, left_out = dict[str, float](), list[str]()
+    for name in sorted(candidates, key=lambda name: name != REFERENCE):
+        try:
+            network = load(name)
+            with torch.inference_mode():
+                tokens = network(image, _LAYERS).float().cpu()  # the first run compiles
+                expected = tokens if expected is None else expected
+                alike = float(cosine_similarity(tokens, expected, dim=-1).mean())
+                spent = _time_runs(network, image, _BUDGET / len(candidates), clock)
+        except Exception as error:  # of any runtime: the others are there
+            left_out.append(f"{name} failed ({_first_line(error)})")
+            continue
+        if not alike >= _LEAST_COSINE:
+            left_out.append(f"{name} is inexact (cosine {alike:.3f})")
+            continue
+        seconds[name] = spent
+    if not seconds:
+        return RuntimeChoice(REFERENCE, "; ".join(left_out))
+    ranked = sorted(seconds, key=lambda name: seconds[name])
+    figures = [f"{name} {1e3 * seconds[name]:.0f} ms" for name in ranked]
+    return RuntimeChoice(ranked[0], "; ".join([", ".join(figures), *left_out]))
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _time_runs(
+    network: Network, image: Tensor, budget: float, clock: Callable[[], float]
+) -> float:
+    """Median seconds of runs that take `budget` s together, or of the least number of runs."""
+    taken = list[float]()
+    while len(taken) < _LEAST_RUNS or sum(taken) < budget:
+        begun = clock()
+        network(image, _LAYERS)
+        taken.append(clock() - begun)
+    return float(np.median(taken))
+
+
+def _read_choices(cache: Path) -> dict[str, tuple[str, str]]:
+    """The remembered choices; none if the file cannot be read."""
+    try:
+        record = json.loads(cache.read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(record, Mapping):
+        return {}
+    return {
+        str(key): (str(value[0]), str(value[1]))
+        for key, value in record.items()
+        if isinstance(value, list) and len(value) == 2
+    }
