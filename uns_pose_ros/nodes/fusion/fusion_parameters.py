@@ -27,8 +27,9 @@ class FusionParameters:
         10.0, "results in a second at most", unit="Hz", low=0.1, high=100.0
     )
     max_difference: float = setting(
-        0.5,
-        "largest difference between the stamps of the images that are fused",
+        1.0,
+        "largest difference between the stamps of the images that are fused; at least the time "
+        "between two results of the slowest estimator",
         unit="s",
         low=0.001,
         high=10.0,
