@@ -30,7 +30,7 @@ from uns_pose_ros.estimation.pose_hypotheses import Correspondences
 _NEAR = (
     0.08  # standard deviation of the weight of vertices by their distance from the frame
 )
-_GATE = 0.3  # correspondences that are farther from their vertex are not its own
+_GATE = 0.1  # correspondences that are farther from their vertex are not its own
 _ROBUST = 0.05  # width of the Cauchy weight of the mean
 _STEPS = 5  # of the robust mean
 _OUTWARDS, _ACROSS = (
