@@ -473,7 +473,7 @@ class Listener:
         self.models = (SimpleNamespace(category="truck"),)
         self.seen: list[tuple[np.ndarray, Camera]] = []
 
-    def __call__(self, image: np.ndarray, camera: Camera) -> list[Any]:
+    def __call__(self, image: np.ndarray, camera: Camera, **stream: Any) -> list[Any]:
         self.seen.append((image, camera))
         return []
 

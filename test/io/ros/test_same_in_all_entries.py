@@ -108,7 +108,7 @@ def evaluated(bag: Path) -> list[Seen]:
     class Listener:
         models = (SimpleNamespace(category="truck"),)
 
-        def __call__(self, image: np.ndarray, camera: Camera) -> list[Any]:
+        def __call__(self, image: np.ndarray, camera: Camera, **stream: Any) -> list[Any]:
             seen.append(Seen(image, camera))
             return []
 
