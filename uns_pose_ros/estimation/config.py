@@ -156,6 +156,14 @@ class EstimatorConfig:
         group="solver",
         deprecated="coverage",
     )
+    hidden_cost: float = setting(
+        0.5,
+        "largest cost of one visible template part that projects outside the object, in nats: "
+        "something may hide it",
+        low=0.05,
+        high=10.0,
+        group="solver",
+    )
     runtime: str = setting(
         "torch",
         "runtime of the backbone: auto (the fastest that is installed, measured once on a "

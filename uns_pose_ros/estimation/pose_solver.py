@@ -336,11 +336,11 @@ def refine_and_score(
     )
     seen = project_template(template, rotation, translation)
     fit = correspondence_weights(correspondences, seen, sigma)
-    covered, reach = silhouette_coverage(view, seen)
+    covered, shown, reach = silhouette_coverage(view, seen, config.hidden_cost)
     likelihood = pose_hypotheses.log_likelihood(
         fit, correspondences.presence, config.outlier_likelihood
     )
-    total = likelihood + config.silhouette_weight * covered
+    total = likelihood + config.silhouette_weight * shown
     total = torch.where(valid & total.isfinite(), total, -torch.inf).T
     best, distinct = pose_hypotheses.rotation_nms(
         rotation.transpose(0, 1), total, config.mode_separation_deg, len(rotation)
@@ -421,14 +421,22 @@ def to_cpu(rows: Tensor) -> RefinedPoses:
     )
 
 
-def silhouette_coverage(view: CropObservation, seen: Projection) -> tuple[Tensor, Tensor]:
+def silhouette_coverage(
+    view: CropObservation, seen: Projection, hidden_cost: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compare the projected template with the presence in the crop.
 
     Vertices that project outside the crop do not count.
 
+    Args:
+        view: The cells of B crops.
+        seen: The template, projected by H poses.
+        hidden_cost: Largest cost of a vertex, which something may hide.
+
     Returns:
-        Mean log presence (H, B) at the visible vertices, and the longer side (H, B) of the
-        projected template, as a share of the crop's side.
+        Mean log presence (H, B) at the visible vertices, the same where no vertex costs more than
+        `hidden_cost`, and the longer side (H, B) of the projected template, as a share of the
+        crop's side.
     """
     grid = view.grid_from_view
     mapped = grid[..., :2] @ seen.tangents.transpose(1, 2) + grid[..., 2:]  # (H, B, 3, V)
@@ -442,7 +450,9 @@ def silhouette_coverage(view: CropObservation, seen: Projection) -> tuple[Tensor
         padding_mode="border",
     )  # (B, 1, H, V)
     value = sampled[:, 0].transpose(0, 1).add(0.1).clamp_max_(1).log_() * inside
-    return value.sum(-1) / inside.sum(-1).clamp_min(1), (high - low).amax(2) / 2
+    count = inside.sum(-1).clamp_min(1)
+    covered = value.sum(-1) / count
+    return covered, value.clamp_min_(-hidden_cost).sum(-1) / count, (high - low).amax(2) / 2
 
 
 def to_estimates(
