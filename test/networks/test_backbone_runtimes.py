@@ -191,7 +191,8 @@ def test_export_writes_what_the_model_reads(
 
 def test_what_cannot_run_here_is_refused_with_what_can() -> None:
     with pytest.raises(
-        InvalidInput, match="runtime 'tpu' is unknown: torch, torch-fp32, .* are valid"
+        InvalidInput,
+        match="runtime 'tpu' is unknown: auto, torch, torch-fp32, .* are valid",
     ):
         backbone_runtimes.load_runtime("tpu")
     with pytest.raises(

@@ -265,6 +265,7 @@ def test_the_wheel_asks_for_little_and_gives_the_commands(wheel: zipfile.ZipFile
         "msgspec",
         "tyro",
         "filelock>=4.1",
+        "PyYAML",
     }
     extras = {line.split(": ")[1] for line in lines if line.startswith("Provides-Extra")}
     assert {"pipeline", "sfm", "test", "docs"} <= extras

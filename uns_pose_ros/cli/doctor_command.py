@@ -34,6 +34,7 @@ _CORE = (
     "msgspec",
     "tyro",
     "filelock",
+    "yaml",
 )
 _ROS = ("rclpy", "tf2_msgs", "vision_msgs")
 _SFM = ("pycolmap",)

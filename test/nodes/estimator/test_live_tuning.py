@@ -226,7 +226,9 @@ def test_a_runtime_that_does_not_exist_is_refused_with_those_that_do(
 ) -> None:
     node = make_node(ros_context, active=False)
     reason = assign(node, solver__runtime=runtime)
-    assert reason.startswith(f"solver.runtime '{runtime}': one of torch, torch-fp32, ")
+    assert reason.startswith(
+        f"solver.runtime '{runtime}': one of auto, torch, torch-fp32, "
+    )
     close(node)
 
 

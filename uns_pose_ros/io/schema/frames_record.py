@@ -94,7 +94,7 @@ def read_frames(folder: Path) -> tuple[NamedFrame, ...]:
 def parse_frames(data: bytes, path: Path) -> tuple[NamedFrame, ...]:
     """The named frames in the bytes of frames.yaml; InvalidInput names `path` and the fault."""
     try:
-        value = yaml.load(data.decode(), _PlainLoader)
+        value = _PlainLoader(data.decode()).get_single_data()
         record = msgspec.convert(value if value is not None else {}, FramesRecord)
         frames = tuple(frame.to_frame() for frame in record.frames)
         check_names(frames)
