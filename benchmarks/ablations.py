@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -223,10 +223,13 @@ def alpha_tau(category: Category) -> Iterator[Setting]:
                 table.append(_errors_by_setting(category, first, name))
         return torch.stack(table)
 
+    def rated(i: int, j: int) -> Row:
+        return accuracies(compute()[:, i, j])
+
     for i, alpha in enumerate(sizes.alphas):
         for j, tau in enumerate(sizes.taus):
             label = f"alpha {alpha:g}, tau {'off' if tau == OFF else f'{tau:g}'}"
-            yield label, lambda i=i, j=j: accuracies(compute()[:, i, j])  # type: ignore[misc]
+            yield label, partial(rated, i, j)
 
 
 def _errors_by_setting(category: Category, first: str, second: str) -> Tensor:
@@ -258,8 +261,8 @@ def cycle_weight(category: Category) -> Iterator[Setting]:
     for label, tau in (("on", PublishedConfig().tau), ("off", OFF)):
         published = replace(sizes.published, tau=tau)
         ours = replace(sizes.align, pair=replace(sizes.align.pair, tau=tau))
-        yield f"published, {label}", lambda c=published: _published(category, c)  # type: ignore[misc]
-        yield f"ours, {label}", lambda c=ours: _ours(category, c)  # type: ignore[misc]
+        yield f"published, {label}", partial(_published, category, published)
+        yield f"ours, {label}", partial(_ours, category, ours)
 
 
 def references(category: Category) -> Iterator[Setting]:
@@ -267,21 +270,27 @@ def references(category: Category) -> Iterator[Setting]:
     for count in category.sizes.references:
         if count < len(category.names):
             config = replace(category.sizes.align, all_pairs_up_to=0, references=count)
-            yield f"ours, {count}", lambda c=config: _ours(category, c)  # type: ignore[misc]
+            yield f"ours, {count}", partial(_ours, category, config)
     yield "ours, all pairs", lambda: _ours(category, category.sizes.align)
 
 
 def surface(category: Category) -> Iterator[Setting]:
+    def published_on(config: PublishedConfig, kind: Surface) -> Row:
+        return _published(category, config, category.meshes(kind))
+
+    def ours_on(config: AlignConfig, kind: Surface) -> Row:
+        return _ours(category, config, category.meshes(kind))
+
     kinds: tuple[Surface, ...] = ("hull", "alpha")
     for kind in kinds:
         published, ours = category.sizes.published, category.sizes.align
         yield (
             f"published, {kind}",
-            lambda k=kind, c=published: _published(category, c, category.meshes(k)),  # type: ignore[misc]
+            partial(published_on, published, kind),
         )
         yield (
             f"ours, {kind}",
-            lambda k=kind, c=ours: _ours(category, c, category.meshes(k)),  # type: ignore[misc]
+            partial(ours_on, ours, kind),
         )
 
 
