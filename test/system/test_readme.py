@@ -79,7 +79,9 @@ def test_every_topic_of_the_node_is_listed() -> None:
 
 
 def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = re.findall(r"uns-pose ((?:evaluate |view (?=live))?[a-z]+)([^`\n]*)", TEXT)
+    commands = re.findall(
+        r"uns-pose ((?:evaluate |export (?=labels)|view (?=live))?[a-z]+)([^`\n]*)", TEXT
+    )
     assert {name for name, _ in commands} >= {
         "run",
         "report",
@@ -88,6 +90,7 @@ def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) 
         "weights",
         "evaluate alignment",
         "evaluate pose",
+        "export labels",
     }
     for name, rest in set(commands):
         with contextlib.suppress(SystemExit):
