@@ -67,13 +67,19 @@ class Scene:
             )
             for camera in CAMERAS
         }
+        self.place_cameras()
+
+    def place_cameras(self, prefix: str = "") -> None:
+        """Publish where the cameras are."""
         odom_from_cam = {
             camera: torch.linalg.inv(matrix) for camera, matrix in CAMERAS.items()
         }
         self._static.publish(
             TFMessage(
                 transforms=[
-                    transform_message(Header(frame_id="odom"), f"{camera}_eye", matrix)
+                    transform_message(
+                        Header(frame_id="odom"), f"{prefix}{camera}_eye", matrix
+                    )
                     for camera, matrix in odom_from_cam.items()
                 ]
             )
@@ -94,6 +100,7 @@ class Scene:
             lambda: (
                 all(self._outputs[camera].get_subscription_count() for camera in cameras)
                 and self.node.count_publishers("/fusion/detections")
+                and all(f"{camera}_eye" in node._tree.frames for camera in cameras)
             ),
         )
         return node
@@ -234,6 +241,21 @@ def test_the_outage_of_a_camera_is_survived_said_and_over_when_it_is_back(
     assert scene.diagnosis(warning, lambda: look("right")).level == b"\x01"
     both = scene.diagnosis("car_0 (left right)", lambda: look("left", "right"))
     assert "no results of" not in both.message
+
+
+def test_results_that_come_before_the_transform_of_their_camera_wait_for_it(
+    scene: Scene,
+) -> None:
+    scene.start("left", outage=PATIENCE)
+    header = Header(frame_id="late_left_eye", stamp=scene.node.get_clock().now().to_msg())
+    scene._outputs["left"].publish(detection_array(header, [seen("left")], [0], [CENTER]))
+    scene.diagnosis("left is left out: ")
+    scene.place_cameras("late_")
+    (detection,) = scene.latest()
+    assert off(detection, WORLD) < 1
+    status = scene.diagnosis("images received 1")
+    assert "left is left out" not in status.message
+    assert {v.key: v.value for v in status.values}["dropped: left: no transform"] == "1"
 
 
 def test_a_clock_that_is_wrong_and_a_transform_that_is_missing_are_in_diagnostics(

@@ -55,6 +55,7 @@ class CameraInput:
         self.camera = camera
         self.message: Detection3DArray | None = None  # the newest
         self.sizeless: set[str] = set()  # categories whose model does not know its size
+        self.left_out = -1  # ns, stamp of the last message without a transform
         self._node = node
         self._on_message = on_message
         self._on_jump_back = on_jump_back
@@ -91,6 +92,7 @@ class CameraInput:
     def forget(self) -> None:
         """Forget the newest message and the ages."""
         self.message = None
+        self.left_out = -1
         self._ages.clear()
 
     def close(self) -> None:

@@ -220,7 +220,11 @@ class FusionNode(ManagedNode):
         )
         key = f"transform of {source.camera}"
         if isinstance(fixed_from_cam, str):
-            self._diagnostics.dropped(f"{source.camera}: no transform")
+            if source.left_out != stamp:
+                source.left_out = stamp
+                self._diagnostics.dropped(f"{source.camera}: no transform")
+            if source.silence < self._settings.outage:
+                self._is_new = True  # the transform may come after the results
             self.set_warning(key, f"{source.camera} is left out: {fixed_from_cam}")
             return None
         self.set_warning(key, "")
