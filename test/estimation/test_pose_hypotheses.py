@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -246,6 +247,36 @@ def test_distinct_keeps_the_best_of_each_neighbourhood_and_says_where_nothing_is
     assert chosen[0, :3].tolist() == [1, 4, 2]
     assert found.tolist() == [[True, True, True, False], [True, False, False, False]]
     assert int(chosen[1, 0]) == 3
+
+
+def test_poses_too_near_or_behind_are_left_out_and_the_others_keep_their_order() -> None:
+    depth = torch.tensor([[2.0, -1.0, torch.nan, 3.0, 0.1], [0.2, -1.0, 5.0, 0.3, 0.0]])
+    translation = torch.zeros(2, 5, 3)
+    translation[..., 2] = depth
+    rotation = (
+        random_rotations(10, torch.Generator().manual_seed(0)).float().view(2, 5, 3, 3)
+    )
+    kept, moved = pose_hypotheses.leave_out_behind(rotation, translation)
+    assert moved[0, :, 2].tolist() == [2.0, 3.0]
+    assert float(moved[1, 0, 2]) == 5.0
+    assert torch.equal(kept[0], rotation[0, [0, 3]])
+    assert torch.equal(kept[1, 0], rotation[1, 2])
+    nothing, _ = pose_hypotheses.leave_out_behind(rotation, -translation.abs())
+    assert nothing.shape == (2, 1, 3, 3)
+
+
+def test_views_look_along_their_directions_with_a_level_x_axis() -> None:
+    directions = np.array(
+        [[0.0, 0.0, 1.0], [0.3, -0.2, 2.0], [0.1, 5.0, 0.2], [0.0, -1.0, 0.0]]
+    )
+    turns = pose_solver.look_at_rotation(directions)
+    along = (
+        turns @ (directions / np.linalg.norm(directions, axis=1, keepdims=True))[..., None]
+    )
+    assert np.allclose(along[..., 0], [0.0, 0.0, 1.0])
+    assert np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3))
+    assert np.allclose(np.linalg.det(turns), 1.0)
+    assert np.allclose(turns[:2, 0, 1], 0.0)
 
 
 def test_until_the_answers_are_told_no_value_is_waited_for() -> None:

@@ -48,7 +48,10 @@ def project_template(
 
 
 def correspondence_weights(
-    correspondences: Correspondences, projection: Projection, width: float
+    correspondences: Correspondences,
+    projection: Projection,
+    width: float,
+    flat: Tensor | None = None,
 ) -> Tensor:
     """Weight each vertex of each cell by its distance to the cell.
 
@@ -56,29 +59,29 @@ def correspondence_weights(
         correspondences: Of B crops.
         projection: The template under H poses for each crop.
         width: Standard deviation of a correspondence, cells.
+        flat: What `flat_indices` returns, if it is known.
 
     Returns:
         (H, B, P, M) probability times the Gaussian; 0 for vertices on the far side.
     """
     many = len(projection.tangents)
     tangents = torch.where(projection.seen, projection.tangents, _FAR).view(many * 2, -1)
-    gap = tangents.index_select(1, flat_indices(correspondences, projection)).view(
-        many, 2, *correspondences.vertex.shape
-    )
+    if flat is None:
+        flat = flat_indices(correspondences, projection.tangents.shape[-1])
+    gap = tangents.index_select(1, flat).view(many, 2, *correspondences.vertex.shape)
     gap = gap.sub_(correspondences.tangents.permute(2, 0, 1)[..., None]).square_()
     return gaussian_likelihood(
         gap[:, 0].add_(gap[:, 1]), width * correspondences.cell[:, None, None]
     ).mul_(correspondences.probability)
 
 
-def flat_indices(correspondences: Correspondences, projection: Projection) -> Tensor:
+def flat_indices(correspondences: Correspondences, vertices: int) -> Tensor:
     """Return the indices (B P M,) of the vertices of all cells in a flat table (..., B V)."""
-    batch, vertices = projection.tangents.shape[2:]
-    return (
-        correspondences.vertex
-        + vertices
-        * torch.arange(batch, device=correspondences.vertex.device)[:, None, None]
-    ).flatten()
+    vertex = correspondences.vertex
+    if len(vertex) == 1:
+        return vertex.flatten()
+    start = vertices * torch.arange(len(vertex), device=vertex.device)
+    return (vertex + start[:, None, None]).flatten()
 
 
 def refine(
@@ -111,20 +114,22 @@ def refine(
         .permute(2, 0, 1)[..., None]
         .contiguous()
     )  # (3, B, P, 1)
-    monomials = _monomials(template.vertices)
+    at_least = floor * presence
+    flat = flat_indices(correspondences, len(template.vertices))
+    monomials = template.monomials
     information = torch.eye(6, device=rotation.device).expand(many, batch, 6, 6)
     for width in widths:
         seen = project_template(template, rotation, translation)
-        fit = correspondence_weights(correspondences, seen, width)
+        fit = correspondence_weights(correspondences, seen, width, flat)
         weight = fit.mul_(
-            presence / (fit.sum(-1, keepdim=True) + floor * presence).clamp_min_(1e-30)
+            presence / fit.sum(-1, keepdim=True).add_(at_least).clamp_min_(1e-30)
         )  # assignment of the cell to each vertex
         # the residuals are linear in the cells: the total weight and the weighted sum of the cells
         # of each vertex are sufficient
         sums = torch.zeros(many * 3, seen.tangents[0, 0].numel(), device=rotation.device)
         sums.index_add_(
             1,
-            flat_indices(correspondences, seen),
+            flat,
             (weight[:, None] * what).view(many * 3, -1),
         )
         moments = _moments(seen, sums.view(many, 3, batch, -1))  # (H, 7, B, V)
@@ -184,18 +189,6 @@ def _equations(moments: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
         rotation.device
     )
     return equations[..., :6], equations[..., 6:].unflatten(-1, (6, 6))
-
-
-def _monomials(vertices: Tensor) -> Tensor:
-    """Return the monomials (V, 13) of each vertex X: 1, X, X X'."""
-    return torch.cat(
-        [
-            torch.ones_like(vertices[:, :1]),
-            vertices,
-            (vertices[:, :, None] * vertices[:, None]).flatten(1),
-        ],
-        1,
-    )
 
 
 @functools.lru_cache(maxsize=4)

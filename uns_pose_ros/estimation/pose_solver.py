@@ -249,6 +249,8 @@ def propose_hypotheses(
     rotation, translation = pose_hypotheses.poses_from_triples(
         tangents, template.vertices[vertex]
     )
+    if translation.device.type == "cpu":
+        rotation, translation = pose_hypotheses.leave_out_behind(rotation, translation)
     score = pose_hypotheses.score_hypotheses(
         correspondences.subset(*_JUDGING),
         template,
@@ -582,6 +584,13 @@ def covariances(
 def look_at_rotation(directions: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return rotations (N, 3, 3) that rotate directions (N, 3) onto z."""
     z = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-    x = np.cross(np.where(np.abs(z[:, 1:2]) > 0.9, [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]), z)
+    z0, z1, z2 = z.T
+    zero, steep = np.zeros_like(z0), np.abs(z1) > 0.9
+    # the cross product of y, or of -z, with the direction; np.cross takes ten times as long
+    x = np.stack(
+        [np.where(steep, z1, z2), np.where(steep, -z0, zero), np.where(steep, zero, -z0)], 1
+    )
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    return np.stack([x, np.cross(z, x), z], 1)
+    x0, x1, x2 = x.T
+    y = np.stack([z1 * x2 - z2 * x1, z2 * x0 - z0 * x2, z0 * x1 - z1 * x0], 1)
+    return np.stack([x, y, z], 1)
