@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from tyro.conf import Positional, arg
 from uns_pose_ros.cli.arguments import Json, Videos
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.cli.model_commands import weights_record
+from uns_pose_ros.core.errors import InvalidInput
 
 if TYPE_CHECKING:
     from uns_pose_ros.reporting.capture_check import Checkup, Finding
@@ -55,6 +57,9 @@ _HEADER = (
     "masks' fit",
     "",
 )
+_IMAGE_HEADER = ("setting", "arrived", "lost %", "sent Hz", "longest gap ms")
+_SLOW = 0.9  # share of the rate below which the machine cannot send it
+_BUSY = 1.0  # load a core above which other programs disturb the measurement
 _WIDTH = 100  # columns
 MEND = 1  # exit code where a video must be mended
 
@@ -67,16 +72,45 @@ OptionalCategory = Annotated[
 ]
 
 
+ImageTrial = Annotated[
+    bool,
+    arg(
+        help="measure the loss of images between two processes here, and which setting of the "
+        "middleware helps; needs ROS and 10 to 20 s"
+    ),
+]
+ImageSize = Annotated[
+    tuple[int, int], arg(metavar="WIDTH HEIGHT", help="of the images of --images, px")
+]
+Rate = Annotated[float, arg(metavar="HZ", help="of the images of --images")]
+Seconds = Annotated[float, arg(metavar="S", help="that each setting is tried by --images")]
+
+
 def doctor_command(
-    category: OptionalCategory = None, videos: Videos = None, json: Json = None
+    category: OptionalCategory = None,
+    videos: Videos = None,
+    images: ImageTrial = False,
+    image_size: ImageSize = (1920, 1080),
+    rate: Rate = 30.0,
+    seconds: Seconds = 3.0,
+    json: Json = None,
 ) -> int:
     """List the faults of the videos of a category and their remedies.
 
     Without a category, list what this machine has and lacks. The command changes and fetches
     nothing. Poses and masks that `reconstruct` finds by itself are not missing. A line with "mend"
     ends the command with exit code 1; with "look", the video could be better. masks' fit: overlap
-    of masks and silhouettes of their hull, 0 to 1.
+    of masks and silhouettes of their hull, 0 to 1. With --images, measure how many large images get
+    lost between two processes.
     """
+    if images and category is not None:
+        raise InvalidInput(
+            f"doctor {category} --images: checks the videos or this machine, not both; "
+            "doctor --images without a category is valid"
+        )
+    if images:
+        _image_loss((*image_size, rate, seconds), json)
+        return 0
     if category is None:
         _machine(json)
         return 0
@@ -174,6 +208,55 @@ def _machine(json: str | None) -> None:
         if absent
         else "weights: all are here"
     )
+    emit(record, "\n".join(lines), json)
+
+
+def _image_loss(sizes: tuple[int, int, float, float], json: str | None) -> None:
+    """Measure and print the loss of images, and the setting that helps."""
+    from uns_pose_ros.nodes import image_loss  # asks for ROS only when it measures
+
+    stream = image_loss.TrialImages(*sizes)
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    middleware, losses = image_loss.measure_image_loss(
+        stream, lambda name: print(f"{name} …", file=sys.stderr, flush=True)
+    )
+    limit = image_loss.socket_limit_bytes()
+    advice = image_loss.image_advice(middleware, losses, limit)
+    rows = []
+    for loss in losses:
+        gap = f"{loss.longest_gap * 1000:.0f}"
+        arrived = [
+            f"{loss.received} of {loss.sent}",
+            f"{100 * loss.lost:.0f}",
+            f"{loss.rate:.1f}",
+            gap,
+        ]
+        rows.append([loss.setting, *(["–"] * 4 if loss.fault else arrived)])
+    lines = [
+        f"{stream.width} x {stream.height} rgb8 at {stream.rate:g} Hz "
+        f"({stream.megabytes_per_second:.0f} MB/s) between two processes, {middleware}",
+        table(_IMAGE_HEADER, rows),
+        *(f"{loss.setting}: {loss.fault}" for loss in losses if loss.fault),
+    ]
+    slowest = min((loss.rate for loss in losses if not loss.fault), default=stream.rate)
+    if slowest < _SLOW * stream.rate:
+        lines.append(f"this machine is too busy to send {stream.rate:g} images a second")
+    if load > _BUSY * cores:
+        lines.append(
+            f"other programs were busy (load {load:.1f} on {cores} cores): measure again while "
+            "they rest; a robot that is always so busy loses as much"
+        )
+    lines += [f"→ {line}" for line in advice]
+    record = {
+        "middleware": middleware,
+        "width": stream.width,
+        "height": stream.height,
+        "rate_hz": stream.rate,
+        "socket_limit_bytes": limit,
+        "load_before": round(load, 2),
+        "settings": [loss.record() for loss in losses],
+        "advice": advice,
+    }
     emit(record, "\n".join(lines), json)
 
 
