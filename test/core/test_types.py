@@ -60,6 +60,15 @@ def test_an_uncalibrated_camera_is_the_users_mistake() -> None:
         Camera(torch.zeros(3, 3, dtype=torch.float64), 640, 480)
 
 
+def test_a_camera_that_no_lens_has_is_refused_wherever_it_comes_from() -> None:
+    far = MATRIX.clone()
+    far[0, 2] = -2e7
+    with pytest.raises(InvalidInput, match=r"matrix with 2e\+07: at most 1e\+07 is valid"):
+        Camera(far, 640, 480)
+    with pytest.raises(InvalidInput, match=r"distortion with 1e\+38: at most 1e\+09"):
+        Camera(MATRIX, 640, 480, torch.tensor([0.1, -1e38, 0, 0], dtype=torch.float64))
+
+
 def test_a_camera_refuses_values_that_are_not_finite() -> None:
     with pytest.raises(ValueError, match="not finite"):
         Camera(MATRIX * float("nan"), 640, 480)

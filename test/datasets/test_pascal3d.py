@@ -135,6 +135,7 @@ def test_a_bad_file_is_refused_by_one_line(root: Path, content: Any, said: str) 
     ("item", "said"),
     [
         (viewed(azimuth=np.nan), "`azimuth` is no finite number"),
+        (viewed(focal=1e12), "a camera matrix with 3e.15: at most 1e.07 is valid"),
         (
             pascal_item((0, 0, 0, 2), bbox=np.array([[9.0, 9, 3, 3]])),
             "the box 8 8 2 2 is empty",

@@ -25,6 +25,7 @@ GOOD: dict[str, Any] = {
         ({"distortion_model": "equidistant"}, "lens model 'equidistant' is not supported"),
         ({"model": "OPENCV_FISHEYE"}, "lens model 'OPENCV_FISHEYE' is not supported"),
         ({"K": [0.8, 0, 0.5, 0, 1.1, 0.5, 0, 0, 1]}, "no px of an image of 64 x 48 px"),
+        ({"K": [50, 0, 1e8, 0, 50, 24, 0, 0, 1]}, r"matrix with 1e\+08: at most 1e\+07"),
         ({"K": [50, 0, 0, 0, 50, 0, 32, 24, 1]}, "the last row of K is not 0 0 1"),
     ],
 )

@@ -2,6 +2,8 @@
 
     python test/support/fuzz.py --inputs 10000              all readers, in equal parts
     python test/support/fuzz.py --reader ply --inputs 500   one of them
+    python test/support/fuzz.py --reader ply,mesh --first 500 --inputs 1000
+        two of them, the inputs from 500 to 999 of each
     python test/support/fuzz.py --reader ply --only 17
         one input, with its traceback; the files are kept
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -32,6 +35,8 @@ from random import Random
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
+SHARED_MEMORY = Path("/dev/shm")  # files in it cost no disk
+SCRATCH = "scratch"  # for temporary files of the readers
 MEMORY = 3 * 2**29  # bytes more than the process has at its start
 TIME = 5.0  # s an input may take of processor time
 # s of silence after which a child is taken for hung, in whatever the machine is doing besides
@@ -45,19 +50,22 @@ def main() -> None:
     )
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--reader", default="")
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--only", type=int, default=None)
     parser.add_argument(
         "--skip", type=int, default=None, help=argparse.SUPPRESS
     )  # makes it a child
     words = parser.parse_args()
     if words.skip is not None:
-        child(words.inputs, words.reader, words.skip)
+        child(words.inputs, words.reader, words.skip, words.first)
     elif words.only is not None:
         once(words.reader, words.only)
     else:
         started = time.monotonic()
         table: Table = {}
-        outcomes, findings = fuzz(words.inputs, words.reader, sys.stderr, table)
+        outcomes, findings = fuzz(
+            words.inputs, words.reader, sys.stderr, table, words.first
+        )
         print(f"{'reader':<18} {'inputs':>8} {'refused':>8} {'read':>8} {'slowest s':>10}")
         for name, (of_reader, slowest) in table.items():
             refused, read = of_reader["refused"], of_reader["read"]
@@ -78,15 +86,19 @@ def fuzz(
     reader: str = "",
     progress: IO[str] | None = None,
     table: Table | None = None,
+    first: int = 0,
 ) -> tuple[Counter[str], list[str]]:
     """How many inputs had which outcome, and a line for each finding.
 
-    `reader`: one of them; "": all. `table`: receives outcomes and slowest input of each reader.
+    `reader`: some of them, comma separated; "": all. `table`: receives outcomes and slowest input
+    of each reader. `first`: number of the first input of each reader.
     """
     outcomes, findings, running = Counter[str](), list[str](), True
     while running:  # a new child where one died
         running, before = False, sum(outcomes.values())
-        for name, number, outcome, reason, seconds in _results(inputs, reader, before):
+        for name, number, outcome, reason, seconds in _results(
+            inputs, reader, before, first
+        ):
             outcomes[outcome] += 1
             if table is not None:
                 of_reader, slowest = table.get(name, (Counter[str](), 0.0))
@@ -103,7 +115,7 @@ def fuzz(
 
 
 def _results(
-    inputs: int, reader: str, skip: int
+    inputs: int, reader: str, skip: int, first: int
 ) -> Iterator[tuple[str, int, str, str, float]]:
     """Reader, number, outcome, reason and s of each input but the first `skip`, until the child
     dies of one.
@@ -117,6 +129,8 @@ def _results(
         reader,
         "--skip",
         str(skip),
+        "--first",
+        str(first),
     ]
     environment = {
         **os.environ,
@@ -174,7 +188,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
     raise TimeoutError
 
 
-def child(inputs: int, reader: str, skip: int) -> None:
+def child(inputs: int, reader: str, skip: int, first: int) -> None:
     """Read all inputs but the first `skip`.
 
     A line of JSON on what was the standard output before and after each.
@@ -185,17 +199,24 @@ def child(inputs: int, reader: str, skip: int) -> None:
     import logging
 
     from fuzz_readers import READERS
+    from fuzz_speed import remember
     from uns_pose_ros.core.errors import InvalidInput
 
     logging.disable()
-    names = [one.name for one in READERS if reader in ("", one.name)]
-    jobs = [(name, number) for name in names for number in range(-(-inputs // len(names)))][
-        skip:
-    ]
-    with tempfile.TemporaryDirectory(prefix="fuzz_") as folder:
+    chosen = reader.split(",")
+    names = [one.name for one in READERS if reader == "" or one.name in chosen]
+    numbers = range(first, first + -(-inputs // len(names)))
+    jobs = [(name, number) for name in names for number in numbers][skip:]
+    remember()
+    memory = str(SHARED_MEMORY) if os.access(SHARED_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="fuzz_", dir=memory) as folder:
+        tempfile.tempdir = str(Path(folder, SCRATCH))
+        Path(tempfile.tempdir).mkdir()
         bench = Bench(Path(folder))
         for name in dict.fromkeys(name for name, _ in jobs):
             bench.prepare(name)
+        gc.collect()
+        gc.freeze()  # what was imported is not looked through again and again
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         bound = pages * resource.getpagesize() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
@@ -296,14 +317,20 @@ class Bench:
         self._read(name, path)
 
     def _read(self, name: str, path: Path) -> None:
+        scratch = self.folder / SCRATCH
         try:
             self._readers[name].read(self.folder / name / "valid", path)
         finally:
+            left = [p.name for p in scratch.glob("*") if not p.name.startswith("torch")]
+            for entry in left:
+                shutil.rmtree(scratch / entry, ignore_errors=True)
+                (scratch / entry).unlink(missing_ok=True)
             self._restore(name, path)
+        assert not left, f"temporary files stay: {left}"
         beside = {p.name for p in (self.folder / name).iterdir()} | {
             p.name for p in self.folder.iterdir()
         }
-        assert beside <= {"valid", "intact", "into"} | self._targets.keys(), (
+        assert beside <= {"valid", "intact", "into", SCRATCH} | self._targets.keys(), (
             f"written beside the target: {beside}"
         )
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.types import (
+    MAX_CAMERA_PX,
+    MAX_DISTORTION,
     Alignment,
     Camera,
     CategoryModel,
@@ -46,8 +48,8 @@ def check_mask(pixels: Tensor) -> None:
 
 
 def check_camera(camera: Camera) -> None:
-    check_finite(camera.matrix)
-    check_finite(camera.distortion)
+    check_finite(camera.matrix, MAX_CAMERA_PX)
+    check_finite(camera.distortion, MAX_DISTORTION)
     assert camera.matrix[2].tolist() == [0, 0, 1]
     assert camera.matrix[0, 0] > 0 and camera.matrix[1, 1] > 0
     assert 0 < camera.width <= SIDE and 0 < camera.height <= SIDE

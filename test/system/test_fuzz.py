@@ -295,7 +295,7 @@ def test_the_same_number_spoils_a_file_in_the_same_way() -> None:
 
 
 def test_the_fuzzer_notices_what_it_looks_for(tmp_path: Path) -> None:
-    for name in ("fuzz.py", "fuzz_mutations.py"):
+    for name in ("fuzz.py", "fuzz_mutations.py", "fuzz_speed.py"):
         text = (Path(__file__).resolve().parents[1] / "support" / name).read_text()
         (tmp_path / name).write_text(text.replace("TIME = 5.0", "TIME = 2.0"))
     (tmp_path / "fuzz_readers.py").write_text(

@@ -20,6 +20,8 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.named_frames import NamedFrame, PlacedFrame
 
+MAX_CAMERA_PX = 1e7  # of focal lengths and principal points, which no lens exceeds
+MAX_DISTORTION = 1e9  # of a coefficient
 MAX_ORDER = 3600  # of a symmetry; its rotations are enumerated
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
@@ -74,6 +76,14 @@ class Camera:
                 f"uncalibrated camera: focal lengths {self.matrix[0, 0]:g}, "
                 f"{self.matrix[1, 1]:g} px; both must be positive"
             )
+        for values, what, most in (
+            (self.matrix, "matrix", MAX_CAMERA_PX),
+            (self.distortion, "distortion", MAX_DISTORTION),
+        ):
+            if values.numel() and float(values.abs().max()) > most:
+                raise InvalidInput(
+                    f"a camera {what} with {values.abs().max():g}: at most {most:g} is valid"
+                )
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from uns_pose_ros.core.types import Camera
+from uns_pose_ros.core.types import MAX_CAMERA_PX, MAX_DISTORTION, Camera
 
 # By name: focal lengths and distortion coefficients, which are the first of OpenCV's
 # k1 k2 p1 p2 k3 k4 k5 k6.
@@ -24,8 +24,6 @@ _SUPPORTED: dict[str, tuple[int, int]] = {
     "FULL_OPENCV": (2, 8),
 }
 _MAX_SIDE = 100_000  # px, of an image
-_LARGEST = 1e7  # px, of focal lengths and principal points
-_STRONGEST = 1e9  # of a coefficient of distortion
 # by COLMAP's number: name and number of parameters
 MODELS: dict[int, tuple[str, int]] = {
     0: ("SIMPLE_PINHOLE", 3),
@@ -79,7 +77,7 @@ class CameraRow:
             )
         for value, most in zip(
             self.values,
-            [_LARGEST] * (focals + 2) + [_STRONGEST] * coefficients,
+            [MAX_CAMERA_PX] * (focals + 2) + [MAX_DISTORTION] * coefficients,
             strict=True,
         ):
             if not abs(value) <= most:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from uns_pose_ros.core.camera import resize_camera, scaled_matrix
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.types import Camera
+from uns_pose_ros.core.types import MAX_CAMERA_PX, Camera
 from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.io.images import MAX_PIXELS, Pixels, decode_rgb, to_eight_bits
 
@@ -31,7 +31,6 @@ _FISHEYE_MODELS = ("equidistant", "fisheye", "kannala_brandt", "kannala_brandt4"
 DEPTH_ENCODINGS = ("16UC1", "32FC1")  # mm and m
 FEW_BITS = "the images of 16 bits use the lower bits only, so that they are dark"
 _FAINT = 64  # of 255, what 14 of 16 bits give
-_LARGEST = 1e7  # px in a camera matrix
 _LOWER_DEPTH_ENCODINGS = tuple(name.lower() for name in DEPTH_ENCODINGS)
 _JPEG_START = b"\xff\xd8\xff"
 
@@ -321,10 +320,10 @@ def _camera_matrix(info: Any, rectified: bool) -> NDArray[np.float64]:
     matrix = numbers.reshape(3, -1)[:, :3].copy()
     if not np.isfinite(matrix).all():
         raise InvalidInput(f"camera_info holds a camera matrix {name} that is not finite")
-    if (np.abs(matrix) > _LARGEST).any():
+    if (np.abs(matrix) > MAX_CAMERA_PX).any():
         raise InvalidInput(
             f"camera_info holds a camera matrix {name} with {np.abs(matrix).max():g}: at most "
-            f"{_LARGEST:g} px are valid"
+            f"{MAX_CAMERA_PX:g} px are valid"
         )
     if matrix[0, 0] > 0 and matrix[1, 1] > 0:
         if matrix[1, 0] != 0 or tuple(matrix[2]) != (0, 0, 1):
