@@ -84,6 +84,7 @@ def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         key = repr(arguments)
         if key not in results:
+            result: tuple[Any, Exception | None]
             try:
                 result = function(*arguments), None
             except Exception as error:
