@@ -36,7 +36,8 @@ from uns_pose_ros.nodes.ros_compat import array_to_image
 
 FRAME = "demo_camera"
 PATIENCE = 90.0  # s for the node to load its models on a busy machine
-LONGEST = 5.0  # s that the camera waits for an answer
+LONGEST = 60.0  # s that the camera waits for an answer, also on a busy machine
+QUIET = 5.0  # s after a stream in which late answers come
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +117,8 @@ class LiveCamera:
         The frames' answers in order, None where none came.
 
         What the node knows of objects seen before is reset: another film shows another object in
-        the same place. Where the node needs longer, the camera waits for it, LONGEST at most: no
-        image is to be replaced by the next.
+        the same place. Where the node needs longer than `period`, the next image waits for the
+        answer to the last, LONGEST at most: no image is to be replaced by the next.
         """
         self._forget()
         stamps = []
@@ -125,7 +126,7 @@ class LiveCamera:
             began, stamp = time.monotonic(), self._publish(frame)
             stamps.append(stamp)
             self._spin(period)
-            while stamp not in self._overlays and time.monotonic() < began + LONGEST:
+            while not self._is_answered(stamp) and time.monotonic() < began + LONGEST:
                 self._spin(0.05)
         return [self._answer(stamp) for stamp in stamps]
 
@@ -140,7 +141,7 @@ class LiveCamera:
         for number in range(int(rate * seconds)):
             stamps.add(self._publish(frames[number % len(frames)]))
             self._spin(began + (number + 1) / rate - time.monotonic())
-        self._spin(LONGEST)
+        self._spin(QUIET)
         return len(stamps), len(stamps & self._detections.keys())
 
     def _forget(self) -> None:
@@ -174,15 +175,26 @@ class LiveCamera:
         self._images.publish(array_to_image(image, "rgb8", header))
         return int(now.nanoseconds)
 
-    def _answer(self, stamp: int) -> Answer | None:
-        best, transforms = self._detections.get(stamp), self._transforms.get(stamp, [])
-        if best is None or not transforms:
+    def _is_answered(self, stamp: int) -> bool:
+        """Whether all that the node says of an image has come: its topics keep no order."""
+        if stamp not in self._overlays or stamp not in self._detections:
+            return False
+        return self._detections[stamp] is None or self._transform(stamp) is not None
+
+    def _transform(self, stamp: int) -> tuple[Any, float] | None:
+        """The transform of an image's best detection, and when it came."""
+        best = self._detections.get(stamp)
+        if best is None:
             return None
-        hypothesis = best.results[0].hypothesis
-        child = f"{hypothesis.class_id}_{best.id}"
-        transform, arrived = next(
-            (t, when) for t, when in transforms if t.child_frame_id == child
-        )
+        child = f"{best.results[0].hypothesis.class_id}_{best.id}"
+        there = self._transforms.get(stamp, [])
+        return next((entry for entry in there if entry[0].child_frame_id == child), None)
+
+    def _answer(self, stamp: int) -> Answer | None:
+        best, entry = self._detections.get(stamp), self._transform(stamp)
+        if best is None or entry is None:
+            return None
+        hypothesis, (transform, arrived) = best.results[0].hypothesis, entry
         matrix = torch.eye(4, dtype=torch.float64)
         turn, shift = transform.transform.rotation, transform.transform.translation
         matrix[:3, :3] = torch.from_numpy(
@@ -195,7 +207,12 @@ class LiveCamera:
         image = self._overlays.get(stamp)
         overlay = None if image is None else ros_messages.decode_image(image)
         return Answer(
-            child, matrix, float(hypothesis.score), size, arrived - stamp / 1e9, overlay
+            transform.child_frame_id,
+            matrix,
+            float(hypothesis.score),
+            size,
+            arrived - stamp / 1e9,
+            overlay,
         )
 
     def _on_tf(self, message: TFMessage) -> None:

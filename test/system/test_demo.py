@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
 pytest.importorskip("rclpy")
+import live
 import run_demo
-from live import Answer
+from live import Answer, LiveCamera
 from uns_pose_ros.core.geometry import rotation_from_vector
 from uns_pose_ros.core.types import CategoryModel
 from uns_pose_ros.evaluation import metrics
@@ -104,3 +107,52 @@ def test_answers_are_compared_with_the_truth_in_the_frame_of_the_model(
     assert results[2].estimate is None
     assert results[0].seconds == 0.25
     assert len(results) == 32
+
+
+class SlowNode(LiveCamera):
+    """A camera whose node answers each image after some seconds of a clock of its own."""
+
+    def __init__(self, *delays: float) -> None:
+        self._transforms, self._detections, self._overlays = {}, {}, {}
+        self._delays = delays
+        self._due = list[float]()
+        self.sent = list[float]()
+        self.now = 0.0
+
+    def _forget(self) -> None:
+        """There is nothing to forget."""
+
+    def _publish(self, frame: object) -> int:
+        self._due.append(self.now + self._delays[len(self.sent)])
+        self.sent.append(self.now)
+        return len(self.sent) - 1
+
+    def _spin(self, seconds: float) -> None:
+        self.now += seconds
+        for stamp, due in enumerate(self._due):
+            if self.now < due:
+                continue
+            self._overlays[stamp] = cast("Any", None)
+            if self.now < due + 1:  # the detection comes a second later than the overlay
+                continue
+            hypothesis = SimpleNamespace(class_id="chair", score=0.5)
+            best = SimpleNamespace(id="0", results=[SimpleNamespace(hypothesis=hypothesis)])
+            self._detections[stamp] = cast("Any", best)
+            self._transforms[stamp] = [(SimpleNamespace(child_frame_id="chair_0"), 0.0)]
+
+    def _answer(self, stamp: int) -> Answer | None:
+        return cast("Any", self._is_answered(stamp)) or None
+
+
+def test_the_camera_sends_the_next_image_when_the_last_is_answered_or_its_patience_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    camera = SlowNode(0.1, 7.0, 1000.0, 0.1)
+    monkeypatch.setattr(live.time, "monotonic", lambda: camera.now)
+    answers = camera.film([cast("Any", None)] * 4, 2.0)
+    assert [answer is not None for answer in answers] == [True, True, False, True]
+    gaps = [
+        after - before
+        for before, after in zip(camera.sent[:-1], camera.sent[1:], strict=True)
+    ]
+    assert gaps == pytest.approx([2.0, 8.0, live.LONGEST], abs=0.1)
