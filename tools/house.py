@@ -44,7 +44,10 @@ FLOORS: dict[str, tuple[int, tuple[str, ...] | None]] = {
         4,
         ("core", "io", "networks", "reconstruction", "alignment", "estimation"),
     ),
-    "evaluation": (4, ("core", "io", "networks", "estimation", "datasets")),
+    "evaluation": (
+        4,
+        ("core", "io", "visualization", "networks", "estimation", "datasets"),
+    ),
     "nodes": (4, ("core", "io", "visualization", "networks", "capture", "estimation")),
     "exports": (5, ("core", "io", "visualization")),
     "pipeline": (5, None),

@@ -376,7 +376,8 @@ def test_the_results_bag_holds_the_poses_with_the_stamps_of_the_images(
             (c.topic, stamp, reader.deserialize(data, c.msgtype))
             for c, stamp, data in reader.messages()
         ]
-    assert counts == {"/tf": 19, rosbag_export.TOPIC: 20}
+    others = (rosbag_export.TOPIC, rosbag_export.MARKERS_TOPIC, rosbag_export.POSES_TOPIC)
+    assert counts == {"/tf": 19, **dict.fromkeys(others, 20)}
     sent = {
         stamp: message.transforms[0] for topic, stamp, message in messages if topic == "/tf"
     }
@@ -392,8 +393,36 @@ def test_the_results_bag_holds_the_poses_with_the_stamps_of_the_images(
     assert len(detections[100_500 * 10**6]) == 0
     (detection,) = detections[100_400 * 10**6]
     assert (detection.id, detection.results[0].hypothesis.class_id) == ("0", "car")
+    shown = {
+        stamp: message.markers
+        for topic, stamp, message in messages
+        if topic == rosbag_export.MARKERS_TOPIC
+    }
+    assert [marker.action for marker in shown[100_500 * 10**6]] == [3]  # all boxes go
+    _, box, label = shown[100_400 * 10**6]
+    assert (box.ns, box.id, box.type, label.type) == ("car", 0, 1, 9)
+    assert label.text == f"car 0  {detection.results[0].hypothesis.score:.2f}"
+    assert (box.pose.position, box.scale) == (
+        detection.bbox.center.position,
+        detection.bbox.size,
+    )
     with pytest.raises(InvalidInput, match="is there already"):
         rosbag_export.write_bag(tmp_path / name, results, car())
+
+
+def test_viewers_of_mcap_find_the_schemas_of_the_results(bag: Path, tmp_path: Path) -> None:
+    rosbag_export.write_bag(tmp_path / "out.mcap", frame_results(bag, Scripted()), car())
+    content = (tmp_path / "out.mcap").read_bytes()
+    kinds = ["vision_msgs/msg/Detection3DArray", "visualization_msgs/msg/MarkerArray"]
+    kinds += ["tf2_msgs/msg/TFMessage", "geometry_msgs/msg/PoseArray"]
+    for kind in kinds:  # a name, the encoding of the schema, and what it contains
+        name = kind.encode()
+        start = content.index(len(name).to_bytes(4, "little") + name)
+        encoding = content[start + 4 + len(name) :][:11]
+        assert encoding == (7).to_bytes(4, "little") + b"ros2msg"
+    assert b"MSG: vision_msgs/ObjectHypothesisWithPose" in content
+    assert b"\x03\x00\x00\x00cdr" in content
+    assert b"\x04\x00\x00\x00ros2" in content  # the profile
 
 
 def test_the_bop_file_holds_every_estimate_in_millimeters(

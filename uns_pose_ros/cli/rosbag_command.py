@@ -39,7 +39,8 @@ def evaluate_bag_command(
         Path | None,
         arg(
             metavar="BAG",
-            help="write a bag with /tf and detections: NAME.mcap, or a folder (sqlite3)",
+            help="write a bag with /tf, detections, poses and markers: NAME.mcap, or a folder "
+            "(sqlite3)",
         ),
     ] = None,
     bop: Annotated[

@@ -17,16 +17,25 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import matrix_to_quaternion, transform
+from uns_pose_ros.core.geometry import matrix_to_quaternion
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.pose_fusion import ranked_modes
 from uns_pose_ros.evaluation.bag_figures import FrameResult, PoseError
 from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS
+from uns_pose_ros.evaluation.rosbag_markers import (
+    MARKERS,
+    POSES,
+    box_center,
+    box_markers,
+    pose_list_message,
+)
 from uns_pose_ros.io.ros.ros_messages import TF
 from uns_pose_ros.io.writing.replacement import atomic_write, staged_folder
 from uns_pose_ros.io.writing.target_lock import lock_target
 
 TOPIC = "/estimator/detections"
+MARKERS_TOPIC = "/estimator/markers"
+POSES_TOPIC = "/estimator/poses"
 _VISION = {  # the public definitions of vision_msgs, which rosbags does not bring
     "vision_msgs/msg/ObjectHypothesis": "string class_id\nfloat64 score\n",
     "vision_msgs/msg/ObjectHypothesisWithPose": (
@@ -53,7 +62,7 @@ def message_types() -> Any:
 
 
 def write_bag(path: Path, results: Sequence[FrameResult], model: CategoryModel) -> None:
-    """Write a bag with /tf and TOPIC, with the stamps and frames of the images.
+    """Write a bag with /tf, detections, poses and markers, stamps and frames as in the images.
 
     Lengths are m, or diameters if the model does not know its size.
 
@@ -87,12 +96,22 @@ def _write_messages(
     with Writer(folder, version=9, storage_plugin=plugin) as writer:
         tf = writer.add_connection("/tf", TF, typestore=store)
         detections = writer.add_connection(TOPIC, DETECTIONS, typestore=store)
+        markers = writer.add_connection(MARKERS_TOPIC, MARKERS, typestore=store)
+        poses = writer.add_connection(POSES_TOPIC, POSES, typestore=store)
+        center = (model.vertices.amin(0) + model.vertices.amax(0)).double() / 2
         for result in results:
             if result.estimates and result.frame:
                 transforms = store.serialize_cdr(_transforms(store, result), TF)
                 writer.write(tf, result.stamp, transforms)
-            message = _detections(store, result, model)
+            message = _detections(store, result, center)
             writer.write(detections, result.stamp, store.serialize_cdr(message, DETECTIONS))
+            header = _header(store, result)
+            boxes = [detection.bbox.center for detection in message.detections]
+            shown = box_markers(store, header, result.estimates, result.tracks, boxes)
+            writer.write(markers, result.stamp, store.serialize_cdr(shown, MARKERS))
+            placed = [_pose(store, one.cam_from_canon) for one in result.estimates]
+            listed = pose_list_message(store, header, placed)
+            writer.write(poses, result.stamp, store.serialize_cdr(listed, POSES))
 
 
 def _header(store: Any, result: FrameResult) -> Any:
@@ -132,11 +151,8 @@ def _pose(store: Any, pose: Tensor) -> Any:
     )
 
 
-def _detections(store: Any, result: FrameResult, model: CategoryModel) -> Any:
-    header, center = (
-        _header(store, result),
-        (model.vertices.amin(0) + model.vertices.amax(0)).double() / 2,
-    )
+def _detections(store: Any, result: FrameResult, center: Tensor) -> Any:
+    header = _header(store, result)
     detections = [
         _detection(store, header, estimate, track, center)
         for estimate, track in zip(result.estimates, result.tracks, strict=True)
@@ -163,8 +179,7 @@ def _detection(
         )
         for pose, score, covariance in ranked_modes(estimate)
     ]
-    middle = estimate.cam_from_canon.clone()
-    middle[:3, 3] = transform(middle, estimate.scale * center[None])[0]
+    middle = box_center(estimate, center)
     size = types["geometry_msgs/msg/Vector3"](
         **dict(zip("xyz", estimate.size.tolist(), strict=True))
     )
