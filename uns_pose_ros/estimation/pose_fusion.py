@@ -149,6 +149,15 @@ class FusionConfig:
         group="tracking",
         deprecated="tracking.unknown_shift",
     )
+    motion_evidence: float = setting(
+        1000.0,
+        "how many times likelier the last images must be with an object that moves in the fixed "
+        "frame than with one at rest, before its velocity is used; 0: objects are taken to be at "
+        "rest",
+        low=0.0,
+        high=1e12,
+        group="tracking",
+    )
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -18,6 +18,8 @@ from uns_pose_ros.estimation import pose_fusion
 from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.estimation.pose_fusion import FusionConfig, PoseModes
+from uns_pose_ros.estimation.stream import object_motion
+from uns_pose_ros.estimation.stream.object_motion import ObjectMotion
 
 _IMPOSSIBLE = 1e6  # cost of a pair that may not be matched
 
@@ -88,9 +90,10 @@ class Tracker:
     """Tracks the objects that an Estimator finds in a stream of images of one camera.
 
     An object is matched by its position in the image, in apparent diameters: a wrong monocular
-    depth does not matter then. The known motion of the camera predicts the position. An object
-    keeps its size once it was measured. Poses in units of the unknown size are dropped when the
-    size becomes known.
+    depth does not matter then. The known motion of the camera predicts the position, and the
+    object's own velocity where images show that it moves in the fixed frame. An object keeps its
+    size once it was measured. Poses in units of the unknown size are dropped when the size becomes
+    known.
     """
 
     def __init__(
@@ -131,9 +134,7 @@ class Tracker:
         seconds = (stamp - self._stamp) / 1e9
         expected = []
         for track, entry in zip(self.tracks, self._followed, strict=True):
-            modes = pose_fusion.predict(
-                entry.modes, motion, seconds, entry.newest.metric, self._fusion
-            )
+            modes, _ = self._predicted(entry, motion, seconds)
             expected.append(
                 replace(
                     track, estimate=replace(track.estimate, cam_from_canon=modes.pose[0])
@@ -158,12 +159,8 @@ class Tracker:
             self.reset()
         if self._stamp is not None:
             for entry in self._followed:
-                entry.modes = pose_fusion.predict(
-                    entry.modes,
-                    motion,
-                    (stamp - self._stamp) / 1e9,
-                    entry.newest.metric,
-                    self._fusion,
+                entry.modes, entry.motion = self._predicted(
+                    entry, motion, (stamp - self._stamp) / 1e9
                 )
         self._stamp = stamp
         self._followed = [
@@ -178,17 +175,36 @@ class Tracker:
             )
         return [self._track(entry) for entry in chosen]
 
+    def _predicted(
+        self, entry: _FollowedObject, motion: Tensor | None, seconds: float
+    ) -> tuple[PoseModes, ObjectMotion | None]:
+        """Modes and motion of an object in a later image; no motion if the camera's is unknown."""
+        metric = entry.newest.metric
+        modes = pose_fusion.predict(entry.modes, motion, seconds, metric, self._fusion)
+        if motion is None or entry.motion is None or self._fusion.motion_evidence == 0:
+            return modes, None
+        distance = float(modes.pose[0, :3, 3].norm())
+        state = object_motion.predict_motion(
+            entry.motion, motion, seconds, metric, distance, self._fusion
+        )
+        followed = object_motion.follow_motion(
+            modes, state, entry.newest.symmetry, self._fusion
+        )
+        return (modes, None) if followed is None else (followed, state)
+
     def _match(self, estimates: Sequence[PoseEstimate]) -> list[_FollowedObject | None]:
         """Return the object of each estimate, None for a new object.
 
-        The assignment minimizes the total distance of all pairs within the gate.
+        The assignment minimizes the total distance of all pairs within the gate. An object that
+        moves may also have stopped.
         """
         cost = np.full((len(estimates), len(self._followed)), _IMPOSSIBLE)
         for i, estimate in enumerate(estimates):
             for j, entry in enumerate(self._followed):
                 if entry.newest.category == estimate.category:
-                    away = apparent_distance(
-                        entry.modes.pose[0, :3, 3], entry.newest, estimate
+                    away = min(
+                        apparent_distance(place, entry.newest, estimate)
+                        for place in entry.places
                     )
                     cost[i, j] = away if away <= self._config.gate else _IMPOSSIBLE
         pairs = {
@@ -210,30 +226,57 @@ class Tracker:
             1,
             self._stamp,
         )
+        entry.motion = self._motion_of(entry)
         self._next += 1
         self._followed.append(entry)
         return entry
+
+    def _motion_of(self, entry: _FollowedObject) -> ObjectMotion | None:
+        """The motion of an object that is at rest for all that is known; None: not wanted."""
+        if not self._config.fuse or self._fusion.motion_evidence == 0:
+            return None
+        distance = float(entry.modes.pose[0, :3, 3].norm())
+        return object_motion.start_motion(entry.modes, entry.newest.metric, distance)
 
     def _continue(self, entry: _FollowedObject, estimate: PoseEstimate) -> _FollowedObject:
         assert self._stamp is not None
         if entry.newest.metric and not estimate.metric:
             estimate = to_metres(estimate, entry.newest.scale / estimate.scale)
         seen = pose_fusion.observe(estimate, self._fusion)
-        together = self._config.fuse and estimate.metric == entry.newest.metric
-        entry.modes = (
-            pose_fusion.update(entry.modes, seen, estimate.symmetry, self._fusion)
-            if together
-            else seen
-        )
+        if self._config.fuse and estimate.metric == entry.newest.metric:
+            entry.modes = pose_fusion.update(
+                entry.modes, seen, estimate.symmetry, self._fusion
+            )
+            self._follow(entry, seen)
+        else:
+            entry.modes, entry.motion = seen, None
         entry.newest, entry.sightings, entry.seen = (
             estimate,
             entry.sightings + 1,
             self._stamp,
         )
+        if entry.motion is None:
+            entry.motion = self._motion_of(entry)
         entry.answer = (
             pose_fusion.conclude(entry.modes, estimate) if self._config.fuse else estimate
         )
         return entry
+
+    def _follow(self, entry: _FollowedObject, seen: PoseModes) -> None:
+        """Update the motion of an object with its modes in an image, and move its modes with it."""
+        if entry.motion is None:
+            return
+        symmetry = entry.newest.symmetry
+        entry.motion = object_motion.update_motion(
+            entry.motion, seen, symmetry, self._fusion
+        )
+        followed = object_motion.follow_motion(
+            entry.modes, entry.motion, symmetry, self._fusion
+        )
+        if followed is None:
+            entry.motion = None
+        else:
+            entry.modes = followed
 
     def _track(self, entry: _FollowedObject) -> Track:
         if entry.seen != self._stamp:
@@ -262,6 +305,15 @@ class _FollowedObject:
     answer: PoseEstimate  # of all images
     sightings: int
     seen: int  # ns
+    motion: ObjectMotion | None = None  # None: nothing is known of it
+
+    @property
+    def places(self) -> list[Tensor]:
+        """Positions (3,) in the camera at which the object is expected."""
+        expected = [self.modes.pose[0, :3, 3]]
+        if self.motion is not None and self.motion.is_moving:
+            expected.append(self.motion.last_pose[:3, 3])
+        return expected
 
 
 def _predict(answer: PoseEstimate, pose: Tensor) -> PoseEstimate:
