@@ -60,6 +60,10 @@ def test_a_missing_image_and_a_missing_pose_are_counted(tmp_path: Path) -> None:
     assert read.left_out.counts == {"objects whose image is missing": 2}
 
 
+BESIDE = np.eye(4)  # beside the camera, hardly in front of it
+BESIDE[:3, 3] = 1, 0, 1e-9
+
+
 @pytest.mark.parametrize(
     ("truth", "said"),
     [
@@ -67,6 +71,7 @@ def test_a_missing_image_and_a_missing_pose_are_counted(tmp_path: Path) -> None:
         ({"gt_RTs": np.zeros((2, 4, 4))}, r"gt_RTs has the shape \(2, 4, 4\)"),
         ({"gt_RTs": np.zeros((3, 4, 4))}, "object 1: a rotation has"),
         ({"gt_RTs": np.diag([1.0, 1, -1, 1])[None].repeat(3, 0)}, "object 1: "),
+        ({"gt_RTs": BESIDE[None].repeat(3, 0)}, "origin is seen at .* not near the image"),
         ({"gt_scales": np.full((3, 3), np.nan)}, "gt_scales holds a number"),
         ({"gt_scales": np.zeros((3, 3))}, "a side that is not positive"),
         ({"gt_bboxes": "none"}, "gt_bboxes has the shape"),

@@ -55,9 +55,10 @@ def main() -> None:
     parser.add_argument(
         "--skip", type=int, default=None, help=argparse.SUPPRESS
     )  # makes it a child
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.skip is not None:
-        child(words.inputs, words.reader, words.skip, words.first)
+        child(words.inputs, words.reader, words.skip, words.first, words.folder)
     elif words.only is not None:
         once(words.reader, words.only)
     else:
@@ -131,6 +132,7 @@ def _results(
         str(skip),
         "--first",
         str(first),
+        "--folder",
     ]
     environment = {
         **os.environ,
@@ -138,10 +140,16 @@ def _results(
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",
     }
+    memory = str(SHARED_MEMORY) if os.access(SHARED_MEMORY, os.W_OK) else None
     with (
         tempfile.TemporaryFile() as errors,
+        tempfile.TemporaryDirectory(prefix="fuzz_", dir=memory) as folder,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, env=environment, bufsize=0
+            [*command, folder],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            bufsize=0,
         ) as process,
     ):
         assert process.stdout is not None
@@ -188,7 +196,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
     raise TimeoutError
 
 
-def child(inputs: int, reader: str, skip: int, first: int) -> None:
+def child(inputs: int, reader: str, skip: int, first: int, folder: Path) -> None:
     """Read all inputs but the first `skip`.
 
     A line of JSON on what was the standard output before and after each.
@@ -208,44 +216,42 @@ def child(inputs: int, reader: str, skip: int, first: int) -> None:
     numbers = range(first, first + -(-inputs // len(names)))
     jobs = [(name, number) for name in names for number in numbers][skip:]
     remember()
-    memory = str(SHARED_MEMORY) if os.access(SHARED_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="fuzz_", dir=memory) as folder:
-        tempfile.tempdir = str(Path(folder, SCRATCH))
-        Path(tempfile.tempdir).mkdir()
-        bench = Bench(Path(folder))
-        for name in dict.fromkeys(name for name, _ in jobs):
-            bench.prepare(name)
-        gc.collect()
-        gc.freeze()  # what was imported is not looked through again and again
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        bound = pages * resource.getpagesize() + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
-        signal.signal(signal.SIGPROF, _too_long)
-        for name, number in jobs:
-            answers.write(json.dumps([name, number]) + "\n")
-            outcome, reason = "read", ""
+    tempfile.tempdir = str(folder / SCRATCH)
+    Path(tempfile.tempdir).mkdir()
+    bench = Bench(folder)
+    for name in dict.fromkeys(name for name, _ in jobs):
+        bench.prepare(name)
+    gc.collect()
+    gc.freeze()  # what was imported is not looked through again and again
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    bound = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    signal.signal(signal.SIGPROF, _too_long)
+    for name, number in jobs:
+        answers.write(json.dumps([name, number]) + "\n")
+        outcome, reason = "read", ""
+        try:
+            signal.setitimer(signal.ITIMER_PROF, TIME)
             try:
-                signal.setitimer(signal.ITIMER_PROF, TIME)
-                try:
-                    bench.run(name, number)
-                finally:
-                    signal.setitimer(signal.ITIMER_PROF, 0)
-            except InvalidInput as error:
-                outcome, reason = (
-                    ("refused", "")
-                    if "\n" not in str(error)
-                    else ("several lines", repr(str(error)))
-                )
-            except BaseException as error:
-                places = [
-                    f"{Path(f.filename).name}:{f.lineno}"
-                    for f in traceback.extract_tb(error.__traceback__)[-3:]
-                ]
-                outcome, reason = (
-                    "fault",
-                    f"{type(error).__name__}: {str(error)[:200]!r} in {' '.join(places)}",
-                )
-            answers.write(json.dumps([name, number, outcome, reason]) + "\n")
+                bench.run(name, number)
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+        except InvalidInput as error:
+            outcome, reason = (
+                ("refused", "")
+                if "\n" not in str(error)
+                else ("several lines", repr(str(error)))
+            )
+        except BaseException as error:
+            places = [
+                f"{Path(f.filename).name}:{f.lineno}"
+                for f in traceback.extract_tb(error.__traceback__)[-3:]
+            ]
+            outcome, reason = (
+                "fault",
+                f"{type(error).__name__}: {str(error)[:200]!r} in {' '.join(places)}",
+            )
+        answers.write(json.dumps([name, number, outcome, reason]) + "\n")
 
 
 def once(name: str, number: int) -> None:

@@ -12,8 +12,19 @@ from pathlib import Path
 class InvalidInput(ValueError):
     """The user's input cannot be used.
 
-    The message names the fault, its place and what is valid (exit code 2).
+    The message names the fault, its place and what is valid (exit code 2). It is one printable
+    line, whatever a file or another library put into it.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(make_printable(message))
+
+
+def make_printable(text: str) -> str:
+    """The text with a space for each character that would break its line or steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def shorten(names: Iterable[str], most: int = 8) -> str:
@@ -65,7 +76,7 @@ class DiskError(InvalidInput, OSError):
 
     def __init__(self, message: str, code: int) -> None:
         """Make the error of an `errno` code."""
-        super().__init__(message, code)
+        ValueError.__init__(self, make_printable(message), code)
         self.errno = code
         self.strerror = os.strerror(code)
 

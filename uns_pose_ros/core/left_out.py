@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from uns_pose_ros.core.errors import make_printable
+
 _MAX_EXAMPLES = 3
 _NUMBER = re.compile(r"(?<![\w'./])[-+]?[0-9]+(\.[0-9]+)?(?![\w'])")  # none in a name
 
@@ -46,7 +48,9 @@ class LeftOut:
     def lines(self) -> list[str]:
         """One line a reason: "images whose file is missing: 4 (a.jpg; b.jpg; c.jpg; …)"."""
         return [
-            f"{reason}: {count}{_in_brackets(self._examples.get(reason, ()), count)}"
+            make_printable(
+                f"{reason}: {count}{_in_brackets(self._examples.get(reason, ()), count)}"
+            )
             for reason, count in self.counts.items()
         ]
 

@@ -5,7 +5,6 @@ The axes of an object are those of the package, x forward, y left, z up, whateve
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -62,6 +61,11 @@ class LabeledObject:
         distance = float(pose[:3, 3].norm())
         if not 0 < distance < _FAR or not float(pose[2, 3]) > 0:
             raise ValueError("the object is not in front of the camera")
+        x, y, _ = (self.camera.matrix @ (pose[:3, 3] / pose[2, 3])).tolist()
+        if not (abs(x) < _FAR and abs(y) < _FAR):
+            raise ValueError(
+                f"the object's origin is seen at {x:g}, {y:g} px, which is not near the image"
+            )
         if self.extents is not None and not all(
             0 < side < _FAR for side in self.extents.tolist()
         ):
@@ -124,6 +128,4 @@ def crop_around_origin(labeled: LabeledObject) -> Tensor:
     pixel = labeled.camera.matrix @ (origin / origin[2])
     reach = torch.cat([pixel[:2] - labeled.box[:2], labeled.box[2:] - pixel[:2]])
     half = max(float(reach.max()), 1.0)
-    if not math.isfinite(half):
-        raise ValueError("the origin is not in the image")
     return torch.cat([pixel[:2] - half, pixel[:2] + half])

@@ -268,3 +268,16 @@ def test_a_database_that_is_broken_in_its_midst_gives_the_messages_that_can_be_r
     assert there == sorted(there) and 30 <= len(there) < 40
     assert f"broken in its midst; {len(there)} messages can be read" in caplog.text
     assert file.read_bytes() == data
+
+
+def test_a_definition_that_is_no_text_is_refused_by_one_short_line(tmp_path: Path) -> None:
+    file = write(tmp_path / "bag", SQLITE, range(8))
+    data = file.read_bytes()
+    at = data.index(b"std_msgs/Header header\n")
+    file.write_bytes((data[:at] + b"\xff" + data[at + 1 :])[:-99])
+    with pytest.raises(
+        InvalidInput, match="99 bytes are missing, .*Could not dec"
+    ) as error:
+        stamps(file)
+    said = str(error.value).removeprefix(str(file))
+    assert len(said) < 300

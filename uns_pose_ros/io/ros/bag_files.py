@@ -39,6 +39,7 @@ _TABLES = ("schema", "message_definitions", "topics")  # beside messages
 _MOST_FAILURES = 10_000  # rows in a row that cannot be read, before the copy ends
 _HEAD = 9  # bytes of a record before its content
 _BLOCK = 1 << 20
+_LONGEST = 100  # characters of a reason
 
 _log = logging.getLogger(__name__)
 
@@ -172,7 +173,9 @@ def _recover_sqlite(file: Path, beside: Sequence[Path], scratch: Path) -> Path:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise InvalidInput(f"{file}: sqlite3 cannot recover it ({error})") from None
+        raise InvalidInput(
+            f"{file}: sqlite3 cannot recover it ({_reason(error)})"
+        ) from None
     names = shorten(source.name for source in beside)
     _log.warning("%s: its recording was cut off; read with %s, in a copy", file, names)
     return copy
@@ -208,7 +211,8 @@ def _copy_rows(file: Path, missing: int, scratch: Path) -> Path:
         target.commit()
     except sqlite3.Error as error:
         raise InvalidInput(
-            f"{file}: {_damage_of(missing)}, and its topics cannot be read ({error})"
+            f"{file}: {_damage_of(missing)}, and its topics cannot be read "
+            f"({_reason(error)})"
         ) from None
     finally:
         source.close()
@@ -226,6 +230,11 @@ def _damage_of(missing: int) -> str:
         if missing
         else "it is broken in its midst"
     )
+
+
+def _reason(error: sqlite3.Error) -> str:
+    """What sqlite3 says, without the whole text that it could not decode."""
+    return str(error)[:_LONGEST]
 
 
 def _copy_whole_pages(file: Path, copy: Path) -> None:
