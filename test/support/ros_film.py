@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import itertools
-import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -28,6 +27,7 @@ from ros_robot import PATIENCE, Robot
 from textures import scene
 from uns_pose_ros.nodes import message_conversions
 from uns_pose_ros.nodes.ros_compat import array_to_image
+from warm_processes import WarmProcess
 
 BRINGUP = ("-m", "uns_pose_ros.nodes.entry_points", "recorder")
 SECOND = 10**9
@@ -87,9 +87,7 @@ class Film(Robot):
             lambda: self.node.count_publishers("/recorder/overlay"),
         )
 
-    def record(
-        self, *arguments: str, program: Sequence[str] = BRINGUP
-    ) -> subprocess.Popen[str]:
+    def record(self, *arguments: str, program: Sequence[str] = BRINGUP) -> WarmProcess:
         """Start a recorder that loses no image, however slow the machine is."""
         patient = ["queue:=256", "tf_wait:=10.0"]
         others = ("image/compressed", "depth/compressedDepth")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +29,7 @@ from visualization_msgs.msg import MarkerArray
 from scripted_node import FLIPPED, HIDDEN, SLOW
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.nodes.ros_compat import array_to_image
+from warm_processes import WarmProcess, start_warm
 
 # s after which a message will not come any more; only a failing test waits so long
 PATIENCE = 200.0
@@ -63,7 +62,7 @@ class Robot:
                 kind, topic, self.received[name].append, QoSProfile(depth=50)
             )
         self._start_camera()
-        self._processes: list[subprocess.Popen[str]] = []
+        self._processes: list[WarmProcess] = []
 
     def _start_camera(self) -> None:
         qos = QoSProfile(
@@ -82,7 +81,7 @@ class Robot:
 
     def start(
         self, *arguments: str, program: Sequence[str] = (SCRIPTED,), reliable: bool = True
-    ) -> subprocess.Popen[str]:
+    ) -> WarmProcess:
         """Start a process of the node with ROS arguments.
 
         Args:
@@ -103,10 +102,7 @@ class Robot:
             )
         ]
         given = [item for override in overrides if reliable for item in ("-p", override)]
-        command = [sys.executable, *program, "--ros-args", *arguments, *given]
-        process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        process = start_warm([*program, "--ros-args", *arguments, *given])
         self._processes.append(process)
         return process
 
@@ -276,15 +272,14 @@ class Robot:
         request = SetParameters.Request(parameters=[parameter.to_parameter_msg()])
         return self.call(SetParameters, f"{self.target}/set_parameters", request).results[0]
 
-    def wait_for_line(self, process: subprocess.Popen[str], line: str) -> None:
+    def wait_for_line(self, process: WarmProcess, line: str) -> None:
         """Wait until the process has written a line to stdout."""
-        assert process.stdout is not None
         for text in process.stdout:
             if text.strip() == line:
                 return
         raise AssertionError(f"{line} did not come: {process.communicate()[1]}")
 
-    def interrupt(self, process: subprocess.Popen[str]) -> tuple[int, str]:
+    def interrupt(self, process: WarmProcess) -> tuple[int, str]:
         """Send SIGINT to the node; return its exit code and its stderr."""
         process.send_signal(signal.SIGINT)
         _, log = process.communicate(timeout=PATIENCE)

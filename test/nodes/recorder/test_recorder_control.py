@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -142,7 +141,7 @@ def test_unreadable_images_are_reported_and_the_recording_goes_on(
 
 
 def test_a_bad_parameter_ends_the_start_with_code_2_and_one_line(own: Film) -> None:
-    process: subprocess.Popen[str] = own.record("transport:=theora")
+    process = own.record("transport:=theora")
     _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert log == "recorder: transport 'theora': one of raw, compressed is valid\n"
