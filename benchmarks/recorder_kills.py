@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import subprocess
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ from uns_pose_ros.io.depth_images import depth_path, read_depth
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.nodes.ros_compat import array_to_image
+from warm_processes import WarmProcess
 
 VIEWS = 9  # that the recorder is shown
 FIRST = 1_700_000_000 * SECOND  # ns, stamp of the first
@@ -98,7 +98,7 @@ def kill_recorder(
 
 
 @contextmanager
-def recorder(domain: int, category: Path) -> Iterator[tuple[Film, subprocess.Popen[str]]]:
+def recorder(domain: int, category: Path) -> Iterator[tuple[Film, WarmProcess]]:
     """A recorder node that records into clip_01 of a category, and its camera."""
     film = Film(domain)
     words = (

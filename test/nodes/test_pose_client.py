@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +22,7 @@ from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithP
 from grasp_approach import approach_pose
 from ros_robot import Robot
 from uns_pose_ros.nodes import ObjectPose, PoseClient
+from warm_processes import start_warm
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "grasp_approach.py"
 LASTING = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -136,10 +135,7 @@ def test_the_example_publishes_the_approach_pose(
         PoseStamped, "/grasp_approach", received.append, LASTING
     )
     monkeypatch.setenv("ROS_DOMAIN_ID", str(robot.context.get_domain_id()))
-    command = [sys.executable, str(EXAMPLE), "car", "--distance", "0.4", "--stay", "60"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start_warm([str(EXAMPLE), "car", "--distance", "0.4", "--stay", "60"])
     try:
         film_until(robot, lambda: received)
     finally:

@@ -283,7 +283,7 @@ class Robot:
         """Send SIGINT to the node; return its exit code and its stderr."""
         process.send_signal(signal.SIGINT)
         _, log = process.communicate(timeout=PATIENCE)
-        return process.returncode, log
+        return process.wait(), log
 
     def close(self) -> None:
         """Destroy the node and kill the processes.

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -108,13 +108,13 @@ class _Server:
             )
         self._lock = threading.Lock()
 
-    def start(self, arguments: Sequence[str]) -> WarmProcess:
-        """Run `python ARGUMENTS` with the environment and in the folder of now."""
+    def start(self, arguments: Sequence[str], folder: Path | None) -> WarmProcess:
+        """Run `python ARGUMENTS` with the environment of now."""
         pipes = [os.pipe() for _ in range(2)]
         request = {
             "arguments": list(arguments),
             "env": dict(os.environ),
-            "cwd": os.getcwd(),
+            "cwd": str(folder or Path.cwd()),
         }
         try:
             pid = self._ask(request, [write for _, write in pipes])
@@ -128,7 +128,7 @@ class _Server:
         code = self._ask({"pid": pid}, [])
         return None if code < -signal.NSIG else code
 
-    def _ask(self, request: dict[str, object], descriptors: list[int]) -> int:
+    def _ask(self, request: Mapping[str, object], descriptors: list[int]) -> int:
         with self._lock:
             socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
             answer = self._socket.recv(_LONGEST)
@@ -145,16 +145,17 @@ class _Server:
 _servers: list[_Server] = []
 
 
-def start_warm(arguments: Sequence[str]) -> WarmProcess:
+def start_warm(arguments: Sequence[str], folder: Path | None = None) -> WarmProcess:
     """Start `python ARGUMENTS` with pipes for its output.
 
     Args:
         arguments: A script, `-c CODE` or `-m MODULE`, and the program's own arguments.
+        folder: The folder in which it works; None: that of now.
     """
     if not _servers:
         _servers.append(_Server())
         atexit.register(_servers[0].close)
-    return _servers[0].start(arguments)
+    return _servers[0].start(arguments, folder)
 
 
 def _serve(link: socket.socket) -> list[str]:

@@ -21,6 +21,7 @@ import uns_pose_ros
 from bag_writer import write_bag
 from synthetic import write_video
 from uns_pose_ros.cli import main
+from warm_processes import start_warm
 
 if TYPE_CHECKING:
     from ros_robot import Robot
@@ -37,10 +38,10 @@ PYTHON_BLOCKS = re.findall(
 def run(script: Path | str, *arguments: object, folder: Path | None = None) -> str:
     """What an example, or a text of Python, prints."""
     start = [str(script)] if isinstance(script, Path) else ["-c", script]
-    command = [sys.executable, *start, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=500)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    process = start_warm([*start, *map(str, arguments)], folder)
+    printed, complaints = process.communicate(timeout=500)
+    assert process.returncode == 0, complaints[-2000:]
+    return printed
 
 
 def example(number: int) -> Path:
@@ -79,7 +80,7 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
 
 def test_importing_the_package_needs_no_torch() -> None:
     code = "import sys, uns_pose_ros; dir(uns_pose_ros); print('torch' in sys.modules)"
-    assert run(code).split() == ["False"]
+    assert subprocess.check_output([sys.executable, "-c", code]) == b"False\n"
 
 
 def test_an_image_is_estimated(chair_model: Path) -> None:
@@ -157,16 +158,14 @@ def test_the_readmes_example_for_nodes_waits_for_an_object(
     monkeypatch.setenv("ROS_DOMAIN_ID", str(plain.context.get_domain_id()))
     block = PYTHON_BLOCKS[1].replace('"mug"', '"car"').replace('frame="base_link", ', "")
     code = f"import rclpy\nrclpy.init()\n{block}".replace("timeout=5.0", "timeout=120.0")
-    assert seen_by(plain, [sys.executable, "-c", code])
-    printed = seen_by(plain, [sys.executable, str(example(5)), "car"])
+    assert seen_by(plain, ["-c", code])
+    printed = seen_by(plain, [str(example(5)), "car"])
     assert re.match(r"car \d+, score 0.90: x 0.000, y 0.000, z 3.000 m in camera", printed)
 
 
 def seen_by(robot: Robot, command: list[str]) -> str:
-    """What a process prints while the robot's camera sees two cars."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    """What a process of Python prints while the robot's camera sees two cars."""
+    process = start_warm(command)
     robot.calibrate()
 
     def ended() -> bool:
