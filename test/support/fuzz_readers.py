@@ -37,6 +37,7 @@ from uns_pose_ros.io.given_files import stays_inside
 from uns_pose_ros.io.image_metadata import read_upright
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.ply import read_ply
+from uns_pose_ros.io.schema.board_record import read_board_record
 from uns_pose_ros.io.schema.frames_record import (
     FRAMES,
     MAX_FRAMES,
@@ -359,6 +360,19 @@ def _frames(folder: Path) -> None:
     write_frames([one, two], folder / FRAMES)
 
 
+def _board(folder: Path) -> None:
+    (folder / "board.yaml").write_text(
+        "kind: charuco\nsquares: [7, 5]\nsquare: 0.03\nmarker: 0.022\n"
+        "board_from_object: [[1, 0, 0, 0.1], [0, 1, 0, 0.1], [0, 0, 1, 0], [0, 0, 0, 1]]\n"
+    )
+
+
+def _read_board(folder: Path, _: Path) -> None:
+    record = read_board_record(folder / "board.yaml")
+    assert 0 < record.marker_side <= record.square
+    assert all(0 < side < 3000 for side in record.size)
+
+
 def _read_frames(folder: Path, _: Path) -> None:
     frames = read_frames(folder)
     assert len({frame.name for frame in frames}) == len(frames) <= MAX_FRAMES
@@ -436,6 +450,7 @@ READERS = (
     Reader("frames", _frames, _read_frames),
     Reader("labels", _labels, _read_labels),
     Reader("resting", _resting, _read_resting),
+    Reader("board", _board, _read_board),
     Reader(
         "video",
         _dataset,

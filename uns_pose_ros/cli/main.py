@@ -87,6 +87,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "evaluate_bag_command",
         "estimate every image of a recorded bag; accuracy, time, jitter, losses",
     ),
+    "board": (
+        "evaluate.board_command",
+        "board_command",
+        "write a page with a board of markers, the truth of `evaluate bag --truth-board`",
+    ),
     "evaluate dataset": (
         "evaluate.dataset_command",
         "evaluate_dataset_command",

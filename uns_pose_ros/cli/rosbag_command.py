@@ -61,8 +61,9 @@ def evaluate_bag_command(
     """Estimate every image of a recorded bag and print accuracy, time, jitter and losses.
 
     The bag is not played. The best estimate of each image is compared with the truth: a TF frame, a
-    topic with poses, or an object at rest. Without a truth, the command prints time, jitter and
-    losses only. The frame of the truth is taken to be the frame of the model, unless --fit fits it.
+    topic with poses, an object at rest, or a printed board of markers (`uns-pose board`). Without
+    a truth, the command prints time, jitter and losses only. The frame of the truth is taken to be
+    the frame of the model, unless --fit fits it.
     """
     if results is not None and results.exists():
         raise InvalidInput(f"{results}: is there already; another name, or delete it")
@@ -114,6 +115,10 @@ def _text(record: Mapping[str, Any], advice: str = "") -> str:
     rows = [
         ["time per image, s", *_cells(record["seconds"], 3)],
         ["translation error, m", *_cells(record["translation_m"], 3)],
+        [
+            "translation error, % of the distance",
+            *_cells(record["translation_percent"], 1),
+        ],
     ]
     rows += [
         ["jitter, °", *_cells(jitter["deg"], 1)],

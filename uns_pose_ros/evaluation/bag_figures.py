@@ -82,6 +82,8 @@ class PoseError:
     # degrees to the nearest of the poses that the category's symmetry makes equal
     symmetric: float = 180.0
     meters: float | None = None  # None where the model does not know its size
+    # meters as percent of the true distance from the camera
+    percent: float | None = None
 
 
 def pose_errors(
@@ -98,11 +100,14 @@ def _error(best: PoseEstimate | None, model: CategoryModel, truth: Tensor) -> Po
     if best is None:
         return PoseError(False)
     pose = best.cam_from_canon
+    meters = float((pose[:3, 3] - truth[:3, 3]).norm()) if best.metric else None
+    distance = max(float(truth[:3, 3].norm()), 1e-9)
     return PoseError(
         True,
         float(angle_between(pose[:3, :3], truth[:3, :3])),
         float(symmetric_angle(pose[:3, :3].T, truth[:3, :3].T, model.symmetry)),
-        float((pose[:3, 3] - truth[:3, 3]).norm()) if best.metric else None,
+        meters,
+        None if meters is None else 100 * meters / distance,
     )
 
 
@@ -124,6 +129,9 @@ def summarize_bag(
         ),
         "translation_m": _spread(
             [error.meters for _, error in rows if error.meters is not None]
+        ),
+        "translation_percent": _spread(
+            [error.percent for _, error in rows if error.percent is not None]
         ),
         "auroc": auroc(
             [

@@ -33,6 +33,7 @@ from uns_pose_ros.evaluation.bag_figures import (
     fit_truth_from_canon,
     summarize_bag,
 )
+from uns_pose_ros.evaluation.boards.truth_board import TruthBoard, read_truth_board
 from uns_pose_ros.io import depth_images
 from uns_pose_ros.io.image_metadata import FAINT
 from uns_pose_ros.io.ros import rosbag
@@ -69,6 +70,8 @@ class BagConfig:
     truth_topic: str | None = None
     # of an object at rest, {"frame": TF frame, "pose": 4x4 frame_from_object, m}
     truth_pose: Path | None = None
+    # YAML of a printed board of markers below the object, see `uns-pose board`
+    truth_board: Path | None = None
     # bring the model's frame to the truth's by the pose that fits this bag best, a little too well
     fit: bool = False
     # TF frame that does not move with the camera: for fusion, and jitter without truth
@@ -87,7 +90,7 @@ class BagConfig:
         StreamConfig(self.search_every)
         given = [
             name
-            for name in ("truth_frame", "truth_topic", "truth_pose")
+            for name in ("truth_frame", "truth_topic", "truth_pose", "truth_board")
             if getattr(self, name) is not None
         ]
         if len(given) > 1:
@@ -132,6 +135,7 @@ def estimate_bag_frames(
         InvalidInput: the bag cannot be used.
     """
     (model,) = estimator.models
+    board = None if config.truth_board is None else read_truth_board(config.truth_board)
     results = list[FrameResult]()
     faults, first_fault, faint = LeftOut(), "", 0
     with rosbag.open_bag(path) as reader:
@@ -142,7 +146,7 @@ def estimate_bag_frames(
         topic = rosbag.image_topic(path, kinds, config.image_topic, depth_topic)
         info = rosbag.camera_info(path, reader, kinds, topic, config.camera_info_topic)
         tree = _tree(path, reader, kinds, config, topic, model.category)
-        stream = _BagStream(estimator, config, tree)
+        stream = _BagStream(estimator, config, tree, board)
         total = int(reader.topics[topic].msgcount)
         messages = _image_messages(path, reader, topic, depth_topic)
         for number, (arrival, message, depth) in enumerate(messages):
@@ -170,6 +174,8 @@ def estimate_bag_frames(
     _warn(path, config, results, faults)
     if faint:
         _log.warning("%s: %s: %d", path, FAINT, faint)
+    for line in stream.boardless.lines():
+        _log.warning("%s: without truth: images: %s", path, line)
     if text := stream.stamps.summary():
         _log.warning("%s: %s: %s", path, topic, text)
     return results
@@ -224,8 +230,14 @@ class _BagStream:
     """Estimates and tracks objects in the images of a bag, in the order of their stamps."""
 
     def __init__(
-        self, estimator: Estimator, config: BagConfig, tree: TransformTree
+        self,
+        estimator: Estimator,
+        config: BagConfig,
+        tree: TransformTree,
+        board: TruthBoard | None = None,
     ) -> None:
+        self._board = board
+        self.boardless = LeftOut()  # images in which the board gives no truth
         self._estimator = estimator
         self._fixed_frame = config.fixed_frame
         self._tree = tree
@@ -270,16 +282,29 @@ class _BagStream:
             self._stream.update(estimates, expected, self.stamps.time, motion),
             key=lambda track: -track.estimate.score,
         )
-        truth = _lookup(self._tree, frame.frame, _TRUTH, now)
+        truth = self._truth(frame, now)
         return FrameResult(
             stamp=frame.stamp,
             frame=frame.frame,
             estimates=tuple(track.estimate for track in tracks),
             tracks=tuple(track.number for track in tracks),
             seconds=seconds,
-            truth=_visible(truth, frame.camera),
+            truth=truth,
             motion=motion,
         )
+
+    def _truth(self, frame: _BagFrame, now: _Moment) -> Tensor | None:
+        """cam_from_truth (4, 4) if it is known and in the image."""
+        if self._board is None:
+            return _visible(_lookup(self._tree, frame.frame, _TRUTH, now), frame.camera)
+        pose = self._board.find(frame.image, frame.camera)
+        if isinstance(pose, str):
+            self.boardless.add(pose)
+            return None
+        # where the object stands on the board is not known yet
+        if self._board.record.board_from_object is None:
+            return pose
+        return _visible(pose, frame.camera)
 
 
 def _image_messages(
@@ -293,7 +318,13 @@ def _image_messages(
 
 
 def _truth_of(config: BagConfig) -> str:
-    return str(config.truth_frame or config.truth_topic or config.truth_pose or "")
+    return str(
+        config.truth_frame
+        or config.truth_topic
+        or config.truth_pose
+        or config.truth_board
+        or ""
+    )
 
 
 def _tree(
@@ -309,7 +340,8 @@ def _tree(
         frame for frame in (config.fixed_frame, config.truth_frame) if frame is not None
     ]
     has_tf = any(kind == TF for kind in kinds.values())
-    if has_tf and not needed and not _truth_of(config) and config.tf_topic is None:
+    on_tf = _truth_of(config) and config.truth_board is None
+    if has_tf and not needed and not on_tf and config.tf_topic is None:
         has_tf = False  # nothing is looked up
     tree = (
         read_transforms(path, reader, kinds, image_topic, needed, config.tf_topic)

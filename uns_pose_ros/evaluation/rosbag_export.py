@@ -253,7 +253,11 @@ def frame_records(
             record |= (
                 {}
                 if error is None
-                else {"error_deg": error.degrees, "error_m": error.meters}
+                else {
+                    "error_deg": error.degrees,
+                    "error_m": error.meters,
+                    "error_percent": error.percent,
+                }
             )
         listed.append(record)
     return listed

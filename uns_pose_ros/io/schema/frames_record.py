@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -18,6 +18,7 @@ from uns_pose_ros.core.named_frames import SURFACE, NamedFrame, axes_from
 from uns_pose_ros.io.given_files import path_inside
 from uns_pose_ros.io.schema.constraints import Quadruple, Triple
 from uns_pose_ros.io.schema.decoding import describe, read_file
+from uns_pose_ros.io.schema.plain_yaml import parse_yaml
 from uns_pose_ros.io.writing.replacement import atomic_write
 
 FRAMES = "frames.yaml"
@@ -94,21 +95,15 @@ def read_frames(folder: Path) -> tuple[NamedFrame, ...]:
 def parse_frames(data: bytes, path: Path) -> tuple[NamedFrame, ...]:
     """The named frames in the bytes of frames.yaml; InvalidInput names `path` and the fault."""
     try:
-        value = _PlainLoader(data.decode()).get_single_data()
+        value = parse_yaml(data, path, _WHAT)
         record = msgspec.convert(value if value is not None else {}, FramesRecord)
         frames = tuple(frame.to_frame() for frame in record.frames)
         check_names(frames)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = "" if mark is None else f", line {mark.line + 1}"
-        reason = f"{error.problem or error.context}{line}"
-    except RecursionError:
-        reason = "lists or objects lie too deep"
-    except (yaml.YAMLError, msgspec.MsgspecError, ValueError) as error:
-        reason = describe(error)
-    else:
-        return frames
-    raise InvalidInput(f"{path}: not a valid {_WHAT} ({reason})")
+    except InvalidInput:
+        raise
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise InvalidInput(f"{path}: not a valid {_WHAT} ({describe(error)})") from None
+    return frames
 
 
 def check_names(frames: Sequence[NamedFrame]) -> None:
@@ -149,25 +144,3 @@ def _rounded(vector: Tensor) -> list[float]:
 
 def _vector(values: Sequence[float] | None) -> Tensor | None:
     return None if values is None else torch.tensor(values, dtype=torch.float64)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Reads plain values; aliases, which may grow without bound, and doubled keys are refused."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            self._refuse("an alias", self.peek_event())
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = set[str]()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                self._refuse(f"two entries {key.value[:80]!r} in one place", key)
-            keys.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-    def _refuse(self, what: str, where: Any) -> NoReturn:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"{what} is not valid", where.start_mark
-        )
