@@ -19,6 +19,7 @@ from uns_pose_ros.core.errors import DiskError, InvalidInput, shorten
 from uns_pose_ros.io import bounded_decompression
 from uns_pose_ros.io.depth_images import COMPRESSED_TOPIC
 from uns_pose_ros.io.ros.bag_files import readable_files, salvaged_files
+from uns_pose_ros.io.ros.message_definitions import check_connections, check_definition
 from uns_pose_ros.io.ros.ros_messages import (
     CAMERA_INFO,
     COMPRESSED,
@@ -281,7 +282,7 @@ def messages(
                 raise InvalidInput(
                     f"{path}: more than {most} messages on {topic}; record less, or raise --most"
                 )
-            yield reader.deserialize(data, connection.msgtype)
+            yield _deserialized(reader, connection, data)
 
 
 def pairs(
@@ -329,7 +330,12 @@ def timed_messages(
                     f"{path}: more than {most} messages on {' and '.join(topics)}; record less, or "
                     "raise --most"
                 )
-            yield connection.topic, arrival, reader.deserialize(data, connection.msgtype)
+            yield connection.topic, arrival, _deserialized(reader, connection, data)
+
+
+def _deserialized(reader: Any, connection: Any, data: bytes) -> Any:
+    check_definition(reader.typestore, connection.msgtype)
+    return reader.deserialize(data, connection.msgtype)
 
 
 @contextmanager
@@ -346,6 +352,7 @@ def open_bag(path: Path) -> Iterator[Any]:
                     raise
                 files = salvaged_files(path, scratch)
                 reader = stack.enter_context(_reader_of(files))
+            check_connections(reader.connections)
         yield reader
 
 
