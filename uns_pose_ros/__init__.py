@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uns_pose_ros.estimation.estimator import Estimator
     from uns_pose_ros.estimation.pose_fusion import FusionConfig, fuse
     from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig
-    from uns_pose_ros.evaluation.rosbag_evaluation import evaluate_bag
+    from uns_pose_ros.evaluation.bag_cameras import evaluate_bag
     from uns_pose_ros.io.artifacts import load_alignment, load_model
     from uns_pose_ros.io.video_folder import load_video
     from uns_pose_ros.pipeline.stages import align, reconstruct, train
@@ -55,7 +55,7 @@ _HOMES = {
     "TrainConfig": "training.training_views",
     "Video": "core.types",
     "align": "pipeline.stages",
-    "evaluate_bag": "evaluation.rosbag_evaluation",
+    "evaluate_bag": "evaluation.bag_cameras",
     "fuse": "estimation.pose_fusion",
     "import_video": "capture.import_source",
     "load_alignment": "io.artifacts",

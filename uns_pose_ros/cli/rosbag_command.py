@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from uns_pose_ros.cli.arguments import Device, Estimation, Json
@@ -16,8 +15,8 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import (
+    bag_cameras,
     bag_figures,
-    rosbag_evaluation,
     rosbag_export,
     rosbag_plot,
 )
@@ -72,24 +71,25 @@ def evaluate_bag_command(
     trained = artifacts.load_model(model)
     find = Estimator(trained, device=device, config=estimator)
     with progress_bar() as progress:
-        frames = rosbag_evaluation.estimate_bag_frames(bag, find, config, progress)
-    truth_from_canon = torch.eye(4, dtype=torch.float64)
-    if config.fit:
-        truth_from_canon = bag_figures.fit_truth_from_canon(frames, trained)
-    record = bag_figures.summarize_bag(frames, trained, truth_from_canon)
-    advice = bag_figures.advise_fit(frames, trained, truth_from_canon)
+        found = bag_cameras.estimate_bag(bag, find, config, progress)
+    frames = found.frames
+    truth_from_canon = found.fit_truth(trained, config)
+    record = bag_cameras.summarize_results(found, trained, truth_from_canon)
+    advice = bag_figures.advise_fit(found.images, trained, truth_from_canon)
     if bop is not None:
         rosbag_export.write_bop(bop, frames)
     errors = bag_figures.pose_errors(frames, trained, truth_from_canon)
     if plot is not None:
         rosbag_plot.write_bag_plot(plot, frames, errors)
     if results is not None:  # last: the command cannot be repeated where they are
-        rosbag_export.write_bag(results, frames, trained)
+        placed = found.in_fixed_frame(config.fixed_frame or "")
+        rosbag_export.write_bag(results, placed, trained)
     extra = {
         "fused": config.fuse,
         "category": trained.category,
         "template_sha256": template_hash(trained),
         "image_topic": config.image_topic,
+        "image_topics": list(config.image_topics),
         "camera_info_topic": config.camera_info_topic,
         "depth_topic": config.depth_topic,
         "truth_from_canon": truth_from_canon.tolist(),
@@ -100,8 +100,9 @@ def evaluate_bag_command(
 
 
 def _text(record: Mapping[str, Any], advice: str = "") -> str:
+    counted = "stamps of several cameras" if "cameras" in record else "images"
     lines = [
-        f"{record['images']} images, {record['estimated']} with an estimate, "
+        f"{record['images']} {counted}, {record['estimated']} with an estimate, "
         f"{record['with_truth']} with a known pose"
     ]
     if record["with_truth"]:
@@ -109,6 +110,8 @@ def _text(record: Mapping[str, Any], advice: str = "") -> str:
             accuracy_table(record),
             f"auroc of the score: {figure(record['auroc'], 2)}",
         ]
+    if "cameras" in record:
+        lines.append(_cameras_table(record))
     if advice:
         lines.append(advice)
     jitter, tracks = record["jitter"], record["tracks"]
@@ -133,6 +136,23 @@ def _text(record: Mapping[str, Any], advice: str = "") -> str:
         f"({tracks['longest_gap_s']:.1f} s)"
     )
     return "\n".join(lines)
+
+
+def _cameras_table(record: Mapping[str, Any]) -> str:
+    """Accuracies of each camera, and of all of them fused."""
+    rows = []
+    for name, figures in [*record["cameras"].items(), ("fused", record)]:
+        shift = figures["translation_percent"]
+        rows.append(
+            [
+                name,
+                f"{figures['estimated']}/{figures['images']}",
+                *(figure(figures[key], 1) for key in ("acc30", "acc10", "median_deg")),
+                figure(None if shift is None else shift["p50"], 1),
+            ]
+        )
+    head = ["camera", "estimated", "acc30", "acc10", "median °", "translation %"]
+    return table(head, rows)
 
 
 def _cells(spread: Mapping[str, float] | None, digits: int) -> list[str]:

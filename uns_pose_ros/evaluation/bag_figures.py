@@ -43,6 +43,7 @@ class FrameResult:
     # (4, 4) cam_from_truth, m; None where it is not known or not in the image
     truth: Tensor | None
     motion: Tensor | None  # (4, 4) cam_now_from_cam_before, m; None where it is not known
+    fixed_from_cam: Tensor | None = None  # (4, 4), m; None where it is not known
 
     @property
     def best(self) -> PoseEstimate | None:

@@ -23,15 +23,13 @@ from uns_pose_ros.core.geometry import (
     project,
 )
 from uns_pose_ros.core.left_out import LeftOut
-from uns_pose_ros.core.types import Camera, CategoryModel, Progress
-from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.core.types import Camera, Progress
+from uns_pose_ros.estimation.cameras.camera_fusion import CameraFusionConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.stream.stream_estimator import StreamConfig, StreamEstimator
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig
 from uns_pose_ros.evaluation.bag_figures import (
     FrameResult,
-    fit_truth_from_canon,
-    summarize_bag,
 )
 from uns_pose_ros.evaluation.boards.truth_board import TruthBoard, read_truth_board
 from uns_pose_ros.io import depth_images
@@ -83,6 +81,10 @@ class BagConfig:
     every: int = 1  # use only one in so many images
     # the whole image is searched in each of so many images, as the node does; 1: in every one
     search_every: int = StreamConfig.every
+    # of several cameras, which are fused as the fusion node does; needs fixed_frame
+    image_topics: tuple[str, ...] = ()
+    # s, largest difference between the stamps of images that are fused
+    max_difference: float = CameraFusionConfig.max_difference
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -93,9 +95,34 @@ class BagConfig:
             for name in ("truth_frame", "truth_topic", "truth_pose", "truth_board")
             if getattr(self, name) is not None
         ]
+        CameraFusionConfig(max_difference=self.max_difference)
+        if self.image_topics:
+            self._check_cameras()
         if len(given) > 1:
             raise InvalidInput(
                 f"{' and '.join(given)} both say what is true: one of them is valid"
+            )
+
+    def _check_cameras(self) -> None:
+        """Raise InvalidInput where the settings do not fit several cameras."""
+        topics = self.image_topics
+        if len(set(topics)) < max(2, len(topics)):
+            raise InvalidInput(
+                f"--image-topics {' '.join(topics)}: two or more, each once, are valid"
+            )
+        alone = {
+            "--image-topic": self.image_topic,
+            "--camera-info-topic": self.camera_info_topic,
+            "--depth-topic": self.depth_topic,
+        }
+        if wrong := [name for name, value in alone.items() if value is not None]:
+            raise InvalidInput(
+                f"{', '.join(wrong)} with --image-topics: valid for one camera only"
+            )
+        if self.fixed_frame is None:
+            raise InvalidInput(
+                "--image-topics: --fixed-frame FRAME is needed too, a frame of TF in which the "
+                "cameras are placed"
             )
 
 
@@ -291,6 +318,9 @@ class _BagStream:
             seconds=seconds,
             truth=truth,
             motion=motion,
+            fixed_from_cam=None
+            if self._fixed_frame is None
+            else _lookup(self._tree, self._fixed_frame, frame.frame, now),
         )
 
     def _truth(self, frame: _BagFrame, now: _Moment) -> Tensor | None:
@@ -452,37 +482,3 @@ def _visible(truth: Tensor | None, camera: Camera) -> Tensor | None:
         return None
     u, v = project(camera.matrix, truth[:3, 3][None])[0].tolist()
     return truth if 0 <= u < camera.width and 0 <= v < camera.height else None
-
-
-def evaluate_bag(
-    model: CategoryModel,
-    bag: Path,
-    config: BagConfig = BagConfig(),
-    estimator: EstimatorConfig = EstimatorConfig(),
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Estimate every image of a recorded bag and measure the result.
-
-    Args:
-        model: the category's model.
-        bag: a rosbag2 recording, a .mcap or .db3 file or a folder.
-        config: which topics are read, and what is known of the object's pose.
-        estimator: settings of the estimator.
-        device: auto, cpu, cuda or cuda:N.
-        progress: is called with the step, the images done and all images.
-
-    Returns:
-        The figures of `uns-pose evaluate bag --json -` without its frames.
-
-    Raises:
-        InvalidInput: the bag cannot be used.
-    """
-    find = Estimator(model, device=device, config=estimator)
-    results = estimate_bag_frames(
-        bag, find, config, progress or (lambda step, done, total: None)
-    )
-    truth_from_canon = torch.eye(4, dtype=torch.float64)
-    if config.fit:
-        truth_from_canon = fit_truth_from_canon(results, model)
-    return summarize_bag(results, model, truth_from_canon)

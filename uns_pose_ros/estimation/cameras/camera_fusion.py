@@ -36,6 +36,14 @@ class CameraFusionConfig:
         low=0.05,
         high=100.0,
     )
+    max_difference: float = setting(
+        1.0,
+        "largest difference between the stamps of the images that are fused; at least the time "
+        "between two results of the slowest estimator",
+        unit="s",
+        low=0.001,
+        high=10.0,
+    )
     object_memory: float = setting(
         2.0,
         "time for which an object that no camera sees keeps its number",
@@ -66,6 +74,11 @@ class FusedObject:
     number: int  # unique over all categories
     estimate: PoseEstimate  # its cam_from_canon is fixed_from_canon
     cameras: tuple[str, ...]  # that see it, by name
+
+
+def is_recent(stamp: int, newest: int, config: CameraFusionConfig) -> bool:
+    """Whether an image is fused with the newest one; stamps in ns."""
+    return newest - stamp <= config.max_difference * 1e9
 
 
 class CameraFusion:
@@ -175,7 +188,7 @@ class CameraFusion:
             view, estimate = later, other
         best = max((one for _, one in seen), key=lambda one: one.score)
         fused = pose_fusion.conclude(modes, replace(estimate, doubt=None))
-        return _to_fixed(replace(fused, size=best.size), view.fixed_from_cam)
+        return transform_estimate(replace(fused, size=best.size), view.fixed_from_cam)
 
 
 @dataclass
@@ -196,22 +209,25 @@ def _in_fixed(view: CameraView, estimate: PoseEstimate) -> Tensor:
     return pose[:3, 3]
 
 
-def _to_fixed(estimate: PoseEstimate, fixed_from_cam: Tensor) -> PoseEstimate:
-    """Transform an estimate with its modes into the fixed frame."""
-    lift = torch.block_diag(fixed_from_cam[:3, :3], fixed_from_cam[:3, :3])
+def transform_estimate(estimate: PoseEstimate, to_frame: Tensor) -> PoseEstimate:
+    """Transform an estimate with its modes into another frame.
+
+    Args:
+        estimate: The estimate, m.
+        to_frame: (4, 4) rigid, from the frame of the estimate.
+    """
+    lift = torch.block_diag(to_frame[:3, :3], to_frame[:3, :3])
 
     def turned(covariance: Tensor | None) -> Tensor | None:
         return None if covariance is None else lift @ covariance @ lift.T
 
     others = [
-        PoseMode(
-            fixed_from_cam @ mode.cam_from_canon, mode.log_weight, turned(mode.covariance)
-        )
+        PoseMode(to_frame @ mode.cam_from_canon, mode.log_weight, turned(mode.covariance))
         for mode in estimate.alternatives
     ]
     return replace(
         estimate,
-        cam_from_canon=fixed_from_cam @ estimate.cam_from_canon,
+        cam_from_canon=to_frame @ estimate.cam_from_canon,
         covariance=turned(estimate.covariance),
         alternatives=tuple(others),
     )

@@ -30,6 +30,7 @@ from uns_pose_ros.estimation.cameras.camera_fusion import (
     CameraFusionConfig,
     CameraView,
     FusedObject,
+    is_recent,
 )
 from uns_pose_ros.estimation.pose_fusion import FusionConfig
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
@@ -206,7 +207,7 @@ class FusionNode(ManagedNode):
         if message is None:
             return None
         stamp = stamp_ns(message)
-        if newest - stamp > self._settings.max_difference * 1e9:
+        if not is_recent(stamp, newest, self._matching):
             if source.silence < self._settings.outage:
                 self._diagnostics.dropped(f"{source.camera}: older than max_difference")
             return None
@@ -277,7 +278,7 @@ class FusionNode(ManagedNode):
         settings = parameter_declaration.read(self, FusionParameters, changed)
         matching = parameter_declaration.read(self, CameraFusionConfig, changed)
         filtering = parameter_declaration.read(self, FusionConfig, changed)
-        self._settings = settings
+        self._settings, self._matching = settings, matching
         self._fusion.configure(matching, filtering)
 
     def _tick(self) -> None:
@@ -318,7 +319,7 @@ class FusionNode(ManagedNode):
         known = {camera: age for camera, age in ages.items() if age is not None}
         texts = []
         middle = float(np.median(list(known.values()))) if known else 0.0
-        limit = max(self._settings.max_difference / 2, _LEAST_OFFSET)
+        limit = max(self._matching.max_difference / 2, _LEAST_OFFSET)
         for camera, age in known.items():
             facts[f"{camera}: clock offset to the others (s)"] = f"{middle - age:.3f}"
             if age < -_LEAST_OFFSET:

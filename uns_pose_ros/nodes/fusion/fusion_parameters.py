@@ -26,14 +26,6 @@ class FusionParameters:
     rate: float = setting(
         10.0, "results in a second at most", unit="Hz", low=0.1, high=100.0
     )
-    max_difference: float = setting(
-        1.0,
-        "largest difference between the stamps of the images that are fused; at least the time "
-        "between two results of the slowest estimator",
-        unit="s",
-        low=0.001,
-        high=10.0,
-    )
     outage: float = setting(
         2.0,
         "time without results of a camera after which the diagnostics warn",
