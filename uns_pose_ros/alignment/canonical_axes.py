@@ -256,4 +256,5 @@ def reorient(alignment: Alignment, new_from_old: Tensor) -> Alignment:
         kept=alignment.kept,
         residual=alignment.residual,
         symmetry=Symmetry(alignment.symmetry.order, new_from_old @ alignment.symmetry.axis),
+        reference=alignment.reference,
     )

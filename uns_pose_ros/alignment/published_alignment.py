@@ -118,6 +118,7 @@ def align_to_reference(
         confidence=ones,
         kept=ones.bool(),
         residual=0 * ones,
+        reference=reference,
     )
 
 

@@ -21,7 +21,8 @@ def annotate_settings(settings: type) -> Any:
     fields = []
     for field in dataclasses.fields(settings):
         kind: Any = Annotated[types[field.name], arg(help=parameter_text(field))]
-        fields.append((field.name, kind, dataclasses.field(default=field.default)))
+        kept = dataclasses.field(default=field.default, metadata=field.metadata)
+        fields.append((field.name, kind, kept))
     annotated = dataclasses.make_dataclass(
         settings.__name__, fields, bases=(settings,), frozen=True
     )

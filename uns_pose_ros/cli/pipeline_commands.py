@@ -32,6 +32,7 @@ from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.io.video_folder import list_videos
 from uns_pose_ros.pipeline import frame_axes, stages
+from uns_pose_ros.pipeline.earlier_choices import PublishedChoice, published_choice
 from uns_pose_ros.pipeline.provenance import FileCache
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, Surface
@@ -56,11 +57,12 @@ def reconstruct_command(
     videos: Videos = None,
     device: Device = "auto",
     surface: Annotated[
-        Surface,
+        Surface | None,
         arg(
-            help="hull: of the masks; alpha: alpha shape of the points in sparse/, as published"
+            help="hull: of the masks; alpha: alpha shape of the points in sparse/, as published; "
+            "without: that of the meshes there, at first hull"
         ),
-    ] = "hull",
+    ] = None,
     json: Json = None,
     reconstruct: ReconstructConfig = ReconstructConfig(),
     sfm: SfmConfig = SfmConfig(),
@@ -262,17 +264,33 @@ def run_command(
     doubtful first, and the alignment. It prints which videos are in doubt, with the command that
     mends their masks. In a terminal it then asks whether to train; without one, or with --yes, it
     goes on by itself. --until align stops there.
+
+    Alpha shapes (`reconstruct --surface alpha`) and an alignment by the published method (`align
+    --method published`) are kept.
     """
     names, files, times = AxisNames(up, front), FileCache(), StageTimes()
     reviewed: list[ReviewedVideo] | None = None
+    kept = _kept_method(category, align, files)
     with progress_bar() as progress:
         meshes = stages.reconstruct(
             category, videos, reconstruct, device, progress, sfm, mask, files
         )
         times.end_stage("reconstruct")
-        alignment, aligned = stages.align(
-            category, videos, align, seed, device, progress, files=files
-        )
+        if kept is None:
+            alignment, aligned = stages.align(
+                category, videos, align, seed, device, progress, files=files
+            )
+        else:
+            alignment, aligned = stages.align_by_published_method(
+                category,
+                kept.reference,
+                videos,
+                kept.config,
+                kept.seed,
+                device,
+                progress,
+                files,
+            )
         alignment, named = frame_axes.name_axes(category, names, files)
         stages.draw_alignment(category, files)
         times.end_stage("align")
@@ -324,6 +342,27 @@ def run_command(
     record["seconds"] = times.seconds
     parts += [_model_text(category, model), times.text(), f"report: {page}"]
     emit(record, "\n".join(parts), json)
+
+
+def _kept_method(
+    category: Path, align: AlignConfig, files: FileCache
+) -> PublishedChoice | None:
+    """The published method where the category was aligned by it; None: consensus."""
+    kept = published_choice(category, files)
+    if kept is None:
+        return None
+    path = category / stages.ALIGNMENT
+    other = f"`uns-pose align {category}` aligns by consensus"
+    if align != AlignConfig():
+        raise InvalidInput(
+            f"--align.… belongs to --method consensus, and {path} is by the published method, "
+            f"which `run` keeps; {other}"
+        )
+    print(
+        f"{path}: by the published method to {kept.reference}, which stays; {other}",
+        file=sys.stderr,
+    )
+    return kept
 
 
 def _wants_training(reviewed: Sequence[ReviewedVideo]) -> bool:

@@ -195,6 +195,13 @@ class Alignment:
     kept: Tensor  # (N,) bool, False: an outlier, left out of training
     residual: Tensor  # (N,) float64, median disagreement with the consensus, degrees
     symmetry: Symmetry = field(default_factory=Symmetry)
+    # the video that every other one was aligned to by itself, as published; None: by consensus
+    reference: str | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether confidence and residual were measured; without a consensus they say nothing."""
+        return self.reference is None
 
     def __post_init__(self) -> None:
         n = len(self.videos)

@@ -31,6 +31,7 @@ from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Symme
 from uns_pose_ros.io.given_files import open_given, path_inside, read_given
 from uns_pose_ros.io.ply import parse_ply, write_ply
 from uns_pose_ros.io.schema.alignment_record import (
+    PUBLISHED,
     AlignedVideo,
     AlignmentOrigin,
     AlignmentRecord,
@@ -249,7 +250,7 @@ def load_alignment(path: Path) -> Alignment:
     if not path.exists():
         raise InvalidInput(f"{path}: not there; `uns-pose align {path.parent}` makes it")
     record = read_record(path, AlignmentRecord, "alignment")
-    _provenance(bytes(record.provenance), AlignmentOrigin, path)
+    origin = decode_record(bytes(record.provenance), AlignmentOrigin, path, "provenance")
     rows = [
         decode_record(bytes(row), AlignedVideo, path, f"alignment of {name}")
         for name, row in record.videos.items()
@@ -262,6 +263,7 @@ def load_alignment(path: Path) -> Alignment:
             kept=torch.tensor([row.kept for row in rows], dtype=torch.bool),
             residual=_doubles([row.residual_deg for row in rows]),
             symmetry=_symmetry_in(record.symmetry),
+            reference=origin.reference if origin.method == PUBLISHED else None,
         )
 
 

@@ -37,6 +37,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.checkpoint import Checkpoint, drop_finished
 from uns_pose_ros.io.image_metadata import read_upright
 from uns_pose_ros.io.images import ENDINGS
+from uns_pose_ros.io.schema.alignment_record import PUBLISHED
 from uns_pose_ros.io.schema.frames_record import read_frames
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.io.writing.replacement import repair_folder
@@ -44,6 +45,7 @@ from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks import pretrained_weights
 from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone
 from uns_pose_ros.pipeline import preparation
+from uns_pose_ros.pipeline.earlier_choices import choose_surfaces
 from uns_pose_ros.pipeline.frame_axes import (
     ALIGNMENT,
     axes_record,
@@ -72,7 +74,6 @@ from uns_pose_ros.visualization.training_figure import plot_training
 
 _LOG = logging.getLogger(__name__)
 ALIGNMENT_IMAGE, MODEL, TRAINING = "alignment.png", "model", "training.png"
-PUBLISHED = "published"  # name of the method in the provenance of its alignments
 _MAX_BACKGROUNDS = 300
 _BACKBONE = "dinov2_vits14"
 
@@ -86,7 +87,7 @@ def reconstruct(
     sfm: SfmConfig = SfmConfig(),
     masks: MaskConfig = MaskConfig(),
     files: FileCache | None = None,
-    surface: Surface = "hull",
+    surface: Surface | None = None,
 ) -> dict[str, bool]:
     """Give every video of a category its mesh.ply and features.safetensors.
 
@@ -101,7 +102,8 @@ def reconstruct(
         sfm: settings of the camera poses.
         masks: settings of the masks.
         files: hashes that this run has computed already.
-        surface: hull, or alpha: an alpha shape of the points, see `build_feature_mesh`.
+        surface: hull, or alpha: an alpha shape of the points, see `build_feature_mesh`; None: that
+            of the meshes that are there, at first hulls.
 
     Returns:
         For each video, whether its mesh was made now.
@@ -113,14 +115,11 @@ def reconstruct(
     folders = list_videos(category, patterns)
     preparation.prepare_videos(folders, sfm, masks, progress, files)
     backbone_hash = files.hash(pretrained_weights.find(_BACKBONE))
-    # meshes of hulls have the same record as before there was a choice
-    settings = artifacts.plain(config)
-    if surface != "hull":
-        settings["surface"] = surface
+    surfaces = choose_surfaces(folders, surface)
     wanted = {
         folder: stage_provenance(
             "reconstruct",
-            settings,
+            _mesh_settings(config, surfaces[folder]),
             video_inputs(folder, files),
             seed=None,
             backbone=backbone_hash,
@@ -145,7 +144,11 @@ def reconstruct(
             preparation.check_masks(video, masks)
             start = time.perf_counter()
             mesh = feature_mesh.build_feature_mesh(
-                video, backbone, config, _prefixed(progress, "reconstruct "), surface
+                video,
+                backbone,
+                config,
+                _prefixed(progress, "reconstruct "),
+                surfaces[folder],
             )
             artifacts.save_feature_mesh(
                 mesh,
@@ -153,6 +156,12 @@ def reconstruct(
                 {**wanted[folder], "seconds": round(time.perf_counter() - start, 2)},
             )
     return {folder.name: folder in videos for folder in folders}
+
+
+def _mesh_settings(config: ReconstructConfig, surface: Surface) -> dict[str, Any]:
+    """The settings of a mesh; those of hulls are as before there was a choice."""
+    settings: dict[str, Any] = artifacts.plain(config)
+    return settings if surface == "hull" else {**settings, "surface": surface}
 
 
 def align(
@@ -183,13 +192,21 @@ def align(
     files = files or FileCache()
     hashes = _meshes_to_align(category, patterns, files)
     wanted = stage_provenance("align", config, hashes, seed=seed)
+    before = alignment_reference(category, files)
 
     def compute(meshes: Mapping[str, FeatureMesh]) -> Alignment:
         return category_alignment.align_videos(
             meshes, config, seed, _prefixed(progress, "align: "), device, cluster
         )
 
-    return _align_anew(category, hashes, wanted, compute, files)
+    alignment, made = _align_anew(category, hashes, wanted, compute, files)
+    if made and before is not None:
+        _LOG.warning(
+            "%s: by consensus now; before, each video was aligned to %s by the published method",
+            category / ALIGNMENT,
+            before,
+        )
+    return alignment, made
 
 
 def align_by_published_method(
@@ -241,8 +258,8 @@ def align_by_published_method(
 
 def alignment_reference(category: Path, files: FileCache) -> str | None:
     """The reference of an alignment by the published method; None: the videos agreed."""
-    record = files.alignment_provenance(category / ALIGNMENT) or {}
-    return str(record.get("reference")) if record.get("method") == PUBLISHED else None
+    path = category / ALIGNMENT
+    return files.alignment(path).reference if files.alignment_provenance(path) else None
 
 
 def _meshes_to_align(

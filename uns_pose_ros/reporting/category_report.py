@@ -42,6 +42,7 @@ _LOOK = (
     "Look at the estimates below: an axis must point to the same part of every object. `uns-pose "
     "report CATEGORY --labels FILE` and `uns-pose evaluate pose` measure it."
 )
+_NOT_MEASURED = "not measured"
 _AGREEMENT = (
     "Agreement: the poses of the images of one video are compared with each other, after the "
     "known motion of the camera; the angle is that to the pose on which most of them agree. It "
@@ -132,6 +133,11 @@ def _warnings_section(contents: ReportContents) -> Markup:
 
 def _alignment_warnings(alignment: Alignment) -> list[str]:
     lines = []
+    if not alignment.is_measured:
+        lines.append(
+            f"the confidence is not measured: each video was aligned to {alignment.reference} by "
+            "itself, as published; compare them below"
+        )
     for k, name in enumerate(alignment.videos):
         confidence = float(alignment.confidence[k])
         if not alignment.kept[k]:
@@ -293,9 +299,14 @@ def _alignment_section(contents: ReportContents) -> Markup:
         key=lambda k: (bool(alignment.kept[k]), float(alignment.confidence[k])),
     )
     note = (
-        "Confidence: the part of a video's pairs that agree with the whole. Residual: median "
-        "disagreement. The least sure come first; videos in red were left out."
+        f"Each video was aligned to {alignment.reference} by itself, as published: the confidence "
+        "is not measured, and no video is left out."
     )
+    if alignment.is_measured:
+        note = (
+            "Confidence: the part of a video's pairs that agree with the whole. Residual: median "
+            "disagreement. The least sure come first; videos in red were left out."
+        )
     views = (
         f"The videos' meshes in the canonical frame, seen from {', '.join(VIEWS)}; color "
         "is position."
@@ -315,10 +326,14 @@ def _alignment_section(contents: ReportContents) -> Markup:
 
 
 def _alignment_row(alignment: Alignment, k: int) -> list[str]:
+    confidence = f"{float(alignment.confidence[k]):.2f}"
+    residual = f"{float(alignment.residual[k]):.1f}"
+    if not alignment.is_measured:
+        confidence = residual = _NOT_MEASURED
     return [
         alignment.videos[k],
-        f"{float(alignment.confidence[k]):.2f}",
-        f"{float(alignment.residual[k]):.1f}",
+        confidence,
+        residual,
         "yes" if alignment.kept[k] else "no",
     ]
 
@@ -330,7 +345,9 @@ def _aligned_mesh_figure(contents: ReportContents, k: int) -> Markup:
     mesh = contents.meshes[name]
     vertices = canonical_vertices(name, alignment, mesh)
     image = draw_mesh_views(vertices, mesh.triangles, position_colors(vertices))
-    caption = f"{name}, confidence {float(alignment.confidence[k]):.2f}"
+    caption = name
+    if alignment.is_measured:
+        caption += f", confidence {float(alignment.confidence[k]):.2f}"
     return html.image_figure(image, caption, 420, bad=not alignment.kept[k])
 
 
@@ -340,10 +357,13 @@ def _correspondences_section(contents: ReportContents) -> Markup:
         return html.paragraph("Fewer than two videos were kept.", "note")
     first, second = pair
     images = draw_correspondences(first, second, contents.alignment, contents.meshes)
+    second_is = f"{second}, the least sure of the kept,"
+    if not contents.alignment.is_measured:
+        second_is = second
     note = (
-        f"{first} is colored by position; every vertex of {second}, the least sure of the "
-        f"kept, has the color of the vertex of {first} whose features are most alike. Where "
-        "features tell parts apart, the colors lie alike on both."
+        f"{first} is colored by position; every vertex of {second_is} has the color of the vertex "
+        f"of {first} whose features are most alike. Where features tell parts apart, the colors "
+        "lie alike on both."
     )
     figures = [
         html.image_figure(images[0], f"{first}, by position", 420),

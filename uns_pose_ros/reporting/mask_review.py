@@ -68,7 +68,7 @@ class ReviewedVideo:
     """The masks of a video, its place in the alignment, and what mends it."""
 
     folder: Path
-    confidence: float | None  # None: not aligned
+    confidence: float | None  # None: not aligned, or not measured
     kept: bool
     masks: Sequence[ReviewedMask]  # empty where they have no hull
     bad: Sequence[str]  # names of the images whose masks do not fit
@@ -135,10 +135,10 @@ def review_masks(
         config: limits of bad masks.
         progress: is called with the step, the videos done and all videos.
     """
-    confidences = dict[str, tuple[float, bool]]()
+    confidences = dict[str, tuple[float | None, bool]]()
     if alignment is not None:
         confidences = {
-            name: (float(confidence), bool(kept))
+            name: (float(confidence) if alignment.is_measured else None, bool(kept))
             for name, confidence, kept in zip(
                 alignment.videos, alignment.confidence, alignment.kept, strict=True
             )

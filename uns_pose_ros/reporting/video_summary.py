@@ -245,8 +245,12 @@ def draw_viewpoints(video: VideoSummary) -> RgbImage:
 def choose_pair(
     alignment: Alignment, meshes: Mapping[str, FeatureMesh]
 ) -> tuple[str, str] | None:
-    """The kept videos with the highest and the lowest confidence; None if fewer than two exist."""
-    order = alignment.confidence.argsort(descending=True).tolist()
+    """The kept videos with the highest and the lowest confidence; None if fewer than two exist.
+
+    The reference of a published alignment is the first.
+    """
+    order = alignment.confidence.argsort(descending=True, stable=True).tolist()
+    order.sort(key=lambda k: alignment.videos[k] != alignment.reference)
     kept = [
         alignment.videos[k]
         for k in order

@@ -96,7 +96,9 @@ def draw_mesh_views(
 def render_alignment(
     alignment: Alignment, surfaces: Sequence[SurfaceFeatures], note: str = ""
 ) -> RgbImage:
-    """Draw the meshes of all videos with name and confidence, in the order of the alignment.
+    """Draw the meshes of all videos with their names, in the order of the alignment.
+
+    A name is followed by the confidence, if that was measured.
 
     Args:
         alignment: the alignment; videos that it left out have a red frame.
@@ -124,7 +126,9 @@ def _tile(
     vertices = transform(alignment.canon_from_obj[k], surface.vertices.double())
     views = draw_mesh_views(vertices, surface.triangles, colors)
     kept = bool(alignment.kept[k])
-    text = f"{alignment.videos[k]}, confidence {float(alignment.confidence[k]):.2f}"
+    text = alignment.videos[k]
+    if alignment.is_measured:
+        text += f", confidence {float(alignment.confidence[k]):.2f}"
     if not kept:
         text += ", left out"
     tile = np.concatenate([_text(text, views.shape[1]), views])

@@ -21,6 +21,8 @@ from uns_pose_ros.io.schema.constraints import (
     check_similarity,
 )
 
+PUBLISHED = "published"  # the method that aligns each video to one reference by itself
+
 
 class SymmetryRecord(Struct, frozen=True):
     """Rotations that leave the category unchanged."""
@@ -73,6 +75,12 @@ class AlignmentOrigin(Struct, frozen=True):
     inputs: dict[Label, Digest] = {}
     seconds: Seconds | None = None
     axes: NamedAxes | None = None
+    method: Label | None = None  # None: by consensus
+    reference: Label | None = None  # of the published method
+
+    def __post_init__(self) -> None:
+        if self.method == PUBLISHED and self.reference is None:
+            raise ValueError("the published method has a reference")
 
 
 class AlignmentRecord(Struct, frozen=True):
