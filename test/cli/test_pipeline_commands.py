@@ -186,7 +186,8 @@ def test_settings_of_a_published_alignment_that_this_version_does_not_know_are_r
     assert main.main(["reconstruct", str(mug)]) == 0
     assert align(mug, *TO_FIRST) == 0
     record = json.loads((mug / "alignment.json").read_text())
-    for settings in ({"alpha": 7.0}, {"beta": 1}, [], {"alpha": "x"}):
+    spoiled: list[Any] = [{"alpha": 7.0}, {"beta": 1}, [], {"alpha": "x"}]
+    for settings in spoiled:
         record["provenance"]["config"] = settings
         (mug / "alignment.json").write_text(json.dumps(record))
         capsys.readouterr()

@@ -153,16 +153,18 @@ def write_matlab(path: Path, items: Sequence[Mapping[str, Any]], packed: bool) -
     savemat(path, {"record": record}, do_compression=packed)
 
 
-def write_pascal3d(root: Path) -> None:
-    """VIEWS as test images of cars, the last one occluded."""
+def write_pascal3d(root: Path, category: str = "car") -> None:
+    """VIEWS as test images of a category, the last one occluded."""
     names = [f"n0{k}" for k in range(len(VIEWS))]
     for k, (view, _) in enumerate(VIEWS):
-        item = pascal_item(view, occluded=float(k == 3))
-        folder = root / "Annotations" / "car_imagenet"
+        item = pascal_item(view, occluded=float(k == 3)) | {"class": category}
+        folder = root / "Annotations" / f"{category}_imagenet"
         write_matlab(folder / f"{names[k]}.mat", [item], packed=k % 2 == 0)
-        write_colored(root / "Images" / "car_imagenet" / f"{names[k]}.JPEG", 10 * k)
-    (root / "Image_sets").mkdir()
-    (root / "Image_sets" / "car_imagenet_val.txt").write_text("\n".join(names) + "\n")
+        write_colored(root / "Images" / f"{category}_imagenet" / f"{names[k]}.JPEG", 10 * k)
+    (root / "Image_sets").mkdir(exist_ok=True)
+    (root / "Image_sets" / f"{category}_imagenet_val.txt").write_text(
+        "\n".join(names) + "\n"
+    )
 
 
 def know_views(category: str = "car") -> dict[int, list[PoseEstimate]]:

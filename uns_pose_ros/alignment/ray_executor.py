@@ -89,6 +89,7 @@ class Cluster:
         jobs: Sequence[Job],
         progress: Progress | None = None,
         what: str = "jobs",
+        large: bool = False,
     ) -> list[Result]:
         """Compute function(common, job) for every job, in order.
 
@@ -100,12 +101,15 @@ class Cluster:
             jobs: Second arguments.
             progress: Receives the number of finished jobs.
             what: Name of the work, for `progress`.
+            large: The jobs are few and long: each gets its part of the cores, and a GPU of its own
+                where the cluster has GPUs. A job has one core else.
         """
 
         def run_job(common: Common, job: Job) -> Result:  # Ray takes no partial
             return function(common, job)
 
-        remote = self._ray.remote(num_cpus=1, max_retries=_RETRIES)(run_job)
+        need = self._share_of(len(jobs)) if large else {"num_cpus": 1}
+        remote = self._ray.remote(**need, max_retries=_RETRIES)(run_job)
         shared = self._ray.put(common)
         waiting = [remote.remote(shared, job) for job in jobs]
         left = waiting
@@ -114,6 +118,16 @@ class Cluster:
             progress(what, len(jobs) - len(left), len(jobs))
         results: list[Result] = self._ray.get(waiting)
         return results
+
+    def _share_of(self, count: int) -> dict[str, int]:
+        """What each of several large jobs needs, so that all run at once if they can."""
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        cores = [int(machine.get("CPU", 0)) for machine in machines]
+        gpus = [int(machine.get("GPU", 0)) for machine in machines]
+        if any(gpus):
+            each = min(c // g for c, g in zip(cores, gpus, strict=True) if g)
+            return {"num_cpus": max(1, each), "num_gpus": 1}
+        return {"num_cpus": max(1, min(sum(cores) // max(1, count), max(cores, default=1)))}
 
     def _check_connection(self) -> None:
         """Raise InvalidInput if no process listens at the address."""

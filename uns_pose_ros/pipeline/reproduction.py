@@ -20,6 +20,7 @@ from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.datasets.catalog import DATASETS
 from uns_pose_ros.datasets.pascal3d import read_names
 from uns_pose_ros.evaluation.metrics import ANGLES, load_labels
+from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.artifacts import read_json, write_json
 from uns_pose_ros.io.given_files import is_entry_name
 
@@ -27,7 +28,8 @@ CONSENSUS = "consensus"
 MOST_REFERENCES = 5
 _RANKING = "sequence_annotations.jgz"
 # measured on two cores of a processor, roughly: s
-_PER_VIDEO, _PER_PAIR, _PER_TRAINED, _PER_IMAGE = 60.0, 2.0, 30.0, 3.0
+_PER_IMPORT, _PER_MESH = 10.0, 50.0
+_PER_PAIR, _PER_TRAINED, _PER_IMAGE = 2.0, 30.0, 3.0
 _LEAST_TRAINING = 200.0  # s
 _BYTES_PER_VIDEO, _BYTES_OF_TRAINING = 25e6, 3e9
 
@@ -37,29 +39,74 @@ class PaperStep:
     """One command of the chain."""
 
     words: tuple[str, ...]  # of `uns-pose`
-    result: (
-        Path | None
-    )  # the step is done where this exists; None: the command itself knows
+    result: Path | None  # the step is done where this exists; None: the command knows
+    seconds: float = 0.0  # on two cores, roughly
+    made: tuple[
+        Path, ...
+    ] = ()  # what a command that knows by itself has made if it is done
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the step need not run."""
+        return self.result is not None and self.result.exists()
+
+    @property
+    def seconds_left(self) -> float:
+        """What it still takes, roughly."""
+        made = bool(self.made) and all(path.exists() for path in self.made)
+        return 0.0 if self.is_done or made else self.seconds
 
 
 @dataclass(frozen=True)
 class PaperPlan:
     """All steps, and what they cost."""
 
-    steps: tuple[PaperStep, ...]
-    results: dict[
-        str, dict[str, Path]
-    ]  # by category and variant: JSON of `evaluate dataset`
+    by_category: dict[str, tuple[PaperStep, ...]]
+    # by category and variant: JSON of `evaluate dataset`
+    results: dict[str, dict[str, Path]]
     videos: int
-    seconds: float  # on two cores, roughly
-    disk: float  # bytes, at most at one time
+
+    @property
+    def steps(self) -> tuple[PaperStep, ...]:
+        """All steps, in order."""
+        return tuple(step for steps in self.by_category.values() for step in steps)
 
     @property
     def left(self) -> tuple[PaperStep, ...]:
-        """The steps that are not known to be done."""
+        """The steps of the categories that are not done."""
         return tuple(
-            step for step in self.steps if step.result is None or not step.result.exists()
+            step
+            for category, steps in self.by_category.items()
+            for step in steps
+            if not self.is_done(category) and not step.is_done
         )
+
+    def is_done(self, category: str) -> bool:
+        """Whether all results of a category are there."""
+        return all(path.exists() for path in self.results[category].values())
+
+    def seconds(self, processes: int = 1, *, left: bool = False) -> float:
+        """How long all of it takes with some processes of two cores each, roughly.
+
+        Args:
+            processes: Their number; each takes the next category when it has done one.
+            left: Count only what is not done yet.
+        """
+        busy = [0.0] * max(1, processes)
+        for category, steps in self.by_category.items():
+            if not left:
+                took = sum(step.seconds for step in steps)
+            elif self.is_done(category):
+                took = 0.0
+            else:
+                took = sum(step.seconds_left for step in steps)
+            busy[busy.index(min(busy))] += took
+        return max(busy)
+
+    def disk(self, processes: int = 1) -> float:
+        """Bytes that it takes, at most at one time."""
+        trainings = max(1, min(processes, len(self.by_category)))
+        return self.videos * _BYTES_PER_VIDEO + trainings * _BYTES_OF_TRAINING
 
 
 def plan_paper(
@@ -96,8 +143,8 @@ def plan_paper(
             "is needed"
         )
     entry = DATASETS["pascal3d"]
-    steps, results = list[PaperStep](), dict[str, dict[str, Path]]()
-    count, seconds = 0, 0.0
+    by_category = dict[str, tuple[PaperStep, ...]]()
+    results, count = dict[str, dict[str, Path]](), 0
     for category in record:
         if not is_entry_name(category) or not (co3d / category).is_dir():
             raise InvalidInput(f"{labels}: {category!r} is no category in {co3d}")
@@ -110,19 +157,25 @@ def plan_paper(
         rest = [name for name in sequences if name not in record[category]]
         names = [*record[category], *rest][: max(videos, len(record[category]))]
         folder = into / "videos" / category
-        steps += [
+        steps = [
             PaperStep(
                 ("import", str(co3d / category / name), "--into", str(folder / name)),
                 folder / name / "video.json",
+                _PER_IMPORT,
             )
             for name in names
         ]
-        steps.append(PaperStep(("reconstruct", str(folder), *options), None))
+        meshes = tuple(folder / name / artifacts.FEATURES for name in names)
+        words = ("reconstruct", str(folder), *options)
+        steps.append(PaperStep(words, None, len(names) * _PER_MESH, meshes))
         results[category] = {}
         for variant, truth in files.items():
             result = into / "results" / f"{category}_{variant}.json"
             results[category][variant] = result
             method: tuple[str, ...] = ("--method", "published", "--reference", variant)
+            pairs = len(names)
+            if variant == CONSENSUS:
+                pairs = len(names) * (len(names) - 1) // 2
             if variant == CONSENSUS:
                 method = () if cluster is None else ("--cluster", cluster)
             measure = [
@@ -132,17 +185,17 @@ def plan_paper(
                 *(() if most is None else ("--most", str(most))),
             ]
             steps += [
-                PaperStep(("align", str(folder), *method), result),
-                PaperStep(("train", str(folder), *options), result),
-                PaperStep(tuple(measure), result),
+                PaperStep(("align", str(folder), *method), result, pairs * _PER_PAIR),
+                PaperStep(
+                    ("train", str(folder), *options),
+                    result,
+                    max(_LEAST_TRAINING, len(names) * _PER_TRAINED),
+                ),
+                PaperStep(tuple(measure), result, images * _PER_IMAGE),
             ]
-        n = len(names)
-        pairs = n * (n - 1) / 2 + (len(files) - 1) * n
-        training = max(_LEAST_TRAINING, n * _PER_TRAINED) + images * _PER_IMAGE
-        seconds += n * _PER_VIDEO + pairs * _PER_PAIR + len(files) * training
-        count += n
-    disk = count * _BYTES_PER_VIDEO + _BYTES_OF_TRAINING
-    return PaperPlan(tuple(steps), results, count, seconds, disk)
+        by_category[category] = tuple(steps)
+        count += len(names)
+    return PaperPlan(by_category, results, count)
 
 
 def rank_sequences(category: Path) -> list[str]:
@@ -181,12 +234,12 @@ def _write_labels(
     return files
 
 
-def check_disk(plan: PaperPlan, into: Path) -> None:
+def check_disk(plan: PaperPlan, into: Path, processes: int = 1) -> None:
     """Raise InvalidInput where the disk has less space than the plan needs."""
-    free = shutil.disk_usage(into).free
-    if free < plan.disk:
+    free, needed = shutil.disk_usage(into).free, plan.disk(processes)
+    if free < needed:
         raise InvalidInput(
-            f"{into}: {free / 1e9:.1f} GB are free, {plan.disk / 1e9:.1f} GB are needed; fewer "
+            f"{into}: {free / 1e9:.1f} GB are free, {needed / 1e9:.1f} GB are needed; fewer "
             "--videos, or another --into"
         )
 

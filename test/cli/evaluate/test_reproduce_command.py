@@ -2,81 +2,31 @@
 
 from __future__ import annotations
 
-import gzip
+import importlib
 import json
-import shutil
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-import quick_work
-from mini_datasets import KnowsColors, estimate_of, write_pascal3d
-from source_files import write_co3d
-from uns_pose_ros.alignment import published_alignment
+import paper_chain
+from paper_chain import DIED, stand_in_chain, write_chain
 from uns_pose_ros.cli import main
-from uns_pose_ros.cli.evaluate import dataset_command
+from uns_pose_ros.cli.evaluate import paper_shares
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import rotation_from_vector
-from uns_pose_ros.core.types import Alignment
 from uns_pose_ros.pipeline import reproduction
 from uns_pose_ros.training import category_training
-
-SEQUENCES = ("101_1_2", "102_1_2", "103_1_2", "104_1_2")
-
-
-def write_co3d_cars(root: Path) -> None:
-    """Four sequences of cars; the last one has the best cameras."""
-    source, _, _ = write_co3d(root / "one", "ndc_isotropic")
-    with gzip.open(source.parent / "frame_annotations.jgz", "rt") as file:
-        text = file.read().replace("truck/", "car/")
-    frames = [one for one in json.loads(text) if one["sequence_name"] == source.name]
-    listed = list[Any]()
-    for name in SEQUENCES:
-        shutil.copytree(source, root / "car" / name)
-        listed += json.loads(json.dumps(frames).replace(source.name, name))
-    ranked = [
-        {"sequence_name": name, "category": "car", "viewpoint_quality_score": score}
-        for name, score in zip(SEQUENCES, (0.1, None, 0.5, 0.9), strict=True)
-    ]
-    for file_name, items in (("frame", listed), ("sequence", ranked)):
-        path = root / "car" / f"{file_name}_annotations.jgz"
-        with gzip.open(path, "wt") as file:
-            json.dump(items, file)
-
-
-def align_to(meshes: dict[str, Any], reference: str, *_: Any) -> Alignment:
-    """An alignment that depends on the reference, so that no model fits two of them."""
-    alignment = quick_work._align(meshes)
-    angle = torch.tensor([0, 0, 0.1 * int(reference[:3])], dtype=torch.float64)
-    alignment.canon_from_obj[0, :3, :3] = rotation_from_vector(angle)
-    return alignment
 
 
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command; everything that computes takes no time."""
-    write_co3d_cars(tmp_path / "co3d")
-    write_pascal3d(tmp_path / "pascal")
-    eye = {"canon_from_obj": torch.eye(3).tolist()}
-    labels = {"car": {name: eye for name in SEQUENCES[:2]}}
-    (tmp_path / "labels.json").write_text(json.dumps(labels))
-    quick_work.stand_in(monkeypatch.setattr, tmp_path)
-    monkeypatch.setattr(published_alignment, "align_to_reference", align_to)
-    monkeypatch.setattr(dataset_command, "Estimator", KnowsColors)
-    known = {10 * k: [estimate_of("car", torch.eye(3))] for k in range(4)}
-    monkeypatch.setattr(KnowsColors, "known", known)
-    given = {"co3d": "co3d", "pascal3d": "pascal", "labels": "labels.json", "into": "out"}
-    return [
-        *("reproduce", "paper", "--videos", "3"),
-        *(
-            word
-            for key, path in given.items()
-            for word in (f"--{key}", str(tmp_path / path))
-        ),
-    ]
+    stand_in_chain(monkeypatch.setattr, tmp_path)
+    return write_chain(tmp_path)
 
 
 def test_the_plan_says_what_it_takes_before_anything_starts(
@@ -154,6 +104,102 @@ def test_labels_that_do_not_fit_are_refused_before_anything_starts(
 
 
 def test_a_disk_without_space_is_said_before_anything_starts(tmp_path: Path) -> None:
-    plan = reproduction.PaperPlan((), {}, 3, 1.0, 1e18)
+    plan = reproduction.PaperPlan({}, {}, 10**11)
     with pytest.raises(InvalidInput, match="GB are free, .* GB are needed"):
         reproduction.check_disk(plan, tmp_path)
+
+
+def test_two_processes_share_the_categories_and_one_that_is_killed_is_replaced(
+    tmp_path: Path,
+) -> None:
+    words = write_chain(tmp_path, ("car", "bus"))
+    started = [
+        subprocess.Popen(
+            [sys.executable, paper_chain.__file__, str(tmp_path), *words, "--json", "-"],
+            env={
+                **os.environ,
+                **{"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)},
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    (out, err), (_, err_of_1) = (process.communicate(timeout=600) for process in started)
+    assert [process.returncode for process in started] == [main.DONE, -9], err + err_of_1
+    record = json.loads(out)
+    assert record["categories"].keys() == {"car", "bus"}
+    assert record["processes"] == 2
+    assert all(
+        list(variants) == ["101_1_2", "102_1_2", "consensus"]
+        for variants in record["categories"].values()
+    )
+    # each of the three imports of a category was done once, by the one or the other
+    imports = [
+        line.split()[1:] for line in (err + err_of_1).splitlines() if " import " in line
+    ]
+    assert len(imports) == 6 and len({tuple(line) for line in imports}) == 6
+    assert (tmp_path / DIED).exists()
+    assert sum("[1] uns-pose train" in line for line in err_of_1.splitlines()) == 1
+
+
+def test_categories_are_jobs_of_a_cluster_and_one_whose_process_is_killed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    words = [*write_chain(tmp_path, ("car", "bus")), "--cluster", "local"]
+    paths = [path for path in sys.path if path]
+
+    def do_with_stand_ins(common: Any, category: str) -> str:
+        sys.path[:0] = paths
+        helpers = importlib.import_module("paper_chain")
+        helpers.stand_in_chain(setattr, tmp_path / f"process_{category}")
+        if category == "bus":
+            helpers.die_once(tmp_path / helpers.DIED)
+        shares = importlib.import_module("uns_pose_ros.cli.evaluate.paper_shares")
+        text: str = shares.do_category(common, category)
+        return text
+
+    monkeypatch.setattr(paper_shares, "do_category", do_with_stand_ins)
+    (tmp_path / "pascal" / "Images" / "car_imagenet" / "n00.JPEG").write_bytes(b"broken")
+    assert main.main(words) == main.BAD_INPUT
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "car: uns-pose evaluate dataset: " in last and "n00.JPEG" in last
+    assert (tmp_path / DIED).exists()
+    done = sorted(path.name for path in (tmp_path / "out" / "results").glob("*.json"))
+    assert done == [f"bus_{name}.json" for name in ("101_1_2", "102_1_2", "consensus")]
+
+
+def test_a_machine_that_does_not_see_the_data_is_named(tmp_path: Path) -> None:
+    plan = reproduction.PaperPlan({}, {}, 0)
+    said = paper_shares.do_category((plan, [tmp_path / "co3d"], tmp_path), "car")
+    assert "does not see" in said and "co3d" in said
+
+
+def test_torchrun_and_a_cluster_exclude_each_other(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    assert main.main([*words, "--cluster", "local"]) == main.BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "torchrun or --cluster is valid" in line
+
+
+def test_what_is_done_takes_no_more_time_and_processes_take_the_next_category() -> None:
+    def steps(*seconds: float) -> tuple[reproduction.PaperStep, ...]:
+        return tuple(reproduction.PaperStep(("train",), None, value) for value in seconds)
+
+    here, missing = Path(__file__), Path("/nowhere")
+    plan = reproduction.PaperPlan(
+        {"car": steps(1, 2), "bus": steps(5), "tv": steps(4)},
+        {"car": {"a": missing}, "bus": {"a": here}, "tv": {"a": missing}},
+        videos=10,
+    )
+    assert plan.seconds() == 12
+    assert plan.seconds(2) == 7  # car and tv, beside bus
+    assert plan.seconds(left=True) == 7
+    assert plan.seconds(3, left=True) == 4
+    assert plan.disk(2) - plan.disk(1) == plan.disk(3) - plan.disk(2) > 0
+    assert plan.disk(9) == plan.disk(3)

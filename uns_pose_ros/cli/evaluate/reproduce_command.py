@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +9,14 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from uns_pose_ros.cli import main
+from uns_pose_ros.alignment.ray_executor import Cluster
 from uns_pose_ros.cli.arguments import Device, Json, OnCluster
-from uns_pose_ros.cli.console import emit, figure, table
+from uns_pose_ros.cli.console import emit, figure, progress_bar, table
+from uns_pose_ros.cli.evaluate.paper_shares import (
+    ProcessShare,
+    work_on_categories,
+    work_on_cluster,
+)
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.evaluation.metrics import ANGLES
 from uns_pose_ros.pipeline import reproduction
@@ -47,54 +51,75 @@ def reproduce_paper_command(
 
     A model is trained for each reference of each category, and one for the consensus. What is done
     is kept: the same command goes on where it was stopped.
+
+    Several processes share the categories out: those that torchrun starts, the same command on
+    several machines with one disk, or the jobs of a Ray cluster (--cluster). The first process of
+    torchrun prints the table.
     """
     if videos < 2:
         raise InvalidInput(f"--videos {videos}: 2 or more is valid")
     if most is not None and most < 1:
         raise InvalidInput(f"--most {most}: 1 or more is valid")
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    share = ProcessShare.from_environment()
+    if share.world > 1 and cluster is not None:
         raise InvalidInput(
-            "the chain runs in one process; under torchrun, `uns-pose train` alone is valid"
+            "--cluster shares the categories out by itself: torchrun or --cluster is valid"
         )
+    co3d, pascal3d, into = co3d.absolute(), pascal3d.absolute(), into.absolute()
     into.mkdir(parents=True, exist_ok=True)
-    chain = reproduction.plan_paper(
-        co3d, pascal3d, labels, into, videos, ("--device", device), most, cluster
-    )
-    text = _estimate(chain)
+
+    def plan_chain(pairs_on: str | None = None) -> PaperPlan:
+        options = ("--device", share.device(device))
+        return reproduction.plan_paper(
+            co3d, pascal3d, labels, into, videos, options, most, pairs_on
+        )
+
+    chain = plan_chain()
+    categories = len(chain.results)
+    if categories == 1 and cluster is not None:
+        chain = plan_chain(cluster)
+    processes = share.world if cluster is None else categories
+    text = _estimate(chain, processes)
+    if share.rank == 0 and plan:
+        emit(_record(chain, processes), text, json)
     if plan:
-        emit(_record(chain), text, json)
         return
-    print(text, file=sys.stderr)
-    reproduction.check_disk(chain, into)
-    for step in chain.steps:
-        if step.result is not None and step.result.exists():
-            continue
-        print(f"uns-pose {' '.join(step.words)}", file=sys.stderr, flush=True)
-        code = main.run_quietly(step.words)
-        if code != main.DONE:
-            raise InvalidInput(
-                f"the step `uns-pose {' '.join(step.words)}` ended with {code}; mend what it "
-                "says, then run the same command again"
-            )
+    if share.rank == 0:
+        print(text, file=sys.stderr)
+    reproduction.check_disk(chain, into, processes)
+    if cluster is None or categories == 1:
+        work_on_categories(chain, into, share)
+    else:
+        with Cluster(cluster) as connected, progress_bar() as progress:
+            work_on_cluster(chain, (co3d, pascal3d, into), into, connected, progress)
+    if share.rank != 0:
+        return
     figures = reproduction.summarize_paper(chain)
-    emit(_record(chain) | figures, _table(figures), json)
+    emit(_record(chain, processes) | figures, _table(figures), json)
 
 
-def _record(chain: PaperPlan) -> dict[str, Any]:
+def _record(chain: PaperPlan, processes: int) -> dict[str, Any]:
     return {
         "steps": len(chain.steps),
         "left": len(chain.left),
         "videos": chain.videos,
-        "seconds": chain.seconds,
-        "disk_bytes": chain.disk,
+        "processes": processes,
+        "seconds": chain.seconds(processes),
+        "seconds_left": chain.seconds(processes, left=True),
+        "disk_bytes": chain.disk(processes),
     }
 
 
-def _estimate(chain: PaperPlan) -> str:
+def _estimate(chain: PaperPlan, processes: int) -> str:
+    count = min(processes, len(chain.results))
+    where = (
+        "two cores of a processor" if count == 1 else f"{count} processes of two cores each"
+    )
+    took, left = (chain.seconds(count, left=left) / 3600 for left in (False, True))
     return (
         f"{len(chain.results)} categories, {chain.videos} videos, {len(chain.steps)} steps, "
-        f"{len(chain.left)} of them left; all of them take about {chain.seconds / 3600:.1f} h on "
-        f"two cores of a processor, and {chain.disk / 1e9:.1f} GB"
+        f"{len(chain.left)} of them left; all of them take about {took:.1f} h on {where} "
+        f"({left:.1f} h of it left), and {chain.disk(count) / 1e9:.1f} GB"
     )
 
 
