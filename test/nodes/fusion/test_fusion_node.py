@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,12 +25,19 @@ from std_msgs.msg import Header, String
 from tf2_msgs.msg import TFMessage
 from torch import Tensor
 from vision_msgs.msg import Detection3DArray
+from visualization_msgs.msg import Marker, MarkerArray
 
 from streams import HALF_TURN, estimate, orbit, pose
 from uns_pose_ros.core.geometry import angle_between
+from uns_pose_ros.core.named_frames import NamedFrame, PlacedFrame
 from uns_pose_ros.core.types import PoseEstimate, PoseMode
 from uns_pose_ros.nodes import entry_points
 from uns_pose_ros.nodes.fusion.camera_input import estimate_of
+from uns_pose_ros.nodes.fusion.frame_list import (
+    frame_list,
+    place_frame,
+    read_frame_list,
+)
 from uns_pose_ros.nodes.fusion.fusion_node import FusionNode
 from uns_pose_ros.nodes.message_conversions import detection_array, transform_message
 
@@ -49,12 +57,16 @@ class Scene:
         self.node = self._nodes[0]
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.node)
-        self.received: dict[str, list[Any]] = {"tf": [], "detections": [], "poses": []}
+        self.received: dict[str, list[Any]] = {
+            name: [] for name in ("tf", "detections", "poses", "grasps", "markers")
+        }
         self.diagnostics: list[DiagnosticArray] = []
         for name, kind, topic in (
             ("tf", TFMessage, "/tf"),
             ("detections", Detection3DArray, "/fusion/detections"),
             ("poses", PoseArray, "/fusion/poses"),
+            ("grasps", PoseArray, "/fusion/grasps"),
+            ("markers", MarkerArray, "/fusion/markers"),
         ):
             self.node.create_subscription(kind, topic, self.received[name].append, 50)
         self.node.create_subscription(
@@ -65,6 +77,10 @@ class Scene:
             camera: self.node.create_publisher(
                 Detection3DArray, f"/{camera}/estimator/detections", 5
             )
+            for camera in CAMERAS
+        }
+        self._frame_lists = {
+            camera: self.node.create_publisher(String, f"/{camera}/estimator/frames", 5)
             for camera in CAMERAS
         }
         self.place_cameras()
@@ -99,6 +115,10 @@ class Scene:
             "a listening node",
             lambda: (
                 all(self._outputs[camera].get_subscription_count() for camera in cameras)
+                and all(
+                    self._frame_lists[camera].get_subscription_count() for camera in cameras
+                )
+                and node.count_subscribers("/fusion/markers")
                 and self.node.count_publishers("/fusion/detections")
                 and all(f"{camera}_eye" in node._tree.frames for camera in cameras)
             ),
@@ -115,6 +135,8 @@ class Scene:
         stamp = self.now() - int(late * 1e9)
         header = Header(frame_id=f"{camera}_eye", stamp=Time(nanoseconds=stamp).to_msg())
         numbers = tracks or list(range(len(estimates)))
+        text = frame_list(stamp, estimates, numbers)
+        self._frame_lists[camera].publish(String(data=text))
         self._outputs[camera].publish(
             detection_array(header, estimates, numbers, [CENTER] * len(estimates))
         )
@@ -219,6 +241,106 @@ def test_cameras_give_one_object_in_the_fixed_frame_and_decide_what_one_cannot_s
     scene.wait("poses", lambda: scene.received["poses"])
     assert len(scene.received["poses"][-1].poses) == 2
     scene.diagnosis("car_0 (left right top)")
+
+
+CANON_FROM_GRIP = pose((0.0, 0.0, 30.0), (0.08, 0.0, 0.03))
+
+
+def gripped(camera: str, shift: float, is_seen: bool, sigma: float) -> PoseEstimate:
+    """An estimate with a grasp, `shift` m off in the camera's x."""
+    whole = seen(camera)
+    placed = (
+        pose((0.0, 0.0, 0.0), (shift, 0.0, 0.0)) @ whole.cam_from_canon @ CANON_FROM_GRIP
+    )
+    grip = NamedFrame("grip", CANON_FROM_GRIP[:3, 3], CANON_FROM_GRIP[:3, :3], 0.05)
+    covariance = sigma**2 * torch.eye(3, dtype=torch.float64)
+    frame = PlacedFrame(
+        grip, "grip", CANON_FROM_GRIP, placed, covariance, is_seen, width=0.06
+    )
+    return replace(whole, frames=(frame,))
+
+
+def test_markers_grasps_and_named_frames_of_fused_objects_lie_where_a_camera_sees_them(
+    scene: Scene,
+) -> None:
+    scene.start("left", "right")
+
+    def grasps() -> Any:
+        scene.send("left", gripped("left", 0.1, False, 0.001))
+        scene.send("right", gripped("right", 0.01, True, 0.01))
+        scene.wait("detections", scene.latest)
+        arrays = [array for array in scene.received["grasps"] if array.poses]
+        return arrays and scene.received["markers"] and arrays[-1]
+
+    message = scene.wait("grasps", grasps)
+    assert message.header.frame_id == "odom"
+    (grasp,) = message.poses
+    found = torch.tensor([grasp.position.x, grasp.position.y, grasp.position.z]).double()
+    wanted = (WORLD @ CANON_FROM_GRIP)[:3, 3]
+    assert float((found - wanted).norm()) == pytest.approx(0.01, abs=2e-3)
+    children = {
+        transform.child_frame_id: transform.header.frame_id
+        for received in scene.received["tf"]
+        for transform in received.transforms
+    }
+    assert children == {"car_0": "odom", "car_0/grip": "car_0"}
+
+    def shown() -> dict[str, Any]:
+        scene.send("right", gripped("right", 0.0, True, 0.01))
+        scene.latest()
+        markers = {m.ns: m for array in scene.received["markers"] for m in array.markers}
+        return markers if {"car", "car/text", "car/grip"} <= markers.keys() else {}
+
+    markers = scene.wait("markers", shown)
+    box = markers["car"]
+    assert (box.type, len(box.points)) == (Marker.TRIANGLE_LIST, 36)
+    assert [box.scale.x, box.scale.y] == pytest.approx([0.2 / 3**0.5] * 2)
+    assert markers["car/text"].pose.position.z > float(WORLD[2, 3])
+    assert {marker.header.frame_id for marker in markers.values()} == {"odom"}
+
+    def gone() -> bool:
+        scene.send("right")
+        scene.send("left")
+        scene.latest()
+        deleted = [
+            marker
+            for array in scene.received["markers"]
+            for marker in array.markers
+            if marker.action == Marker.DELETE
+        ]
+        return {"car", "car/text", "car/grip"} <= {marker.ns for marker in deleted}
+
+    scene.wait("deleted markers", gone)
+
+
+def test_a_list_of_frames_is_read_as_it_was_written_and_anything_else_is_refused() -> None:
+    whole = gripped("left", 0.0, True, 0.01)
+    stamp, frames = read_frame_list(frame_list(7, [whole, seen("left")], [3, 4]))
+    assert stamp == 7 and list(frames) == [3]
+    placed = place_frame(frames[3][0], whole)
+    assert torch.allclose(placed.cam_from_frame, whole.frames[0].cam_from_frame)
+    assert torch.allclose(placed.canon_from_frame, CANON_FROM_GRIP)
+    assert (placed.name, placed.width, placed.seen) == ("grip", 0.06, True)
+    good = json.loads(frame_list(7, [whole], [3]))
+    entry = good["objects"]["3"][0]
+    for spoiled in (
+        "",
+        "[]",
+        "{}",
+        json.dumps({"stamp": 1, "objects": {"x": []}}),
+        *(
+            json.dumps({"stamp": 1, "objects": {"3": [entry | change]}})
+            for change in (
+                {"pose": [[1.0]]},
+                {"pose": [[float("nan")] * 4] * 4},
+                {"name": "a b"},
+                {"width": -1},
+                {"covariance": "x"},
+            )
+        ),
+    ):
+        with pytest.raises(ValueError):
+            read_frame_list(spoiled)
 
 
 def test_the_outage_of_a_camera_is_survived_said_and_over_when_it_is_back(

@@ -18,6 +18,7 @@ from torch import Tensor
 from uns_pose_ros.core.settings import check_ranges, setting
 from uns_pose_ros.core.types import PoseEstimate, PoseMode
 from uns_pose_ros.estimation import pose_fusion
+from uns_pose_ros.estimation.cameras.fused_frames import fuse_frames
 from uns_pose_ros.estimation.pose_fusion import FusionConfig
 
 _IMPOSSIBLE = 1e6  # cost of a pair that may not be matched
@@ -187,8 +188,10 @@ class CameraFusion:
             modes = pose_fusion.update(modes, image, other.symmetry, self._fusion)
             view, estimate = later, other
         best = max((one for _, one in seen), key=lambda one: one.score)
-        fused = pose_fusion.conclude(modes, replace(estimate, doubt=None))
-        return transform_estimate(replace(fused, size=best.size), view.fixed_from_cam)
+        fused = pose_fusion.conclude(modes, replace(estimate, doubt=None, frames=()))
+        fused = transform_estimate(replace(fused, size=best.size), view.fixed_from_cam)
+        pairs = [(each.fixed_from_cam, one) for each, one in seen]
+        return replace(fused, frames=fuse_frames(pairs, fused))
 
 
 @dataclass
@@ -210,7 +213,7 @@ def _in_fixed(view: CameraView, estimate: PoseEstimate) -> Tensor:
 
 
 def transform_estimate(estimate: PoseEstimate, to_frame: Tensor) -> PoseEstimate:
-    """Transform an estimate with its modes into another frame.
+    """Transform an estimate with its modes, without its named frames, into another frame.
 
     Args:
         estimate: The estimate, m.
@@ -230,4 +233,5 @@ def transform_estimate(estimate: PoseEstimate, to_frame: Tensor) -> PoseEstimate
         cam_from_canon=to_frame @ estimate.cam_from_canon,
         covariance=turned(estimate.covariance),
         alternatives=tuple(others),
+        frames=(),
     )

@@ -10,12 +10,13 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 from torch import Tensor
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
+from uns_pose_ros.io.ros.ros_messages import nanoseconds
 from uns_pose_ros.nodes import message_conversions
 from uns_pose_ros.nodes.estimator.frame_messages import (
     MarkerKey,
@@ -24,6 +25,7 @@ from uns_pose_ros.nodes.estimator.frame_messages import (
     grasp_array,
 )
 from uns_pose_ros.nodes.estimator.on_demand.pose_topics import PoseTopics
+from uns_pose_ros.nodes.fusion.frame_list import frame_list
 from uns_pose_ros.nodes.ros_compat import TransformBroadcaster, array_to_image
 from uns_pose_ros.nodes.worker_thread import run_in_temporary_thread
 from uns_pose_ros.visualization import drawing
@@ -65,6 +67,7 @@ class ResultPublishers:
         )
         self._poses = node.create_lifecycle_publisher(PoseArray, "~/poses", RESULTS)
         self._grasps = node.create_lifecycle_publisher(PoseArray, "~/grasps", RESULTS)
+        self._frames = node.create_lifecycle_publisher(String, "~/frames", RESULTS)
         self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", RESULTS)
         self._overlay = node.create_lifecycle_publisher(
             Image, "~/overlay", RESULTS, qos_overriding_options=override
@@ -120,6 +123,9 @@ class ResultPublishers:
                 )
                 transforms += frame_transforms(header, prefix, estimate, track)
             self._broadcaster.sendTransform(transforms)
+        if self._frames.get_subscription_count() > 0 and header.frame_id:
+            text = frame_list(nanoseconds(header.stamp), metric_estimates, tracks)
+            self._frames.publish(String(data=text))
         centers = [self._centers[estimate.category] for estimate in metric_estimates]
         self._detections.publish(
             message_conversions.detection_array(header, metric_estimates, tracks, centers)
@@ -185,6 +191,7 @@ class ResultPublishers:
             self._detections,
             self._poses,
             self._grasps,
+            self._frames,
             self._markers,
             self._overlay,
         ):

@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from vision_msgs.msg import Detection3D, Detection3DArray
 
 from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.types import MAX_ORDER, PoseEstimate, PoseMode, Symmetry
+from uns_pose_ros.nodes.fusion.frame_list import place_frame, read_frame_list
 from uns_pose_ros.nodes.image_stamps import stamp_ns
 from uns_pose_ros.nodes.message_conversions import answers_request, is_usable_detection
 
@@ -30,6 +32,7 @@ _LATCHED = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 _AGES = 50  # detections whose age at arrival is kept
+_LISTS = 5  # images whose named frames are kept
 _LEAST_SCORE = 1e-6
 _FAR = 1e6  # m, or m^2 and rad^2: more is no measurement
 
@@ -62,6 +65,9 @@ class CameraInput:
         self._arrived = time.monotonic()
         self._ages: deque[float] = deque(maxlen=_AGES)
         self._symmetries: dict[str, Symmetry] = {}
+        self._frames: dict[
+            int, dict[int, list[dict[str, Any]]]
+        ] = {}  # by stamp, ns, and track
         self._subscriptions = [
             node.create_subscription(
                 Detection3DArray,
@@ -71,6 +77,9 @@ class CameraInput:
             ),
             node.create_subscription(
                 String, f"{camera}/estimator/categories", self._on_categories, _LATCHED
+            ),
+            node.create_subscription(
+                String, f"{camera}/estimator/frames", self._on_frames, _RESULTS
             ),
         ]
 
@@ -94,6 +103,7 @@ class CameraInput:
         self.message = None
         self.left_out = -1
         self._ages.clear()
+        self._frames.clear()
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -110,6 +120,7 @@ class CameraInput:
             box in its own frame, m.
         """
         assert self.message is not None
+        frames = self._frames.get(stamp_ns(self.message), {})
         estimates, tracks, centers = [], [], []
         for detection in self.message.detections:
             if not is_usable_detection(detection) or not _is_complete(detection):
@@ -119,6 +130,10 @@ class CameraInput:
             category = detection.results[0].hypothesis.class_id
             symmetry = self._symmetries.get(category, Symmetry())
             estimate, center = estimate_of(detection, symmetry)
+            placed = [
+                place_frame(entry, estimate) for entry in frames.get(int(detection.id), [])
+            ]
+            estimate = replace(estimate, frames=tuple(placed))
             estimates.append(estimate)
             tracks.append(int(detection.id))
             centers.append(center)
@@ -135,6 +150,20 @@ class CameraInput:
         self._ages.append((now - stamp) / 1e9)
         self.message = message
         self._on_message()
+
+    def _on_frames(self, message: String) -> None:
+        """Keep the named frames of the last images; they come before the detections."""
+        try:
+            stamp, frames = read_frame_list(message.data)
+        except ValueError:
+            self._node.get_logger().warning(
+                f"{self.camera}: the list of named frames cannot be read",
+                throttle_duration_sec=60.0,
+            )
+            return
+        self._frames[stamp] = frames
+        while len(self._frames) > _LISTS:
+            del self._frames[next(iter(self._frames))]
 
     def _on_categories(self, message: String) -> None:
         """Read sizes and symmetries; what cannot be read is as if it had not come."""

@@ -2,8 +2,8 @@
 
 Each camera has an estimator node of its own, in a namespace. This node subscribes to their
 detections and to /tf, matches the objects across the cameras, weighs their possible poses together,
-and publishes each object once: /tf, ~/detections, ~/poses and diagnostics. A camera that fails is
-left out until it is back.
+and publishes each object once: /tf with its named frames, ~/detections, ~/poses, ~/grasps,
+~/markers and diagnostics. A camera that fails is left out until it is back.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from geometry_msgs.msg import PoseArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from rclpy.timer import Timer
 from std_msgs.msg import Header
 from torch import Tensor
-from vision_msgs.msg import Detection3DArray
 
 from uns_pose_ros.estimation.cameras.camera_fusion import (
     CameraFusion,
@@ -34,9 +31,10 @@ from uns_pose_ros.estimation.cameras.camera_fusion import (
 )
 from uns_pose_ros.estimation.pose_fusion import FusionConfig
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
-from uns_pose_ros.nodes import managed_node, message_conversions, parameter_declaration
+from uns_pose_ros.nodes import managed_node, parameter_declaration
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics
 from uns_pose_ros.nodes.fusion.camera_input import CameraInput
+from uns_pose_ros.nodes.fusion.fused_publishers import FusedPublishers
 from uns_pose_ros.nodes.fusion.fusion_parameters import (
     AT_ACTIVATION,
     SETTINGS,
@@ -47,7 +45,6 @@ from uns_pose_ros.nodes.managed_node import FAILURE, ManagedNode
 from uns_pose_ros.nodes.ros_compat import TransformBroadcaster
 from uns_pose_ros.nodes.tf_listener import TransformListener, report_faults
 
-_RESULTS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 _LEAST_OFFSET = 0.05  # s, difference of clocks that is reported at least
 
 
@@ -62,6 +59,7 @@ class FusionNode(ManagedNode):
         """
         self._fusion = CameraFusion()
         self._inputs: list[CameraInput] = []
+        self._out: FusedPublishers | None = None
         super().__init__(
             "fusion", SETTINGS, NodeDiagnostics("results published", "fusion"), **options
         )
@@ -98,10 +96,7 @@ class FusionNode(ManagedNode):
         if missing:
             self._report_error("configure", f"cannot configure: set {'; '.join(missing)}")
             return FAILURE
-        self._detections = self.create_lifecycle_publisher(
-            Detection3DArray, "~/detections", _RESULTS
-        )
-        self._poses = self.create_lifecycle_publisher(PoseArray, "~/poses", _RESULTS)
+        self._out = FusedPublishers(self, self._broadcaster)
         cameras = ", ".join(self._settings.camera_names)
         self.get_logger().info(f"fuses {cameras} in {self._settings.fixed_frame}")
         return super().on_configure(state)
@@ -135,8 +130,9 @@ class FusionNode(ManagedNode):
             self._fusing = None
 
     def _release(self) -> None:
-        for publisher in (self._detections, self._poses):
-            self.destroy_lifecycle_publisher(publisher)
+        if self._out is not None:
+            self._out.close()
+            self._out = None
 
     # Fusion
 
@@ -156,6 +152,8 @@ class FusionNode(ManagedNode):
         self._tree.clear()
         self._newest = -1
         self._objects = []
+        if self._out is not None:
+            self._out.clear()
         for source in self._inputs:
             source.forget()
         self.get_logger().info(f"objects forgotten: {reason}")
@@ -244,27 +242,12 @@ class FusionNode(ManagedNode):
         header.stamp = Time(nanoseconds=stamp).to_msg()
         estimates = [each.estimate for each in self._objects]
         numbers = [each.number for each in self._objects]
-        if estimates:
-            self._broadcaster.sendTransform(
-                [
-                    message_conversions.transform_message(
-                        header,
-                        message_conversions.frame_name(
-                            self._settings.frame_prefix, estimate, number
-                        ),
-                        estimate.cam_from_canon,
-                    )
-                    for estimate, number in zip(estimates, numbers, strict=True)
-                ]
-            )
         middles = [
             max(centers[estimate.category], key=lambda entry: entry[0])[1]
             for estimate in estimates
         ]
-        self._detections.publish(
-            message_conversions.detection_array(header, estimates, numbers, middles)
-        )
-        self._poses.publish(message_conversions.pose_array(header, estimates))
+        assert self._out is not None
+        self._out.publish(header, estimates, numbers, middles, self._settings.frame_prefix)
 
     # Everything else
 
