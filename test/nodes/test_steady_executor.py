@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("rclpy")
-import rclpy
+from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
@@ -20,13 +20,10 @@ from uns_pose_ros.nodes.steady_executor import SteadyExecutor
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=97)
-    made = Node("steady", context=context)
+def node(ros_context: Context) -> Iterator[Node]:
+    made = Node("steady", context=ros_context)
     yield made
     made.destroy_node()
-    rclpy.shutdown(context=context)
 
 
 def spin_until(executor: SteadyExecutor, ready: Callable[[], Any]) -> None:

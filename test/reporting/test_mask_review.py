@@ -26,6 +26,7 @@ from uns_pose_ros.networks import mobile_sam
 from uns_pose_ros.pipeline import preparation
 from uns_pose_ros.reconstruction.mask_voting import mask_iou
 from uns_pose_ros.reporting.mask_review import (
+    ReviewedVideo,
     _in_image,
     review_masks,
     review_record,
@@ -36,19 +37,32 @@ from uns_pose_ros.reporting.mask_review import (
 BAD = ("000000.jpg", "000011.jpg", "000022.jpg")
 
 
-@pytest.fixture
-def category(tmp_path: Path) -> Path:
-    """Two videos with masks; a neighbor is glued to three masks of the second."""
-    for name in ("clip_01", "clip_02"):
-        write_video(tmp_path / "mug" / name, seed=1, views=24, size=96)
+@pytest.fixture(scope="module")
+def reviewed_category(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos with masks; a neighbor is glued to three masks of the second. For reading only."""
+    folder = tmp_path_factory.mktemp("masks") / "mug"
+    write_video(folder / "clip_01", seed=1, views=24, size=96)
+    shutil.copytree(folder / "clip_01", folder / "clip_02")
     for name in BAD:
-        path = tmp_path / "mug" / "clip_02" / "masks" / f"{name}.png"
+        path = folder / "clip_02" / "masks" / f"{name}.png"
         mask = read_mask(path).numpy()
         rows, columns = np.nonzero(mask)
         row, column = int(np.median(rows)), int(columns.max())
         mask[max(0, row - 14) : row + 14, column - 3 : column + 22] = True
         cv2.imwrite(str(path), mask.astype(np.uint8) * 255)
-    return tmp_path / "mug"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def doubtful(reviewed_category: Path) -> list[ReviewedVideo]:
+    """The review of the second video."""
+    return review_masks([reviewed_category / "clip_02"], None)
+
+
+@pytest.fixture
+def category(reviewed_category: Path, tmp_path: Path) -> Path:
+    """A copy of the test's own."""
+    return Path(shutil.copytree(reviewed_category, tmp_path / "mug"))
 
 
 def aligned(confidence: tuple[float, float], kept: tuple[bool, bool]) -> Alignment:
@@ -166,13 +180,12 @@ def test_points_are_where_the_lens_shows_them() -> None:
     [(False, "", True), (True, "y\n", True), (True, "\n", False), (True, "", False)],
 )
 def test_only_a_terminal_is_asked_whether_to_train(
-    category: Path,
+    doubtful: list[ReviewedVideo],
     monkeypatch: pytest.MonkeyPatch,
     terminal: bool,
     answer: str,
     trains: bool,
 ) -> None:
-    doubtful = review_masks([category / "clip_02"], None)
     typed = io.StringIO(answer)
     typed.isatty = lambda: terminal  # type: ignore[method-assign]
     monkeypatch.setattr(sys, "stdin", typed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -14,6 +16,7 @@ import house
 from house import imported_modules, imported_names
 
 FILES = house.module_files()
+PACKAGE = house.PACKAGE
 ROS = (
     "rclpy",
     "rcl_interfaces",
@@ -159,3 +162,37 @@ def test_the_first_transform_is_made_at_once() -> None:
     )
     done = run_python(f"{make}\nprint('sympy' in sys.modules)")
     assert done.stdout.split() == ["False"], done.stderr[-500:]
+
+
+def test_nothing_is_unpickled_and_no_text_is_run() -> None:
+    banned = {"pickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            names = (
+                [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            )
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & banned, path
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert called not in ("eval", "exec", "yaml.load", "os.system"), path
+            assert called != "np.load" or options.get("allow_pickle", "False") == "False", (
+                path
+            )
+            # one file, whose checksum is known, and of it tensors only
+            assert called != "torch.load" or (
+                path.name == "pretrained_weights.py" and options["weights_only"] == "True"
+            ), path
+            assert "shell" not in options, path
+    assert (
+        len(
+            re.findall(
+                r"torch\.load\(",
+                (PACKAGE / "networks" / "pretrained_weights.py").read_text(),
+            )
+        )
+        == 1
+    )

@@ -9,6 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ from rosbags.rosbag2 import StoragePlugin
 
 import uns_pose_ros
 from bag_writer import write_bag
+from small_category import ALIGN, RECONSTRUCT
 from synthetic import write_video
+from uns_pose_ros import align, reconstruct
 from uns_pose_ros.cli import main
 from warm_processes import start_warm
 
@@ -127,11 +130,17 @@ def test_a_gripper_comes_to_a_named_frame(
     np.testing.assert_allclose(near[:3, 3] - far[:3, 3], 0.5 * near[:3, 0], atol=2e-4)
 
 
-def test_films_become_a_model(tmp_path: Path) -> None:
+def test_films_become_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     film = tmp_path / "film"
     write_video(film, seed=1, views=5, size=96)
-    text = run(example(3), tmp_path / "lorry", film, film, "--steps", 2, "--views", 1)
-    assert "2 meshes, 2 of them new" in text
+    for stage, config in ((reconstruct, RECONSTRUCT), (align, ALIGN)):  # in seconds
+        monkeypatch.setattr(uns_pose_ros, stage.__name__, partial(stage, config=config))
+    words = [tmp_path / "lorry", film, film, "--steps", 2, "--views", 1]
+    monkeypatch.setattr(sys, "argv", ["03", *map(str, words)])
+    runpy.run_path(str(example(3)), run_name="__main__")
+    assert "2 meshes, 2 of them new" in capsys.readouterr().out
     assert (tmp_path / "lorry" / "model" / "model.safetensors").exists()
 
 

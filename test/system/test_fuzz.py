@@ -5,11 +5,9 @@ Spoiled ones are read or refused by one line; hostile ones cost nothing and star
 
 from __future__ import annotations
 
-import ast
 import gzip
 import io
 import json
-import re
 import struct
 import subprocess
 import sys
@@ -253,40 +251,6 @@ def test_json_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
         artifacts.read_json(tmp_path / "K.json")
 
 
-def test_nothing_is_unpickled_and_no_text_is_run() -> None:
-    banned = {"pickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
-            names = (
-                [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            )
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {name.split(".")[0] for name in names} & banned, path
-            if not isinstance(node, ast.Call):
-                continue
-            called = ast.unparse(node.func)
-            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            assert called not in ("eval", "exec", "yaml.load", "os.system"), path
-            assert called != "np.load" or options.get("allow_pickle", "False") == "False", (
-                path
-            )
-            # one file, whose checksum is known, and of it tensors only
-            assert called != "torch.load" or (
-                path.name == "pretrained_weights.py" and options["weights_only"] == "True"
-            ), path
-            assert "shell" not in options, path
-    assert (
-        len(
-            re.findall(
-                r"torch\.load\(",
-                (PACKAGE / "networks" / "pretrained_weights.py").read_text(),
-            )
-        )
-        == 1
-    )
-
-
 def test_the_same_number_spoils_a_file_in_the_same_way() -> None:
     data = bytes(range(100))
     assert (
@@ -301,11 +265,12 @@ def test_the_fuzzer_notices_what_it_looks_for(tmp_path: Path) -> None:
     (tmp_path / "fuzz_readers.py").write_text(
         "import os\n"
         "from types import SimpleNamespace\n"
-        "from uns_pose_ros.core.types import InvalidInput\n"
+        "from uns_pose_ros.core.errors import InvalidInput\n"  # needs no torch
         "def write(folder):\n    (folder / 'a.bin').write_bytes(bytes(100))\n"
         "def hang():\n    while True: pass\n"
         "def outside(folder):\n    (folder.parent / 'evil').write_text('x')\n"
-        "def refuse():\n    raise InvalidInput('two\\nlines')\n"
+        "class Talk(InvalidInput):\n    def __str__(self): return 'two\\nlines'\n"
+        "def refuse():\n    raise Talk()\n"
         "faults = {'raises': lambda folder: 1 / 0, 'takes': lambda folder: bytes(2**33), "
         "'dies': lambda folder: os.abort(),\n"
         "    'hangs': lambda folder: hang(), 'writes': outside, 'talks': lambda folder: "

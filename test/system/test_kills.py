@@ -18,9 +18,9 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
 @pytest.mark.parametrize(
     ("stages", "kills", "needs"),
     [
-        ("film,photographs,bag", 3, "rosbags"),
-        ("posed", 3, "cv2"),
-        ("unposed", 2, "pycolmap"),
+        ("film,photographs,bag", 2, "rosbags"),
+        ("posed", 2, "cv2"),
+        ("unposed", 1, "pycolmap"),
     ],
 )
 def test_what_is_kept_is_whole_and_the_rerun_gives_what_an_undisturbed_run_gives(
