@@ -135,8 +135,9 @@ def test_films_become_a_model(
 ) -> None:
     film = tmp_path / "film"
     write_video(film, seed=1, views=5, size=96)
-    for stage, config in ((reconstruct, RECONSTRUCT), (align, ALIGN)):  # in seconds
-        monkeypatch.setattr(uns_pose_ros, stage.__name__, partial(stage, config=config))
+    quick = partial(reconstruct, config=RECONSTRUCT), partial(align, config=ALIGN)
+    for name, stage in zip(("reconstruct", "align"), quick, strict=True):
+        monkeypatch.setattr(uns_pose_ros, name, stage)
     words = [tmp_path / "lorry", film, film, "--steps", 2, "--views", 1]
     monkeypatch.setattr(sys, "argv", ["03", *map(str, words)])
     runpy.run_path(str(example(3)), run_name="__main__")
