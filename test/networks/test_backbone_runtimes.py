@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from small_model import CLIP
 from uns_pose_ros.cli import main
+from uns_pose_ros.core.device import Precision
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import PoseEstimate
@@ -25,6 +27,7 @@ from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import backbone_runtimes
 from uns_pose_ros.networks.dinov2 import DinoV2, imagenet_normalize, load_backbone
 from uns_pose_ros.networks.onnx_export import backbone_graph
+from uns_pose_ros.networks.runtime_choice import Network, RuntimeChoice
 
 LAYERS = (5, 8, 11)
 
@@ -111,6 +114,79 @@ def test_a_graph_is_made_once_for_a_size_and_only_the_last_used_sizes_are_kept(
     ]:  # the fifth size takes the place of the least used, 28
         assert other(torch.zeros(2, 3, size, 14), (0,)).shape == (1, 2, size // 14, 1, 384)
     assert len(made) == 6
+
+
+def test_until_a_size_has_come_some_times_another_backbone_reads_it(
+    network: DinoV2,
+) -> None:
+    made: list[int] = []
+
+    class Meanwhile:
+        precision: Precision = "fp32"
+        read = 0
+
+        def __call__(self, images: Tensor, layers: Sequence[int]) -> Tensor:
+            self.read += len(images)
+            return torch.zeros(len(layers), len(images), 1, 1, 384)
+
+    def compiler(graph: bytes) -> backbone_runtimes.Run:
+        made.append(len(made))
+        return lambda images: np.zeros((len(images), 1, 384), np.float32)
+
+    meanwhile = Meanwhile()
+    other = backbone_runtimes.GraphBackbone(network, compiler, "fp32", meanwhile)
+    for _ in range(12):
+        assert other(torch.zeros(2, 3, 14, 14), (0,)).shape == (1, 2, 1, 1, 384)
+    assert meanwhile.read == 20 and len(made) == 1
+    other(torch.zeros(1, 3, 14, 28), (0,))
+    assert meanwhile.read == 21, "another size is new"
+
+
+def test_without_other_runtimes_nothing_is_measured_and_the_choice_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backbone_runtimes, "find_spec", lambda name: None)
+    monkeypatch.setattr(backbone_runtimes, "choose_fastest", pytest.fail)
+    choice = backbone_runtimes.resolve_runtime("auto", "cpu")
+    assert (choice.name, choice.reason) == ("torch", "no other runtime is installed")
+    assert backbone_runtimes.resolve_runtime("torch-fp32", "cpu").reason == "as set"
+
+
+def test_without_weights_nothing_is_measured_and_their_absence_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(InvalidInput, match="weights dinov2_vits14 are not in"):
+        backbone_runtimes.resolve_runtime("auto", "cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("usual", ["fp32", "bf16"])
+def test_auto_measures_what_is_installed_against_float32(
+    usual: Precision, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    asked = list[str]()
+
+    def choose(
+        candidates: Sequence[str], load: Callable[[str], Network], *rest: object
+    ) -> RuntimeChoice:
+        asked.extend(candidates)
+        image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        exact, other = load(candidates[0])(image, (11,)), load("onnx")(image, (11,))
+        assert exact.shape == other.shape
+        assert functional.cosine_similarity(exact, other, dim=-1).min() > 0.9999
+        return RuntimeChoice("onnx", "it was told so")
+
+    installed = {"onnx", "onnxruntime"}
+    monkeypatch.setattr(
+        backbone_runtimes, "find_spec", lambda name: name in installed or None
+    )
+    monkeypatch.setattr(backbone_runtimes, "choose_fastest", choose)
+    monkeypatch.setattr(backbone_runtimes, "choose_precision", lambda device: usual)
+    assert backbone_runtimes.resolve_runtime("auto", "cpu").name == "onnx"
+    assert asked == [*(["torch-fp32"] if usual == "bf16" else []), "torch", "onnx"]
 
 
 def chair_seen_by(name: str, model: Path) -> PoseEstimate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -47,39 +48,63 @@ class Runtimes:
 
 
 def test_the_fastest_runtime_is_taken_and_remembered_by_machine(tmp_path: Path) -> None:
-    runtimes = Runtimes(torch_fp32=100, onnx=80, openvino=60)
+    runtimes = Runtimes(torch=100, onnx=80, openvino=60)
     cache = tmp_path / "new" / "runtimes.json"
     chosen = runtimes.choose(cache)
     assert chosen.name == "openvino"
-    assert chosen.reason == "openvino 60 ms, onnx 80 ms, torch-fp32 100 ms"
-    assert runtimes.loaded == ["torch-fp32", "onnx", "openvino"]
+    assert chosen.reason == "openvino 60 ms, onnx 80 ms, torch 100 ms"
+    assert runtimes.loaded == ["torch", "onnx", "openvino"]
     assert runtimes.choose(cache) == chosen and len(runtimes.loaded) == 3
     runtimes.choose(cache, "another machine")
     assert len(runtimes.loaded) == 6
     # a runtime that was removed since is not taken
-    assert Runtimes(torch_fp32=100, onnx=80).choose(cache).name == "onnx"
+    assert Runtimes(torch=100, onnx=80).choose(cache).name == "onnx"
 
 
 def test_a_runtime_with_other_features_or_a_fault_is_left_out_with_the_reason(
     tmp_path: Path,
 ) -> None:
-    runtimes = Runtimes(torch_bf16=40, torch_fp32=100, onnx=10, openvino=20)
+    runtimes = Runtimes(torch_fp32=100, torch=40, onnx=10, openvino=20)
     runtimes.wrong, runtimes.broken = "onnx", "openvino"
     chosen = runtimes.choose(tmp_path / "runtimes.json")
-    assert chosen.name == "torch-bf16"
+    assert chosen.name == "torch"
     assert "onnx is inexact (cosine 0.000)" in chosen.reason
     assert "openvino failed (no such instruction)" in chosen.reason
-    broken = Runtimes(torch_fp32=1)
-    broken.broken = "torch-fp32"
-    assert broken.choose(tmp_path / "other.json").name == "torch-fp32"
+    broken = Runtimes(torch=1)
+    broken.broken = "torch"
+    assert broken.choose(tmp_path / "other.json").name == "torch"
+
+
+def test_pytorch_stays_where_another_runtime_gains_little(tmp_path: Path) -> None:
+    little = Runtimes(torch=100, onnx=95, openvino=91).choose(tmp_path / "little.json")
+    assert little.name == "torch"
+    assert little.reason == "openvino 91 ms, onnx 95 ms, torch 100 ms"
+    assert Runtimes(torch=100, onnx=89).choose(tmp_path / "enough.json").name == "onnx"
+
+
+def test_what_another_process_measured_meanwhile_is_taken(tmp_path: Path) -> None:
+    cache = tmp_path / "runtimes.json"
+    first, second = Runtimes(torch=100, onnx=50), Runtimes(torch=100, onnx=50)
+    load = first.load
+
+    def start_second(name: str) -> Callable[[Tensor, Sequence[int]], Tensor]:
+        if name == "torch":
+            thread.start()
+        return load(name)
+
+    first.load = start_second  # type: ignore[method-assign]
+    thread = threading.Thread(target=lambda: second.choose(cache))
+    first.choose(cache)
+    thread.join(30)
+    assert not thread.is_alive() and second.loaded == []
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"this machine": 3}', '{"this machine": []}'])
 def test_a_cache_that_cannot_be_read_is_made_again(tmp_path: Path, text: str) -> None:
     cache = tmp_path / "runtimes.json"
     cache.write_text(text)
-    assert Runtimes(torch_fp32=1).choose(cache).name == "torch-fp32"
-    runtimes = Runtimes(torch_fp32=1)
+    assert Runtimes(torch=1).choose(cache).name == "torch"
+    runtimes = Runtimes(torch=1)
     runtimes.choose(cache)
     assert runtimes.loaded == []
 
@@ -88,8 +113,8 @@ def test_where_nothing_can_be_remembered_a_runtime_is_chosen_all_the_same(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "file").write_text("")
-    chosen = Runtimes(torch_fp32=5).choose(tmp_path / "file" / "runtimes.json")
-    assert chosen.name == "torch-fp32"
+    chosen = Runtimes(torch=5).choose(tmp_path / "file" / "runtimes.json")
+    assert chosen.name == "torch"
 
 
 def test_the_machine_is_told_apart_by_threads_versions_and_limits(

@@ -97,6 +97,7 @@ class ScriptedEstimator:
     one_by_one = False
     best_rejected: float | None = None
     threshold = 0.22
+    runtime = None
 
     def __init__(
         self,

@@ -165,7 +165,7 @@ class EstimatorConfig:
         group="solver",
     )
     runtime: str = setting(
-        "torch",
+        "auto",
         "runtime of the backbone: auto (the fastest that is installed, measured once on a "
         "processor), torch (bfloat16 if the processor has it), torch-fp32, "
         "torch-bf16, torch-compile (CUDA), onnx or openvino (both on the CPU)",

@@ -17,6 +17,7 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
 from uns_pose_ros.estimation.stream.expectation import Expectation
 from uns_pose_ros.networks.backbone_runtimes import Backbone
+from uns_pose_ros.networks.runtime_choice import RuntimeChoice
 
 RETRY = 60.0  # s between two trials of a device that has failed
 # makes an Estimator from the arguments of its constructor
@@ -70,6 +71,11 @@ class FallbackEstimator:
     def device(self) -> torch.device:
         """The device of the next image."""
         return self._working.device
+
+    @property
+    def runtime(self) -> RuntimeChoice | None:
+        """The backbone's runtime and why it was taken; None: the backbone was given."""
+        return self._working.runtime
 
     @property
     def fault(self) -> str:

@@ -42,8 +42,9 @@ from uns_pose_ros.estimation.stream.expectation import (
     project_box,
     region_of_box,
 )
-from uns_pose_ros.networks.backbone_runtimes import Backbone, load_runtime
+from uns_pose_ros.networks.backbone_runtimes import Backbone, load_runtime, resolve_runtime
 from uns_pose_ros.networks.dinov2 import PATCH, imagenet_normalize
+from uns_pose_ros.networks.runtime_choice import RuntimeChoice
 
 
 class Estimator:
@@ -75,8 +76,12 @@ class Estimator:
         self.one_by_one = False
         # best score below the threshold in the last image; None: there was no such pose
         self.best_rejected: float | None = None
+        # the backbone's runtime and why it was taken; None: the backbone was given
+        self.runtime: RuntimeChoice | None = None
         if backbone is None:
-            self.backbone, self.device = load_runtime(config.runtime, device)
+            self.runtime = resolve_runtime(config.runtime, device)
+            patient = config.runtime == "auto"
+            self.backbone, self.device = load_runtime(self.runtime.name, device, patient)
         else:
             self.backbone, self.device = backbone, choose_device(device)
         halved = self.backbone.precision == "bf16"

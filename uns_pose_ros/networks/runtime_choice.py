@@ -1,8 +1,9 @@
 """The fastest runtime of the backbone on this processor, measured once and remembered.
 
 Each runtime that is installed reads one crop for a part of a second. Of those whose features are
-those of float32, the fastest is taken. The choice is kept in the user's cache, by processor,
-threads and versions.
+those of float32, the fastest is taken; PyTorch stays where another one gains little, since its
+graphs take time to be made. The choice is kept in the user's cache, by processor, threads and
+versions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import filelock
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,11 +27,13 @@ from torch.nn.functional import cosine_similarity
 from uns_pose_ros.core.errors import DiskError
 from uns_pose_ros.io.writing.replacement import atomic_write
 
-REFERENCE = "torch-fp32"  # whose features are right
+USUAL = "torch"  # taken if no other runtime is clearly faster
 _SIZE = 224  # px, side of the crop that is read
 _LAYERS = (11,)
 _BUDGET = 1.0  # s of measurement for all runtimes together
 _LEAST_RUNS = 2
+_LEAST_GAIN = 0.1  # share of the usual runtime's time that another one saves
+_LONGEST_WAIT = 60.0  # s for another process that measures
 _LEAST_COSINE = 0.99  # of the mean patch of a runtime to that of the reference
 _PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "uns_pose_ros")
 
@@ -58,25 +62,41 @@ def choose_fastest(
     """Return the remembered choice, or measure and remember one.
 
     Args:
-        candidates: Names of runtimes, with the reference.
+        candidates: Names of runtimes, with the usual one; the features of the first are right.
         load: Returns the backbone in a runtime.
         cache: JSON file of choices by key; it need not exist.
         key: Names what the speed depends on, see `describe_machine`.
         clock: Returns seconds.
     """
-    known = _read_choices(cache)
-    name, reason = known.get(key, ("", ""))
-    if name in candidates:
-        return RuntimeChoice(name, reason)
-    chosen = _measure(candidates, load, clock)
-    known[key] = (chosen.name, chosen.reason)
+    remembered = _remembered(candidates, cache, key)
+    if remembered is not None:
+        return remembered
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(cache) as part:
-            part.write_text(json.dumps(known, indent=1))
-    except (OSError, DiskError) as error:
-        _log.warning("the choice of a runtime is not remembered: %s", error)
+        # processes that start together measure once, not against each other
+        with filelock.FileLock(cache.with_suffix(".lock"), timeout=_LONGEST_WAIT):
+            remembered = _remembered(candidates, cache, key)
+            if remembered is not None:
+                return remembered
+            chosen = _measure(candidates, load, clock)
+            _remember(chosen, cache, key)
+    except (OSError, DiskError) as error:  # a lock that takes too long is an OSError
+        _log.warning("the choice of a runtime is not remembered: %s", _first_line(error))
+        chosen = _measure(candidates, load, clock)
+    _log.info("runtime %s: %s", chosen.name, chosen.reason)
     return chosen
+
+
+def _remembered(candidates: Sequence[str], cache: Path, key: str) -> RuntimeChoice | None:
+    name, reason = _read_choices(cache).get(key, ("", ""))
+    return RuntimeChoice(name, reason) if name in candidates else None
+
+
+def _remember(choice: RuntimeChoice, cache: Path, key: str) -> None:
+    known = _read_choices(cache)
+    known[key] = (choice.name, choice.reason)
+    with atomic_write(cache) as part:
+        part.write_text(json.dumps(known, indent=1))
 
 
 def describe_machine() -> str:
@@ -107,12 +127,12 @@ def _measure(
     load: Callable[[str], Network],
     clock: Callable[[], float],
 ) -> RuntimeChoice:
-    """Measure all candidates; the reference is the first."""
+    """Measure all candidates."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 3, _SIZE, _SIZE, generator=generator)
     expected: Tensor | None = None
     seconds, left_out = dict[str, float](), list[str]()
-    for name in sorted(candidates, key=lambda name: name != REFERENCE):
+    for name in candidates:
         try:
             network = load(name)
             with torch.inference_mode():
@@ -128,10 +148,13 @@ def _measure(
             continue
         seconds[name] = spent
     if not seconds:
-        return RuntimeChoice(REFERENCE, "; ".join(left_out))
+        return RuntimeChoice(USUAL, "; ".join(left_out))
     ranked = sorted(seconds, key=lambda name: seconds[name])
     figures = [f"{name} {1e3 * seconds[name]:.0f} ms" for name in ranked]
-    return RuntimeChoice(ranked[0], "; ".join([", ".join(figures), *left_out]))
+    fastest, usual = ranked[0], seconds.get(USUAL)
+    if usual is not None and seconds[fastest] > (1 - _LEAST_GAIN) * usual:
+        fastest = USUAL
+    return RuntimeChoice(fastest, "; ".join([", ".join(figures), *left_out]))
 
 
 def _first_line(error: Exception) -> str:

@@ -24,7 +24,7 @@ from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.pose_fusion import FusionConfig
 from uns_pose_ros.estimation.stream.stream_estimator import StreamConfig
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig, TrackState
-from uns_pose_ros.networks.backbone_runtimes import check_runtime, choose_runtime
+from uns_pose_ros.networks.backbone_runtimes import check_runtime
 from uns_pose_ros.networks.dinov2 import PATCH
 from uns_pose_ros.nodes import managed_node, parameter_declaration, ros_compat
 from uns_pose_ros.nodes.diagnostics import NodeDiagnostics
@@ -113,8 +113,8 @@ class EstimatorNode(ManagedNode):
             lambda: self._all,
         )
         self._log_ready()
-        if self._all.estimator.runtime == "auto":
-            choice = choose_runtime(self._settings.device)  # remembered
+        choice = self._models.runtime
+        if choice is not None and self._all.estimator.runtime == "auto":
             self.get_logger().info(f"runtime {choice.name}: {choice.reason}")
         self._warn_of_scale()
         return super().on_configure(state)

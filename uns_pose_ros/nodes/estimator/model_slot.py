@@ -13,6 +13,7 @@ from uns_pose_ros.core.types import Camera, CategoryModel
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.device_failover import FallbackEstimator, Make
 from uns_pose_ros.io import artifacts
+from uns_pose_ros.networks.runtime_choice import RuntimeChoice
 from uns_pose_ros.nodes.estimator.estimator_parameters import NodeParameters
 from uns_pose_ros.nodes.worker_thread import run_in_temporary_thread
 
@@ -52,6 +53,11 @@ class ModelSlot:
     def device(self) -> str:
         """Name of the device that computes."""
         return "none" if self.estimator is None else str(self.estimator.device)
+
+    @property
+    def runtime(self) -> RuntimeChoice | None:
+        """The backbone's runtime and why it was taken; None: it is not known."""
+        return None if self.estimator is None else self.estimator.runtime
 
     def load(self, settings: NodeParameters, config: EstimatorConfig) -> None:
         """Read the models of the settings and warm the estimator up.
