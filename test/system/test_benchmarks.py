@@ -18,6 +18,8 @@ import torch
 
 from label_readers import iterate_objects, overlap, paint_model, read_labels
 from labeled_category import write_labeled_category
+from small_model import one_triangle
+from streams import HALF_TURN, estimate, noisy, orbit
 from synthetic_meshes import feature_mesh
 from uns_pose_ros.alignment import pairwise
 from uns_pose_ros.alignment.category_alignment import AlignConfig
@@ -26,8 +28,9 @@ from uns_pose_ros.alignment.pairwise import PairConfig
 from uns_pose_ros.alignment.published_alignment import PublishedConfig
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.named_frames import NamedFrame
-from uns_pose_ros.core.types import PoseEstimate, Symmetry
+from uns_pose_ros.core.types import PoseEstimate, PoseMode, Symmetry
 from uns_pose_ros.estimation.frame_placement import carry_frames
+from uns_pose_ros.evaluation.bag_figures import FrameResult
 from uns_pose_ros.evaluation.metrics import ImageResult
 from uns_pose_ros.io.artifacts import load_alignment
 
@@ -310,3 +313,40 @@ def test_the_instruction_set_is_that_of_the_processor_within_the_limit(
 
     lines = ["model name : some processor", f"flags : fpu {flags} ht"]
     assert common.instruction_set(lines, {"ONEDNN_MAX_CPU_ISA": limit}) == name
+
+
+def test_more_cameras_have_fewer_errors_and_one_that_is_killed_and_back_costs_no_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import cameras
+
+    model = one_triangle("car", diameter=0.2)
+    generator = torch.Generator().manual_seed(0)
+    results = []
+    for number, cam_from_obj in enumerate(orbit(12, 30.0)):
+        flipped = number % 4 == 1  # and the right pose is an alternative
+        truth = noisy(cam_from_obj, generator)
+        wrong = estimate(truth @ HALF_TURN, 0.4, (PoseMode(truth, -0.5),))
+        seen = wrong if flipped else estimate(truth, 0.8)
+        place = torch.linalg.inv(cam_from_obj)
+        results.append(
+            FrameResult(
+                number, f"camera_{number}", (seen,), (0,), 0.0, cam_from_obj, None, place
+            )
+        )
+    turn = torch.eye(4, dtype=torch.float64)
+    assert cameras.camera_groups(12, 3)[1] == [1, 5, 9]
+    rows = {
+        count: cameras.rates(
+            cameras.group_errors(results, cameras.camera_groups(12, count), model, turn)
+        )
+        for count in (1, 2)
+    }
+    assert rows[1]["errors30"] == 25.0
+    assert rows[2]["errors30"] == 0.0
+    assert rows[2]["errors10"] < rows[1]["errors10"]
+    errors, numbers = cameras.kill_camera(results[:3], model, turn)
+    assert (len(errors), numbers) == (9, 1)
+    sized = cameras.with_size(results)
+    assert all(one.metric for each in sized for one in each.estimates)
