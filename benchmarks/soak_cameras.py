@@ -37,6 +37,8 @@ from vision_msgs.msg import Detection3DArray
 
 from uns_pose_ros.core.geometry import invert
 from uns_pose_ros.core.types import Frame
+from uns_pose_ros.estimation.estimator import Estimator
+from uns_pose_ros.io.artifacts import load_model
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.ros.ros_messages import nanoseconds
 from uns_pose_ros.io.video_folder import load_video
@@ -47,6 +49,8 @@ CAMERAS = ("left", "right", "top")
 MAP = "map"
 WARM = 30.0  # s after which memory counts
 PATIENCE = 180.0  # s for the nodes to start
+# settings of the fusion node for a machine that gives a camera an answer in some seconds
+SLOW = ("-p", "max_difference:=5.0", "-p", "object_memory:=10.0")
 BRINGUP = (sys.executable, "-m", "uns_pose_ros.nodes.entry_points")
 
 
@@ -63,7 +67,9 @@ def main() -> None:
         "--rate", type=float, default=5.0, help="images a second of a camera"
     )
     parser.add_argument(
-        "--diameter", type=float, default=1.0, help="of the object, in the film's unit"
+        "--diameter",
+        type=float,
+        help="of the object, in the film's unit (default: that of the images' estimates)",
     )
     parser.add_argument("--json", help="write the figures here; - for standard output")
     args = parser.parse_args()
@@ -86,18 +92,36 @@ def estimator_command(model: Path, camera: str, diameter: float) -> list[str]:
     ]
 
 
+def measure_diameter(model: Path, frames: Sequence[Frame]) -> float:
+    """Diameter by which the estimates lie as far away as the film says, in its unit."""
+    estimator = Estimator(load_model(model))
+    ratios = []
+    for frame in frames:
+        assert frame.cam_from_obj is not None
+        found = estimator(read_image(frame.image).numpy(), frame.camera)
+        if found:
+            diameters = found[0].cam_from_canon[:3, 3] / found[0].scale
+            ratios.append(float(frame.cam_from_obj[:3, 3].norm() / diameters.norm()))
+    if not ratios:
+        raise RuntimeError(
+            "no image has an estimate: a model of the film's category is valid"
+        )
+    return float(np.median(ratios))
+
+
 def soak(
-    model: Path, video: Path, seconds: float, rate: float, diameter: float
+    model: Path, video: Path, seconds: float, rate: float, size: float | None = None
 ) -> dict[str, Any]:
     """Run all processes; returns what was counted."""
     frames = load_video(video).frames
     chosen = [frames[k * len(frames) // len(CAMERAS)] for k in range(len(CAMERAS))]
+    diameter = size or measure_diameter(model, chosen)
     processes = {
         camera: subprocess.Popen(estimator_command(model, camera, diameter))
         for camera in CAMERAS
     }
     processes["fusion"] = subprocess.Popen(
-        [*BRINGUP, "fusion", *CAMERAS, "--fixed-frame", MAP]
+        [*BRINGUP, "fusion", *CAMERAS, "--fixed-frame", MAP, "--ros-args", *SLOW]
     )
     rclpy.init()
     try:
