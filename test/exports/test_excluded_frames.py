@@ -53,3 +53,13 @@ def test_only_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     assert read_exclusion(tmp_path).lines == ()
     with pytest.raises(InvalidInput, match="list of what is struck out is not there"):
         read_exclusion(tmp_path, tmp_path / "other.txt")
+
+
+def test_a_pattern_that_takes_minutes_to_compare_is_refused_by_its_line(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "exclude.txt").write_text("clip_01\n" + "[" * 50_000 + "\n")
+    with pytest.raises(
+        InvalidInput, match=r"exclude\.txt, line 2: 50000 characters; at most"
+    ):
+        read_exclusion(tmp_path)

@@ -124,3 +124,18 @@ def test_the_machine_is_told_apart_by_threads_versions_and_limits(
     assert f"torch {torch.__version__.split('+')[0]}" in before and "threads" in before
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert describe_machine() != before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[]", '{"this machine": ["onnx", 3]}', '{"this machine": "on"}', ""],
+)
+def test_a_spoiled_memory_is_measured_again_and_replaced(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = tmp_path / "runtimes.json"
+    cache.write_text(text)
+    runtimes = Runtimes(torch_fp32=100, onnx=80)
+    assert runtimes.choose(cache).name == "onnx"
+    assert "runtimes.json: " in caplog.text and "it is measured again" in caplog.text
+    assert runtimes.choose(cache).name == "onnx" and len(runtimes.loaded) == 2

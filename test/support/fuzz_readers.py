@@ -19,6 +19,7 @@ from torch.nn import functional
 import fuzz_checks
 import fuzz_datasets
 import fuzz_inputs
+import fuzz_records
 import fuzz_states
 from colmap_files import write_binary
 from source_files import checks, save_photograph, write_co3d, write_film
@@ -512,5 +513,9 @@ READERS = (
     *(
         Reader(name, write, fuzz_datasets.reader_of(name), pattern)
         for name, (write, _, pattern) in fuzz_datasets.MINIATURES.items()
+    ),
+    *(
+        Reader(name, write, read, pattern)
+        for name, (write, read, pattern) in fuzz_records.RECORDS.items()
     ),
 )

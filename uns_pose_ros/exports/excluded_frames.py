@@ -16,6 +16,7 @@ from uns_pose_ros.io.schema.decoding import read_file
 
 EXCLUDE = "exclude.txt"
 _MOST = 2**20  # bytes
+_LONGEST = 1000  # characters of a line; some longer patterns take minutes to be compared
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ def read_exclusion(category: Path, path: Path | None = None) -> Exclusion:
     lines = []
     for number, line in enumerate(text.splitlines(), 1):
         pattern = line.partition("#")[0].strip().strip("/")
+        if len(pattern) > _LONGEST:
+            raise InvalidInput(
+                f"{place}, line {number}: {len(pattern)} characters; at most {_LONGEST} are valid"
+            )
         if pattern:
             lines.append((number, pattern))
     return Exclusion(place, tuple(lines))

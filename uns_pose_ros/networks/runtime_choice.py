@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from uns_pose_ros.core.errors import DiskError
+from uns_pose_ros.core.errors import DiskError, InvalidInput, make_printable
+from uns_pose_ros.io.schema.constraints import Label
+from uns_pose_ros.io.schema.decoding import read_record
 from uns_pose_ros.io.writing.replacement import atomic_write
 
 USUAL = "torch"  # taken if no other runtime is clearly faster
@@ -176,14 +178,11 @@ def _time_runs(
 
 def _read_choices(cache: Path) -> dict[str, tuple[str, str]]:
     """The remembered choices; none if the file cannot be read."""
+    if not cache.exists():
+        return {}
     try:
-        record = json.loads(cache.read_text())
-    except (OSError, ValueError):
+        known = read_record(cache, dict[str, tuple[Label, Label]], "list of runtimes")
+    except InvalidInput as error:
+        _log.warning("%s; it is measured again", error)
         return {}
-    if not isinstance(record, Mapping):
-        return {}
-    return {
-        str(key): (str(value[0]), str(value[1]))
-        for key, value in record.items()
-        if isinstance(value, list) and len(value) == 2
-    }
+    return {key: (name, make_printable(reason)) for key, (name, reason) in known.items()}

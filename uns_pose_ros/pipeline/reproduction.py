@@ -7,6 +7,7 @@ references. One more alignment, by consensus, is ours.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _RANKING = "sequence_annotations.jgz"
 # measured on two cores of a processor, roughly: s
 _PER_IMPORT, _PER_MESH = 10.0, 50.0
 _PER_PAIR, _PER_TRAINED, _PER_IMAGE = 2.0, 30.0, 3.0
+_MOST_SCORE = 1e9  # of a sequence; a larger one is no score
 _LEAST_TRAINING = 200.0  # s
 _BYTES_PER_VIDEO, _BYTES_OF_TRAINING = 25e6, 3e9
 
@@ -204,7 +206,8 @@ def rank_sequences(category: Path) -> list[str]:
     for item in read_annotations(category / _RANKING):
         name, score = item["sequence_name"], item.get("viewpoint_quality_score")
         if isinstance(name, str) and is_entry_name(name):
-            rank = float(score) if isinstance(score, int | float) else -float("inf")
+            known = isinstance(score, int | float) and abs(score) < _MOST_SCORE
+            rank = float(score) if known else -math.inf
             if (category / name / "images").is_dir():
                 scored.append((-rank, name))
     return [name for _, name in sorted(scored)]
@@ -280,13 +283,19 @@ def _figures_of(path: Path) -> dict[str, dict[str, float]]:
     try:
         (values,) = record["categories"].values()
         return {
-            row: {f"acc{angle}": float(values[row][f"acc{angle}"]) for angle in ANGLES}
+            row: {f"acc{angle}": _percent(values[row][f"acc{angle}"]) for angle in ANGLES}
             for row in ("detected", "true_crop")
         }
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InvalidInput(
             f"{path}: no result of `evaluate dataset`; delete it, then run the command again"
         ) from None
+
+
+def _percent(value: Any) -> float:
+    if isinstance(value, bool) or not 0 <= value <= 100:
+        raise ValueError(f"{value} is no share in percent")
+    return float(value)
 
 
 def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import os
@@ -203,3 +204,25 @@ def test_what_is_done_takes_no_more_time_and_processes_take_the_next_category() 
     assert plan.seconds(3, left=True) == 4
     assert plan.disk(2) - plan.disk(1) == plan.disk(3) - plan.disk(2) > 0
     assert plan.disk(9) == plan.disk(3)
+
+
+def test_a_result_that_is_no_share_in_percent_is_refused(tmp_path: Path) -> None:
+    row = {"acc30": 90.0, "acc15": 80.0, "acc10": 1e300}
+    path = tmp_path / "car_consensus.json"
+    path.write_text(
+        json.dumps({"categories": {"car": {"detected": row, "true_crop": row}}})
+    )
+    with pytest.raises(
+        InvalidInput, match=r"car_consensus.json: no result of `evaluate data"
+    ):
+        reproduction._figures_of(path)
+
+
+def test_a_quality_that_is_no_score_ranks_a_sequence_last(tmp_path: Path) -> None:
+    ranking = [("1", 10**400), ("2", 0.5), ("3", "good"), ("4", 1.5)]
+    items = [{"sequence_name": n, "viewpoint_quality_score": score} for n, score in ranking]
+    for name, _ in ranking:
+        (tmp_path / name / "images").mkdir(parents=True)
+    with gzip.open(tmp_path / "sequence_annotations.jgz", "wt") as file:
+        json.dump(items, file)
+    assert reproduction.rank_sequences(tmp_path) == ["4", "2", "1", "3"]

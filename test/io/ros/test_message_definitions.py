@@ -41,6 +41,11 @@ def test_the_definitions_of_every_distribution_are_valid(store: Stores) -> None:
     ("name", "text", "said"),
     [
         ("std_msgs/msg/Header", "uint32 seq\nbuiltin_interfaces/Time stamp\n", "frame_id"),
+        (
+            "std_msgs/msg/Header",
+            "builtin_interfaces/Time Stamp\nstring frame_id\n",
+            "stamp",
+        ),
         ("geometry_msgs/msg/Vector3", "float64 x\nfloat64 y\nstring z\n", "z"),
         ("geometry_msgs/msg/Vector3", "float64 x\nfloat64 y\nfloat64[] z\n", "z"),
     ],

@@ -41,14 +41,19 @@ def check_definition(typestore: Any, name: str) -> None:
     while waiting:
         part = waiting.pop()
         reached.add(part)
-        fields = {field.lower(): kind for field, kind in typestore.fielddefs[part][1]}
+        fields = {_plain(field): kind for field, kind in typestore.fielddefs[part][1]}
         for field, kind in _fields_of_ros().get(part, ()):
-            given = fields.get(field.lower())
+            given = fields.get(field)
             if given is None or _shape(given) != _shape(kind):
                 raise ValueError(f"its {part} has no such field {field} as that of ROS")
         waiting |= {inner for kind in fields.values() for inner in _messages_in(kind)}
         waiting -= reached | checked
     checked |= reached
+
+
+def _plain(field: str) -> str:
+    """The name of a field; ROS 1 writes D, K, R and P of CameraInfo in capitals."""
+    return field.lower() if len(field) == 1 else field
 
 
 def _messages_in(kind: Any) -> Iterator[str]:
