@@ -1,4 +1,4 @@
-"""Records of exports, bags, boards and measured runtimes, to be spoiled."""
+"""Records of exports, bags and measured runtimes, to be spoiled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import fuzz_checks
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.exports import bag_labels, excluded_frames, label_export
-from uns_pose_ros.io.schema.board_record import read_board_record
 from uns_pose_ros.io.schema.decoding import read_record
 from uns_pose_ros.networks import runtime_choice
 from uns_pose_ros.pipeline import reproduction
@@ -72,25 +71,6 @@ def _read_export(folder: Path, _: Path) -> None:
     assert record["program"] == label_export._PROGRAM
 
 
-def _write_boards(folder: Path) -> None:
-    (folder / "charuco.yaml").write_text(
-        "kind: charuco\nsquares: [7, 5]\nsquare: 0.04\nmarker: 0.03\ndictionary: DICT_5X5_100\n"
-        f"board_from_object: {_EYE4}\n"
-    )
-    (folder / "tags.yaml").write_text(
-        "kind: apriltag\nsquares: [4, 3]\nsquare: 0.05\ngap: 0.01\n"
-    )
-
-
-def _read_board(_: Path, spoiled: Path) -> None:
-    board = read_board_record(spoiled)
-    assert all(0 < side < 1e5 for side in board.size)
-    assert 0 < board.marker_side <= 10 and 0 < board.tag_gap <= 10
-    if board.board_from_object is not None:
-        pose = torch.tensor(board.board_from_object, dtype=torch.float64)
-        fuzz_checks.check_pose(pose, most=0.05)
-
-
 def _write_runtimes(folder: Path) -> None:
     (folder / "runtimes.json").write_text(json.dumps({_KEY: ["onnx", "the fastest"]}))
 
@@ -134,7 +114,7 @@ def _read_paper(folder: Path, spoiled: Path) -> None:
     plan = reproduction.plan_paper(
         folder / "co3d", folder / "pascal3d", folder / "labels.json", into, 2
     )
-    assert plan.steps and math.isfinite(plan.seconds) and plan.disk > 0
+    assert plan.steps and math.isfinite(plan.seconds()) and plan.disk() > 0
 
 
 # reader: how its files are written, how they are read, and which are spoiled
@@ -142,7 +122,6 @@ RECORDS: dict[str, tuple[Callable[[Path], Any], Callable[[Path, Path], Any], str
     "bag_results": (_write_results, _read_results, "*"),
     "exclusion": (_write_exclusion, _read_exclusion, "*"),
     "export": (_write_export, _read_export, "*"),
-    "board": (_write_boards, _read_board, "*"),
     "runtimes": (_write_runtimes, _read_runtimes, "*"),
     "paper": (_write_paper, _read_paper, "*.json,co3d/car/*.jgz,pascal3d/*/*"),
 }
