@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from small_model import one_triangle
 from uns_pose_ros.alignment.canonical_axes import AxisNames
+from uns_pose_ros.cli.frames_command import add_frame
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts, rotation_from_vector, transform
 from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.schema.frames_record import FRAMES
+from uns_pose_ros.io.writing.target_lock import TargetLock
 from uns_pose_ros.pipeline import frame_axes, kept_frames, stages
 from uns_pose_ros.training import category_training
 
@@ -127,7 +130,21 @@ def test_train_turns_and_keeps_the_frames(
     assert kept.position.tolist() == pytest.approx([0.4, -0.2, -0.1])
     torch.testing.assert_close(kept.rotation, turned.rotation)
 
+    keep = stages.keep_frames
+
+    def keep_while_another_adds(*arguments: Any) -> CategoryModel:
+        with pytest.raises(InvalidInput, match="is at work here"):
+            add_frame(folder, HANDLE)
+        return keep(*arguments)
+
+    with monkeypatch.context() as while_it_saves:
+        while_it_saves.setattr(stages, "keep_frames", keep_while_another_adds)
+        lock = TargetLock(folder)
+        threading.Timer(0.3, lock.release).start()
+        stages.train(trucks, seed=3)  # it waits for who edits the frames
+    assert len(trained) == 3
+
     (folder / FRAMES).write_text("frames: [")
     with pytest.raises(InvalidInput, match=r"frames.yaml: not a valid list of frames"):
         stages.train(trucks, seed=2)
-    assert len(trained) == 2
+    assert len(trained) == 3

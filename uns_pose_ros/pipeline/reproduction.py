@@ -206,8 +206,9 @@ def rank_sequences(category: Path) -> list[str]:
     for item in read_annotations(category / _RANKING):
         name, score = item["sequence_name"], item.get("viewpoint_quality_score")
         if isinstance(name, str) and is_entry_name(name):
-            known = isinstance(score, int | float) and abs(score) < _MOST_SCORE
-            rank = float(score) if known else -math.inf
+            rank = -math.inf
+            if isinstance(score, int | float) and abs(score) < _MOST_SCORE:
+                rank = float(score)
             if (category / name / "images").is_dir():
                 scored.append((-rank, name))
     return [name for _, name in sorted(scored)]

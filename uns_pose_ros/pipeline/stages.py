@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,7 @@ from uns_pose_ros.visualization.training_figure import plot_training
 _LOG = logging.getLogger(__name__)
 ALIGNMENT_IMAGE, MODEL, TRAINING = "alignment.png", "model", "training.png"
 _MAX_BACKGROUNDS = 300
+_PATIENCE = 30.0  # s that a trained model waits for who edits its frames
 _BACKBONE = "dinov2_vits14"
 
 
@@ -479,8 +480,10 @@ def train(
         spent = {"seconds": round(time.perf_counter() - start, 2)}
         model = replace(model, provenance={**model.provenance, **wanted, **spent})
         if context.rank == 0:
-            model = keep_frames(model, path)
-            artifacts.save_model(model, path)
+            # a frame that is defined now would be lost
+            with lock_target(path, _PATIENCE):
+                model = keep_frames(model, path)
+                artifacts.save_model(model, path)
         done = True
     finally:
         unfinished.close(done)
@@ -515,13 +518,15 @@ def _turned_model(
         return None
     if not contains_provenance(without_alignment(before), without_alignment(wanted)):
         return None
-    turned = turn_model(artifacts.load_model(path), alignment)
-    if turned is None:
-        return None
-    turned = replace(turned, provenance={**turned.provenance, **wanted})
-    if _rank_and_world()[0] == 0:
-        artifacts.save_model(turned, path)
-        _LOG.info("%s: turned to the new axes, without training", path)
+    is_first = _rank_and_world()[0] == 0
+    with lock_target(path, _PATIENCE) if is_first else nullcontext():
+        turned = turn_model(artifacts.load_model(path), alignment)
+        if turned is None:
+            return None
+        turned = replace(turned, provenance={**turned.provenance, **wanted})
+        if is_first:
+            artifacts.save_model(turned, path)
+            _LOG.info("%s: turned to the new axes, without training", path)
     return turned
 
 

@@ -24,10 +24,14 @@ from uns_pose_ros.io.writing.staged_names import machine_token, stem_of
 class TargetLock:
     """The lock of a file or folder, which one process of all holds."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, patience: float = 0.0) -> None:
         """Take the lock.
 
         In a folder that this process cannot write, nobody needs a lock.
+
+        Args:
+            target: What is locked.
+            patience: How long to wait for another process, s.
 
         Raises:
             InvalidInput: another process holds it; the message names the process.
@@ -40,10 +44,10 @@ class TargetLock:
             self._made = make_folder(target.parent)
         # every user may hold it, not only the one who made it
         self._lock = filelock.FileLock(
-            self._path, mode=0o666, blocking=False, thread_local=False
+            self._path, mode=0o666, blocking=patience > 0, thread_local=False
         )
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout=patience)
         except filelock.Timeout:
             raise InvalidInput(
                 f"{target}: {_holder(self._path)} is at work here; wait for it, or end it"
@@ -70,9 +74,9 @@ class TargetLock:
 
 
 @contextmanager
-def lock_target(target: Path) -> Iterator[None]:
+def lock_target(target: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock of a file or folder; see `TargetLock`."""
-    lock = TargetLock(target)
+    lock = TargetLock(target, patience)
     try:
         yield
     finally:

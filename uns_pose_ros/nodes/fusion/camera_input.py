@@ -175,7 +175,7 @@ class CameraInput:
             self.sizeless = {
                 str(record["category"]) for record in records if record["size"] is None
             }
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError):
             self._node.get_logger().warning(
                 f"{self.camera}: the list of categories cannot be read",
                 throttle_duration_sec=60.0,
