@@ -112,10 +112,25 @@ def propose_up(meshes: Mapping[str, FeatureMesh], alignment: Alignment) -> Tenso
     than up. Every kept video counts by its confidence; only kept videos need a mesh.
     """
     moments = [moment for _, moment in _camera_moments(meshes, alignment)]
-    return _up_of(
+    return up_of(
         sum((across for across, _ in moments), torch.zeros(3, 3, dtype=torch.float64)),
         sum((down for _, down in moments), torch.zeros(3, dtype=torch.float64)),
     )
+
+
+def camera_moments(canon_from_obj: Tensor, mesh: FeatureMesh) -> tuple[Tensor, Tensor]:
+    """Second moments (3, 3) and mean (3,) of camera axes, which tell of up; see `up_of`.
+
+    Args:
+        canon_from_obj: Rotation (3, 3) of the video.
+        mesh: Its feature mesh, with the poses of the cameras.
+    """
+    canon_from_cam = canon_from_obj @ mesh.cameras_in_obj[:, :3, :3].double().mT
+    right, below = canon_from_cam[..., 0], canon_from_cam[..., 1]
+    # if all cameras stand on one side, `right` does not determine how far they look down; then
+    # `below` decides
+    across = (right.T @ right - 0.1 * below.T @ below) / len(right)
+    return across, below.mean(0)
 
 
 def _camera_moments(
@@ -129,17 +144,18 @@ def _camera_moments(
     ):
         if not kept:
             continue
-        canon_from_cam = canon_from_obj @ meshes[name].cameras_in_obj[:, :3, :3].double().mT
-        right, below = canon_from_cam[..., 0], canon_from_cam[..., 1]
-        # if all cameras stand on one side, `right` does not determine how far they look down; then
-        # `below` decides
-        across = confidence * (right.T @ right - 0.1 * below.T @ below) / len(right)
-        moments.append((name, (across, confidence * below.mean(0))))
+        across, down = camera_moments(canon_from_obj, meshes[name])
+        moments.append((name, (confidence * across, confidence * down)))
     return moments
 
 
-def _up_of(across: Tensor, down: Tensor) -> Tensor:
-    """Up (3,) of unit length from the moments of cameras."""
+def up_of(across: Tensor, down: Tensor) -> Tensor:
+    """Up (3,) of unit length from the moments of cameras.
+
+    Args:
+        across: Moments (3, 3), of one video or the weighted sum over several.
+        down: Mean directions (3,), likewise.
+    """
     up = torch.linalg.eigh(across).eigenvectors[:, 0]
     return up * (-1.0 if float(up @ down) > 0 else 1.0)
 
@@ -186,7 +202,7 @@ def propose_frame(meshes: Mapping[str, FeatureMesh], alignment: Alignment) -> Pr
     """Propose the frame that people would expect; only kept videos need a mesh."""
     up = propose_up(meshes, alignment)
     moments = _camera_moments(meshes, alignment)
-    cosines = [float(_up_of(*moment) @ up) for _, moment in moments]
+    cosines = [float(up_of(*moment) @ up) for _, moment in moments]
     spread = float(np.degrees(np.median(np.arccos(np.clip(cosines, -1, 1)))))
     points = [
         transform(canon_from_obj, meshes[name].vertices.double())

@@ -44,6 +44,7 @@ from uns_pose_ros.alignment.rotation_synchronization import (
     synchronize,
 )
 from uns_pose_ros.alignment.symmetry import SymmetryConfig, find_symmetry
+from uns_pose_ros.alignment.upright_refinement import UprightConfig, refine_upright
 from uns_pose_ros.core.device import choose_device
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import (
@@ -65,6 +66,7 @@ class AlignConfig:
     pair: PairConfig = field(default_factory=PairConfig)
     consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
     symmetry: SymmetryConfig = field(default_factory=SymmetryConfig)
+    upright: UprightConfig = field(default_factory=UprightConfig)
     all_pairs_up_to: int = 24  # videos; if more, they are aligned to references only
     references: int = 5  # number of references then
     # cosine; a mode whose likeness is this much lower weighs 1/e as a vote
@@ -122,7 +124,14 @@ def align_videos(
     consensus = synchronize(edges_of(pairs, config), config.consensus)
     canon_from_shape = similarities(consensus, pairs)
     consensus, confidence = correct_turns(canon_from_shape, shapes, pairs, config)
-    canon_from_shape = similarities(consensus, pairs)
+    canon_from_shape = refine_upright(
+        [meshes[name] for name in order],
+        shapes,
+        similarities(consensus, pairs),
+        confidence,
+        torch.stack([pairs.a, pairs.b], 1)[~pairs.mirrored],
+        config.upright,
+    )
     new_from_canon = normalizing_similarity(canon_from_shape, shapes, confidence)
     canon_from_shape = new_from_canon @ canon_from_shape
     symmetry = find_symmetry(

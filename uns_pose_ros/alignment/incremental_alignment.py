@@ -19,6 +19,7 @@ from uns_pose_ros.alignment.half_turns import turn_evidence, turn_matrices
 from uns_pose_ros.alignment.mesh_batch import MeshBatch, content_key, principal_axes
 from uns_pose_ros.alignment.pairwise import align_pairs, closeness, view_likeness
 from uns_pose_ros.alignment.rotation_synchronization import densest_rotation
+from uns_pose_ros.alignment.upright_refinement import refine_upright
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import (
     angle_between,
@@ -135,7 +136,16 @@ def _align_to_references(
     if count > 1:
         usual = _reference_likeness(canon_from_reference, shapes, config)
         confidence = confidence * (likeness / usual.clamp_min(1e-6)).clamp(0, 1)
-    return pose @ shapes.shape_from_obj[count], confidence, residual
+    poses = refine_upright(
+        [*references.values(), mesh],
+        shapes,
+        torch.cat([canon_from_reference, pose[None]]),
+        torch.ones(count + 1, dtype=torch.float64),
+        pairs,
+        config.upright,
+        fixed=count,
+    )
+    return poses[count] @ shapes.shape_from_obj[count], confidence, residual
 
 
 def _refine_pose(
