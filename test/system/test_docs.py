@@ -74,7 +74,9 @@ def test_links_pictures_files_and_commands_of_a_page_exist(
     ):
         assert (ROOT / path).exists(), path
     for name, rest in re.findall(
-        r"`uns-pose ((?:evaluate |view (?=live)|export (?=labels))?[a-z]+)([^`\n]*)`", text
+        r"`uns-pose ((?:evaluate |view (?=live)|export (?=labels)|reproduce )?[a-z]+)"
+        r"([^`\n]*)`",
+        text,
     ):
         with contextlib.suppress(SystemExit):
             main.main([*name.split(), "--help"])
