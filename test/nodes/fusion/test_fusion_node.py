@@ -396,7 +396,9 @@ def test_a_clock_that_is_wrong_and_a_transform_that_is_missing_are_in_diagnostic
     record = {"category": "car", "size": None, "symmetry": symmetry}
     sizes.publish(String(data=json.dumps([record])))
     scene.diagnosis("right does not know the size of car")
-    sizes.publish(String(data="no list"))
+    endless = '[{"category": "car", "size": null, "symmetry": {"order": Infinity}}]'
+    for spoiled in ("no list", "[" * 100_000, endless):
+        sizes.publish(String(data=spoiled))
     scene.send("right", seen("right"))
     assert len(scene.latest()) == 1
 
