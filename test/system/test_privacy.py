@@ -78,6 +78,12 @@ def write_results(category: Path, work: Path) -> Path:
         ["evaluate", "pose", model, str(category), *given, str(out / "pose.json")]
         + ["--videos", names[0]],
         ["evaluate", "bag", model, str(work / "bag"), *bag],
+        ["frames", model, "add", "tip", "--position", "0.1", "0", "0.1"],
+        *(
+            ["export", "labels", str(category), "--out", str(out / form), "--format", form]
+            + ["--unknown-scale", "mark"]
+            for form in ("coco", "nerfstudio")
+        ),
     ):
         assert main.main(words) == 0, words
     assert len([*out.rglob("*")]) > 7
