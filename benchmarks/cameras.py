@@ -110,26 +110,57 @@ def estimate_film(estimator: Estimator, video: Path) -> list[FrameResult]:
 
 
 def with_size(results: Sequence[FrameResult]) -> list[FrameResult]:
-    """Give all estimates the one size by which their median distance is that of the film."""
-    ratios = [
-        float(result.truth[:3, 3].norm() / result.best.cam_from_canon[:3, 3].norm())
+    """Give all estimates one size, and the film's frame its origin in the object."""
+    pairs = [
+        (result.truth, result.best.cam_from_canon[:3, 3] / result.best.scale)
         for result in results
         if result.best is not None and result.truth is not None
     ]
-    if not ratios:
-        raise InvalidInput(
-            "no image has an estimate: a model of the film's category is valid"
-        )
-    factor = sorted(ratios)[len(ratios) // 2]
+    factor, center = object_in_film(
+        [truth for truth, _ in pairs], [place for _, place in pairs]
+    )
+    middle = torch.eye(4, dtype=torch.float64)
+    middle[:3, 3] = center
 
     def sized(estimate: PoseEstimate) -> PoseEstimate:
         unit = replace(estimate, metric=False)
         return to_metres(unit, factor)
 
     return [
-        replace(result, estimates=tuple(sized(each) for each in result.estimates))
+        replace(
+            result,
+            estimates=tuple(sized(each) for each in result.estimates),
+            truth=result.truth @ middle,
+            fixed_from_cam=invert(result.truth @ middle),
+        )
         for result in results
+        if result.truth is not None
     ]
+
+
+def object_in_film(
+    truths: Sequence[Tensor], places: Sequence[Tensor]
+) -> tuple[float, Tensor]:
+    """Fit where a film's object is, and how large.
+
+    Args:
+        truths: cam_from_film (4, 4) of images.
+        places: (3,) of the object in the camera, diameters.
+
+    Returns:
+        The diameter and the position (3,) in the film's frame and unit.
+    """
+    if len(places) < 2:
+        raise InvalidInput(
+            "two images with an estimate are needed: a model of its category"
+        )
+    rows = [
+        torch.cat([place[:, None], -truth[:3, :3]], 1)
+        for truth, place in zip(truths, places, strict=True)
+    ]
+    wanted = torch.cat([truth[:3, 3] for truth in truths])
+    found = torch.linalg.lstsq(torch.cat(rows), wanted[:, None]).solution[:, 0]
+    return float(found[0]), found[1:]
 
 
 def camera_groups(images: int, count: int) -> list[list[int]]:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cameras import object_in_film
 from common import LIVE, machine, politely, write
 
 os.environ.setdefault("ROS_DOMAIN_ID", "87")
@@ -33,6 +34,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
+from torch import Tensor
 from vision_msgs.msg import Detection3DArray
 
 from uns_pose_ros.core.geometry import invert
@@ -66,14 +68,9 @@ def main() -> None:
     parser.add_argument(
         "--rate", type=float, default=5.0, help="images a second of a camera"
     )
-    parser.add_argument(
-        "--diameter",
-        type=float,
-        help="of the object, in the film's unit (default: that of the images' estimates)",
-    )
     parser.add_argument("--json", help="write the figures here; - for standard output")
     args = parser.parse_args()
-    figures = soak(args.model, args.video, 60 * args.minutes, args.rate, args.diameter)
+    figures = soak(args.model, args.video, 60 * args.minutes, args.rate)
     if args.json != "-":
         print(figures)
     write({"soak_cameras": figures, "machine": machine()}, args.json)
@@ -92,30 +89,23 @@ def estimator_command(model: Path, camera: str, diameter: float) -> list[str]:
     ]
 
 
-def measure_diameter(model: Path, frames: Sequence[Frame]) -> float:
-    """Diameter by which the estimates lie as far away as the film says, in its unit."""
+def measure_object(model: Path, frames: Sequence[Frame]) -> tuple[float, Tensor]:
+    """Diameter and position (3,) of the object in the film's frame and unit."""
     estimator = Estimator(load_model(model))
-    ratios = []
+    truths, places = [], []
     for frame in frames:
-        assert frame.cam_from_obj is not None
         found = estimator(read_image(frame.image).numpy(), frame.camera)
-        if found:
-            diameters = found[0].cam_from_canon[:3, 3] / found[0].scale
-            ratios.append(float(frame.cam_from_obj[:3, 3].norm() / diameters.norm()))
-    if not ratios:
-        raise RuntimeError(
-            "no image has an estimate: a model of the film's category is valid"
-        )
-    return float(np.median(ratios))
+        if found and frame.cam_from_obj is not None:
+            truths.append(frame.cam_from_obj)
+            places.append(found[0].cam_from_canon[:3, 3] / found[0].scale)
+    return object_in_film(truths, places)
 
 
-def soak(
-    model: Path, video: Path, seconds: float, rate: float, size: float | None = None
-) -> dict[str, Any]:
+def soak(model: Path, video: Path, seconds: float, rate: float) -> dict[str, Any]:
     """Run all processes; returns what was counted."""
     frames = load_video(video).frames
     chosen = [frames[k * len(frames) // len(CAMERAS)] for k in range(len(CAMERAS))]
-    diameter = size or measure_diameter(model, chosen)
+    diameter, place = measure_object(model, chosen)
     processes = {
         camera: subprocess.Popen(estimator_command(model, camera, diameter))
         for camera in CAMERAS
@@ -147,6 +137,8 @@ def soak(
         }
         return {
             "seconds": seconds,
+            "diameter": diameter,
+            "position": place.tolist(),
             "alive": alive,
             "results_while_a_camera_is_away": away,
             "megabytes": {
