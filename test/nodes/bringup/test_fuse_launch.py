@@ -38,7 +38,7 @@ def fuse(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The launch file as a module."""
     if importlib.util.find_spec("launch_ros") is not None:
         pytest.skip("launch_ros is installed: its own tests load the file")
-    for module, names in {
+    for path, names in {
         "launch": ("LaunchContext", "LaunchDescription"),
         "launch.action": ("Action",),
         "launch.actions": (
@@ -58,10 +58,10 @@ def fuse(monkeypatch: pytest.MonkeyPatch) -> Any:
         "ament_index_python": (),
         "ament_index_python.packages": (),
     }.items():
-        stand_in = ModuleType(module)
+        stand_in = ModuleType(path)
         for name in names:
             setattr(stand_in, name, Described)
-        monkeypatch.setitem(sys.modules, module, stand_in)
+        monkeypatch.setitem(sys.modules, path, stand_in)
     packages: Any = sys.modules["ament_index_python.packages"]
     packages.get_package_share_directory = lambda _: str(ROOT)
     monkeypatch.delitem(sys.modules, COMMON, raising=False)
