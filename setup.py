@@ -54,6 +54,7 @@ setup(
         "cluster": ["ray"],
         "docs": ["mkdocs-material"],
         "view": ["viser"],
+        "rerun": ["rerun-sdk>=0.24"],
         "heic": ["pillow-heif"],  # images of phones
         "test": [
             "pytest",

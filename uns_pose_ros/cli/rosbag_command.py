@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from uns_pose_ros.cli.arguments import Device, Estimation, Json
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.cli.model_commands import Model, accuracy_table
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.types import Camera
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import (
@@ -20,9 +23,12 @@ from uns_pose_ros.evaluation import (
     rosbag_export,
     rosbag_plot,
 )
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig
+from uns_pose_ros.evaluation.bag_figures import FrameResult
+from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, FrameCallback
 from uns_pose_ros.exports.bag_labels import template_hash
 from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.writing.replacement import atomic_write
+from uns_pose_ros.visualization.rerun_recording import RerunRecording, check_rerun_path
 
 Bag = Annotated[
     Positional[Path],
@@ -53,6 +59,14 @@ def evaluate_bag_command(
             help="write an image of error and time over the bag: .png, .svg or .pdf",
         ),
     ] = None,
+    rerun: Annotated[
+        Path | None,
+        arg(
+            metavar="FILE",
+            help="write images, objects and scores as a recording of the viewer rerun: NAME.rrd; "
+            "needs pip install 'uns_pose_ros[rerun]'",
+        ),
+    ] = None,
     device: Device = "auto",
     json: Json = None,
     estimator: Estimation = EstimatorConfig(),
@@ -68,10 +82,20 @@ def evaluate_bag_command(
         raise InvalidInput(f"{results}: is there already; another name, or delete it")
     if plot is not None:
         rosbag_plot.check_plot_path(plot)
+    if rerun is not None:
+        check_rerun_path(rerun)
+        if config.image_topics:
+            raise InvalidInput(
+                "--rerun records one camera: --image-topic is valid with it, not --image-topics"
+            )
     trained = artifacts.load_model(model)
     find = Estimator(trained, device=device, config=estimator)
-    with progress_bar() as progress:
-        found = bag_cameras.estimate_bag(bag, find, config, progress)
+    with progress_bar() as progress, ExitStack() as stack:
+        keep: FrameCallback = lambda result, image, camera: None  # noqa: E731
+        if rerun is not None:
+            written = stack.enter_context(atomic_write(rerun))
+            keep = _record_frames(stack.enter_context(RerunRecording(written, [trained])))
+        found = bag_cameras.estimate_bag(bag, find, config, progress, keep)
     frames = found.frames
     truth_from_canon = found.fit_truth(trained, config)
     record = bag_cameras.summarize_results(found, trained, truth_from_canon)
@@ -97,6 +121,15 @@ def evaluate_bag_command(
         "frames": rosbag_export.frame_records(frames, errors, truth_from_canon),
     }
     emit(record | extra, _text(record, advice), json)
+
+
+def _record_frames(recording: RerunRecording) -> FrameCallback:
+    def keep(result: FrameResult, image: np.ndarray, camera: Camera) -> None:
+        recording.add(
+            result.stamp, image, camera, result.estimates, result.tracks, result.seconds
+        )
+
+    return keep
 
 
 def _text(record: Mapping[str, Any], advice: str = "") -> str:

@@ -30,7 +30,11 @@ from uns_pose_ros.evaluation.bag_figures import (
     fit_truth_from_canon,
     summarize_bag,
 )
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, estimate_bag_frames
+from uns_pose_ros.evaluation.rosbag_evaluation import (
+    BagConfig,
+    FrameCallback,
+    estimate_bag_frames,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +70,11 @@ class CameraResults:
 
 
 def estimate_bag(
-    path: Path, estimator: Estimator, config: BagConfig, progress: Progress
+    path: Path,
+    estimator: Estimator,
+    config: BagConfig,
+    progress: Progress,
+    keep: FrameCallback = lambda result, image, camera: None,
 ) -> CameraResults:
     """Estimate the images of a bag: those of one camera, or those of several, and fuse them.
 
@@ -75,12 +83,14 @@ def estimate_bag(
         estimator: The estimator.
         config: Which messages are read.
         progress: Is called with the step, the images done and all images.
+        keep: Is called with each result of one camera, its image and its camera.
 
     Raises:
         InvalidInput: The bag cannot be used.
     """
     if not config.image_topics:
-        return CameraResults(estimate_bag_frames(path, estimator, config, progress), {})
+        frames = estimate_bag_frames(path, estimator, config, progress, keep)
+        return CameraResults(frames, {})
     cameras = {
         topic: estimate_bag_frames(
             path, estimator, replace(config, image_topics=(), image_topic=topic), progress

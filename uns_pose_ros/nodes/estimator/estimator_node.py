@@ -11,6 +11,7 @@ the old models stay in use until the new ones are ready.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
@@ -49,6 +50,7 @@ from uns_pose_ros.nodes.estimator.result_publishers import ResultPublishers
 from uns_pose_ros.nodes.estimator.stamp_synchronizer import SynchronizedImage
 from uns_pose_ros.nodes.managed_node import FAILURE, ManagedNode, one_line
 from uns_pose_ros.nodes.tf_listener import CameraMotion
+from uns_pose_ros.visualization.rerun_recording import RerunRecording, check_rerun
 
 _STOP_TIMEOUT = 10.0  # s that deactivation waits for the image in the worker thread
 
@@ -96,14 +98,25 @@ class EstimatorNode(ManagedNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the models and make the publishers."""
         self._diagnostics.clear()
+        folder = self._settings.rerun_folder
+        recording = None
         try:
+            if folder:
+                check_rerun()
             self._models.load(self._settings, self._all.estimator)
+            if folder:
+                recording = RerunRecording.in_folder(Path(folder), self._models.models)
         # any error must become FAILURE here, not the end of the process
         except Exception as error:
             if self.context.ok():
                 self._report_error("configure", f"cannot configure: {one_line(error)}")
+            self._models.release()
             return FAILURE
-        self._results = ResultPublishers(self, self._broadcaster, self._models.models)
+        self._results = ResultPublishers(
+            self, self._broadcaster, self._models.models, recording
+        )
+        if recording is not None:
+            self.get_logger().info(f"images and objects are recorded in {recording.path}")
         self._estimation = EstimationWorker(
             self,
             self._diagnostics,

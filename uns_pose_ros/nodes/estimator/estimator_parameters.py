@@ -93,6 +93,12 @@ class NodeParameters:
         "true: ~/grasps has only grasps whose place the image shows; false: also those that the "
         "pose alone places",
     )
+    rerun_folder: str = setting(
+        "",
+        "folder in which the node writes a recording of images and objects for the viewer rerun, "
+        "one file each time it is configured; empty: none. Needs pip install "
+        "'uns_pose_ros[rerun]'",
+    )
 
     def __post_init__(self) -> None:
         choose_device(self.device)
@@ -166,7 +172,7 @@ SETTINGS = (
 )
 
 # parameters that only configure or activate reads; all others hold from the next image on
-AT_CONFIGURE = ("device", "solver.runtime")
+AT_CONFIGURE = ("device", "solver.runtime", "rerun_folder")
 AT_ACTIVATION = (
     "transport",
     "regions",

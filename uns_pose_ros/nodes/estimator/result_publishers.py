@@ -29,6 +29,7 @@ from uns_pose_ros.nodes.fusion.frame_list import frame_list
 from uns_pose_ros.nodes.ros_compat import TransformBroadcaster, array_to_image
 from uns_pose_ros.nodes.worker_thread import run_in_temporary_thread
 from uns_pose_ros.visualization import drawing
+from uns_pose_ros.visualization.rerun_recording import RerunRecording
 
 RESULTS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -44,6 +45,7 @@ class ResultPublishers:
         node: LifecycleNode,
         broadcaster: TransformBroadcaster,
         models: Sequence[CategoryModel],
+        recording: RerunRecording | None = None,
     ) -> None:
         """Make the publishers.
 
@@ -51,7 +53,9 @@ class ResultPublishers:
             node: The node that publishes.
             broadcaster: Publishes the transforms.
             models: The models whose estimates are published.
+            recording: It gets all images and estimates too, and is closed with the publishers.
         """
+        self._recording = recording
         self._node = node
         self._pose_topics: PoseTopics | None = None
         self.set_models(models)
@@ -78,6 +82,8 @@ class ResultPublishers:
         self._models: Mapping[str, CategoryModel] = {
             model.category: model for model in models
         }
+        if self._recording is not None:
+            self._recording.set_models(models)
         self._centers, self._meshes = run_in_temporary_thread(
             lambda: centers_and_meshes(models)
         )
@@ -152,6 +158,9 @@ class ResultPublishers:
                 for estimate, track in zip(metric_estimates, tracks, strict=True)
             }
             self._header = header
+        if self._recording is not None:
+            stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
+            self._recording.add(stamp, image, camera, metric_estimates, tracks)
         if self._overlay.get_subscription_count() > 0:
             for estimate in estimates:
                 image = drawing.draw_estimate(
@@ -196,6 +205,9 @@ class ResultPublishers:
             self._overlay,
         ):
             self._node.destroy_lifecycle_publisher(publisher)
+        if self._recording is not None:
+            self._recording.close()
+            self._recording = None
         if self._pose_topics is not None:
             self._pose_topics.close()
             self._pose_topics = None
