@@ -52,15 +52,23 @@ _DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
 # the files whose tests take longest; they start first, so that no process ends long after others
 _LONGEST = (
     "test_pipeline",
-    "test_kills",
     "test_examples",
+    "test_kills",
+    "test_structure_from_motion",
     "test_category_training",
-    "test_kill_points",
+    "test_two_processes",
+    "test_frames_editor",
+    "test_preparation",
+    "test_mask_review",
     "test_fuzz",
     "test_estimator_node",
-    "test_structure_from_motion",
-    "test_browser_viewer",
-    "test_readme",
+    "test_category_alignment",
+    "test_provenance",
+    "test_same_pose",
+    "test_prompted_segmentation",
+    "test_disk_errors",
+    "test_privacy",
+    "test_ray_executor",
 )
 
 
