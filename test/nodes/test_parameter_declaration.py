@@ -325,6 +325,7 @@ _USABLE = {
         Parameter("models", value=["plain"]),
         Parameter("categories", value=[""]),
         Parameter("device", value="cpu"),
+        Parameter("rerun_folder", value=""),
     ],
     "recorder": [Parameter("record", value=False), Parameter("transport", value="raw")],
 }

@@ -16,7 +16,7 @@ import quick_work
 from disk_faults import CODES, DELETING, Failing, watched_disk
 from file_groups import contents, hidden_files, torn_artifacts
 from uns_pose_ros.cli import main, rosbag_command
-from uns_pose_ros.evaluation import rosbag_evaluation
+from uns_pose_ros.evaluation import bag_cameras
 from uns_pose_ros.evaluation.bag_figures import FrameResult
 from weight_cache import take_for_u2netp
 
@@ -79,7 +79,7 @@ def standing_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     quick_work.stand_in(monkeypatch.setattr, tmp_path)
     monkeypatch.setattr(rosbag_command, "Estimator", quick_work.OneInTheMiddle)
-    monkeypatch.setattr(rosbag_evaluation, "estimate_bag_frames", frames)
+    monkeypatch.setattr(bag_cameras, "estimate_bag_frames", frames)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "here" / "cache"))
 
 
