@@ -30,12 +30,13 @@ TRAINED, UNSEEN = "clip_0[1-4]", "clip_05"
 # small settings: boxes on wheels need no more; two idle cores are done in two minutes
 SMALL = (
     "--reconstruct.size=112",
-    "--reconstruct.hull.resolution=32",
-    "--reconstruct.hull.vertices=200",
+    "--reconstruct.hull.resolution=48",
+    "--reconstruct.hull.vertices=300",
     "--align.pair.hypotheses=500",
     "--train.size=168",
-    "--train.views=10",
-    "--train.steps=800",
+    "--train.views=6",
+    "--train.steps=500",
+    "--train.learning-rate=4e-3",
     "--train.scenes=8",
     "--train.network.width=96",
     "--train.spread=0.04",
