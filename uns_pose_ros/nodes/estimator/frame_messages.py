@@ -26,6 +26,25 @@ _CARRIED = 0.4  # opacity of a frame that the pose alone carries
 MarkerKey = tuple[str, int]
 
 
+def object_transforms(
+    header: Header, prefix: str, estimates: Sequence[PoseEstimate], tracks: Sequence[int]
+) -> list[TransformStamped]:
+    """Transforms of estimates in meters, each followed by those of its named frames.
+
+    Args:
+        header: Of the image, or of the fixed frame.
+        prefix: Text before every TF child frame.
+        estimates: In meters.
+        tracks: Number of each estimate.
+    """
+    transforms = []
+    for estimate, track in zip(estimates, tracks, strict=True):
+        child = frame_name(prefix, estimate, track)
+        transforms.append(transform_message(header, child, estimate.cam_from_canon))
+        transforms += frame_transforms(header, prefix, estimate, track)
+    return transforms
+
+
 def frame_transforms(
     header: Header, prefix: str, estimate: PoseEstimate, track: int
 ) -> list[TransformStamped]:

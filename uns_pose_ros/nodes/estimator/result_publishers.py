@@ -21,8 +21,8 @@ from uns_pose_ros.nodes import message_conversions
 from uns_pose_ros.nodes.estimator.frame_messages import (
     MarkerKey,
     add_frame_markers,
-    frame_transforms,
     grasp_array,
+    object_transforms,
 )
 from uns_pose_ros.nodes.estimator.on_demand.pose_topics import PoseTopics
 from uns_pose_ros.nodes.fusion.frame_list import frame_list
@@ -119,15 +119,7 @@ class ResultPublishers:
             only_seen_grasps: Whether to leave out grasps whose place the image does not show.
         """
         if metric_estimates and header.frame_id and send_transform:
-            transforms = []
-            for estimate, track in zip(metric_estimates, tracks, strict=True):
-                child = message_conversions.frame_name(prefix, estimate, track)
-                transforms.append(
-                    message_conversions.transform_message(
-                        header, child, estimate.cam_from_canon
-                    )
-                )
-                transforms += frame_transforms(header, prefix, estimate, track)
+            transforms = object_transforms(header, prefix, metric_estimates, tracks)
             self._broadcaster.sendTransform(transforms)
         if self._frames.get_subscription_count() > 0 and header.frame_id:
             text = frame_list(nanoseconds(header.stamp), metric_estimates, tracks)

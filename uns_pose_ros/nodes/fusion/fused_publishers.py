@@ -18,8 +18,8 @@ from uns_pose_ros.nodes import message_conversions
 from uns_pose_ros.nodes.estimator.frame_messages import (
     MarkerKey,
     add_frame_markers,
-    frame_transforms,
     grasp_array,
+    object_transforms,
 )
 from uns_pose_ros.nodes.ros_compat import TransformBroadcaster
 
@@ -66,15 +66,7 @@ class FusedPublishers:
             centers: (3,) of each object's box in its own frame, m.
             prefix: Text before every TF child frame.
         """
-        transforms = []
-        for estimate, number in zip(estimates, numbers, strict=True):
-            child = message_conversions.frame_name(prefix, estimate, number)
-            transforms.append(
-                message_conversions.transform_message(
-                    header, child, estimate.cam_from_canon
-                )
-            )
-            transforms += frame_transforms(header, prefix, estimate, number)
+        transforms = object_transforms(header, prefix, estimates, numbers)
         if transforms:
             self._broadcaster.sendTransform(transforms)
         self._detections.publish(
