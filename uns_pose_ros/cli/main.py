@@ -102,6 +102,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "reproduce_paper_command",
         "run the paper's chain: import CO3D, align, train, evaluate on PASCAL3D+",
     ),
+    "backgrounds": (
+        "places.backgrounds_command",
+        "backgrounds_command",
+        "take images of the robot's places of a bag, a film or a folder, for --backgrounds",
+    ),
     "view": (
         "view_commands",
         "view_command",

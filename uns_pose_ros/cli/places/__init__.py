@@ -1,0 +1,1 @@
+"""Commands that bring the places of a robot to a model."""
