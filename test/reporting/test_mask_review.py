@@ -20,6 +20,7 @@ from synthetic import write_video
 from uns_pose_ros.cli import pipeline_commands
 from uns_pose_ros.cli.main import main
 from uns_pose_ros.core.types import Alignment, Camera, Symmetry
+from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import mobile_sam
@@ -162,7 +163,31 @@ def test_the_page_holds_every_mask_with_the_most_doubtful_first(category: Path) 
 def test_a_video_that_is_left_out_is_named_although_its_masks_fit(category: Path) -> None:
     [video] = review_masks([category / "clip_01"], aligned((0.05, 0.9), (False, True)))
     assert video.finding == "clip_01: confidence 0.05, left out of the training"
-    assert video.doubtful and "uns-pose mask" in video.remedy
+    assert video.doubtful and video.remedy == ""
+    said = review_text([video], category / "masks.html")
+    assert "its masks and poses look right (24 of 24 images" in said
+    assert "the alignment itself is unsure: film more instances (2 there" in said
+    assert "uns-pose mask" not in said
+    text = write_review(category, [video]).read_text()
+    assert "the alignment itself is unsure" in text and "uns-pose mask" not in text
+
+
+def test_poses_of_another_video_are_named_in_place_of_the_masks(tmp_path: Path) -> None:
+    folder = tmp_path / "mug" / "clip_01"
+    write_video(folder, seed=1, views=8, size=64)
+    lines = (folder / "sparse" / "images.txt").read_text().splitlines()
+    poses = [line.split() for line in lines if line.endswith(".jpg")]
+    names = [words[9] for words in poses]
+    mixed = [[*words[:9], names[(3 * k) % 8]] for k, words in enumerate(poses)]
+    (folder / "sparse" / "images.txt").write_text(
+        "".join(" ".join(words) + "\n\n" for words in mixed)
+    )
+    [video] = review_masks([folder], None)
+    assert video.doubtful and "its camera poses are doubtful (" in str(video.causes[0])
+    said = review_text([video], tmp_path / "masks.html")
+    assert said.index("camera poses are doubtful") < said.index("look whether sparse/")
+    record = artifacts.plain(review_record([video]))
+    assert record["clip_01"]["causes"][0]["what"].startswith("its camera")
 
 
 def test_points_are_where_the_lens_shows_them() -> None:

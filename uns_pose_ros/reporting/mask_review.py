@@ -1,12 +1,14 @@
 """What a person looks at before the training: every mask, the most doubtful first, the alignment.
 
-For each video in doubt there is a command that mends its masks: points on the object in its most
-doubtful image, and points beside it where the mask took too much.
+For each video in doubt it says what its masks and poses speak for. Where masks do not fit, there is
+a command that mends them: points on the object in the most doubtful image, and points beside it
+where the mask took too much.
 """
 
 from __future__ import annotations
 
 import shlex
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,13 @@ from uns_pose_ros.reconstruction.hull_of_others import (
 from uns_pose_ros.reconstruction.mask_correction import deep_points
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
 from uns_pose_ros.reporting import html
+from uns_pose_ros.reporting.doubt_causes import (
+    Cause,
+    PoseFacts,
+    find_causes,
+    pose_contradictions,
+    pose_facts,
+)
 from uns_pose_ros.visualization import drawing
 
 REVIEW = "masks.html"
@@ -73,12 +82,29 @@ class ReviewedVideo:
     masks: Sequence[ReviewedMask]  # empty where they have no hull
     bad: Sequence[str]  # names of the images whose masks do not fit
     hint: Hint | None  # in the most doubtful image
+    facts: PoseFacts
+    videos: int  # of the category
 
     @property
     def doubtful(self) -> bool:
         """Whether a person should look at it before the training."""
         low = self.confidence is not None and self.confidence < LOW_CONFIDENCE
-        return low or not self.kept or bool(self.bad)
+        return low or not self.kept or bool(self.bad) or self._has_wrong_poses
+
+    @property
+    def _has_wrong_poses(self) -> bool:
+        return bool(pose_contradictions(self.facts, self._overlap))
+
+    @property
+    def _overlap(self) -> float | None:
+        """Median overlap of the masks with the hull of the others."""
+        values = [one.fit.overlap for one in self.masks]
+        return statistics.median(values) if values else None
+
+    @property
+    def causes(self) -> list[Cause]:
+        """What may be wrong with a doubtful video, and what mends it."""
+        return find_causes(self.facts, self._overlap, self.remedy, self.videos)
 
     @property
     def finding(self) -> str:
@@ -94,12 +120,14 @@ class ReviewedVideo:
         ):
             use = "trained on all the same" if self.kept else "left out of the training"
             parts.append(f"confidence {self.confidence:.2f}, {use}")
+        if not parts:
+            parts.append("the camera poses are doubtful")
         return f"{self.folder.name}: {'; '.join(parts)}"
 
     @property
     def remedy(self) -> str:
-        """The command that mends the masks; empty where the masks say no place for points."""
-        if self.hint is None:
+        """The command that mends the masks; empty where all fit, or where no points are known."""
+        if self.hint is None or not self.bad:
             return ""
         words = ["uns-pose", "mask", str(self.folder)]
         words += ["--points", *_numbers(self.hint.inside)]
@@ -145,22 +173,25 @@ def review_masks(
         }
     reviewed = []
     for done, folder in enumerate(folders, 1):
-        masks, hint = _judge_video(folder)
+        frames = [
+            frame
+            for frame in load_video(folder).frames
+            if frame.mask is not None and frame.cam_from_obj is not None
+        ]
+        masks, hint = _judge_video(frames)
         confidence, kept = confidences.get(folder.name, (None, True))
         bad = bad_masks({one.name: one.fit for one in masks}, config)
-        reviewed.append(ReviewedVideo(folder, confidence, kept, masks, bad, hint))
+        facts, count = pose_facts(folder, frames), max(len(folders), len(confidences))
+        reviewed.append(
+            ReviewedVideo(folder, confidence, kept, masks, bad, hint, facts, count)
+        )
         if progress is not None:
             progress("masks: review", done, len(folders))
     return reviewed
 
 
-def _judge_video(folder: Path) -> tuple[list[ReviewedMask], Hint | None]:
+def _judge_video(frames: Sequence[Frame]) -> tuple[list[ReviewedMask], Hint | None]:
     """The masks of a video, and points in the image of the most doubtful one."""
-    frames = [
-        frame
-        for frame in load_video(folder).frames
-        if frame.mask is not None and frame.cam_from_obj is not None
-    ]
     masks, matrices, poses = list[NDArray[np.bool_]](), [], []
     thumbnails = list[drawing.RgbImage]()
     for frame in frames:
@@ -240,13 +271,13 @@ def _doubts_section(videos: Sequence[ReviewedVideo]) -> Markup:
     doubtful = [video for video in videos if video.doubtful]
     if not doubtful:
         return html.paragraph("Nothing stands out.")
-    section = html.bullet_list([video.finding for video in doubtful], "bad")
-    section += html.paragraph(
-        "If the masks of such a video are wrong, this mends them; then call `uns-pose run` again:",
-        "note",
+    section = Markup()
+    for video in doubtful:
+        section += html.paragraph(video.finding, "bad")
+        section += html.bullet_list([str(cause) for cause in video.causes])
+    return section + html.paragraph(
+        "When something is mended, call `uns-pose run` again.", "note"
     )
-    remedies = [video.remedy for video in doubtful if video.remedy]
-    return section + html.bullet_list(remedies)
 
 
 def _alignment_section(category: Path, videos: Sequence[ReviewedVideo]) -> Markup:
@@ -322,8 +353,7 @@ def review_text(videos: Sequence[ReviewedVideo], page: Path) -> str:
     for video in videos:
         if video.doubtful:
             lines.append(video.finding)
-            if video.remedy:
-                lines.append(f"  if its masks are wrong: {video.remedy}")
+            lines += [f"  {cause}" for cause in video.causes]
     lines.append(f"all masks and the alignment: {page}")
     return "\n".join(lines)
 
@@ -335,6 +365,9 @@ def review_record(videos: Sequence[ReviewedVideo]) -> Mapping[str, object]:
             "finding": video.finding,
             "bad_masks": list(video.bad),
             "remedy": video.remedy,
+            "causes": [
+                {"what": cause.what, "remedy": cause.remedy} for cause in video.causes
+            ],
         }
         for video in videos
         if video.doubtful

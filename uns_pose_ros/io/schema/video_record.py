@@ -35,6 +35,8 @@ class PosesReport(Struct, frozen=True):
 
     calibration: Label = "given"
     focal_px: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    reprojection_error_px: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    doubt: str = ""  # why the poses may be wrong
     seconds: Seconds | None = None
     metres: MetersReport | None = None
 
