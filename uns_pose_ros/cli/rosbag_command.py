@@ -143,6 +143,9 @@ def _text(record: Mapping[str, Any], advice: str = "") -> str:
             accuracy_table(record),
             f"auroc of the score: {figure(record['auroc'], 2)}",
         ]
+    if depth := record["depth"]:
+        counts = ", ".join(f"{use}: {count}" for use, count in depth.items())
+        lines.append(f"depth at the objects: {counts}")
     if "cameras" in record:
         lines.append(_cameras_table(record))
     if advice:

@@ -352,6 +352,8 @@ class PoseEstimate:
     # (F,) float64, what the score was computed from, see `estimation.pose_evidence`
     evidence: Tensor | None = None
     frames: tuple[PlacedFrame, ...] = ()  # the model's named frames on this instance
+    # "refined" by the depth at the object, or why not; empty: there was no depth
+    depth_use: str = ""
 
     def __post_init__(self) -> None:
         _check(self.cam_from_canon, "cam_from_canon", (4, 4), torch.float64)

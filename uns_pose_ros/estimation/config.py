@@ -164,6 +164,12 @@ class EstimatorConfig:
         high=10.0,
         group="solver",
     )
+    depth_refinement: bool = setting(
+        True,
+        "true: where there is depth, it refines size and pose of an object; false: it gives the "
+        "size only, of models that know none",
+        group="solver",
+    )
     runtime: str = setting(
         "auto",
         "runtime of the backbone: auto (the fastest that is installed, measured once on a "

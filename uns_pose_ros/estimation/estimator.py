@@ -27,8 +27,9 @@ from uns_pose_ros.core.device import choose_device, release_memory
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.estimation.depth.depth_refinement import use_depth
 from uns_pose_ros.estimation.loaded_model import LoadedModel
-from uns_pose_ros.estimation.metric_scale import check_depth, scale_from_depth
+from uns_pose_ros.estimation.metric_scale import check_depth
 from uns_pose_ros.estimation.pose_solver import solve
 from uns_pose_ros.estimation.stream.expectation import (
     Expectation,
@@ -108,8 +109,8 @@ class Estimator:
             camera: Camera of the image.
             regions: Boxes (N, 4) x0 y0 x1 y1 in px around one object each; None: the estimator
                 searches the objects.
-            depth: (H, W) m of the same pixels, NaN for unknown. It scales the poses of models
-                without a size (`scale_from_depth`).
+            depth: (H, W) m of the same pixels, NaN for unknown. It refines the poses, and scales
+                those of models without a size (`use_depth`).
             categories: Categories that are searched, of those of the models; None: all.
             expected: What a stream expects of the image; None: the image is a single one. Regions
                 that are given come first.
@@ -167,7 +168,13 @@ class Estimator:
         for loaded, estimates in zip(loaded_models, answers, strict=True):
             if depth is not None:
                 estimates = [
-                    scale_from_depth(one, loaded.model, lens, np.asarray(depth))
+                    use_depth(
+                        one,
+                        loaded.model,
+                        lens,
+                        np.asarray(depth),
+                        self.config.depth_refinement,
+                    )
                     for one in estimates
                 ]
             results += estimates

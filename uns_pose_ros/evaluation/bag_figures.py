@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,6 +141,15 @@ def summarize_bag(
                 for result, error in rows
                 if result.best is not None
             ]
+        ),
+        # what depth did for the estimates; empty without depth
+        "depth": dict(
+            Counter(
+                one.depth_use
+                for result in results
+                for one in result.estimates
+                if one.depth_use
+            )
         ),
         "seconds": _spread([result.seconds for result in results]),
         "jitter": jitter(results, model),

@@ -61,7 +61,7 @@ class BagConfig:
 
     image_topic: str | None = None  # of the images; without: the only one
     camera_info_topic: str | None = None  # without: camera_info beside the images
-    # aligned depth, which gives meters where the model knows no size; without: not used
+    # aligned depth, which refines poses and gives meters; without: not used
     depth_topic: str | None = None
     truth_frame: str | None = None  # TF frame of the object
     # topic with the object's pose: PoseStamped, or Detection3DArray (first of the category)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +79,7 @@ class EstimationWorker:
         self.nothing = EmptyImages()
         self._regions_left_out: Counter[str] = Counter()
         self._requests_left_out: Counter[str] = Counter()
+        self._depth_uses: Counter[str] = Counter()
 
     def follow_camera(self, motion: CameraMotion | None) -> None:
         """Use a source of the camera's motion from now on; None: the motion is not known."""
@@ -282,16 +283,24 @@ class EstimationWorker:
         )
         self._node.set_warning("nothing", self.nothing.warning())
         if depth is not None:
-            unscaled = sum(not estimate.metric for estimate in estimates)
-            text = (
-                f"depth says nothing of {unscaled} of {len(estimates)} objects: their size is "
-                "not known"
-            )
-            self._diagnostics.condition("depth", WARN if unscaled else OK, text)
+            self._note_depth(estimates)
         diameter = settings.object_diameter
         if diameter:
             estimates = [to_metres(estimate, diameter) for estimate in estimates]
         return camera, estimates
+
+    def _note_depth(self, estimates: Sequence[PoseEstimate]) -> None:
+        """Count what depth did for the objects, and warn where their size stays unknown."""
+        unscaled = sum(not estimate.metric for estimate in estimates)
+        text = (
+            f"depth says nothing of {unscaled} of {len(estimates)} objects: their size is "
+            "not known"
+        )
+        self._diagnostics.condition("depth", WARN if unscaled else OK, text)
+        self._depth_uses.update(one.depth_use for one in estimates if one.depth_use)
+        self._diagnostics.note(
+            {f"depth: {use}": count for use, count in self._depth_uses.items()}
+        )
 
     def _publish(
         self,

@@ -62,8 +62,8 @@ class NodeParameters:
     )
     use_depth: bool = setting(
         False,
-        "true: each image waits for the depth image of the same stamp; the depth gives meters "
-        "if a model does not know its size",
+        "true: each image waits for the depth image of the same stamp; the depth gives size and "
+        "distance of the objects",
     )
     depth_transport: str = setting(
         "raw",

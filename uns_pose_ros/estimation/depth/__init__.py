@@ -1,0 +1,1 @@
+"""Depth images at the objects: they refine poses."""
