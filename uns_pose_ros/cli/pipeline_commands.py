@@ -37,6 +37,7 @@ from uns_pose_ros.pipeline.provenance import FileCache
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, Surface
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
+from uns_pose_ros.reporting.expectation import describe_expectation
 from uns_pose_ros.reporting.mask_review import (
     REVIEW,
     ReviewedVideo,
@@ -450,12 +451,16 @@ def _model_record(category: Path, model: CategoryModel, made: bool) -> dict[str,
         "vertices": len(model.vertices),
         "videos": list(model.training_poses),
         "diameter_m": model.diameter,
+        "left_out": dict(model.left_out) or None,
     }
 
 
 def _model_text(category: Path, model: CategoryModel) -> str:
     size = "size unknown" if model.diameter is None else f"diameter {model.diameter:.3f} m"
-    return (
-        f"{category / stages.MODEL}: {model.category}, {len(model.vertices)} vertices, {size}\n"
-        f"next: uns-pose estimate {category / stages.MODEL} IMAGE… --camera K.json"
+    return "\n".join(
+        [
+            f"{category / stages.MODEL}: {model.category}, {len(model.vertices)} vertices, {size}",
+            *describe_expectation(model),
+            f"next: uns-pose estimate {category / stages.MODEL} IMAGE… --camera K.json",
+        ]
     )

@@ -295,6 +295,11 @@ class CategoryModel:
         """The curve of the training, as `fit_head` returns it; empty: not recorded."""
         return self._recorded("training")
 
+    @property
+    def left_out(self) -> Mapping[str, Any]:
+        """What to expect, see `training.left_out`; empty: not measured."""
+        return self._recorded("left_out")
+
     def _recorded(self, key: str) -> Mapping[str, Any]:
         record = self.provenance.get(key)
         return record if isinstance(record, Mapping) else {}

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from uns_pose_ros.estimation.pose_evidence import EVIDENCE
 
+REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
+
 
 @dataclass(frozen=True, eq=False)
 class Chance:

@@ -34,6 +34,7 @@ from uns_pose_ros.core.types import (
     Symmetry,
     Video,
 )
+from uns_pose_ros.estimation.score_calibration import REGION
 from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.schema.decoding import describe
@@ -43,7 +44,6 @@ ANGLES = (30, 15, 10)  # degrees, of the accuracies
 WRONG = 30.0  # degrees; an estimate with a larger error is wrong
 MISSING = 180.0  # degrees, the error of an image without an estimate
 _CONSENSUS = 30.0  # degrees within which training videos agree on the labels' frame
-_REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
 BINS = {
     "elevation": (-30.0, 0.0, 30.0, 60.0),
     "distance": (1.0, 2.0, 3.0, 5.0),
@@ -394,7 +394,7 @@ def is_in_confidence_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> b
     off = vector_from_rotation(true @ rotation.T)
     return (
         float(off @ torch.linalg.pinv(estimate.covariance[3:, 3:], hermitian=True) @ off)
-        <= _REGION
+        <= REGION
     )
 
 

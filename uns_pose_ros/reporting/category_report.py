@@ -19,6 +19,7 @@ from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Symme
 from uns_pose_ros.evaluation.metrics import ANGLES
 from uns_pose_ros.io.artifacts import atomic_write
 from uns_pose_ros.reporting import html
+from uns_pose_ros.reporting.expectation import describe_expectation
 from uns_pose_ros.reporting.label_preview import LabelPreview
 from uns_pose_ros.reporting.mask_review import LOW_CONFIDENCE
 from uns_pose_ros.reporting.video_summary import (
@@ -157,12 +158,14 @@ def _accuracy_section(contents: ReportContents) -> Markup:
     rows = [_accuracy_row(*row) for row in (contents.accuracies or {}).items()]
     if contents.agreement is not None:
         rows.append(_accuracy_row("agreement with the camera's motion", contents.agreement))
+    lines = [] if contents.model is None else describe_expectation(contents.model)
+    expected = html.bullet_list(lines) if lines else Markup("")
     if not rows:
-        return html.paragraph(f"{_NO_LABELS} {_LOOK}", "note")
+        return expected + html.paragraph(f"{_NO_LABELS} {_LOOK}", "note")
     header = ["", "number", *(f"@{angle}° %" for angle in ANGLES)]
     header += ["median °", "@30° % up to symmetry"]
     text = "Percent below the angle. An image without an estimate counts as wrong."
-    section = html.data_table(header, rows) + html.paragraph(text, "note")
+    section = expected + html.data_table(header, rows) + html.paragraph(text, "note")
     if contents.agreement is not None:
         section += html.paragraph(_AGREEMENT, "note")
     if not contents.accuracies:

@@ -27,7 +27,7 @@ from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.dinov2 import DinoV2
 from uns_pose_ros.training.augmentation import Image
-from uns_pose_ros.training.cross_fit import calibrate_score
+from uns_pose_ros.training.cross_fit import cross_fit
 from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.head_training import Curve, fit_head
 from uns_pose_ros.training.training_views import TrainConfig, random_views
@@ -148,13 +148,8 @@ def train_model(
             "template_share": template_share(vertices, chosen, poses),
         },
     )
-    calibration = calibrate_score(
-        views, model, chosen, backbone, config, seed, progress, backgrounds
-    )
-    if calibration is None:
-        return model
-    record = {"calibration": calibration.to_record()}
-    return replace(model, provenance={**model.provenance, **record})
+    learned = cross_fit(views, model, chosen, backbone, config, seed, progress, backgrounds)
+    return replace(model, provenance={**model.provenance, **learned})
 
 
 def template_share(

@@ -1,8 +1,9 @@
-"""The calibration of a model's score, from videos that a head has not learned from.
+"""What videos tell of a model that a head has not learned from: its score, and what to expect.
 
 Two heads learn from one half of the videos each. Each of them estimates random views of the other
 half, whose poses the alignment knows, and scenes without the object. What they got right and wrong
-teaches the score and the covariance of the category.
+teaches the score and the covariance of the category. Whole images of the other half tell what to
+expect of new instances.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uns_pose_ros.core.geometry import nearest_equivalent, vector_from_rotation
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progress, Video
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
@@ -24,6 +25,7 @@ from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.estimation.pose_evidence import EVIDENCE
 from uns_pose_ros.estimation.pose_solver import solve
 from uns_pose_ros.estimation.score_calibration import (
+    REGION,
     ScoreCalibration,
     fit_chance,
     second_moments,
@@ -33,6 +35,11 @@ from uns_pose_ros.networks.correspondence_head import Head
 from uns_pose_ros.networks.dinov2 import DinoV2
 from uns_pose_ros.training.augmentation import Image, empty_scene
 from uns_pose_ros.training.head_training import fit_head
+from uns_pose_ros.training.left_out import (
+    error_and_fit,
+    estimate_left_out,
+    summarize_left_out,
+)
 from uns_pose_ros.training.training_views import (
     TrainConfig,
     Views,
@@ -51,7 +58,6 @@ _FALSE = 0.005  # share of the scenes that may have a pose; those of the world a
 _HIGHEST = 0.6  # threshold: better poses are returned, whatever a few scenes say
 _VIEWS_PER_SCENE = 8
 _WRONG = math.radians(30.0)  # rotation error of a wrong pose
-_REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
 _TYPICAL = (math.radians(8.0), math.radians(90.0))  # errors of right and of wrong poses
 
 
@@ -75,7 +81,7 @@ class HeldOut:
         )
 
 
-def calibrate_score(
+def cross_fit(
     views: Views,
     model: CategoryModel,
     videos: Sequence[Video],
@@ -84,13 +90,14 @@ def calibrate_score(
     seed: int = 0,
     progress: Progress | None = None,
     backgrounds: Sequence[Image] = (),
-) -> ScoreCalibration | None:
-    """Calibrate the score of a model.
+) -> dict[str, Any]:
+    """Calibrate the score of a model, and measure what to expect of it.
 
     Args:
         views: The views of the training.
         model: The trained model, whose template is used.
-        videos: The videos that the views were drawn from.
+        videos: The videos that the views were drawn from, which are those of
+            `model.training_poses`.
         backbone: The frozen backbone.
         config: Settings of the training.
         seed: Seed of the heads and the scenes.
@@ -98,19 +105,21 @@ def calibrate_score(
         backgrounds: Images (H, W, 3) RGB without the object.
 
     Returns:
-        The calibration; None if there are fewer than two videos or no scenes, or if the poses of
-        held-out views are all right or all wrong.
+        Entries of the model's provenance: `calibration`, not if the poses of held-out views are all
+        right or all wrong, and `left_out`; nothing if there are fewer than two videos or no scenes.
     """
     numbers = views.video.unique().tolist()
     count = min(config.scenes, len(views) // _VIEWS_PER_SCENE)
     if len(numbers) < 2 or not count:
-        return None
+        return {}
     brief = replace(
         config,
         steps=max(1, round(_STEPS * config.steps)),
         batch=max(1, round(_SHARE * config.batch)),
     )
     parts = []
+    images = []
+    named = list(model.training_poses.items())
     for half, held in enumerate((numbers[::2], numbers[1::2])):
         left_out = torch.isin(views.video, torch.tensor(held, device=views.video.device))
         head, _ = fit_head(
@@ -126,12 +135,25 @@ def calibrate_score(
         chosen = (left_out & (share >= _FILLED)).nonzero()[:, 0]
         chosen = chosen[:: max(1, 2 * len(chosen) // _MOST)]
         scenes = _empty_scenes([videos[k] for k in held], count, seed, backgrounds, config)
-        parts.append(
-            estimate_held_out(
-                views, chosen, scenes, _with_head(model, head), backbone, config
-            )
-        )
-    return calibrate(HeldOut.join(parts))
+        taught = _with_head(model, head)
+        estimator = _free_estimator(taught, backbone, views.tokens.device)
+        parts.append(estimate_held_out(views, chosen, scenes, taught, estimator, config))
+        unseen = {named[k][0]: (videos[k], named[k][1]) for k in held}
+        images += estimate_left_out(estimator, unseen, model.symmetry, count)
+    calibration = calibrate(HeldOut.join(parts))
+    threshold = LoadedModel(model, torch.device("cpu"), False).threshold
+    figures = summarize_left_out(images, calibration, threshold)
+    if calibration is None:
+        return {"left_out": figures}
+    return {"calibration": calibration.to_record(), "left_out": figures}
+
+
+def _free_estimator(
+    model: CategoryModel, backbone: DinoV2, device: torch.device
+) -> Estimator:
+    """An estimator without threshold, whose covariances are those of the fit alone."""
+    settings = EstimatorConfig(shape_variation_deg=0.0, score_threshold=0.0)
+    return Estimator(model, backbone, str(device), settings)
 
 
 def _part(progress: Progress, number: int) -> Progress:
@@ -180,14 +202,12 @@ def estimate_held_out(
     chosen: Tensor,
     scenes: Sequence[Image],
     model: CategoryModel,
-    backbone: DinoV2,
+    estimator: Estimator,
     config: TrainConfig,
 ) -> HeldOut:
     """Estimate some views (K,), and scenes, with a head that has not learned from them."""
     device = views.tokens.device
-    settings = EstimatorConfig(shape_variation_deg=0.0, score_threshold=0.0)
-    estimator = Estimator(model, backbone, str(device), settings)
-    loaded = LoadedModel(model, device, backbone.precision == "bf16")
+    loaded = LoadedModel(model, device, estimator.backbone.precision == "bf16")
     camera = Camera(torch.eye(3, dtype=torch.float64), config.size, config.size)
     estimates: list[tuple[int, PoseEstimate]] = []
     for part in chosen.split(_BATCH):
@@ -201,7 +221,7 @@ def estimate_held_out(
             config.size,
             crop_from_cam,
             camera,
-            settings,
+            estimator.config,
         )
         estimates += [
             (row, one)
@@ -215,13 +235,12 @@ def estimate_held_out(
     )
     symmetry = model.symmetry
     for row, estimate in estimates:
-        rotation = estimate.cam_from_canon[:3, :3]
         true = views.cam_from_canon[row, :, :3].cpu()
-        true = nearest_equivalent(true, rotation, symmetry.order, symmetry.axis)
-        assert estimate.evidence is not None and estimate.covariance is not None
+        error, fit = error_and_fit(estimate, true, symmetry)
+        assert estimate.evidence is not None
         evidence.append(estimate.evidence[None])
-        errors.append(vector_from_rotation(rotation.T @ true)[None])
-        fits.append((rotation.T @ estimate.covariance[3:, 3:] @ rotation)[None])
+        errors.append(error[None])
+        fits.append(fit[None])
     false = []
     for scene in scenes:
         height, width = scene.shape[:2]
@@ -273,6 +292,6 @@ def _conformal_factor(covariance: Tensor, fit: Tensor, error: Tensor) -> float:
     for _ in range(40):
         middle = math.sqrt(low * high)
         solved = torch.linalg.solve(middle * covariance + fit, error[..., None])[..., 0]
-        inside = ((error * solved).sum(1) <= _REGION).double().mean()
+        inside = ((error * solved).sum(1) <= REGION).double().mean()
         low, high = (low, middle) if inside >= 0.95 else (middle, high)
     return high
