@@ -26,6 +26,7 @@ from uns_pose_ros.io.schema.frames_record import (
     write_frames,
 )
 from uns_pose_ros.io.writing.target_lock import lock_target
+from uns_pose_ros.pipeline.aligned_videos import find_aligned_videos
 from uns_pose_ros.visualization.frames_editor import FramesEditor
 
 _log = logging.getLogger(__name__)
@@ -96,27 +97,38 @@ def frames_command(
             "this direction of the camera's frame (0 0 -1: nearest to the camera); without: all",
         ),
     ] = None,
+    category: Annotated[
+        Path | None,
+        arg(
+            metavar="CATEGORY",
+            help="with edit: folder of the videos that the model was trained on; without: the "
+            "folder that the model is in",
+        ),
+    ] = None,
     json: Json = None,
     host: Host = "127.0.0.1",
     port: Port = 8080,
 ) -> None:
     """List, add or remove the named frames of a model; frames.yaml in its folder holds them.
 
-    `add` replaces a frame of the same name. `edit` shows the template in a browser; a click on it
-    places a frame. The frames are found on every instance that the model
-    estimates: in the JSON of `estimate`, and by the node as TF frames CATEGORY_0/NAME.
+    `add` replaces a frame of the same name. `edit` shows the template and the images of the
+    aligned videos in a browser; a click places a frame. The frames are found on every instance
+    that the model estimates: in the JSON of `estimate`, and by the node as TF frames
+    CATEGORY_0/NAME.
     """
     folder = artifacts.model_folder(model)
     given = (position, toward, x_axis, z_axis, width, prefer)
     if action != "add" and any(value is not None for value in given):
         raise InvalidInput(f"frames {action}: options of a frame are valid with add only")
+    if action != "edit" and category is not None:
+        raise InvalidInput(f"frames {action}: --category is valid with edit only")
     if action in ("add", "remove") and not name:
         raise InvalidInput(f"frames {action}: the name of a frame is needed")
     if action in ("list", "edit") and name:
         raise InvalidInput(f"frames {action}: {name!r} is too much; it is for all frames")
     loaded = artifacts.load_model(folder)
     if action == "edit":
-        _edit(folder, loaded, host, port)
+        _edit(folder, loaded, category, host, port)
         return
     if action == "list":
         text = f"{_text(loaded.frames)}\n{_box_text(loaded)}"
@@ -176,10 +188,18 @@ def remove_frame(folder: Path, name: str) -> tuple[NamedFrame, ...]:
     return kept
 
 
-def _edit(folder: Path, model: CategoryModel, host: str, port: int) -> None:
+def _edit(
+    folder: Path, model: CategoryModel, category: Path | None, host: str, port: int
+) -> None:
     """Serve the page on which frames are placed, until Ctrl-C."""
+    videos = find_aligned_videos(category or folder.resolve().parent, model)
+    if category is not None and not videos:
+        raise InvalidInput(
+            f"{category}: no video of the model's training; the folder with "
+            f"{shorten(model.training_poses)} is needed"
+        )
     editor = FramesEditor(
-        model, partial(add_frame, folder), partial(remove_frame, folder), host, port
+        model, partial(add_frame, folder), partial(remove_frame, folder), host, port, videos
     )
     with contextlib.suppress(KeyboardInterrupt):
         print(f"{editor.address}  (Ctrl-C ends)", flush=True)
