@@ -1,7 +1,8 @@
 """Miniatures of CO3D and PASCAL3D+ for the paper's chain; what computes is replaced.
 
-As a script, it is one of several processes: `python paper_chain.py FOLDER WORD …` calls `uns-pose`
-with the words. Process 1 dies in its first training; process 0 trains when that has happened.
+As a script, it is one of two processes: `python paper_chain.py FOLDER WORD …` calls `uns-pose` with
+the words. Process 1 dies in its first training; process 0 trains when that has happened. Where
+torchrun started them, none dies, since it would end both: each trains when the other has begun to.
 """
 
 from __future__ import annotations
@@ -109,16 +110,21 @@ def run_one_of_two(folder: Path, words: Sequence[str]) -> int:
     stand_in_chain(setattr, folder / f"process_{os.environ['RANK']}")
     train, number = category_training.train_model, os.environ["RANK"]
     mark = folder / DIED
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if by_torchrun:
+        mark = folder / f"began_{1 - int(number)}"
 
-    def train_beside_a_death(*arguments: Any) -> Any:
-        if number == "1":
+    def train_beside_the_other(*arguments: Any) -> Any:
+        if by_torchrun:
+            (folder / f"began_{number}").touch()
+        elif number == "1":
             die_once(mark)
         end = time.monotonic() + _PATIENCE
         while not mark.exists() and time.monotonic() < end:
             time.sleep(0.02)
         return train(*arguments)
 
-    setattr(category_training, "train_model", train_beside_a_death)  # noqa: B010
+    setattr(category_training, "train_model", train_beside_the_other)  # noqa: B010
     return main.main(list(words))
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from uns_pose_ros.cli import main
+from rerun_reading import image_sizes, read_rerun
+from uns_pose_ros.cli import main, rosbag_command
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Symmetry
+from uns_pose_ros.io import artifacts
 from uns_pose_ros.visualization import rerun_recording
 from uns_pose_ros.visualization.rerun_recording import RerunRecording, check_rerun_path
 
@@ -135,11 +137,74 @@ def test_without_the_package_the_command_names_its_extra_before_it_works(
     assert "pip install 'uns_pose_ros[rerun]'" in capsys.readouterr().err
 
 
-def test_the_package_writes_a_file_that_it_can_read(tmp_path: Path) -> None:
+def test_what_was_written_is_read_by_the_readers_of_the_package(tmp_path: Path) -> None:
     pytest.importorskip("rerun")
+    large = np.zeros((960, 1280, 3), np.uint8)
+    matrix = torch.tensor([[1200.0, 0, 640], [0, 1200, 480], [0, 0, 1]]).double()
     with RerunRecording(tmp_path / "a.rrd", [MODEL]) as recording:
-        recording.add(10**9, IMAGE, CAMERA, [estimate(0.5)], [0], 0.04)
-        recording.add(2 * 10**9, IMAGE, CAMERA, [], [])
-    content = (tmp_path / "a.rrd").read_bytes()
-    assert content[:3] == b"RRF"
-    assert b"/objects/car_0" in content
+        recording.add(10**9, IMAGE, CAMERA, [estimate(0.5)], [3], 0.04)
+        recording.add(2 * 10**9, large, Camera(matrix, 1280, 960), [], [])
+    rows = read_rerun(tmp_path / "a.rrd")
+    assert image_sizes(rows) == [(64, 48), (960, 720)]
+    resolution = rows["/camera:Pinhole:resolution"]
+    assert [(stamp, value[0]) for stamp, value in resolution] == [
+        (10**9, [64.0, 48.0]),
+        (2 * 10**9, [960.0, 720.0]),
+    ]
+    [(stamp, place)] = rows["/objects/car_3:Transform3D:translation"]
+    assert (stamp, place) == (10**9, [[0.5, 0.0, 2.0]])
+    [(_, half)] = rows["/objects/car_3/box:Boxes3D:half_sizes"]
+    assert half[0] == pytest.approx([0.05, 0.05, 0.05])
+    [(_, label)] = rows["/objects/car_3/box:Boxes3D:labels"]
+    assert label == ["car 3  0.80"]
+    [(_, vertices)] = rows["/objects/car_3/template:Mesh3D:vertex_positions"]
+    assert vertices == MODEL.vertices.tolist()
+    [(_, score)] = rows["/score/objects/car_3:Scalars:scalars"]
+    assert score == [0.8]
+    assert rows["/seconds:Scalars:scalars"] == [(10**9, [0.04])]
+
+
+class OneCar:
+    """An estimator that finds a car in each image but the second, by its first pixel."""
+
+    best_rejected: float | None = None
+
+    def __init__(self, model: CategoryModel, device: str, config: object) -> None:
+        self.models = (model,)
+
+    def __call__(
+        self, image: np.ndarray, camera: Camera, **stream: object
+    ) -> list[PoseEstimate]:
+        number = int(image[0, 0, 0])
+        return [] if number == 1 else [estimate(0.1 * number)]
+
+
+def test_evaluate_bag_records_every_image_with_its_objects_and_the_stamps_of_the_bag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rerun")
+    pytest.importorskip("rosbags")
+    from rosbags.rosbag2 import StoragePlugin
+
+    from bag_writer import camera_info, raw, write_bag
+
+    messages: list[tuple[str, float, Any]] = [("/cam/camera_info", 1.0, camera_info(1.0))]
+    for number in range(3):
+        pixels = np.full((48, 64, 3), number, np.uint8)
+        messages.append(("/cam/image_raw", 1.0 + number, raw(1.0 + number, pixels)))
+    topics = {"/cam/image_raw", "/cam/camera_info"}
+    write_bag(tmp_path / "drive", StoragePlugin.SQLITE3, topics, messages=messages)
+    artifacts.save_model(MODEL, tmp_path / "model")
+    monkeypatch.setattr(rosbag_command, "Estimator", OneCar)
+    out = tmp_path / "drive.rrd"
+    words = [str(tmp_path / "model"), str(tmp_path / "drive"), "--rerun", str(out)]
+    assert main.main(["evaluate", "bag", *words]) == main.DONE
+
+    rows = read_rerun(out)
+    assert image_sizes(rows) == [(64, 48)] * 3
+    stamps = [stamp for stamp, _ in rows["/camera:EncodedImage:blob"]]
+    assert stamps == [10**9, 2 * 10**9, 3 * 10**9]
+    cars = [name for name in rows if name.endswith(":Transform3D:translation")]
+    places = {stamp: value[0] for name in cars for stamp, value in rows[name]}
+    assert sorted(places) == [10**9, 3 * 10**9]
+    assert places[3 * 10**9] == pytest.approx([0.2, 0.0, 2.0])

@@ -97,9 +97,9 @@ class FramesEditor:
         self._gizmo = scene.add_transform_controls("/placed", scale=0.25, visible=False)
         self._text = gui.add_html("")
         self._add_video_fields()
-        self._name = gui.add_text("name", "handle")
-        self._follow = gui.add_dropdown("follow", FOLLOWS)
-        self._width = gui.add_number(
+        self._name: Any = gui.add_text("name", "handle")
+        self._follow: Any = gui.add_dropdown("follow", FOLLOWS)
+        self._width: Any = gui.add_number(
             "width", 0.0, min=0.0, max=10.0, step=0.005, hint="0: no grasp"
         )
         gui.add_button("save").on_click(lambda _: self.store())
@@ -235,8 +235,8 @@ class FramesEditor:
         if not self._videos:
             return
         gui = self._server.gui
-        self._source = gui.add_dropdown("show", (_TEMPLATE, *self._videos))
-        self._number = gui.add_slider("image", 1, 2, 1, 1)
+        self._source: Any = gui.add_dropdown("show", (_TEMPLATE, *self._videos))
+        self._number: Any = gui.add_slider("image", 1, 2, 1, 1)
         self._source.on_update(lambda _: self._choose(True))
         self._number.on_update(lambda _: self._choose(False))
         gui.add_button("view of the camera").on_click(lambda _: self.look_through_camera())

@@ -145,6 +145,32 @@ def test_two_processes_share_the_categories_and_one_that_is_killed_is_replaced(
     assert sum("[1] uns-pose train" in line for line in err_of_1.splitlines()) == 1
 
 
+def test_the_processes_of_torchrun_share_the_categories_and_give_one_table(
+    tmp_path: Path,
+) -> None:
+    words = write_chain(tmp_path, ("car", "bus"))
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    table = tmp_path / "table.json"
+    given = [paper_chain.__file__, str(tmp_path), *words, "--json", str(table)]
+    hidden = {"RANK", "WORLD_SIZE", "LOCAL_RANK"}
+    done = subprocess.run(
+        [sys.executable, *launch, *given],
+        env={key: value for key, value in os.environ.items() if key not in hidden},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(table.read_text())
+    assert record["categories"].keys() == {"car", "bus"}
+    assert record["processes"] == 2
+    # each category was the work of one process
+    lines = [line for line in done.stderr.splitlines() if "] uns-pose train " in line]
+    trained = {(line[: line.index("]")][-1], line.split("/")[-1]) for line in lines}
+    assert len(lines) == 6 and len(trained) == 2
+    assert {process for process, _ in trained} == {"0", "1"}
+
+
 def test_categories_are_jobs_of_a_cluster_and_one_whose_process_is_killed_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
