@@ -5,8 +5,9 @@
 
 Three cameras at known places see the object of a film, each with one image of it, which it sends
 again and again. After a third of the time the first camera's estimator is killed, and after two
-thirds it is started again. Counted are the fused results, gaps between them, numbers of objects,
-stamps that go back, the spread of the fused position, and the memory of the processes. Linux only.
+thirds it is started again. Counted are the fused results, their age, gaps between them, numbers of
+objects, stamps that go back, the spread of the fused position, and the memory of the processes.
+What went wrong stands under `faults`; the exit code is 1 then. Linux only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from tf2_msgs.msg import TFMessage
 from torch import Tensor
 from vision_msgs.msg import Detection3DArray
 
+from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import invert
 from uns_pose_ros.core.types import Frame
 from uns_pose_ros.estimation.estimator import Estimator
@@ -51,6 +53,7 @@ CAMERAS = ("left", "right", "top")
 MAP = "map"
 WARM = 30.0  # s after which memory counts
 PATIENCE = 180.0  # s for the nodes to start
+MOST_GROWTH = 100.0  # MB of a process, after it is warm
 # settings of the fusion node for a machine that gives a camera an answer in some seconds
 SLOW = ("-p", "max_difference:=5.0", "-p", "object_memory:=10.0")
 BRINGUP = (sys.executable, "-m", "uns_pose_ros.nodes.entry_points")
@@ -71,9 +74,29 @@ def main() -> None:
     parser.add_argument("--json", help="write the figures here; - for standard output")
     args = parser.parse_args()
     figures = soak(args.model, args.video, 60 * args.minutes, args.rate)
+    faults = faults_of(figures)
     if args.json != "-":
         print(figures)
-    write({"soak_cameras": figures, "machine": machine()}, args.json)
+    write({"soak_cameras": {**figures, "faults": faults}, "machine": machine()}, args.json)
+    for fault in faults:
+        print(f"fault: {fault}", file=sys.stderr)
+    if faults:
+        sys.exit(1)
+
+
+def faults_of(figures: Mapping[str, Any]) -> list[str]:
+    """What must not happen, one line each."""
+    faults = [f"{name} has ended" for name, here in figures["alive"].items() if not here]
+    for name, (before, after) in figures["megabytes"].items():
+        if after - before > MOST_GROWTH:
+            faults.append(f"{name} grew from {before:.0f} to {after:.0f} MB")
+    if not figures["results_while_a_camera_is_away"]:
+        faults.append("no result while a camera was away")
+    if not figures["results_after_its_return"]:
+        faults.append("no result after its return")
+    if figures["stamps_that_go_back"]:
+        faults.append(f"{figures['stamps_that_go_back']} stamps went back")
+    return faults
 
 
 def estimator_command(model: Path, camera: str, diameter: float) -> list[str]:
@@ -118,7 +141,9 @@ def soak(model: Path, video: Path, seconds: float, rate: float) -> dict[str, Any
         scene = Scene(chosen)
         scene.run(PATIENCE, rate, until_result=True)
         if not scene.stamps:
-            raise RuntimeError(f"no fused result in {PATIENCE:.0f} s")
+            ended = [name for name, process in processes.items() if process.poll()]
+            reason = f"; {', '.join(ended)} ended" if ended else ""
+            raise InvalidInput(f"no fused result in {PATIENCE:.0f} s{reason}")
         scene.forget()
         scene.run(min(WARM, seconds / 6), rate)
         before = {name: memory(process.pid) for name, process in processes.items()}
@@ -130,7 +155,9 @@ def soak(model: Path, video: Path, seconds: float, rate: float) -> dict[str, Any
         scene.run(seconds / 3, rate)
         away = len(scene.stamps) - away
         processes["left"] = subprocess.Popen(estimator_command(model, "left", diameter))
+        back = len(scene.stamps)
         scene.run(seconds / 3, rate)
+        back = len(scene.stamps) - back
         alive = {name: process.poll() is None for name, process in processes.items()}
         after = {
             name: memory(process.pid) for name, process in processes.items() if alive[name]
@@ -141,8 +168,14 @@ def soak(model: Path, video: Path, seconds: float, rate: float) -> dict[str, Any
             "position": place.tolist(),
             "alive": alive,
             "results_while_a_camera_is_away": away,
+            "results_after_its_return": back,
             "megabytes": {
                 name: [before[name], after[name]] for name in after if name != "left"
+            },
+            "growth_megabytes": {
+                name: round(after[name] - before[name], 1)
+                for name in after
+                if name != "left"
             },
             **scene.figures(),
         }
@@ -193,6 +226,7 @@ class Scene:
         """Count from now on."""
         self.stamps: list[int] = []
         self._arrivals: list[float] = []
+        self._ages: list[float] = []  # s, of results when they arrive
         self._numbers: set[str] = set()
         self._places: list[list[float]] = []
 
@@ -214,6 +248,12 @@ class Scene:
             "results": len(self.stamps),
             "stamps_that_go_back": int((np.diff(self.stamps) <= 0).sum()),
             "longest_gap_s": float(gaps.max()),
+            "age_s": {
+                name: round(float(np.percentile(self._ages, share)), 3)
+                if self._ages
+                else None
+                for name, share in (("median", 50), ("p95", 95), ("max", 100))
+            },
             "numbers": len(self._numbers),
             "position_spread_p95": float(np.percentile(spread, 95))
             if len(spread)
@@ -230,6 +270,8 @@ class Scene:
     def _hear(self, message: Detection3DArray) -> None:
         self.stamps.append(nanoseconds(message.header.stamp))
         self._arrivals.append(time.monotonic())
+        now = self._node.get_clock().now().nanoseconds
+        self._ages.append((now - self.stamps[-1]) / 1e9)
         for detection in message.detections:
             self._numbers.add(detection.id)
             place = detection.results[0].pose.pose.position
