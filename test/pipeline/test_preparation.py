@@ -19,9 +19,11 @@ from small_category import RECONSTRUCT
 from synthetic import write_video
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import rotation_from_vector
+from uns_pose_ros.core.types import Video
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.io.colmap import read_sparse
+from uns_pose_ros.io.colmap import SparseImage, read_sparse
 from uns_pose_ros.io.images import read_image, read_mask
+from uns_pose_ros.io.schema.video_record import read_video_record
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import u2net
 from uns_pose_ros.pipeline import stages
@@ -32,7 +34,9 @@ from uns_pose_ros.pipeline.preparation import (
     prepare_videos,
 )
 from uns_pose_ros.pipeline.provenance import MADE, FileCache, video_inputs
+from uns_pose_ros.reconstruction import structure_from_motion
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, mask_iou
+from uns_pose_ros.reconstruction.structure_from_motion import Poses
 from walks import CONFIG, write_walk
 
 MASKS = MaskConfig(resolution=32, side=96)
@@ -107,6 +111,30 @@ def test_poses_are_found_again_when_a_picture_changes_and_masks_follow(
         and len(list((folder / "masks").glob("*.png"))) == 8
     )
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_computed_poses_in_doubt_are_named_at_once_and_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "clip"
+    write_walk(folder, views=4)
+    report = {
+        "registered": 4,
+        "doubt": "two ways to compute them agree on 1 of 4 images",
+    }
+
+    def find(video: Video, *_: object) -> Poses:
+        eye = torch.eye(4, dtype=torch.float64)
+        images = tuple(SparseImage(frame.name, 1, eye) for frame in video.frames)
+        return Poses(video.frames[0].camera, images, torch.zeros(1, 3).double(), report)
+
+    monkeypatch.setattr(structure_from_motion, "find_poses", find)
+    assert ensure_poses(folder, CONFIG)
+    assert caplog.messages == [
+        f"{folder}: the camera poses are doubtful: two ways to compute them agree on 1 of 4 images"
+    ]
+    poses = read_video_record(folder).poses
+    assert poses is not None and poses.doubt == report["doubt"]
 
 
 def test_given_poses_and_masks_are_never_touched(tmp_path: Path) -> None:

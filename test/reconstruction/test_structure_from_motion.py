@@ -26,7 +26,13 @@ from uns_pose_ros.reconstruction.capture_quality import (
     consistent_frames,
     is_turntable,
 )
-from uns_pose_ros.reconstruction.colmap_mapper import Attempt, SfmConfig
+from uns_pose_ros.reconstruction.colmap_mapper import (
+    Attempt,
+    ColmapMapper,
+    MappedModel,
+    SfmConfig,
+)
+from uns_pose_ros.reconstruction.feature_images import prepare_images
 from uns_pose_ros.reconstruction.structure_from_motion import (
     Poses,
     find_poses,
@@ -211,7 +217,8 @@ def test_what_two_mappers_disagree_on_is_added_again_to_what_they_agree_on(
         (replace(structure_from_motion.ATTEMPTS[0], use_global_mapper=True),),
     )
     found = find_poses(known(video), "given", config=CONFIG)
-    assert len(found.images) == 14
+    assert len(found.images) == found.report["agreed"] == 14
+    assert "doubt" not in found.report
     assert errors(found.images, truth)[0] < 0.5
     poses = {image.name: image.cam_from_obj for image in found.images}
     assert (
@@ -222,6 +229,63 @@ def test_what_two_mappers_disagree_on_is_added_again_to_what_they_agree_on(
         )
         == 14
     )
+
+
+def test_poses_that_another_way_to_compute_them_contradicts_are_doubted(
+    walk: tuple[Video, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ColmapMapper.map_images
+
+    def contradicted(mapper: ColmapMapper) -> list[MappedModel]:
+        return [replace(mapped, agreed=3) for mapped in before(mapper)]
+
+    monkeypatch.setattr(ColmapMapper, "map_images", contradicted)
+    some = replace(walk[0], frames=known(walk[0]).frames[:6])
+    found = find_poses(some, "given", config=CONFIG)
+    assert found.report["doubt"] == "two ways to compute them agree on 3 of 6 images"
+    assert found.report["agreed"] == 3 and "read_px" not in found.report
+
+
+def test_features_of_large_images_are_read_in_shrunk_copies(
+    walk: tuple[Video, dict[str, np.ndarray]],
+) -> None:
+    video, truth = walk
+    small = replace(CONFIG, size=192)
+    some = replace(video, frames=video.frames[:9])
+    given = find_poses(known(some), "given", config=small)
+    assert errors(given.images, truth)[0] < 0.5 and given.report["read_px"] == 192
+    assert torch.equal(given.camera.matrix, camera_of(256).matrix)
+    guessed = find_poses(some, "guessed", config=small)
+    focal = float(guessed.camera.matrix[0, 0])
+    assert focal == pytest.approx(256, rel=0.05) and guessed.camera.width == 256
+    assert guessed.report["focal_px"] == pytest.approx(focal, abs=0.01)
+    assert guessed.report["focal_start_px"] == pytest.approx(221.7, abs=0.1)
+    seen = np.concatenate(list(given.seen.values()))[:, :2]
+    assert seen[:, 0].max() > 200, "in px of the video"
+
+
+def test_masks_are_shrunk_with_the_images_and_small_images_are_read_where_they_are(
+    tmp_path: Path,
+) -> None:
+    video = frames(tmp_path / "clip", [np.full((60, 80), 90, np.uint8)] * 3)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    mask = np.zeros((60, 80), np.uint8)
+    mask[:, 40:] = 255
+    cv2.imwrite(str(masks / "0.png.png"), mask)
+    camera = video.frames[0].camera
+    there = prepare_images(video, camera, masks, 80, tmp_path / "copies")
+    assert there.images == video.folder / "images" and there.masks == masks
+    assert there.enlargement == 1.0 and not (tmp_path / "copies").exists()
+    copies = prepare_images(video, camera, masks, 40, tmp_path / "copies")
+    assert copies.enlargement == 2.0 and copies.masks is not None
+    assert read_image(copies.images / "2.png").shape == (30, 40, 3)
+    shrunk = cv2.imread(str(copies.masks / "0.png.png"), cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(np.asarray(shrunk), mask[::2, ::2])
+    assert sorted(path.name for path in copies.masks.iterdir()) == ["0.png.png"]
+    points = np.array([[-0.5, -0.5, 2.0], [39.5, 29.5, 3.0]])
+    enlarged = copies.enlarge_pixels({"a": points})["a"]
+    assert np.allclose(enlarged, [[-0.5, -0.5, 2.0], [79.5, 59.5, 3.0]])
 
 
 class Attempts:

@@ -233,6 +233,15 @@ def test_a_film_without_poses_has_only_the_finding_that_its_camera_is_not_calibr
     assert check_video(tmp_path / "clip").findings == ()
 
 
+def test_doubt_of_computed_poses_is_a_finding(clip: Path) -> None:
+    doubt = "two ways to compute them agree on 8 of 32 images"
+    artifacts.write_json(clip / "video.json", {"poses": {"doubt": doubt}})
+    assert not any("doubtful" in one.what for one in check_video(clip).findings), "given"
+    artifacts.write_json(clip / "sparse" / "made.json", {})
+    [finding] = [one for one in check_video(clip).findings if "doubtful" in one.what]
+    assert finding.what == f"the camera poses are doubtful: {doubt}" and finding.mend
+
+
 @pytest.mark.parametrize(
     ("source", "said"), [("guessed", "guessed"), ("exif", "taken from EXIF"), ("given", "")]
 )

@@ -60,10 +60,16 @@ def undistort(
         return image, mask, pinhole
     x, y = undistortion_maps(camera)
     image = torch.from_numpy(cv2.remap(image.numpy(), x, y, cv2.INTER_LINEAR))
-    if mask is not None:
-        values = mask.numpy().astype(np.uint8)
-        mask = torch.from_numpy(cv2.remap(values, x, y, cv2.INTER_NEAREST) > 0)
-    return image, mask, pinhole
+    return image, None if mask is None else undistort_mask(mask, camera), pinhole
+
+
+def undistort_mask(mask: Tensor, camera: Camera) -> Tensor:
+    """Remove the distortion of a mask (H, W) bool, as `undistort` does."""
+    if not bool(camera.distortion.any()):
+        return mask
+    x, y = undistortion_maps(camera)
+    values = mask.numpy().astype(np.uint8)
+    return torch.from_numpy(cv2.remap(values, x, y, cv2.INTER_NEAREST) > 0)
 
 
 def undistortion_maps(

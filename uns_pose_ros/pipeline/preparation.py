@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from msgspec import convert
 
+from uns_pose_ros.core.camera import undistort_mask
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Progress, Video
 from uns_pose_ros.io import artifacts, depth_images
 from uns_pose_ros.io.colmap import has_sparse, write_sparse
-from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.schema.decoding import describe, read_record
 from uns_pose_ros.io.schema.made_record import MadeRecord
 from uns_pose_ros.io.schema.video_record import (
@@ -35,7 +36,7 @@ from uns_pose_ros.io.schema.video_record import (
     read_video_entries,
     read_video_record,
 )
-from uns_pose_ros.io.video_folder import load_video, read_frame
+from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.io.writing.replacement import repair_folder, replace_folder
 from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks import mobile_sam, pretrained_weights, u2net
@@ -152,6 +153,8 @@ def _ensure_poses(
             found.report["registered"],
             len(video.frames),
         )
+    if doubt := found.report.get("doubt"):
+        _log.warning("%s: the camera poses are doubtful: %s", folder, doubt)
     _replace(
         sparse,
         wanted,
@@ -386,11 +389,10 @@ def mask_fits(video: Video) -> dict[str, MaskFit]:
     for frame in video.frames:
         if frame.mask is None or frame.cam_from_obj is None:
             continue
-        _, mask, camera = read_frame(frame)
-        if mask is not None:
-            masks[frame.name] = mask.numpy()
-            matrices.append(camera.matrix)
-            poses.append(frame.cam_from_obj)
+        mask = undistort_mask(read_mask(frame.mask), frame.camera)
+        masks[frame.name] = mask.numpy()
+        matrices.append(frame.camera.matrix)
+        poses.append(frame.cam_from_obj)
     if not masks:
         return {}
     return judge_masks(masks, torch.stack(matrices), torch.stack(poses))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ _MIN_RAY_ANGLE = (
 _SAME_ROTATION = 2.0  # degrees up to which two models agree on the rotation of an image
 _POLISH_ITERATIONS = 50
 _MIN_MODEL_SIZE = 3  # images
+# the part of a model's images that another way rotates likewise, below which it is disputed
+DISPUTED = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ ATTEMPTS = (
 class SfmConfig:
     """How poses are computed, and what counts as success."""
 
+    size: int = 1200  # px, longer side of the images in which features are read, at most
     features: int = 3000  # an image, at most
     all_pairs: int = 60  # frames up to which every pair is matched
     overlap: int = 10  # neighbors that a frame of a longer video is matched with
@@ -100,6 +103,34 @@ class MappedModel:
 
     model: Any  # pycolmap.Reconstruction
     error: float  # px, mean reprojection error before the polishing
+    # images that another way to compute poses rotates likewise; None: there was one way only
+    agreed: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its images and their observations of points."""
+        return self.model.num_reg_images(), self.model.compute_num_observations()
+
+    @property
+    def agreement(self) -> float:
+        """The part of its images that another way rotates likewise; 1 where there is none."""
+        return 1.0 if self.agreed is None else self.agreed / self.model.num_reg_images()
+
+
+def choose_model(models: Sequence[MappedModel], least: float) -> MappedModel:
+    """The model with the most images, unless another way contradicts it.
+
+    Args:
+        models: at least one.
+        least: images of a model that can be chosen in its place.
+    """
+    largest = max(models, key=lambda mapped: mapped.size)
+    if largest.agreement >= DISPUTED:
+        return largest
+    enough = [mapped for mapped in models if mapped.size[0] >= least]
+    return max(
+        enough or [largest], key=lambda mapped: (round(mapped.agreement, 3), mapped.size)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +149,18 @@ class ColmapMapper:
     def map_images(self) -> list[MappedModel]:
         """Polished models whose cameras look at a common place."""
         models = [self._polish_largest(self._map_incrementally())]
-        if self.attempt.use_global_mapper:
-            models.append(self._polish_largest(self._map_globally()))
-            models += self._reregister_disputed(
-                [mapped.model for mapped in models if mapped is not None]
-            )
-        return [mapped for mapped in models if mapped is not None]
+        if not self.attempt.use_global_mapper:
+            return [mapped for mapped in models if mapped is not None]
+        models.append(self._polish_largest(self._map_globally()))
+        models += self._reregister_disputed(
+            [mapped.model for mapped in models if mapped is not None]
+        )
+        ways = models[::2], models[1::2]
+        return [
+            replace(mapped, agreed=_count_agreed(mapped, ways[1 - number % 2]))
+            for number, mapped in enumerate(models)
+            if mapped is not None
+        ]
 
     def _map_incrementally(self, start: Path | None = None) -> dict[int, Any]:
         """Models by number. `start` is the folder of a model to which images are added."""
@@ -253,6 +290,19 @@ class ColmapMapper:
         options.mapper.global_positioning.use_gpu = False
         self._configure_adjustment(options.mapper.bundle_adjustment)
         return options
+
+
+def _count_agreed(mapped: MappedModel, others: Sequence[MappedModel | None]) -> int:
+    """Images that at least one model of the other way rotates like a model does."""
+    poses = registered_poses(mapped.model)
+    return max(
+        (
+            len(consistent_frames(poses, registered_poses(other.model), _SAME_ROTATION))
+            for other in others
+            if other is not None
+        ),
+        default=0,
+    )
 
 
 def extraction_options(attempt: Attempt, config: SfmConfig) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import cv2
@@ -39,6 +40,7 @@ from uns_pose_ros.reconstruction.mask_voting import (
     vote_occupancy,
 )
 
+_KEPT = 120  # shrunk images that stay in memory
 _RAYS = 1024  # followed at once, so that their values stay in the processor's cache
 
 
@@ -154,10 +156,14 @@ def find_masks(
     cameras = [_shrunk(frame.camera, config) for frame in frames]
     shown = set[int]()
 
+    @lru_cache(maxsize=_KEPT)
+    def shrunk(number: int) -> NDArray[np.uint8]:
+        return _read_shrunk(frames[number], cameras[number])
+
     def read(number: int) -> NDArray[np.uint8]:
         shown.add(number)
         show(f"{video.name}: masks", len(shown), len(frames))
-        return _read_shrunk(frames[number], cameras[number])
+        return shrunk(number)
 
     first = segmenter.segment(frames, read, cameras)
     known_poses = [frame.cam_from_obj for frame in frames if frame.cam_from_obj is not None]
@@ -176,8 +182,8 @@ def find_masks(
         )
     refined = []
     votes = _project_votes(field, first, matrices, poses, config)
-    for number, frame in enumerate(frames):
-        image = _read_shrunk(frame, cameras[number])
+    for number in range(len(frames)):
+        image = shrunk(number)
         refined.append(segmenter.refine(number, image, first[number], votes[number]))
         show(f"{video.name}: masks, second look", number + 1, len(frames))
     field = vote_occupancy(refined, matrices, poses, config) or field
@@ -186,9 +192,7 @@ def find_masks(
         fuse_mask(probability, odds, config)
         for probability, odds in zip(refined, votes, strict=True)
     ]
-    asker = PartAsker(
-        load_network, lambda number: _read_shrunk(frames[number], cameras[number])
-    )
+    asker = PartAsker(load_network, shrunk)
     mended, changed = mend_masks(fused, matrices, poses, asker.ask, config)
     fits = judge_masks(
         {frame.name: mask for frame, mask in zip(frames, mended, strict=True)},

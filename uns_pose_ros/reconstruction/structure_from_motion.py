@@ -8,6 +8,8 @@ poses at once, and registers the images again on which both ways disagree.
 EXIF's focal length is only a start value, and may describe another image: where its result is
 doubtful, everything runs again without it, and the better result is kept.
 
+Features are read in copies of at most `SfmConfig.size` px, and all errors in px are px of these.
+
 Whole images are matched, because the surroundings carry the poses. On a turntable the
 surroundings stand still and would contradict the object; there masks limit the features to the
 object.
@@ -37,9 +39,11 @@ from uns_pose_ros.io.writing.replacement import check_room
 from uns_pose_ros.reconstruction.capture_quality import azimuth_coverage, filming_advice
 from uns_pose_ros.reconstruction.colmap_mapper import (
     ATTEMPTS,
+    DISPUTED,
     Attempt,
     ColmapMapper,
     SfmConfig,
+    choose_model,
     extraction_options,
     image_pose,
     matching_options,
@@ -47,6 +51,7 @@ from uns_pose_ros.reconstruction.colmap_mapper import (
     silence_colmap,
     verification_options,
 )
+from uns_pose_ros.reconstruction.feature_images import FeatureImages, prepare_images
 
 UNSURE = ("guessed", "exif")  # sources of a focal length that is only a start value
 _MIN_PAIR_INLIERS = 15  # matches that agree make a pair
@@ -81,15 +86,23 @@ class _Task:
     """The video of which poses are wanted."""
 
     video: Video
-    camera: Camera
+    images: FeatureImages
+    camera: Camera  # of these images
     calibration: str
-    masks: Path | None
     config: SfmConfig
     progress: Progress
 
     @property
     def refine_camera(self) -> bool:
         return self.calibration in UNSURE
+
+    @property
+    def is_shrunk(self) -> bool:
+        return self.images.enlargement > 1
+
+    def focal_px(self, camera: Camera) -> float:
+        """The focal length of a camera of the images that are read, in px of the video."""
+        return float(camera.matrix[0, 0]) * self.images.enlargement
 
 
 def find_poses(
@@ -115,14 +128,12 @@ def find_poses(
             better.
     """
     show = progress or (lambda what, done, total: None)
-    task = _Task(video, _shared_camera(video), calibration, masks, config, show)
     start = time.perf_counter()
-    best, facts = _run_attempts(task)
-    doubt = _doubt_start(best, task)
-    if doubt:
-        camera = assumed_camera(task.camera.width, task.camera.height)
-        without = replace(task, camera=camera, calibration="guessed")
-        best = _keep_better(task, best, _run_attempts(without)[0], doubt)
+    with tempfile.TemporaryDirectory(prefix="uns_pose_images_") as folder:
+        shared = _shared_camera(video)
+        images = prepare_images(video, shared, masks, config.size, Path(folder))
+        task = _Task(video, images, images.camera, calibration, config, show)
+        best, facts = _run_with_restart(task)
     if best is None or not _is_enough(best, task):
         registered = 0 if best is None else len(best.images)
         raise InvalidInput(
@@ -130,7 +141,19 @@ def find_poses(
             f"{filming_advice(len(video.frames), facts)}"
         )
     best.report["seconds"] = round(time.perf_counter() - start, 1)
-    return best
+    camera = images.enlarge_camera(best.camera) if task.refine_camera else shared
+    return replace(best, camera=camera, seen=images.enlarge_pixels(best.seen))
+
+
+def _run_with_restart(task: _Task) -> tuple[Poses | None, dict[str, Any]]:
+    """The best model with or without a doubtful start, and facts that explain a failure."""
+    best, facts = _run_attempts(task)
+    doubt = _doubt_start(best, task)
+    if doubt:
+        camera = assumed_camera(task.camera.width, task.camera.height)
+        without = replace(task, camera=camera, calibration="guessed")
+        best = _keep_better(task, best, _run_attempts(without)[0], doubt)
+    return best, facts
 
 
 def _run_attempts(task: _Task) -> tuple[Poses | None, dict[str, Any]]:
@@ -189,7 +212,7 @@ def _doubt_start(poses: Poses | None, task: _Task) -> str:
         return f"with it {registered} of {len(task.video.frames)} frames got a pose"
     change = _focal(poses.camera) / _focal(task.camera)
     if max(change, 1 / change) > _MAX_FOCAL_CHANGE:
-        return f"it became {_focal(poses.camera):.0f} px with the poses"
+        return f"it became {task.focal_px(poses.camera):.0f} px with the poses"
     if not _is_good(poses, task.video, task.config):
         return "its poses are doubtful"
     return ""
@@ -208,7 +231,9 @@ def _keep_better(
     if not candidates:
         return None
     best = max(candidates, key=_quality)
-    start = f"EXIF's focal length, {_focal(task.camera):.0f} px, is doubtful: {doubt}"
+    start = (
+        f"EXIF's focal length, {task.focal_px(task.camera):.0f} px, is doubtful: {doubt}"
+    )
     kept = "with" if best is first else "without"
     _LOG.warning(
         "%s: %s; computed again without it, and the result %s it is kept: %.0f px, "
@@ -216,7 +241,7 @@ def _keep_better(
         task.video.folder,
         start,
         kept,
-        _focal(best.camera),
+        task.focal_px(best.camera),
         len(best.images),
         len(task.video.frames),
     )
@@ -262,7 +287,7 @@ def _run_attempt(
     task: _Task, attempt: Attempt, work: Path
 ) -> tuple[Poses | None, dict[str, Any]]:
     """The best model of one attempt, and facts that explain a failure."""
-    images = task.video.folder / "images"
+    images = task.images.images
     database = work / "database.db"
     check_room(work, len(task.video.frames) * task.config.features * _ROOM)
     with silence_colmap():
@@ -283,19 +308,19 @@ def _run_attempt(
     _show(task, attempt, "poses", total, total)
     if not models:
         return None, facts
-    best = max(
-        models,
-        key=lambda mapped: (
-            mapped.model.num_reg_images(),
-            mapped.model.compute_num_observations(),
-        ),
-    )
+    best = choose_model(models, task.config.least * total)
     poses = _to_poses(best.model, task, attempt, facts)
+    if best.agreed is not None:
+        poses.report["agreed"] = best.agreed
+    if best.agreement < DISPUTED:
+        poses.report["doubt"] = (
+            f"two ways to compute them agree on {best.agreed} of {len(poses.images)} images"
+        )
     return replace(poses, error=best.error), facts
 
 
 def _show(task: _Task, attempt: Attempt, what: str, done: int, total: int) -> None:
-    task.progress(f"{task.video.name}: {what} ({attempt.name})", done, total)
+    task.progress(f"{task.video.name}: {what} ({attempt.name})", min(done, total), total)
 
 
 def _extract_features(task: _Task, attempt: Attempt, images: Path, database: Path) -> None:
@@ -305,7 +330,7 @@ def _extract_features(task: _Task, attempt: Attempt, images: Path, database: Pat
     names = [frame.name for frame in task.video.frames]
     cores = task.config.threads if task.config.threads > 0 else os.cpu_count() or 1
     size = _IMAGES_PER_CORE * cores
-    options = _reader_options(task.camera, task.calibration, task.masks)
+    options = _reader_options(task.camera, task.calibration, task.images.masks)
     for first in range(0, len(names), size):
         _show(task, attempt, "features", first, len(names))
         pycolmap.extract_features(
@@ -385,8 +410,13 @@ def _to_poses(model: Any, task: _Task, attempt: Attempt, facts: dict[str, Any]) 
         "coverage": azimuth_coverage([image.cam_from_obj for image in images]),
         "attempt": attempt.name,
         "features_median": facts["features"],
-        "focal_start_px": round(_focal(task.camera), 2),
-        "focal_px": round(_focal(camera), 2),
+        "focal_start_px": round(task.focal_px(task.camera), 2),
+        "focal_px": round(task.focal_px(camera), 2),
+        **(
+            {"read_px": max(task.camera.width, task.camera.height)}
+            if task.is_shrunk
+            else {}
+        ),
     }
     coordinates = np.array(list(points.values()), dtype=np.float64).reshape(-1, 3)
     seen = {

@@ -152,6 +152,7 @@ def check_video(folder: Path, config: DoctorConfig = DoctorConfig()) -> Checkup:
     if posed and len(frames) >= 3:
         covered, pose_findings = _pose_findings(names, frames, config)
         findings += pose_findings
+        findings += _doubt_findings(folder)
     elif frames and not posed:
         findings += _pattern_findings(gray)
     findings += _focal_findings(folder, posed)
@@ -237,6 +238,15 @@ def _pose_findings(
             Finding(covered < config.covered, what, "walk all around the object")
         )
     return covered, findings
+
+
+def _doubt_findings(folder: Path) -> Iterable[Finding]:
+    """What structure from motion doubted in the poses that it computed."""
+    poses = read_video_record(folder).poses
+    if poses is not None and poses.doubt and not is_given(folder / "sparse"):
+        what = f"the camera poses are doubtful: {poses.doubt}"
+        remedy = "film again: slower, on something with a pattern, in more light"
+        yield Finding(True, what, remedy)
 
 
 def _pattern_findings(gray: list[Pixels]) -> Iterable[Finding]:
