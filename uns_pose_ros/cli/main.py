@@ -107,6 +107,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "backgrounds_command",
         "take images of the robot's places of a bag, a film or a folder, for --backgrounds",
     ),
+    "adapt": (
+        "places.adapt_command",
+        "adapt_command",
+        "adapt a model to a recording with transforms, without labels, if that makes it better",
+    ),
     "view": (
         "view_commands",
         "view_command",

@@ -46,6 +46,7 @@ def fit_head(
     checkpoint: Checkpoint | None = None,
     context: DistributedContext = DistributedContext(),
     watch: Callable[[Curve], object] | None = None,
+    initial: Head | None = None,
 ) -> tuple[Head, Curve]:
     """Train a head on views.
 
@@ -60,6 +61,7 @@ def fit_head(
         checkpoint: Where the state is kept, to continue after a kill.
         context: This process among those that train the model.
         watch: Receives the curve from time to time.
+        initial: A head on the device that learns further; None: a new one.
 
     Returns:
         The head, and its curve: `step` with the losses on `object` and `background`, nats;
@@ -69,7 +71,7 @@ def fit_head(
     generator = torch.Generator().manual_seed(seed + 1000 * context.rank)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = Head(
+        head = initial or Head(
             config.network, len(vertices), len(config.network.layers) * CHANNELS
         ).to(device)
     optimizer = torch.optim.AdamW(

@@ -1,0 +1,422 @@
+"""Adaptation of a model to a recording, without labels.
+
+The model estimates the images of a bag. Objects at rest get one pose in the fixed frame, which
+teaches every image of the first two thirds of their tracks. The last third decides whether the
+adapted model is kept. The model before stays beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+import torch
+
+import uns_pose_ros
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.geometry import from_parts, project
+from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progress
+from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.estimation.estimator import Estimator
+from uns_pose_ros.evaluation.bag_figures import FrameResult
+from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, estimate_bag_frames
+from uns_pose_ros.io import artifacts
+from uns_pose_ros.io.images import read_image
+from uns_pose_ros.io.ros import rosbag
+from uns_pose_ros.io.video_folder import load_video
+from uns_pose_ros.io.writing.replacement import replace_folder
+from uns_pose_ros.io.writing.target_lock import lock_target
+from uns_pose_ros.networks.dinov2 import DinoV2
+from uns_pose_ros.pipeline.kept_frames import keep_frames
+from uns_pose_ros.training.adaptation.fine_tuning import (
+    HeldOutImage,
+    Judgment,
+    fine_tune,
+    judge,
+    nearest_estimate,
+)
+from uns_pose_ros.training.adaptation.pseudo_labels import (
+    RecordedImage,
+    join_views,
+    make_video,
+    spare_border,
+    view_config,
+)
+from uns_pose_ros.training.adaptation.resting_objects import (
+    RestingObject,
+    Sighting,
+    find_objects,
+    fuse_sightings,
+)
+from uns_pose_ros.training.training_views import TrainConfig, Views, random_views
+
+_HELD_OUT = 1 / 3  # last share of the images of an object
+_LEAST_HELD_OUT = 4  # images of an object
+_LOUD = 1.0  # share of the model's threshold: the median score of an object
+_PATIENCE = 60.0  # s, for another process that changes the model
+_QUALITY = 97  # of the JPEG files of the images
+_REPLAYED = 300  # views of the training's own videos, at most
+_MORE_FALSE = 0.02  # estimates an image that are of no object and may be added
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Which images are read, and how the head learns from them."""
+
+    fixed_frame: str  # TF frame that does not move with the camera, such as odom
+    image_topic: str | None = None  # of the images; without: the only one
+    camera_info_topic: str | None = None  # without: camera_info beside the images
+    tf_topic: str | None = None  # without: that of the camera
+    images: int = 300  # at most; a longer bag is read in steps
+    views: int = 8  # random views of each image
+    steps: int = 150
+    learning_rate: float = 3e-4
+
+    def __post_init__(self) -> None:
+        for name, least in (("images", 20), ("views", 1), ("steps", 1)):
+            if getattr(self, name) < least:
+                raise InvalidInput(
+                    f"--{name} {getattr(self, name)}: at least {least} is valid"
+                )
+        if not 0 < self.learning_rate <= 0.1:
+            raise InvalidInput(
+                f"--learning-rate {self.learning_rate:g}: up to 0.1 is valid"
+            )
+
+
+@dataclass
+class Adaptation:
+    """What came of an adaptation."""
+
+    images: int  # that were estimated
+    objects: list[RestingObject] = field(default_factory=list)
+    taught: int = 0  # images that taught
+    held_out: int = 0  # images that judged
+    replayed: int = 0  # views of the training's own videos
+    left_out: dict[str, int] = field(default_factory=dict)  # objects, by reason
+    judgment: Judgment | None = None
+    false: tuple[float, float] = (0.0, 0.0)  # estimates an image that are of no object
+    reason: str = ""  # why the adapted model is not kept; empty: it is
+    before: Path | None = None  # where the model before is
+
+
+def adapt_model(
+    folder: Path,
+    bag: Path,
+    config: AdaptConfig,
+    backbone: DinoV2,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress = lambda what, done, total: None,
+) -> Adaptation:
+    """Adapt the model in a folder to a bag, and replace it if it became better.
+
+    Args:
+        folder: The model's folder, or a category folder.
+        bag: A rosbag2 recording with camera_info and transforms.
+        config: Settings.
+        backbone: The frozen backbone, on the device.
+        seed: Seed of the views and of the training.
+        device: auto, cpu, cuda or cuda:N.
+        progress: Called with what is done, steps done and steps in all.
+
+    Raises:
+        InvalidInput: Model or bag cannot be used, or no object of the bag can teach.
+    """
+    folder = artifacts.model_folder(folder)
+    model = artifacts.load_model(folder)
+    find = Estimator(model, device=device)
+    with TemporaryDirectory(prefix="uns_pose_adapt_") as name:
+        scratch = Path(name)
+        results, images = _estimate(bag, find, config, scratch, progress)
+        answer = Adaptation(len(results))
+        sightings = _sightings(results)
+        objects, answer.left_out = find_objects(sightings)
+        answer.objects = _with_clear_scores(objects, find.threshold, answer.left_out)
+        taught, held_out = _split(answer, results, images)
+        if not held_out:
+            counts = [f"{why}: {n}" for why, n in answer.left_out.items()]
+            raise InvalidInput(
+                f"{bag}: no object can teach: "
+                + ("; ".join(counts) or "the model sees none whose camera pose is known")
+            )
+        answer.held_out = sum(len(part) for _, part in held_out)
+        views = _views(model, taught, images, backbone, config, seed, scratch, progress)
+        answer.taught = sum(len(part) for _, part in taught)
+        replay = _replay(folder, model, backbone, config, seed, progress)
+        parts = [views]
+        if replay is not None:
+            answer.replayed = len(replay)
+            parts.append(replay)
+        settings = replace(
+            view_config(model, config.views, TrainConfig()),
+            steps=config.steps,
+            learning_rate=config.learning_rate,
+            weight_decay=0.0,
+        )
+        tuned = fine_tune(model, join_views(parts), settings, seed, progress)
+        _judge(answer, tuned, find, held_out, results, images, progress)
+    if answer.reason:
+        return answer
+    answer.before = _save(folder, tuned, bag, answer)
+    return answer
+
+
+def _estimate(
+    bag: Path,
+    find: Estimator,
+    config: AdaptConfig,
+    scratch: Path,
+    progress: Progress,
+) -> tuple[list[FrameResult], dict[int, RecordedImage]]:
+    """Estimate images of the bag, each alone, and keep those with a camera pose as files."""
+    with rosbag.open_bag(bag) as reader:
+        topic = rosbag.image_topic(bag, rosbag.kinds_of(reader), config.image_topic)
+        total = int(reader.topics[topic].msgcount)
+    chosen = BagConfig(
+        image_topic=config.image_topic,
+        camera_info_topic=config.camera_info_topic,
+        fixed_frame=config.fixed_frame,
+        tf_topic=config.tf_topic,
+        every=max(1, -(-total // config.images)),
+        search_every=1,
+    )
+    images, count = dict[int, RecordedImage](), 0
+
+    def keep(result: FrameResult, image: np.ndarray, camera: Camera) -> None:
+        nonlocal count
+        number, count = count, count + 1
+        if result.fixed_from_cam is None:
+            return
+        path = scratch / "images" / f"{number:06d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        images[number] = RecordedImage(path, camera)
+
+    return estimate_bag_frames(bag, find, chosen, progress, keep), images
+
+
+def _sightings(results: Sequence[FrameResult]) -> list[Sighting]:
+    return [
+        Sighting(number, result.stamp, track, estimate, result.fixed_from_cam)
+        for number, result in enumerate(results)
+        if result.fixed_from_cam is not None
+        for estimate, track in zip(result.estimates, result.tracks, strict=True)
+    ]
+
+
+def _with_clear_scores(
+    objects: Sequence[RestingObject], threshold: float, left_out: dict[str, int]
+) -> list[RestingObject]:
+    """The objects whose scores are clear: something that only resembles one teaches a mistake."""
+    clear = []
+    for thing in objects:
+        scores = [sighting.estimate.score for sighting in thing.sightings]
+        if float(np.median(scores)) >= _LOUD * threshold:
+            clear.append(thing)
+        else:
+            why = "objects of low scores"
+            left_out[why] = left_out.get(why, 0) + 1
+    return clear
+
+
+def _split(
+    answer: Adaptation,
+    results: Sequence[FrameResult],
+    images: Mapping[int, RecordedImage],
+) -> tuple[
+    list[tuple[RestingObject, Sequence[Sighting]]],
+    list[tuple[RestingObject, Sequence[HeldOutImage]]],
+]:
+    """The objects with the images that teach, and with those that are held out.
+
+    The pose that teaches comes from the first part alone, so that the last part is independent.
+    """
+    taught = list[tuple[RestingObject, Sequence[Sighting]]]()
+    held_out = list[tuple[RestingObject, Sequence[HeldOutImage]]]()
+    for thing in answer.objects:
+        last = round(_HELD_OUT * len(thing.sightings))
+        first = thing.sightings[: len(thing.sightings) - last]
+        fused: RestingObject | str = "objects in too few images for a part that is held out"
+        if last >= _LEAST_HELD_OUT:
+            fused = fuse_sightings(first)
+        if isinstance(fused, str):
+            answer.left_out[fused] = answer.left_out.get(fused, 0) + 1
+            continue
+        taught.append((fused, first))
+        held_out.append((thing, _held_out_images(thing, len(first), results, images)))
+    return taught, held_out
+
+
+def _held_out_images(
+    thing: RestingObject,
+    start: int,
+    results: Sequence[FrameResult],
+    images: Mapping[int, RecordedImage],
+) -> list[HeldOutImage]:
+    """The images from sighting `start` on in which an object is, also those without an estimate."""
+    seen = {one.image: one.estimate for one in thing.sightings}
+    shown = list[HeldOutImage]()
+    for number in range(thing.sightings[start].image, thing.sightings[-1].image + 1):
+        fixed_from_cam = results[number].fixed_from_cam
+        if fixed_from_cam is None or number not in images:
+            continue
+        place = thing.cam_from_canon(fixed_from_cam)[:3, 3]
+        camera = images[number].camera
+        x, y = project(camera.matrix, place[None])[0].tolist()
+        inside = 0 <= x < camera.width and 0 <= y < camera.height
+        if number in seen or (float(place[2]) > 0 and inside):
+            shown.append(HeldOutImage(number, fixed_from_cam, seen.get(number)))
+    return shown
+
+
+def _views(
+    model: CategoryModel,
+    taught: Sequence[tuple[RestingObject, Sequence[Sighting]]],
+    images: Mapping[int, RecordedImage],
+    backbone: DinoV2,
+    config: AdaptConfig,
+    seed: int,
+    scratch: Path,
+    progress: Progress,
+) -> Views:
+    """Random views of the objects, read by the backbone."""
+    videos = [
+        make_video(scratch / f"object_{number}", thing, sightings, images, model)
+        for number, (thing, sightings) in enumerate(taught)
+    ]
+    poses = [
+        from_parts(torch.eye(3).double(), torch.zeros(3).double(), 1 / thing.scale)
+        for thing, _ in taught
+    ]
+    views = random_views(
+        videos,
+        [(thing.scale * model.vertices, model.triangles) for thing, _ in taught],
+        torch.stack(poses),
+        torch.ones(len(taught), dtype=torch.float64),
+        backbone,
+        view_config(model, config.views, TrainConfig()),
+        seed,
+        progress,
+    )
+    return spare_border(views)
+
+
+def _replay(
+    folder: Path,
+    model: CategoryModel,
+    backbone: DinoV2,
+    config: AdaptConfig,
+    seed: int,
+    progress: Progress,
+) -> Views | None:
+    """Views of the videos that the model was trained on, so that it does not forget them.
+
+    None where they are not beside the model.
+    """
+    videos, shapes, poses = [], [], []
+    for name, pose in model.training_poses.items():
+        try:
+            video = load_video(folder.parent / name)
+            mesh = artifacts.load_feature_mesh(folder.parent / name)
+        except InvalidInput:
+            continue
+        videos.append(video)
+        shapes.append((mesh.vertices, mesh.triangles))
+        poses.append(pose)
+    frames = sum(len(video.frames) for video in videos)
+    if not frames:
+        return None
+    every = max(1, -(-frames // _REPLAYED))
+    videos = [replace(video, frames=video.frames[::every]) for video in videos]
+    settings = view_config(model, max(1, _REPLAYED // frames), TrainConfig())
+    settings = replace(settings, augment=TrainConfig().augment)
+    return random_views(
+        videos,
+        shapes,
+        torch.stack(poses),
+        torch.ones(len(videos), dtype=torch.float64),
+        backbone,
+        settings,
+        seed,
+        lambda what, done, total: progress("views of the training", done, total),
+    )
+
+
+def _judge(
+    answer: Adaptation,
+    tuned: CategoryModel,
+    find: Estimator,
+    held_out: Sequence[tuple[RestingObject, Sequence[HeldOutImage]]],
+    results: Sequence[FrameResult],
+    images: Mapping[int, RecordedImage],
+    progress: Progress,
+) -> None:
+    """Estimate the held-out images with the adapted model, and note the judgment."""
+    new = Estimator(tuned, find.backbone, str(find.device), EstimatorConfig())
+    numbers = sorted({one.image for _, part in held_out for one in part})
+    answers = dict[int, list[PoseEstimate]]()
+    for done, number in enumerate(numbers, 1):
+        image = images[number]
+        answers[number] = new(read_image(image.path), image.camera)
+        progress("judging", done, len(numbers))
+    judgment = judge(held_out, answers)
+    if isinstance(judgment, str):
+        answer.reason = judgment
+        return
+    before = {number: results[number].estimates for number in numbers}
+    others = [
+        np.mean([_of_nothing(answer.objects, results[k], found[k]) for k in numbers])
+        for found in (before, answers)
+    ]
+    answer.judgment, answer.reason = judgment, judgment.reason
+    answer.false = (float(others[0]), float(others[1]))
+    if not answer.reason and answer.false[1] > answer.false[0] + _MORE_FALSE:
+        answer.reason = "it finds more where no object is"
+
+
+def _of_nothing(
+    objects: Sequence[RestingObject],
+    result: FrameResult,
+    estimates: Sequence[PoseEstimate],
+) -> int:
+    """How many estimates of an image are of none of the objects."""
+    pose = result.fixed_from_cam
+    if pose is None:
+        return 0
+    matched = {id(nearest_estimate(thing, pose, estimates)) for thing in objects}
+    return sum(id(one) not in matched for one in estimates)
+
+
+def _save(folder: Path, tuned: CategoryModel, bag: Path, answer: Adaptation) -> Path:
+    """Copy the model before beside it and write the adapted one; returns the copy."""
+    assert answer.judgment is not None
+    record = {
+        "bag": bag.resolve().name,
+        "version": uns_pose_ros.__version__,
+        "objects": len(answer.objects),
+        "images": answer.taught,
+        "before": asdict(answer.judgment.before[0]),
+        "after": asdict(answer.judgment.after[0]),
+    }
+    former = tuned.provenance.get("adapted")
+    history = [*(former if isinstance(former, list) else []), record]
+    tuned = replace(tuned, provenance={**tuned.provenance, "adapted": history})
+    with lock_target(folder, _PATIENCE):
+        before = folder.with_name(f"{folder.name}.before-adapt")
+        number = 2
+        while before.exists():
+            before = folder.with_name(f"{folder.name}.before-adapt-{number}")
+            number += 1
+        with replace_folder(before) as new:
+            shutil.copytree(folder, new, dirs_exist_ok=True, symlinks=True)
+        artifacts.save_model(keep_frames(tuned, folder), folder)
+    return before

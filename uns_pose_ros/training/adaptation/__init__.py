@@ -1,0 +1,1 @@
+"""Adaptation of a model to the places of a robot, without labels."""

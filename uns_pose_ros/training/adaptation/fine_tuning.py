@@ -1,0 +1,218 @@
+"""Fine-tuning of a model's head on views of a robot's own places, and the judgment of the result.
+
+A small learning rate and few steps keep the head close to what it was. Whether it is better is
+decided on images that it has not learned from, against the poses that each of both models fuses of
+them: a model that only agrees with itself does not pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from uns_pose_ros.core.geometry import angle_between, nearest_equivalent
+from uns_pose_ros.core.types import CategoryModel, PoseEstimate, Progress, Symmetry
+from uns_pose_ros.networks.correspondence_head import Head
+from uns_pose_ros.training.adaptation.resting_objects import (
+    RestingObject,
+    agree_on_rotation,
+)
+from uns_pose_ros.training.head_training import fit_head
+from uns_pose_ros.training.training_views import TrainConfig, Views
+
+_NAMES = ("vertex_features", "background_features")
+_SAME = 20.0  # degrees by which the fused poses of both models may differ
+_PLACE = 1.0  # apparent diameters between an object and an estimate of it
+_GAIN = 0.95  # of the median error, if as many images as before are within 15 degrees
+
+
+@dataclass(frozen=True)
+class HeldOutFigures:
+    """How single images agree with the fused pose of their object, degrees and percent."""
+
+    images: int
+    answered: float
+    acc30: float
+    acc15: float
+    acc10: float
+    median_deg: float
+
+    @staticmethod
+    def of(errors: Sequence[float | None]) -> HeldOutFigures:
+        """The figures of errors, degrees; None: no estimate, which is wrong."""
+        values = torch.tensor(
+            [180.0 if error is None else error for error in errors], dtype=torch.float64
+        )
+        return HeldOutFigures(
+            images=len(errors),
+            answered=100 * sum(error is not None for error in errors) / len(errors),
+            acc30=100 * float((values < 30).double().mean()),
+            acc15=100 * float((values < 15).double().mean()),
+            acc10=100 * float((values < 10).double().mean()),
+            median_deg=float(values.median()),
+        )
+
+    def is_better(self, before: HeldOutFigures) -> bool:
+        """Whether more images are within 15 degrees, or the error is less, and nothing is worse."""
+        worse = (
+            self.acc30 < before.acc30
+            or self.acc15 < before.acc15
+            or self.answered < before.answered
+            or self.median_deg > before.median_deg
+        )
+        gains = self.acc15 > before.acc15 or self.median_deg <= _GAIN * before.median_deg
+        return gains and not worse
+
+
+def fine_tune(
+    model: CategoryModel,
+    views: Views,
+    config: TrainConfig,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CategoryModel:
+    """Train a model's head further on views, on their device."""
+    device = views.tokens.device
+    head = Head(config.network, len(model.vertices), views.tokens.shape[-1])
+    known = {"vertex_features": model.vertex_features}
+    known["background_features"] = model.background_features
+    head.load_state_dict({**model.head, **known})
+    head, _ = fit_head(
+        views,
+        model.vertices,
+        model.symmetry,
+        config,
+        seed,
+        progress,
+        device,
+        initial=head.to(device),
+    )
+    weights = {
+        name: tensor.detach().cpu()
+        for name, tensor in head.state_dict().items()
+        if name not in _NAMES
+    }
+    vertices, background = (
+        normalize(getattr(head, name).detach().float(), dim=-1).cpu() for name in _NAMES
+    )
+    return replace(
+        model, head=weights, vertex_features=vertices, background_features=background
+    )
+
+
+def nearest_estimate(
+    thing: RestingObject, fixed_from_cam: Tensor, estimates: Sequence[PoseEstimate]
+) -> PoseEstimate | None:
+    """The estimate that lies in the image where an object at rest is; None: there is none."""
+    where = thing.cam_from_canon(fixed_from_cam)[:3, 3]
+    apparent = thing.scale / float(where.norm())
+
+    def gap(estimate: PoseEstimate) -> float:
+        place = estimate.cam_from_canon[:3, 3]
+        return float((place / place.norm() - where / where.norm()).norm()) / apparent
+
+    near = [one for one in estimates if gap(one) < _PLACE]
+    return min(near, key=gap, default=None)
+
+
+def rotation_errors(
+    reference: Tensor, poses: Sequence[tuple[Tensor, PoseEstimate | None]]
+) -> list[float | None]:
+    """Errors, degrees, of estimates in their images; None where there is none.
+
+    Args:
+        reference: (3, 3) fixed_from_canon.
+        poses: fixed_from_cam (4, 4) and the estimate of each image.
+    """
+    errors = list[float | None]()
+    for fixed_from_cam, estimate in poses:
+        if estimate is None:
+            errors.append(None)
+            continue
+        seen = fixed_from_cam[:3, :3] @ estimate.cam_from_canon[:3, :3]
+        errors.append(_apart(seen, reference, estimate.symmetry))
+    return errors
+
+
+def _apart(one: Tensor, other: Tensor, symmetry: Symmetry) -> float:
+    """Degrees between two rotations, up to symmetry."""
+    turned = nearest_equivalent(one, other, symmetry.order, symmetry.axis)
+    return float(angle_between(turned, other))
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """Figures of the held-out images before and after, against the fused poses of both models."""
+
+    before: tuple[
+        HeldOutFigures, HeldOutFigures
+    ]  # against those of the model before, and after
+    after: tuple[HeldOutFigures, HeldOutFigures]
+    reason: str  # why the adapted model is not kept; empty: it is
+
+    @property
+    def kept(self) -> bool:
+        """Whether the adapted model is better."""
+        return not self.reason
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutImage:
+    """An image that shows an object and from which nothing was learned."""
+
+    image: int  # number of the image
+    fixed_from_cam: Tensor  # (4, 4) float64, m
+    estimate: PoseEstimate | None  # of the model before
+
+
+def judge(
+    held_out: Sequence[tuple[RestingObject, Sequence[HeldOutImage]]],
+    answers: Mapping[int, Sequence[PoseEstimate]],
+) -> Judgment | str:
+    """Compare the models on held-out images.
+
+    Args:
+        held_out: The objects, each with its held-out images.
+        answers: For each image the estimates of the adapted model.
+
+    Returns:
+        The judgment, or why there is none.
+    """
+    before = list[float | None](), list[float | None]()
+    after = list[float | None](), list[float | None]()
+    reasons = set[str]()
+    for thing, images in held_out:
+        old = [(one.fixed_from_cam, one.estimate) for one in images]
+        new = [
+            (pose, nearest_estimate(thing, pose, answers[one.image]))
+            for one, (pose, _) in zip(images, old, strict=True)
+        ]
+        own, other = _agreed(old), _agreed(new)
+        if own is None or other is None:
+            reasons.add("the held-out images do not agree on the rotation of an object")
+            continue
+        symmetry = next(one.symmetry for _, one in old if one is not None)
+        if _apart(own, other, symmetry) > _SAME:
+            reasons.add("the adapted model sees an object in another rotation")
+        for k, reference in enumerate((own, other)):
+            before[k].extend(rotation_errors(reference, old))
+            after[k].extend(rotation_errors(reference, new))
+    if not before[0]:
+        return next(iter(reasons), "no image is held out")
+    first = (HeldOutFigures.of(before[0]), HeldOutFigures.of(before[1]))
+    last = (HeldOutFigures.of(after[0]), HeldOutFigures.of(after[1]))
+    reason = "; ".join(sorted(reasons))
+    better = [new.is_better(old) for new, old in zip(last, first, strict=True)]
+    if not reason and not all(better):
+        reason = "its held-out images are not better"
+    return Judgment(first, last, reason)
+
+
+def _agreed(poses: Sequence[tuple[Tensor, PoseEstimate | None]]) -> Tensor | None:
+    """The rotation (3, 3) on which the images with an estimate agree; None: there is none."""
+    seen = [(pose, estimate) for pose, estimate in poses if estimate is not None]
+    return agree_on_rotation(seen) if seen else None
