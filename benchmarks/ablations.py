@@ -5,7 +5,8 @@
 
 CATEGORY has images, masks, sparse and labels.json. Every setting is computed once: a run that was
 stopped goes on where it was. The sizes are small, so that all of it takes less than 20 minutes on
-two cores; they stand in every JSON file. --full takes the sizes of the pipeline.
+two cores; they stand in every JSON file. --brief takes sizes for some minutes, whose figures are
+rough; --full takes the sizes of the pipeline.
 
     alpha_tau     published alignment: weight of appearance x length of the cycle weight
     cycle_weight  both alignments with and without the weight
@@ -128,6 +129,14 @@ FULL = Sizes(
     views=10,
     steps=800,
     batch=24,
+)
+BRIEF = Sizes(
+    every=5,
+    crop=112,
+    vertices=200,
+    hypotheses=300,
+    views=3,
+    steps=200,
 )
 
 
@@ -550,13 +559,16 @@ def main() -> None:
     parser.add_argument("category", type=Path, nargs="?", default=DEMO)
     parser.add_argument("--work", type=Path, required=True, help="folder for all files")
     parser.add_argument("--only", help="names of ablations, comma separated")
-    parser.add_argument("--full", action="store_true", help="sizes of the pipeline")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--full", action="store_true", help="sizes of the pipeline")
+    chosen.add_argument("--brief", action="store_true", help="sizes for some minutes")
     args = parser.parse_args()
     names = args.only.split(",") if args.only else list(ABLATIONS)
     if unknown := [name for name in names if name not in ABLATIONS]:
         raise InvalidInput(f"--only {', '.join(unknown)}: {', '.join(ABLATIONS)} are valid")
     args.work.mkdir(parents=True, exist_ok=True)
-    category = Category(args.category, args.work, FULL if args.full else Sizes())
+    sizes = FULL if args.full else BRIEF if args.brief else Sizes()
+    category = Category(args.category, args.work, sizes)
     for name in names:
         for label, row in run_ablation(name, category)["rows"].items():
             print(f"{name:14} {line_of(label, row)}")
