@@ -19,6 +19,9 @@ left out is estimated without mask or box, as it is and
     empty       photographs of --backgrounds alone: false_percent of them get an estimate
     fused       five images with the directions between them known, the last one's pose is asked for
 
+`iou3d` compares boxes in space, as `uns-pose evaluate pose` does, where the camera is as filmed
+(plain, pasted, occluded); the true box is that of the hull of the masks.
+
 What is done already in --work is not done again.
 """
 
@@ -46,6 +49,7 @@ from common import politely
 from uns_pose_ros.core.crops import mask_box
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts, rotation_from_vector
+from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Camera, CategoryModel, Frame, PoseEstimate, Video
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.pose_fusion import fuse
@@ -54,6 +58,7 @@ from uns_pose_ros.evaluation.metrics import ImageResult
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
 from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
 
 BACKGROUNDS = Path(__file__).resolve().parents[1] / "demo" / "data" / "chair"
 VARIANTS = ("plain", "rotated", "pasted", "occluded", "fused")
@@ -209,6 +214,7 @@ def test(
 ) -> Iterator[tuple[str, ImageResult]]:
     """Every image of the videos in every variant."""
     label_from_canon = metrics.fit_label_from_canon(model, labels)
+    boxes = measure_true_boxes(videos, labels, LeftOut())
     for number, video in enumerate(videos):
         turn = labels[video.name].T @ label_from_canon
         alone: list[list[PoseEstimate]] = []
@@ -222,12 +228,16 @@ def test(
                 seconds = time.perf_counter() - start
                 if name == "plain":
                     alone.append(found)
-                yield (
-                    name,
-                    metrics.score_estimates(
-                        found, model, rotation @ turn, video.name, frame.name, seconds
-                    ),
+                result = metrics.score_estimates(
+                    found, model, rotation @ turn, video.name, frame.name, seconds
                 )
+                pose = frame.cam_from_obj
+                assert pose is not None
+                if video.name in boxes and torch.equal(rotation, pose[:3, :3]):
+                    result = metrics.add_box(
+                        result, model, boxes[video.name], pose, label_from_canon
+                    )
+                yield name, result
         rotations = torch.stack(
             [
                 frame.cam_from_obj[:3, :3]

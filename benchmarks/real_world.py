@@ -25,6 +25,9 @@ already in --work is not done again.
     wrong           number of images above 30 degrees, without threshold
     region95        percent of the answers whose 95 % region of rotations contains the true one
     false_percent   percent of the backgrounds that get an answer, at the default threshold
+    iou3d           of the boxes in space, as in `uns-pose evaluate pose`, at the default threshold:
+                    the true box is that of the hull of the exact masks along the labels' axes, the
+                    estimated one is scaled along its ray to the true depth (`unscaled`: as it is)
 """
 
 from __future__ import annotations
@@ -47,12 +50,15 @@ import pose
 from common import machine, politely
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import nearest_rotation
-from uns_pose_ros.core.types import CategoryModel
+from uns_pose_ros.core.left_out import LeftOut
+from uns_pose_ros.core.types import CategoryModel, Video
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import metrics
+from uns_pose_ros.evaluation.box_figures import TrueBox, summarize_boxes
 from uns_pose_ros.evaluation.metrics import ImageResult
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
+from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
 
 SETS = ("mug", "mug-bare", "car", "horse", "car-rooms", "horse-rooms")
 ROOMS = "eth80_rooms"
@@ -210,8 +216,10 @@ def estimate_fold(
     (model,) = estimator.models
     truth = json.loads(fold.labels.read_text())
     chosen = _unseen_directions(fold)
-    for number, name in enumerate(fold.unseen):
-        for index, frame in enumerate(load_video(fold.test / name).frames):
+    videos = {name: load_video(fold.test / name) for name in fold.unseen}
+    boxes = true_boxes(list(videos.values()), truth)
+    for number, (name, video) in enumerate(videos.items()):
+        for index, frame in enumerate(video.frames):
             if frame.cam_from_obj is None:
                 continue
             if chosen is not None and (name, frame.name) not in chosen:
@@ -228,14 +236,28 @@ def estimate_fold(
                 for threshold in (config.score_threshold, 0.0):
                     estimator.config = replace(config, score_threshold=threshold)
                     found = estimator(pixels, camera)
-                    results.append(
-                        metrics.score_estimates(
-                            found, model, label @ label_from_canon, name, frame.name, 0.0
-                        )
+                    result = metrics.score_estimates(
+                        found, model, label @ label_from_canon, name, frame.name, 0.0
                     )
+                    if name in boxes:
+                        result = metrics.add_box(
+                            result, model, boxes[name], frame.cam_from_obj, label_from_canon
+                        )
+                    results.append(result)
                 estimator.config = config
                 estimator.forget()
                 yield variant, Pair(*results)
+
+
+def true_boxes(
+    videos: Sequence[Video], truth: Mapping[str, Mapping[str, Any]]
+) -> dict[str, TrueBox]:
+    """The true boxes of the videos, along the axes of their labels."""
+    labels = {
+        name: nearest_rotation(torch.tensor(record["canon_from_obj"], dtype=torch.float64))
+        for name, record in truth.items()
+    }
+    return measure_true_boxes(videos, labels, LeftOut())
 
 
 def _unseen_directions(fold: Fold) -> set[tuple[str, str]] | None:
@@ -306,20 +328,27 @@ def summarize(pairs: Sequence[Pair]) -> dict[str, Any]:
         "auroc": metrics.auroc(scored),
         "wrong": int((free > 30).sum()),
         "region95": 100 * float(np.mean(inside)) if inside else None,
+        "iou3d": summarize_boxes(
+            [pair.default.box for pair in pairs if pair.default.box is not None],
+            {"images without a true box": sum(pair.default.box is None for pair in pairs)},
+        ),
     }
 
 
 def table(figures: Mapping[str, Any]) -> str:
     """The figures for people, one line a set and variant."""
-    lines = ["set          variant  images answ.  @30  @10  AUROC wrong region false"]
+    head = "set          variant  images answ.  @30  @10  AUROC wrong region false  IoU ≥.25  ≥.5"
+    lines = [head]
     for name, of in figures.items():
         for variant in ("plain", "covered"):
             if variant in of:
-                row = of[variant]
+                row, boxes = of[variant], of[variant]["iou3d"]
                 lines.append(
                     f"{name:12} {variant:8} {row['images']:5} {row['answered']:6.1f} "
                     f"{row['acc30']:5.1f} {row['acc10']:4.1f} {row['auroc'] or 0:6.3f} "
-                    f"{row['wrong']:4} {row['region95'] or 0:6.1f} {of['false_percent']:5.1f}"
+                    f"{row['wrong']:4} {row['region95'] or 0:6.1f} {of['false_percent']:5.1f} "
+                    f"{boxes['mean'] or 0:4.2f} {boxes['share25'] or 0:5.1f} "
+                    f"{boxes['share50'] or 0:5.1f}"
                 )
     return "\n".join(lines)
 

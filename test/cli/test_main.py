@@ -324,11 +324,14 @@ def test_evaluate_pose_writes_exactly_the_promised_keys_for_the_videos_not_train
         "aside_diameters",
         "score",
         "by",
+        "iou3d",
     }
     assert (result["images"], result["estimated"]) == (8, 8)  # clip_03
+    assert result["iou3d"]["images"] == 8 and 0 < result["iou3d"]["mean"] <= 1
     assert sum(row["images"] for row in result["by"]["elevation"]) == 8
     assert sum(row["count"] for row in result["score"]) == 8
     assert run(*words, "--plot", tmp_path / "poses.png") == main.DONE
+    assert "boxes at the true depth: 3D IoU" in capsys.readouterr().out
     assert cv2.imread(str(tmp_path / "poses.png")) is not None
     capsys.readouterr()
     assert run(*words, "--plot", tmp_path / "poses.txt") == main.BAD_INPUT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,7 +14,12 @@ from streams import estimate, pose
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import project, transform
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode
-from uns_pose_ros.estimation.metric_scale import check_depth, scale_from_depth, to_metres
+from uns_pose_ros.estimation.metric_scale import (
+    check_depth,
+    scale_from_depth,
+    to_known_diameter,
+    to_metres,
+)
 
 CAMERA = Camera(
     torch.tensor([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]], dtype=torch.float64), 320, 240
@@ -162,6 +168,23 @@ def test_diameters_become_metres_and_metres_stay() -> None:
         assert float(known[0, 3]) == 0.125
     assert scaled.alternatives[0].cam_from_canon[:3, 3].tolist() == [0.125, 0, 0.75]
     assert to_metres(scaled, 7.0) is scaled
+
+
+def test_the_known_diameter_is_that_of_the_whole_object_where_the_model_knows_its_instances() -> (
+    None
+):
+    corners = [[0.0, 0.0, -0.3], [0.3, 0.4, 0.9]]  # the diagonal is 1.3
+    provenance = {"instances": {"a": corners, "b": corners}}
+    whole = replace(cube(), provenance=provenance)
+    box = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    one = replace(seen(), center=box, size_sigma=box / 10, category=whole.category)
+    (scaled,) = to_known_diameter([one], [whole], 2.6)
+    assert scaled.metric and scaled.scale == pytest.approx(2.0)
+    assert scaled.center is not None and scaled.size_sigma is not None
+    assert scaled.center.tolist() == pytest.approx([0.2, 0.4, 0.6])
+    assert scaled.size_sigma.tolist() == pytest.approx([0.02, 0.04, 0.06])
+    (before,) = to_known_diameter([one], [cube()], 2.6)
+    assert before.scale == pytest.approx(2.6)
 
 
 @pytest.mark.parametrize("shape", [(24, 32), (320, 240), (240, 320, 1), (240,)])

@@ -223,6 +223,7 @@ def test_alternatives_are_a_fan_of_arrows_that_goes_with_them() -> None:
         ("car/alternatives", 3),
         ("car", 4),
         ("car/text", 4),
+        ("car/box", 4),
     ]
 
 
@@ -260,9 +261,34 @@ def test_markers_keep_their_ids_and_a_lost_object_is_deleted() -> None:
     assert [(m.ns, m.id, m.action) for m in second.markers] == [
         ("car", 3, Marker.DELETE),
         ("car/text", 3, Marker.DELETE),
+        ("car/box", 3, Marker.DELETE),
         ("car", 4, Marker.ADD),
         ("car/text", 4, Marker.ADD),
     ]
+
+
+def test_an_instance_with_a_box_of_its_own_has_its_edges_where_the_detections_box_is() -> (
+    None
+):
+    center = torch.tensor([0.0, 0.0, -0.2], dtype=torch.float64)
+    size = torch.tensor([0.3, 0.4, 0.9], dtype=torch.float64)
+    one = replace(estimate(), center=center, size=size)
+    meshes = {"car": message_conversions.mesh_points(model())}
+    markers = message_conversions.marker_array(Header(), [one], [0], meshes, {}).markers
+    (lines,) = [marker for marker in markers if marker.ns == "car/box"]
+    assert lines.type == Marker.LINE_LIST and len(lines.points) == 24
+    array = message_conversions.detection_array(Header(), [one], [0], [torch.ones(3)])
+    box = array.detections[0].bbox
+    assert lines.pose == box.center
+    assert [box.size.x, box.size.y, box.size.z] == size.tolist()
+    for axis, side in zip("xyz", size.tolist(), strict=True):
+        places = {round(getattr(point, axis), 9) for point in lines.points}
+        assert places == {-side / 2, side / 2}
+        edges = zip(lines.points[::2], lines.points[1::2], strict=True)
+        assert sum(getattr(a, axis) != getattr(b, axis) for a, b in edges) == 4
+    moved = one.cam_from_canon[:3, :3] @ center + one.cam_from_canon[:3, 3]
+    place = box.center.position
+    assert [place.x, place.y, place.z] == pytest.approx(moved.tolist())
 
 
 def test_cv_bridge_writes_the_same_message(monkeypatch: pytest.MonkeyPatch) -> None:

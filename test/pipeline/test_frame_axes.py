@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,13 @@ def alignment_of(model: CategoryModel) -> Alignment:
 
 def test_a_turned_model_gives_the_same_poses_up_to_the_turn(chair_model: Path) -> None:
     model = artifacts.load_model(chair_model)
+    points = model.vertices.double()[::9]
+    shapes = {"instances": {"clip_01": points.tolist()}}
+    model = replace(model, provenance={**model.provenance, **shapes})
     alignment = reorient(alignment_of(model), TURN)
     turned = frame_axes.turn_model(model, alignment)
     assert turned is not None
+    assert torch.allclose(turned.instances["clip_01"], points @ TURN.T)
     for name, pose in turned.training_poses.items():
         torch.testing.assert_close(
             pose, alignment.canon_from_obj[alignment.videos.index(name)]

@@ -18,6 +18,7 @@ from uns_pose_ros.core.types import (
     CategoryModel,
     FeatureMesh,
 )
+from uns_pose_ros.evaluation.box_figures import BoxFit, BoxResult, summarize_boxes
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
@@ -260,6 +261,22 @@ def test_without_labels_the_page_says_how_well_poses_agree_and_what_that_does_no
     assert (
         "The dotted curve, right where it did not learn: some images of the same" in trained
     )
+
+
+def test_the_page_says_how_well_boxes_fit_and_which_videos_have_no_true_box(
+    tmp_path: Path,
+) -> None:
+    fit = BoxFit(0.72, torch.tensor([0.1, 0.2, 0.05], dtype=torch.float64))
+    boxes = summarize_boxes([BoxResult(fit), BoxResult()], {"videos without masks": 3})
+    figures = {**FIGURES, "images": 2, "estimated": 1, "iou3d": boxes}
+    text = page(tmp_path, replace(contents(), accuracies={"unseen": figures}))
+    assert "unseen: boxes at the true depth: 3D IoU 0.72 on average, 50.0 %" in text
+    assert "sides 10.0 20.0 5.0 % wrong" in text
+    assert "not compared by box: videos without masks: 3" in text
+    assert "moved along its ray to the true depth" in text
+    without = {**figures, "iou3d": summarize_boxes([], {})}
+    text = page(tmp_path, replace(contents(), accuracies={"unseen": without}))
+    assert "true depth" not in text
 
 
 def test_equal_features_have_equal_colors_on_both_objects() -> None:

@@ -16,11 +16,13 @@ from uns_pose_ros.cli.arguments import Category, Device, Estimation, Json, Video
 from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.core.camera import EFFECT_OF_ASSUMED_VIEW
 from uns_pose_ros.core.errors import InvalidInput, shorten
+from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.named_frames import PlacedFrame
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import metrics, pose_plot, rosbag_plot
+from uns_pose_ros.evaluation.box_figures import describe_boxes
 from uns_pose_ros.evaluation.metrics import ANGLES, ObjectExtent
 from uns_pose_ros.io import artifacts, ply
 from uns_pose_ros.io.artifacts import MESH
@@ -28,6 +30,7 @@ from uns_pose_ros.io.camera_json import read_camera
 from uns_pose_ros.io.image_metadata import OF_PIXELS, read_upright
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks import pretrained_weights as pretrained
+from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
 from uns_pose_ros.visualization import drawing
 
 _log = logging.getLogger(__name__)
@@ -183,6 +186,8 @@ def _estimate_record(found: PoseEstimate) -> dict[str, Any]:
         "scale": found.scale,
         "metric": found.metric,
         "size": found.size.tolist(),
+        "size_sigma": None if found.size_sigma is None else found.size_sigma.tolist(),
+        "center": None if found.center is None else found.center.tolist(),
         "covariance": None if found.covariance is None else found.covariance.tolist(),
         "symmetry": {"order": found.symmetry.order, "axis": found.symmetry.axis.tolist()},
         "inliers": found.inliers,
@@ -264,7 +269,7 @@ def evaluate_pose_command(
     The estimator gets no mask and no box. Without --videos: all labeled videos that the model was
     not trained on. One rotation, fitted on the videos of the training, brings the frame of the
     model to the frame of the labels. A missing estimate counts as wrong. Translations are compared
-    in videos that have been reconstructed.
+    in videos that have been reconstructed, boxes in videos with masks, which are taken as exact.
     """
     if plot is not None:
         rosbag_plot.check_plot_path(plot)
@@ -293,13 +298,22 @@ def evaluate_pose_command(
         for folder in folders
         if (folder / MESH).exists()
     }
+    left_out = LeftOut()
+    boxes = measure_true_boxes(loaded, known, left_out)
     with progress_bar() as progress:
         results = metrics.evaluate_poses(
-            find, trained_model, loaded, known, progress, extents, find.without_threshold
+            find,
+            trained_model,
+            loaded,
+            known,
+            progress,
+            extents,
+            find.without_threshold,
+            boxes,
         )
     if plot is not None:
         pose_plot.write_pose_plot(plot, results)
-    result = metrics.summarize_poses(results)
+    result = metrics.summarize_poses(results, left_out.counts)
     text = f"{result['images']} images of {len(loaded)} videos, {result['estimated']} estimated "
     text += f"({figure(result['answered'])} %), "
     text += (
@@ -309,7 +323,8 @@ def evaluate_pose_command(
     text += f"{figure(result['coverage95'])} % in their 95 % region, "
     text += f"{figure(result['shift_diameters'], 3)} diameters off their place "
     text += f"({figure(result['aside_diameters'], 3)} across the line of sight)\n"
-    emit(result, text + accuracy_table(result), json)
+    words = describe_boxes(result["iou3d"])
+    emit(result, text + accuracy_table(result) + (words and f"\n{words}"), json)
 
 
 def accuracy_table(result: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ of the top left pixel, as in OpenCV and ROS.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -279,6 +280,33 @@ class CategoryModel:
             name: torch.tensor(pose, dtype=torch.float64) for name, pose in poses.items()
         }
 
+    @functools.cached_property
+    def instances(self) -> dict[str, Tensor]:
+        """Outermost points (K, 3) float64 of every video's object, canon frame.
+
+        Models of earlier versions have none.
+        """
+        return {
+            name: torch.tensor(points, dtype=torch.float64)
+            for name, points in self._recorded("instances").items()
+        }
+
+    @functools.cached_property
+    def bounds(self) -> Tensor:
+        """(2, 3) float64, lower and upper corner of the box of an average instance.
+
+        It is the median over the instances of the training; without them, the template's box, which
+        may lack thin parts.
+        """
+        shapes = list(self.instances.values()) or [self.vertices]
+        sides = torch.stack([torch.stack([s.amin(0), s.amax(0)]) for s in shapes])
+        return sides.double().quantile(0.5, dim=0)
+
+    @property
+    def center(self) -> Tensor:
+        """(3,) float64, of the box of an average instance, canonical units."""
+        return self.bounds.mean(0)
+
     @property
     def turn(self) -> Tensor:
         """(3, 3) float64, rotation of the canonical frame since the training; at first identity."""
@@ -306,8 +334,10 @@ class CategoryModel:
 
     @property
     def extents(self) -> Tensor:
-        """(3,) float32, size of the template's box, canonical units."""
-        return self.vertices.amax(0) - self.vertices.amin(0)
+        """(3,) float64, size of the box of an average instance, canonical units."""
+        if self.instances:
+            return self.bounds[1] - self.bounds[0]
+        return (self.vertices.amax(0) - self.vertices.amin(0)).double()
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,12 +389,31 @@ class PoseEstimate:
     frames: tuple[PlacedFrame, ...] = ()  # the model's named frames on this instance
     # "refined" by the depth at the object, or why not; empty: there was no depth
     depth_use: str = ""
+    # (3,) float64, center of the box of `size` along the canonical axes, in its unit; None: that of
+    # the template's box
+    center: Tensor | None = None
+    # (3,) float64, standard deviations of size; None: not known
+    size_sigma: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check(self.cam_from_canon, "cam_from_canon", (4, 4), torch.float64)
         _check(self.size, "size", (3,), torch.float64)
         _check(self.box, "box", (4,), torch.float64)
+        for name in ("center", "size_sigma"):
+            if (value := getattr(self, name)) is not None:
+                _check(value, name, (3,), torch.float64)
         if self.covariance is not None:
             _check(self.covariance, "covariance", (6, 6), torch.float64)
         if not 0.0 <= self.score <= 1.0:
             raise ValueError(f"score {self.score} is outside [0, 1]")
+
+    def box_pose(self, center: Tensor) -> Tensor:
+        """Pose (4, 4) of the box in the camera: its center, and the canonical axes.
+
+        Args:
+            center: (3,) of the model's box, canonical units; for an estimate without a center.
+        """
+        middle = self.scale * center.double() if self.center is None else self.center
+        pose = self.cam_from_canon.clone()
+        pose[:3, 3] += pose[:3, :3] @ middle
+        return pose

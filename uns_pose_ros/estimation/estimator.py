@@ -416,6 +416,7 @@ class Estimator:
             self.config,
             loaded.calibration,
             expected,
+            loaded.shapes,
         )
         threshold = self._threshold_of(loaded)
         return [self._accept(estimate, threshold) for estimate in solved]

@@ -15,6 +15,7 @@ from uns_pose_ros.core.ray_casting import visible_from
 from uns_pose_ros.core.types import CategoryModel
 from uns_pose_ros.estimation.pose_hypotheses import Template
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration
+from uns_pose_ros.estimation.shapes.shape_prior import ShapePrior
 from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
 from uns_pose_ros.networks.dinov2 import PATCH
 
@@ -81,6 +82,7 @@ class LoadedModel:
         self.threshold = (
             _THRESHOLD if self.calibration is None else self.calibration.threshold
         )
+        self.shapes = ShapePrior.of(model)
         self.layers = config.layers
         self.crop_size = size
         self.head = head.eval().requires_grad_(False).to(device)

@@ -42,11 +42,32 @@ def to_metres(estimate: PoseEstimate, diameter: float) -> PoseEstimate:
         cam_from_canon=_scale_translation(estimate.cam_from_canon, diameter),
         scale=estimate.scale * diameter,
         size=estimate.size * diameter,
+        center=None if estimate.center is None else estimate.center * diameter,
+        size_sigma=None if estimate.size_sigma is None else estimate.size_sigma * diameter,
         covariance=_scale_covariance(estimate.covariance, diameter),
         metric=True,
         alternatives=tuple(others),
         frames=tuple(frame.scaled(diameter) for frame in estimate.frames),
     )
+
+
+def to_known_diameter(
+    estimates: Sequence[PoseEstimate], models: Sequence[CategoryModel], diameter: float
+) -> list[PoseEstimate]:
+    """Convert estimates to meters by the diagonal of the box of an average object.
+
+    Args:
+        estimates: The estimates; metric ones stay as they are.
+        models: The models of their categories.
+        diameter: Length of the diagonal, m.
+    """
+    units = {
+        model.category: diameter / float(model.extents.norm())
+        if model.instances
+        else diameter
+        for model in models
+    }
+    return [to_metres(one, units.get(one.category, diameter)) for one in estimates]
 
 
 def _scale_translation(pose: Tensor, factor: float) -> Tensor:

@@ -33,6 +33,8 @@ from uns_pose_ros.estimation.pose_refinement import (
     refine,
 )
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration
+from uns_pose_ros.estimation.shapes.instance_box import fit_boxes
+from uns_pose_ros.estimation.shapes.shape_prior import ShapePrior
 from uns_pose_ros.estimation.stream.expectation import ExpectedCrops, filled_regions
 from uns_pose_ros.networks.correspondence_head import STRIDE
 
@@ -98,8 +100,11 @@ def solve(
     config: EstimatorConfig,
     calibration: ScoreCalibration | None = None,
     expected: ExpectedCrops | None = None,
+    shapes: ShapePrior | None = None,
 ) -> list[PoseEstimate | None]:
     """Compute the best pose of each of B crops; the processor waits once for the device.
+
+    With `shapes`, it waits again for the presence maps, which are small.
 
     Args:
         model: The category model.
@@ -113,6 +118,7 @@ def solve(
         calibration: Of the score and the covariance; None: those of version 0.1.0.
         expected: Poses that join the hypotheses, and the boxes of the crops, if a stream predicts
             them.
+        shapes: Prior of the instances' boxes; None: each box is that of an average instance.
 
     Returns:
         One estimate for each crop; None if no pose is valid.
@@ -136,6 +142,16 @@ def solve(
     rows = refine_and_score(view, template, rotation, translation, valid, rated, config)
     estimates = to_estimates(
         model, template, to_cpu(rows), view, camera, config, calibration
+    )
+    estimates = fit_boxes(
+        shapes,
+        presence,
+        view.grid_from_view,
+        view.turn,
+        crop_from_image,
+        size,
+        camera,
+        estimates,
     )
     return place_frames(model, view.correspondences, view.turn, estimates)
 
@@ -494,7 +510,8 @@ def to_estimates(
         doubt = rotation @ calibration.doubt(modes.evidence)[crop] @ rotation.mT
     error = modes.error * float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
     vertices = model.vertices.double()
-    extents = model.extents.double() * scale
+    extents, center = model.extents * scale, model.center * scale
+    has_instances = bool(model.instances)
     estimates: list[PoseEstimate | None] = []
     start = 0
     for k, count in enumerate(kept.sum(1).tolist()):
@@ -526,6 +543,7 @@ def to_estimates(
                 box=torch.cat([shown.amin(0), shown.amax(0)]),
                 doubt=None if doubt is None else doubt[of][0],
                 evidence=modes.evidence[k],
+                center=center if has_instances else None,
                 alternatives=tuple(
                     map(PoseMode, rigid[of][1:], weights[1:], covariance[of][1:])
                 ),

@@ -18,6 +18,7 @@ from uns_pose_ros.estimation import pose_fusion
 from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.estimation.pose_fusion import FusionConfig, PoseModes
+from uns_pose_ros.estimation.shapes.box_fusion import fuse_box
 from uns_pose_ros.estimation.stream import object_motion
 from uns_pose_ros.estimation.stream.object_motion import ObjectMotion
 
@@ -257,9 +258,11 @@ class Tracker:
         )
         if entry.motion is None:
             entry.motion = self._motion_of(entry)
-        entry.answer = (
-            pose_fusion.conclude(entry.modes, estimate) if self._config.fuse else estimate
-        )
+        if self._config.fuse:
+            answer = pose_fusion.conclude(entry.modes, estimate)
+            entry.answer = fuse_box(entry.answer, answer, entry.sightings - 1)
+        else:
+            entry.answer = estimate
         return entry
 
     def _follow(self, entry: _FollowedObject, seen: PoseModes) -> None:

@@ -41,7 +41,6 @@ from uns_pose_ros.evaluation.box_overlap import OrientedBox, average_precision, 
 from uns_pose_ros.evaluation.metrics import (
     MISSING,
     EstimateImage,
-    ObjectExtent,
     accuracies,
     symmetric_angle,
 )
@@ -80,7 +79,7 @@ class FrameTie:
     """How a model's canonical frame lies in the frame of the data set's objects."""
 
     object_from_canon: Tensor  # (3, 3) float64
-    center: Tensor  # (3,) float64, of the template's box, canonical units
+    center: Tensor  # (3,) float64, of the model's box, canonical units
     symmetry: Symmetry  # of the model, in the frame of the objects
 
     @staticmethod
@@ -89,7 +88,7 @@ class FrameTie:
         axis = object_from_canon @ model.symmetry.axis
         return FrameTie(
             object_from_canon,
-            ObjectExtent.of(model.vertices).center,
+            model.center,
             Symmetry(model.symmetry.order, axis),
         )
 
@@ -366,7 +365,7 @@ def _place(
         those of the truth, and whether both are meters.
     """
     rotation = estimate.cam_from_canon[:3, :3]
-    center = rotation @ (estimate.scale * tie.center) + estimate.cam_from_canon[:3, 3]
+    center = estimate.box_pose(tie.center)[:3, 3]
     position = labeled.cam_from_object[:3, 3]
     is_metric = estimate.metric and labeled.metric
     scale = 1.0 if is_metric else float(position.norm() / center.norm())

@@ -35,6 +35,12 @@ from uns_pose_ros.core.types import (
     Video,
 )
 from uns_pose_ros.estimation.score_calibration import REGION
+from uns_pose_ros.evaluation.box_figures import (
+    BoxResult,
+    TrueBox,
+    compare_boxes,
+    summarize_boxes,
+)
 from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.schema.decoding import describe
@@ -71,6 +77,7 @@ class ImageResult:
     distance: float | None = None  # diameters from the camera to the object
     # score and error, degrees, of the best pose below the threshold, if there is no estimate
     rejected: tuple[float, float] | None = None
+    box: BoxResult | None = None  # None: the true box is not known
 
     @property
     def scored(self) -> tuple[float, float]:
@@ -248,6 +255,7 @@ def evaluate_poses(
     progress: Progress | None = None,
     extents: Mapping[str, ObjectExtent] = {},
     without_threshold: EstimateImage | None = None,
+    boxes: Mapping[str, TrueBox] = {},
 ) -> list[ImageResult]:
     """Estimate every image of the videos and compare the results with the labels.
 
@@ -259,6 +267,7 @@ def evaluate_poses(
         progress: is called with the step, the images done and all images.
         extents: extent of a video's object in its obj frame, for videos whose translations count.
         without_threshold: is called where `estimate` returns nothing, for `ImageResult.rejected`.
+        boxes: the true box of a video's object, for videos whose boxes are compared.
 
     Raises:
         InvalidInput: a video has no label.
@@ -295,6 +304,8 @@ def evaluate_poses(
         if result.estimate is None and without_threshold is not None:
             best = score(without_threshold(image, frame.camera))
             result = replace(result, rejected=best.scored)
+        if (truth := boxes.get(video.name)) is not None:
+            result = add_box(result, model, truth, pose, label_from_canon)
         results.append(
             add_translation_error(
                 result, model, pose, labels[video.name], extents.get(video.name)
@@ -380,6 +391,19 @@ def add_translation_error(
     )
 
 
+def add_box(
+    result: ImageResult,
+    model: CategoryModel,
+    truth: TrueBox,
+    cam_from_obj: Tensor,
+    label_from_canon: Tensor,
+) -> ImageResult:
+    """Add how well the estimated box fits the true one, see `box_figures.compare_boxes`."""
+    found = result.estimate
+    fit = compare_boxes(found, model.center, truth, cam_from_obj, label_from_canon)
+    return replace(result, box=fit)
+
+
 def is_in_confidence_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> bool | None:
     """Whether a true rotation (3, 3) lies in the 95 % region of an estimate.
 
@@ -398,7 +422,9 @@ def is_in_confidence_region(estimate: PoseEstimate, cam_from_canon: Tensor) -> b
     )
 
 
-def summarize_poses(results: Sequence[ImageResult]) -> dict[str, Any]:
+def summarize_poses(
+    results: Sequence[ImageResult], without_box: Mapping[str, int] = {}
+) -> dict[str, Any]:
     """The figures of `evaluate pose`.
 
     A missing estimate is wrong in every accuracy and does not count in the others. answered:
@@ -407,7 +433,8 @@ def summarize_poses(results: Sequence[ImageResult]) -> dict[str, Any]:
     whose 95 % region of rotations contains the true one. shift, aside:
     median distance to the true position, and its part across the line of sight, diameters. score:
     for each tenth of the scores the number of estimates and the percent of them within 30 degrees.
-    by: accuracies by BINS of the view.
+    by: accuracies by BINS of the view. iou3d: figures of the boxes in space, see
+    `box_figures.summarize_boxes`; `without_box` are the numbers of videos without, by reason.
     """
     error = torch.tensor([r.error for r in results], dtype=torch.float64)
     symmetric = torch.tensor([r.symmetric_error for r in results], dtype=torch.float64)
@@ -436,6 +463,7 @@ def summarize_poses(results: Sequence[ImageResult]) -> dict[str, Any]:
         | {"symmetry_aware": accuracies(symmetric)}
         | trust
         | {"seconds_per_image": seconds}
+        | {"iou3d": summarize_boxes([r.box for r in results if r.box], without_box)}
     )
 
 

@@ -25,7 +25,6 @@ from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS
 from uns_pose_ros.evaluation.rosbag_markers import (
     MARKERS,
     POSES,
-    box_center,
     box_markers,
     pose_list_message,
 )
@@ -98,7 +97,7 @@ def _write_messages(
         detections = writer.add_connection(TOPIC, DETECTIONS, typestore=store)
         markers = writer.add_connection(MARKERS_TOPIC, MARKERS, typestore=store)
         poses = writer.add_connection(POSES_TOPIC, POSES, typestore=store)
-        center = (model.vertices.amin(0) + model.vertices.amax(0)).double() / 2
+        center = model.center
         for result in results:
             if result.estimates and result.frame:
                 transforms = store.serialize_cdr(_transforms(store, result), TF)
@@ -163,7 +162,7 @@ def _detections(store: Any, result: FrameResult, center: Tensor) -> Any:
 def _detection(
     store: Any, header: Any, estimate: PoseEstimate, track: int, center: Tensor
 ) -> Any:
-    """The detection as the node sends it; center (3,) of the object's box, canonical units."""
+    """The detection as the node sends it; center (3,) of the model's box, canonical units."""
     types = store.types
     results = [
         types["vision_msgs/msg/ObjectHypothesisWithPose"](
@@ -179,7 +178,7 @@ def _detection(
         )
         for pose, score, covariance in ranked_modes(estimate)
     ]
-    middle = box_center(estimate, center)
+    middle = estimate.box_pose(center)
     size = types["geometry_msgs/msg/Vector3"](
         **dict(zip("xyz", estimate.size.tolist(), strict=True))
     )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from uns_pose_ros.core.types import PoseEstimate
 from uns_pose_ros.visualization.drawing import track_color
@@ -64,13 +63,6 @@ def box_markers(
 def pose_list_message(store: Any, header: Any, poses: Sequence[Any]) -> Any:
     """A PoseArray of poses in the frame of the header."""
     return store.types[POSES](header=header, poses=list(poses))
-
-
-def box_center(estimate: PoseEstimate, center: Tensor) -> Tensor:
-    """Pose (4, 4) of an object's box; center (3,) of the box in canonical units."""
-    middle = estimate.cam_from_canon.clone()
-    middle[:3, 3] += middle[:3, :3] @ (estimate.scale * center)
-    return middle
 
 
 def _upright(store: Any, position: Any) -> Any:

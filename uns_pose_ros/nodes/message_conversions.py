@@ -14,7 +14,6 @@ from torch import Tensor
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 from visualization_msgs.msg import Marker, MarkerArray
 
-from uns_pose_ros.core import geometry
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation import pose_fusion
 from uns_pose_ros.io.ros.ros_messages import nanoseconds
@@ -103,7 +102,7 @@ def detection_array(
     tracks: Sequence[int],
     centers: Sequence[Tensor],
 ) -> Detection3DArray:
-    """Detections of estimates in meters; `centers`: (3,) of every object's box, canonical units.
+    """Detections of estimates in meters; `centers`: (3,) of every model's box, canonical units.
 
     Every pose that an estimate holds possible is a hypothesis with its score, the best first. The
     hypothesis' pose is that of the canonical frame, the box's pose that of the box's center. The
@@ -116,9 +115,7 @@ def detection_array(
             for mode in pose_fusion.ranked_modes(estimate)
         ]
         detection = Detection3D(header=header, results=results, id=str(track))
-        box = estimate.cam_from_canon.clone()
-        box[:3, 3:] = geometry.transform(box, estimate.scale * center.double()[None]).T
-        detection.bbox.center = pose_message(box)
+        detection.bbox.center = pose_message(estimate.box_pose(center))
         detection.bbox.size = Vector3(
             **dict(zip("xyz", estimate.size.tolist(), strict=True))
         )
@@ -183,7 +180,8 @@ def marker_array(
 ) -> MarkerArray:
     """Template and label of every object, ids stable by track.
 
-    An object with alternatives has a fan beside them. Those of `shown` (track -> category) not seen
+    An object with a box of its own has its edges too, one with alternatives has a fan beside
+    them. Those of `shown` (track -> category) not seen
     now go, and the fans of `fanned` (tracks) that are not seen now.
     """
     message = MarkerArray()
@@ -200,8 +198,8 @@ def marker_array(
     for track, category in shown.items():
         if track not in tracks:
             message.markers += [
-                _marker(header, category, track, Marker.DELETE),
-                _marker(header, f"{category}/text", track, Marker.DELETE),
+                _marker(header, f"{category}{part}", track, Marker.DELETE)
+                for part in ("", "/text", "/box")
             ]
     for estimate, track in zip(estimates, tracks, strict=True):
         mesh = _marker(header, estimate.category, track, Marker.ADD)
@@ -224,9 +222,31 @@ def marker_array(
         text.color = _color(track, 1.0)
         text.text = f"{estimate.category} {track}  {estimate.score:.2f}"
         message.markers += [mesh, text]
+        if estimate.center is not None:
+            message.markers.append(_box_lines(header, estimate, track))
         if track in fans:
             message.markers.append(_fan(header, estimate, track))
     return message
+
+
+def _box_lines(header: Header, estimate: PoseEstimate, track: int) -> Marker:
+    """The edges of the box of an instance."""
+    assert estimate.center is not None
+    lines = _marker(header, f"{estimate.category}/box", track, Marker.ADD)
+    lines.type = Marker.LINE_LIST
+    lines.pose = pose_message(estimate.box_pose(estimate.center))
+    lines.scale.x = 0.01 * float(estimate.size.max())
+    lines.color = _color(track, 1.0)
+    half = estimate.size.numpy() / 2
+    corners = [half * np.where([c & 1, c & 2, c & 4], 1.0, -1.0) for c in range(8)]
+    lines.points = [
+        _point(corners[end])
+        for c in range(8)
+        for side in (1, 2, 4)
+        if not c & side
+        for end in (c, c | side)
+    ]
+    return lines
 
 
 def has_fan(estimate: PoseEstimate) -> bool:

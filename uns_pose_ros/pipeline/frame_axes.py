@@ -228,6 +228,10 @@ def turn_model(model: CategoryModel, alignment: Alignment) -> CategoryModel | No
     provenance["canon_from_obj"] = {
         name: (turn @ pose).tolist() for name, pose in poses.items()
     }
+    if instances := model.instances:
+        provenance["instances"] = {
+            name: (points @ rotation.T).tolist() for name, points in instances.items()
+        }
     mirror = provenance.get("mirror")
     if isinstance(mirror, list):
         reflection = torch.tensor(mirror, dtype=torch.float64)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 import uns_pose_ros
 from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Symmetry
+from uns_pose_ros.evaluation.box_figures import describe_boxes
 from uns_pose_ros.evaluation.metrics import ANGLES
 from uns_pose_ros.io.artifacts import atomic_write
 from uns_pose_ros.reporting import html
@@ -49,6 +50,12 @@ _AGREEMENT = (
     "known motion of the camera; the angle is that to the pose on which most of them agree. It "
     "shows poses that jump. It does not show an object that is turned the same way in every "
     "image, as by half a turn."
+)
+_BOXES = (
+    "Boxes: the box of an estimate is compared with the box around the hull of the masks, which "
+    "are taken as exact, along the axes of the labels. One image does not tell size from distance, "
+    "so the box is first moved along its ray to the true depth and scaled as much. The mean "
+    "overlap and the sides are those of the estimates; the shares are of all images."
 )
 _LEARNED = (
     "The dotted curve, right where it did not learn: some images of the same videos are held back "
@@ -166,6 +173,7 @@ def _accuracy_section(contents: ReportContents) -> Markup:
     header += ["median °", "@30° % up to symmetry"]
     text = "Percent below the angle. An image without an estimate counts as wrong."
     section = expected + html.data_table(header, rows) + html.paragraph(text, "note")
+    section += _boxes_part(contents.accuracies or {})
     if contents.agreement is not None:
         section += html.paragraph(_AGREEMENT, "note")
     if not contents.accuracies:
@@ -173,6 +181,17 @@ def _accuracy_section(contents: ReportContents) -> Markup:
     if contents.errors:
         section += _error_plot(contents.errors)
     return section
+
+
+def _boxes_part(accuracies: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """What is known of the boxes in space: one paragraph for each title."""
+    parts = [
+        html.paragraph(f"{title}: {line}.", "note")
+        for title, values in accuracies.items()
+        if "iou3d" in values
+        for line in describe_boxes(values["iou3d"]).splitlines()
+    ]
+    return Markup("").join([*parts, html.paragraph(_BOXES, "note")]) if parts else Markup()
 
 
 def _accuracy_row(title: str, values: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import split_similarity
+from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import (
     Alignment,
     CategoryModel,
@@ -31,6 +32,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.pipeline import frame_axes, stages
+from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
 from uns_pose_ros.reporting.category_report import (
     ReportContents,
     ReportImage,
@@ -55,6 +57,9 @@ class _Trial:
     results: Sequence[ImageResult] = ()
     labeled: bool = False  # the results have errors
     trained_on: bool = False  # the model was trained on these videos
+    without_box: LeftOut = field(
+        default_factory=LeftOut
+    )  # videos whose boxes are not known
 
 
 def make_report(
@@ -202,10 +207,9 @@ def _try_model(
         images = min(images, _SEEN_IMAGES)
     has_labels = bool(rotations) and all(folder.name in rotations for folder in folders)
     labeled = has_labels and not trained_on
-    videos = [
-        thin_video(load_video(folder, need_masks=False, need_poses=labeled), images)
-        for folder in folders
-    ]
+    whole = [load_video(folder, need_masks=False, need_poses=labeled) for folder in folders]
+    videos = [thin_video(video, images) for video in whole]
+    left_out = LeftOut()
     results: list[ImageResult] = []
     if videos:
         estimator = Estimator(model, device=device)
@@ -217,10 +221,11 @@ def _try_model(
                 rotations,
                 progress,
                 without_threshold=estimator.without_threshold,
+                boxes=measure_true_boxes(whole, rotations, left_out),
             )
         else:
             results = _estimate_unlabeled(estimator, videos, progress)
-    return _Trial(videos, results, labeled, trained_on)
+    return _Trial(videos, results, labeled, trained_on, left_out)
 
 
 def _unseen_videos(
@@ -262,7 +267,9 @@ def _accuracies(
     if len(set(rotations) & set(alignment.videos)) > 1:
         accuracies["alignment"] = metrics.evaluate_alignment(alignment, rotations)
     if trial.results and trial.labeled:
-        accuracies["estimates in unseen videos"] = metrics.summarize_poses(trial.results)
+        accuracies["estimates in unseen videos"] = metrics.summarize_poses(
+            trial.results, trial.without_box.counts
+        )
     return accuracies
 
 

@@ -30,6 +30,7 @@ from uns_pose_ros.training.augmentation import Image
 from uns_pose_ros.training.cross_fit import cross_fit
 from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.head_training import Curve, fit_head
+from uns_pose_ros.training.instance_shapes import record_instances
 from uns_pose_ros.training.training_views import TrainConfig, random_views
 
 _COMPARED = 8  # approximate number of frames of a video that the template is compared with
@@ -146,6 +147,7 @@ def train_model(
             },
             "training": curve,
             "template_share": template_share(vertices, chosen, poses),
+            "instances": record_instances(meshes, dict(zip(rows, poses, strict=True))),
         },
     )
     learned = cross_fit(views, model, chosen, backbone, config, seed, progress, backgrounds)

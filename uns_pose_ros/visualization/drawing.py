@@ -57,12 +57,19 @@ def draw_posed_mesh(
     template_vertices: Tensor,
     template_triangles: Tensor,
 ) -> RgbImage:
-    """What `draw_estimate` draws, for a template of vertices (V, 3) and triangles (T, 3)."""
+    """What `draw_estimate` draws, for a template of vertices (V, 3) and triangles (T, 3).
+
+    An estimate without a box of its own gets that of the template.
+    """
     canvas = np.array(image, dtype=np.uint8)
     vertices = template_vertices.double().cpu().numpy()
     triangles = template_triangles.cpu().numpy()
     low, high = vertices.min(0), vertices.max(0)
-    corners = np.stack([np.where([c & 1, c & 2, c & 4], high, low) for c in range(8)])
+    ends = low, high
+    if estimate.center is not None:
+        middle, half = estimate.center.numpy(), estimate.size.numpy() / 2
+        ends = (middle - half) / estimate.scale, (middle + half) / estimate.scale
+    corners = np.stack([np.where([c & 1, c & 2, c & 4], *ends[::-1]) for c in range(8)])
     reach = 0.6 * float((high - low).max())
     tips = np.concatenate([np.zeros((1, 3)), reach * np.eye(3)]) + (low + high) / 2
     pose = estimate.cam_from_canon.cpu().numpy()

@@ -191,6 +191,9 @@ class RerunRecording:
         )
         vertices, triangles = self._meshes[estimate.category]
         low, high = vertices.min(0) * estimate.scale, vertices.max(0) * estimate.scale
+        if estimate.center is not None:
+            middle, half = estimate.center.numpy(), estimate.size.numpy() / 2
+            low, high = middle - half, middle + half
         color = [round(255 * part) for part in track_color(track)]
         stream.log(
             f"{name}/box",

@@ -112,6 +112,7 @@ def test_ids_stay_markers_of_lost_objects_are_deleted_and_reset_starts_anew(
     assert markers(2) == [
         (1, "car", Marker.DELETE),
         (1, "car/text", Marker.DELETE),
+        (1, "car/box", Marker.DELETE),
         (0, "car", Marker.ADD),
         (0, "car/text", Marker.ADD),
     ]

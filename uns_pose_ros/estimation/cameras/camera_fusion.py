@@ -189,7 +189,10 @@ class CameraFusion:
             view, estimate = later, other
         best = max((one for _, one in seen), key=lambda one: one.score)
         fused = pose_fusion.conclude(modes, replace(estimate, doubt=None, frames=()))
-        fused = transform_estimate(replace(fused, size=best.size), view.fixed_from_cam)
+        fused = replace(
+            fused, size=best.size, center=best.center, size_sigma=best.size_sigma
+        )
+        fused = transform_estimate(fused, view.fixed_from_cam)
         pairs = [(each.fixed_from_cam, one) for each, one in seen]
         return replace(fused, frames=fuse_frames(pairs, fused))
 

@@ -296,6 +296,8 @@ def _apply(estimate: PoseEstimate, state: _State, covariance: Tensor) -> PoseEst
         cam_from_canon=from_parts(state.rotation, state.translation),
         scale=state.scale,
         size=estimate.size * factor,
+        center=None if estimate.center is None else estimate.center * factor,
+        size_sigma=None if estimate.size_sigma is None else estimate.size_sigma * factor,
         covariance=None if estimate.covariance is None else covariance,
         alternatives=tuple(others),
         depth_use=REFINED,

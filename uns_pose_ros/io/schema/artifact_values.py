@@ -41,8 +41,12 @@ def check_mesh(mesh: FeatureMesh) -> None:
 
 def check_model(model: CategoryModel) -> None:
     """ValueError where a category model holds what none can hold."""
-    if float(model.vertices.abs().max()) > _MAX_CANON or not float(model.extents.max()) > 0:
+    sides = model.vertices.amax(0) - model.vertices.amin(0)
+    if float(model.vertices.abs().max()) > _MAX_CANON or not float(sides.max()) > 0:
         raise ValueError("the template's vertices are not those of a shape of diameter 1")
+    for name, points in model.instances.items():
+        if float(points.abs().max()) > _MAX_CANON or not bool((points.std(0) > 0).all()):
+            raise ValueError(f"the points of {name} are not those of a shape of diameter 1")
     if not len(model.triangles):
         raise ValueError("the template has no triangles")
     _check_units(model.vertex_features, "vertex feature")

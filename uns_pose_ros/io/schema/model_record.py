@@ -16,6 +16,7 @@ from uns_pose_ros.io.schema.constraints import (
     Rows4,
     Seconds,
     Share,
+    Triple,
     check_covariance,
     check_entry_name,
     check_rotation,
@@ -25,6 +26,7 @@ from uns_pose_ros.io.schema.constraints import (
 Layers = Annotated[
     list[Annotated[int, Meta(ge=0, le=63)]], Meta(min_length=1, max_length=64)
 ]
+OutermostPoints = Annotated[list[Triple], Meta(min_length=2, max_length=1000)]
 
 
 class NetworkRecord(Struct, frozen=True):
@@ -95,6 +97,7 @@ class ModelOrigin(Struct, frozen=True):
     canon_from_obj: dict[str, Rows4] = {}
     training: TrainingCurve | None = None
     template_share: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
+    instances: dict[str, OutermostPoints] = {}
     calibration: CalibrationRecord | None = None
     inputs: dict[Label, Digest] = {}
     seconds: Seconds | None = None
@@ -105,6 +108,8 @@ class ModelOrigin(Struct, frozen=True):
         for name, pose in self.canon_from_obj.items():
             check_entry_name(name)
             check_similarity(pose)
+        for name in self.instances:
+            check_entry_name(name)
 
 
 class ModelRecord(Struct, frozen=True):

@@ -17,7 +17,7 @@ from vision_msgs.msg import Detection2DArray
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, PoseEstimate
 from uns_pose_ros.estimation.device_failover import FallbackEstimator
-from uns_pose_ros.estimation.metric_scale import to_metres
+from uns_pose_ros.estimation.metric_scale import to_known_diameter, to_metres
 from uns_pose_ros.estimation.stream.expectation import Expectation
 from uns_pose_ros.estimation.stream.stream_estimator import StreamEstimator
 from uns_pose_ros.estimation.tracker import Tracker, TrackState
@@ -189,7 +189,7 @@ class EstimationWorker:
             estimates += estimator(image, camera, boxes, depth, searched)
         diameter = settings.node.object_diameter
         if diameter:
-            estimates = [to_metres(estimate, diameter) for estimate in estimates]
+            estimates = to_known_diameter(estimates, estimator.models, diameter)
         if counts := {reason: count for reason, count in left_out.items() if count}:
             self._requests_left_out.update(counts)
             self._diagnostics.note(
@@ -286,7 +286,7 @@ class EstimationWorker:
             self._note_depth(estimates)
         diameter = settings.object_diameter
         if diameter:
-            estimates = [to_metres(estimate, diameter) for estimate in estimates]
+            estimates = to_known_diameter(estimates, estimator.models, diameter)
         return camera, estimates
 
     def _note_depth(self, estimates: Sequence[PoseEstimate]) -> None:

@@ -34,7 +34,7 @@ from uns_pose_ros.visualization import browser_viewer
 from uns_pose_ros.visualization.browser_viewer import Scene, TemplateMesh, Viewer
 
 _QUEUE_SIZE = 8  # messages of a topic that wait for those of the same image
-_MOST_SHAPES = 100  # categories whose templates are kept
+_MOST_SHAPES = 100  # categories whose templates are kept, and tracks whose scales are
 _MOST_CORNERS = 3_000_000  # of a template
 # of the node's diagnostics: the categories whose lengths are no meters
 _UNKNOWN_SIZE = re.compile(r"size of (.+?) unknown: its diameter is published as 1 m")
@@ -59,6 +59,8 @@ class LiveScene:
         self._detections: OrderedDict[int, Detection3DArray] = OrderedDict()  # by stamp, ns
         self._overlays: OrderedDict[int, Image] = OrderedDict()
         self._without_size: frozenset[str] = frozenset()  # categories
+        # m of a canonical unit, by category and track
+        self._scales: OrderedDict[tuple[str, int], float] = OrderedDict()
         results = QoSProfile(depth=5)
         camera = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         name = "/" + estimator.strip("/")
@@ -113,6 +115,9 @@ class LiveScene:
                 or (marker.ns not in self._corners and len(self._corners) == _MOST_SHAPES)
             ):
                 continue
+            self._scales[marker.ns, marker.id] = marker.scale.x
+            if len(self._scales) > _MOST_SHAPES:
+                self._scales.popitem(last=False)
             if self._corners.get(marker.ns) != marker.points:
                 corners = torch.tensor(
                     [[point.x, point.y, point.z] for point in marker.points],
@@ -166,10 +171,13 @@ class LiveScene:
             rotation,
             torch.tensor([position.x, position.y, position.z], dtype=torch.float64),
         )
-        corners = self.shapes[result.hypothesis.class_id][0]
-        scale = math.hypot(size.x, size.y, size.z) / float(
-            (corners.amax(0) - corners.amin(0)).norm()
-        )
+        category = result.hypothesis.class_id
+        corners = self.shapes[category][0]
+        scale = self._scales.get((category, int(detection.id)), 0.0)
+        if not 0 < scale < math.inf:  # the marker has not come yet
+            scale = math.hypot(size.x, size.y, size.z) / float(
+                (corners.amax(0) - corners.amin(0)).norm()
+            )
         extents = torch.tensor([size.x, size.y, size.z], dtype=torch.float64)
         return PoseEstimate(
             result.hypothesis.class_id,

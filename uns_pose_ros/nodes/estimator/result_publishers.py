@@ -211,12 +211,9 @@ def centers_and_meshes(
     """Return two tables by category, in canonical units.
 
     Returns:
-        The center (3,) of the template's box, and the corners of the template's triangles.
+        The center (3,) of the box of an average instance, and the corners of the template's
+        triangles.
     """
-    centers = {
-        model.category: (model.vertices.amin(0) + model.vertices.amax(0)) / 2
-        for model in models
-    }
-    return centers, {
+    return {model.category: model.center for model in models}, {
         model.category: message_conversions.mesh_points(model) for model in models
     }

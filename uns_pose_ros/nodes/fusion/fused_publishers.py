@@ -115,9 +115,7 @@ class FusedPublishers:
 def _fit_marker(marker: Marker, estimate: PoseEstimate, center: Tensor) -> None:
     """Make a box of a mesh, since this node has no models, and put a label above it, along z."""
     if marker.type == Marker.TRIANGLE_LIST:
-        box = estimate.cam_from_canon.clone()
-        box[:3, 3] += box[:3, :3] @ center.double()
-        marker.pose = message_conversions.pose_message(box)
+        marker.pose = message_conversions.pose_message(estimate.box_pose(center))
         x, y, z = estimate.size.tolist()
         marker.scale = Vector3(x=x, y=y, z=z)
     elif marker.type == Marker.TEXT_VIEW_FACING:

@@ -1,0 +1,1 @@
+"""How large the instance of an image is, along each canonical axis."""
