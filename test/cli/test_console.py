@@ -23,6 +23,7 @@ from uns_pose_ros.cli.console import (
     table,
     warn_on_stderr,
 )
+from uns_pose_ros.cli.pipeline_commands import _part_of_reconstruct
 
 SHOW = """
 import logging
@@ -135,3 +136,22 @@ def test_where_the_time_went_is_one_line_for_each_stage_with_its_share() -> None
         "train           25.0 s   29 %",
     ]
     assert StageTimes(lambda: 0.0).text() == ""
+
+
+def test_run_says_which_part_of_the_reconstruction_took_its_time() -> None:
+    times = StageTimes(iter([0.0, 5.0, 9.0, 29.0, 37.0, 38.0]).__next__)
+    follow = times.follow(lambda what, done, total: None, _part_of_reconstruct)
+    for step in (
+        "clip_01: features (plain)",
+        "clip_01: masks",
+        "clip_01: masks, second look",
+    ):
+        follow(step, 1, 2)
+    follow("reconstruct clip_01", 1, 2)
+    times.end_stage("reconstruct")
+    assert times.seconds == {
+        "reconstruct: poses": 5.0,
+        "reconstruct: masks": 24.0,
+        "reconstruct: meshes": 8.0,
+        "reconstruct": 1.0,
+    }

@@ -73,11 +73,16 @@ class StageTimes:
         """Count the time since the last end for no stage, such as that of an answer."""
         self._last = self._clock()
 
-    def follow(self, progress: types.Progress) -> types.Progress:
-        """Return a callback that also counts each step as a stage, and calls `progress`."""
+    def follow(
+        self, progress: types.Progress, name: Callable[[str], str] = str
+    ) -> types.Progress:
+        """Return a callback that also counts each step as a stage, and calls `progress`.
+
+        `name` returns the stage of a step.
+        """
 
         def show(what: str, done: int, total: int) -> None:
-            self.end_stage(what)
+            self.end_stage(name(what))
             progress(what, done, total)
 
         return show

@@ -273,8 +273,9 @@ def run_command(
     reviewed: list[ReviewedVideo] | None = None
     kept = _kept_method(category, align, files)
     with progress_bar() as progress:
+        steps = times.follow(progress, _part_of_reconstruct)
         meshes = stages.reconstruct(
-            category, videos, reconstruct, device, progress, sfm, mask, files
+            category, videos, reconstruct, device, steps, sfm, mask, files
         )
         times.end_stage("reconstruct")
         if kept is None:
@@ -343,6 +344,13 @@ def run_command(
     record["seconds"] = times.seconds
     parts += [_model_text(category, model), times.text(), f"report: {page}"]
     emit(record, "\n".join(parts), json)
+
+
+def _part_of_reconstruct(what: str) -> str:
+    """The part of the stage to which a step of its progress belongs."""
+    if what.startswith("reconstruct "):
+        return "reconstruct: meshes"
+    return "reconstruct: masks" if ": masks" in what else "reconstruct: poses"
 
 
 def _kept_method(
