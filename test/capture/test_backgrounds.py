@@ -122,12 +122,13 @@ def test_no_more_than_the_wanted_images_are_written_those_that_differ_most(
 
 
 def test_a_folder_is_searched_with_its_subfolders_but_without_masks(tmp_path: Path) -> None:
-    for number, name in enumerate(["a.png", "shoe/images/b.png", "shoe/masks/b.png.png"]):
+    names = ["a.png", "shoe/images/b.png", "shoe/masks/left/b.png.png", ".trash/c.png"]
+    for number, name in enumerate(names):
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), place(number)[..., ::-1])
     write_backgrounds(tmp_path / "images", tmp_path / "rooms")
-    assert shown(tmp_path / "rooms") == [0, 1]
+    assert shown(tmp_path / "rooms", 4) == [0, 1]
 
 
 def test_what_cannot_be_used_is_said_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:

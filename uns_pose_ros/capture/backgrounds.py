@@ -40,7 +40,8 @@ _NEIGHBORS = 15  # images on either side with which the sharpness of an image is
 _BLURRED = 0.4  # of their median sharpness
 _LONGEST = 1024  # px, longer side of what is written
 _QUALITY = 95  # of the JPEG files
-_OTHERS = ("masks", "depth")  # folders of a video that hold no images of a place
+# folders of videos, also of CO3D, that hold no images of a place
+_OTHERS = {"masks", "depth", "depths", "depth_masks"}
 _VALID = "a bag, a film or a folder with images is valid"
 
 # reasons
@@ -185,13 +186,15 @@ def _of_film(path: Path) -> _Images:
 
 
 def _of_folder(folder: Path) -> _Images:
-    paths = [
-        path
-        for path in folder.rglob("*")
-        if path.parent.name not in _OTHERS and path.is_file() and is_image_file(path)
-    ]
-    names = {path: path.relative_to(folder).as_posix() for path in paths}
-    for number, path in enumerate(sorted(paths, key=lambda p: natural_order(names[p]))):
+    names = dict[Path, str]()
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if hidden or _OTHERS.intersection(inside.parts[:-1]):
+            continue
+        if path.is_file() and is_image_file(path):
+            names[path] = inside.as_posix()
+    for number, path in enumerate(sorted(names, key=lambda p: natural_order(names[p]))):
         yield number, partial(_read_pixels, path)
 
 
