@@ -75,6 +75,15 @@ def test_a_model_that_is_not_better_or_sees_another_pose_is_not_kept(
     assert reason in judgment(before, after).reason
 
 
+def test_a_model_that_gains_on_average_may_be_a_little_farther_from_the_old_pose() -> None:
+    """Its own fused pose is better matched: fewer are far off, though the best are not as good."""
+    before = [2.0, 2.0, 2.0, 2.0, 25.0, 25.0]
+    result = judgment(before, [seen(k, 6.0) for k in range(6)])
+    assert result.after[0].median_deg > result.before[0].median_deg
+    assert result.after[0].mean_deg < result.before[0].mean_deg
+    assert result.kept
+
+
 def test_images_without_an_estimate_before_are_wrong_and_may_be_won() -> None:
     result = judgment([None, *[14.0] * 5], [seen(k, 9.0) for k in range(6)])
     assert result.before[0].answered == pytest.approx(100 * 5 / 6)
