@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -139,6 +140,24 @@ def test_a_stream_with_flips_is_answered_without_them_and_with_less_noise() -> N
     assert sum(error > 90 for error in alone) == 8
     assert max(fused[1:]) < 25
     assert sorted(fused)[20] < 0.7 * sorted(alone)[20]
+
+
+def test_the_box_of_an_object_is_the_mean_over_its_images_and_without_fusion_the_newest() -> (
+    None
+):
+    place = pose((0.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+    sides = [torch.full((3,), side, dtype=torch.float64) for side in (0.1, 0.13, 0.16)]
+    boxed = [
+        replace(estimate(place), size=one, center=0.1 * one, size_sigma=0.1 + 0 * one)
+        for one in sides
+    ]
+    for fuse, expected in ((True, 0.13), (False, 0.16)):
+        tracker = Tracker(TrackerConfig(fuse=fuse))
+        for k, one in enumerate(boxed):
+            (track,) = tracker.update([one], k * 10**8)
+        assert track.estimate.size.tolist() == pytest.approx([expected] * 3)
+        assert track.estimate.center is not None
+        assert track.estimate.center.tolist() == pytest.approx([0.1 * expected] * 3)
 
 
 def test_without_fusion_each_image_is_answered_as_it_is() -> None:

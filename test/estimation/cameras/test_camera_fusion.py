@@ -71,6 +71,19 @@ def test_three_cameras_err_less_than_one_and_the_covariance_says_so() -> None:
     assert math.radians((sum(fused) / 30) ** 0.5) < (sum(sigma) / 30) ** 0.5
 
 
+def test_the_box_of_the_surest_camera_is_that_of_the_object() -> None:
+    def boxed(camera: int, score: float, side: float) -> PoseEstimate:
+        sides = torch.full((3,), side, dtype=torch.float64)
+        return replace(seen_by(camera, WORLD, score), size=sides, center=sides / 10)
+
+    (both,) = CameraFusion().update(
+        [view(0, boxed(0, 0.9, 0.3)), view(1, boxed(1, 0.5, 0.4))]
+    )
+    assert both.estimate.center is not None
+    assert both.estimate.size.tolist() == [0.3] * 3
+    assert both.estimate.center.tolist() == pytest.approx([0.03] * 3)
+
+
 def test_cameras_that_contradict_each_other_give_a_low_score() -> None:
     (one,) = CameraFusion().update(
         [view(0, seen_by(0, WORLD, 0.8)), view(1, seen_by(1, WORLD @ HALF_TURN, 0.8))]

@@ -193,6 +193,7 @@ def estimate_of(detection: Detection3D, symmetry: Symmetry) -> tuple[PoseEstimat
     size = detection.bbox.size
     position = detection.bbox.center.position
     middle = torch.tensor([position.x, position.y, position.z], dtype=torch.float64)
+    center = pose[:3, :3].T @ (middle - pose[:3, 3])
     score = min(max(best.hypothesis.score, 0.0), 1.0)
     alternatives = [
         PoseMode(
@@ -216,8 +217,9 @@ def estimate_of(detection: Detection3D, symmetry: Symmetry) -> tuple[PoseEstimat
         reprojection_error=0.0,
         box=torch.zeros(4, dtype=torch.float64),
         alternatives=tuple(alternatives),
+        center=center,
     )
-    return estimate, pose[:3, :3].T @ (middle - pose[:3, 3])
+    return estimate, center
 
 
 def _symmetry(record: Any) -> Symmetry:

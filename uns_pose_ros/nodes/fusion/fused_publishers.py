@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from geometry_msgs.msg import Point, PoseArray, Vector3
@@ -95,8 +96,10 @@ class FusedPublishers:
         centers: Sequence[Tensor],
     ) -> None:
         meshes = {estimate.category: _CUBE for estimate in estimates}
+        # the cube stands for the box, so that no edges are needed
+        plain = [replace(estimate, center=None) for estimate in estimates]
         message = message_conversions.marker_array(
-            header, estimates, numbers, meshes, self._shown, self._fanned
+            header, plain, numbers, meshes, self._shown, self._fanned
         )
         objects = dict(zip(numbers, zip(estimates, centers, strict=True), strict=True))
         for marker in message.markers:
