@@ -8,7 +8,7 @@ side by side in one run.
 
 Each round times, one after another, the backbone's forward on batches of crops, the estimator with
 as many given regions, and the estimator that looks for the objects itself. Ratios are medians over
-the rounds. The first size and runtime are those of the ratios; the picture's decoding is told
+the rounds. The first size and runtime are those of the ratios; the image's decoding is measured
 apart.
 """
 
@@ -47,9 +47,7 @@ def main() -> None:
         help="with masks; what is estimated (default: %(default)s)",
     )
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument(
-        "--objects", type=int, nargs="+", default=[1, 5], help="in a picture"
-    )
+    parser.add_argument("--objects", type=int, nargs="+", default=[1, 5], help="in a image")
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[224], help="px, sides of the crops"
     )

@@ -10,7 +10,7 @@ What is kept is whole, and the rerun gives what it would have.
 Each stage runs once undisturbed. Then it is begun anew, killed at a moment that is uniform over
 that run's CPU time (which a busy machine does not stretch), looked at, run again, and compared file
 by file. The recorder is the node, over DDS; it is killed at a moment uniform over the time that
-showing it the pictures took undisturbed. Exit code 1 where something kept was broken, or a rerun
+showing it the images took undisturbed. Exit code 1 where something kept was broken, or a rerun
 did not give the same.
 """
 
@@ -71,7 +71,7 @@ FAILED = 97  # exit code of a child that raised
 class Outcome:
     """What came of the kills of one stage."""
 
-    # CPU time of the undisturbed run; of the recorder, how long it was shown pictures
+    # CPU time of the undisturbed run; of the recorder, how long it was shown images
     seconds: float
     kills: int = 0
     finished: int = 0  # times that the stage ended before its kill; not counted as kills
@@ -107,12 +107,12 @@ def main() -> int:
         "--views",
         type=int,
         default=9,
-        help="pictures of a video without poses (default: %(default)s)",
+        help="images of a video without poses (default: %(default)s)",
     )
     parser.add_argument(
         "--disc",
         action="store_true",
-        help="a disc in the middle of a picture stands for the network that finds masks, which "
+        help="a disc in the middle of a image stands for the network that finds masks, which "
         "takes two thirds of the time of a video without poses and writes nothing",
     )
     parser.add_argument(

@@ -4,8 +4,8 @@ the direct call; start-up.
 
     python benchmarks/node.py demo/out/chair/model --json node.json
 
-Each picture is estimated directly, then sent: both see the same machine. The camera waits for the
-answer, so no picture is replaced by the next. Then the pictures come at 30 Hz, whether the node
+Each image is estimated directly, then sent: both see the same machine. The camera waits for the
+answer, so no image is replaced by the next. Then the images come at 30 Hz, whether the node
 keeps up or not.
 """
 
@@ -34,7 +34,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
 
-RATE, SECONDS = 30.0, 5.0  # Hz, s of pictures that come too fast
+RATE, SECONDS = 30.0, 5.0  # Hz, s of images that come too fast
 
 
 def main() -> None:
@@ -46,10 +46,10 @@ def main() -> None:
         "--video",
         type=Path,
         default=LIVE,
-        help="whose pictures are sent (default: %(default)s)",
+        help="whose images are sent (default: %(default)s)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=3, help="how often each picture is sent"
+        "--rounds", type=int, default=3, help="how often each image is sent"
     )
     parser.add_argument("--json", help="write the figures here; - for standard output")
     args = parser.parse_args()
@@ -64,11 +64,13 @@ def benchmark(model: Path, video: Path, turns: int) -> dict[str, Any]:
     estimator = Estimator(
         artifacts.load_model(model), config=EstimatorConfig(score_threshold=0.0)
     )
-    pictures = [(read_image(frame.image), frame.camera) for frame in frames]
-    estimator(*pictures[0])  # memory, kernels
+    images = [(read_image(frame.image), frame.camera) for frame in frames]
+    estimator(*images[0])  # memory, kernels
     started = time.perf_counter()
     everything = [
         "--ros-args",
+        "--log-level",
+        "warn",
         "-p",
         "solver.score_threshold:=0.0",
     ]  # the estimates of a model trained for seconds too
@@ -78,11 +80,11 @@ def benchmark(model: Path, video: Path, turns: int) -> dict[str, Any]:
         with LiveCamera() as robot:
             robot.wait_for_node()
             start_up = time.perf_counter() - started
-            robot.film(frames[:2], 0.0)  # the node's first pictures
+            robot.film(frames[:2], 0.0)  # the node's first images
             for _ in range(turns):
-                for frame, picture in zip(frames, pictures, strict=True):
+                for frame, (pixels, camera) in zip(frames, images, strict=True):
                     began = time.perf_counter()
-                    estimator(*picture)
+                    estimator(pixels, camera)
                     duration = time.perf_counter() - began
                     (answer,) = robot.film([frame], 0.0)
                     sent += 1
@@ -97,9 +99,9 @@ def benchmark(model: Path, video: Path, turns: int) -> dict[str, Any]:
         node.send_signal(signal.SIGINT)
         node.wait(60)
     if not latency:
-        raise RuntimeError(f"the node answered none of {sent} pictures")
+        raise RuntimeError(f"the node answered none of {sent} images")
     overhead = np.subtract(latency, direct)
-    image = pictures[0][0]
+    image = images[0][0]
     return {
         "overhead_ms": 1e3 * float(np.median(overhead)),
         "overhead_share": float(np.median(overhead / np.array(direct))),
@@ -157,7 +159,7 @@ def table(figures: dict[str, Any]) -> str:
             f"node: {times['stamp_to_tf']['p50']:.0f} ms from stamp to /tf, the direct call "
             f"{times['direct']['p50']:.0f} ms: "
             f"overhead {figures['overhead_ms']:.1f} ms, {figures['overhead_share']:.0%}",
-            f"node at 30 Hz: {fast['answered']} of {fast['sent']} pictures answered, the "
+            f"node at 30 Hz: {fast['answered']} of {fast['sent']} images answered, the "
             "others gave way to newer ones; "
             f"{fast['cpu_share']:.1f} cores, {fast['peak_megabytes']:.0f} MB",
             f"node: listens after {figures['start_up_seconds']:.1f} s, import "

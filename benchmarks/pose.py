@@ -63,8 +63,8 @@ from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
 BACKGROUNDS = Path(__file__).resolve().parents[1] / "demo" / "data" / "chair"
 VARIANTS = ("plain", "rotated", "pasted", "occluded", "fused")
 FUSED = 5  # images
-Picture = NDArray[np.uint8]
-Shown = tuple[Picture, Camera, Tensor]  # image, camera, cam_from_obj rotation (3, 3)
+Image = NDArray[np.uint8]
+Shown = tuple[Image, Camera, Tensor]  # image, camera, cam_from_obj rotation (3, 3)
 
 
 def main() -> None:
@@ -121,8 +121,7 @@ def main() -> None:
             results[name].append(result)
         some = photographs[k :: len(groups)]
         false, shown = (
-            false
-            + sum(bool(estimator(picture, plain_camera(picture))) for picture in some),
+            false + sum(bool(estimator(image, plain_camera(image))) for image in some),
             shown + len(some),
         )
         figures: dict[str, Any] = {
@@ -209,7 +208,7 @@ def test(
     model: CategoryModel,
     videos: Sequence[Video],
     labels: Mapping[str, Tensor],
-    photographs: Sequence[Picture],
+    photographs: Sequence[Image],
     seed: int,
 ) -> Iterator[tuple[str, ImageResult]]:
     """Every image of the videos in every variant."""
@@ -257,7 +256,7 @@ def test(
 
 
 def variants(
-    frame: Frame, photographs: Sequence[Picture], rng: np.random.Generator
+    frame: Frame, photographs: Sequence[Image], rng: np.random.Generator
 ) -> dict[str, Shown]:
     """The frame as it is, rotated, pasted and occluded."""
     tensor, mask_tensor, camera = read_frame(frame)
@@ -273,7 +272,7 @@ def variants(
     }
 
 
-def rotated(image: Picture, camera: Camera, rotation: Tensor, degrees: float) -> Shown:
+def rotated(image: Image, camera: Camera, rotation: Tensor, degrees: float) -> Shown:
     """What the same camera sees after a turn about its optical axis."""
     turn = rotation_from_vector(
         torch.tensor([0.0, 0.0, np.radians(degrees)], dtype=torch.float64)
@@ -291,11 +290,11 @@ def rotated(image: Picture, camera: Camera, rotation: Tensor, degrees: float) ->
 
 
 def pasted(
-    image: Picture,
+    image: Image,
     mask: NDArray[np.bool_],
     camera: Camera,
     rotation: Tensor,
-    photograph: Picture,
+    photograph: Image,
     rng: np.random.Generator,
 ) -> Shown:
     """The object alone in the photograph.
@@ -323,8 +322,8 @@ def pasted(
 
 
 def occluded(
-    image: Picture, mask: NDArray[np.bool_], photograph: Picture, rng: np.random.Generator
-) -> Picture:
+    image: Image, mask: NDArray[np.bool_], photograph: Image, rng: np.random.Generator
+) -> Image:
     """A rectangle of the photograph over 30 % of the object's box."""
     x0, y0, x1, y1 = mask_box(torch.from_numpy(mask)).tolist()
     share = np.sqrt(0.3) * np.exp(rng.uniform(-0.4, 0.4))
@@ -356,7 +355,7 @@ def fuse_around(
     return fuse(best, motions)
 
 
-def plain_camera(photograph: Picture) -> Camera:
+def plain_camera(photograph: Image) -> Camera:
     """A camera of 53 degrees of view."""
     height, width = photograph.shape[:2]
     matrix = torch.tensor(

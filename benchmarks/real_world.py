@@ -209,7 +209,7 @@ def estimate_fold(
     estimator: RememberingEstimator,
     fold: Fold,
     label_from_canon: Tensor,
-    backgrounds: Sequence[pose.Picture],
+    backgrounds: Sequence[pose.Image],
     seed: int,
 ) -> Iterator[tuple[str, Pair]]:
     """Every image of the unseen videos, as it is and covered."""

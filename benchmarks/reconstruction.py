@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How well videos are reconstructed from their pictures alone.
+"""How well videos are reconstructed from their images alone.
 
 Poses, masks and hulls found by us, against the given ones.
 
@@ -7,7 +7,7 @@ Poses, masks and hulls found by us, against the given ones.
     python benchmarks/reconstruction.py clips/chair \\
         --labels clips/chair/labels.json --work /tmp/work --json out.json
 
-Of each video with masks and poses only the pictures are taken (and, unless --guess, the camera's
+Of each video with masks and poses only the images are taken (and, unless --guess, the camera's
 matrix). A video costs minutes of one core. Rotations are compared after the best similarity between
 the cameras' places; the hull with that of the given masks and poses: mean distance to the nearest
 of 50000 points on the other, both ways, in percent of its diagonal. With --labels both sets of

@@ -1,4 +1,4 @@
-"""The recorder node, killed while it is shown pictures over DDS; part of kills.py."""
+"""The recorder node, killed while it is shown images over DDS; part of kills.py."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def kill_recorder(
 
     The next one is shown all of it again.
 
-    A picture that the dead one had kept is not kept again, so both together keep what one alone
+    A image that the dead one had kept is not kept again, so both together keep what one alone
     would have kept. Seconds of the undisturbed recording, what was broken after a kill, what was
     different in the end, and how often there was something to go on with.
     """
@@ -56,15 +56,15 @@ def kill_recorder(
     for number in range(1, kills + 1):
         clip = work / f"killed_{number:02d}" / "clip_01"
         record_until_killed(domain, clip.parent, rng.uniform(0, seconds))
-        kept, moment = pictures(clip), f"kill {number}"
+        kept, moment = images(clip), f"kill {number}"
         left += bool(kept)
         strangers = [
             name
             for name, digest in kept.items()
-            if digest not in {one["picture"] for one in wanted.values()}
+            if digest not in {one["image"] for one in wanted.values()}
         ]
-        broken += [f"{moment}: {name} is no picture that was shown" for name in strangers]
-        shown = {one["picture"]: one["depth"] for one in wanted.values()}
+        broken += [f"{moment}: {name} is no image that was shown" for name in strangers]
+        shown = {one["image"]: one["depth"] for one in wanted.values()}
         broken += [
             f"{moment}: {name} has not its depth"
             for name in kept
@@ -82,12 +82,12 @@ def kill_recorder(
         found = recorded(clip)
         if sorted(map(str, found.values())) != sorted(map(str, wanted.values())):
             different.append(
-                f"{moment}: pictures, stamps or poses are not those of the undisturbed recording"
+                f"{moment}: images, stamps or poses are not those of the undisturbed recording"
             )
         lost = [
             name
             for name, digest in kept.items()
-            if name not in found or found[name]["picture"] != digest
+            if name not in found or found[name]["image"] != digest
         ]
         different += [f"{moment}: {name} was kept and is not any more" for name in lost]
         different += [
@@ -128,7 +128,7 @@ def record_all(domain: int, category: Path) -> float:
         start = time.perf_counter()
         for number in range(VIEWS):
             stop = time.monotonic() + 120
-            while digest_of(pixels(number)) not in pictures(category / "clip_01").values():
+            while digest_of(pixels(number)) not in images(category / "clip_01").values():
                 if time.monotonic() > stop:
                     raise RuntimeError(f"view {number} was not kept; {film.counts()}")
                 show(film, number)
@@ -146,7 +146,7 @@ def record_until_killed(domain: int, category: Path, seconds: float) -> None:
         number = 0
         while process.poll() is None:
             show(film, number)
-            if digest_of(pixels(number)) in pictures(category / "clip_01").values():
+            if digest_of(pixels(number)) in images(category / "clip_01").values():
                 number = min(
                     number + 1, VIEWS - 1
                 )  # never back: to the recorder, stamps that jump back are another start
@@ -170,8 +170,8 @@ def show(film: Film, number: int) -> None:
     time.sleep(0.03)
 
 
-def pictures(clip: Path) -> dict[str, str]:
-    """Digest of the pixels of every picture that is there under its name.
+def images(clip: Path) -> dict[str, str]:
+    """Digest of the pixels of every image that is there under its name.
 
     "broken" where it cannot be read.
     """
@@ -185,16 +185,16 @@ def pictures(clip: Path) -> dict[str, str]:
 
 
 def recorded(clip: Path) -> dict[str, dict[str, Any]]:
-    """Picture, depth, stamp and pose of every frame of a finished recording."""
+    """Image, depth, stamp and pose of every frame of a finished recording."""
     # + 0.0: no zero is negative
-    stamps, shown = artifacts.read_json(clip / "video.json")["stamps_ns"], pictures(clip)
+    stamps, shown = artifacts.read_json(clip / "video.json")["stamps_ns"], images(clip)
     poses = {
         image.name: (image.cam_from_obj.numpy().round(6) + 0.0).tolist()
         for image in read_sparse(clip / "sparse").images
     }
     return {
         name: {
-            "picture": shown[name],
+            "image": shown[name],
             "depth": deep(clip, name),
             "stamp": stamp,
             "pose": poses.get(name),
@@ -204,7 +204,7 @@ def recorded(clip: Path) -> dict[str, dict[str, Any]]:
 
 
 def deep(clip: Path, name: str) -> str:
-    """Digest of a picture's depth; "broken" where it cannot be read."""
+    """Digest of a image's depth; "broken" where it cannot be read."""
     try:
         return digest_of(read_depth(depth_path(clip, name), pixels(0).shape[1::-1]))
     except InvalidInput:

@@ -5,8 +5,8 @@ Memory, age of the answers, stamps, frames, its end.
 
     python benchmarks/soak.py demo/out/chair/model --minutes 10 --json soak.json
 
-The camera sends the same object in pictures of 1280 x 720 px at 30 Hz, reliably, whatever the node
-can take; the newest is answered. Every ten seconds the camera's frame is another, and a picture's
+The camera sends the same object in images of 1280 x 720 px at 30 Hz, reliably, whatever the node
+can take; the newest is answered. Every ten seconds the camera's frame is another, and a image's
 stamp tells which, in its last three digits: an answer whose frame is not its stamp's, or whose
 stamp goes back or comes twice, is counted as wrong. Linux only.
 """
@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURE = ROOT / "demo" / "data" / "live" / "live_01" / "images" / "0001.jpg"
-FRAMES, CHANGE = 7, 300  # frames in turn, and pictures after which the next is due
+IMAGE = ROOT / "demo" / "data" / "live" / "live_01" / "images" / "0001.jpg"
+FRAMES, CHANGE = 7, 300  # frames in turn, and images after which the next is due
 WARM = 60.0  # s after which memory counts: by then every buffer has been filled once
 os.environ.setdefault("ROS_DOMAIN_ID", "89")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -56,9 +56,9 @@ def main() -> None:
         "--minutes", type=float, default=10.0, help="(default: %(default)s)"
     )
     parser.add_argument(
-        "--picture",
+        "--image",
         type=Path,
-        default=PICTURE,
+        default=IMAGE,
         help="of an object of the model (default: %(default)s)",
     )
     parser.add_argument(
@@ -69,7 +69,7 @@ def main() -> None:
         help="width and height, px (default: 1280 720)",
     )
     parser.add_argument(
-        "--rate", type=float, default=30.0, help="pictures a second (default: %(default)s)"
+        "--rate", type=float, default=30.0, help="images a second (default: %(default)s)"
     )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument(
@@ -77,7 +77,7 @@ def main() -> None:
     )  # the camera's process
     args = parser.parse_args()
     if args.camera:
-        camera(args.picture, tuple(args.size), args.rate)
+        camera(args.image, tuple(args.size), args.rate)
         return
     own = [sys.executable, __file__, *sys.argv[1:], "--camera"]
     reliable = "qos_overrides./image.subscription.reliability:=reliable"
@@ -230,11 +230,11 @@ def resident(pid: int) -> float:
 
 
 def camera(path: Path, size: tuple[int, int], rate: float) -> None:
-    """Send the picture until a signal, then print how many times it was sent to somebody."""
+    """Send the image until a signal, then print how many times it was sent to somebody."""
     width, height = size
     photo = cv2.imread(str(path))
     if photo is None:
-        raise SystemExit(f"{path}: no picture")
+        raise SystemExit(f"{path}: no image")
     scale = min(width / photo.shape[1], height / photo.shape[0])
     photo = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[
         :height, :width
