@@ -49,6 +49,7 @@ from uns_pose_ros.io.video_folder import list_videos, load_video  # noqa: E402
 from uns_pose_ros.networks.correspondence_head import NetworkConfig  # noqa: E402
 from uns_pose_ros.pipeline import stages  # noqa: E402
 from uns_pose_ros.reporting.category_report import ReportContents, ReportImage, write_report  # noqa: E402
+from uns_pose_ros.reporting.expectation import describe_expectation  # noqa: E402
 from uns_pose_ros.reporting.video_summary import summarize_video  # noqa: E402
 from uns_pose_ros.training.training_views import TrainConfig  # noqa: E402
 
@@ -102,6 +103,8 @@ def main() -> int:
         f"alignment: {aligned['acc30']:.0f} % of {aligned['pairs']} pairs within 30°, median "
         f"{aligned['median_deg']:.1f}°"
     )
+    for line in describe_expectation(model):
+        log.say(line)
 
     log.say("estimator node: starting as a process of its own")
     walks = [load_video(folder) for folder in list_videos(DEMO / "data" / "live")]
