@@ -60,10 +60,10 @@ class TrainConfig:
     template: TemplateConfig = field(default_factory=TemplateConfig)
     # px, side of the views and of the crops that the model will get; a multiple of 14
     size: int = 224
-    views: int = 10  # random views of each image
+    views: int = 8  # random views of each image
     most_views: int = 4000  # of all images together; 0.6 MB each
     steps: int = 800
-    batch: int = 24  # views of each step
+    batch: int = 16  # views of each step
     # cells of a view that a step learns from, at most, and half as many that show no object
     places: int = 128
     learning_rate: float = 2e-3
