@@ -18,7 +18,11 @@ from torch import Tensor
 
 from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.view_coverage import ViewCoverage
-from uns_pose_ros.reconstruction.capture_quality import CONTRAST, consistent_frames
+from uns_pose_ros.reconstruction.capture_quality import (
+    CONTRAST,
+    azimuth_coverage,
+    consistent_frames,
+)
 
 _SEED = 0
 # longer sides of the image: between 90 and 14 degrees of view
@@ -31,6 +35,9 @@ _MIN_RAY_ANGLE = (
 _SAME_ROTATION = 2.0  # degrees up to which two models agree on the rotation of an image
 _POLISH_ITERATIONS = 50
 _MIN_MODEL_SIZE = 3  # images
+_DETERMINING = 1000  # points that determine a principal point
+_HALF_ORBIT = 180.0  # degrees around the object that determine it
+_MAX_OFF_MIDDLE = 0.04  # of the image's longer side, by which it may be off the middle
 # the part of a model's images that another way rotates likewise, below which it is disputed
 DISPUTED = 0.6
 
@@ -226,7 +233,42 @@ class ColmapMapper:
         self._polish(model)
         return MappedModel(model, error) if has_common_target(model) else None
 
-    def _polish(self, model: Any) -> None:
+    def find_principal_point(self, model: Any) -> Any:
+        """The model with the camera's principal point found too, where it is well determined.
+
+        A principal point that is off the middle of the image, as in most cameras, turns all
+        cameras by the same angle. Few points or a part of an orbit do not determine it.
+
+        Args:
+            model: polished; it stays as it is.
+
+        Returns:
+            A changed copy, or the model itself: of a known camera, or where the point is not
+            found near the middle.
+        """
+        import pycolmap
+
+        coverage = azimuth_coverage(list(registered_poses(model).values()))
+        around = 0.0 if coverage is None else coverage["covered_deg"]
+        enough = model.num_points3D() >= _DETERMINING and around >= _HALF_ORBIT
+        if not (self.refine_camera and enough):
+            return model
+        copy = pycolmap.Reconstruction(model)
+        self._polish(copy, find_principal_point=True)
+        camera = next(iter(copy.cameras.values()))
+        limit = _MAX_OFF_MIDDLE * max(camera.width, camera.height)
+        off = (
+            abs(camera.principal_point_x - camera.width / 2),
+            abs(camera.principal_point_y - camera.height / 2),
+        )
+        kept = registered_poses(copy).keys() == registered_poses(model).keys()
+        better = (
+            copy.compute_mean_reprojection_error()
+            <= model.compute_mean_reprojection_error()
+        )
+        return copy if kept and better and max(off) <= limit else model
+
+    def _polish(self, model: Any, find_principal_point: bool = False) -> None:
         """Adjust a model once more with a robust loss.
 
         Without it, matches that are only nearly right bend the poses.
@@ -235,6 +277,7 @@ class ColmapMapper:
 
         options = pycolmap.BundleAdjustmentOptions()
         self._configure_adjustment(options)
+        options.refine_principal_point = find_principal_point
         options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
         options.ceres.loss_function_scale = _DOUBT
         options.ceres.solver_options.max_num_iterations = _POLISH_ITERATIONS

@@ -305,11 +305,14 @@ def _run_attempt(
         )
         models = mapper.map_images()
         facts = {**_database_facts(database), "models": len(models)}
-    _show(task, attempt, "poses", total, total)
-    if not models:
-        return None, facts
-    best = choose_model(models, task.config.least * total)
-    poses = _to_poses(best.model, task, attempt, facts)
+        _show(task, attempt, "poses", total, total)
+        if not models:
+            return None, facts
+        best = choose_model(models, task.config.least * total)
+        model = best.model
+        if best.agreement >= DISPUTED:
+            model = mapper.find_principal_point(model)
+    poses = _to_poses(model, task, attempt, facts)
     if best.agreed is not None:
         poses.report["agreed"] = best.agreed
     if best.agreement < DISPUTED:
