@@ -188,6 +188,7 @@ class FramesEditor:
         with self._turn:
             try:
                 if self._loaded is None or self._loaded[0] != name:
+                    self.say(f"Loads {name} …")
                     self._loaded = name, self._videos[name]()
                 video = self._loaded[1]
                 number = min(number, len(video.image_names) - 1)
