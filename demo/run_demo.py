@@ -61,6 +61,7 @@ TRAIN = TrainConfig(
     steps=600,
     batch=16,
     learning_rate=4e-3,
+    scenes=30,
 )
 
 
