@@ -30,7 +30,6 @@ from uns_pose_ros.io.camera_json import read_camera
 from uns_pose_ros.io.image_metadata import OF_PIXELS, read_upright
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks import pretrained_weights as pretrained
-from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
 from uns_pose_ros.visualization import drawing
 
 _log = logging.getLogger(__name__)
@@ -299,6 +298,9 @@ def evaluate_pose_command(
         if (folder / MESH).exists()
     }
     left_out = LeftOut()
+    # it carves hulls, for which a machine that only estimates lacks packages
+    from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
+
     boxes = measure_true_boxes(loaded, known, left_out)
     with progress_bar() as progress:
         results = metrics.evaluate_poses(
