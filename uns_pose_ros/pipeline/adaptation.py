@@ -76,8 +76,8 @@ class AdaptConfig:
     camera_info_topic: str | None = None  # without: camera_info beside the images
     tf_topic: str | None = None  # without: that of the camera
     images: int = 300  # at most; a longer bag is read in steps
-    views: int = 8  # random views of each image
-    steps: int = 150
+    views: int = 4  # random views of each image
+    steps: int = 100
     learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
