@@ -24,7 +24,7 @@ from uns_pose_ros.reconstruction.visual_hull import HullConfig, carve_visual_hul
 from uns_pose_ros.training import category_training
 from uns_pose_ros.training.augmentation import AugmentConfig
 from uns_pose_ros.training.category_training import template_share
-from uns_pose_ros.training.head_training import fit_head, position_code
+from uns_pose_ros.training.head_training import fit_head
 from uns_pose_ros.training.training_views import (
     TrainConfig,
     Views,
@@ -169,17 +169,6 @@ def test_flipped_views_show_the_reflected_points(
         )
         assert torch.allclose(back.nan_to_num(9), before.double().nan_to_num(9), atol=1e-3)
     assert 0 < flipped < len(plain)
-
-
-def test_vertex_features_start_as_far_apart_as_the_targets_spread() -> None:
-    length = 0.2
-    points = torch.rand(200, 3, generator=torch.Generator().manual_seed(1))
-    code = position_code(points, length, 512, seed=0)
-    assert torch.allclose(code.norm(dim=-1), torch.ones(200), atol=1e-5)
-    kernel = (-torch.cdist(points, points).square() / (2 * length**2)).exp()
-    assert float((code @ code.T - kernel).abs().mean()) < 0.05
-    assert torch.equal(code, position_code(points, length, 512, seed=0))
-    assert position_code(points, length, 15, seed=0).shape == (200, 15)
 
 
 def test_a_head_learns_which_vertex_a_token_belongs_to() -> None:

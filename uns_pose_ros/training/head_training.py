@@ -2,7 +2,7 @@
 
 Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3. Changed: targets spread over
 neighboring vertices and over the symmetry group, the background has several features, videos weigh
-by their confidence, and vertex features start as a smooth code of the vertices' positions.
+by their confidence.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from uns_pose_ros.core.device import autocast, choose_precision, compute_dtype
 from uns_pose_ros.core.geometry import symmetry_rotations
@@ -77,9 +76,6 @@ def fit_head(
         )
     rotations = symmetry_rotations(symmetry.order, symmetry.axis, steps=12).float()
     turned = vertices @ rotations.mT.to(vertices.device)  # (G, V, 3)
-    if initial is None:
-        length = config.spread / config.network.temperature**0.5
-        _start_features(head, position_code(turned, length, config.network.features, seed))
     head, turned = head.to(device), turned.to(device)
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -136,33 +132,6 @@ def fit_head(
         if progress is not None:
             progress("training", step + 1, config.steps)
     return head.eval(), curve
-
-
-def _start_features(head: Head, codes: Tensor) -> None:
-    """Set the features of the vertices to their codes (G, V, D), those of symmetric ones alike."""
-    with torch.no_grad():
-        head.vertex_features.copy_(codes.mean(0))
-        head.background_features.copy_(normalize(head.background_features, dim=-1))
-
-
-def position_code(points: Tensor, length: float, count: int, seed: int) -> Tensor:
-    """Code positions (..., 3) by random waves: features (..., count) of length 1.
-
-    The product of the features of two points falls with their distance d as
-    exp(-d^2 / (2 length^2)), the more exactly the more features there are (Rahimi and Recht,
-    "Random features for large-scale kernel machines", 2007). With length = spread /
-    sqrt(temperature) the logits of near vertices are those of the targets from the start.
-
-    Args:
-        points: Positions.
-        length: Distance over which the features change.
-        count: Number of features.
-        seed: Seed of the waves.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    waves = torch.randn(3, -(-count // 2), generator=generator) / length
-    phase = points.float() @ waves.to(points.device)
-    return normalize(torch.cat([phase.cos(), phase.sin()], -1)[..., :count], dim=-1)
 
 
 def _warm_up(steps: int) -> float:
