@@ -73,10 +73,7 @@ def fit_head(
         torch.manual_seed(seed)
         head = initial or Head(
             config.network, len(vertices), len(config.network.layers) * CHANNELS
-        )
-    rotations = symmetry_rotations(symmetry.order, symmetry.axis, steps=12).float()
-    turned = vertices @ rotations.mT.to(vertices.device)  # (G, V, 3)
-    head, turned = head.to(device), turned.to(device)
+        ).to(device)
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
@@ -86,6 +83,10 @@ def fit_head(
         total_steps=config.steps,
         pct_start=_warm_up(config.steps),
     )
+    rotations = (
+        symmetry_rotations(symmetry.order, symmetry.axis, steps=12).float().to(device)
+    )
+    turned = vertices.to(device) @ rotations.mT  # (G, V, 3)
     batch = -(-config.batch // context.world)
     # a processor without instructions for bfloat16 emulates it, many times slower than float32
     kind = compute_dtype(choose_precision(device))
