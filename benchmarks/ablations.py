@@ -126,9 +126,9 @@ FULL = Sizes(
     crop=280,
     vertices=500,
     hypotheses=1000,
-    views=10,
-    steps=800,
-    batch=24,
+    views=TrainConfig.views,
+    steps=TrainConfig.steps,
+    batch=TrainConfig.batch,
 )
 BRIEF = Sizes(
     every=5,

@@ -29,6 +29,7 @@ from uns_pose_ros.core.crops import crop, mask_box, square_around
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import CategoryModel
 from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
+from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video, read_frame
@@ -110,7 +111,7 @@ def measure(
         square_around(box, config.crop_margin),
         size,
     )
-    layers = tuple(model.provenance["network"]["layers"])  # type: ignore[index]
+    layers = LoadedModel(model, estimator.device, False).layers
 
     def backbone(batch: int) -> None:
         with torch.inference_mode():
