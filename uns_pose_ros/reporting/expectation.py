@@ -23,8 +23,8 @@ def describe_expectation(model: CategoryModel) -> list[str]:
     held = "" if region is None else f", the 95 % region holds in {region:.0f} %"
     lines = [
         f"cautious estimate for new instances: {shares}, {figures['answered']:.0f} % answered"
-        f"{held} ({figures['images']} images of its own videos, each by a head that learned from half "
-        "of the others)"
+        f"{held} ({figures['images']} images of its own videos, each by a head that learned from "
+        "half of the others)"
     ]
     if advice := _advice(figures["videos"]):
         lines.append(advice)
