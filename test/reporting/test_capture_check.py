@@ -21,7 +21,13 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.colmap import read_sparse, write_sparse
 from uns_pose_ros.io.images import read_image, read_mask
-from uns_pose_ros.reporting.capture_check import DoctorConfig, check_category, check_video
+from uns_pose_ros.reporting import capture_check
+from uns_pose_ros.reporting.capture_check import (
+    Checkup,
+    DoctorConfig,
+    check_category,
+    check_video,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,14 @@ def shuffle_poses(clip: Path) -> None:
         for a, b in zip(sparse.images, others, strict=True)
     ]
     write_sparse(clip / "sparse", sparse.cameras, mixed, sparse.points)
+
+
+def elsewhere(clip: Path, red: int) -> None:
+    """Put the object before a wall of another color."""
+    for path in images(clip):
+        image = read_image(path).numpy()[..., ::-1].copy()
+        image[~read_mask(clip / "masks" / f"{path.name}.png").numpy()] = (40, 90, red)
+        cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
 def remove_images(clip: Path) -> None:
@@ -285,13 +299,22 @@ def test_the_command_ends_with_1_where_something_must_be_mended_and_0_where_not(
     category = Path(shutil.copytree(healthy, tmp_path / "truck"))
     assert main.main(["doctor", str(category)]) == main.DONE
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["video", "clip_01", "clip_02", "clip_03"]
-    assert [line.split()[-1] for line in lines[1:]] == ["ok"] * 3
+    assert [line.split()[0] for line in lines[1:5]] == [
+        "clip_01",
+        "clip_02",
+        "clip_03",
+        "(all)",
+    ]
+    assert [line.split()[-1] for line in lines[1:5]] == ["ok", "ok", "ok", "look"]
+    text = " ".join(" ".join(lines).split())
+    assert "look (all) all 3 videos show the same surroundings; a model of them" in text
+    assert f"`uns-pose run {category.name} --backgrounds DIR`" in text
     blur(category / "clip_02", 9)
     assert main.main(["doctor", str(category), "--json", "-"]) == main.FAULT
     record = json.loads(capsys.readouterr().out)
     assert record["mend"] == ["clip_02"]
-    assert [video["blurred"] for video in record["videos"].values()] == [0, 9, 0]
+    blurred = [video["blurred"] for video in record["videos"].values()]
+    assert blurred == [0, 9, 0, None], "three videos and the category"
     assert record["videos"]["clip_01"]["pictures"] == 12
     assert main.main(["doctor", str(category), "--videos", "clip_0[13]"]) == main.DONE
     assert main.main(["doctor", str(tmp_path / "nowhere")]) == main.BAD_INPUT
@@ -315,11 +338,31 @@ def test_too_few_videos_and_a_video_that_was_left_out_are_findings_of_the_catego
     )
     summary = check_category(category)[-1]
     assert summary.name == "(all)" and summary.mend
-    what = {finding.what: finding.mend for finding in summary.findings}
+    what = {
+        finding.what: finding.mend
+        for finding in summary.findings
+        if "surroundings" not in finding.what
+    }
     assert what == {
         "clip_02 did not fit the others in alignment.json and is not trained on": False,
         "2 videos, 3 are needed": True,
     }
+
+
+def test_videos_of_one_place_are_named_where_they_are_more_than_half(
+    healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    category = Path(shutil.copytree(healthy, tmp_path / "truck"))
+    fine = Checkup("", 12, 12, 0, 12, 360.0, 1.0, ())
+    monkeypatch.setattr(capture_check, "check_video", lambda *_: fine)
+    elsewhere(category / "clip_02", 200)
+    [finding] = check_category(category)[-1].findings
+    assert not finding.mend
+    assert finding.what.startswith(
+        "2 of 3 videos show the same surroundings: clip_01, clip_03; "
+    )
+    elsewhere(category / "clip_03", 90)
+    assert len(check_category(category)) == 3, "three places"
 
 
 def test_shares_outside_0_to_1_are_refused() -> None:

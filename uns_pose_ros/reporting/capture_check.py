@@ -32,6 +32,7 @@ from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.hull_of_others import bad_masks
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
 from uns_pose_ros.reconstruction.structure_from_motion import UNSURE
+from uns_pose_ros.reporting.shared_place import group_places, measure_surroundings
 
 _LONGEST = 640  # px, longer side of the images whose blur is measured
 _CATEGORY_NAME = "(all)"  # in place of a video's name, for the findings about the category
@@ -117,7 +118,7 @@ def check_category(
         checkups.append(check_video(folder, config))
         if progress is not None:
             progress(f"{category.name}: videos", done, len(folders))
-    findings = list(_alignment_findings(category))
+    findings = [*_alignment_findings(category), *_place_findings(category, folders)]
     if len(folders) < config.videos and patterns is None:
         what = f"{len(folders)} videos, {config.videos} are needed"
         remedy = "film more instances; seven or more give good accuracy"
@@ -370,3 +371,24 @@ def _alignment_findings(category: Path) -> Iterable[Finding]:
         what = f"{shorten(left_out)} did not fit the others in {ALIGNMENT} and is not trained on"
         remedy = "see what is said of it above; film it all around, or leave it out"
         yield Finding(False, what, remedy)
+
+
+def _place_findings(category: Path, folders: list[Path]) -> Iterable[Finding]:
+    """Whether more than half of the videos were filmed in one place."""
+    measured = {folder.name: measure_surroundings(folder) for folder in folders}
+    seen = {name: one for name, one in measured.items() if one is not None}
+    most = next(iter(group_places(seen)), [])
+    if len(most) < 2 or 2 * len(most) <= len(folders):
+        return
+    who = f"all {len(most)} videos show the same surroundings"
+    if len(most) < len(folders):
+        who = f"{len(most)} of {len(folders)} videos show the same surroundings: "
+        who += shorten(most, 4)
+    what = (
+        f"{who}; a model of them is weaker in other places, which its figures cannot show"
+    )
+    remedy = (
+        "film some in other places; or `uns-pose backgrounds BAG --into DIR` with a recording of "
+        f"the robot's places, then `uns-pose run {category.name} --backgrounds DIR`"
+    )
+    yield Finding(False, what, remedy)
