@@ -57,7 +57,7 @@ from uns_pose_ros.evaluation import metrics
 from uns_pose_ros.evaluation.metrics import ImageResult
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import stages, training_stage
 from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
 
 BACKGROUNDS = Path(__file__).resolve().parents[1] / "demo" / "data" / "chair"
@@ -200,7 +200,7 @@ def train(
         f"aligned {len(names)} videos" + (f", left out {left_out}" if left_out else ""),
         file=sys.stderr,
     )
-    return stages.train(folder, device=device)[0]
+    return training_stage.train(folder, device=device)[0]
 
 
 def test(

@@ -47,7 +47,7 @@ from uns_pose_ros.evaluation.metrics import ImageResult  # noqa: E402
 from uns_pose_ros.io import artifacts  # noqa: E402
 from uns_pose_ros.io.video_folder import list_videos, load_video  # noqa: E402
 from uns_pose_ros.networks.correspondence_head import NetworkConfig  # noqa: E402
-from uns_pose_ros.pipeline import stages  # noqa: E402
+from uns_pose_ros.pipeline import stages, training_stage  # noqa: E402
 from uns_pose_ros.reporting.category_report import ReportContents, ReportImage, write_report  # noqa: E402
 from uns_pose_ros.reporting.expectation import describe_expectation  # noqa: E402
 from uns_pose_ros.reporting.video_summary import summarize_video  # noqa: E402
@@ -93,7 +93,7 @@ def main() -> int:
     log.say("align: one canonical frame for all, without labels")
     alignment, _ = stages.align(CATEGORY, progress=log.progress)
     log.say("train: what a pixel of a chair looks like")
-    model, _ = stages.train(CATEGORY, config=TRAIN, progress=log.progress)
+    model, _ = training_stage.train(CATEGORY, config=TRAIN, progress=log.progress)
 
     known = [folder.name for folder in list_videos(DEMO / "data" / "chair")]
     labels = metrics.load_labels(

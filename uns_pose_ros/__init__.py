@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from uns_pose_ros.evaluation.bag_cameras import evaluate_bag
     from uns_pose_ros.io.artifacts import load_alignment, load_model
     from uns_pose_ros.io.video_folder import load_video
-    from uns_pose_ros.pipeline.stages import align, reconstruct, train
+    from uns_pose_ros.pipeline.stages import align, reconstruct
+    from uns_pose_ros.pipeline.training_stage import train
     from uns_pose_ros.training.training_views import TrainConfig
 
 # Waiting threads spin for microseconds and then sleep: on a processor that other programs use too,
@@ -62,7 +63,7 @@ _HOMES = {
     "load_model": "io.artifacts",
     "load_video": "io.video_folder",
     "reconstruct": "pipeline.stages",
-    "train": "pipeline.stages",
+    "train": "pipeline.training_stage",
 }
 
 __all__ = [

@@ -21,7 +21,7 @@ from uns_pose_ros.cli import main, pipeline_commands
 from uns_pose_ros.core.geometry import split_similarity
 from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import stages, training_stage
 from uns_pose_ros.training import category_training
 
 Align = Callable[..., dict[str, Any]]
@@ -168,12 +168,12 @@ def test_a_model_that_does_not_record_its_poses_is_trained_again_for_new_axes(
         return one_triangle(category)
 
     monkeypatch.setattr(category_training, "train_model", train)
-    assert stages.train(trucks)[1]
-    assert not stages.train(trucks)[1]
+    assert training_stage.train(trucks)[1]
+    assert not training_stage.train(trucks)[1]
     align("--up", "y", "--front", "x")
-    assert stages.train(trucks)[1]
+    assert training_stage.train(trucks)[1]
     align("--up", "y", "--front", "x")
-    assert not stages.train(trucks)[1]
+    assert not training_stage.train(trucks)[1]
 
 
 def test_run_names_the_axes_before_it_trains(

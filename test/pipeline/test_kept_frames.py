@@ -21,7 +21,7 @@ from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.schema.frames_record import FRAMES
 from uns_pose_ros.io.writing.target_lock import TargetLock
-from uns_pose_ros.pipeline import frame_axes, kept_frames, stages
+from uns_pose_ros.pipeline import frame_axes, kept_frames, training_stage
 from uns_pose_ros.training import category_training
 
 PLACE = torch.tensor([0.4, -0.1, 0.2], dtype=torch.float64)
@@ -115,22 +115,22 @@ def test_train_turns_and_keeps_the_frames(
         return one_triangle(category, provenance={"canon_from_obj": dict(pairs)})
 
     monkeypatch.setattr(category_training, "train_model", train)
-    stages.train(trucks)
-    folder = trucks / stages.MODEL
+    training_stage.train(trucks)
+    folder = trucks / training_stage.MODEL
     (folder / FRAMES).write_text("frames: [{name: tip, position: [0.4, -0.1, 0.2]}]")
     frame_axes.name_axes(trucks, AxisNames("y", "x"))
-    stages.train(trucks)
+    training_stage.train(trucks)
     [turned] = artifacts.load_model(folder).frames
     assert len(trained) == 1
     assert turned.position.tolist() == pytest.approx([0.4, -0.2, -0.1])
 
-    stages.train(trucks, seed=1)
+    training_stage.train(trucks, seed=1)
     [kept] = artifacts.load_model(folder).frames
     assert len(trained) == 2
     assert kept.position.tolist() == pytest.approx([0.4, -0.2, -0.1])
     torch.testing.assert_close(kept.rotation, turned.rotation)
 
-    keep = stages.keep_frames
+    keep = training_stage.keep_frames
 
     def keep_while_another_adds(*arguments: Any) -> CategoryModel:
         with pytest.raises(InvalidInput, match="is at work here"):
@@ -138,13 +138,13 @@ def test_train_turns_and_keeps_the_frames(
         return keep(*arguments)
 
     with monkeypatch.context() as while_it_saves:
-        while_it_saves.setattr(stages, "keep_frames", keep_while_another_adds)
+        while_it_saves.setattr(training_stage, "keep_frames", keep_while_another_adds)
         lock = TargetLock(folder)
         threading.Timer(0.3, lock.release).start()
-        stages.train(trucks, seed=3)  # it waits for who edits the frames
+        training_stage.train(trucks, seed=3)  # it waits for who edits the frames
     assert len(trained) == 3
 
     (folder / FRAMES).write_text("frames: [")
     with pytest.raises(InvalidInput, match=r"frames.yaml: not a valid list of frames"):
-        stages.train(trucks, seed=2)
+        training_stage.train(trucks, seed=2)
     assert len(trained) == 3

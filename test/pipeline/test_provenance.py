@@ -21,7 +21,7 @@ from uns_pose_ros.core.types import CategoryModel, FeatureMesh
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.networks import u2net
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import stages, training_stage
 from uns_pose_ros.pipeline.provenance import FileCache, is_current, stage_provenance
 from uns_pose_ros.reconstruction import feature_mesh
 from uns_pose_ros.training import category_training
@@ -88,7 +88,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
 def run_stages(category: Path, files: FileCache) -> None:
     assert all(stages.reconstruct(category, config=RECONSTRUCT, files=files).values())
     stages.align(category, config=ALIGN, files=files)
-    stages.train(category, files=files)
+    training_stage.train(category, files=files)
 
 
 def test_each_image_is_hashed_once_in_a_run(

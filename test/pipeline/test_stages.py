@@ -19,7 +19,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import CategoryModel, FeatureMesh, Video
 from uns_pose_ros.evaluation import metrics
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import stages, training_stage
 from uns_pose_ros.reconstruction import feature_mesh
 from uns_pose_ros.training import category_training
 from uns_pose_ros.training.training_views import TrainConfig
@@ -191,7 +191,7 @@ def test_a_video_is_added_and_what_was_aligned_stays(
     assert metrics.evaluate_alignment(after, labels)["acc15"] == 100
     assert not stages.add_to_alignment(trucks, config=ALIGN)[1]
     assert not stages.align(trucks, config=ALIGN)[1]  # all are in it
-    assert stages.train(trucks)[1]
+    assert training_stage.train(trucks)[1]
 
 
 def test_meshes_of_files_that_have_changed_are_not_aligned(trucks: Path) -> None:
@@ -203,19 +203,19 @@ def test_meshes_of_files_that_have_changed_are_not_aligned(trucks: Path) -> None
 def test_a_model_is_trained_once_and_says_what_it_was_made_of(
     trucks: Path, trainings: Counted
 ) -> None:
-    model, made = stages.train(trucks, seed=3)
+    model, made = training_stage.train(trucks, seed=3)
     assert made
     assert (model.provenance["stage"], model.provenance["seed"]) == ("train", 3)
     inputs = model.provenance["inputs"]
     assert isinstance(inputs, dict)
     assert set(inputs) == {"alignment.json", "clip_01", "clip_02", "clip_03"}
-    again, made = stages.train(trucks, seed=3)
+    again, made = training_stage.train(trucks, seed=3)
     assert not made
     assert again.provenance == artifacts.plain(model.provenance)
     assert len(trainings.calls) == 1
     assert (
-        stages.train(trucks, seed=4)[1]
-        and stages.train(trucks, config=TrainConfig(steps=3), seed=4)[1]
+        training_stage.train(trucks, seed=4)[1]
+        and training_stage.train(trucks, config=TrainConfig(steps=3), seed=4)[1]
     )
 
 
@@ -223,7 +223,7 @@ def test_what_aligning_and_training_took_is_known_afterwards(
     trucks: Path, trainings: Counted
 ) -> None:
     assert stages.stage_seconds(trucks, None).keys() == {"align"}
-    model, _ = stages.train(trucks)
+    model, _ = training_stage.train(trucks)
     spent = stages.stage_seconds(trucks, model)
     assert spent.keys() == {"align", "train"}
     assert spent["align"] > 0
@@ -243,17 +243,17 @@ def test_pictures_without_the_object_are_read_small_and_another_one_trains_anew(
     ):
         cv2.imwrite(str(rooms / path), np.full(shape, 90, np.uint8))
     assert (
-        stages.train(trucks, backgrounds=rooms)[1]
-        and not stages.train(trucks, backgrounds=rooms)[1]
+        training_stage.train(trucks, backgrounds=rooms)[1]
+        and not training_stage.train(trucks, backgrounds=rooms)[1]
     )
     assert sorted(picture.shape for picture in trainings.calls[0][8]) == [
         (30, 40, 3),
         (512, 300, 3),
     ]
     cv2.imwrite(str(rooms / "stairs.jpg"), np.zeros((20, 20, 3), np.uint8))
-    assert stages.train(trucks, backgrounds=rooms)[1]
+    assert training_stage.train(trucks, backgrounds=rooms)[1]
     with pytest.raises(InvalidInput, match=r"masks: no image \(.jpg, .jpeg, "):
-        stages.train(trucks, backgrounds=rooms / "kitchen" / "masks")
+        training_stage.train(trucks, backgrounds=rooms / "kitchen" / "masks")
 
 
 def test_a_video_that_is_not_aligned_is_trained_on_only_by_mistake(
@@ -261,8 +261,8 @@ def test_a_video_that_is_not_aligned_is_trained_on_only_by_mistake(
 ) -> None:
     stages.align(trucks, "clip_0[12]", ALIGN)
     with pytest.raises(InvalidInput, match=r"clip_03 not aligned, only clip_01, clip_02"):
-        stages.train(trucks, "clip_03")
-    stages.train(trucks)
+        training_stage.train(trucks, "clip_03")
+    training_stage.train(trucks)
     assert list(trainings.calls[0][1]) == ["clip_01", "clip_02"]
 
 
@@ -272,7 +272,7 @@ def test_a_mesh_made_anew_must_be_aligned_again(
     (trucks / "clip_01" / artifacts.MESH).unlink()
     stages.reconstruct(trucks, config=RECONSTRUCT)
     with pytest.raises(InvalidInput, match="clip_01 have changed since they were aligned"):
-        stages.train(trucks)
+        training_stage.train(trucks)
     assert not trainings.calls
 
 
@@ -285,7 +285,7 @@ def test_another_surface_is_made_anew_and_meshes_of_hulls_keep_their_record(
         surfaces.append(surface)
         return artifacts.load_feature_mesh(video.folder)
 
-    monkeypatch.setattr(stages, "_load_backbone", lambda device: None)
+    monkeypatch.setattr(stages, "load_stage_backbone", lambda device: None)
     monkeypatch.setattr(feature_mesh, "build_feature_mesh", build)
     made = [
         stages.reconstruct(trucks, "clip_01", RECONSTRUCT, surface=surface)["clip_01"]

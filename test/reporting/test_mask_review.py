@@ -227,7 +227,9 @@ def test_run_until_align_stops_before_the_training_with_page_and_remedy(
     monkeypatch.setattr(stages, "reconstruct", lambda *a: {"clip_01": True})
     monkeypatch.setattr(stages, "align", lambda *a, **k: (alignment, True))
     monkeypatch.setattr(stages, "draw_alignment", lambda *a: None)
-    monkeypatch.setattr(stages, "train", lambda *a: pytest.fail("trained"))
+    monkeypatch.setattr(
+        pipeline_commands.training_stage, "train", lambda *a: pytest.fail("trained")
+    )
     monkeypatch.setattr(axes, "name_axes", lambda *a: (alignment, False))
     monkeypatch.setattr(axes, "axes_as_computed", lambda *a: None)
     monkeypatch.setattr(axes, "describe_axes", lambda *a: "z up")

@@ -25,7 +25,7 @@ from uns_pose_ros.core.types import (
 )
 from uns_pose_ros.io.colmap import SparseImage
 from uns_pose_ros.networks import pretrained_weights, u2net
-from uns_pose_ros.pipeline import preparation, stages
+from uns_pose_ros.pipeline import preparation, stages, training_stage
 from uns_pose_ros.reconstruction import feature_mesh, structure_from_motion
 from uns_pose_ros.reconstruction.hull_of_others import MaskFit
 from uns_pose_ros.reconstruction.segmentation import Masks
@@ -67,12 +67,13 @@ def stand_in(patch: Callable[[Any, str, Any], None], folder: Path) -> None:
     patch(u2net, "load_salience", lambda: None)
     patch(preparation.masking, "find_masks", _find_masks)
     patch(preparation, "check_masks", lambda video, masks: [])
-    patch(stages, "_load_backbone", lambda device: None)
+    patch(stages, "load_stage_backbone", lambda device: None)
+    patch(training_stage, "load_stage_backbone", lambda device: None)
     patch(feature_mesh, "build_feature_mesh", lambda *_: _mesh())
     patch(category_alignment, "align_videos", _align)
     patch(stages, "average_features", lambda mesh: None)
     patch(stages, "render_alignment", lambda *_: np.zeros((8, 8, 3), np.uint8))
-    patch(stages, "plot_training", lambda curve: _Figure())
+    patch(training_stage, "plot_training", lambda curve: _Figure())
     patch(category_training, "train_model", _train)
     patch(report_builder, "_try_model", lambda *_: report_builder._Trial())
     patch(report_builder, "_summarize_videos", lambda *_: [])

@@ -31,7 +31,7 @@ from uns_pose_ros.cli.console import StageTimes, emit, figure, progress_bar, tab
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.io.video_folder import list_videos
-from uns_pose_ros.pipeline import frame_axes, stages
+from uns_pose_ros.pipeline import frame_axes, stages, training_stage
 from uns_pose_ros.pipeline.earlier_choices import PublishedChoice, published_choice
 from uns_pose_ros.pipeline.provenance import FileCache
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
@@ -230,7 +230,7 @@ def train_command(
 ) -> None:
     """Train the category's model on its aligned videos: model/."""
     with progress_bar() as progress:
-        model, made = stages.train(
+        model, made = training_stage.train(
             category, videos, train, seed, device, progress, backgrounds
         )
     emit(_model_record(category, model, made), _model_text(category, model), json)
@@ -332,7 +332,7 @@ def run_command(
         return
     times.skip()
     with progress_bar() as progress:
-        model, trained = stages.train(
+        model, trained = training_stage.train(
             category, videos, train, seed, device, progress, backgrounds, files
         )
         times.end_stage("train")
@@ -454,7 +454,7 @@ def _alignment_text(category: Path, alignment: Alignment, files: FileCache) -> s
 def _model_record(category: Path, model: CategoryModel, made: bool) -> dict[str, Any]:
     return {
         "made": made,
-        "model": str(category / stages.MODEL),
+        "model": str(category / training_stage.MODEL),
         "category": model.category,
         "vertices": len(model.vertices),
         "videos": list(model.training_poses),
@@ -465,10 +465,10 @@ def _model_record(category: Path, model: CategoryModel, made: bool) -> dict[str,
 
 def _model_text(category: Path, model: CategoryModel) -> str:
     size = "size unknown" if model.diameter is None else f"diameter {model.diameter:.3f} m"
-    return "\n".join(
-        [
-            f"{category / stages.MODEL}: {model.category}, {len(model.vertices)} vertices, {size}",
-            *describe_expectation(model),
-            f"next: uns-pose estimate {category / stages.MODEL} IMAGE… --camera K.json",
-        ]
-    )
+    path = category / training_stage.MODEL
+    lines = [
+        f"{path}: {model.category}, {len(model.vertices)} vertices, {size}",
+        *describe_expectation(model),
+        f"next: uns-pose estimate {path} IMAGE… --camera K.json",
+    ]
+    return "\n".join(lines)

@@ -47,7 +47,7 @@ def name_axes(
 
     Names are of the base frame, so the same names always give the same frame. The provenance of the
     file stays, because nothing is aligned again. A model that was trained before has the old axes
-    until `stages.train` turns it.
+    until `training_stage.train` turns it.
 
     Args:
         category: folder with alignment.json.

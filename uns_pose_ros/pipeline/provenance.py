@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import uns_pose_ros
+from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Alignment
 from uns_pose_ros.io import artifacts
 
@@ -122,3 +123,25 @@ def video_inputs(folder: Path, files: FileCache) -> dict[str, str]:
         else:
             paths += [path for path in source.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): files.hash(path) for path in sorted(paths)}
+
+
+def mesh_hash(folder: Path, files: FileCache) -> str:
+    """SHA-256 of the features of a video.
+
+    Raises InvalidInput if they are missing or do not belong to the files of the video.
+    """
+    path = folder / artifacts.FEATURES
+    again = f"`uns-pose reconstruct {folder.parent}` makes it"
+    if not path.exists():
+        raise InvalidInput(f"{path}: not there; {again}")
+    found = artifacts.provenance_of(path)
+    if found is None:
+        raise InvalidInput(
+            f"{path}: broken, or not made for the {artifacts.MESH} beside it; {again} again"
+        )
+    if found.get("inputs") != video_inputs(folder, files):
+        raise InvalidInput(
+            f"{folder}: images, masks or poses have changed since {path.name} was made; "
+            f"{again} again"
+        )
+    return files.hash(path)

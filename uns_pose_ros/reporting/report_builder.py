@@ -31,7 +31,7 @@ from uns_pose_ros.evaluation.metrics import ANGLES, ImageResult
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video
-from uns_pose_ros.pipeline import frame_axes, stages
+from uns_pose_ros.pipeline import frame_axes, stages, training_stage
 from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
 from uns_pose_ros.reporting.category_report import (
     ReportContents,
@@ -176,7 +176,7 @@ def _load_meshes(
 
 
 def _load_model(category: Path) -> CategoryModel | None:
-    if not (category / stages.MODEL / artifacts.MODEL).exists():
+    if not (category / training_stage.MODEL / artifacts.MODEL).exists():
         return None
     return artifacts.load_model(category)
 

@@ -16,7 +16,7 @@ from uns_pose_ros.cli import main
 from uns_pose_ros.cli.places import backgrounds_command
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.pipeline.stages import _background_paths
+from uns_pose_ros.pipeline.training_stage import _background_paths
 
 
 class SeesRed:
