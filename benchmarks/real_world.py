@@ -84,6 +84,11 @@ class RememberingEstimator(Estimator):
         """Forget the tokens of all images."""
         self._remembered: dict[bytes, Tensor] = {}
 
+    @property
+    def batches(self) -> int:
+        """Number of batches that the backbone read since `forget`."""
+        return len(self._remembered)
+
     def _tokens(self, images: Tensor) -> Tensor:
         key = images.cpu().numpy().tobytes()
         if key not in self._remembered:

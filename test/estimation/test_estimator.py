@@ -16,11 +16,7 @@ from uns_pose_ros.core.camera import assumed_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import Camera, Frame
-from uns_pose_ros.estimation.estimator import (
-    Estimator,
-    EstimatorConfig,
-    group_neighbors,
-)
+from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
 from uns_pose_ros.estimation.pose_solver import quality
 from uns_pose_ros.estimation.stream.expectation import box_iou
 from uns_pose_ros.io import artifacts
@@ -178,21 +174,6 @@ def test_an_object_that_something_parts_is_found_as_one(
         float(angle_between(found[0].cam_from_canon[:3, :3], whole.cam_from_canon[:3, :3]))
         < 20
     )
-
-
-def test_boxes_are_neighbours_through_others() -> None:
-    boxes = torch.tensor(
-        [
-            [0.0, 0, 10, 10],
-            [15, 0, 25, 10],
-            [30, 0, 40, 10],
-            [100, 0, 110, 10],
-            [100, 13, 105, 14],
-        ]
-    )
-    assert group_neighbors(boxes, 0.6) == [[0, 1, 2], [3, 4]]
-    assert group_neighbors(boxes, 0.4) == [[3, 4]]
-    assert group_neighbors(boxes[:1], 0.6) == []
 
 
 def test_what_the_template_fills_of_its_region_is_in_the_score() -> None:

@@ -71,6 +71,14 @@ class EstimatorConfig:
         group="search",
         deprecated="overlap",
     )
+    touching_share: float = setting(
+        0.2,
+        "share of a region's cells beside its pose above which the region is also tried as several "
+        "objects that touch; 1: never",
+        low=0.02,
+        high=1.0,
+        group="search",
+    )
     score_threshold: float = setting(
         -1.0,
         "smallest score of an estimate; estimates below are not returned; negative: the model's "

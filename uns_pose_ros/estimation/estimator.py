@@ -10,14 +10,13 @@ Command line, node and evaluation use the same Estimator.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -31,6 +30,8 @@ from uns_pose_ros.estimation.depth.depth_refinement import use_depth
 from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.estimation.metric_scale import check_depth
 from uns_pose_ros.estimation.pose_solver import solve
+from uns_pose_ros.estimation.regions import presence_regions, touching_objects
+from uns_pose_ros.estimation.regions.touching_objects import HiddenCells, SolvedCrop
 from uns_pose_ros.estimation.stream.expectation import (
     Expectation,
     ExpectedCrops,
@@ -151,7 +152,7 @@ class Estimator:
         ]
         if regions is not None:
             answers = [
-                self._estimate_boxes(loaded, pixels, camera, regions)
+                [*chain(*self._estimate_boxes(loaded, pixels, camera, regions))]
                 if len(regions)
                 else []
                 for loaded in loaded_models
@@ -244,13 +245,14 @@ class Estimator:
             return [], []
         regions = [region for _, _, region in inside]
         crops = expected_crops([one for one, _, _ in inside], regions)
-        solved = self._solve_crops(loaded, pixels, camera, torch.stack(regions), crops)
+        solved = self._estimate_boxes(loaded, pixels, camera, torch.stack(regions), crops)
         sure = [
             estimate.box
-            for (one, box, _), estimate in zip(inside, solved, strict=True)
-            if estimate is not None and agrees(one, box, estimate)
+            for (one, box, _), found in zip(inside, solved, strict=True)
+            for estimate in found
+            if agrees(one, box, estimate)
         ]
-        return [one for one in solved if one is not None], sure
+        return [estimate for found in solved for estimate in found], sure
 
     def _estimate_regions(
         self,
@@ -267,20 +269,49 @@ class Estimator:
         score of the parts, weighted with their areas. Of overlapping poses the best is kept.
         Without `unite`, each box is tried alone.
         """
-        groups = group_neighbors(boxes, self.config.merge_gap) if unite else []
+        groups = (
+            presence_regions.group_neighbors(boxes, self.config.merge_gap) if unite else []
+        )
         wholes = [torch.cat([boxes[g, :2].amin(0), boxes[g, 2:].amax(0)]) for g in groups]
         solved = self._solve_crops(loaded, pixels, camera, torch.stack([*boxes, *wholes]))
+        answers = [
+            self._separate(loaded, pixels, camera, one) for one in solved[: len(boxes)]
+        ]
+        answers += [self._accept(loaded, one) for one in solved[len(boxes) :]]
         score = torch.tensor(
-            [0.0 if one is None else one.score for one in solved], dtype=torch.float64
+            [touching_objects.mean_score(one) for one in answers], dtype=torch.float64
         )
         area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         for whole, parts in enumerate(groups, len(boxes)):
             apart = (score[parts] * area[parts]).sum() / area[parts].sum()
             for k in parts if score[whole] >= apart else [whole]:
-                solved[k] = None
-        return self._without_overlaps([one for one in solved if one is not None])
+                answers[k] = []
+        return self._without_overlaps(chain(*answers))[: self.config.max_instances]
 
-    def _without_overlaps(self, estimates: Sequence[PoseEstimate]) -> list[PoseEstimate]:
+    def _separate(
+        self,
+        loaded: LoadedModel,
+        pixels: Tensor,
+        camera: Camera,
+        whole: SolvedCrop,
+        rounds: int = 2,
+    ) -> list[PoseEstimate]:
+        """Estimate the objects of a solved region: one, or several that touch.
+
+        Where much of the region lies beside its pose, the solver also tries each part by itself.
+        """
+        alone = self._accept(loaded, whole)
+        parts = touching_objects.divide_region(whole, loaded.model, camera, self.config)
+        if not parts or not rounds:
+            return alone
+        boxes, hidden = torch.stack([part.box for part in parts]), [p.others for p in parts]
+        solved = self._solve_crops(loaded, pixels, camera, boxes, hidden=hidden)
+        apart = [self._separate(loaded, pixels, camera, one, rounds - 1) for one in solved]
+        return touching_objects.choose_division(
+            alone, self._without_overlaps(chain(*apart))
+        )
+
+    def _without_overlaps(self, estimates: Iterable[PoseEstimate]) -> list[PoseEstimate]:
         """Return the estimates, best first, without those that overlap a better one."""
         kept: list[PoseEstimate] = []
         for estimate in sorted(estimates, key=lambda one: -one.score):
@@ -334,35 +365,20 @@ class Estimator:
             if taken is not None:
                 cells = [box / unit for box in taken[k]]
                 presence = blank_boxes(presence, cells, self.config.crop_margin)
-            boxes.append(self._region_boxes(presence) * unit)
+            boxes.append(presence_regions.connected_boxes(presence, self.config) * unit)
         return boxes
 
-    def _region_boxes(self, presence: NDArray[np.float32]) -> Tensor:
-        """Return the boxes (N, 4) float64, cells, of connected regions in a presence map (h, w)."""
-        smooth = ndimage.uniform_filter(presence, 3, mode="nearest")
-        label, count = ndimage.label(smooth > self.config.objectness_threshold)
-        if not count:
-            return torch.zeros(0, 4, dtype=torch.float64)
-        mass = ndimage.sum_labels(presence, label, range(1, count + 1))
-        order = [k for k in np.argsort(-mass) if mass[k] >= self.config.min_region_cells][
-            : self.config.max_instances
-        ]
-        slices = ndimage.find_objects(label)
-        boxes = [
-            (slices[k][1].start, slices[k][0].start, slices[k][1].stop, slices[k][0].stop)
-            for k in order
-        ]
-        return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
-
     def _estimate_boxes(
-        self, loaded: LoadedModel, pixels: Tensor, camera: Camera, boxes: Tensor
-    ) -> list[PoseEstimate]:
-        """Estimate the best pose in each box (N, 4), without the boxes that have no pose."""
-        return [
-            one
-            for one in self._solve_crops(loaded, pixels, camera, boxes)
-            if one is not None
-        ]
+        self,
+        loaded: LoadedModel,
+        pixels: Tensor,
+        camera: Camera,
+        boxes: Tensor,
+        expected: ExpectedCrops | None = None,
+    ) -> list[list[PoseEstimate]]:
+        """Estimate the best pose in each box (N, 4); an empty list where none is good enough."""
+        solved = self._solve_crops(loaded, pixels, camera, boxes, expected)
+        return [self._accept(loaded, one) for one in solved]
 
     def _solve_crops(
         self,
@@ -371,12 +387,13 @@ class Estimator:
         camera: Camera,
         boxes: Tensor,
         expected: ExpectedCrops | None = None,
-    ) -> list[PoseEstimate | None]:
-        """Estimate the best pose in each box (N, 4); None if no pose is good enough."""
+        hidden: Sequence[HiddenCells] = (),
+    ) -> list[SolvedCrop]:
+        """Estimate the best pose in each box (N, 4), without the hidden cells."""
         squares = square_around(boxes.double().cpu(), self.config.crop_margin)
         if not self.one_by_one:
             try:
-                return self._solve_batch(loaded, pixels, camera, squares, expected)
+                return self._solve_batch(loaded, pixels, camera, squares, expected, hidden)
             except torch.cuda.OutOfMemoryError:
                 if len(squares) == 1:
                     raise
@@ -391,6 +408,7 @@ class Estimator:
                 camera,
                 squares[k : k + 1],
                 None if expected is None else expected[k : k + 1],
+                hidden[k : k + 1],
             )
         ]
 
@@ -401,10 +419,12 @@ class Estimator:
         camera: Camera,
         squares: Tensor,
         expected: ExpectedCrops | None = None,
-    ) -> list[PoseEstimate | None]:
+        hidden: Sequence[HiddenCells] = (),
+    ) -> list[SolvedCrop]:
         """Estimate the best pose in each square (N, 4), in one batch."""
         crops, maps = crop(pixels, squares, loaded.crop_size)
         probability, presence = loaded.read(self._tokens(crops))
+        presence = touching_objects.hide_cells(presence, maps, hidden)
         solved = solve(
             loaded.model,
             loaded.template,
@@ -418,8 +438,7 @@ class Estimator:
             expected,
             loaded.shapes,
         )
-        threshold = self._threshold_of(loaded)
-        return [self._accept(estimate, threshold) for estimate in solved]
+        return [SolvedCrop(*one) for one in zip(solved, presence, maps, strict=True)]
 
     def _threshold_of(self, loaded: LoadedModel) -> float:
         """The smallest score of an estimate of a model."""
@@ -431,14 +450,14 @@ class Estimator:
         """The smallest score of an estimate, over all models."""
         return min(map(self._threshold_of, self._loaded))
 
-    def _accept(
-        self, estimate: PoseEstimate | None, threshold: float
-    ) -> PoseEstimate | None:
-        """Return an estimate whose score is good enough, or None; keep the best other score."""
-        if estimate is None or estimate.score >= threshold:
-            return estimate
-        self.best_rejected = max(estimate.score, self.best_rejected or 0.0)
-        return None
+    def _accept(self, loaded: LoadedModel, solved: SolvedCrop) -> list[PoseEstimate]:
+        """Return the estimate if its score is good enough; keep the best other score."""
+        estimate = solved.estimate
+        if estimate is not None and estimate.score >= self._threshold_of(loaded):
+            return [estimate]
+        if estimate is not None:
+            self.best_rejected = max(estimate.score, self.best_rejected or 0.0)
+        return []
 
     def describe_nothing(self) -> str:
         """Say why the last image has no estimate: one line for people."""
@@ -448,24 +467,3 @@ class Estimator:
             f"nothing found (best score {self.best_rejected:.2f}, threshold "
             f"{self.threshold:.2f})"
         )
-
-
-def group_neighbors(boxes: Tensor, max_gap: float) -> list[list[int]]:
-    """Group neighboring boxes.
-
-    Args:
-        boxes: (N, 4) x0 y0 x1 y1.
-        max_gap: Largest gap between two neighbors, in longer sides of the larger box.
-
-    Returns:
-        Indices of the boxes of each group; a group has at least two boxes.
-    """
-    gap = (
-        torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
-        - torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    ).amax(-1)
-    side = (boxes[:, 2:] - boxes[:, :2]).amax(-1)
-    near = (gap <= max_gap * torch.maximum(side[:, None], side[None])).numpy()
-    count, label = connected_components(near, directed=False)
-    groups = [[int(k) for k in np.flatnonzero(label == number)] for number in range(count)]
-    return [group for group in groups if len(group) > 1]
