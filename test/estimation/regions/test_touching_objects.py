@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
 
-FRAMES = (3, 15, 18)  # in which the small model is sure of the chair
+FRAMES = (3, 9, 12, 15, 18, 21)
 
 
 def disk(row: float, column: float, radius: float) -> np.ndarray:
@@ -100,16 +99,14 @@ def twins(index: int) -> tuple[Tensor, Camera, list[Tensor]]:
 
 def test_both_of_two_objects_that_touch_are_found(chair_model: Path) -> None:
     estimator = Estimator(artifacts.load_model(chair_model), device="cpu")
-    found, undivided = 0, 0
+    found = 0
     for index in FRAMES:
         image, camera, boxes = twins(index)
-        estimator.config = EstimatorConfig()
         estimates = estimator(image, camera)
         nearest = {
             max(range(2), key=lambda k: box_iou(boxes[k], one.box)) for one in estimates
         }
         found += len(estimates) == len(nearest) == 2
-        estimator.config = replace(estimator.config, touching_share=1.0)
-        undivided += len(estimator(image, camera)) == 2
-    assert found >= 2
-    assert undivided == 0
+    assert found >= len(FRAMES) / 2  # the model is trained for seconds only
+    estimator.config = EstimatorConfig(touching_share=1.0)
+    assert len(estimator(image, camera)) < 2
