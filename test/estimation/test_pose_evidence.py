@@ -29,7 +29,10 @@ def disc(radius: float = 0.5) -> tuple[Correspondences, Tensor]:
 
 
 def evidence_of(
-    shift: float = 0.0, size: float = 0.5, rating: Tensor | None = None
+    shift: float = 0.0,
+    size: float = 0.5,
+    rating: Tensor | None = None,
+    strange: float = 0.0,
 ) -> dict[str, float]:
     """Evidence of a pose under which the template is a disc.
 
@@ -37,6 +40,7 @@ def evidence_of(
         shift: Of the disc's center from the object's, tangents.
         size: Its radius.
         rating: Scores (8,) of the hypotheses; the last is far from the pose.
+        strange: Share of the cells that do not look like the category.
     """
     cells, presence = disc()
     angle = torch.arange(40) * 2 * torch.pi / 40
@@ -49,6 +53,7 @@ def evidence_of(
     values = collect_evidence(
         cells,
         presence,
+        torch.where(torch.arange(count)[None] < strange * count, -4.0, 3.0),
         torch.eye(3)[None],
         tangents,
         torch.ones(1, 120, dtype=torch.bool),
@@ -90,6 +95,12 @@ def test_hypotheses_near_the_pose_weigh_against_the_others() -> None:
     # hypotheses that are not valid count nothing
     alone = evidence_of(rating=torch.tensor([-torch.inf] * 7 + [0.0]))
     assert alone["mass"] == -6
+
+
+def test_what_covers_less_than_half_of_an_object_makes_it_no_stranger() -> None:
+    assert evidence_of()["likeness"] == evidence_of(strange=0.45)["likeness"] == 3
+    assert evidence_of(strange=0.75)["likeness"] < 0
+    assert evidence_of(strange=1)["likeness"] == -4
 
 
 def test_half_of_the_cells_are_explained() -> None:

@@ -20,6 +20,7 @@ def test_what_is_hidden_costs_less_than_a_template_that_lies_beside_its_object()
     view = CropObservation(
         Correspondences(none, none, none.long(), torch.ones(1)),
         presence,
+        torch.zeros(1, 0),
         torch.eye(3)[None],
         torch.eye(3, dtype=torch.float64)[None],
         1.0,

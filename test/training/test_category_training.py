@@ -191,8 +191,11 @@ def test_a_head_learns_which_vertex_a_token_belongs_to() -> None:
     head, curve = fit_head(views, vertices, Symmetry(), config)
     with torch.inference_mode():
         answer = head.logits(head(tokens[:8])).argmax(-1).flatten(1)
+        likeness = head.likeness(tokens[:8])
     right = torch.where(fine[:8] == 12, answer >= 12, answer == fine[:8])
     assert float(right.float().mean()) > 0.8
+    assert bool(((likeness > 1) == (which[:8] < 12)).all())
+    assert bool(((likeness < -1) == (which[:8] == 12)).all())
     assert curve["object"][-1] < curve["object"][0]
     again, _ = fit_head(views, vertices, Symmetry(), config)
     assert torch.equal(head.vertex_features, again.vertex_features)

@@ -79,6 +79,13 @@ class EstimatorConfig:
         high=1.0,
         group="search",
     )
+    second_look: bool = setting(
+        True,
+        "true: an object that the search found is cut out again, around its first pose, and solved "
+        "again; the pose is finer and takes one pass of the backbone more. Tracked objects are cut "
+        "out where they are expected",
+        group="search",
+    )
     score_threshold: float = setting(
         -1.0,
         "smallest score of an estimate; estimates below are not returned; negative: the model's "

@@ -286,7 +286,43 @@ class Estimator:
             apart = (score[parts] * area[parts]).sum() / area[parts].sum()
             for k in parts if score[whole] >= apart else [whole]:
                 answers[k] = []
-        return self._without_overlaps(chain(*answers))[: self.config.max_instances]
+        found = self._without_overlaps(chain(*answers))[: self.config.max_instances]
+        if self.config.second_look and found:
+            again = self._look_again(loaded, pixels, camera, found)
+            found = self._without_overlaps(again)
+        return found
+
+    def _look_again(
+        self,
+        loaded: LoadedModel,
+        pixels: Tensor,
+        camera: Camera,
+        found: Sequence[PoseEstimate],
+    ) -> list[PoseEstimate]:
+        """Cut objects out around their poses, which join the hypotheses, and solve them again.
+
+        What lies for the most part outside the image, or in the box of another one, stays as it
+        is.
+        """
+        kept, objects, regions = (
+            list[PoseEstimate](),
+            list[ExpectedObject](),
+            list[Tensor](),
+        )
+        for one in found:
+            box = project_box(loaded.model, one, camera)
+            region = region_of_box(box, loaded.template.share, camera)
+            others = (other.box for other in found if other is not one)
+            if region is None or any(box_iou(region, other) > 0 for other in others):
+                kept.append(one)
+            else:
+                objects.append(ExpectedObject(one, 0.0))
+                regions.append(region)
+        if not regions:
+            return kept
+        crops = expected_crops(objects, regions)
+        solved = self._estimate_boxes(loaded, pixels, camera, torch.stack(regions), crops)
+        return [*kept, *chain(*solved)]
 
     def _separate(
         self,
@@ -423,7 +459,8 @@ class Estimator:
     ) -> list[SolvedCrop]:
         """Estimate the best pose in each square (N, 4), in one batch."""
         crops, maps = crop(pixels, squares, loaded.crop_size)
-        probability, presence = loaded.read(self._tokens(crops))
+        tokens = self._tokens(crops)
+        probability, presence = loaded.read(tokens)
         presence = touching_objects.hide_cells(presence, maps, hidden)
         solved = solve(
             loaded.model,
@@ -437,6 +474,7 @@ class Estimator:
             loaded.calibration,
             expected,
             loaded.shapes,
+            loaded.likeness(tokens),
         )
         return [SolvedCrop(*one) for one in zip(solved, presence, maps, strict=True)]
 

@@ -65,7 +65,7 @@ class LoadedModel:
                     f"a head of {claimed} and {config.blocks} blocks is described, {there} is there"
                 )
             head = Head(config, len(model.vertices), tokens)
-            head.load_state_dict(
+            head.load(
                 {
                     **model.head,
                     "vertex_features": model.vertex_features,
@@ -98,6 +98,10 @@ class LoadedModel:
         self.template = Template(
             vertices, directions.to(device), visible.to(device), vertices.mean(0), share
         )
+
+    def likeness(self, tokens: Tensor) -> Tensor:
+        """Log odds (B, h, w) that tokens (B, h, w, L * C) show an object of the category."""
+        return self.head.likeness(tokens)
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Compute correspondences from tokens (B, h, w, L * C).

@@ -24,6 +24,7 @@ EVIDENCE = {
     "mass": 1,  # log odds of the hypotheses near the pose, against all others
     "mass_sharp": 1,  # the same, at a lower temperature
     "modes": 1,  # log weight of the pose among the refined modes
+    "likeness": 1,  # mean log odds that the cells show the category, of the better half of them
     "error": -1,  # median distance of the inliers to their vertices, lengths of the template
 }
 _WORST = 1 / 3
@@ -36,6 +37,7 @@ _FAR = 1e4
 def collect_evidence(
     correspondences: Correspondences,
     presence: Tensor,
+    likeness: Tensor,
     grid_from_view: Tensor,
     tangents: Tensor,
     seen: Tensor,
@@ -51,6 +53,7 @@ def collect_evidence(
     Args:
         correspondences: The cells of the crops, P each.
         presence: (B, h, w) probability that a cell shows the object.
+        likeness: (B, P) log odds that the cells show the category.
         grid_from_view: See `CropObservation`.
         tangents: (B, 2, V) of the projected template.
         seen: (B, V) bool, the vertices that are visible.
@@ -103,6 +106,8 @@ def collect_evidence(
         mine = torch.where(near, score, -torch.inf).logsumexp(1)
         rest = torch.where(near, -torch.inf, score).logsumexp(1)
         odds.append((mine - rest).nan_to_num(0.0).clamp(-_ODDS, _ODDS))
+    alike = torch.where(there, likeness, -_FAR).sort(1, descending=True).values
+    half = torch.arange(alike.shape[1], device=alike.device) < (count[:, None] + 1) // 2
     return torch.stack(
         [
             ((inlier.sum(1) + 0.5) / count).log(),
@@ -113,6 +118,7 @@ def collect_evidence(
             filled,
             *odds,
             weight,
+            (alike * half).sum(1) / half.sum(1),
             error.nan_to_num(0.0) / length,
         ],
         1,

@@ -55,6 +55,7 @@ class CropObservation:
 
     correspondences: Correspondences
     presence: Tensor  # (B, h, w)
+    likeness: Tensor  # (B, P) log odds that the cells show the category
     # (B, 3, 3) float32, from homogeneous tangents of these cameras to -1..1 across the crop
     grid_from_view: Tensor
     turn: Tensor  # (B, 3, 3) float64, cam_from_view, on the CPU
@@ -101,6 +102,7 @@ def solve(
     calibration: ScoreCalibration | None = None,
     expected: ExpectedCrops | None = None,
     shapes: ShapePrior | None = None,
+    likeness: Tensor | None = None,
 ) -> list[PoseEstimate | None]:
     """Compute the best pose of each of B crops; the processor waits once for the device.
 
@@ -119,11 +121,14 @@ def solve(
         expected: Poses that join the hypotheses, and the boxes of the crops, if a stream predicts
             them.
         shapes: Prior of the instances' boxes; None: each box is that of an average instance.
+        likeness: (B, h / 2, w / 2) log odds that a token shows the category; None: not known.
 
     Returns:
         One estimate for each crop; None if no pose is valid.
     """
-    view = observe_crops(probability, presence, size, crop_from_image, camera, config)
+    view = observe_crops(
+        probability, presence, size, crop_from_image, camera, config, likeness
+    )
     if not view.correspondences.tangents.shape[1]:
         return [None] * len(crop_from_image)
     rotation, translation, valid, rated = propose_hypotheses(
@@ -163,6 +168,7 @@ def observe_crops(
     crop_from_image: Tensor,
     camera: Camera,
     config: EstimatorConfig,
+    likeness: Tensor | None = None,
 ) -> CropObservation:
     """Choose the cells of the crops that show the object, with their most probable vertices.
 
@@ -173,6 +179,7 @@ def observe_crops(
         crop_from_image: (B, 3, 3) float64.
         camera: Camera of the image, without distortion.
         config: Settings of the solver.
+        likeness: (B, h / 2, w / 2) log odds that a token shows the category; None: not known.
     """
     device, (batch, rows, columns) = presence.device, presence.shape
     view_from_cam, maps = _view_cameras(
@@ -210,9 +217,15 @@ def observe_crops(
         most_probable.indices,
         cells[:, 0],
     )
+    if likeness is None:
+        alike = torch.zeros_like(index, dtype=torch.float32)
+    else:
+        token = index // columns // 2 * (columns // 2) + index % columns // 2
+        alike = likeness.flatten(1).gather(1, token)
     return CropObservation(
         correspondences,
         presence,
+        alike,
         grid_from_view,
         torch.from_numpy(view_from_cam).mT,
         1 / (1 + 2 * config.crop_margin),
@@ -395,6 +408,7 @@ def refine_and_score(
     evidence = collect_evidence(
         correspondences,
         view.presence,
+        view.likeness,
         view.grid_from_view,
         tangents,
         seen.seen[first, 0, crop],

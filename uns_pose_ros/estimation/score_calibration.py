@@ -2,13 +2,15 @@
 
 Two logistic regressions on the numbers of `pose_evidence` give the probabilities that a crop shows
 an object of the category, and that the pose of an object is right, that is less than 30 degrees
-off. The score is their product. The covariance of the rotation follows from the second one: to that
-of right poses, about the axes of the canonical frame, that of wrong poses is added by their share.
+off. The score is their product; but an object that is there keeps `FLOOR` where its pose is in
+doubt, so that a threshold can tell objects from everything else. The covariance of the rotation
+follows from the second one: to that of right poses, about the axes of the canonical frame, that of
+wrong poses is added by their share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from uns_pose_ros.estimation.pose_evidence import EVIDENCE
 
+FLOOR = 0.1  # score of an object that is certainly there and of whose pose nothing is known
 REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below
 
 
@@ -46,12 +49,12 @@ class Chance:
         }
 
     @staticmethod
-    def from_record(record: Mapping[str, Any]) -> Chance:
-        """Read what `to_record` wrote."""
-        low, high, weight = (
-            torch.tensor(record[name], dtype=torch.float64)
-            for name in ("low", "high", "weight")
-        )
+    def from_record(record: Mapping[str, Any], known: Sequence[str]) -> Chance:
+        """Read what `to_record` wrote, for the known names of the evidence."""
+        low, high, weight = torch.zeros(3, len(EVIDENCE), dtype=torch.float64)
+        places = [list(EVIDENCE).index(name) for name in known]
+        for tensor, name in ((low, "low"), (high, "high"), (weight, "weight")):
+            tensor[places] = torch.tensor(record[name], dtype=torch.float64)
         return Chance(low, high, weight, float(record["bias"]))
 
 
@@ -67,10 +70,12 @@ class ScoreCalibration:
     wrong_spread: Tensor
     factor: float  # of both, so that 95 percent of the 95 % regions contain the truth
     threshold: float  # score above which few scenes without an object have a pose
+    floor: float = FLOOR  # 0: of models whose threshold asks for a good pose
 
     def score(self, evidence: Tensor) -> Tensor:
         """Compute scores (B,) from evidence (B, F)."""
-        return self.right(evidence) * self.there(evidence)
+        chance = self.floor + (1 - self.floor) * self.right(evidence)
+        return chance * self.there(evidence)
 
     @property
     def spread(self) -> Tensor:
@@ -96,6 +101,7 @@ class ScoreCalibration:
             "wrong_spread": self.wrong_spread.tolist(),
             "factor": self.factor,
             "threshold": self.threshold,
+            "floor": self.floor,
         }
 
     @staticmethod
@@ -109,21 +115,24 @@ class ScoreCalibration:
             turn: (3, 3) rotation of the canonical frame since the training.
 
         Returns:
-            The calibration; None if there is none, or one for other evidence.
+            The calibration; None if there is none, or one for evidence that is not known. What it
+            does not know of has no weight.
         """
-        if record is None or record.get("evidence") != list(EVIDENCE):
+        known = [] if record is None else list(record["evidence"])
+        if record is None or not set(known) <= set(EVIDENCE):
             return None
         right, wrong = (
             turn @ torch.tensor(record[name], dtype=torch.float64) @ turn.T
             for name in ("right_spread", "wrong_spread")
         )
         return ScoreCalibration(
-            Chance.from_record(record["right"]),
-            Chance.from_record(record["there"]),
+            Chance.from_record(record["right"], known),
+            Chance.from_record(record["there"], known),
             right,
             wrong,
             float(record["factor"]),
             float(record["threshold"]),
+            float(record.get("floor", 0.0)),
         )
 
 

@@ -5,6 +5,7 @@ features (B, 2h, 2w, D)       unit features that the head computes, 7 px apart
 vertex_features (V, D)        unit features of the template's vertices
 background_features (K, D)    unit features of everything else
 logits   (B, 2h, 2w, V + K)   cosine / temperature
+likeness (B, h, w)            log odds that a token shows the category, whatever its vertex
 
 Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3; there with 128 channels at stride
 8.
@@ -12,11 +13,14 @@ Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3; there with 128
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from uns_pose_ros.networks.dinov2 import CHANNELS
 
 STRIDE = 7  # px between features
 
@@ -54,7 +58,15 @@ class ResidualBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """Maps tokens to unit features, and owns the features of the vertices and the background."""
+    """Maps tokens to unit features, and owns the features of the vertices and the background.
+
+    Beside them a linear classifier tells tokens of the category from all others. It reads the last
+    layer as it comes from the backbone, so that it holds in places that the head has never seen.
+    `training.likeness_training` fits it.
+    """
+
+    likeness_weight: Tensor  # (384,)
+    likeness_bias: Tensor  # (1,)
 
     def __init__(self, config: NetworkConfig, vertices: int, token_channels: int) -> None:
         super().__init__()
@@ -70,6 +82,16 @@ class Head(nn.Module):
         self.background_features = nn.Parameter(
             torch.randn(config.clutter, config.features)
         )
+        self.register_buffer("likeness_weight", torch.zeros(CHANNELS))
+        self.register_buffer("likeness_bias", torch.zeros(1))
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Load weights; those of version 0.1.0 have no classifier, which knows nothing then."""
+        untrained = {
+            "likeness_weight": torch.zeros_like(self.likeness_weight),
+            "likeness_bias": torch.zeros_like(self.likeness_bias),
+        }
+        self.load_state_dict({**untrained, **weights})
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (B, h, w, L * 384) to unit features (B, 2h, 2w, D)."""
@@ -81,9 +103,18 @@ class Head(nn.Module):
             0, 2, 3, 1
         )
 
+    def likeness(self, tokens: Tensor) -> Tensor:
+        """Log odds (B, h, w) that tokens (B, h, w, L * 384) show an object of the category."""
+        return normalize_last_layer(tokens) @ self.likeness_weight + self.likeness_bias
+
     def logits(self, features: Tensor) -> Tensor:
         """Logits (..., V + K) of unit features (..., D), the vertices first."""
         prototypes = functional.normalize(
             torch.cat([self.vertex_features, self.background_features]).float(), dim=-1
         )
         return features @ prototypes.T / self.config.temperature
+
+
+def normalize_last_layer(tokens: Tensor) -> Tensor:
+    """The last layer (..., 384) float32 of tokens (..., L * 384), of mean 0 and variance 1."""
+    return functional.layer_norm(tokens[..., -CHANNELS:].float(), (CHANNELS,))

@@ -25,7 +25,9 @@ from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.estimation.pose_evidence import EVIDENCE
 from uns_pose_ros.estimation.pose_solver import solve
 from uns_pose_ros.estimation.score_calibration import (
+    FLOOR,
     REGION,
+    Chance,
     ScoreCalibration,
     fit_chance,
     second_moments,
@@ -52,10 +54,13 @@ _MOST = 600  # views with an object that are estimated, of both halves
 _SCENES = 100  # scenes without the object, for each head
 _FILLED = 0.15  # share of the cells of such a view that show the object, as in crops
 _BATCH = 8
-# evidence that an object is there at all; the rest varies with the instance and the view
-_OF_OBJECTS = ("covered_best", "outside", "filled", "mass")
-_FALSE = 0.005  # share of the scenes that may have a pose; those of the world are harder
-_HIGHEST = 0.6  # threshold: better poses are returned, whatever a few scenes say
+# share of the scenes that may lie beyond what counts as the likest scene: what lies beside the
+# object may be another one
+_FALSE = 0.02
+# log odds that an object is there, for each unit of its likeness beyond the middle between the
+# likest scene and half of the objects
+_STEEPNESS = 8.0
+_LOW = -1e6  # evidence is more than this
 _VIEWS_PER_SCENE = 8
 _WRONG = math.radians(30.0)  # rotation error of a wrong pose
 _TYPICAL = (math.radians(8.0), math.radians(90.0))  # errors of right and of wrong poses
@@ -211,7 +216,8 @@ def estimate_held_out(
     camera = Camera(torch.eye(3, dtype=torch.float64), config.size, config.size)
     estimates: list[tuple[int, PoseEstimate]] = []
     for part in chosen.split(_BATCH):
-        probability, presence = loaded.read(views.tokens[part].float())
+        tokens = views.tokens[part].float()
+        probability, presence = loaded.read(tokens)
         crop_from_cam = views.crop_from_cam[part].cpu()
         solved = solve(
             model,
@@ -222,6 +228,7 @@ def estimate_held_out(
             crop_from_cam,
             camera,
             estimator.config,
+            likeness=loaded.likeness(tokens),
         )
         estimates += [
             (row, one)
@@ -264,26 +271,42 @@ def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
     right = size < _WRONG
     if not right.any() or right.all():
         return None
-    scenes = [scene for scene in held_out.false if len(scene)]
-    everything = torch.cat([held_out.evidence, *scenes])
-    there = torch.arange(len(everything)) < len(held_out.evidence)
     calibration = ScoreCalibration(
         right=fit_chance(held_out.evidence, right),
-        there=fit_chance(everything, there, _OF_OBJECTS),
+        there=chance_of_object(held_out),
         right_spread=second_moments(held_out.error[right], _TYPICAL[0]),
         wrong_spread=second_moments(held_out.error[~right], _TYPICAL[1]),
         factor=1.0,
-        threshold=0.0,
+        threshold=FLOOR / 2,  # an object of whose pose nothing is known, where it is 1 to 1
     )
-    best = sorted((float(calibration.score(scene).max()) for scene in scenes), reverse=True)
-    allowed = int(_FALSE * len(held_out.false))
     factor = _conformal_factor(
         calibration.spread + calibration.doubt(held_out.evidence),
         held_out.fit,
         held_out.error,
     )
-    threshold = min(best[allowed], _HIGHEST) if len(best) > allowed else 0.0
-    return replace(calibration, factor=factor, threshold=threshold)
+    return replace(calibration, factor=factor)
+
+
+def chance_of_object(held_out: HeldOut) -> Chance:
+    """The chance that an object is there, from its likeness alone.
+
+    Other evidence tells held-out views from scenes too, but an object that something covers from
+    the world less. The scenes are easier than the world: it begins far above them, in the middle
+    between the likest one and half of the objects.
+    """
+    place = list(EVIDENCE).index("likeness")
+    likest = [float(scene[:, place].max()) for scene in held_out.false if len(scene)]
+    beyond = int(_FALSE * len(held_out.false))
+    scene = sorted(likest, reverse=True)[beyond] if len(likest) > beyond else 0.0
+    half = float(held_out.evidence[:, place].median())
+    middle = (min(scene, half) + half) / 2
+    weight = torch.zeros(len(EVIDENCE), dtype=torch.float64)
+    weight[place] = _STEEPNESS
+    everything = torch.cat([held_out.evidence, *held_out.false])
+    low = torch.full_like(
+        weight, _LOW
+    )  # what is less like the object than any scene is none
+    return Chance(low, everything.amax(0), weight, -_STEEPNESS * middle)
 
 
 def _conformal_factor(covariance: Tensor, fit: Tensor, error: Tensor) -> float:

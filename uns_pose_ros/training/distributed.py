@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,14 @@ class DistributedContext:
         values: list[object] = [None] * self.world
         distributed.all_gather_object(values, value)
         return len(set(values)) == 1
+
+    def average(self, values: Tensor) -> Tensor:
+        """The mean of the values of all processes."""
+        if self.world == 1:
+            return values
+        mean = values.clone()
+        distributed.all_reduce(mean)
+        return mean / self.world
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace the gradients of every process by their mean over all processes."""

@@ -20,6 +20,7 @@ from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.networks.correspondence_head import Head
 from uns_pose_ros.networks.dinov2 import CHANNELS
 from uns_pose_ros.training.distributed import DistributedContext
+from uns_pose_ros.training.likeness_training import fit_likeness
 from uns_pose_ros.training.training_state import (
     Curve,
     TrainingParts,
@@ -104,9 +105,8 @@ def fit_head(
             torch.rand(batch, views.tokens.shape[-1], generator=generator) >= config.dropout
         ) / (1 - config.dropout)
         tokens = views.tokens[pick].to(kind) * kept.to(device, kind)[:, None, None]
-        on_object, on_background = losses(
-            tokens, views.canon[pick].float(), views.background[pick], order
-        )
+        canon, background = views.canon[pick].float(), views.background[pick]
+        on_object, on_background = losses(tokens, canon, background, order)
         loss = on_object + config.background * on_background
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -132,6 +132,7 @@ def fit_head(
                 keep_state(checkpoint, parts, step + 1, curve)
         if progress is not None:
             progress("training", step + 1, config.steps)
+    fit_likeness(head, views, seed, context)
     return head.eval(), curve
 
 

@@ -75,6 +75,7 @@ class CalibrationRecord(Struct, frozen=True):
     wrong_spread: Rows3
     factor: Annotated[float, Meta(gt=0, le=1e6)]
     threshold: Share
+    floor: Share = 0.0
 
     def __post_init__(self) -> None:
         for chance in (self.right, self.there):

@@ -80,7 +80,7 @@ def fine_tune(
     head = Head(config.network, len(model.vertices), views.tokens.shape[-1])
     known = {"vertex_features": model.vertex_features}
     known["background_features"] = model.background_features
-    head.load_state_dict({**model.head, **known})
+    head.load({**model.head, **known})
     head, _ = fit_head(
         views,
         model.vertices,
