@@ -125,7 +125,7 @@ def test_the_largest_score_threshold_is_below_scores_that_poses_reach(
 ) -> None:
     _, most = ends(EstimatorConfig)["score_threshold"]
     estimator.config = EstimatorConfig(
-        score_threshold=most, correspondence_sigma_cells=10.0
+        score_threshold=most, correspondence_sigma_cells=10.0, second_look=False
     )
     assert estimator(read_image(frame.image), frame.camera)
 

@@ -161,7 +161,7 @@ class Estimator:
             answers = self._follow(loaded_models, pixels, camera, expected)
         else:
             answers = [
-                self._estimate_regions(loaded, pixels, camera, box) if len(box) else []
+                self._search_once(loaded, pixels, camera, box)
                 for loaded, box in zip(
                     loaded_models, self._search_regions(pixels, loaded_models), strict=True
                 )
@@ -286,10 +286,17 @@ class Estimator:
             apart = (score[parts] * area[parts]).sum() / area[parts].sum()
             for k in parts if score[whole] >= apart else [whole]:
                 answers[k] = []
-        found = self._without_overlaps(chain(*answers))[: self.config.max_instances]
+        return self._without_overlaps(chain(*answers))[: self.config.max_instances]
+
+    def _search_once(
+        self, loaded: LoadedModel, pixels: Tensor, camera: Camera, boxes: Tensor
+    ) -> list[PoseEstimate]:
+        """Estimate the poses in the boxes (N, 4) of a search in a single image."""
+        if not len(boxes):
+            return []
+        found = self._estimate_regions(loaded, pixels, camera, boxes)
         if self.config.second_look and found:
-            again = self._look_again(loaded, pixels, camera, found)
-            found = self._without_overlaps(again)
+            found = self._without_overlaps(self._look_again(loaded, pixels, camera, found))
         return found
 
     def _look_again(

@@ -132,7 +132,8 @@ def fit_head(
                 keep_state(checkpoint, parts, step + 1, curve)
         if progress is not None:
             progress("training", step + 1, config.steps)
-    fit_likeness(head, views, seed, context)
+    if initial is None:  # what a head knows of the category, few places do not make better
+        fit_likeness(head, views, seed, context)
     return head.eval(), curve
 
 
