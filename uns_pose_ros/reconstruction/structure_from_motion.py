@@ -3,7 +3,8 @@
 The steps are SIFT features, pairs by length of the video (all pairs, or neighbors and a coarse
 net against drift) and incremental mapping. Where that leaves frames out, a relaxed attempt
 follows, which takes more time and has lower thresholds. The relaxed attempt also computes all
-poses at once, and registers the images again on which both ways disagree.
+poses at once, and registers the images again on which both ways disagree. Where the camera
+jumps between consecutive images, a last attempt matches neighboring images only.
 
 EXIF's focal length is only a start value, and may describe another image: where its result is
 doubtful, everything runs again without it, and the better result is kept.
@@ -37,6 +38,11 @@ from uns_pose_ros.core.types import Camera, Progress, Video
 from uns_pose_ros.io.colmap import SparseImage
 from uns_pose_ros.io.writing.replacement import check_room
 from uns_pose_ros.reconstruction.capture_quality import azimuth_coverage, filming_advice
+from uns_pose_ros.reconstruction.colmap_cameras import (
+    UNSURE,
+    reader_options,
+    refined_camera,
+)
 from uns_pose_ros.reconstruction.colmap_mapper import (
     ATTEMPTS,
     DISPUTED,
@@ -52,8 +58,8 @@ from uns_pose_ros.reconstruction.colmap_mapper import (
     verification_options,
 )
 from uns_pose_ros.reconstruction.feature_images import FeatureImages, prepare_images
+from uns_pose_ros.reconstruction.image_pairs import find_jump, match_neighbors, select_pairs
 
-UNSURE = ("guessed", "exif")  # sources of a focal length that is only a start value
 _MIN_PAIR_INLIERS = 15  # matches that agree make a pair
 # features and matches are computed in several calls, so that the progress is known between them
 _IMAGES_PER_CORE = 4
@@ -172,7 +178,29 @@ def _run_attempts(task: _Task) -> tuple[Poses | None, dict[str, Any]]:
             best = poses
         if best is not None and _is_good(best, task.video, task.config):
             break
-    return best, facts
+    return _without_jump(best, task), facts
+
+
+def _without_jump(best: Poses | None, task: _Task) -> Poses | None:
+    """The poses, or ones of neighboring images' matches alone where the camera jumps.
+
+    These are kept only if they have as many images and the camera does not jump. They may drift:
+    nothing closes the loop.
+    """
+    jump = None if best is None else find_jump(best.images)
+    if best is None or jump is None:
+        return best
+    _LOG.info(
+        "%s: %s; an attempt starts that matches neighboring images only",
+        task.video.folder,
+        jump,
+    )
+    near = replace(task, config=match_neighbors(task.config, len(task.video.frames)))
+    with tempfile.TemporaryDirectory(prefix="uns_pose_sfm_") as folder:
+        again, _ = _run_attempt(near, replace(ATTEMPTS[-1], name="neighbors"), Path(folder))
+    if again is None or len(again.images) < len(best.images) or find_jump(again.images):
+        return best
+    return again
 
 
 def _announce(attempt: Attempt, before: Poses | None, task: _Task, seconds: float) -> None:
@@ -333,7 +361,7 @@ def _extract_features(task: _Task, attempt: Attempt, images: Path, database: Pat
     names = [frame.name for frame in task.video.frames]
     cores = task.config.threads if task.config.threads > 0 else os.cpu_count() or 1
     size = _IMAGES_PER_CORE * cores
-    options = _reader_options(task.camera, task.calibration, task.images.masks)
+    options = reader_options(task.camera, task.calibration, task.images.masks)
     for first in range(0, len(names), size):
         _show(task, attempt, "features", first, len(names))
         pycolmap.extract_features(
@@ -402,7 +430,7 @@ def _to_poses(model: Any, task: _Task, attempt: Attempt, facts: dict[str, Any]) 
     }
     camera = task.camera
     if task.refine_camera:
-        camera = _refined_camera(next(iter(model.cameras.values())), camera)
+        camera = refined_camera(next(iter(model.cameras.values())), camera)
     total = len(task.video.frames)
     report = {
         "frames": total,
@@ -441,50 +469,3 @@ def _visible_points(image: Any, points: Mapping[int, np.ndarray]) -> np.ndarray:
     pixels = np.array([point.xy for point in observed]).reshape(-1, 2) - 0.5
     pose = image_pose(image).numpy()
     return np.column_stack([pixels, positions @ pose[2, :3] + pose[2, 3]])
-
-
-def select_pairs(count: int, config: SfmConfig) -> list[tuple[int, int]]:
-    """Pairs of frames (i < j) that are matched, of a video of `count` frames."""
-    if count <= config.all_pairs:
-        return [(i, j) for j in range(count) for i in range(j)]
-    net = range(0, count, config.net)
-    near = {(i, j) for j in range(count) for i in range(max(0, j - config.overlap), j)}
-    far = {(i, j) for j in net for i in net if i < j}
-    return sorted(near | far)
-
-
-def _reader_options(camera: Camera, calibration: str, masks: Path | None) -> Any:
-    """pycolmap.ImageReaderOptions with the camera; COLMAP's pixel centers are at half pixels."""
-    import pycolmap
-
-    options = pycolmap.ImageReaderOptions()
-    (fx, _, cx), (_, fy, cy), _ = camera.matrix.tolist()
-    cx, cy = cx + 0.5, cy + 0.5
-    distortion = camera.distortion.tolist()
-    values: list[float] = []
-    if calibration in UNSURE:
-        options.camera_model = "SIMPLE_RADIAL"
-        options.default_focal_length_factor = fx / max(camera.width, camera.height)
-        if calibration == "exif":
-            values = [fx, cx, cy, 0.0]
-    elif any(distortion):
-        full = any(distortion[4:])
-        options.camera_model = "FULL_OPENCV" if full else "OPENCV"
-        padded = distortion + [0.0] * 8
-        values = [fx, fy, cx, cy, *padded[: 8 if full else 4]]
-    else:
-        options.camera_model = "PINHOLE"
-        values = [fx, fy, cx, cy]
-    options.camera_params = ",".join(map(repr, values))
-    if masks is not None:
-        options.mask_path = masks
-    return options
-
-
-def _refined_camera(refined: Any, camera: Camera) -> Camera:
-    """The camera after the mapper's refinement, from COLMAP's SIMPLE_RADIAL."""
-    focal, cx, cy, k1 = (float(value) for value in refined.params)
-    rows = [[focal, 0, cx - 0.5], [0, focal, cy - 0.5], [0, 0, 1]]
-    matrix = torch.tensor(rows, dtype=torch.float64)
-    distortion = torch.tensor([k1, 0, 0, 0], dtype=torch.float64)
-    return Camera(matrix, camera.width, camera.height, distortion)
