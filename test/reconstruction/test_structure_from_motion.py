@@ -33,10 +33,10 @@ from uns_pose_ros.reconstruction.colmap_mapper import (
     SfmConfig,
 )
 from uns_pose_ros.reconstruction.feature_images import prepare_images
+from uns_pose_ros.reconstruction.image_pairs import select_pairs
 from uns_pose_ros.reconstruction.structure_from_motion import (
     Poses,
     find_poses,
-    select_pairs,
 )
 
 CONFIG = SfmConfig(threads=2)
