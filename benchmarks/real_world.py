@@ -222,7 +222,9 @@ def estimate_fold(
     truth = json.loads(fold.labels.read_text())
     chosen = _unseen_directions(fold)
     videos = {name: load_video(fold.test / name) for name in fold.unseen}
-    boxes = true_boxes(list(videos.values()), truth)
+    # the cameras of ROOMS are far away, and no hull comes from them
+    in_rooms = fold.test.parent.name == ROOMS
+    boxes = {} if in_rooms else true_boxes(list(videos.values()), truth)
     for number, (name, video) in enumerate(videos.items()):
         for index, frame in enumerate(video.frames):
             if frame.cam_from_obj is None:
