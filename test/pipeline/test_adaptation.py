@@ -39,7 +39,7 @@ class Scripted:
     The model before is `wrong` degrees off, about six axes in turns; an adapted one is `better`.
     """
 
-    threshold, backbone, device = 0.3, None, torch.device("cpu")
+    backbone, device = None, torch.device("cpu")
     wrong, better, score = 20.0, 5.0, 0.6
     flipped: Sequence[int] = ()  # images that the adapted model sees flipped
 

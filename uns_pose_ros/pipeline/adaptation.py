@@ -58,7 +58,7 @@ from uns_pose_ros.training.training_views import TrainConfig, Views, random_view
 
 _HELD_OUT = 1 / 3  # last share of the images of an object
 _LEAST_HELD_OUT = 4  # images of an object
-_LOUD = 1.0  # share of the model's threshold: the median score of an object
+_CLEAR = 0.3  # least median score of an object
 _PATIENCE = 60.0  # s, for another process that changes the model
 _QUALITY = 97  # of the JPEG files of the images
 _REPLAYED = 300  # views of the training's own videos, at most
@@ -140,7 +140,7 @@ def adapt_model(
         answer = Adaptation(len(results))
         sightings = _sightings(results)
         objects, answer.left_out = find_objects(sightings)
-        answer.objects = _with_clear_scores(objects, find.threshold, answer.left_out)
+        answer.objects = _with_clear_scores(objects, answer.left_out)
         taught, held_out = _split(answer, results, images)
         if not held_out:
             counts = [f"{why}: {n}" for why, n in answer.left_out.items()]
@@ -214,13 +214,13 @@ def _sightings(results: Sequence[FrameResult]) -> list[Sighting]:
 
 
 def _with_clear_scores(
-    objects: Sequence[RestingObject], threshold: float, left_out: dict[str, int]
+    objects: Sequence[RestingObject], left_out: dict[str, int]
 ) -> list[RestingObject]:
     """The objects whose scores are clear: something that only resembles one teaches a mistake."""
     clear = []
     for thing in objects:
         scores = [sighting.estimate.score for sighting in thing.sightings]
-        if float(np.median(scores)) >= _LOUD * threshold:
+        if float(np.median(scores)) >= _CLEAR:
             clear.append(thing)
         else:
             why = "objects of low scores"
