@@ -25,6 +25,7 @@ from uns_pose_ros.networks.correspondence_head import STRIDE
 _OUTSIDE = list(EVIDENCE).index("outside")
 _LEAST_PART = 0.2  # cells of a part, as a share of those of the largest part
 _MOST_PARTS = 4
+_GOOD = 0.25  # least score of a part
 _GROWTH = (1.5, 1 / 12)  # of a template: cells, and share of its length
 
 Cells = NDArray[np.bool_]
@@ -173,12 +174,14 @@ def choose_division(
 ) -> list[PoseEstimate]:
     """Choose between the pose of a region and those of its parts.
 
-    The parts are chosen if two of them have a pose, and the mean of their scores is at least the
-    score of the whole.
+    The parts are chosen if two of them have a good pose, and the mean of their scores is at least
+    the score of the whole. Half of an object that something covers looks like the category too, but
+    its pose is in doubt.
     """
-    if len(parts) < 2 or mean_score(parts) < mean_score(whole):
+    good = [one for one in parts if one.score >= _GOOD]
+    if len(good) < 2 or mean_score(good) < mean_score(whole):
         return whole
-    return parts
+    return good
 
 
 def mean_score(estimates: Sequence[PoseEstimate]) -> float:
