@@ -26,6 +26,7 @@ from uns_pose_ros.reconstruction.capture_quality import (
     consistent_frames,
     is_turntable,
 )
+from uns_pose_ros.reconstruction.colmap.image_pairs import select_pairs
 from uns_pose_ros.reconstruction.colmap_mapper import (
     Attempt,
     ColmapMapper,
@@ -33,7 +34,6 @@ from uns_pose_ros.reconstruction.colmap_mapper import (
     SfmConfig,
 )
 from uns_pose_ros.reconstruction.feature_images import prepare_images
-from uns_pose_ros.reconstruction.image_pairs import select_pairs
 from uns_pose_ros.reconstruction.structure_from_motion import (
     Poses,
     find_poses,

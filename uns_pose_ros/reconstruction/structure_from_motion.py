@@ -38,10 +38,15 @@ from uns_pose_ros.core.types import Camera, Progress, Video
 from uns_pose_ros.io.colmap import SparseImage
 from uns_pose_ros.io.writing.replacement import check_room
 from uns_pose_ros.reconstruction.capture_quality import azimuth_coverage, filming_advice
-from uns_pose_ros.reconstruction.colmap_cameras import (
+from uns_pose_ros.reconstruction.colmap.colmap_cameras import (
     UNSURE,
     reader_options,
     refined_camera,
+)
+from uns_pose_ros.reconstruction.colmap.image_pairs import (
+    find_jump,
+    match_neighbors,
+    select_pairs,
 )
 from uns_pose_ros.reconstruction.colmap_mapper import (
     ATTEMPTS,
@@ -58,7 +63,6 @@ from uns_pose_ros.reconstruction.colmap_mapper import (
     verification_options,
 )
 from uns_pose_ros.reconstruction.feature_images import FeatureImages, prepare_images
-from uns_pose_ros.reconstruction.image_pairs import find_jump, match_neighbors, select_pairs
 
 _MIN_PAIR_INLIERS = 15  # matches that agree make a pair
 # features and matches are computed in several calls, so that the progress is known between them

@@ -28,7 +28,7 @@ from uns_pose_ros.io.video_folder import frames_of, image_names, list_videos
 from uns_pose_ros.pipeline.preparation import is_given, mask_fits
 from uns_pose_ros.pipeline.stages import ALIGNMENT
 from uns_pose_ros.reconstruction import capture_quality
-from uns_pose_ros.reconstruction.colmap_cameras import UNSURE
+from uns_pose_ros.reconstruction.colmap.colmap_cameras import UNSURE
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.hull_of_others import bad_masks
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig

@@ -14,12 +14,12 @@ from uns_pose_ros.core.camera import assumed_camera
 from uns_pose_ros.core.types import Frame, Video
 from uns_pose_ros.io.colmap import SparseImage
 from uns_pose_ros.reconstruction import structure_from_motion
-from uns_pose_ros.reconstruction.colmap_mapper import Attempt, SfmConfig
-from uns_pose_ros.reconstruction.image_pairs import (
+from uns_pose_ros.reconstruction.colmap.image_pairs import (
     find_jump,
     match_neighbors,
     select_pairs,
 )
+from uns_pose_ros.reconstruction.colmap_mapper import Attempt, SfmConfig
 from uns_pose_ros.reconstruction.structure_from_motion import Poses, find_poses
 
 

@@ -1,0 +1,1 @@
+"""What structure from motion gives pycolmap: cameras, and pairs of images to match."""
