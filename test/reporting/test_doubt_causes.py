@@ -40,6 +40,15 @@ def test_good_masks_and_poses_speak_for_an_unsure_alignment() -> None:
     )
 
 
+def test_a_few_bad_masks_without_a_remedy_do_not_speak_against_a_sure_alignment() -> None:
+    [said] = map(str, find_causes(GOOD, 0.94, "", 3, sure=True))
+    assert said == (
+        "the other masks, the poses and the alignment look right: nothing has to be done"
+    )
+    [said] = map(str, find_causes(GOOD, 0.94, COMMAND, 3, sure=True))
+    assert said == f"if its masks are wrong: {COMMAND}"
+
+
 def test_bad_masks_speak_for_the_command_that_mends_them() -> None:
     assert causes(GOOD, command=COMMAND) == [f"if its masks are wrong: {COMMAND}"]
 

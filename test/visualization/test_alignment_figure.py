@@ -123,3 +123,15 @@ def test_what_was_left_out_has_a_red_frame() -> None:
     drawn = render_alignment(alignment_of([True, True, True, True, False]), skins)
     assert (drawn == red).all(2).sum() > 500
     assert not (render_alignment(alignment_of([True] * 5), skins) == red).all(2).any()
+
+
+def test_a_note_that_is_wider_than_the_image_is_continued_below() -> None:
+    surfaces = [skin(torch.ones(4, 3))]
+    short = render_alignment(alignment_of([True]), surfaces, "axes: z up")
+    note = "axes: z up as the cameras were held (videos differ by 0\u00b0), x in the mirror plane; "
+    long = render_alignment(
+        alignment_of([True]), surfaces, note + "--up and --front name others"
+    )
+    added = len(long) - len(short)
+    assert added > 0 and np.array_equal(long[22 + 22 + added :], short[22 + 22 :])
+    assert (long[22 : 44 + added, -2:] == 255).all(), "no line reaches the edge"

@@ -93,7 +93,11 @@ def _pose_doubts(facts: PoseFacts, overlap: float | None) -> list[str]:
 
 
 def find_causes(
-    facts: PoseFacts, overlap: float | None, mask_remedy: str, videos: int
+    facts: PoseFacts,
+    overlap: float | None,
+    mask_remedy: str,
+    videos: int,
+    sure: bool = False,
 ) -> list[Cause]:
     """What speaks against a video that is in doubt; the likeliest first.
 
@@ -102,6 +106,7 @@ def find_causes(
         overlap: median overlap (IoU) of its masks with the hull of the others; None: no hull.
         mask_remedy: command that mends its masks; "" where all of them fit.
         videos: of the category.
+        sure: whether its place in the alignment is; then a few bad masks are the only doubt.
     """
     causes, limits = list[Cause](), DoctorConfig()
     if doubts := _pose_doubts(facts, overlap):
@@ -123,6 +128,9 @@ def find_causes(
     if facts.gap_deg is not None and facts.gap_deg > limits.gap:
         what = f"{facts.gap_deg:.0f} degrees around it are not seen"
         causes.append(Cause(what, "film it all around"))
+    if not causes and sure:
+        what = "the other masks, the poses and the alignment look right"
+        return [Cause(what, "nothing has to be done")]
     return causes or [_unsure_alignment(facts, overlap, videos)]
 
 

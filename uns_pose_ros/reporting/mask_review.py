@@ -88,8 +88,13 @@ class ReviewedVideo:
     @property
     def doubtful(self) -> bool:
         """Whether a person should look at it before the training."""
+        return self._is_unsure or bool(self.bad) or self._has_wrong_poses
+
+    @property
+    def _is_unsure(self) -> bool:
+        """Whether its place in the alignment is."""
         low = self.confidence is not None and self.confidence < LOW_CONFIDENCE
-        return low or not self.kept or bool(self.bad) or self._has_wrong_poses
+        return low or not self.kept
 
     @property
     def _has_wrong_poses(self) -> bool:
@@ -104,7 +109,9 @@ class ReviewedVideo:
     @property
     def causes(self) -> list[Cause]:
         """What may be wrong with a doubtful video, and what mends it."""
-        return find_causes(self.facts, self._overlap, self.remedy, self.videos)
+        return find_causes(
+            self.facts, self._overlap, self.remedy, self.videos, not self._is_unsure
+        )
 
     @property
     def finding(self) -> str:
@@ -115,9 +122,7 @@ class ReviewedVideo:
                 f"{len(self.bad)} of {len(self.masks)} masks do not fit the others "
                 f"({shorten(self.bad, 4)})"
             )
-        if self.confidence is not None and (
-            self.confidence < LOW_CONFIDENCE or not self.kept
-        ):
+        if self.confidence is not None and self._is_unsure:
             use = "trained on all the same" if self.kept else "left out of the training"
             parts.append(f"confidence {self.confidence:.2f}, {use}")
         if not parts:

@@ -5,6 +5,7 @@ Each mesh is seen from three sides in the canonical frame. Its colors show its f
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ VIEWS = {
 }  # azimuth, elevation, degrees
 _SIZE = 140  # px, side of one view
 _LINE = 22  # px, height of a line of text
+_LETTER = 6  # px, width of a letter, on average less
 _UNSEEN = 200.0  # gray of vertices that no view sees
 _RED = (200, 0, 0)
 
@@ -103,7 +105,7 @@ def render_alignment(
     Args:
         alignment: the alignment; videos that it left out have a red frame.
         surfaces: the mesh of each video.
-        note: a line below the first line of text.
+        note: a sentence below the first line of text.
     """
     colors = feature_colors([surface.features for surface in surfaces])
     tiles = [_tile(alignment, k, surface, colors[k]) for k, surface in enumerate(surfaces)]
@@ -115,7 +117,9 @@ def render_alignment(
     lines = [f"from {', '.join(VIEWS)}; x red, y green, z blue"]
     if note:
         lines.append(note)
-    header = [_text(line, rows[0].shape[1]) for line in lines]
+    width = rows[0].shape[1]
+    parts = [part for line in lines for part in textwrap.wrap(line, width // _LETTER)]
+    header = [_text(part, width) for part in parts]
     return np.concatenate([*header, *rows])
 
 
