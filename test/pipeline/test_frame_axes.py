@@ -45,7 +45,8 @@ def test_a_turned_model_gives_the_same_poses_up_to_the_turn(chair_model: Path) -
         torch.testing.assert_close(
             pose, alignment.canon_from_obj[alignment.videos.index(name)]
         )
-    config = EstimatorConfig(score_threshold=0.0)
+    # a second look is cut around the pose: the last digits of a pose move its pixels
+    config = EstimatorConfig(score_threshold=0.0, second_look=False)
     old, new = (Estimator(one, device="cpu", config=config) for one in (model, turned))
     angles, shifts = [], []
     for frame in load_video(CLIP).frames[:6:2]:
