@@ -60,6 +60,7 @@ def test_a_video_that_is_much_weaker_than_the_others_is_named() -> None:
 def test_with_few_videos_more_instances_help_most() -> None:
     lines = describe_expectation(model({"a": 90.0, "b": 80.0, "c": 85.0}))
     assert "learned from 3 videos: more instances help most" in lines[1]
+    assert "a low one, since a head of it learned from 1 of them" in lines[1]
 
 
 def test_a_model_without_figures_says_nothing() -> None:

@@ -42,5 +42,8 @@ def _advice(videos: dict[str, float]) -> str:
             "right, more instances like it help most"
         )
     if len(videos) < _FEW:
-        return f"learned from {len(videos)} videos: more instances help most"
+        return (
+            f"learned from {len(videos)} videos: more instances help most; the estimate is a low "
+            f"one, since a head of it learned from {max(1, len(videos) // 2)} of them"
+        )
     return ""
