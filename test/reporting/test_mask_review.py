@@ -239,3 +239,11 @@ def test_run_until_align_stops_before_the_training_with_page_and_remedy(
     assert "confidence 0.29, trained on all the same" in said.err
     assert f"next: uns-pose run {category}" in said.out
     assert (category / "masks.html").is_file()
+
+
+def test_videos_that_are_left_out_are_mended_before_the_training() -> None:
+    both, one = aligned((0.9, 0.8), (True, True)), aligned((0.9, 0.1), (True, False))
+    assert pipeline_commands.next_step(Path("mug"), both) == "next: uns-pose run mug"
+    first, last = pipeline_commands.next_step(Path("mug"), one).splitlines()
+    assert "1 of 2 videos are left out" in first and "mend" in first
+    assert last == "next: uns-pose run mug"

@@ -325,7 +325,7 @@ def run_command(
         _reconstructed_text(meshes),
         _alignment_text(category, alignment, files),
     ]
-    again = f"next: uns-pose run {category}"
+    again = next_step(category, alignment)
     if until == "align" or not (yes or _wants_training(reviewed or [])):
         record["seconds"] = times.seconds
         emit(record, "\n".join([*parts, times.text(), f"masks: {review}", again]), json)
@@ -372,6 +372,18 @@ def _kept_method(
         file=sys.stderr,
     )
     return kept
+
+
+def next_step(category: Path, alignment: Alignment) -> str:
+    """What to do after the alignment: train, or first mend the videos that it leaves out."""
+    left_out = int((~alignment.kept).sum())
+    again = f"next: uns-pose run {category}"
+    if not left_out:
+        return again
+    return (
+        f"{left_out} of {len(alignment.videos)} videos are left out of the training: mend what is "
+        f"said of them above first, or go on without them\n{again}"
+    )
 
 
 def _wants_training(reviewed: Sequence[ReviewedVideo]) -> bool:
