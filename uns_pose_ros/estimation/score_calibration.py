@@ -10,7 +10,7 @@ wrong poses is added by their share.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,12 +136,7 @@ class ScoreCalibration:
         )
 
 
-def fit_chance(
-    evidence: Tensor,
-    true: Tensor,
-    names: Collection[str] = tuple(EVIDENCE),
-    decay: float = 1.0,
-) -> Chance:
+def fit_chance(evidence: Tensor, true: Tensor, decay: float = 1.0) -> Chance:
     """Fit a logistic regression; both outcomes weigh alike in all.
 
     No evidence counts against its meaning: a number that grows for right poses gets no negative
@@ -150,7 +145,6 @@ def fit_chance(
     Args:
         evidence: (N, F) float64.
         true: (N,) bool, the outcomes.
-        names: The evidence that counts.
         decay: Penalty on half the squared weights of the evidence in standard deviations.
     """
     values, outcome = evidence.numpy(), true.numpy().astype(np.float64)
@@ -168,7 +162,7 @@ def fit_chance(
         cost = weight * (np.logaddexp(0, logit) - outcome * logit)
         return float(cost.sum() + decay * (beta[:-1] ** 2).sum() / 2), slope
 
-    bounds = [(0.0, None if name in names else 0.0) for name in EVIDENCE] + [(None, None)]
+    bounds = [(0.0, None)] * len(EVIDENCE) + [(None, None)]
     beta = minimize(loss, np.zeros(len(bounds)), jac=True, bounds=bounds).x
     slope = beta[:-1] * signs / spread
     # the outcomes are as frequent again as they were
