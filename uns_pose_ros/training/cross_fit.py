@@ -303,9 +303,8 @@ def chance_of_object(held_out: HeldOut) -> Chance:
     weight = torch.zeros(len(EVIDENCE), dtype=torch.float64)
     weight[place] = _STEEPNESS
     everything = torch.cat([held_out.evidence, *held_out.false])
-    low = torch.full_like(
-        weight, _LOW
-    )  # what is less like the object than any scene is none
+    # what is less like the object than any scene is none
+    low = torch.full_like(weight, _LOW)
     return Chance(low, everything.amax(0), weight, -_STEEPNESS * middle)
 
 
