@@ -50,3 +50,14 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     for name in ("tpu", "meta", "cuda:77"):
         with pytest.raises(InvalidInput, match=name):
             choose_device(name)
+
+
+def test_a_processor_that_is_told_to_be_older_computes_in_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    for capability, precision in (("AVX512", "bf16"), ("AVX2", "fp32")):
+        monkeypatch.setattr(
+            torch.backends.cpu, "get_cpu_capability", lambda told=capability: told
+        )
+        assert choose_precision(torch.device("cpu")) == precision

@@ -48,12 +48,14 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_precision(device: torch.device) -> Precision:
     """What networks compute their matrix products in.
 
-    Bf16 where the processor has instructions for it, else fp32.
+    Bf16 where the processor has instructions for it, else fp32. ATEN_CPU_CAPABILITY=avx2 and its
+    like make every processor one without.
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return "bf16" if supported is not None and supported() else "fp32"
+    wide = torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX"))
+    return "bf16" if wide and supported is not None and supported() else "fp32"
 
 
 def compute_dtype(precision: Precision) -> torch.dtype:

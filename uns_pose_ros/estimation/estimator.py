@@ -342,10 +342,13 @@ class Estimator:
         """Estimate the objects of a solved region: one, or several that touch.
 
         Where much of the region lies beside its pose, the solver also tries each part by itself.
+        A region that does not look like the category is not divided.
         """
         alone = self._accept(loaded, whole)
+        if not alone or not rounds:
+            return alone
         parts = touching_objects.divide_region(whole, loaded.model, camera, self.config)
-        if not parts or not rounds:
+        if not parts:
             return alone
         boxes, hidden = torch.stack([part.box for part in parts]), [p.others for p in parts]
         solved = self._solve_crops(loaded, pixels, camera, boxes, hidden=hidden)
