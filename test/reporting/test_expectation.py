@@ -40,9 +40,16 @@ SIX = {f"clip_{k}": 90.0 for k in range(6)}
 
 def test_the_figures_of_the_videos_themselves_are_said() -> None:
     (line,) = describe_expectation(model(SIX))
-    for part in ("90 % within 30°", "40 % within 10°", "median 11.0°", "95 % answered"):
+    for part in ("90 ± 0 % within 30°", "40 % within 10°", "median 11.0°", "95 % answered"):
         assert part in line
     assert "region holds in 96 %" in line
+
+
+def test_instances_that_differ_make_the_estimate_unsure() -> None:
+    shares = {"clip_1": 100.0, "clip_2": 60.0, "clip_3": 80.0, "clip_4": 0.0}
+    assert "60 ± 22 % within 30°" in describe_expectation(model(shares, acc30=60.0))[0]
+    two = {"clip_1": 100.0, "clip_2": 60.0}
+    assert "±" not in describe_expectation(model(two))[0]
 
 
 @pytest.mark.parametrize("missing", ["median_deg", "region95"])

@@ -90,7 +90,7 @@ class SfmConfig:
     """How poses are computed, and what counts as success."""
 
     size: int = 1200  # px, longer side of the images in which features are read, at most
-    features: int = 3000  # an image, at most
+    features: int = 2000  # an image, at most
     all_pairs: int = 60  # frames up to which every pair is matched
     overlap: int = 10  # neighbors that a frame of a longer video is matched with
     # step between the frames of a longer video that are all matched with each other: closes the

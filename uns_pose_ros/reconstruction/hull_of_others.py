@@ -24,6 +24,7 @@ from uns_pose_ros.reconstruction.visual_hull import (
 
 _LEAST = 3  # masks that judge each other
 _FAR = 1e3  # px, for a place that no image sees
+_MOST_PX = 2.0**30  # in 16ths of a px, off the image, that are drawn
 # share of the object's size in an image by which a mask may differ from the silhouette: the hull
 # and the poses are not exact
 _TOLERANCE = 0.02
@@ -142,8 +143,12 @@ def draw_field(
     corners, triangles, _, _ = marching_cubes(volume, 0.0)
     step = ((high - low) / (len(field) - 1)).numpy()
     vertices = torch.from_numpy(low.numpy() + (corners - 1) * step)
-    pixels = np.rint(16 * project(matrix, transform(pose, vertices)).numpy())
-    for triangle in pixels.astype(np.int32)[triangles]:
+    points = transform(pose, vertices)
+    pixels = np.rint(16 * project(matrix, points).numpy())
+    # behind the camera, or too far off the image for OpenCV's numbers, nothing is drawn
+    drawn = (points[:, 2].numpy() > 0) & (np.abs(pixels) < _MOST_PX).all(1)
+    pixels = np.where(drawn[:, None], pixels, 0).astype(np.int32)
+    for triangle in pixels[triangles[drawn[triangles].all(1)]]:
         cv2.fillConvexPoly(silhouette, triangle, 1, shift=4)
     return silhouette > 0
 

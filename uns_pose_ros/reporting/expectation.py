@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from statistics import median
+from math import sqrt
+from statistics import median, stdev
 
 from uns_pose_ros.core.types import CategoryModel
 
@@ -16,7 +17,10 @@ def describe_expectation(model: CategoryModel) -> list[str]:
     if not figures.get("images"):
         return []
     middle = figures["median_deg"]
-    shares = f"{figures['acc30']:.0f} % within 30°, {figures['acc10']:.0f} % within 10°"
+    spread = _spread(list(figures["videos"].values()))
+    shares = (
+        f"{figures['acc30']:.0f}{spread} % within 30°, {figures['acc10']:.0f} % within 10°"
+    )
     if middle is not None:
         shares += f", median {middle:.1f}°"
     region = figures["region95"]
@@ -29,6 +33,13 @@ def describe_expectation(model: CategoryModel) -> list[str]:
     if advice := _advice(figures["videos"]):
         lines.append(advice)
     return lines
+
+
+def _spread(shares: list[float]) -> str:
+    """The standard error of the mean share, by how much the instances differ."""
+    if len(shares) < 3:
+        return ""
+    return f" ± {stdev(shares) / sqrt(len(shares)):.0f}"
 
 
 def _advice(videos: dict[str, float]) -> str:
