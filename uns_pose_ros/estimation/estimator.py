@@ -43,10 +43,14 @@ from uns_pose_ros.estimation.stream.expectation import (
     outside_boxes,
     project_box,
     region_of_box,
+    whole_object_box,
 )
 from uns_pose_ros.networks.backbone_runtimes import Backbone, load_runtime, resolve_runtime
 from uns_pose_ros.networks.dinov2 import PATCH, imagenet_normalize
 from uns_pose_ros.networks.runtime_choice import RuntimeChoice
+
+# log odds of an object below which a region of the whole image gets no look from near
+_UNLIKE = -16.0
 
 
 class Estimator:
@@ -235,7 +239,7 @@ class Estimator:
         """Estimate objects where they are expected.
 
         Returns:
-            The estimates, and the boxes (4,) of those that are as expected.
+            The estimates, and the boxes (4,) of the whole objects that are as expected.
         """
         shown = [(one, project_box(loaded.model, one.estimate, camera)) for one in objects]
         share = loaded.template.share
@@ -247,7 +251,7 @@ class Estimator:
         crops = expected_crops([one for one, _, _ in inside], regions)
         solved = self._estimate_boxes(loaded, pixels, camera, torch.stack(regions), crops)
         sure = [
-            estimate.box
+            whole_object_box(estimate, camera)
             for (one, box, _), found in zip(inside, solved, strict=True)
             for estimate in found
             if agrees(one, box, estimate)
@@ -411,7 +415,13 @@ class Estimator:
             if taken is not None:
                 cells = [box / unit for box in taken[k]]
                 presence = blank_boxes(presence, cells, self.config.crop_margin)
-            boxes.append(presence_regions.connected_boxes(presence, self.config) * unit)
+            regions = presence_regions.connected_boxes(presence, self.config)
+            if self._threshold_of(loaded) > 0:
+                odds = presence_regions.object_odds(
+                    loaded.likeness(tokens)[0], presence, regions, loaded.calibration
+                )
+                regions = regions[odds > _UNLIKE]
+            boxes.append(regions * unit)
         return boxes
 
     def _estimate_boxes(

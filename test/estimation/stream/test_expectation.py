@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from uns_pose_ros.estimation.stream.expectation import (
     outside_boxes,
     project_box,
     region_of_box,
+    whole_object_box,
 )
 
 BOX = torch.tensor([100.0, 100, 200, 160], dtype=torch.float64)
@@ -68,6 +70,24 @@ def test_the_box_of_a_pose_does_not_depend_on_its_scale_and_none_is_behind_the_c
     )
     behind = estimate(pose((0.0, 0.0, 0.0), (0.0, 0.0, -1.0)))
     assert bool(project_box(model, behind, CAMERA).isnan().all())
+
+
+def test_the_whole_object_has_the_parts_that_the_template_lacks() -> None:
+    one = estimate(pose((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)))
+    x, y, f = (float(CAMERA.matrix[row]) for row in ((0, 2), (1, 2), (0, 0)))
+    template = torch.tensor([x - 5, y - 5, x + 5, y + 5]).double()
+    one = replace(one, box=template)
+    assert whole_object_box(one, CAMERA).tolist() == template.tolist()  # no box in space
+    legs = replace(
+        one,
+        size=torch.tensor([0.02, 0.4, 0.0]).double(),
+        center=torch.tensor([0.0, 0.2, 0.0]).double(),
+    )
+    assert whole_object_box(legs, CAMERA).tolist() == pytest.approx(
+        [x - max(5, 0.01 * f), y - 5, x + max(5, 0.01 * f), y + 0.4 * f]
+    )
+    behind = replace(legs, cam_from_canon=pose((0.0, 0.0, 0.0), (0.0, 0.0, -1.0)))
+    assert whole_object_box(behind, CAMERA).tolist() == template.tolist()
 
 
 def test_an_estimate_agrees_where_it_is_expected_with_its_usual_score() -> None:

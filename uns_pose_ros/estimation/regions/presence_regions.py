@@ -10,6 +10,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.estimation.pose_evidence import EVIDENCE
+from uns_pose_ros.estimation.score_calibration import ScoreCalibration
 
 
 def connected_boxes(presence: NDArray[np.float32], config: EstimatorConfig) -> Tensor:
@@ -31,6 +33,36 @@ def connected_boxes(presence: NDArray[np.float32], config: EstimatorConfig) -> T
         for k in order
     ]
     return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
+
+
+def object_odds(
+    likeness: Tensor,
+    presence: NDArray[np.float32],
+    boxes: Tensor,
+    calibration: ScoreCalibration | None,
+) -> Tensor:
+    """Compute the log odds (N,) that regions of a whole image show an object at all.
+
+    A region of another thing has no pose that could make it one, and needs no look from near.
+
+    Args:
+        likeness: (h / 2, w / 2) log odds that a token shows the category.
+        presence: (h, w) probability that a cell shows the object.
+        boxes: (N, 4) cells.
+        calibration: Of the score; inf without it, or if it knows objects by more than likeness.
+    """
+    place = list(EVIDENCE).index("likeness")
+    chance = None if calibration is None else calibration.there
+    if chance is None or chance.weight.nonzero().flatten().tolist() != [place]:
+        return torch.full((len(boxes),), torch.inf)
+    cells = likeness.float().cpu().numpy().repeat(2, 0).repeat(2, 1)
+    odds = []
+    for left, top, right, bottom in boxes.long().tolist():
+        part = slice(top, bottom), slice(left, right)
+        values = np.sort(cells[part][presence[part] >= presence[part].mean()])
+        better = values[len(values) // 2 :]
+        odds.append(float(chance.weight[place]) * float(better.mean()) + chance.bias)
+    return torch.tensor(odds)
 
 
 def group_neighbors(boxes: Tensor, max_gap: float) -> list[list[int]]:

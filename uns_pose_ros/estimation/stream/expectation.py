@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from uns_pose_ros.core.geometry import project
+from uns_pose_ros.core.geometry import project, transform
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 
 _LEAST_VISIBLE = 0.5  # share of an object's box that must lie in the image
@@ -157,6 +157,27 @@ def _filled_share(
 def agrees(entry: ExpectedObject, box: Tensor, estimate: PoseEstimate) -> bool:
     """Whether an estimate is good, and where its object is expected: box (4,) px."""
     return estimate.score >= entry.least_score and box_iou(estimate.box, box) >= _AGREE
+
+
+def whole_object_box(estimate: PoseEstimate, camera: Camera) -> Tensor:
+    """Return the box (4,) px of an object with all its parts: a template may lack legs.
+
+    It is the box around the projected template and the instance's box in space, where that is
+    known.
+    """
+    if estimate.center is None:
+        return estimate.box
+    signs = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5], dtype=torch.float64)] * 3)
+    corners = transform(estimate.cam_from_canon, estimate.center + signs * estimate.size)
+    if float(corners[:, 2].min()) <= 0:
+        return estimate.box
+    pixels = project(camera.matrix, corners)
+    return torch.cat(
+        [
+            torch.minimum(estimate.box[:2], pixels.amin(0)),
+            torch.maximum(estimate.box[2:], pixels.amax(0)),
+        ]
+    )
 
 
 def blank_boxes(
