@@ -156,8 +156,13 @@ def cross_fit(
 def _free_estimator(
     model: CategoryModel, backbone: DinoV2, device: torch.device
 ) -> Estimator:
-    """An estimator without threshold, whose covariances are those of the fit alone."""
-    settings = EstimatorConfig(shape_variation_deg=0.0, score_threshold=0.0)
+    """An estimator without threshold, whose covariances are those of the fit alone.
+
+    It tries no region in parts: without a threshold, it would try all that is no object.
+    """
+    settings = EstimatorConfig(
+        shape_variation_deg=0.0, score_threshold=0.0, touching_share=1.0
+    )
     return Estimator(model, backbone, str(device), settings)
 
 
