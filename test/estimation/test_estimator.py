@@ -149,6 +149,32 @@ def test_where_nothing_is_found_the_best_score_and_the_threshold_are_said(
     assert strict.describe_nothing() == "nothing found (no region looks like an object)"
 
 
+def test_an_object_that_the_second_look_does_not_confirm_keeps_its_first_pose(
+    chair_model: Path, frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = artifacts.load_model(chair_model)
+    image, camera = read_image(frame.image), frame.camera
+    once, twice = (
+        Estimator(
+            model,
+            device="cpu",
+            config=EstimatorConfig(score_threshold=0.0, second_look=looks),
+        )
+        for looks in (False, True)
+    )
+    poses = [one.cam_from_canon for one in once(image, camera)]
+    looked = []
+
+    def nothing(*given: object) -> list[list[object]]:
+        looked.append(given)
+        return [[] for _ in given[3]]  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(twice, "_estimate_boxes", nothing)
+    again = [one.cam_from_canon for one in twice(image, camera)]
+    assert looked and poses and len(poses) == len(again)
+    assert all(torch.equal(*both) for both in zip(poses, again, strict=True))
+
+
 def test_an_object_that_something_parts_is_found_as_one(
     chair_model: Path, frame: Frame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -313,7 +313,8 @@ class Estimator:
         """Cut objects out around their poses, which join the hypotheses, and solve them again.
 
         What lies for the most part outside the image, or in the box of another one, stays as it
-        is.
+        is, and so does what the second look does not find good enough: under cover, most of the
+        second crop may show something else.
         """
         kept, objects, regions = (
             list[PoseEstimate](),
@@ -333,7 +334,8 @@ class Estimator:
             return kept
         crops = expected_crops(objects, regions)
         solved = self._estimate_boxes(loaded, pixels, camera, torch.stack(regions), crops)
-        return [*kept, *chain(*solved)]
+        looks = zip(objects, solved, strict=True)
+        return [*kept, *chain(*(again or [first.estimate] for first, again in looks))]
 
     def _separate(
         self,
