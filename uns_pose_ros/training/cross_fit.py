@@ -141,10 +141,14 @@ def cross_fit(
         chosen = chosen[:: max(1, 2 * len(chosen) // _MOST)]
         scenes = _empty_scenes([videos[k] for k in held], count, seed, backgrounds, config)
         taught = _with_head(model, head)
-        estimator = _free_estimator(taught, backbone, views.tokens.device)
-        parts.append(estimate_held_out(views, chosen, scenes, taught, estimator, config))
+        # a scene counts by the first look, which is enough for an answer
+        once, twice = (
+            _free_estimator(taught, backbone, views.tokens.device, second_look)
+            for second_look in (False, True)
+        )
+        parts.append(estimate_held_out(views, chosen, scenes, taught, once, config))
         unseen = {named[k][0]: (videos[k], named[k][1]) for k in held}
-        images += estimate_left_out(estimator, unseen, model.symmetry, count)
+        images += estimate_left_out(twice, unseen, model.symmetry, count)
     calibration = calibrate(HeldOut.join(parts))
     threshold = LoadedModel(model, torch.device("cpu"), False).threshold
     figures = summarize_left_out(images, calibration, threshold)
@@ -154,14 +158,17 @@ def cross_fit(
 
 
 def _free_estimator(
-    model: CategoryModel, backbone: DinoV2, device: torch.device
+    model: CategoryModel, backbone: DinoV2, device: torch.device, second_look: bool
 ) -> Estimator:
     """An estimator without threshold, whose covariances are those of the fit alone.
 
     It tries no region in parts: without a threshold, it would try all that is no object.
     """
     settings = EstimatorConfig(
-        shape_variation_deg=0.0, score_threshold=0.0, touching_share=1.0
+        shape_variation_deg=0.0,
+        score_threshold=0.0,
+        touching_share=1.0,
+        second_look=second_look,
     )
     return Estimator(model, backbone, str(device), settings)
 
