@@ -348,10 +348,12 @@ class Estimator:
         """Estimate the objects of a solved region: one, or several that touch.
 
         Where much of the region lies beside its pose, the solver also tries each part by itself.
-        A region that does not look like the category is not divided.
+        A region below the model's own threshold shows none and is not divided, whatever the user's
+        threshold is.
         """
         alone = self._accept(loaded, whole)
-        if not alone or not rounds:
+        estimate = whole.estimate
+        if estimate is None or estimate.score < loaded.threshold or not rounds:
             return alone
         parts = touching_objects.divide_region(whole, loaded.model, camera, self.config)
         if not parts:
