@@ -171,6 +171,14 @@ class EstimatorConfig:
         group="solver",
         deprecated="coverage",
     )
+    coarse_rotation_weight: float = setting(
+        0.5,
+        "weight of the coarse rotation that all of the object tells at once, beside the "
+        "correspondences; 0: none",
+        low=0.0,
+        high=10.0,
+        group="solver",
+    )
     hidden_cost: float = setting(
         0.5,
         "largest cost of one visible template part that projects outside the object, in nats: "

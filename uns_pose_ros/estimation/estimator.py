@@ -499,6 +499,7 @@ class Estimator:
             expected,
             loaded.shapes,
             loaded.likeness(tokens),
+            loaded.coarse_rotation(tokens, presence),
         )
         return [SolvedCrop(*one) for one in zip(solved, presence, maps, strict=True)]
 

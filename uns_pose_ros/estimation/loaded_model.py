@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from uns_pose_ros.core.device import compute_dtype
 from uns_pose_ros.core.errors import InvalidInput
@@ -16,6 +17,7 @@ from uns_pose_ros.core.types import CategoryModel
 from uns_pose_ros.estimation.pose_hypotheses import Template
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration
 from uns_pose_ros.estimation.shapes.shape_prior import ShapePrior
+from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
 from uns_pose_ros.networks.dinov2 import PATCH
 
@@ -86,11 +88,13 @@ class LoadedModel:
         self.layers = config.layers
         self.crop_size = size
         self.head = head.eval().requires_grad_(False).to(device)
+        self._tells_rotation = bool(head.rotation_precision.any())
         self._kind = compute_dtype("bf16" if halved else "fp32")
         for part in self.head.children():  # the vertex features stay as they are
             part.to(self._kind)
         # seen in the frame of the training, so that a turned model gives the same poses
         turn = model.turn.float()
+        self._turn = turn.to(device)
         directions = sphere(400)
         visible = visible_from(model.vertices @ turn, model.triangles, directions)
         directions = directions @ turn.T
@@ -102,6 +106,18 @@ class LoadedModel:
     def likeness(self, tokens: Tensor) -> Tensor:
         """Log odds (B, h, w) that tokens (B, h, w, L * C) show an object of the category."""
         return self.head.likeness(tokens)
+
+    def coarse_rotation(self, tokens: Tensor, presence: Tensor) -> CoarseRotation | None:
+        """Tell the rotations of the objects in crops coarsely; None: the model cannot.
+
+        Args:
+            tokens: (B, h, w, L * C).
+            presence: (B, 2h, 2w) probability that a cell shows the object.
+        """
+        if not self._tells_rotation:
+            return None
+        mean = self.head.coarse_rotation(tokens, avg_pool2d(presence[:, None], 2)[:, 0])
+        return CoarseRotation(mean, self.head.rotation_precision, self._turn)
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Compute correspondences from tokens (B, h, w, L * C).

@@ -25,6 +25,7 @@ EVIDENCE = {
     "mass_sharp": 1,  # the same, at a lower temperature
     "modes": 1,  # log weight of the pose among the refined modes
     "likeness": 1,  # mean log odds that the cells show the category, of the better half of them
+    "coarse_rotation": 1,  # log likelihood of the coarse rotation that all tokens tell
     "error": -1,  # median distance of the inliers to their vertices, lengths of the template
 }
 _WORST = 1 / 3
@@ -47,6 +48,7 @@ def collect_evidence(
     weight: Tensor,
     rotation: Tensor,
     rated: tuple[Tensor, Tensor],
+    coarse: Tensor,
 ) -> Tensor:
     """Compute the numbers (B, F) that `EVIDENCE` lists, for the best pose of each of B crops.
 
@@ -63,6 +65,7 @@ def collect_evidence(
         weight: (B,) log weight of the pose among the modes.
         rotation: (B, 3, 3) of the pose.
         rated: Rotations (B, H, 3, 3) and scores (B, H) of all hypotheses.
+        coarse: (B,) log likelihood of the rotation that all tokens together tell.
     """
     there = correspondences.presence > 0  # (B, P)
     count = there.sum(1).clamp_min(1)
@@ -119,6 +122,7 @@ def collect_evidence(
             *odds,
             weight,
             (alike * half).sum(1) / half.sum(1),
+            coarse,
             error.nan_to_num(0.0) / length,
         ],
         1,

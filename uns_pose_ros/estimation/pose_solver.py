@@ -36,6 +36,7 @@ from uns_pose_ros.estimation.score_calibration import ScoreCalibration
 from uns_pose_ros.estimation.shapes.instance_box import fit_boxes
 from uns_pose_ros.estimation.shapes.shape_prior import ShapePrior
 from uns_pose_ros.estimation.stream.expectation import ExpectedCrops, filled_regions
+from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 from uns_pose_ros.networks.correspondence_head import STRIDE
 
 # number of independent cells in an image, for the weights of modes against each other
@@ -73,9 +74,8 @@ class RefinedPoses:
     rotation: Tensor  # (B, K, 3, 3) float64
     translation: Tensor  # (B, K, 3) float64, diameters
     information: Tensor  # (B, K, 6, 6) float64, see `pose_refinement.refine`
-    total: (
-        Tensor  # (B, K) float64, log likelihood and silhouette; -inf if no such mode exists
-    )
+    # (B, K) float64, log likelihood, silhouette and coarse rotation; -inf if no such mode exists
+    total: Tensor
     covered: Tensor  # (B,) see `silhouette_coverage`
     reach: (
         Tensor  # (B,) longer side of the projected template, as a share of the crop's side
@@ -103,6 +103,7 @@ def solve(
     expected: ExpectedCrops | None = None,
     shapes: ShapePrior | None = None,
     likeness: Tensor | None = None,
+    coarse: CoarseRotation | None = None,
 ) -> list[PoseEstimate | None]:
     """Compute the best pose of each of B crops; the processor waits once for the device.
 
@@ -122,6 +123,7 @@ def solve(
             them.
         shapes: Prior of the instances' boxes; None: each box is that of an average instance.
         likeness: (B, h / 2, w / 2) log odds that a token shows the category; None: not known.
+        coarse: Coarse rotations of the objects; None: not known.
 
     Returns:
         One estimate for each crop; None if no pose is valid.
@@ -132,7 +134,7 @@ def solve(
     if not view.correspondences.tangents.shape[1]:
         return [None] * len(crop_from_image)
     rotation, translation, valid, rated = propose_hypotheses(
-        view.correspondences, template, config
+        view.correspondences, template, config, coarse
     )
     if expected is not None:
         view = replace(
@@ -144,7 +146,9 @@ def solve(
         rotation, translation, valid = add_expected(
             view, expected, rotation, translation, valid
         )
-    rows = refine_and_score(view, template, rotation, translation, valid, rated, config)
+    rows = refine_and_score(
+        view, template, rotation, translation, valid, rated, config, coarse
+    )
     estimates = to_estimates(
         model, template, to_cpu(rows), view, camera, config, calibration
     )
@@ -264,9 +268,18 @@ def _view_cameras(
 
 
 def propose_hypotheses(
-    correspondences: Correspondences, template: Template, config: EstimatorConfig
+    correspondences: Correspondences,
+    template: Template,
+    config: EstimatorConfig,
+    coarse: CoarseRotation | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Sample triples and select the best distinct poses.
+
+    Args:
+        correspondences: The cells of B crops.
+        template: The template.
+        config: Settings of the solver.
+        coarse: Coarse rotations of the objects; None: not known.
 
     Returns:
         Rotations (H, B, 3, 3), translations (H, B, 3), diameters, whether each pose is valid
@@ -288,6 +301,9 @@ def propose_hypotheses(
         2 * config.correspondence_sigma_cells,
         config.outlier_likelihood,
     )
+    if coarse is not None:
+        expected = coarse.log_likelihood(rotation.nan_to_num(0.0).transpose(0, 1)).T
+        score = score + config.coarse_rotation_weight / _CERTAINTY * expected
     best, valid = pose_hypotheses.rotation_nms(
         rotation, score, config.mode_separation_deg, config.max_modes
     )
@@ -329,6 +345,7 @@ def refine_and_score(
     valid: Tensor,
     rated: tuple[Tensor, Tensor],
     config: EstimatorConfig,
+    coarse: CoarseRotation | None = None,
 ) -> Tensor:
     """Refine hypotheses and half turns of the first one, and merge those that are equal then.
 
@@ -340,6 +357,7 @@ def refine_and_score(
         valid: (H, B) whether each hypothesis is valid.
         rated: All hypotheses, see `propose_hypotheses`.
         config: Settings of the solver.
+        coarse: Coarse rotations of the objects; None: not known.
 
     Returns:
         Rows (B, 49 (H + 3) + 6 + F) for `to_cpu`.
@@ -372,6 +390,8 @@ def refine_and_score(
         fit, correspondences.presence, config.outlier_likelihood
     )
     total = likelihood + config.silhouette_weight * shown
+    told = torch.zeros_like(total) if coarse is None else coarse.log_likelihood(rotation)
+    total = total + config.coarse_rotation_weight / _CERTAINTY * told
     total = torch.where(valid & total.isfinite(), total, -torch.inf).T
     best, distinct = pose_hypotheses.rotation_nms(
         rotation.transpose(0, 1), total, config.mode_separation_deg, len(rotation)
@@ -418,6 +438,7 @@ def refine_and_score(
         -weights.logsumexp(1),
         rotation[first, crop],
         rated,
+        told[first, crop],
     )
     parts = [rotation.flatten(2), translation, information.flatten(2), total.T[..., None]]
     chosen = (

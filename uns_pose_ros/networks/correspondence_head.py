@@ -6,6 +6,7 @@ vertex_features (V, D)        unit features of the template's vertices
 background_features (K, D)    unit features of everything else
 logits   (B, 2h, 2w, V + K)   cosine / temperature
 likeness (B, h, w)            log odds that a token shows the category, whatever its vertex
+rotation (B, 9)               rows of the rotation matrix that all tokens together tell, coarsely
 
 Source: Sommer et al., CVPR 2024 (arXiv 2407.04384), section 3.3; there with 128 channels at stride
 8.
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from uns_pose_ros.networks.coarse_rotation import MOMENTS, pool_tokens
 from uns_pose_ros.networks.dinov2 import CHANNELS
 
 STRIDE = 7  # px between features
@@ -62,11 +64,14 @@ class Head(nn.Module):
 
     Beside them a linear classifier tells tokens of the category from all others. It reads the last
     layer as it comes from the backbone, so that it holds in places that the head has never seen.
-    `training.likeness_training` fits it.
+    `training.likeness_training` fits it. A linear map tells a coarse rotation from all tokens.
     """
 
     likeness_weight: Tensor  # (384,)
     likeness_bias: Tensor  # (1,)
+    rotation_weight: Tensor  # (9, 5 * L * 384) of the numbers of `pool_tokens`
+    rotation_bias: Tensor  # (9,)
+    rotation_precision: Tensor  # (9, 9) of the result; 0: nothing is known
 
     def __init__(self, config: NetworkConfig, vertices: int, token_channels: int) -> None:
         super().__init__()
@@ -84,13 +89,13 @@ class Head(nn.Module):
         )
         self.register_buffer("likeness_weight", torch.zeros(CHANNELS))
         self.register_buffer("likeness_bias", torch.zeros(1))
+        self.register_buffer("rotation_weight", torch.zeros(9, MOMENTS * token_channels))
+        self.register_buffer("rotation_bias", torch.zeros(9))
+        self.register_buffer("rotation_precision", torch.zeros(9, 9))
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Load weights; those of version 0.1.0 have no classifier, which knows nothing then."""
-        untrained = {
-            "likeness_weight": torch.zeros_like(self.likeness_weight),
-            "likeness_bias": torch.zeros_like(self.likeness_bias),
-        }
+        """Load weights; older ones lack the buffers, which know nothing then."""
+        untrained = {name: torch.zeros_like(value) for name, value in self.named_buffers()}
         self.load_state_dict({**untrained, **weights})
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -106,6 +111,11 @@ class Head(nn.Module):
     def likeness(self, tokens: Tensor) -> Tensor:
         """Log odds (B, h, w) that tokens (B, h, w, L * 384) show an object of the category."""
         return normalize_last_layer(tokens) @ self.likeness_weight + self.likeness_bias
+
+    def coarse_rotation(self, tokens: Tensor, presence: Tensor) -> Tensor:
+        """Tell rotations (B, 9) of objects; see `coarse_rotation.pool_tokens`."""
+        pooled = pool_tokens(tokens, presence)
+        return torch.addmm(self.rotation_bias, pooled, self.rotation_weight.T)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (..., V + K) of unit features (..., D), the vertices first."""

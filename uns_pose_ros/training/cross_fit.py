@@ -241,6 +241,7 @@ def estimate_held_out(
             camera,
             estimator.config,
             likeness=loaded.likeness(tokens),
+            coarse=loaded.coarse_rotation(tokens, presence),
         )
         estimates += [
             (row, one)

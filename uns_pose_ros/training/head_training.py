@@ -19,6 +19,7 @@ from uns_pose_ros.core.types import Progress, Symmetry
 from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.networks.correspondence_head import Head
 from uns_pose_ros.networks.dinov2 import CHANNELS
+from uns_pose_ros.training.coarse_rotation_training import fit_coarse_rotation
 from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.likeness_training import fit_likeness
 from uns_pose_ros.training.training_state import (
@@ -134,6 +135,7 @@ def fit_head(
             progress("training", step + 1, config.steps)
     if initial is None:  # what a head knows of the category, few places do not make better
         fit_likeness(head, views, seed, context)
+        fit_coarse_rotation(head, views, seed, context)
     return head.eval(), curve
 
 
