@@ -63,6 +63,7 @@ def evidence_of(
         torch.tensor([-0.1]),
         torch.eye(3)[None],
         (TURNS[None], (torch.zeros(8) if rating is None else rating)[None]),
+        torch.tensor([-2.5]),
     )
     assert values.shape == (1, len(EVIDENCE))
     assert bool(values.isfinite().all())
@@ -101,6 +102,10 @@ def test_what_covers_less_than_half_of_an_object_makes_it_no_stranger() -> None:
     assert evidence_of()["likeness"] == evidence_of(strange=0.45)["likeness"] == 3
     assert evidence_of(strange=0.75)["likeness"] < 0
     assert evidence_of(strange=1)["likeness"] == -4
+
+
+def test_the_coarse_rotation_is_evidence() -> None:
+    assert evidence_of()["coarse_rotation"] == -2.5
 
 
 def test_half_of_the_cells_are_explained() -> None:

@@ -11,6 +11,7 @@ from uns_pose_ros.core.types import Camera
 from uns_pose_ros.estimation import pose_hypotheses, pose_refinement, pose_solver
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.pose_hypotheses import Correspondences, Template
+from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 
 CELL = 0.03  # object diameters between neighbouring places
 
@@ -152,6 +153,32 @@ def test_a_crop_is_answered_as_it_would_be_alone() -> None:
         alone, there = search(one, template)
         assert float(angle_between(rotation[k], alone[0])) < 0.1
         assert torch.allclose(moved[k], there[0], atol=1e-3)
+
+
+def test_a_coarse_rotation_decides_between_poses_that_explain_nearly_as_much() -> None:
+    generator = torch.Generator().manual_seed(5)
+    template = cloud(generator)
+    turns = random_rotations(2, generator).float()
+    assert float(angle_between(turns[0], turns[1])) > 60
+    distance = torch.tensor([0.0, 0.1, 3.0])
+    first, second = (observe(template, one, distance, 0.0, generator) for one in turns)
+    # more of the cells speak for the second pose
+    mixed = Correspondences(
+        torch.cat([first.tangents[:, :55], second.tangents[:, 55:]], 1),
+        torch.cat([first.probability[:, :55], second.probability[:, 55:]], 1),
+        torch.cat([first.vertex[:, :55], second.vertex[:, 55:]], 1),
+        first.cell,
+    )
+
+    def best(coarse: CoarseRotation | None, weight: float = 0.5) -> torch.Tensor:
+        config = EstimatorConfig(coarse_rotation_weight=weight)
+        rotation, *_ = pose_solver.propose_hypotheses(mixed, template, config, coarse)
+        return rotation[0, 0]
+
+    around_first = CoarseRotation(turns[:1].flatten(1), 20 * torch.eye(9), torch.eye(3))
+    assert float(angle_between(best(None), turns[1])) < 20
+    assert float(angle_between(best(around_first), turns[0])) < 20
+    assert torch.equal(best(around_first, 0.0), best(None))
 
 
 def test_some_of_the_places_are_spread_over_all_that_show_something() -> None:

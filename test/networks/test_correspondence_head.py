@@ -17,11 +17,12 @@ def test_weights_without_a_classifier_are_read_and_call_nothing_alike() -> None:
     read.load(weights)
     assert torch.equal(read.likeness(tokens), trained.likeness(tokens))
     assert float(read.likeness(tokens).std()) > 0.1
-    older = {k: v for k, v in weights.items() if not k.startswith("likeness")}
+    older = {k: v for k, v in weights.items() if not k.startswith(("likeness", "rotation"))}
     old = Head(CONFIG, 5, 384)
     old.load(older)
     assert torch.equal(old(tokens).detach(), trained(tokens).detach())
     assert not old.likeness(tokens).any()
+    assert not old.rotation_precision.any()
 
 
 def test_likeness_reads_the_last_layer_alone() -> None:
