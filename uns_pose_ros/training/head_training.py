@@ -200,10 +200,10 @@ def _losses(
     """
     group, count, _ = turned.shape
     with autocast(tokens.device, choose_precision(tokens.device)):
-        features = head(tokens).flatten(0, 2)
         shown = _some(canon[..., 0].isfinite(), order, config.places)
         elsewhere = _some(background, order, config.places // 2)
-        on, off = head.logits(features[shown]), head.logits(features[elsewhere])
+        logits = head.logits(head.at(tokens, torch.cat([shown, elsewhere])))
+        on, off = logits.split([len(shown), len(elsewhere)])
     square = torch.cdist(canon.flatten(0, 1)[shown], turned.reshape(-1, 3)).square_()
     target = (
         torch.softmax(square.div_(-2 * config.spread**2), -1)
