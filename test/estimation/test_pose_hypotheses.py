@@ -327,11 +327,15 @@ def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
     view = pose_solver.observe_crops(
         probability, probability.sum(-1), 224, crop_from_image, camera, config
     )
+    coarse = CoarseRotation(
+        *(torch.zeros(*shape, device="meta") for shape in ((3, 9), (9, 9), (3, 3)))
+    )
     told = pose_solver.refine_and_score(
         view,
         template,
-        *pose_solver.propose_hypotheses(view.correspondences, template, config),
+        *pose_solver.propose_hypotheses(view.correspondences, template, config, coarse),
         config,
+        coarse,
     )
     assert told.device.type == "meta"
     modes = pose_solver.to_cpu(torch.zeros(told.shape))
@@ -340,11 +344,15 @@ def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
         view.correspondences.presence[view.correspondences.presence > 0.5]
 
 
-@pytest.mark.parametrize("turn", [0.0, 180.0])
-def test_a_pose_whose_template_sticks_out_of_the_object_loses_to_one_that_does_not(
-    turn: float,
-) -> None:
-    """A half turn explains the body as well: only where its tail is seen tells the poses apart."""
+def half_turned(
+    turn: float, with_tail: bool
+) -> tuple[Template, pose_solver.CropObservation]:
+    """A body that equals its half turn, but for its tail, and what a crop shows of it.
+
+    Args:
+        turn: Angle about the viewing axis, degrees.
+        with_tail: Whether the tail is seen; otherwise it is covered.
+    """
     generator = torch.Generator().manual_seed(2)
     half = (torch.rand(60, 3, generator=generator) - 0.5) * torch.tensor([0.6, 0.6, 0.4])
     body = torch.cat(
@@ -360,7 +368,7 @@ def test_a_pose_whose_template_sticks_out_of_the_object_loses_to_one_that_does_n
         torch.ones(1, 160, dtype=torch.bool),
         torch.zeros(3),
     )
-    truth = rotation_from_vector(torch.tensor([0.0, 0.0, turn]).deg2rad())
+    truth = about_z(turn)
     camera = Camera(
         torch.tensor([[300.0, 0, 111.5], [0, 300, 111.5], [0, 0, 1]], dtype=torch.float64),
         224,
@@ -371,25 +379,58 @@ def test_a_pose_whose_template_sticks_out_of_the_object_loses_to_one_that_does_n
         ((300 * moved[:, :2] / moved[:, 2:] + 111.5 - 3) / 7).round().long().T
     )  # 7 px a place
     probability, presence = torch.zeros(1, 32, 32, 160), torch.full((1, 32, 32), 1e-3)
-    presence[0, row, column] = 1.0
+    shown = len(points) if with_tail else len(body)
+    presence[0, row[:shown], column[:shown]] = 1.0
     vertex = torch.arange(120)
     probability[0, row[:120], column[:120], vertex] = 0.5
     probability[0, row[:120], column[:120], (vertex + 60) % 120] = 0.5
     probability /= probability.sum(-1, keepdim=True).clamp_min(1)
+    return template, pose_solver.observe_crops(
+        probability,
+        presence,
+        224,
+        torch.eye(3, dtype=torch.float64)[None],
+        camera,
+        EstimatorConfig(),
+    )
 
+
+def angles_of_modes(
+    template: Template,
+    view: pose_solver.CropObservation,
+    truth: torch.Tensor,
+    coarse: CoarseRotation | None = None,
+) -> torch.Tensor:
+    """Angles (K,) between the modes of one crop and a rotation (3, 3), degrees."""
     config = EstimatorConfig()
-    view = pose_solver.observe_crops(
-        probability, presence, 224, torch.eye(3, dtype=torch.float64)[None], camera, config
-    )
-    told = pose_solver.refine_and_score(
-        view,
-        template,
-        *pose_solver.propose_hypotheses(view.correspondences, template, config),
-        config,
-    )
-    modes = pose_solver.to_cpu(told)
-    apart = angle_between(modes.rotation[0], truth.double())
+    # the coarse rotation counts among the refined modes alone
+    proposed = pose_solver.propose_hypotheses(view.correspondences, template, config)
+    told = pose_solver.refine_and_score(view, template, *proposed, config, coarse)
+    return angle_between(pose_solver.to_cpu(told).rotation[0], truth.double())
+
+
+def about_z(turn: float) -> torch.Tensor:
+    return rotation_from_vector(torch.tensor([0.0, 0.0, turn]).deg2rad())
+
+
+@pytest.mark.parametrize("turn", [0.0, 180.0])
+def test_a_pose_whose_template_sticks_out_of_the_object_loses_to_one_that_does_not(
+    turn: float,
+) -> None:
+    """A half turn explains the body as well: only where its tail is seen tells the poses apart."""
+    apart = angles_of_modes(*half_turned(turn, True), about_z(turn))
     assert float(apart[0]) < 10
     assert float((apart[1:] - 180).abs().min()) < 10, (
         "the half turn is there, and comes after"
     )
+
+
+@pytest.mark.parametrize("turn", [0.0, 180.0])
+def test_the_coarse_rotation_tells_a_pose_from_its_half_turn(turn: float) -> None:
+    """Without the tail both explain as much."""
+    for told in (0.0, 180.0):
+        coarse = CoarseRotation(
+            about_z(told).flatten()[None], 10 * torch.eye(9), torch.eye(3)
+        )
+        apart = angles_of_modes(*half_turned(turn, False), about_z(told), coarse)
+        assert float(apart[0]) < 10
