@@ -58,10 +58,10 @@ TRAIN = TrainConfig(
     network=NetworkConfig(width=128),
     template=TemplateConfig(vertices=150),
     views=4,
-    steps=600,
+    steps=500,
     batch=16,
     learning_rate=4e-3,
-    scenes=30,
+    scenes=20,
 )
 
 
