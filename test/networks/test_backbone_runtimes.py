@@ -51,11 +51,17 @@ def network() -> DinoV2:
     return load_backbone(device="cpu")
 
 
+def need(name: str) -> None:
+    """Skip the test if a runtime is not installed."""
+    if not name.startswith("torch"):
+        pytest.importorskip("openvino" if name == "openvino" else "onnxruntime")
+
+
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_a_runtime_gives_the_features_that_torch_gives(
     name: str, network: DinoV2, images: Tensor
 ) -> None:
-    pytest.importorskip({"onnx": "onnxruntime"}.get(name, name))
+    need(name)
     other, device = backbone_runtimes.load_runtime(name)
     found, expected = other(images, LAYERS), network(images, layers=LAYERS)
     assert device == torch.device("cpu")
@@ -64,6 +70,20 @@ def test_a_runtime_gives_the_features_that_torch_gives(
     )
     worst = float(functional.cosine_similarity(found, expected, dim=-1).min())
     assert worst > (0.9999 if other.precision == "fp32" else 0.99)
+
+
+def test_weights_of_8_bits_change_the_features_little_and_the_file_much(
+    network: DinoV2, images: Tensor
+) -> None:
+    need("onnx-int8")
+    other, _ = backbone_runtimes.load_runtime("onnx-int8")
+    found, expected = other(images, LAYERS), network(images, layers=LAYERS)
+    alike = functional.cosine_similarity(found, expected, dim=-1)
+    assert float(alike.mean()) > 0.99
+    assert float(alike.min()) > 0.95
+    assert float(alike.max()) < 0.99999  # it is not float32
+    graph = backbone_graph(network, 28, 42, (11,))
+    assert len(backbone_runtimes.quantize(graph)) < 0.5 * len(graph)
 
 
 def test_an_image_is_read_alike_alone_and_among_others(images: Tensor) -> None:
@@ -186,7 +206,12 @@ def test_auto_measures_what_is_installed_against_float32(
     monkeypatch.setattr(backbone_runtimes, "choose_fastest", choose)
     monkeypatch.setattr(backbone_runtimes, "choose_precision", lambda device: usual)
     assert backbone_runtimes.resolve_runtime("auto", "cpu").name == "onnx"
-    assert asked == [*(["torch-fp32"] if usual == "bf16" else []), "torch", "onnx"]
+    assert asked == [
+        *(["torch-fp32"] if usual == "bf16" else []),
+        "torch",
+        "onnx",
+        "onnx-int8",
+    ]
 
 
 def chair_seen_by(name: str, model: Path) -> PoseEstimate:
@@ -206,12 +231,11 @@ def expected(chair_model: Path) -> PoseEstimate:
     return chair_seen_by("torch-fp32", chair_model)
 
 
-@pytest.mark.parametrize("name", ["torch-bf16", "onnx", "openvino"])
+@pytest.mark.parametrize("name", ["torch-bf16", "onnx", "onnx-int8", "openvino"])
 def test_the_estimator_finds_in_every_runtime_the_pose_that_torch_finds(
     name: str, chair_model: Path, expected: PoseEstimate
 ) -> None:
-    if name in ("onnx", "openvino"):
-        pytest.importorskip({"onnx": "onnxruntime"}.get(name, name))
+    need(name)
     found = chair_seen_by(name, chair_model)
     before, now = expected.cam_from_canon, found.cam_from_canon
     turned = float(angle_between(now[:3, :3], before[:3, :3]))

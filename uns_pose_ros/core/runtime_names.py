@@ -7,5 +7,6 @@ RUNTIMES = (
     "torch-bf16",
     "torch-compile",
     "onnx",
+    "onnx-int8",
     "openvino",
 )

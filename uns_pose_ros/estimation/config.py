@@ -197,7 +197,8 @@ class EstimatorConfig:
         "auto",
         "runtime of the backbone: auto (the fastest that is installed, measured once on a "
         "processor), torch (bfloat16 if the processor has it), torch-fp32, "
-        "torch-bf16, torch-compile (CUDA), onnx or openvino (both on the CPU)",
+        "torch-bf16, torch-compile (CUDA), onnx, onnx-int8 (weights of 8 bits) or openvino (the "
+        "last three on the CPU)",
         choices=RUNTIMES,
         group="solver",
         deprecated="runtime",
