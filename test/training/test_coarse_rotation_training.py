@@ -101,6 +101,12 @@ def test_one_video_alone_tells_nothing_of_others() -> None:
     assert not fitted(views, 100).rotation_precision.any()
 
 
+def test_a_few_views_are_not_trusted() -> None:
+    views, _ = views_of(6, 2, 0.0)
+    spread = torch.linalg.inv(fitted(views, 6).rotation_precision.double())
+    assert float(torch.linalg.eigvalsh(spread).min().sqrt()) > 0.4
+
+
 @pytest.mark.parametrize("roll", [0.0, 0.6, -0.8])
 def test_a_rolled_view_shows_the_object_rolled(roll: float) -> None:
     (pose,) = random_rotations(1, torch.Generator().manual_seed(4))

@@ -21,7 +21,9 @@ _MOST = 2400  # views that the map learns from
 _PENALTY = 0.3  # on the squared weights, in the mean squared norm of the pooled tokens
 _SHOWN = 0.05  # share of the view's tokens that show the object, at least
 _PARTS = 4  # into which the videos are divided, for the precision
-_LEAST = 1e-4  # variance of the errors, at least
+# errors of this size, of an entry of the matrix, in so many views that are added: few views say
+# little of the errors
+_TYPICAL, _ADDED = 0.5, 20
 _BATCH = 64
 
 
@@ -65,8 +67,9 @@ def fit_coarse_rotation(
             other, offset = _ridge(pooled[~left_out], truth[~left_out])
             errors.append(truth[left_out] - pooled[left_out] @ other.T - offset)
         error = torch.cat(errors).double()
-        spread = error.T @ error / len(error)
-        spread.diagonal().add_(_LEAST)
+        spread = error.T @ error
+        spread.diagonal().add_(_ADDED * _TYPICAL**2)
+        spread = spread / (len(error) + _ADDED)
         fitted = [weight, bias, torch.linalg.inv(spread).float()]
     for own, value in zip(
         (head.rotation_weight, head.rotation_bias, head.rotation_precision),
