@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -179,6 +181,35 @@ def test_a_coarse_rotation_decides_between_poses_that_explain_nearly_as_much() -
     assert float(angle_between(best(None), turns[1])) < 20
     assert float(angle_between(best(around_first), turns[0])) < 20
     assert torch.equal(best(around_first, 0.0), best(None))
+
+
+def test_a_coarse_rotation_pulls_a_pose_as_far_as_its_cells_leave_it_free() -> None:
+    generator = torch.Generator().manual_seed(6)
+    template = cloud(generator)
+    (truth,) = random_rotations(1, generator).float()
+    distance = torch.tensor([0.0, 0.1, 3.0])
+    cells = observe(template, truth, distance, 0.0, generator)
+    aside = truth @ rotation_from_vector(torch.tensor([0.0, 0.3, 0.0]))
+    coarse = CoarseRotation(aside.flatten()[None], 20 * torch.eye(9), torch.eye(3))
+    variance = pose_solver.cell_variance(cells.cell, EstimatorConfig())
+
+    def refined(pull: float) -> torch.Tensor:
+        rotation, *_ = pose_refinement.refine(
+            cells,
+            template,
+            truth[None, None],
+            distance[None, None],
+            (1.0,) * 4,
+            0.05,
+            coarse,
+            pull * variance,
+        )
+        return angle_between(rotation[0, 0], aside)
+
+    free, little, much = (float(refined(pull)) for pull in (0.0, 0.25, 100.0))
+    assert abs(free - math.degrees(0.3)) < 3
+    assert 0.02 < free - little < 3
+    assert much < 4
 
 
 def test_some_of_the_places_are_spread_over_all_that_show_something() -> None:

@@ -62,3 +62,25 @@ def test_a_turned_model_tells_the_same() -> None:
     before = told(mean).log_likelihood(other[None])
     after = told(mean, turn).log_likelihood((other @ turn.T)[None])
     assert torch.allclose(before, after, atol=1e-4)
+
+
+def test_the_equations_are_those_of_the_likelihood() -> None:
+    mean, rotation = random_rotations(2, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(4)
+    spread = torch.randn(9, 9, generator=generator, dtype=torch.float64)
+    precision = 2 * spread @ spread.T + 5 * torch.eye(9, dtype=torch.float64)
+    near = mean @ rotation_from_vector(0.05 * rotation[0])
+    coarse = CoarseRotation(
+        mean.flatten()[None], precision, torch.eye(3, dtype=torch.float64)
+    )
+    gradient, information = coarse.normal_equations(near[None].to(torch.float64))
+    step = 1e-5
+    turns = rotation_from_vector(step * torch.eye(3, dtype=torch.float64))
+    plus = coarse.log_likelihood((turns @ near)[:, None])[:, 0]
+    minus = coarse.log_likelihood((turns.mT @ near)[:, None])[:, 0]
+    assert torch.allclose(gradient[0].double(), (plus - minus) / (2 * step), rtol=1e-3)
+    assert float(torch.linalg.eigvalsh(information[0]).min()) > 0
+    # a rotation that the map does not expect at all is left alone
+    far = mean @ rotation_from_vector(torch.tensor([0.0, 3.0, 0.0], dtype=torch.float64))
+    force, stiffness = coarse.normal_equations(far[None])
+    assert float(force.abs().max()) < 1e-3 > float(stiffness.abs().max())

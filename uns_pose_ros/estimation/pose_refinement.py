@@ -19,6 +19,7 @@ from uns_pose_ros.estimation.pose_hypotheses import (
     Template,
     gaussian_likelihood,
 )
+from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 
 _FAR = 1e6  # tangent of a vertex that is not visible
 
@@ -91,6 +92,8 @@ def refine(
     translation: Tensor,
     widths: tuple[float, ...],
     floor: float,
+    coarse: CoarseRotation | None = None,
+    pull: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Refine poses in full perspective, with one Gauss-Newton step for each width.
 
@@ -101,6 +104,8 @@ def refine(
         translation: (H, B, 3), diameters.
         widths: Standard deviation of a correspondence in each step, cells.
         floor: Likelihood of a cell that a pose does not explain.
+        coarse: Coarse rotations that pull the poses; None: nothing does.
+        pull: (B,) weight of their log likelihood beside the squared distances, tangents.
 
     Returns:
         The poses, and the last information matrix (H, B, 6, 6). Its order is translation
@@ -135,6 +140,10 @@ def refine(
         moments = _moments(seen, sums.view(many, 3, batch, -1))  # (H, 7, B, V)
         gradient, information = _equations((moments @ monomials).transpose(1, 2), rotation)
         damped = information.clone()
+        if coarse is not None and pull is not None:
+            force, stiffness = coarse.normal_equations(rotation)
+            gradient[..., 3:] += force * pull[:, None]
+            damped[..., 3:, 3:] += stiffness * pull[:, None, None]
         damped.diagonal(dim1=-2, dim2=-1).mul_(1 + 1e-4).add_(1e-13)
         step = torch.linalg.solve_ex(damped, gradient)[0].nan_to_num_(0.0, 0.0, 0.0)
         angle = step[..., 3:].norm(dim=-1, keepdim=True)

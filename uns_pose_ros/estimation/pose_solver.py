@@ -46,6 +46,8 @@ _MIN_INFORMATION = (
 )
 _JUDGING = (48, 4)  # cells and vertices that score all hypotheses
 _ROUGH = (128, 6)  # cells and vertices of the first refinement
+# steps in which the coarse rotation pulls the best pose, and how strongly: as a share of its weight
+_PULLS, _PULL = 3, 0.5
 _MODE = 49  # numbers for each mode: rotation, translation, information, total
 _UNLIKELY = -8.0  # log weight below which a mode is not returned
 
@@ -440,6 +442,23 @@ def refine_and_score(
         rated,
         told[first, crop],
     )
+    if coarse is not None:
+        best_pose = refine(
+            correspondences,
+            template,
+            rotation[first, crop][None],
+            translation[first, crop][None],
+            (1.0 * sigma,) * _PULLS,
+            config.outlier_likelihood,
+            coarse,
+            _PULL
+            * config.coarse_rotation_weight
+            * cell_variance(correspondences.cell, config),
+        )
+        for several, one in zip(
+            (rotation, translation, information), best_pose, strict=True
+        ):
+            several[first, crop] = one[0]
     parts = [rotation.flatten(2), translation, information.flatten(2), total.T[..., None]]
     chosen = (
         torch.cat(parts, 2).transpose(0, 1).gather(1, best[..., None].expand(-1, -1, _MODE))
@@ -623,15 +642,20 @@ def covariances(
     """
     lift = torch.zeros(len(information), 6, 6, dtype=torch.float64)
     lift[:, :3, :3], lift[:, 3:, 3:] = cam_from_view * scale, cam_from_view
-    # errors of neighboring cells are correlated: as if one cell in ten were independent
-    information = information / (
-        10 * (config.correspondence_sigma_cells * cell[:, None, None]).square()
-    )
+    information = information / cell_variance(cell, config)[:, None, None]
     values, axes = torch.linalg.eigh((information + information.mT) / 2)
     spread = 1 / values.clamp_min(_MIN_INFORMATION)
     covariance = lift @ (axes * spread[:, None]) @ axes.mT @ lift.mT
     covariance[:, range(3, 6), range(3, 6)] += math.radians(config.shape_variation_deg) ** 2
     return covariance
+
+
+def cell_variance(cell: Tensor, config: EstimatorConfig) -> Tensor:
+    """Variance (K,) of a correspondence, for cells (K,) of this size, tangents.
+
+    Errors of neighboring cells are correlated: as if one cell in ten were independent.
+    """
+    return 10 * (config.correspondence_sigma_cells * cell).square()
 
 
 def look_at_rotation(directions: NDArray[np.float64]) -> NDArray[np.float64]:

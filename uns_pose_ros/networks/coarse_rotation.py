@@ -9,6 +9,7 @@ linearly: their mean and how they lie about it. So wrong ones of the poses can b
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from torch.nn.functional import layer_norm
 from uns_pose_ros.networks.dinov2 import CHANNELS
 
 MOMENTS = 5  # numbers that describe how one channel lies in the object
-_FLOOR = math.exp(-14.0)  # likelihood of a rotation that the map does not expect, beside 1
+_LEAST = -14.0  # log likelihood of a rotation that the map does not expect
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,34 @@ class CoarseRotation:
         """Compute log likelihoods (..., B) of rotations (..., B, 3, 3), at most 0 and bounded."""
         gap = (rotation @ self.turn).flatten(-2) - self.mean
         square = ((gap @ self.precision) * gap).sum(-1)
-        return square.mul(-0.5).exp_().add_(_FLOOR).log_()
+        return square.mul(-0.5).exp_().add_(math.exp(_LEAST)).log_()
+
+    def normal_equations(self, rotation: Tensor) -> tuple[Tensor, Tensor]:
+        """How the log likelihood grows when rotations (..., B, 3, 3) turn about the camera's axes.
+
+        Returns:
+            Gradient (..., B, 3) and information (..., B, 3, 3); next to none where the likelihood
+            is at its bound.
+        """
+        turned = rotation @ self.turn
+        gap = turned.flatten(-2) - self.mean
+        force = gap @ self.precision
+        # the share of the bounded likelihood that depends on the rotation
+        share = torch.sigmoid(-0.5 * (force * gap).sum(-1) - _LEAST)[..., None]
+        slope = (_turns(rotation.device).to(turned) @ turned[..., None, :, :]).flatten(
+            -2
+        )  # (..., B, 3, 9)
+        gradient = -(slope @ force[..., None])[..., 0] * share
+        return gradient, slope @ self.precision @ slope.mT * share[..., None]
+
+
+@functools.lru_cache(maxsize=4)
+def _turns(device: torch.device) -> Tensor:
+    """The matrices (3, 3, 3) of the cross products with the three axes."""
+    turns = torch.zeros(3, 3, 3)
+    for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        turns[a, c, b], turns[a, b, c] = 1.0, -1.0
+    return turns.to(device)
 
 
 def pool_tokens(tokens: Tensor, presence: Tensor) -> Tensor:
