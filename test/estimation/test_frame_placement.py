@@ -23,7 +23,7 @@ from uns_pose_ros.estimation.frame_placement import (
 )
 from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.estimation.pose_fusion import fuse
-from uns_pose_ros.estimation.pose_hypotheses import Correspondences
+from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences
 from uns_pose_ros.estimation.tracker import Tracker, TrackState
 
 TURN = rotation_from_vector(torch.tensor([0.4, -0.3, 0.2], dtype=torch.float64))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.geometry import rotation_from_vector
-from uns_pose_ros.estimation.pose_evidence import EVIDENCE
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration, fit_chance
+from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 from uns_pose_ros.evaluation.metrics import auroc
 from uns_pose_ros.training.cross_fit import HeldOut, calibrate
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from synthetic import write_category
 from uns_pose_ros.core.geometry import from_parts, rotation_from_vector
 from uns_pose_ros.core.types import Camera, PoseEstimate, Symmetry, Video
-from uns_pose_ros.estimation.pose_evidence import EVIDENCE
 from uns_pose_ros.estimation.score_calibration import Chance, ScoreCalibration
+from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.training.left_out import (
     LeftOutImage,

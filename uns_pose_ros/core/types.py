@@ -384,7 +384,7 @@ class PoseEstimate:
     # (3, 3) float64, rad^2, part of the rotation's covariance: the pose may be wrong as a whole;
     # None: the covariance knows nothing of it
     doubt: Tensor | None = None
-    # (F,) float64, what the score was computed from, see `estimation.pose_evidence`
+    # (F,) float64, what the score was computed from, see `estimation.solver.pose_evidence`
     evidence: Tensor | None = None
     frames: tuple[PlacedFrame, ...] = ()  # the model's named frames on this instance
     # "refined" by the depth at the object, or why not; empty: there was no depth

@@ -29,9 +29,9 @@ from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.depth.depth_refinement import use_depth
 from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.estimation.metric_scale import check_depth
-from uns_pose_ros.estimation.pose_solver import solve
 from uns_pose_ros.estimation.regions import presence_regions, touching_objects
 from uns_pose_ros.estimation.regions.touching_objects import HiddenCells, SolvedCrop
+from uns_pose_ros.estimation.solver.pose_solver import solve
 from uns_pose_ros.estimation.stream.expectation import (
     Expectation,
     ExpectedCrops,

@@ -24,7 +24,7 @@ from uns_pose_ros.core.named_frames import (
     equivalent_turns,
 )
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate, Symmetry
-from uns_pose_ros.estimation.pose_hypotheses import Correspondences
+from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences
 
 # all lengths in canonical units
 _NEAR = (

@@ -14,9 +14,9 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import sphere
 from uns_pose_ros.core.ray_casting import visible_from
 from uns_pose_ros.core.types import CategoryModel
-from uns_pose_ros.estimation.pose_hypotheses import Template
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration
 from uns_pose_ros.estimation.shapes.shape_prior import ShapePrior
+from uns_pose_ros.estimation.solver.pose_hypotheses import Template
 from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
 from uns_pose_ros.networks.dinov2 import PATCH

@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from uns_pose_ros.estimation.pose_evidence import EVIDENCE
+from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 
 FLOOR = 0.1  # score of an object that is certainly there and of whose pose nothing is known
 REGION = 7.815  # chi square of 3 degrees of freedom that 95 % stay below

@@ -22,8 +22,6 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progres
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.loaded_model import LoadedModel
-from uns_pose_ros.estimation.pose_evidence import EVIDENCE
-from uns_pose_ros.estimation.pose_solver import solve
 from uns_pose_ros.estimation.score_calibration import (
     FLOOR,
     REGION,
@@ -32,6 +30,8 @@ from uns_pose_ros.estimation.score_calibration import (
     fit_chance,
     second_moments,
 )
+from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
+from uns_pose_ros.estimation.solver.pose_solver import solve
 from uns_pose_ros.io.video_folder import read_frame
 from uns_pose_ros.networks.correspondence_head import Head
 from uns_pose_ros.networks.dinov2 import DinoV2

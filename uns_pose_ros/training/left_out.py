@@ -20,8 +20,8 @@ from uns_pose_ros.core.geometry import (
     vector_from_rotation,
 )
 from uns_pose_ros.core.types import Camera, Frame, PoseEstimate, Symmetry, Video
-from uns_pose_ros.estimation.pose_evidence import EVIDENCE
 from uns_pose_ros.estimation.score_calibration import REGION, ScoreCalibration
+from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 from uns_pose_ros.io.video_folder import read_frame
 
 _ANGLES = (30, 15, 10)  # degrees, of the accuracies

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from uns_pose_ros.estimation.pose_evidence import EVIDENCE
 from uns_pose_ros.estimation.regions.presence_regions import (
     group_neighbors,
     object_odds,
 )
 from uns_pose_ros.estimation.score_calibration import Chance, ScoreCalibration
+from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 
 
 def test_boxes_are_neighbours_through_others() -> None:

@@ -10,8 +10,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from uns_pose_ros.estimation.config import EstimatorConfig
-from uns_pose_ros.estimation.pose_evidence import EVIDENCE
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration
+from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 
 
 def connected_boxes(presence: NDArray[np.float32], config: EstimatorConfig) -> Tensor:

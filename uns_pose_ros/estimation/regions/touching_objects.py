@@ -19,7 +19,7 @@ from torch import Tensor
 from uns_pose_ros.core.geometry import project
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.config import EstimatorConfig
-from uns_pose_ros.estimation.pose_evidence import EVIDENCE
+from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 from uns_pose_ros.networks.correspondence_head import STRIDE
 
 _OUTSIDE = list(EVIDENCE).index("outside")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from uns_pose_ros.estimation.pose_hypotheses import Correspondences
+from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences
 
 # name of each number, and whether it grows (1) or shrinks (-1) for right poses
 EVIDENCE = {

@@ -10,9 +10,9 @@ import torch
 
 from uns_pose_ros.core.geometry import angle_between, random_rotations, rotation_from_vector
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.estimation import pose_hypotheses, pose_refinement, pose_solver
 from uns_pose_ros.estimation.config import EstimatorConfig
-from uns_pose_ros.estimation.pose_hypotheses import Correspondences, Template
+from uns_pose_ros.estimation.solver import pose_hypotheses, pose_refinement, pose_solver
+from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences, Template
 from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 
 CELL = 0.03  # object diameters between neighbouring places

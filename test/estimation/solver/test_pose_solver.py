@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from uns_pose_ros.estimation.pose_hypotheses import Correspondences
-from uns_pose_ros.estimation.pose_refinement import Projection
-from uns_pose_ros.estimation.pose_solver import CropObservation, silhouette_coverage
+from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences
+from uns_pose_ros.estimation.solver.pose_refinement import Projection
+from uns_pose_ros.estimation.solver.pose_solver import CropObservation, silhouette_coverage
 
 
 def test_what_is_hidden_costs_less_than_a_template_that_lies_beside_its_object() -> None:

@@ -21,20 +21,20 @@ from torch.nn.functional import grid_sample
 from uns_pose_ros.core.geometry import from_parts
 from uns_pose_ros.core.geometry import project as project_points
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode
-from uns_pose_ros.estimation import pose_evidence, pose_hypotheses
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.frame_placement import place_frames
-from uns_pose_ros.estimation.pose_evidence import collect_evidence
-from uns_pose_ros.estimation.pose_hypotheses import Correspondences, Template
-from uns_pose_ros.estimation.pose_refinement import (
+from uns_pose_ros.estimation.score_calibration import ScoreCalibration
+from uns_pose_ros.estimation.shapes.instance_box import fit_boxes
+from uns_pose_ros.estimation.shapes.shape_prior import ShapePrior
+from uns_pose_ros.estimation.solver import pose_evidence, pose_hypotheses
+from uns_pose_ros.estimation.solver.pose_evidence import collect_evidence
+from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences, Template
+from uns_pose_ros.estimation.solver.pose_refinement import (
     Projection,
     correspondence_weights,
     project_template,
     refine,
 )
-from uns_pose_ros.estimation.score_calibration import ScoreCalibration
-from uns_pose_ros.estimation.shapes.instance_box import fit_boxes
-from uns_pose_ros.estimation.shapes.shape_prior import ShapePrior
 from uns_pose_ros.estimation.stream.expectation import ExpectedCrops, filled_regions
 from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 from uns_pose_ros.networks.correspondence_head import STRIDE

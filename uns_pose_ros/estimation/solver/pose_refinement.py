@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uns_pose_ros.estimation.pose_hypotheses import (
+from uns_pose_ros.estimation.solver.pose_hypotheses import (
     NEAREST,
     Correspondences,
     Template,

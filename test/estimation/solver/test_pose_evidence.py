@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.geometry import rotation_from_vector
-from uns_pose_ros.estimation.pose_evidence import EVIDENCE, collect_evidence
-from uns_pose_ros.estimation.pose_hypotheses import Correspondences
+from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE, collect_evidence
+from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences
 
 CELL = 2 / 32  # the crop spans tangents from -1 to 1
 TURNS = rotation_from_vector(
