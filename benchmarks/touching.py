@@ -46,9 +46,8 @@ from common import machine, politely, write
 from real_world import RememberingEstimator
 from uns_pose_ros.core.crops import mask_box
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import angle_between
+from uns_pose_ros.core.geometry import angle_between, look_at_rotation
 from uns_pose_ros.core.types import Camera, Frame, PoseEstimate
-from uns_pose_ros.estimation.solver.pose_solver import look_at_rotation
 from uns_pose_ros.estimation.stream.expectation import box_iou
 from uns_pose_ros.evaluation.metrics import fit_label_from_canon, load_labels
 from uns_pose_ros.io import artifacts

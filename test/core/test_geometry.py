@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -173,3 +174,17 @@ def test_symmetry_rotations_are_a_group_about_the_axis(order: int, count: int) -
     assert (
         float(geometry.angle_between(products[:, None], group[None]).amin(1).max()) < 1e-5
     )
+
+
+def test_views_look_along_their_directions_with_a_level_x_axis() -> None:
+    directions = np.array(
+        [[0.0, 0.0, 1.0], [0.3, -0.2, 2.0], [0.1, 5.0, 0.2], [0.0, -1.0, 0.0]]
+    )
+    turns = geometry.look_at_rotation(directions)
+    along = (
+        turns @ (directions / np.linalg.norm(directions, axis=1, keepdims=True))[..., None]
+    )
+    assert np.allclose(along[..., 0], [0.0, 0.0, 1.0])
+    assert np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3))
+    assert np.allclose(np.linalg.det(turns), 1.0)
+    assert np.allclose(turns[:2, 0, 1], 0.0)

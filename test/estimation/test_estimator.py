@@ -17,7 +17,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import Camera, Frame
 from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
-from uns_pose_ros.estimation.solver.pose_solver import quality
+from uns_pose_ros.estimation.solver.pose_conversion import quality
 from uns_pose_ros.estimation.stream.expectation import box_iou
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from uns_pose_ros.estimation.solver.pose_solver import look_at_rotation
+from uns_pose_ros.core.geometry import look_at_rotation
 from uns_pose_ros.networks.coarse_rotation import pool_tokens
 from uns_pose_ros.networks.correspondence_head import Head
 from uns_pose_ros.networks.dinov2 import PATCH

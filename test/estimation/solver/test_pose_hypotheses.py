@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from uns_pose_ros.core.geometry import angle_between, random_rotations, rotation_from_vector
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.estimation.config import EstimatorConfig
-from uns_pose_ros.estimation.solver import pose_hypotheses, pose_refinement, pose_solver
+from uns_pose_ros.estimation.solver import (
+    pose_hypotheses,
+    pose_refinement,
+    pose_scoring,
+    pose_solver,
+)
+from uns_pose_ros.estimation.solver.crop_observation import CropObservation, observe_crops
 from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences, Template
 from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 
@@ -191,7 +196,7 @@ def test_a_coarse_rotation_pulls_a_pose_as_far_as_its_cells_leave_it_free() -> N
     cells = observe(template, truth, distance, 0.0, generator)
     aside = truth @ rotation_from_vector(torch.tensor([0.0, 0.3, 0.0]))
     coarse = CoarseRotation(aside.flatten()[None], 20 * torch.eye(9), torch.eye(3))
-    variance = pose_solver.cell_variance(cells.cell, EstimatorConfig())
+    variance = pose_refinement.cell_variance(cells.cell, EstimatorConfig())
 
     def refined(pull: float) -> torch.Tensor:
         rotation, *_ = pose_refinement.refine(
@@ -323,20 +328,6 @@ def test_poses_too_near_or_behind_are_left_out_and_the_others_keep_their_order()
     assert nothing.shape == (2, 1, 3, 3)
 
 
-def test_views_look_along_their_directions_with_a_level_x_axis() -> None:
-    directions = np.array(
-        [[0.0, 0.0, 1.0], [0.3, -0.2, 2.0], [0.1, 5.0, 0.2], [0.0, -1.0, 0.0]]
-    )
-    turns = pose_solver.look_at_rotation(directions)
-    along = (
-        turns @ (directions / np.linalg.norm(directions, axis=1, keepdims=True))[..., None]
-    )
-    assert np.allclose(along[..., 0], [0.0, 0.0, 1.0])
-    assert np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3))
-    assert np.allclose(np.linalg.det(turns), 1.0)
-    assert np.allclose(turns[:2, 0, 1], 0.0)
-
-
 def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
     """Tensors without values stand for those of a device that has not computed them yet."""
     generator = torch.Generator().manual_seed(1)
@@ -355,13 +346,13 @@ def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
     )
     probability = torch.zeros(3, 32, 32, 120, device="meta")
     crop_from_image = torch.eye(3, dtype=torch.float64).expand(3, 3, 3)
-    view = pose_solver.observe_crops(
+    view = observe_crops(
         probability, probability.sum(-1), 224, crop_from_image, camera, config
     )
     coarse = CoarseRotation(
         *(torch.zeros(*shape, device="meta") for shape in ((3, 9), (9, 9), (3, 3)))
     )
-    told = pose_solver.refine_and_score(
+    told = pose_scoring.refine_and_score(
         view,
         template,
         *pose_solver.propose_hypotheses(view.correspondences, template, config, coarse),
@@ -369,15 +360,13 @@ def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
         coarse,
     )
     assert told.device.type == "meta"
-    modes = pose_solver.to_cpu(torch.zeros(told.shape))
+    modes = pose_scoring.to_cpu(torch.zeros(told.shape))
     assert modes.rotation.shape == (3, config.max_modes + 3, 3, 3)
     with pytest.raises(RuntimeError):  # which tells when it is
         view.correspondences.presence[view.correspondences.presence > 0.5]
 
 
-def half_turned(
-    turn: float, with_tail: bool
-) -> tuple[Template, pose_solver.CropObservation]:
+def half_turned(turn: float, with_tail: bool) -> tuple[Template, CropObservation]:
     """A body that equals its half turn, but for its tail, and what a crop shows of it.
 
     Args:
@@ -416,7 +405,7 @@ def half_turned(
     probability[0, row[:120], column[:120], vertex] = 0.5
     probability[0, row[:120], column[:120], (vertex + 60) % 120] = 0.5
     probability /= probability.sum(-1, keepdim=True).clamp_min(1)
-    return template, pose_solver.observe_crops(
+    return template, observe_crops(
         probability,
         presence,
         224,
@@ -428,7 +417,7 @@ def half_turned(
 
 def angles_of_modes(
     template: Template,
-    view: pose_solver.CropObservation,
+    view: CropObservation,
     truth: torch.Tensor,
     coarse: CoarseRotation | None = None,
 ) -> torch.Tensor:
@@ -436,8 +425,8 @@ def angles_of_modes(
     config = EstimatorConfig()
     # the coarse rotation counts among the refined modes alone
     proposed = pose_solver.propose_hypotheses(view.correspondences, template, config)
-    told = pose_solver.refine_and_score(view, template, *proposed, config, coarse)
-    return angle_between(pose_solver.to_cpu(told).rotation[0], truth.double())
+    told = pose_scoring.refine_and_score(view, template, *proposed, config, coarse)
+    return angle_between(pose_scoring.to_cpu(told).rotation[0], truth.double())
 
 
 def about_z(turn: float) -> torch.Tensor:

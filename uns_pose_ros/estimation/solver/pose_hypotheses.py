@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 _MIN_LOG = -40.0  # logarithm of a likelihood that is negligible beside 1
+# number of independent cells in an image, for the weights of poses against each other
+INDEPENDENT_CELLS = 12.0
 # diameters, smallest distance from the camera to the origin: the camera is outside the object
 NEAREST = 0.6
 

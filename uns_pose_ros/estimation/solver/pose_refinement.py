@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.solver.pose_hypotheses import (
     NEAREST,
     Correspondences,
@@ -152,6 +153,14 @@ def refine(
         translation = translation + step[..., :3]
         translation[..., 2].clamp_min_(NEAREST)
     return rotation, translation, information
+
+
+def cell_variance(cell: Tensor, config: EstimatorConfig) -> Tensor:
+    """Variance (K,) of a correspondence, for cells (K,) of this size, tangents.
+
+    Errors of neighboring cells are correlated: as if one cell in ten were independent.
+    """
+    return 10 * (config.correspondence_sigma_cells * cell).square()
 
 
 def _moments(seen: Projection, sums: Tensor) -> Tensor:

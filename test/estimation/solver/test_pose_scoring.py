@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from uns_pose_ros.estimation.solver.crop_observation import CropObservation
 from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences
 from uns_pose_ros.estimation.solver.pose_refinement import Projection
-from uns_pose_ros.estimation.solver.pose_solver import CropObservation, silhouette_coverage
+from uns_pose_ros.estimation.solver.pose_scoring import silhouette_coverage
 
 
 def test_what_is_hidden_costs_less_than_a_template_that_lies_beside_its_object() -> None:
