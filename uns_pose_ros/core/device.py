@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 
 from uns_pose_ros.core.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Tensors = TypeVar("Tensors", bound="DataclassInstance")
 Precision = Literal["fp32", "bf16"]
 OUT_OF_MEMORY = "out of memory"
 _FAILED = (
@@ -66,6 +71,24 @@ def compute_dtype(precision: Precision) -> torch.dtype:
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """A context in which networks compute their matrix products in `precision`."""
     return torch.autocast(device.type, compute_dtype("bf16"), enabled=precision == "bf16")
+
+
+def to_cpu(values: Tensors) -> Tensors:
+    """Copy a dataclass of tensors to the CPU as float64, in one copy: the processor waits once.
+
+    Args:
+        values: A dataclass whose fields are tensors of one floating type on one device.
+    """
+    tensors = {field.name: getattr(values, field.name) for field in fields(values)}
+    joined = torch.cat([tensor.flatten() for tensor in tensors.values()]).cpu().double()
+    parts = joined.split([tensor.numel() for tensor in tensors.values()])
+    return replace(
+        values,
+        **{
+            name: part.view(tensor.shape)
+            for (name, tensor), part in zip(tensors.items(), parts, strict=True)
+        },
+    )
 
 
 def trouble_of(error: RuntimeError) -> str | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
 
+from uns_pose_ros.core.device import to_cpu
 from uns_pose_ros.core.geometry import angle_between, random_rotations, rotation_from_vector
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.estimation.config import EstimatorConfig
@@ -359,9 +361,10 @@ def test_until_the_answers_are_told_no_value_is_waited_for() -> None:
         config,
         coarse,
     )
-    assert told.device.type == "meta"
-    modes = pose_scoring.to_cpu(torch.zeros(told.shape))
-    assert modes.rotation.shape == (3, config.max_modes + 3, 3, 3)
+    tensors = [getattr(told, field.name) for field in fields(told)]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+    assert told.rotation.shape == (3, config.max_modes + 3, 3, 3)
     with pytest.raises(RuntimeError):  # which tells when it is
         view.correspondences.presence[view.correspondences.presence > 0.5]
 
@@ -426,7 +429,7 @@ def angles_of_modes(
     # the coarse rotation counts among the refined modes alone
     proposed = pose_solver.propose_hypotheses(view.correspondences, template, config)
     told = pose_scoring.refine_and_score(view, template, *proposed, config, coarse)
-    return angle_between(pose_scoring.to_cpu(told).rotation[0], truth.double())
+    return angle_between(to_cpu(told).rotation[0], truth.double())
 
 
 def about_z(turn: float) -> torch.Tensor:

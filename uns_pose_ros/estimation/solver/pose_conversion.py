@@ -13,9 +13,9 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMod
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration
 from uns_pose_ros.estimation.solver.crop_observation import CropObservation
-from uns_pose_ros.estimation.solver.pose_hypotheses import INDEPENDENT_CELLS, Template
+from uns_pose_ros.estimation.solver.pose_hypotheses import Template
 from uns_pose_ros.estimation.solver.pose_refinement import cell_variance
-from uns_pose_ros.estimation.solver.pose_scoring import RefinedPoses
+from uns_pose_ros.estimation.solver.pose_scoring import RefinedPoses, log_weights
 
 # smallest inverse variance: a standard deviation of 10 diameters or radians
 _MIN_INFORMATION = 0.01
@@ -36,10 +36,10 @@ def to_estimates(
     An estimate has the pose of the first mode of its crop, and the other modes as alternatives.
     """
     scale = model.diameter or 1.0
-    log_weights = INDEPENDENT_CELLS * (modes.total - modes.total[:, :1])
+    log_weight = log_weights(modes.total)
     enough = modes.cells >= config.min_region_cells
     # the comparison is false for all modes of a crop whose first total is -inf
-    kept = (log_weights > _UNLIKELY) & enough[:, None]
+    kept = (log_weight > _UNLIKELY) & enough[:, None]
     crop, _ = kept.nonzero(as_tuple=True)
     if not len(crop):
         return [None] * len(kept)
@@ -48,7 +48,7 @@ def to_estimates(
     translation = (turn @ modes.translation[kept][..., None])[..., 0]
     rigid = from_parts(rotation, translation * scale)
     covariance = covariances(modes.information[kept], turn, scale, modes.cell[crop], config)
-    alone = 1 / torch.where(kept, log_weights, -torch.inf).exp().sum(1)
+    alone = 1 / torch.where(kept, log_weight, -torch.inf).exp().sum(1)
     filled = modes.reach / (view.region * template.share)
     doubt: Tensor | None = None
     if calibration is None:
@@ -72,7 +72,7 @@ def to_estimates(
         shown = project_points(
             camera.matrix, vertices @ rotation[of][0].T + translation[of][0]
         )
-        weights = log_weights[k][kept[k]].tolist()
+        weights = log_weight[k][kept[k]].tolist()
         whole = covariance[of][0]
         if doubt is not None:
             whole = whole.clone()

@@ -9,10 +9,14 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from uns_pose_ros.estimation.config import EstimatorConfig
-from uns_pose_ros.estimation.solver import pose_evidence, pose_hypotheses
+from uns_pose_ros.estimation.solver import pose_hypotheses
 from uns_pose_ros.estimation.solver.crop_observation import CropObservation
 from uns_pose_ros.estimation.solver.pose_evidence import collect_evidence
-from uns_pose_ros.estimation.solver.pose_hypotheses import INDEPENDENT_CELLS, Template
+from uns_pose_ros.estimation.solver.pose_hypotheses import (
+    INDEPENDENT_CELLS,
+    Correspondences,
+    Template,
+)
 from uns_pose_ros.estimation.solver.pose_refinement import (
     Projection,
     cell_variance,
@@ -25,33 +29,56 @@ from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 _ROUGH = (128, 6)  # cells and vertices of the first refinement
 # steps in which the coarse rotation pulls the best pose, and how strongly: as a share of its weight
 _PULLS, _PULL = 3, 0.5
-_MODE = 49  # numbers for each mode: rotation, translation, information, total
 
 
 @dataclass(frozen=True, eq=False)
 class RefinedPoses:
-    """Up to K distinct poses of each crop, best first, with statistics of the first one.
+    """K poses of each of B crops, best first, with statistics of the first one.
 
-    All tensors are on the CPU.
+    All tensors are float32 on the device; `to_cpu` makes them float64.
     """
 
-    rotation: Tensor  # (B, K, 3, 3) float64
-    translation: Tensor  # (B, K, 3) float64, diameters
-    information: Tensor  # (B, K, 6, 6) float64, see `pose_refinement.refine`
-    # (B, K) float64, log likelihood, silhouette and coarse rotation; -inf if no such mode exists
+    rotation: Tensor  # (B, K, 3, 3)
+    translation: Tensor  # (B, K, 3), diameters
+    information: Tensor  # (B, K, 6, 6), see `pose_refinement.refine`
+    # (B, K) log likelihood, silhouette and coarse rotation; -inf for a pose that is not valid or
+    # equals a better one
     total: Tensor
     covered: Tensor  # (B,) see `silhouette_coverage`
-    reach: (
-        Tensor  # (B,) longer side of the projected template, as a share of the crop's side
-    )
-    explained: Tensor  # (B,) share of the cells that are inliers
+    reach: Tensor  # (B,) see `silhouette_coverage`
     inliers: Tensor  # (B,) number of cells
-    error: (
-        Tensor  # (B,) median over the inliers of the distance to their vertices, tangents
-    )
     cells: Tensor  # (B,) number of cells
+    error: Tensor  # (B,) see `find_inliers`; 0 if there are none
     cell: Tensor  # (B,) see `Correspondences`
     evidence: Tensor  # (B, F) see `pose_evidence.EVIDENCE`
+
+    @property
+    def explained(self) -> Tensor:
+        """(B,) share of the cells that are inliers."""
+        return self.inliers / self.cells
+
+
+@dataclass(frozen=True, eq=False)
+class _Poses:
+    """H poses of each of B crops."""
+
+    rotation: Tensor  # (H, B, 3, 3)
+    translation: Tensor  # (H, B, 3), diameters
+    information: Tensor  # (H, B, 6, 6), see `pose_refinement.refine`
+    valid: Tensor  # (H, B) bool
+
+
+@dataclass(frozen=True, eq=False)
+class _PoseScores:
+    """How well H poses explain each of B crops."""
+
+    projection: Projection
+    fit: Tensor  # (H, B, P, M) see `correspondence_weights`
+    likelihood: Tensor  # (H, B) see `log_likelihood`
+    covered: Tensor  # (H, B) see `silhouette_coverage`
+    reach: Tensor  # (H, B) see `silhouette_coverage`
+    coarse: Tensor  # (H, B) log likelihood of the coarse rotation; 0: not known
+    total: Tensor  # (B, H) all of this together; -inf for a pose that is not valid
 
 
 def refine_and_score(
@@ -63,8 +90,10 @@ def refine_and_score(
     rated: tuple[Tensor, Tensor],
     config: EstimatorConfig,
     coarse: CoarseRotation | None = None,
-) -> Tensor:
+) -> RefinedPoses:
     """Refine hypotheses and half turns of the first one, and merge those that are equal then.
+
+    The processor does not wait for the device.
 
     Args:
         view: The cells of B crops.
@@ -77,137 +106,175 @@ def refine_and_score(
         coarse: Coarse rotations of the objects; None: not known.
 
     Returns:
-        Rows (B, 49 (H + 3) + 6 + F) for `to_cpu`.
+        H + 3 poses of each crop.
     """
     correspondences = view.correspondences
-    sigma = config.correspondence_sigma_cells
-    rough = (2.0 * sigma, 2.0 * sigma)
-    fine = (1.5 * sigma, 1.0 * sigma, 1.0 * sigma)
-    rotation, translation, _ = refine(
-        correspondences.subset(*_ROUGH),
-        template,
-        rotation,
-        translation,
-        rough,
-        config.outlier_likelihood,
+    poses = _refine_with_half_turns(
+        correspondences, template, rotation, translation, valid, config
     )
-    # a network confuses an object with its half turns
-    turned = rotation[:1] @ template.half_turns[:, None]
-    moved = translation[:1] + (rotation[:1] - turned) @ template.center
-    rotation = torch.cat([rotation, turned])
-    translation = torch.cat([translation, moved])
-    valid = torch.cat([valid, valid[:1].expand(3, -1)])
-    rotation, translation, information = refine(
-        correspondences, template, rotation, translation, fine, config.outlier_likelihood
+    scores = _score_poses(view, template, poses, config, coarse)
+    order, distinct = pose_hypotheses.rotation_nms(
+        poses.rotation.transpose(0, 1),
+        scores.total,
+        config.mode_separation_deg,
+        len(poses.rotation),
     )
-    seen = project_template(template, rotation, translation)
-    fit = correspondence_weights(correspondences, seen, sigma)
-    covered, shown, reach = silhouette_coverage(view, seen, config.hidden_cost)
-    likelihood = pose_hypotheses.log_likelihood(
-        fit, correspondences.presence, config.outlier_likelihood
+    total = scores.total.gather(1, order).masked_fill(~distinct, -torch.inf)
+    crop = torch.arange(len(order), device=order.device)
+    ordered = tuple(
+        tensor[order, crop[:, None]]
+        for tensor in (poses.rotation, poses.translation, poses.information)
     )
-    total = likelihood + config.silhouette_weight * shown
-    told = torch.zeros_like(total) if coarse is None else coarse.log_likelihood(rotation)
-    total = total + config.coarse_rotation_weight / INDEPENDENT_CELLS * told
-    total = torch.where(valid & total.isfinite(), total, -torch.inf).T
-    best, distinct = pose_hypotheses.rotation_nms(
-        rotation.transpose(0, 1), total, config.mode_separation_deg, len(rotation)
-    )
-
-    first, crop = best[:, 0], torch.arange(len(best), device=best.device)
-    fit = fit[first, crop]  # (B, P, M)
-    tangents = seen.tangents[first, :, crop]  # (B, 2, V)
-    sums = fit.sum(-1)
-    # even a certain correspondence is spread over neighboring vertices
-    inlier = sums > 0.1 * correspondences.presence.clamp_min(1e-6)
-    at = tangents.gather(
-        2, correspondences.vertex.flatten(1)[:, None].expand(-1, 2, -1)
-    ).view(-1, 2, *correspondences.vertex.shape[1:])
-    gap = (at - correspondences.tangents.mT[..., None]).square().sum(1).sqrt()
-    error = (
-        torch.where(inlier, (gap * fit).sum(-1) / sums.clamp_min(1e-9), torch.nan)
-        .nanmedian(1)
-        .values
-    )
-    counts = torch.stack(
-        [
-            covered[first, crop],
-            reach[first, crop],
-            inlier.sum(1),
-            correspondences.count,
-            error,
-            correspondences.cell,
-        ],
-        1,
-    )
-    likeliest = total.gather(1, best)
-    weights = torch.where(
-        distinct, INDEPENDENT_CELLS * (likeliest - likeliest[:, :1]), -torch.inf
-    )
+    rotation, translation, information = ordered
+    first = (order[:, 0], crop)
+    tangents = scores.projection.tangents.transpose(1, 2)[first]  # (B, 2, V)
+    inlier, error = find_inliers(correspondences, scores.fit[first], tangents)
     evidence = collect_evidence(
         correspondences,
         view.presence,
         view.likeness,
         view.grid_from_view,
         tangents,
-        seen.seen[first, 0, crop],
+        scores.projection.seen[:, 0][first],
         inlier,
         error,
-        likelihood[first, crop],
-        -weights.logsumexp(1),
-        rotation[first, crop],
+        scores.likelihood[first],
+        -log_weights(total).logsumexp(1),
+        rotation[:, 0],
         rated,
-        told[first, crop],
+        scores.coarse[first],
     )
     if coarse is not None:
-        best_pose = refine(
-            correspondences,
-            template,
-            rotation[first, crop][None],
-            translation[first, crop][None],
-            (1.0 * sigma,) * _PULLS,
-            config.outlier_likelihood,
-            coarse,
-            _PULL
-            * config.coarse_rotation_weight
-            * cell_variance(correspondences.cell, config),
+        pulled = _pull_to_coarse_rotation(
+            correspondences, template, rotation[:, 0], translation[:, 0], config, coarse
         )
-        for several, one in zip(
-            (rotation, translation, information), best_pose, strict=True
-        ):
-            several[first, crop] = one[0]
-    parts = [rotation.flatten(2), translation, information.flatten(2), total.T[..., None]]
-    chosen = (
-        torch.cat(parts, 2).transpose(0, 1).gather(1, best[..., None].expand(-1, -1, _MODE))
-    )
-    chosen[..., -1].masked_fill_(~distinct, -torch.inf)
-    return torch.cat([chosen.flatten(1), counts, evidence], 1)
-
-
-def to_cpu(rows: Tensor) -> RefinedPoses:
-    """Copy the rows of `refine_and_score` to the CPU; only this function waits for the device."""
-    facts = len(pose_evidence.EVIDENCE)
-    modes, counts, evidence = (
-        rows.cpu().double().split([rows.shape[1] - 6 - facts, 6, facts], 1)
-    )
-    rotation, translation, information, total = modes.unflatten(1, (-1, _MODE)).split(
-        [9, 3, 36, 1], 2
-    )
-    covered, reach, inliers, cells, error, cell = counts.unbind(1)
+        for several, best in zip(ordered, pulled, strict=True):
+            several[:, 0] = best
     return RefinedPoses(
-        rotation.unflatten(2, (3, 3)),
-        translation,
-        information.unflatten(2, (6, 6)),
-        total[..., 0],
-        covered,
-        reach,
-        inliers / cells,
-        inliers,
-        error.nan_to_num(0.0),
-        cells,
-        cell,
-        evidence,
+        rotation=rotation,
+        translation=translation,
+        information=information,
+        total=total,
+        covered=scores.covered[first],
+        reach=scores.reach[first],
+        inliers=inlier.sum(1).to(error),
+        cells=correspondences.count.to(error),
+        error=error.nan_to_num(0.0),
+        cell=correspondences.cell,
+        evidence=evidence,
     )
+
+
+def _refine_with_half_turns(
+    correspondences: Correspondences,
+    template: Template,
+    rotation: Tensor,
+    translation: Tensor,
+    valid: Tensor,
+    config: EstimatorConfig,
+) -> _Poses:
+    """Refine H poses, and three half turns of the first one: a network confuses them."""
+    sigma = config.correspondence_sigma_cells
+    rough = (2.0 * sigma, 2.0 * sigma)
+    fine = (1.5 * sigma, 1.0 * sigma, 1.0 * sigma)
+    few, floor = correspondences.subset(*_ROUGH), config.outlier_likelihood
+    rotation, translation, _ = refine(few, template, rotation, translation, rough, floor)
+    turned = rotation[:1] @ template.half_turns[:, None]
+    moved = translation[:1] + (rotation[:1] - turned) @ template.center
+    rotation = torch.cat([rotation, turned])
+    translation = torch.cat([translation, moved])
+    valid = torch.cat([valid, valid[:1].expand(3, -1)])
+    refined = refine(correspondences, template, rotation, translation, fine, floor)
+    return _Poses(*refined, valid)
+
+
+def _score_poses(
+    view: CropObservation,
+    template: Template,
+    poses: _Poses,
+    config: EstimatorConfig,
+    coarse: CoarseRotation | None,
+) -> _PoseScores:
+    """Compare poses with the cells, the presence map and the coarse rotation of their crops."""
+    correspondences = view.correspondences
+    projection = project_template(template, poses.rotation, poses.translation)
+    fit = correspondence_weights(
+        correspondences, projection, config.correspondence_sigma_cells
+    )
+    covered, shown, reach = silhouette_coverage(view, projection, config.hidden_cost)
+    likelihood = pose_hypotheses.log_likelihood(
+        fit, correspondences.presence, config.outlier_likelihood
+    )
+    if coarse is None:
+        coarse_likelihood = torch.zeros_like(likelihood)
+    else:
+        coarse_likelihood = coarse.log_likelihood(poses.rotation)
+    total = likelihood + config.silhouette_weight * shown
+    total = total + config.coarse_rotation_weight / INDEPENDENT_CELLS * coarse_likelihood
+    total = torch.where(poses.valid & total.isfinite(), total, -torch.inf).T
+    return _PoseScores(
+        projection, fit, likelihood, covered, reach, coarse_likelihood, total
+    )
+
+
+def log_weights(total: Tensor) -> Tensor:
+    """Log weights (B, K) of poses with these totals (B, K), beside the first one of their crop.
+
+    NaN if the first one is not valid.
+    """
+    return INDEPENDENT_CELLS * (total - total[:, :1])
+
+
+def find_inliers(
+    correspondences: Correspondences, fit: Tensor, tangents: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Find the cells that one pose of each crop explains.
+
+    Args:
+        correspondences: Of B crops, P cells each.
+        fit: (B, P, M) see `correspondence_weights`.
+        tangents: (B, 2, V) of the projected template.
+
+    Returns:
+        Whether each cell is an inlier (B, P), and the median (B,) over the inliers of the distance
+        to their vertices, tangents; NaN if there are none.
+    """
+    sums = fit.sum(-1)
+    # even a certain correspondence is spread over neighboring vertices
+    inlier = sums > 0.1 * correspondences.presence.clamp_min(1e-6)
+    vertex = correspondences.vertex
+    at = tangents.gather(2, vertex.flatten(1)[:, None].expand(-1, 2, -1))
+    offset = at.view(-1, 2, *vertex.shape[1:]) - correspondences.tangents.mT[..., None]
+    distance = offset.square().sum(1).sqrt()  # (B, P, M)
+    mean = (distance * fit).sum(-1) / sums.clamp_min(1e-9)
+    return inlier, torch.where(inlier, mean, torch.nan).nanmedian(1).values
+
+
+def _pull_to_coarse_rotation(
+    correspondences: Correspondences,
+    template: Template,
+    rotation: Tensor,
+    translation: Tensor,
+    config: EstimatorConfig,
+    coarse: CoarseRotation,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Refine one pose (B, 3, 3), (B, 3) of each crop while the coarse rotation pulls it.
+
+    Returns:
+        The poses, and their information (B, 6, 6).
+    """
+    weight = _PULL * config.coarse_rotation_weight
+    rotation, translation, information = refine(
+        correspondences,
+        template,
+        rotation[None],
+        translation[None],
+        (config.correspondence_sigma_cells,) * _PULLS,
+        config.outlier_likelihood,
+        coarse,
+        weight * cell_variance(correspondences.cell, config),
+    )
+    return rotation[0], translation[0], information[0]
 
 
 def silhouette_coverage(

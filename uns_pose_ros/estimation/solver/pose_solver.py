@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from uns_pose_ros.core.device import to_cpu
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.frame_placement import place_frames
@@ -28,7 +29,7 @@ from uns_pose_ros.estimation.solver.pose_hypotheses import (
     Correspondences,
     Template,
 )
-from uns_pose_ros.estimation.solver.pose_scoring import refine_and_score, to_cpu
+from uns_pose_ros.estimation.solver.pose_scoring import refine_and_score
 from uns_pose_ros.estimation.stream.expectation import ExpectedCrops, filled_regions
 from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 
@@ -91,11 +92,11 @@ def solve(
         rotation, translation, valid = add_expected(
             view, expected, rotation, translation, valid
         )
-    rows = refine_and_score(
+    poses = refine_and_score(
         view, template, rotation, translation, valid, rated, config, coarse
     )
     estimates = to_estimates(
-        model, template, to_cpu(rows), view, camera, config, calibration
+        model, template, to_cpu(poses), view, camera, config, calibration
     )
     estimates = fit_boxes(
         shapes,
