@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import Camera, Frame
 from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
-from uns_pose_ros.estimation.solver.pose_conversion import quality
 from uns_pose_ros.estimation.stream.expectation import box_iou
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
@@ -201,19 +199,6 @@ def test_an_object_that_something_parts_is_found_as_one(
         float(angle_between(found[0].cam_from_canon[:3, :3], whole.cam_from_canon[:3, :3]))
         < 20
     )
-
-
-def test_what_the_template_fills_of_its_region_is_in_the_score() -> None:
-    explained, covered = (
-        torch.tensor([0.81, 0.81, 0.81, 0.81]),
-        torch.tensor([0.0, math.log(0.5), 0.0, 0.0]),
-    )
-    score = quality(
-        explained, covered, torch.tensor([1.0, 1.0, 0.5, 1.7])
-    )  # the root of what is explained
-    assert score.tolist() == pytest.approx(
-        [0.9, 0.45, 0.9 / 4, 0.9]
-    )  # it never fills more than all
 
 
 def test_regions_are_answered_together_as_each_would_be_alone(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
-from uns_pose_ros.core.geometry import from_parts
-from uns_pose_ros.core.geometry import project as project_points
+from uns_pose_ros.core.geometry import from_parts, project, transform
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration
@@ -20,6 +22,15 @@ from uns_pose_ros.estimation.solver.pose_scoring import RefinedPoses, log_weight
 # smallest inverse variance: a standard deviation of 10 diameters or radians
 _MIN_INFORMATION = 0.01
 _UNLIKELY = -8.0  # log weight below which a mode is not returned
+
+
+@dataclass(frozen=True, eq=False)
+class _CropPoses:
+    """The K poses of one crop that are likely, in the camera of the image, best first."""
+
+    cam_from_canon: Tensor  # (K, 4, 4) float64, rigid; translation in m or diameters
+    covariance: Tensor  # (K, 6, 6), see `PoseEstimate`
+    log_weight: Tensor  # (K,) of the pose over that of the first one
 
 
 def to_estimates(
@@ -34,71 +45,139 @@ def to_estimates(
     """Convert refined poses to estimates in the image's camera.
 
     An estimate has the pose of the first mode of its crop, and the other modes as alternatives.
+
+    Args:
+        model: The category model.
+        template: Its template.
+        modes: Refined poses of B crops, on the CPU.
+        view: What the crops show.
+        camera: Camera of the image, without distortion.
+        config: Settings of the solver.
+        calibration: Of the score and the covariance; None: those of version 0.1.0.
+
+    Returns:
+        One estimate for each crop; None if no pose is valid, or if the crop has too few cells.
     """
-    scale = model.diameter or 1.0
     log_weight = log_weights(modes.total)
     enough = modes.cells >= config.min_region_cells
     # the comparison is false for all modes of a crop whose first total is -inf
-    kept = (log_weight > _UNLIKELY) & enough[:, None]
-    crop, _ = kept.nonzero(as_tuple=True)
-    if not len(crop):
-        return [None] * len(kept)
-    turn = view.turn[crop]
-    rotation = turn @ modes.rotation[kept]
-    translation = (turn @ modes.translation[kept][..., None])[..., 0]
-    rigid = from_parts(rotation, translation * scale)
-    covariance = covariances(modes.information[kept], turn, scale, modes.cell[crop], config)
-    alone = 1 / torch.where(kept, log_weight, -torch.inf).exp().sum(1)
-    filled = modes.reach / (view.region * template.share)
-    doubt: Tensor | None = None
-    if calibration is None:
-        score = (quality(modes.explained, modes.covered, filled) * alone).clamp(0, 1)
-    else:
-        score = calibration.score(modes.evidence)
-        covariance[:, 3:, 3:] += rotation @ calibration.spread @ rotation.mT
-        doubt = rotation @ calibration.doubt(modes.evidence)[crop] @ rotation.mT
+    likely = (log_weight > _UNLIKELY) & enough[:, None]
+    if not likely.any():
+        return [None] * len(likely)
+    log_weight = torch.where(likely, log_weight, -torch.inf)
+    scores = _score_crops(template, modes, view, log_weight, calibration)
+    doubts: Iterable[Tensor | None] = repeat(None, len(likely))
+    if calibration is not None:
+        rotation = view.turn @ modes.rotation[:, 0]
+        doubts = rotation @ calibration.doubt(modes.evidence) @ rotation.mT
     error = modes.error * float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
-    vertices = model.vertices.double()
-    extents, center = model.extents * scale, model.center * scale
-    has_instances = bool(model.instances)
-    estimates: list[PoseEstimate | None] = []
-    start = 0
-    for k, count in enumerate(kept.sum(1).tolist()):
-        if not count:
-            estimates.append(None)
-            continue
-        of = slice(start, start + count)
-        start += count
-        shown = project_points(
-            camera.matrix, vertices @ rotation[of][0].T + translation[of][0]
-        )
-        weights = log_weight[k][kept[k]].tolist()
-        whole = covariance[of][0]
-        if doubt is not None:
-            whole = whole.clone()
-            whole[3:, 3:] += doubt[of][0]
-        estimates.append(
-            PoseEstimate(
-                category=model.category,
-                cam_from_canon=rigid[of][0],
-                scale=scale,
-                metric=model.diameter is not None,
-                size=extents,
-                score=float(score[k]),
-                covariance=whole,
-                symmetry=model.symmetry,
-                inliers=int(modes.inliers[k]),
-                reprojection_error=float(error[k]),
-                box=torch.cat([shown.amin(0), shown.amax(0)]),
-                doubt=None if doubt is None else doubt[of][0],
-                evidence=modes.evidence[k],
-                center=center if has_instances else None,
-                alternatives=tuple(
-                    map(PoseMode, rigid[of][1:], weights[1:], covariance[of][1:])
-                ),
-            )
-        )
-    return estimates
+    crops = zip(
+        _poses_in_camera(model, modes, view, log_weight, config, calibration),
+        scores.tolist(),
+        modes.inliers.tolist(),
+        error.tolist(),
+        modes.evidence,
+        doubts,
+        strict=True,
+    )
+    return [
+        _to_estimate(model, camera, *crop) if some else None
+        for crop, some in zip(crops, likely[:, 0].tolist(), strict=True)
+    ]
+
+
+def _to_estimate(
+    model: CategoryModel,
+    camera: Camera,
+    poses: _CropPoses,
+    score: float,
+    inliers: float,
+    error: float,
+    evidence: Tensor,
+    doubt: Tensor | None,
+) -> PoseEstimate:
+    """Make the estimate of one crop; `error` is in px."""
+    scale = model.diameter or 1.0
+    pose, covariance = poses.cam_from_canon[0], poses.covariance[0]
+    if doubt is not None:
+        covariance = covariance.clone()
+        covariance[3:, 3:] += doubt
+    shown = project(camera.matrix, transform(pose, scale * model.vertices.double()))
+    others = zip(
+        poses.cam_from_canon[1:],
+        poses.log_weight[1:].tolist(),
+        poses.covariance[1:],
+        strict=True,
+    )
+    return PoseEstimate(
+        category=model.category,
+        cam_from_canon=pose,
+        scale=scale,
+        metric=model.diameter is not None,
+        size=model.extents * scale,
+        score=score,
+        covariance=covariance,
+        symmetry=model.symmetry,
+        inliers=int(inliers),
+        reprojection_error=error,
+        box=torch.cat([shown.amin(0), shown.amax(0)]),
+        doubt=doubt,
+        evidence=evidence,
+        center=model.center * scale if model.instances else None,
+        alternatives=tuple(PoseMode(*other) for other in others),
+    )
+
+
+def _poses_in_camera(
+    model: CategoryModel,
+    modes: RefinedPoses,
+    view: CropObservation,
+    log_weight: Tensor,
+    config: EstimatorConfig,
+    calibration: ScoreCalibration | None,
+) -> list[_CropPoses]:
+    """Map the likely poses of B crops to the camera of the image.
+
+    The poses of all crops are one batch, because each step takes as long for one as for many.
+
+    Args:
+        model: The category model.
+        modes: Refined poses, K for each crop.
+        view: What the crops show.
+        log_weight: (B, K) -inf for poses that are left out.
+        config: Settings of the solver.
+        calibration: Of the covariance; None: that of version 0.1.0.
+    """
+    scale = model.diameter or 1.0
+    likely = log_weight.isfinite()
+    crop, _ = likely.nonzero(as_tuple=True)
+    turn = view.turn[crop]
+    rotation = turn @ modes.rotation[likely]
+    translation = (turn @ modes.translation[likely][..., None])[..., 0]
+    pose = from_parts(rotation, translation * scale)
+    covariance = covariances(
+        modes.information[likely], turn, scale, modes.cell[crop], config
+    )
+    if calibration is not None:
+        covariance[:, 3:, 3:] += rotation @ calibration.spread @ rotation.mT
+    counts = likely.sum(1).tolist()
+    parts = (tensor.split(counts) for tensor in (pose, covariance, log_weight[likely]))
+    return [_CropPoses(*crop_parts) for crop_parts in zip(*parts, strict=True)]
+
+
+def _score_crops(
+    template: Template,
+    modes: RefinedPoses,
+    view: CropObservation,
+    log_weight: Tensor,
+    calibration: ScoreCalibration | None,
+) -> Tensor:
+    """Compute the scores (B,) of the first poses; `log_weight` (B, K) as in `_poses_in_camera`."""
+    if calibration is not None:
+        return calibration.score(modes.evidence)
+    share = 1 / log_weight.exp().sum(1)  # of the first pose among all likely ones
+    filled = modes.reach / (view.region * template.share)
+    return (quality(modes.explained, modes.covered, filled) * share).clamp(0, 1)
 
 
 def quality(explained: Tensor, covered: Tensor, filled: Tensor) -> Tensor:
