@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from small_model import CLIP
 from uns_pose_ros.core.camera import assumed_camera
@@ -16,6 +17,8 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import Camera, Frame
 from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
+from uns_pose_ros.estimation.loaded_model import LoadedModel
+from uns_pose_ros.estimation.object_search import ObjectSearch
 from uns_pose_ros.estimation.stream.expectation import box_iou
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
@@ -163,11 +166,13 @@ def test_an_object_that_the_second_look_does_not_confirm_keeps_its_first_pose(
     poses = [one.cam_from_canon for one in once(image, camera)]
     looked = []
 
-    def nothing(*given: object) -> list[list[object]]:
-        looked.append(given)
-        return [[] for _ in given[3]]  # type: ignore[attr-defined]
+    def nothing(
+        search: ObjectSearch, loaded: LoadedModel, boxes: Tensor, crops: object
+    ) -> list[list[object]]:
+        looked.append(boxes)
+        return [[] for _ in boxes]
 
-    monkeypatch.setattr(twice, "_estimate_boxes", nothing)
+    monkeypatch.setattr(ObjectSearch, "estimate_boxes", nothing)
     again = [one.cam_from_canon for one in twice(image, camera)]
     assert looked and poses and len(poses) == len(again)
     assert all(torch.equal(*both) for both in zip(poses, again, strict=True))
@@ -190,7 +195,9 @@ def test_an_object_that_something_parts_is_found_as_one(
     whole = estimator(image, frame.camera, torch.tensor([[x0, y0, x1, y1]]))[0]
     halves = [[x0, y0, x1, 0.6 * y0 + 0.4 * y1], [x0, 0.4 * y0 + 0.6 * y1, x1, y1]]
     monkeypatch.setattr(
-        estimator, "_search_regions", lambda *_: [torch.tensor(halves, dtype=torch.float64)]
+        ObjectSearch,
+        "_search_regions",
+        lambda *_: [torch.tensor(halves, dtype=torch.float64)],
     )
     found = estimator(image, frame.camera)
     assert len(found) == 1
