@@ -50,7 +50,7 @@ def image(video: str, *poses: tuple[float, float]) -> LeftOutImage:
         evidence[k, 0], error[k, 2] = value, math.radians(degrees)
     score = torch.sigmoid(evidence[:, 0])
     fit = torch.zeros(len(poses), 3, 3, dtype=torch.float64)
-    return LeftOutImage(video, score, evidence, error, fit)
+    return LeftOutImage(video, score, evidence, error, fit, fit)
 
 
 def test_the_best_pose_of_an_image_counts_and_an_unanswered_image_is_wrong() -> None:
@@ -114,6 +114,7 @@ def answers(
                 reprojection_error=1.0,
                 box=torch.zeros(4, dtype=torch.float64),
                 evidence=torch.zeros(COUNT, dtype=torch.float64),
+                hypothesis_spread=torch.zeros(3, 3, dtype=torch.float64),
             )
         ]
 

@@ -386,6 +386,9 @@ class PoseEstimate:
     doubt: Tensor | None = None
     # (F,) float64, what the score was computed from, see `estimation.solver.pose_evidence`
     evidence: Tensor | None = None
+    # (3, 3) float64, rad^2, canonical axes: second moments of how all hypotheses, weighted by their
+    # likelihood, are rotated against the pose; None: not known
+    hypothesis_spread: Tensor | None = None
     frames: tuple[PlacedFrame, ...] = ()  # the model's named frames on this instance
     # "refined" by the depth at the object, or why not; empty: there was no depth
     depth_use: str = ""
@@ -402,8 +405,9 @@ class PoseEstimate:
         for name in ("center", "size_sigma"):
             if (value := getattr(self, name)) is not None:
                 _check(value, name, (3,), torch.float64)
-        if self.covariance is not None:
-            _check(self.covariance, "covariance", (6, 6), torch.float64)
+        for name, shape in (("covariance", (6, 6)), ("hypothesis_spread", (3, 3))):
+            if (value := getattr(self, name)) is not None:
+                _check(value, name, shape, torch.float64)
         if not 0.0 <= self.score <= 1.0:
             raise ValueError(f"score {self.score} is outside [0, 1]")
 

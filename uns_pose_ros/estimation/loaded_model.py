@@ -100,7 +100,13 @@ class LoadedModel:
         directions = directions @ turn.T
         vertices = model.vertices.to(device)
         self.template = Template(
-            vertices, directions.to(device), visible.to(device), vertices.mean(0), share
+            vertices,
+            directions.to(device),
+            visible.to(device),
+            vertices.mean(0),
+            share,
+            model.symmetry.order,
+            model.symmetry.axis.float().to(device),
         )
 
     def likeness(self, tokens: Tensor) -> Tensor:

@@ -4,8 +4,10 @@ Two logistic regressions on the numbers of `pose_evidence` give the probabilitie
 an object of the category, and that the pose of an object is right, that is less than 30 degrees
 off. The score is their product; but an object that is there keeps `FLOOR` where its pose is in
 doubt, so that a threshold can tell objects from everything else. The covariance of the rotation
-follows from the second one: to that of right poses, about the axes of the canonical frame, that of
-wrong poses is added by their share.
+is the sum of four parts, whose shares are those under which the errors of held-out views are most
+likely: that of right poses and, by the chance of the second regression, that of wrong poses, both
+about the axes of the canonical frame; that of the fit; and how far all hypotheses lie apart that
+explain the crop. Where a handle is hidden, these differ by their turn about the axis of the cup.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -65,12 +68,16 @@ class ScoreCalibration:
     right: Chance  # of the pose of an object
     there: Chance  # of an object
     # (3, 3) float64, rad^2, second moments of the rotation between a pose and the truth, about the
-    # canonical axes
+    # canonical axes, times their shares in the covariance
     right_spread: Tensor
     wrong_spread: Tensor
-    factor: float  # of both, so that 95 percent of the 95 % regions contain the truth
+    factor: float  # of the covariance, so that 95 % of the 95 % regions contain the truth
     threshold: float  # score above which few scenes without an object have a pose
     floor: float = FLOOR  # 0: of models whose threshold asks for a good pose
+    fit_share: float = (
+        1.0  # of the covariance of the rotation that the fit has, factor included
+    )
+    hypothesis_share: float = 0.0  # of `PoseEstimate.hypothesis_spread`
 
     def score(self, evidence: Tensor) -> Tensor:
         """Compute scores (B,) from evidence (B, F)."""
@@ -82,14 +89,21 @@ class ScoreCalibration:
         """Covariance (3, 3), rad^2, of the rotation of right poses, about the canonical axes."""
         return self.factor * self.right_spread
 
-    def doubt(self, evidence: Tensor) -> Tensor:
-        """Compute covariances (B, 3, 3), rad^2, that wrong poses add to `spread`.
+    def doubt(self, evidence: Tensor, hypothesis_spread: Tensor) -> Tensor:
+        """Compute covariances (B, 3, 3), rad^2, that other poses add to `spread`.
 
         Args:
             evidence: (B, F).
+            hypothesis_spread: (B, 3, 3) rad^2, see `PoseEstimate`.
         """
-        wrong = 1 - self.right(evidence)
-        return self.factor * wrong[:, None, None] * self.wrong_spread
+        wrong = (1 - self.right(evidence))[:, None, None] * self.wrong_spread
+        return self.factor * (wrong + self.hypothesis_share * hypothesis_spread)
+
+    def weigh_fit(self, covariance: Tensor) -> Tensor:
+        """Take the share of the rotation in covariances (K, 6, 6) of the fit that is theirs."""
+        size = torch.ones(6, dtype=torch.float64)
+        size[3:] = self.fit_share**0.5
+        return covariance * size * size[:, None]
 
     def to_record(self) -> dict[str, Any]:
         """Convert to JSON types."""
@@ -102,6 +116,8 @@ class ScoreCalibration:
             "factor": self.factor,
             "threshold": self.threshold,
             "floor": self.floor,
+            "fit_share": self.fit_share,
+            "hypothesis_share": self.hypothesis_share,
         }
 
     @staticmethod
@@ -133,42 +149,74 @@ class ScoreCalibration:
             float(record["factor"]),
             float(record["threshold"]),
             float(record.get("floor", 0.0)),
+            float(record.get("fit_share", 1.0)),
+            float(record.get("hypothesis_share", 0.0)),
         )
 
 
-def fit_chance(evidence: Tensor, true: Tensor, decay: float = 1.0) -> Chance:
-    """Fit a logistic regression; both outcomes weigh alike in all.
+def fit_chance(evidence: Tensor, outcomes: Tensor, decay: float = 1.0) -> Chance:
+    """Fit a logistic regression; the chance is that of the first one of several outcomes.
 
-    No evidence counts against its meaning: a number that grows for right poses gets no negative
-    weight.
+    All outcomes have the same weights of the evidence and biases of their own, so that a rare one
+    is also learned from those like it; true and false weigh alike in all. Then a factor of the
+    weights and a bias are fitted to the first outcome as frequent as it is. No evidence counts
+    against its meaning: a number that grows for right poses gets no negative weight.
 
     Args:
         evidence: (N, F) float64.
-        true: (N,) bool, the outcomes.
+        outcomes: (K, N) bool. Those that are always the same count for nothing.
         decay: Penalty on half the squared weights of the evidence in standard deviations.
     """
-    values, outcome = evidence.numpy(), true.numpy().astype(np.float64)
+    values, outcome = evidence.numpy(), outcomes.numpy().astype(np.float64)
     signs = np.array([float(sign) for sign in EVIDENCE.values()])
     low, high = values.min(0), values.max(0)
     mean, spread = values.mean(0), values.std(0) + 1e-6
     scaled = (values - mean) / spread * signs
-    share = outcome.mean().clip(1e-6, 1 - 1e-6)
-    weight = np.where(outcome > 0, 0.5 / share, 0.5 / (1 - share))
+    share = outcome.mean(1, keepdims=True)  # (K, 1)
+    varied = (share > 0) & (share < 1)
+    share = share.clip(1e-6, 1 - 1e-6)
+    weight = varied / varied.sum() * np.where(outcome > 0, 0.5 / share, 0.5 / (1 - share))
+    beta = _regress(scaled, outcome, weight, decay, 0.0)[: -len(outcome)]
+    told = (scaled @ beta)[:, None]
+    factor, bias = _regress(told, outcome[:1], np.ones((1, len(told))), decay, 1.0)
+    slope = factor * beta * signs / spread
+    least, most, weights = (torch.from_numpy(column) for column in (low, high, slope))
+    return Chance(least, most, weights, float(bias - (slope * mean).sum()))
 
-    def loss(beta: np.ndarray) -> tuple[float, np.ndarray]:
-        logit = scaled @ beta[:-1] + beta[-1]
+
+def _regress(
+    values: NDArray[np.float64],
+    outcome: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    decay: float,
+    usual: float,
+) -> NDArray[np.float64]:
+    """Fit weights (F,), none negative, that K outcomes share, and a bias for each of them.
+
+    Args:
+        values: (N, F).
+        outcome: (K, N) 1 or 0.
+        weight: (K, N).
+        decay: Penalty on half the squared difference of the weights from the usual one.
+        usual: The usual weight.
+
+    Returns:
+        (F + K,).
+    """
+    facts = values.shape[1]
+
+    def loss(beta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logit = values @ beta[:facts] + beta[facts:, None]
         gap = weight * (1 / (1 + np.exp(-logit)) - outcome)
-        slope = np.append(scaled.T @ gap + decay * beta[:-1], gap.sum())
+        beyond = beta[:facts] - usual
+        slope = gap.sum(0) @ values + decay * beyond
         cost = weight * (np.logaddexp(0, logit) - outcome * logit)
-        return float(cost.sum() + decay * (beta[:-1] ** 2).sum() / 2), slope
+        penalty = decay * (beyond**2).sum() / 2
+        return float(cost.sum() + penalty), np.concatenate([slope, gap.sum(1)])
 
-    bounds = [(0.0, None)] * len(EVIDENCE) + [(None, None)]
-    beta = minimize(loss, np.zeros(len(bounds)), jac=True, bounds=bounds).x
-    slope = beta[:-1] * signs / spread
-    # the outcomes are as frequent again as they were
-    bias = beta[-1] - (slope * mean).sum() + np.log(share / (1 - share))
-    tensors = [torch.from_numpy(column) for column in (low, high, slope)]
-    return Chance(tensors[0], tensors[1], tensors[2], float(bias))
+    bounds = [(0.0, None)] * facts + [(None, None)] * len(outcome)
+    start = np.append(np.full(facts, usual), np.zeros(len(outcome)))
+    return np.asarray(minimize(loss, start, jac=True, bounds=bounds).x)
 
 
 def second_moments(turns: Tensor, typical: float) -> Tensor:

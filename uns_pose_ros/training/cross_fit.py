@@ -8,9 +8,8 @@ expect of new instances.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,6 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progres
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.loaded_model import LoadedModel
-from uns_pose_ros.estimation.score_calibration import (
-    FLOOR,
-    REGION,
-    Chance,
-    ScoreCalibration,
-    fit_chance,
-    second_moments,
-)
 from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 from uns_pose_ros.estimation.solver.pose_solver import solve
 from uns_pose_ros.io.video_folder import read_frame
@@ -42,6 +33,7 @@ from uns_pose_ros.training.left_out import (
     estimate_left_out,
     summarize_left_out,
 )
+from uns_pose_ros.training.score_training import HeldOut, calibrate
 from uns_pose_ros.training.training_views import (
     TrainConfig,
     Views,
@@ -54,36 +46,7 @@ _MOST = 600  # views with an object that are estimated, of both halves
 _SCENES = 100  # scenes without the object, for each head
 _FILLED = 0.15  # share of the cells of such a view that show the object, as in crops
 _BATCH = 8
-# share of the scenes that may lie beyond what counts as the likest scene: what lies beside the
-# object may be another one
-_FALSE = 0.02
-# log odds that an object is there, for each unit of its likeness beyond the middle between the
-# likest scene and half of the objects
-_STEEPNESS = 8.0
-_LOW = -1e6  # evidence is more than this
 _VIEWS_PER_SCENE = 8
-_WRONG = math.radians(30.0)  # rotation error of a wrong pose
-_TYPICAL = (math.radians(8.0), math.radians(90.0))  # errors of right and of wrong poses
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Estimates of N views whose videos the head has not seen, and of scenes without an object."""
-
-    evidence: Tensor  # (N, F)
-    error: Tensor  # (N, 3) rad, from the estimate to the truth, canonical axes
-    fit: Tensor  # (N, 3, 3) rad^2, covariance of the fit alone, canonical axes
-    false: Sequence[Tensor]  # (K, F) evidence of the K poses in each scene
-
-    @staticmethod
-    def join(parts: Sequence[HeldOut]) -> HeldOut:
-        """Put several together."""
-        return HeldOut(
-            torch.cat([part.evidence for part in parts]),
-            torch.cat([part.error for part in parts]),
-            torch.cat([part.fit for part in parts]),
-            [scene for part in parts for scene in part.false],
-        )
 
 
 def cross_fit(
@@ -248,17 +211,15 @@ def estimate_held_out(
             for row, one in zip(part.tolist(), solved, strict=True)
             if one is not None
         ]
-    evidence, errors, fits = (
-        [torch.zeros(0, len(EVIDENCE))],
-        [torch.zeros(0, 3)],
-        [torch.zeros(0, 3, 3)],
-    )
+    evidence, errors = [torch.zeros(0, len(EVIDENCE))], [torch.zeros(0, 3)]
+    fits, spreads = [torch.zeros(0, 3, 3)], [torch.zeros(0, 3, 3)]
     symmetry = model.symmetry
     for row, estimate in estimates:
         true = views.cam_from_canon[row, :, :3].cpu()
         error, fit = error_and_fit(estimate, true, symmetry)
-        assert estimate.evidence is not None
+        assert estimate.evidence is not None and estimate.hypothesis_spread is not None
         evidence.append(estimate.evidence[None])
+        spreads.append(estimate.hypothesis_spread[None])
         errors.append(error[None])
         fits.append(fit[None])
     false = []
@@ -274,59 +235,6 @@ def estimate_held_out(
         torch.cat(evidence).double(),
         torch.cat(errors).double(),
         torch.cat(fits).double(),
+        torch.cat(spreads).double(),
         [scene.double() for scene in false],
     )
-
-
-def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
-    """Fit score, covariance and threshold; None if all poses are right or all are wrong."""
-    size = held_out.error.norm(dim=1)
-    right = size < _WRONG
-    if not right.any() or right.all():
-        return None
-    calibration = ScoreCalibration(
-        right=fit_chance(held_out.evidence, right),
-        there=chance_of_object(held_out),
-        right_spread=second_moments(held_out.error[right], _TYPICAL[0]),
-        wrong_spread=second_moments(held_out.error[~right], _TYPICAL[1]),
-        factor=1.0,
-        threshold=FLOOR / 2,  # an object of whose pose nothing is known, where it is 1 to 1
-    )
-    factor = _conformal_factor(
-        calibration.spread + calibration.doubt(held_out.evidence),
-        held_out.fit,
-        held_out.error,
-    )
-    return replace(calibration, factor=factor)
-
-
-def chance_of_object(held_out: HeldOut) -> Chance:
-    """The chance that an object is there, from its likeness alone.
-
-    Other evidence tells held-out views from scenes too, but an object that something covers from
-    the world less. The scenes are easier than the world: it begins far above them, in the middle
-    between the likest one and half of the objects.
-    """
-    place = list(EVIDENCE).index("likeness")
-    likest = [float(scene[:, place].max()) for scene in held_out.false if len(scene)]
-    beyond = int(_FALSE * len(held_out.false))
-    scene = sorted(likest, reverse=True)[beyond] if len(likest) > beyond else 0.0
-    half = float(held_out.evidence[:, place].median())
-    middle = (min(scene, half) + half) / 2
-    weight = torch.zeros(len(EVIDENCE), dtype=torch.float64)
-    weight[place] = _STEEPNESS
-    everything = torch.cat([held_out.evidence, *held_out.false])
-    # what is less like the object than any scene is none
-    low = torch.full_like(weight, _LOW)
-    return Chance(low, everything.amax(0), weight, -_STEEPNESS * middle)
-
-
-def _conformal_factor(covariance: Tensor, fit: Tensor, error: Tensor) -> float:
-    """The factor of covariances (N, 3, 3) so that 95 % of the errors (N, 3) lie in the regions."""
-    low, high = 1e-3, 1e3
-    for _ in range(40):
-        middle = math.sqrt(low * high)
-        solved = torch.linalg.solve(middle * covariance + fit, error[..., None])[..., 0]
-        inside = ((error * solved).sum(1) <= REGION).double().mean()
-        low, high = (low, middle) if inside >= 0.95 else (middle, high)
-    return high

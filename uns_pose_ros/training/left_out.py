@@ -38,6 +38,7 @@ class LeftOutImage:
     evidence: Tensor  # (K, F) float64
     error: Tensor  # (K, 3) float64, rad, from the estimate to the truth, canonical axes
     fit: Tensor  # (K, 3, 3) float64, rad^2, covariance of the fit alone, canonical axes
+    spread: Tensor  # (K, 3, 3) float64, rad^2, see `PoseEstimate.hypothesis_spread`
 
 
 def error_and_fit(
@@ -107,6 +108,7 @@ def _estimate(
             empty.view(0, 1).expand(0, len(EVIDENCE)),
             empty.view(0, 1).expand(0, 3),
             empty.view(0, 1, 1).expand(0, 3, 3),
+            empty.view(0, 1, 1).expand(0, 3, 3),
         )
     estimates, errors, fits = zip(*facts, strict=True)
     return LeftOutImage(
@@ -115,6 +117,7 @@ def _estimate(
         torch.stack([one.evidence for one in estimates]).double(),
         torch.stack(errors).double(),
         torch.stack(fits).double(),
+        torch.stack([one.hypothesis_spread for one in estimates]).double(),
     )
 
 
@@ -146,8 +149,9 @@ def summarize_left_out(
             best = int(scores.argmax())
             error = float(torch.rad2deg(image.error[best].norm()))
             if calibration is not None:
-                region = calibration.spread + image.fit[best]
-                region = region + calibration.doubt(image.evidence[best : best + 1])[0]
+                one = slice(best, best + 1)
+                region = calibration.spread + calibration.fit_share * image.fit[best]
+                region += calibration.doubt(image.evidence[one], image.spread[one])[0]
                 gap = image.error[best]
                 inside.append(float(gap @ torch.linalg.solve(region, gap)) <= REGION)
         degrees.append(error)

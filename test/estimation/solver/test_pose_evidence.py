@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 from uns_pose_ros.core.geometry import rotation_from_vector
-from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE, collect_evidence
+from uns_pose_ros.estimation.solver.pose_evidence import (
+    EVIDENCE,
+    collect_evidence,
+    spread_of_hypotheses,
+    turns_to_hypotheses,
+)
 from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences
 
 CELL = 2 / 32  # the crop spans tangents from -1 to 1
+Z = torch.tensor([0.0, 0.0, 1.0])
 TURNS = rotation_from_vector(
     torch.tensor([[0.0, 0.0, 0.1 * k] for k in range(-3, 4)] + [[3.1, 0.0, 0.0]])
 )
@@ -50,6 +57,8 @@ def evidence_of(
     ]
     tangents = torch.cat(rings, 1)[None] + torch.tensor([shift, 0.0])[:, None]
     count = cells.tangents.shape[1]
+    scores = (torch.zeros(8) if rating is None else rating)[None]
+    turns = turns_to_hypotheses(torch.eye(3)[None], TURNS[None], 1, Z)
     values = collect_evidence(
         cells,
         presence,
@@ -61,8 +70,9 @@ def evidence_of(
         torch.tensor([0.02]),
         torch.tensor([-1.5]),
         torch.tensor([-0.1]),
-        torch.eye(3)[None],
-        (TURNS[None], (torch.zeros(8) if rating is None else rating)[None]),
+        turns,
+        scores,
+        spread_of_hypotheses(turns, scores),
         torch.tensor([-2.5]),
     )
     assert values.shape == (1, len(EVIDENCE))
@@ -96,6 +106,30 @@ def test_hypotheses_near_the_pose_weigh_against_the_others() -> None:
     # hypotheses that are not valid count nothing
     alone = evidence_of(rating=torch.tensor([-torch.inf] * 7 + [0.0]))
     assert alone["mass"] == -6
+
+
+def test_hypotheses_that_explain_the_crop_alike_spread_the_pose_about_their_axis() -> None:
+    alike, sure = torch.zeros(8), torch.tensor([-9.0] * 3 + [0.0] + [-9.0] * 4)
+    assert evidence_of(rating=alike)["spread"] > evidence_of(rating=sure)["spread"] + 5
+    pose = rotation_from_vector(torch.tensor([[0.4, -1.0, 0.3]]))
+    turns = turns_to_hypotheses(pose, (pose @ TURNS[:7])[None], 1, Z)
+    spread = spread_of_hypotheses(turns, alike[None, :7])[0]
+    assert torch.allclose(spread, torch.diag(torch.tensor([0.0, 0.0, 0.04])), atol=1e-5)
+    # what is not valid does not count
+    only = torch.full((1, 7), -torch.inf)
+    assert float(spread_of_hypotheses(turns, only).abs().max()) == 0
+    only[0, 6] = -2.0
+    assert abs(float(spread_of_hypotheses(turns, only)[0, 2, 2]) - 0.09) < 1e-4
+
+
+@pytest.mark.parametrize("order", [0, 2])
+def test_equivalent_hypotheses_do_not_spread_a_pose(order: int) -> None:
+    pose = rotation_from_vector(torch.tensor([[0.4, -1.0, 0.3]]))
+    angle = torch.pi if order else 0.7
+    turned = pose @ rotation_from_vector(torch.tensor([[0.0, 0.0, angle]]))
+    turns = turns_to_hypotheses(pose, turned[None], order, Z)
+    assert float(turns.abs().max()) < 1e-3
+    assert float(turns_to_hypotheses(pose, turned[None], 1, Z).norm()) > 0.6
 
 
 def test_what_covers_less_than_half_of_an_object_makes_it_no_stranger() -> None:

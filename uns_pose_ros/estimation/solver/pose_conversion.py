@@ -69,7 +69,8 @@ def to_estimates(
     doubts: Iterable[Tensor | None] = repeat(None, len(likely))
     if calibration is not None:
         rotation = view.turn @ modes.rotation[:, 0]
-        doubts = rotation @ calibration.doubt(modes.evidence) @ rotation.mT
+        doubts = calibration.doubt(modes.evidence, modes.spread)
+        doubts = rotation @ doubts @ rotation.mT
     error = modes.error * float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
     crops = zip(
         _poses_in_camera(model, modes, view, log_weight, config, calibration),
@@ -77,6 +78,7 @@ def to_estimates(
         modes.inliers.tolist(),
         error.tolist(),
         modes.evidence,
+        modes.spread,
         doubts,
         strict=True,
     )
@@ -94,6 +96,7 @@ def _to_estimate(
     inliers: float,
     error: float,
     evidence: Tensor,
+    spread: Tensor,
     doubt: Tensor | None,
 ) -> PoseEstimate:
     """Make the estimate of one crop; `error` is in px."""
@@ -123,6 +126,7 @@ def _to_estimate(
         box=torch.cat([shown.amin(0), shown.amax(0)]),
         doubt=doubt,
         evidence=evidence,
+        hypothesis_spread=spread,
         center=model.center * scale if model.instances else None,
         alternatives=tuple(PoseMode(*other) for other in others),
     )
@@ -159,6 +163,7 @@ def _poses_in_camera(
         modes.information[likely], turn, scale, modes.cell[crop], config
     )
     if calibration is not None:
+        covariance = calibration.weigh_fit(covariance)
         covariance[:, 3:, 3:] += rotation @ calibration.spread @ rotation.mT
     counts = likely.sum(1).tolist()
     parts = (tensor.split(counts) for tensor in (pose, covariance, log_weight[likely]))

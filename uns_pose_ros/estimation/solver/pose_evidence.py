@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from uns_pose_ros.core.geometry import nearest_equivalent, vector_from_rotation
 from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences
 
 # name of each number, and whether it grows (1) or shrinks (-1) for right poses
@@ -26,12 +27,14 @@ EVIDENCE = {
     "modes": 1,  # log weight of the pose among the refined modes
     "likeness": 1,  # mean log odds that the cells show the category, of the better half of them
     "coarse_rotation": 1,  # log likelihood of the coarse rotation that all tokens tell
+    "spread": -1,  # log mean square angle of all hypotheses, rad^2
     "error": -1,  # median distance of the inliers to their vertices, lengths of the template
 }
 _WORST = 1 / 3
 _NEAR = 30.0  # degrees
 _ODDS = 6.0  # largest log odds
 _TEMPERATURES = (6.0, 24.0)
+_LEAST_SQUARE = 1e-6  # rad^2
 _FAR = 1e4
 
 
@@ -46,8 +49,9 @@ def collect_evidence(
     error: Tensor,
     likelihood: Tensor,
     weight: Tensor,
-    rotation: Tensor,
-    rated: tuple[Tensor, Tensor],
+    turns: Tensor,
+    rating: Tensor,
+    spread: Tensor,
     coarse: Tensor,
 ) -> Tensor:
     """Compute the numbers (B, F) that `EVIDENCE` lists, for the best pose of each of B crops.
@@ -63,8 +67,9 @@ def collect_evidence(
         error: (B,) median distance of the inliers, tangents.
         likelihood: (B,) mean log likelihood.
         weight: (B,) log weight of the pose among the modes.
-        rotation: (B, 3, 3) of the pose.
-        rated: Rotations (B, H, 3, 3) and scores (B, H) of all hypotheses.
+        turns: (B, H, 3) see `turns_to_hypotheses`.
+        rating: (B, H) scores of all hypotheses.
+        spread: (B, 3, 3) see `spread_of_hypotheses`.
         coarse: (B,) log likelihood of the rotation that all tokens together tell.
     """
     there = correspondences.presence > 0  # (B, P)
@@ -100,15 +105,14 @@ def collect_evidence(
     extent = (cells_high - cells_low).amax(1) + correspondences.cell
     filled = (length / extent.clamp_min(1e-9)).log()
 
-    turns, rating = rated
-    trace = (turns.flatten(2) @ rotation.flatten(1)[..., None])[..., 0]
-    near = trace > 1 + 2 * math.cos(math.radians(_NEAR))
+    near = turns.square().sum(2) < math.radians(_NEAR) ** 2
     odds = []
     for temperature in _TEMPERATURES:
         score = temperature * rating
         mine = torch.where(near, score, -torch.inf).logsumexp(1)
         rest = torch.where(near, -torch.inf, score).logsumexp(1)
         odds.append((mine - rest).nan_to_num(0.0).clamp(-_ODDS, _ODDS))
+    mean_square = spread.diagonal(dim1=1, dim2=2).sum(1)
     alike = torch.where(there, likeness, -_FAR).sort(1, descending=True).values
     half = torch.arange(alike.shape[1], device=alike.device) < (count[:, None] + 1) // 2
     return torch.stack(
@@ -123,7 +127,44 @@ def collect_evidence(
             weight,
             (alike * half).sum(1) / half.sum(1),
             coarse,
+            mean_square.clamp_min(_LEAST_SQUARE).log(),
             error.nan_to_num(0.0) / length,
         ],
         1,
     )
+
+
+def turns_to_hypotheses(
+    rotation: Tensor, hypotheses: Tensor, order: int, axis: Tensor
+) -> Tensor:
+    """Compute how all hypotheses of a crop are rotated against its pose.
+
+    Args:
+        rotation: (B, 3, 3) of the poses.
+        hypotheses: Rotations (B, H, 3, 3).
+        order: Order of the category's symmetry: the nearest equivalent rotation counts.
+        axis: Its axis (3,).
+
+    Returns:
+        Rotation vectors (B, H, 3), rad, in the canonical frame.
+    """
+    pose = rotation[:, None]
+    equivalent = nearest_equivalent(hypotheses, pose, order, axis)
+    return vector_from_rotation(pose.mT @ equivalent)
+
+
+def spread_of_hypotheses(turns: Tensor, rating: Tensor) -> Tensor:
+    """Compute how far the hypotheses lie apart that explain a crop about as well as its pose.
+
+    Args:
+        turns: (B, H, 3) see `turns_to_hypotheses`.
+        rating: (B, H) their scores; not finite: they do not count.
+
+    Returns:
+        Their second moments (B, 3, 3), rad^2, weighted by their likelihood.
+    """
+    counted = rating.isfinite()
+    score = torch.where(counted, _TEMPERATURES[0] * rating, -_FAR)
+    weight = score.softmax(1) * counted
+    turns = turns.nan_to_num(0.0)
+    return (weight[..., None] * turns).mT @ turns

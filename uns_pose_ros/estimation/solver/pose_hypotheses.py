@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -83,6 +83,10 @@ class Template:
     center: Tensor  # (3,) of the whole object
     # length of the template, as a share of the longer side of an object in an image
     share: float = 1.0
+    symmetry_order: int = 1
+    symmetry_axis: Tensor = field(  # (3,) float32
+        default_factory=lambda: torch.tensor([0.0, 0.0, 1.0])
+    )
 
     @functools.cached_property
     def half_turns(self) -> Tensor:

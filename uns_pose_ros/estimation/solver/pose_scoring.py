@@ -11,7 +11,11 @@ from torch.nn.functional import grid_sample
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.solver import pose_hypotheses
 from uns_pose_ros.estimation.solver.crop_observation import CropObservation
-from uns_pose_ros.estimation.solver.pose_evidence import collect_evidence
+from uns_pose_ros.estimation.solver.pose_evidence import (
+    collect_evidence,
+    spread_of_hypotheses,
+    turns_to_hypotheses,
+)
 from uns_pose_ros.estimation.solver.pose_hypotheses import (
     INDEPENDENT_CELLS,
     Correspondences,
@@ -51,6 +55,7 @@ class RefinedPoses:
     error: Tensor  # (B,) see `find_inliers`; 0 if there are none
     cell: Tensor  # (B,) see `Correspondences`
     evidence: Tensor  # (B, F) see `pose_evidence.EVIDENCE`
+    spread: Tensor  # (B, 3, 3) see `pose_evidence.spread_of_hypotheses`
 
     @property
     def explained(self) -> Tensor:
@@ -129,6 +134,10 @@ def refine_and_score(
     first = (order[:, 0], crop)
     tangents = scores.projection.tangents.transpose(1, 2)[first]  # (B, 2, V)
     inlier, error = find_inliers(correspondences, scores.fit[first], tangents)
+    turns = turns_to_hypotheses(
+        rotation[:, 0], rated[0], template.symmetry_order, template.symmetry_axis
+    )
+    spread = spread_of_hypotheses(turns, rated[1])
     evidence = collect_evidence(
         correspondences,
         view.presence,
@@ -140,8 +149,9 @@ def refine_and_score(
         error,
         scores.likelihood[first],
         -log_weights(total).logsumexp(1),
-        rotation[:, 0],
-        rated,
+        turns,
+        rated[1],
+        spread,
         scores.coarse[first],
     )
     if coarse is not None:
@@ -162,6 +172,7 @@ def refine_and_score(
         error=error.nan_to_num(0.0),
         cell=correspondences.cell,
         evidence=evidence,
+        spread=spread,
     )
 
 

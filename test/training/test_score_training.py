@@ -12,7 +12,7 @@ from uns_pose_ros.core.geometry import rotation_from_vector
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration, fit_chance
 from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 from uns_pose_ros.evaluation.metrics import auroc
-from uns_pose_ros.training.cross_fit import HeldOut, calibrate
+from uns_pose_ros.training.score_training import HeldOut, calibrate, fit_shares
 
 MASS, OUTSIDE, LIKENESS = (
     list(EVIDENCE).index(name) for name in ("mass", "outside", "likeness")
@@ -46,7 +46,7 @@ def held_out() -> HeldOut:
         poses[:, OUTSIDE] = 0.3 + 0.1 * poses[:, OUTSIDE].abs()
         scenes.append(poses)
     fit = torch.eye(3, dtype=torch.float64).mul(0.01**2).expand(700, 3, 3)
-    return HeldOut(evidence, error, fit, scenes)
+    return HeldOut(evidence, error, fit, fit, scenes)
 
 
 def learn(held_out: HeldOut) -> ScoreCalibration:
@@ -108,8 +108,8 @@ def test_the_region_holds_in_95_percent_and_is_wide_where_poses_are_wrong(
 ) -> None:
     calibration = learn(held_out)
     chance = calibration.right(held_out.evidence)
-    doubt = calibration.doubt(held_out.evidence)
-    covariance = calibration.spread + doubt + held_out.fit
+    doubt = calibration.doubt(held_out.evidence, held_out.hypothesis_spread)
+    covariance = calibration.spread + doubt + calibration.fit_share * held_out.fit
     solved = torch.linalg.solve(covariance, held_out.error[..., None])[..., 0]
     inside = (held_out.error * solved).sum(1) <= REGION
     assert 0.94 <= float(inside.double().mean()) <= 0.97
@@ -123,7 +123,7 @@ def test_evidence_never_counts_against_its_meaning(held_out: HeldOut) -> None:
     right = held_out.error.norm(dim=1) < 0.5
     upside_down = held_out.evidence.clone()
     upside_down[:, MASS] *= -1
-    chance = fit_chance(upside_down, right)
+    chance = fit_chance(upside_down, right[None])
     signs = torch.tensor([float(sign) for sign in EVIDENCE.values()])
     assert bool((chance.weight * signs >= 0).all())
     assert float(chance.weight[MASS]) == 0
@@ -154,8 +154,11 @@ def test_a_calibration_is_read_as_it_was_written_and_turns_with_its_model(
     again = ScoreCalibration.from_record(record, turn)
     assert again is not None
     assert torch.equal(again.score(held_out.evidence), calibration.score(held_out.evidence))
-    doubt = calibration.doubt(held_out.evidence)
-    assert torch.allclose(again.doubt(held_out.evidence), turn @ doubt @ turn.T)
+    still = torch.zeros_like(held_out.fit)
+    doubt = calibration.doubt(held_out.evidence, still)
+    assert torch.allclose(again.doubt(held_out.evidence, still), turn @ doubt @ turn.T)
+    assert again.hypothesis_share == calibration.hypothesis_share
+    assert again.fit_share == calibration.fit_share
     assert torch.allclose(again.spread, turn @ calibration.spread @ turn.T)
     older = {
         "evidence": record["evidence"][1:],
@@ -174,3 +177,39 @@ def test_a_calibration_is_read_as_it_was_written_and_turns_with_its_model(
     other = {**record, "evidence": ["something else"]}
     assert ScoreCalibration.from_record(other, turn) is None
     assert ScoreCalibration.from_record(None, turn) is None
+
+
+def test_what_grows_with_the_error_is_learned_where_few_poses_are_wrong() -> None:
+    generator = torch.Generator().manual_seed(3)
+    trust = []
+    for _ in range(6):
+        evidence = torch.randn(1200, len(EVIDENCE), generator=generator).double()
+        noise = torch.randn(1200, generator=generator).double()
+        error = 3 * (0.8 * noise - evidence[:, MASS] - 0.5 * evidence[:, MASS + 1]).exp()
+        below = error < torch.tensor([30.0, 3.0, 6.0, 12.0])[:, None]
+        several = fit_chance(evidence[:200], below[:, :200])(evidence[200:])
+        one = fit_chance(evidence[:200], below[:1, :200])(evidence[200:])
+        scores = [
+            auroc(list(zip(chance.tolist(), error[200:].tolist(), strict=True)))
+            for chance in (several, one)
+        ]
+        trust.append([score or 0.0 for score in scores])
+    several, one = torch.tensor(trust).mean(0).tolist()
+    assert several > one + 0.02
+
+
+def test_the_shares_of_covariances_are_those_of_the_errors() -> None:
+    generator = torch.Generator().manual_seed(1)
+    wide = torch.rand(1500, generator=generator).double() ** 2
+    parts = torch.zeros(3, 1500, 3, 3, dtype=torch.float64)
+    parts[0] = 0.01 * torch.eye(3)
+    parts[1, :, 2, 2] = wide
+    parts[2, :, 0, 0] = wide.flip(0)
+    variance = 2 * parts[0] + 0.3 * parts[1]
+    error = torch.randn(1500, 3, generator=generator).double()
+    error = error * variance.diagonal(dim1=1, dim2=2).sqrt()
+    error[::60] = torch.tensor([3.0, 0.0, 0.0], dtype=torch.float64)  # a few are wrong
+    shares = fit_shares(parts, error)
+    assert abs(float(shares[0]) - 2) < 0.3
+    assert abs(float(shares[1]) - 0.3) < 0.05
+    assert float(shares[2]) < 0.02

@@ -1,0 +1,148 @@
+"""Learn the score and the covariance of a model from poses that were right and wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from uns_pose_ros.estimation.score_calibration import (
+    FLOOR,
+    REGION,
+    Chance,
+    ScoreCalibration,
+    fit_chance,
+    second_moments,
+)
+from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
+
+# share of the scenes that may lie beyond what counts as the likest scene: what lies beside the
+# object may be another one
+_FALSE = 0.02
+# log odds that an object is there, for each unit of its likeness beyond the middle between the
+# likest scene and half of the objects
+_STEEPNESS = 8.0
+_LOW = -1e6  # evidence is more than this
+# degrees: a pose with a larger rotation error is wrong. The other angles teach what the error
+# grows with, where few poses are wrong
+_ANGLES = (30.0, 10.0, 15.0, 20.0, 45.0, 60.0)
+_TYPICAL = (math.radians(8.0), math.radians(90.0))  # errors of right and of wrong poses
+_ANY = 0.03  # share of the errors that are any rotation
+_ROTATION_VOLUME = 4 / 3 * math.pi**4  # of the rotation vectors
+_BOUNDS = (-8.0, 4.0)  # of the logarithm of a share
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Estimates of N views whose videos the head has not seen, and of scenes without an object."""
+
+    evidence: Tensor  # (N, F)
+    error: Tensor  # (N, 3) rad, from the estimate to the truth, canonical axes
+    fit: Tensor  # (N, 3, 3) rad^2, covariance of the fit alone, canonical axes
+    hypothesis_spread: Tensor  # (N, 3, 3) rad^2, see `PoseEstimate`
+    false: Sequence[Tensor]  # (K, F) evidence of the K poses in each scene
+
+    @staticmethod
+    def join(parts: Sequence[HeldOut]) -> HeldOut:
+        """Put several together."""
+        return HeldOut(
+            torch.cat([part.evidence for part in parts]),
+            torch.cat([part.error for part in parts]),
+            torch.cat([part.fit for part in parts]),
+            torch.cat([part.hypothesis_spread for part in parts]),
+            [scene for part in parts for scene in part.false],
+        )
+
+
+def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
+    """Fit score, covariance and threshold; None if all poses are right or all are wrong."""
+    size, evidence = held_out.error.norm(dim=1), held_out.evidence
+    below = size < torch.deg2rad(torch.tensor(_ANGLES, dtype=torch.float64))[:, None]
+    right = below[0]
+    if not right.any() or right.all():
+        return None
+    chance = fit_chance(evidence, below)
+    right_spread = second_moments(held_out.error[right], _TYPICAL[0])
+    wrong_spread = second_moments(held_out.error[~right], _TYPICAL[1])
+    parts = torch.stack(
+        [
+            right_spread.expand_as(held_out.fit),
+            (1 - chance(evidence))[:, None, None] * wrong_spread,
+            held_out.fit,
+            held_out.hypothesis_spread,
+        ]
+    )
+    shares = fit_shares(parts, held_out.error)
+    covariance = torch.einsum("k,knij->nij", shares, parts)
+    factor = conformal_factor(covariance, held_out.error)
+    return ScoreCalibration(
+        right=chance,
+        there=chance_of_object(held_out),
+        right_spread=shares[0] * right_spread,
+        wrong_spread=shares[1] * wrong_spread,
+        factor=factor,
+        threshold=FLOOR / 2,  # an object of whose pose nothing is known, where it is 1 to 1
+        fit_share=factor * float(shares[2]),
+        hypothesis_share=float(shares[3]),
+    )
+
+
+def chance_of_object(held_out: HeldOut) -> Chance:
+    """The chance that an object is there, from its likeness alone.
+
+    Other evidence tells held-out views from scenes too, but an object that something covers from
+    the world less. The scenes are easier than the world: it begins far above them, in the middle
+    between the likest one and half of the objects.
+    """
+    place = list(EVIDENCE).index("likeness")
+    likest = [float(scene[:, place].max()) for scene in held_out.false if len(scene)]
+    beyond = int(_FALSE * len(held_out.false))
+    scene = sorted(likest, reverse=True)[beyond] if len(likest) > beyond else 0.0
+    half = float(held_out.evidence[:, place].median())
+    middle = (min(scene, half) + half) / 2
+    weight = torch.zeros(len(EVIDENCE), dtype=torch.float64)
+    weight[place] = _STEEPNESS
+    everything = torch.cat([held_out.evidence, *held_out.false])
+    # what is less like the object than any scene is none
+    low = torch.full_like(weight, _LOW)
+    return Chance(low, everything.amax(0), weight, -_STEEPNESS * middle)
+
+
+def fit_shares(parts: Tensor, error: Tensor) -> Tensor:
+    """Find the sum of covariances under which errors are most likely.
+
+    The errors are normally distributed, but a few in a hundred are any rotation.
+
+    Args:
+        parts: (K, N, 3, 3) float64, rad^2, covariances of each error.
+        error: (N, 3) float64, rotation vectors, rad.
+
+    Returns:
+        Shares (K,) float64 of the parts.
+    """
+    matrices, vectors = parts.numpy(), error.numpy()
+
+    def loss(logs: np.ndarray) -> float:
+        covariance = np.einsum("k,knij->nij", np.exp(logs), matrices)
+        solved = np.linalg.solve(covariance, vectors[..., None])[..., 0]
+        log_volume = np.linalg.slogdet(2 * math.pi * covariance)[1]
+        likely = -0.5 * ((vectors * solved).sum(1) + log_volume)
+        anything = math.log(_ANY / _ROTATION_VOLUME)
+        cost = -np.logaddexp(likely + math.log(1 - _ANY), anything).sum()
+        # a share of which the errors tell nothing stays at 1
+        return float(cost + (logs**2).sum() / 2)
+
+    logs = minimize(loss, np.full(len(parts), -1.0), bounds=[_BOUNDS] * len(parts)).x
+    return torch.from_numpy(np.exp(logs))
+
+
+def conformal_factor(covariance: Tensor, error: Tensor) -> float:
+    """Find the factor of covariances (N, 3, 3) with 95 % of the errors (N, 3) in the regions."""
+    solved = torch.linalg.solve(covariance, error[..., None])[..., 0]
+    square = (error * solved).sum(1)
+    return float(square.quantile(0.95, interpolation="higher")) / REGION
