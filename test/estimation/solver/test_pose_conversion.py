@@ -64,6 +64,7 @@ def poses_of_four_crops() -> RefinedPoses:
         error=0.01 * known,
         cell=0.02 * known,
         evidence=torch.arange(4.0).double()[:, None].expand(-1, len(EVIDENCE)),
+        spread=0.01 * torch.eye(3, dtype=torch.float64).expand(count, 3, 3),
     )
 
 
