@@ -108,8 +108,9 @@ def test_the_region_holds_in_95_percent_and_is_wide_where_poses_are_wrong(
 ) -> None:
     calibration = learn(held_out)
     chance = calibration.right(held_out.evidence)
-    doubt = calibration.doubt(held_out.evidence, held_out.hypothesis_spread)
+    doubt = calibration.doubt(held_out.evidence)
     covariance = calibration.spread + doubt + calibration.fit_share * held_out.fit
+    covariance += calibration.of_hypotheses(held_out.hypothesis_spread)
     solved = torch.linalg.solve(covariance, held_out.error[..., None])[..., 0]
     inside = (held_out.error * solved).sum(1) <= REGION
     assert 0.94 <= float(inside.double().mean()) <= 0.97
@@ -154,9 +155,8 @@ def test_a_calibration_is_read_as_it_was_written_and_turns_with_its_model(
     again = ScoreCalibration.from_record(record, turn)
     assert again is not None
     assert torch.equal(again.score(held_out.evidence), calibration.score(held_out.evidence))
-    still = torch.zeros_like(held_out.fit)
-    doubt = calibration.doubt(held_out.evidence, still)
-    assert torch.allclose(again.doubt(held_out.evidence, still), turn @ doubt @ turn.T)
+    doubt = calibration.doubt(held_out.evidence)
+    assert torch.allclose(again.doubt(held_out.evidence), turn @ doubt @ turn.T)
     assert again.hypothesis_share == calibration.hypothesis_share
     assert again.fit_share == calibration.fit_share
     assert torch.allclose(again.spread, turn @ calibration.spread @ turn.T)

@@ -89,15 +89,22 @@ class ScoreCalibration:
         """Covariance (3, 3), rad^2, of the rotation of right poses, about the canonical axes."""
         return self.factor * self.right_spread
 
-    def doubt(self, evidence: Tensor, hypothesis_spread: Tensor) -> Tensor:
-        """Compute covariances (B, 3, 3), rad^2, that other poses add to `spread`.
+    def doubt(self, evidence: Tensor) -> Tensor:
+        """Compute covariances (B, 3, 3), rad^2, that wrong poses add to `spread`.
 
         Args:
             evidence: (B, F).
-            hypothesis_spread: (B, 3, 3) rad^2, see `PoseEstimate`.
         """
-        wrong = (1 - self.right(evidence))[:, None, None] * self.wrong_spread
-        return self.factor * (wrong + self.hypothesis_share * hypothesis_spread)
+        wrong = 1 - self.right(evidence)
+        return self.factor * wrong[:, None, None] * self.wrong_spread
+
+    def of_hypotheses(self, spread: Tensor) -> Tensor:
+        """Compute covariances (..., 3, 3), rad^2, that the spread of hypotheses adds.
+
+        Args:
+            spread: (..., 3, 3) rad^2, see `PoseEstimate.hypothesis_spread`.
+        """
+        return self.factor * self.hypothesis_share * spread
 
     def weigh_fit(self, covariance: Tensor) -> Tensor:
         """Take the share of the rotation in covariances (K, 6, 6) of the fit that is theirs."""

@@ -151,7 +151,8 @@ def summarize_left_out(
             if calibration is not None:
                 one = slice(best, best + 1)
                 region = calibration.spread + calibration.fit_share * image.fit[best]
-                region += calibration.doubt(image.evidence[one], image.spread[one])[0]
+                region += calibration.of_hypotheses(image.spread[best])
+                region += calibration.doubt(image.evidence[one])[0]
                 gap = image.error[best]
                 inside.append(float(gap @ torch.linalg.solve(region, gap)) <= REGION)
         degrees.append(error)

@@ -17,6 +17,7 @@ from uns_pose_ros.core.geometry import (
 )
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMode
 from uns_pose_ros.estimation.config import EstimatorConfig
+from uns_pose_ros.estimation.score_calibration import Chance, ScoreCalibration
 from uns_pose_ros.estimation.solver.crop_observation import CropObservation
 from uns_pose_ros.estimation.solver.pose_conversion import quality, to_estimates
 from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
@@ -64,7 +65,7 @@ def poses_of_four_crops() -> RefinedPoses:
         error=0.01 * known,
         cell=0.02 * known,
         evidence=torch.arange(4.0).double()[:, None].expand(-1, len(EVIDENCE)),
-        spread=0.01 * torch.eye(3, dtype=torch.float64).expand(count, 3, 3),
+        spread=0.01 * torch.eye(3, dtype=torch.float64).expand(count, 2, 3, 3),
     )
 
 
@@ -81,15 +82,15 @@ def crops_turned_by(angles: list[float]) -> CropObservation:
     )
 
 
+def template_of(model: CategoryModel) -> Template:
+    seen = torch.ones(1, 4, dtype=torch.bool)
+    return Template(model.vertices, torch.zeros(1, 3), seen, torch.zeros(3))
+
+
 def test_each_crop_gets_its_own_poses_and_none_where_no_pose_is_valid() -> None:
     model, modes = pyramid(), poses_of_four_crops()
     view = crops_turned_by([0.0, 0.1, 0.2, -0.3])
-    template = Template(
-        model.vertices,
-        torch.zeros(1, 3),
-        torch.ones(1, 4, dtype=torch.bool),
-        torch.zeros(3),
-    )
+    template = template_of(model)
     estimates = to_estimates(model, template, modes, view, CAMERA, EstimatorConfig())
     assert [one is None for one in estimates] == [False, True, True, False]
     assert [len(one.alternatives) for one in estimates if one] == [2, 0]
@@ -114,6 +115,49 @@ def test_each_crop_gets_its_own_poses_and_none_where_no_pose_is_valid() -> None:
         to_estimates(model, template, nowhere, view, CAMERA, EstimatorConfig())
         == [None] * 4
     )
+
+
+def test_hypotheses_near_the_pose_widen_it_and_those_far_away_are_doubt() -> None:
+    model = pyramid()
+    near, far = (
+        torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+        for diagonal in ([0.0, 0.0, 0.2], [0.5, 0.0, 0.0])
+    )
+    modes = replace(
+        poses_of_four_crops(), spread=torch.stack([near, far]).expand(4, 2, 3, 3)
+    )
+    view = crops_turned_by([0.0, 0.1, 0.2, -0.3])
+    zero = torch.zeros(len(EVIDENCE), dtype=torch.float64)
+    even = Chance(zero, zero, zero, 0.0)
+    spread = 0.01 * torch.eye(3, dtype=torch.float64)
+    calibration = ScoreCalibration(
+        even, even, spread, 0 * spread, 2.0, 0.05, fit_share=0.25, hypothesis_share=0.5
+    )
+    plain, known = (
+        to_estimates(model, template_of(model), modes, view, CAMERA, EstimatorConfig(), of)
+        for of in (None, calibration)
+    )
+    for before, after in zip(plain, known, strict=True):
+        if before is None or after is None:
+            assert before is after
+            continue
+        assert after.doubt is not None and after.covariance is not None
+        assert after.hypothesis_spread is not None
+        assert torch.allclose(after.hypothesis_spread, near + far)
+        turn = after.cam_from_canon[:3, :3]
+        assert torch.allclose(after.doubt, turn @ far @ turn.T)
+        pairs: list[tuple[PoseEstimate | PoseMode, PoseEstimate | PoseMode]] = [
+            (before, after),
+            *zip(before.alternatives, after.alternatives, strict=True),
+        ]
+        for fit, one in pairs:
+            assert fit.covariance is not None and one.covariance is not None
+            turn = one.cam_from_canon[:3, :3]
+            expected = 0.25 * fit.covariance[3:, 3:] + turn @ (2 * spread + near) @ turn.T
+            if one is after:
+                expected = expected + after.doubt
+            assert torch.allclose(one.covariance[3:, 3:], expected)
+            assert torch.equal(one.covariance[:3, :3], fit.covariance[:3, :3])
 
 
 def test_what_the_template_fills_of_its_region_is_in_the_score() -> None:

@@ -113,13 +113,19 @@ def test_hypotheses_that_explain_the_crop_alike_spread_the_pose_about_their_axis
     assert evidence_of(rating=alike)["spread"] > evidence_of(rating=sure)["spread"] + 5
     pose = rotation_from_vector(torch.tensor([[0.4, -1.0, 0.3]]))
     turns = turns_to_hypotheses(pose, (pose @ TURNS[:7])[None], 1, Z)
-    spread = spread_of_hypotheses(turns, alike[None, :7])[0]
-    assert torch.allclose(spread, torch.diag(torch.tensor([0.0, 0.0, 0.04])), atol=1e-5)
+    near, far = spread_of_hypotheses(turns, alike[None, :7])[0]
+    assert torch.allclose(near, torch.diag(torch.tensor([0.0, 0.0, 0.04])), atol=1e-5)
+    assert float(far.abs().max()) == 0
     # what is not valid does not count
     only = torch.full((1, 7), -torch.inf)
     assert float(spread_of_hypotheses(turns, only).abs().max()) == 0
     only[0, 6] = -2.0
-    assert abs(float(spread_of_hypotheses(turns, only)[0, 2, 2]) - 0.09) < 1e-4
+    assert abs(float(spread_of_hypotheses(turns, only)[0, 0, 2, 2]) - 0.09) < 1e-4
+    # half a turn away
+    turns = turns_to_hypotheses(torch.eye(3)[None], TURNS[None, 7:], 1, Z)
+    near, far = spread_of_hypotheses(turns, torch.zeros(1, 1))[0]
+    assert float(near.abs().max()) == 0
+    assert abs(float(far[0, 0]) - 3.1**2) < 1e-3
 
 
 @pytest.mark.parametrize("order", [0, 2])

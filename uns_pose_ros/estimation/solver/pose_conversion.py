@@ -69,8 +69,8 @@ def to_estimates(
     doubts: Iterable[Tensor | None] = repeat(None, len(likely))
     if calibration is not None:
         rotation = view.turn @ modes.rotation[:, 0]
-        doubts = calibration.doubt(modes.evidence, modes.spread)
-        doubts = rotation @ doubts @ rotation.mT
+        far = calibration.of_hypotheses(modes.spread[:, 1])
+        doubts = rotation @ (calibration.doubt(modes.evidence) + far) @ rotation.mT
     error = modes.error * float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
     crops = zip(
         _poses_in_camera(model, modes, view, log_weight, config, calibration),
@@ -78,7 +78,7 @@ def to_estimates(
         modes.inliers.tolist(),
         error.tolist(),
         modes.evidence,
-        modes.spread,
+        modes.spread.sum(1),
         doubts,
         strict=True,
     )
@@ -164,7 +164,8 @@ def _poses_in_camera(
     )
     if calibration is not None:
         covariance = calibration.weigh_fit(covariance)
-        covariance[:, 3:, 3:] += rotation @ calibration.spread @ rotation.mT
+        near = calibration.of_hypotheses(modes.spread[crop, 0])
+        covariance[:, 3:, 3:] += rotation @ (calibration.spread + near) @ rotation.mT
     counts = likely.sum(1).tolist()
     parts = (tensor.split(counts) for tensor in (pose, covariance, log_weight[likely]))
     return [_CropPoses(*crop_parts) for crop_parts in zip(*parts, strict=True)]

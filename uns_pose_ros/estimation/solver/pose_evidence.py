@@ -69,7 +69,7 @@ def collect_evidence(
         weight: (B,) log weight of the pose among the modes.
         turns: (B, H, 3) see `turns_to_hypotheses`.
         rating: (B, H) scores of all hypotheses.
-        spread: (B, 3, 3) see `spread_of_hypotheses`.
+        spread: (B, 2, 3, 3) see `spread_of_hypotheses`.
         coarse: (B,) log likelihood of the rotation that all tokens together tell.
     """
     there = correspondences.presence > 0  # (B, P)
@@ -105,14 +105,14 @@ def collect_evidence(
     extent = (cells_high - cells_low).amax(1) + correspondences.cell
     filled = (length / extent.clamp_min(1e-9)).log()
 
-    near = turns.square().sum(2) < math.radians(_NEAR) ** 2
+    near = _is_near(turns)
     odds = []
     for temperature in _TEMPERATURES:
         score = temperature * rating
         mine = torch.where(near, score, -torch.inf).logsumexp(1)
         rest = torch.where(near, -torch.inf, score).logsumexp(1)
         odds.append((mine - rest).nan_to_num(0.0).clamp(-_ODDS, _ODDS))
-    mean_square = spread.diagonal(dim1=1, dim2=2).sum(1)
+    mean_square = spread.sum(1).diagonal(dim1=1, dim2=2).sum(1)
     alike = torch.where(there, likeness, -_FAR).sort(1, descending=True).values
     half = torch.arange(alike.shape[1], device=alike.device) < (count[:, None] + 1) // 2
     return torch.stack(
@@ -161,10 +161,17 @@ def spread_of_hypotheses(turns: Tensor, rating: Tensor) -> Tensor:
         rating: (B, H) their scores; not finite: they do not count.
 
     Returns:
-        Their second moments (B, 3, 3), rad^2, weighted by their likelihood.
+        Second moments (B, 2, 3, 3), rad^2, of those within 30 degrees of the pose and of all
+        others, weighted by their likelihood. The sum of both is that of all hypotheses.
     """
     counted = rating.isfinite()
     score = torch.where(counted, _TEMPERATURES[0] * rating, -_FAR)
     weight = score.softmax(1) * counted
     turns = turns.nan_to_num(0.0)
-    return (weight[..., None] * turns).mT @ turns
+    near = _is_near(turns)
+    weights = torch.stack([weight * near, weight * ~near], 1)  # (B, 2, H)
+    return (weights[..., None] * turns[:, None]).mT @ turns[:, None]
+
+
+def _is_near(turns: Tensor) -> Tensor:
+    return turns.square().sum(-1) < math.radians(_NEAR) ** 2

@@ -55,7 +55,7 @@ class RefinedPoses:
     error: Tensor  # (B,) see `find_inliers`; 0 if there are none
     cell: Tensor  # (B,) see `Correspondences`
     evidence: Tensor  # (B, F) see `pose_evidence.EVIDENCE`
-    spread: Tensor  # (B, 3, 3) see `pose_evidence.spread_of_hypotheses`
+    spread: Tensor  # (B, 2, 3, 3) see `pose_evidence.spread_of_hypotheses`
 
     @property
     def explained(self) -> Tensor:
