@@ -52,7 +52,7 @@ from uns_pose_ros.core.geometry import from_parts, rotation_from_vector
 from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Camera, CategoryModel, Frame, PoseEstimate, Video
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.estimation.pose_fusion import fuse
+from uns_pose_ros.estimation.fusion.pose_fusion import fuse
 from uns_pose_ros.evaluation import metrics
 from uns_pose_ros.evaluation.metrics import ImageResult
 from uns_pose_ros.io.images import read_image

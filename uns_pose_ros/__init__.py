@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     )
     from uns_pose_ros.estimation.config import EstimatorConfig
     from uns_pose_ros.estimation.estimator import Estimator
-    from uns_pose_ros.estimation.pose_fusion import FusionConfig, fuse
+    from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
+    from uns_pose_ros.estimation.fusion.pose_fusion import fuse
     from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig
     from uns_pose_ros.evaluation.bag_cameras import evaluate_bag
     from uns_pose_ros.io.artifacts import load_alignment, load_model
@@ -47,7 +48,7 @@ _HOMES = {
     "Estimator": "estimation.estimator",
     "EstimatorConfig": "estimation.config",
     "FeatureMesh": "core.types",
-    "FusionConfig": "estimation.pose_fusion",
+    "FusionConfig": "estimation.fusion.fusion_config",
     "InvalidInput": "core.errors",
     "PoseEstimate": "core.types",
     "Symmetry": "core.types",
@@ -57,7 +58,7 @@ _HOMES = {
     "Video": "core.types",
     "align": "pipeline.stages",
     "evaluate_bag": "evaluation.bag_cameras",
-    "fuse": "estimation.pose_fusion",
+    "fuse": "estimation.fusion.pose_fusion",
     "import_video": "capture.import_source",
     "load_alignment": "io.artifacts",
     "load_model": "io.artifacts",

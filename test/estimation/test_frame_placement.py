@@ -21,8 +21,8 @@ from uns_pose_ros.estimation.frame_placement import (
     place_frames,
     refit_frames,
 )
+from uns_pose_ros.estimation.fusion.pose_fusion import fuse
 from uns_pose_ros.estimation.metric_scale import to_metres
-from uns_pose_ros.estimation.pose_fusion import fuse
 from uns_pose_ros.estimation.solver.pose_hypotheses import Correspondences
 from uns_pose_ros.estimation.tracker import Tracker, TrackState
 

@@ -19,7 +19,7 @@ from small_model import CLIP
 from uns_pose_ros.core.types import Camera, Frame, PoseEstimate, Symmetry
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.estimation.pose_fusion import FusionConfig
+from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig, TrackState
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from uns_pose_ros.core.settings import check_ranges, setting
 from uns_pose_ros.core.types import PoseEstimate
-from uns_pose_ros.estimation import pose_fusion
 from uns_pose_ros.estimation.frame_placement import carry_frames
+from uns_pose_ros.estimation.fusion import mode_update, pose_fusion, pose_modes
+from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
+from uns_pose_ros.estimation.fusion.pose_modes import PoseModes
 from uns_pose_ros.estimation.metric_scale import to_metres
-from uns_pose_ros.estimation.pose_fusion import FusionConfig, PoseModes
 from uns_pose_ros.estimation.shapes.box_fusion import fuse_box
 from uns_pose_ros.estimation.stream import object_motion
 from uns_pose_ros.estimation.stream.object_motion import ObjectMotion
@@ -181,7 +182,7 @@ class Tracker:
     ) -> tuple[PoseModes, ObjectMotion | None]:
         """Modes and motion of an object in a later image; no motion if the camera's is unknown."""
         metric = entry.newest.metric
-        modes = pose_fusion.predict(entry.modes, motion, seconds, metric, self._fusion)
+        modes = mode_update.predict(entry.modes, motion, seconds, metric, self._fusion)
         if motion is None or entry.motion is None or self._fusion.motion_evidence == 0:
             return modes, None
         distance = float(modes.pose[0, :3, 3].norm())
@@ -221,7 +222,7 @@ class Tracker:
         assert self._stamp is not None
         entry = _FollowedObject(
             self._next,
-            pose_fusion.observe(estimate, self._fusion),
+            pose_modes.observe(estimate, self._fusion),
             estimate,
             estimate,
             1,
@@ -243,9 +244,9 @@ class Tracker:
         assert self._stamp is not None
         if entry.newest.metric and not estimate.metric:
             estimate = to_metres(estimate, entry.newest.scale / estimate.scale)
-        seen = pose_fusion.observe(estimate, self._fusion)
+        seen = pose_modes.observe(estimate, self._fusion)
         if self._config.fuse and estimate.metric == entry.newest.metric:
-            entry.modes = pose_fusion.update(
+            entry.modes = mode_update.update(
                 entry.modes, seen, estimate.symmetry, self._fusion
             )
             self._follow(entry, seen)

@@ -19,7 +19,7 @@ from torch import Tensor
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import matrix_to_quaternion
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate
-from uns_pose_ros.estimation.pose_fusion import ranked_modes
+from uns_pose_ros.estimation.fusion.pose_modes import ranked_modes
 from uns_pose_ros.evaluation.bag_figures import FrameResult, PoseError
 from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS
 from uns_pose_ros.evaluation.rosbag_markers import (

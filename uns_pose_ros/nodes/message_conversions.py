@@ -15,7 +15,7 @@ from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithP
 from visualization_msgs.msg import Marker, MarkerArray
 
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
-from uns_pose_ros.estimation import pose_fusion
+from uns_pose_ros.estimation.fusion import pose_modes
 from uns_pose_ros.io.ros.ros_messages import nanoseconds
 from uns_pose_ros.nodes.ros_compat import quaternion_xyzw
 from uns_pose_ros.visualization.drawing import track_color
@@ -112,7 +112,7 @@ def detection_array(
     for estimate, track, center in zip(estimates, tracks, centers, strict=True):
         results = [
             _hypothesis(estimate.category, *mode)
-            for mode in pose_fusion.ranked_modes(estimate)
+            for mode in pose_modes.ranked_modes(estimate)
         ]
         detection = Detection3D(header=header, results=results, id=str(track))
         detection.bbox.center = pose_message(estimate.box_pose(center))
@@ -251,7 +251,7 @@ def _box_lines(header: Header, estimate: PoseEstimate, track: int) -> Marker:
 
 def has_fan(estimate: PoseEstimate) -> bool:
     """Whether a viewer shows a fan: some alternative is likely enough."""
-    return len(pose_fusion.ranked_modes(estimate, _FAINT)) > 1
+    return len(pose_modes.ranked_modes(estimate, _FAINT)) > 1
 
 
 def _fan(header: Header, estimate: PoseEstimate, track: int) -> Marker:
@@ -260,7 +260,7 @@ def _fan(header: Header, estimate: PoseEstimate, track: int) -> Marker:
     An arrow points along the canonical axis that tells the poses apart, x where it does. It is the
     more opaque, the likelier its pose is.
     """
-    modes = pose_fusion.ranked_modes(estimate, _FAINT)
+    modes = pose_modes.ranked_modes(estimate, _FAINT)
     rotations = torch.stack([pose[:3, :3] for pose, _, _ in modes])
     away = (1 - (rotations * rotations[:1]).sum(1)).amax(0)  # (3,), 1 - cos of each axis
     axis = int((away >= away.max() / 2).int().argmax())

@@ -12,7 +12,7 @@ from torch import Tensor
 from streams import HALF_TURN, SHIFT, estimate, motions, noisy, orbit, pose
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import PoseEstimate, Symmetry
-from uns_pose_ros.estimation.pose_fusion import FusionConfig
+from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
 from uns_pose_ros.estimation.tracker import Track, Tracker, TrackState
 
 TENTH = 10**8  # ns

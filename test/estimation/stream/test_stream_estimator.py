@@ -16,7 +16,7 @@ from streams import estimate, pose
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, PoseEstimate
 from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
-from uns_pose_ros.estimation.pose_fusion import FusionConfig
+from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
 from uns_pose_ros.estimation.stream.expectation import Expectation
 from uns_pose_ros.estimation.stream.stream_estimator import StreamConfig, StreamEstimator
 from uns_pose_ros.estimation.tracker import Track, Tracker, TrackerConfig, TrackState

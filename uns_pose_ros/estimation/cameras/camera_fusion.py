@@ -1,8 +1,8 @@
 """Fusion of the poses that several cameras see at one time, in a frame that does not move.
 
-The mathematics is that of `pose_fusion`: the transform from one camera to the next takes the place
-of the motion of one camera from image to image. So modes are weighed together, and a handle that
-one camera cannot see is decided by another.
+The mathematics is that of `fusion.pose_fusion`: the transform from one camera to the next takes
+the place of the motion of one camera from image to image. So modes are weighed together, and a
+handle that one camera cannot see is decided by another.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from uns_pose_ros.core.settings import check_ranges, setting
 from uns_pose_ros.core.types import PoseEstimate, PoseMode
-from uns_pose_ros.estimation import pose_fusion
 from uns_pose_ros.estimation.cameras.fused_frames import fuse_frames
-from uns_pose_ros.estimation.pose_fusion import FusionConfig
+from uns_pose_ros.estimation.fusion import mode_update, pose_fusion, pose_modes
+from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
 
 _IMPOSSIBLE = 1e6  # cost of a pair that may not be matched
 _SAME_TRACK = (
@@ -179,13 +179,13 @@ class CameraFusion:
     def _fuse(self, seen: Sequence[tuple[CameraView, PoseEstimate]]) -> PoseEstimate:
         """Fuse the estimates of one object, in the order of their images."""
         view, estimate = seen[0]
-        modes = pose_fusion.observe(estimate, self._fusion)
+        modes = pose_modes.observe(estimate, self._fusion)
         for later, other in seen[1:]:
             to_next = torch.linalg.inv(later.fixed_from_cam) @ view.fixed_from_cam
             seconds = (later.stamp - view.stamp) / 1e9
-            modes = pose_fusion.predict(modes, to_next, seconds, True, self._fusion)
-            image = pose_fusion.observe(other, self._fusion)
-            modes = pose_fusion.update(modes, image, other.symmetry, self._fusion)
+            modes = mode_update.predict(modes, to_next, seconds, True, self._fusion)
+            image = pose_modes.observe(other, self._fusion)
+            modes = mode_update.update(modes, image, other.symmetry, self._fusion)
             view, estimate = later, other
         best = max((one for _, one in seen), key=lambda one: one.score)
         fused = pose_fusion.conclude(modes, replace(estimate, doubt=None, frames=()))

@@ -26,7 +26,8 @@ from uns_pose_ros.core.geometry import (
     vector_from_rotation,
 )
 from uns_pose_ros.core.types import Symmetry
-from uns_pose_ros.estimation.pose_fusion import FusionConfig, PoseModes
+from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
+from uns_pose_ros.estimation.fusion.pose_modes import PoseModes
 
 _ACCELERATION = 0.2  # distances/s^1.5, change of a moving object's velocity
 _TURN_ACCELERATION = 30.0  # deg/s^1.5

@@ -22,7 +22,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.device_failover import Make
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.estimation.pose_fusion import FusionConfig
+from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
 from uns_pose_ros.estimation.stream.stream_estimator import StreamConfig
 from uns_pose_ros.estimation.tracker import Tracker, TrackerConfig, TrackState
 from uns_pose_ros.networks.backbone_runtimes import check_runtime

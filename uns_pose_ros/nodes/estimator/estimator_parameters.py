@@ -8,7 +8,7 @@ from uns_pose_ros.core.device import choose_device
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.settings import setting
 from uns_pose_ros.estimation.config import EstimatorConfig
-from uns_pose_ros.estimation.pose_fusion import FusionConfig
+from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
 from uns_pose_ros.estimation.stream.stream_estimator import StreamConfig
 from uns_pose_ros.estimation.tracker import TrackerConfig
 

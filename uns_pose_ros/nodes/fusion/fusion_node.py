@@ -29,7 +29,7 @@ from uns_pose_ros.estimation.cameras.camera_fusion import (
     FusedObject,
     is_recent,
 )
-from uns_pose_ros.estimation.pose_fusion import FusionConfig
+from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
 from uns_pose_ros.io.ros.transform_buffer import TransformTree
 from uns_pose_ros.nodes import managed_node, parameter_declaration
 from uns_pose_ros.nodes.diagnostics import OK, WARN, NodeDiagnostics

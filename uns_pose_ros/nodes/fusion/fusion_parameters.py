@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.settings import check_ranges, setting
 from uns_pose_ros.estimation.cameras.camera_fusion import CameraFusionConfig
-from uns_pose_ros.estimation.pose_fusion import FusionConfig
+from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from uns_pose_ros.core.geometry import (
     nearest_rotation,
 )
 from uns_pose_ros.core.types import PoseEstimate, Symmetry
-from uns_pose_ros.estimation.pose_fusion import ranked_modes
+from uns_pose_ros.estimation.fusion.pose_modes import ranked_modes
 
 # reasons why there is no pose
 FEW = "objects in too few images"

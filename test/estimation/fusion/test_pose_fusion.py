@@ -22,8 +22,9 @@ from uns_pose_ros.core.geometry import (
     vector_from_rotation,
 )
 from uns_pose_ros.core.types import PoseEstimate, PoseMode, Symmetry
-from uns_pose_ros.estimation import pose_fusion
-from uns_pose_ros.estimation.pose_fusion import FusionConfig, fuse
+from uns_pose_ros.estimation.fusion import pose_modes
+from uns_pose_ros.estimation.fusion.fusion_config import FusionConfig
+from uns_pose_ros.estimation.fusion.pose_fusion import fuse
 
 OBJECT = pose((0.0, 0.0, 40.0), (0.03, -0.02, 0.05))  # world_from_canon
 Z = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
@@ -88,7 +89,7 @@ def test_images_of_score_half_that_disagree_have_less_than_half_together(
         fused = fuse([estimate(one, 0.5) for one in turned[:count]])
         assert fused is not None
         assert fused.score < 0.5
-        assert sum(pose_fusion.mode_scores(fused).tolist()) < 1
+        assert sum(pose_modes.mode_scores(fused).tolist()) < 1
 
 
 def test_images_that_agree_have_the_score_that_each_has_and_between_those_that_differ() -> (
@@ -114,7 +115,7 @@ def test_the_score_of_one_image_is_its_own(score: float, shares: tuple[float, ..
     fused = fuse([seen, None])
     assert fused is not None
     assert fused.score == pytest.approx(score, abs=1e-3)
-    scores = pose_fusion.mode_scores(seen)
+    scores = pose_modes.mode_scores(seen)
     assert float(scores[0]) == score
     assert scores.tolist() == sorted(scores.tolist(), reverse=True)
     assert float(scores.sum()) <= 1
@@ -280,7 +281,7 @@ def test_what_images_give_without_covariance_goes_out_without() -> None:
     fused = fuse([bare, bare])
     assert fused is not None
     assert fused.covariance is None
-    assert pose_fusion.observe(bare, FusionConfig()).covariance.shape == (1, 6, 6)
+    assert pose_modes.observe(bare, FusionConfig()).covariance.shape == (1, 6, 6)
 
 
 def test_logarithm_and_exponential_of_rotations_cancel() -> None:

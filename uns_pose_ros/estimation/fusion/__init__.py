@@ -1,0 +1,1 @@
+"""Poses of one object in several images become one pose."""
