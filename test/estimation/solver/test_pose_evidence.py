@@ -10,6 +10,7 @@ from uns_pose_ros.core.geometry import rotation_from_vector
 from uns_pose_ros.estimation.solver.pose_evidence import (
     EVIDENCE,
     collect_evidence,
+    mean_of_better_half,
     spread_of_hypotheses,
     turns_to_hypotheses,
 )
@@ -142,6 +143,16 @@ def test_what_covers_less_than_half_of_an_object_makes_it_no_stranger() -> None:
     assert evidence_of()["likeness"] == evidence_of(strange=0.45)["likeness"] == 3
     assert evidence_of(strange=0.75)["likeness"] < 0
     assert evidence_of(strange=1)["likeness"] == -4
+
+
+def test_the_better_half_is_that_of_the_values_that_count_with_the_middle_one() -> None:
+    values = torch.tensor([[9.0, 5.0, 1.0, 2.0, 8.0], [-3.0, -7.0, -5.0, 4.0, 6.0]])
+    counted = torch.tensor([[False, True, True, True, False], [True] * 3 + [False, True]])
+    # of 5 2 1 the better two, of 6 -3 -5 -7 likewise
+    assert mean_of_better_half(values, counted).tolist() == [3.5, 1.5]
+    assert float(mean_of_better_half(values[0], counted[0])) == 3.5
+    assert mean_of_better_half(values, ~counted).tolist() == [9.0, 4.0]
+    assert mean_of_better_half(values[0], torch.zeros(5).bool()) < -1000
 
 
 def test_the_coarse_rotation_is_evidence() -> None:

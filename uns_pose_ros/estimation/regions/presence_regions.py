@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration
-from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
+from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE, mean_of_better_half
 
 
 def connected_boxes(presence: NDArray[np.float32], config: EstimatorConfig) -> Tensor:
@@ -55,14 +56,18 @@ def object_odds(
     chance = None if calibration is None else calibration.there
     if chance is None or chance.weight.nonzero().flatten().tolist() != [place]:
         return torch.full((len(boxes),), torch.inf)
+    if not len(boxes):
+        return torch.zeros(0)
     cells = likeness.float().cpu().numpy().repeat(2, 0).repeat(2, 1)
-    odds = []
+    values = []
     for left, top, right, bottom in boxes.long().tolist():
         part = slice(top, bottom), slice(left, right)
-        values = np.sort(cells[part][presence[part] >= presence[part].mean()])
-        better = values[len(values) // 2 :]
-        odds.append(float(chance.weight[place]) * float(better.mean()) + chance.bias)
-    return torch.tensor(odds)
+        shown = presence[part] >= presence[part].mean()
+        values.append(torch.from_numpy(cells[part][shown]))
+    count = torch.tensor([len(row) for row in values])
+    padded = pad_sequence(values, batch_first=True)  # (N, P)
+    alike = mean_of_better_half(padded, torch.arange(padded.shape[1]) < count[:, None])
+    return float(chance.weight[place]) * alike + chance.bias
 
 
 def group_neighbors(boxes: Tensor, max_gap: float) -> list[list[int]]:

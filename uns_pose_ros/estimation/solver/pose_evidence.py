@@ -113,8 +113,6 @@ def collect_evidence(
         rest = torch.where(near, -torch.inf, score).logsumexp(1)
         odds.append((mine - rest).nan_to_num(0.0).clamp(-_ODDS, _ODDS))
     mean_square = spread.sum(1).diagonal(dim1=1, dim2=2).sum(1)
-    alike = torch.where(there, likeness, -_FAR).sort(1, descending=True).values
-    half = torch.arange(alike.shape[1], device=alike.device) < (count[:, None] + 1) // 2
     return torch.stack(
         [
             ((inlier.sum(1) + 0.5) / count).log(),
@@ -125,13 +123,31 @@ def collect_evidence(
             filled,
             *odds,
             weight,
-            (alike * half).sum(1) / half.sum(1),
+            mean_of_better_half(likeness, there),
             coarse,
             mean_square.clamp_min(_LEAST_SQUARE).log(),
             error.nan_to_num(0.0) / length,
         ],
         1,
     )
+
+
+def mean_of_better_half(values: Tensor, counted: Tensor) -> Tensor:
+    """Compute the mean of the better half of the values, the middle one included.
+
+    Something that covers up to half of an object does not change it much.
+
+    Args:
+        values: (..., P), better where they are larger.
+        counted: (..., P) bool, the values that count.
+
+    Returns:
+        (...); -1e4 where none counts.
+    """
+    count = counted.sum(-1, keepdim=True).clamp_min(1)
+    ordered = torch.where(counted, values, -_FAR).sort(-1, descending=True).values
+    half = torch.arange(ordered.shape[-1], device=ordered.device) < (count + 1) // 2
+    return (ordered * half).sum(-1) / half.sum(-1)
 
 
 def turns_to_hypotheses(
