@@ -69,7 +69,8 @@ def cross_fit(
         backbone: The frozen backbone.
         config: Settings of the training.
         seed: Seed of the heads and the scenes.
-        progress: Receives the number of steps that are done.
+        progress: Receives, for each half, the steps of the training that are done, then the views,
+            scenes and images that are estimated.
         backgrounds: Images (H, W, 3) RGB without the object.
 
     Returns:
@@ -89,6 +90,7 @@ def cross_fit(
     images = []
     named = list(model.training_poses.items())
     for half, held in enumerate((numbers[::2], numbers[1::2])):
+        show = None if progress is None else _part(progress, half)
         left_out = torch.isin(views.video, torch.tensor(held, device=views.video.device))
         head, _ = fit_head(
             replace(views, weight=torch.where(left_out, 0.0, views.weight)),
@@ -96,7 +98,7 @@ def cross_fit(
             model.symmetry,
             brief,
             seed,
-            None if progress is None else _part(progress, half),
+            show,
             views.tokens.device,
         )
         share = views.canon[..., 0].isfinite().float().mean(1)
@@ -109,9 +111,9 @@ def cross_fit(
             _free_estimator(taught, backbone, views.tokens.device, second_look)
             for second_look in (False, True)
         )
-        parts.append(estimate_held_out(views, chosen, scenes, taught, once, config))
+        parts.append(estimate_held_out(views, chosen, scenes, taught, once, config, show))
         unseen = {named[k][0]: (videos[k], named[k][1]) for k in held}
-        images += estimate_left_out(twice, unseen, model.symmetry, count)
+        images += estimate_left_out(twice, unseen, model.symmetry, count, show)
     calibration = calibrate(HeldOut.join(parts))
     threshold = LoadedModel(model, torch.device("cpu"), False).threshold
     figures = summarize_left_out(images, calibration, threshold)
@@ -136,11 +138,9 @@ def _free_estimator(
     return Estimator(model, backbone, str(device), settings)
 
 
-def _part(progress: Progress, number: int) -> Progress:
-    def report(what: str, done: int, total: int) -> None:
-        progress("score", number * total + done, 2 * total)
-
-    return report
+def _part(progress: Progress, half: int) -> Progress:
+    """Report the progress of one half with its number before each step."""
+    return lambda what, done, total: progress(f"score {half + 1} of 2: {what}", done, total)
 
 
 def _with_head(model: CategoryModel, head: Head) -> CategoryModel:
@@ -184,12 +184,25 @@ def estimate_held_out(
     model: CategoryModel,
     estimator: Estimator,
     config: TrainConfig,
+    progress: Progress | None = None,
 ) -> HeldOut:
-    """Estimate some views (K,), and scenes, with a head that has not learned from them."""
+    """Estimate some views, and scenes, with a head that has not learned from them.
+
+    Args:
+        views: All views.
+        chosen: (K,) int64, the views that are estimated.
+        scenes: Images (H, W, 3) RGB without the object.
+        model: The model with the head.
+        estimator: The estimator of the scenes, which uses the same model.
+        config: Settings of the training.
+        progress: Receives the views, then the scenes that are estimated.
+    """
+    show = progress or (lambda what, done, total: None)
     device = views.tokens.device
     loaded = LoadedModel(model, device, estimator.backbone.precision == "bf16")
     camera = Camera(torch.eye(3, dtype=torch.float64), config.size, config.size)
     estimates: list[tuple[int, PoseEstimate]] = []
+    done = 0
     for part in chosen.split(_BATCH):
         tokens = views.tokens[part].float()
         probability, presence = loaded.read(tokens)
@@ -211,6 +224,8 @@ def estimate_held_out(
             for row, one in zip(part.tolist(), solved, strict=True)
             if one is not None
         ]
+        done += len(part)
+        show("views", done, len(chosen))
     evidence, errors = [torch.zeros(0, len(EVIDENCE))], [torch.zeros(0, 3)]
     fits, spreads = [torch.zeros(0, 3, 3)], [torch.zeros(0, 3, 3)]
     symmetry = model.symmetry
@@ -223,7 +238,7 @@ def estimate_held_out(
         errors.append(error[None])
         fits.append(fit[None])
     false = []
-    for scene in scenes:
+    for number, scene in enumerate(scenes, 1):
         height, width = scene.shape[:2]
         matrix = torch.tensor(
             [[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]], dtype=torch.float64
@@ -231,6 +246,7 @@ def estimate_held_out(
         found = estimator(scene, Camera(matrix, width, height))
         facts = [one.evidence for one in found if one.evidence is not None]
         false.append(torch.stack(facts) if facts else torch.zeros(0, len(EVIDENCE)))
+        show("scenes", number, len(scenes))
     return HeldOut(
         torch.cat(evidence).double(),
         torch.cat(errors).double(),

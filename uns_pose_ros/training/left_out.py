@@ -19,7 +19,7 @@ from uns_pose_ros.core.geometry import (
     split_similarity,
     vector_from_rotation,
 )
-from uns_pose_ros.core.types import Camera, Frame, PoseEstimate, Symmetry, Video
+from uns_pose_ros.core.types import Camera, Frame, PoseEstimate, Progress, Symmetry, Video
 from uns_pose_ros.estimation.score_calibration import REGION, ScoreCalibration
 from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 from uns_pose_ros.io.video_folder import read_frame
@@ -67,6 +67,7 @@ def estimate_left_out(
     videos: Mapping[str, tuple[Video, Tensor]],
     symmetry: Symmetry,
     most: int,
+    progress: Progress | None = None,
 ) -> list[LeftOutImage]:
     """Estimate whole images of videos that the head has not seen.
 
@@ -75,7 +76,9 @@ def estimate_left_out(
         videos: Videos by name, with canon_from_obj (4, 4).
         symmetry: Symmetry of the category.
         most: Number of images of all videos together, evenly chosen.
+        progress: Receives the number of images that are estimated.
     """
+    show = progress or (lambda what, done, total: None)
     everything = [
         (name, frame, pose)
         for name, (video, pose) in videos.items()
@@ -86,7 +89,11 @@ def estimate_left_out(
     step = max(1.0, len(everything) / max(most, 1))
     count = min(most, len(everything))
     chosen = [everything[int((k + 0.5) * step)] for k in range(count)]
-    return [_estimate(estimate, *one, symmetry) for one in chosen]
+    images = []
+    for done, (name, frame, pose) in enumerate(chosen, 1):
+        images.append(_estimate(estimate, name, frame, pose, symmetry))
+        show("images", done, count)
+    return images
 
 
 def _estimate(
