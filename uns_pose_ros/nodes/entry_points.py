@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 DESCRIPTION = (
     "Start the estimator node, from the same parameter file as ros2 launch does. "
@@ -269,9 +270,25 @@ def camera_player(arguments: Sequence[str] | None = None) -> int:
     _exit_on_signals()
     from uns_pose_ros.nodes.player import camera_player as player
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _interrupt_once()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return player.run_camera_player(sys.argv[1:] if arguments is None else arguments)
+
+
+def _interrupt_once() -> None:
+    """Make the first SIGINT a KeyboardInterrupt; further ones do not stop the clean-up.
+
+    Ctrl-C on `ros2 launch` sends two: one by the terminal, one by launch.
+    """
+    interrupted = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if not interrupted:
+            interrupted = True
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
 
 
 def _exit_on_signals() -> None:

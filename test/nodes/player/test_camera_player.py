@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("rclpy")
+import cv2
 import torch
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -19,7 +22,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
 from ros_robot import PATIENCE
-from source_files import checks, save_photograph
+from source_files import checks, save_photograph, write_film
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.camera_json import camera_record
@@ -142,6 +145,60 @@ def test_arguments_that_are_not_valid_are_refused(
     with pytest.raises(SystemExit, match="2"):
         camera_player.run_camera_player([*(["film.mp4"] if given else []), *given])
     assert reason in capsys.readouterr().err
+
+
+@pytest.fixture
+def own_handlers() -> Iterator[None]:
+    """Puts the handlers of signals back that a test sets."""
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_further_interrupts_do_not_disturb_the_clean_up_after_the_first(
+    tmp_path: Path, own_handlers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_film(tmp_path / "film.mp4", [checks(number) for number in range(4)])
+    capture = cv2.VideoCapture
+    steps: list[str] = []
+    lost: list[object] = []
+
+    def interrupt(step: str) -> None:
+        steps.append(step)
+        signal.raise_signal(signal.SIGINT)
+
+    class Film:
+        def __init__(self, *given: Any) -> None:
+            self._film = capture(*given)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._film, name)
+
+        def release(self) -> None:
+            self._film.release()
+            if steps:
+                interrupt("film is closed")
+
+    def play_film(given: list[str]) -> int:
+        try:
+            for _ in ImageSource(Path(given[0])).images():
+                interrupt("image")
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            interrupt("node is destroyed")
+        return 1
+
+    monkeypatch.setattr(cv2, "VideoCapture", Film)
+    monkeypatch.setattr(camera_player, "run_camera_player", play_film)
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    assert entry_points.camera_player([str(path)]) == 0
+    assert steps[0] == "image"
+    assert sorted(steps[1:]) == ["film is closed", "node is destroyed"]
+    assert lost == []
 
 
 def test_bringup_starts_the_player(monkeypatch: pytest.MonkeyPatch) -> None:
