@@ -56,8 +56,8 @@ from uns_pose_ros.core.geometry import angle_between, invert, split_similarity, 
 from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Video
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.loaded_model import LoadedModel
-from uns_pose_ros.evaluation.metrics import (
-    accuracies,
+from uns_pose_ros.evaluation.metrics import accuracies
+from uns_pose_ros.evaluation.rotation_labels import (
     evaluate_alignment,
     fit_label_from_canon,
     load_labels,

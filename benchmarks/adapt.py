@@ -28,7 +28,8 @@ from uns_pose_ros.core.device import choose_device, choose_precision
 from uns_pose_ros.core.geometry import invert, matrix_to_quaternion
 from uns_pose_ros.core.types import Video
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.evaluation import metrics
+from uns_pose_ros.evaluation import rotation_labels
+from uns_pose_ros.evaluation.poses import pose_evaluation, pose_figures
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video
@@ -84,7 +85,7 @@ def main() -> None:
     print(json.dumps(artifacts.plain(figures), indent=1), flush=True)
     names = [folder.name for folder in list_videos(args.category)]
     model = artifacts.load_model(args.model)
-    labels = metrics.load_labels(args.labels, [*names, *model.training_poses])
+    labels = rotation_labels.load_labels(args.labels, [*names, *model.training_poses])
     last = [cut(video) for video in videos]
     sets = {"held out": last}
     if args.others:
@@ -94,8 +95,8 @@ def main() -> None:
         model = artifacts.load_model(folder)
         find = Estimator(model, device=args.device)
         for kind_of, chosen in sets.items():
-            results = metrics.evaluate_poses(find, model, chosen, labels)
-            figures[f"{name}, {kind_of}"] = summary = metrics.summarize_poses(results)
+            results = pose_evaluation.evaluate_poses(find, model, chosen, labels)
+            figures[f"{name}, {kind_of}"] = summary = pose_figures.summarize_poses(results)
             keys = ("images", "estimated", "acc30", "acc15", "acc10", "median_deg", "auroc")
             line = ", ".join(f"{key} {summary[key]}" for key in keys)
             print(f"{name}, {kind_of}: {line}", flush=True)

@@ -45,7 +45,8 @@ from uns_pose_ros.alignment.published_alignment import (
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between, invert, split_similarity
 from uns_pose_ros.core.types import Alignment, FeatureMesh
-from uns_pose_ros.evaluation.metrics import accuracies, evaluate_alignment, load_labels
+from uns_pose_ros.evaluation.metrics import accuracies
+from uns_pose_ros.evaluation.rotation_labels import evaluate_alignment, load_labels
 from uns_pose_ros.io.artifacts import load_feature_mesh
 
 METHODS = {

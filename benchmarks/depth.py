@@ -28,12 +28,9 @@ from uns_pose_ros.core.geometry import angle_between, transform
 from uns_pose_ros.core.types import CategoryModel, Frame, PoseEstimate, Video
 from uns_pose_ros.estimation.depth.depth_refinement import REFINED, use_depth
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.evaluation.metrics import (
-    ANGLES,
-    ObjectExtent,
-    fit_label_from_canon,
-    load_labels,
-)
+from uns_pose_ros.evaluation.metrics import ANGLES
+from uns_pose_ros.evaluation.poses.pose_evaluation import ObjectExtent
+from uns_pose_ros.evaluation.rotation_labels import fit_label_from_canon, load_labels
 from uns_pose_ros.exports.formats.depth_rendering import render_depth
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image, read_mask

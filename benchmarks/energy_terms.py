@@ -33,7 +33,8 @@ from uns_pose_ros.alignment.published_alignment import (
 )
 from uns_pose_ros.core.geometry import angle_between, invert, split_similarity
 from uns_pose_ros.core.types import FeatureMesh
-from uns_pose_ros.evaluation.metrics import accuracies, evaluate_alignment
+from uns_pose_ros.evaluation.metrics import accuracies
+from uns_pose_ros.evaluation.rotation_labels import evaluate_alignment
 
 KEYS = ("acc30", "acc15", "acc10", "median_deg")
 

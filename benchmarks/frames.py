@@ -40,8 +40,8 @@ from uns_pose_ros.core.named_frames import NamedFrame, PlacedFrame
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate, Video
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.frame_placement import carry_frames
-from uns_pose_ros.evaluation import metrics
-from uns_pose_ros.evaluation.metrics import ObjectExtent
+from uns_pose_ros.evaluation import rotation_labels
+from uns_pose_ros.evaluation.poses.pose_evaluation import ObjectExtent
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
 from uns_pose_ros.reconstruction.visual_hull import HullConfig, carve_visual_hull
@@ -187,7 +187,7 @@ def benchmark(
         most: Degrees by which a pose may be off.
         device: Of the estimator.
     """
-    label_from_canon = metrics.fit_label_from_canon(model, labels)
+    label_from_canon = rotation_labels.fit_label_from_canon(model, labels)
     place = extreme_point(model, label_from_canon.T @ direction)
     frame = NamedFrame("tested", place, torch.eye(3, dtype=torch.float64))
     model = replace(model, frames=(frame,))
@@ -257,7 +257,7 @@ def main() -> None:
     args = parser.parse_args()
     model = artifacts.load_model(args.model)
     known = [folder.name for folder in list_videos(args.category)]
-    labels = metrics.load_labels(
+    labels = rotation_labels.load_labels(
         args.labels or args.category / "labels.json", known + list(model.training_poses)
     )
     if missing := [name for name in model.training_poses if name not in known]:

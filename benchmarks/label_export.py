@@ -31,7 +31,7 @@ from common import DEMO, machine, politely, write
 from uns_pose_ros.core.camera import resize_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Alignment, Camera, FeatureMesh, Symmetry, Video
-from uns_pose_ros.evaluation.metrics import load_labels
+from uns_pose_ros.evaluation.rotation_labels import load_labels
 from uns_pose_ros.exports.label_export import FORMATS, ExportConfig, export_labels
 from uns_pose_ros.exports.video_labels import VideoSelection
 from uns_pose_ros.io import artifacts

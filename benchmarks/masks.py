@@ -32,7 +32,7 @@ from common import machine, politely, write
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import nearest_rotation
 from uns_pose_ros.core.types import Video
-from uns_pose_ros.evaluation import metrics
+from uns_pose_ros.evaluation import rotation_labels
 from uns_pose_ros.io.images import read_mask
 from uns_pose_ros.io.schema.video_record import read_video_entries
 from uns_pose_ros.io.video_folder import list_videos, load_video
@@ -138,7 +138,7 @@ def compare_alignments(
     category: Path, names: list[str], labels: Path, work: Path
 ) -> dict[str, dict[str, Any]]:
     """Accuracies of the alignment of the videos as found and as given."""
-    turns = metrics.load_labels(labels, names)
+    turns = rotation_labels.load_labels(labels, names)
     true, found = dict[str, Tensor](), dict[str, Tensor]()
     made = [name for name in names if (work / name / "masks").is_dir()]
     for name in made:
@@ -161,7 +161,7 @@ def compare_alignments(
     for what, folder, rotations in (("found", work, found), ("given", given, true)):
         stages.reconstruct(folder, ",".join(made), sfm=SfmConfig(threads=1))
         alignment, _ = stages.align(folder, ",".join(made))
-        accuracies[what] = metrics.evaluate_alignment(alignment, rotations)
+        accuracies[what] = rotation_labels.evaluate_alignment(alignment, rotations)
     return accuracies
 
 

@@ -41,7 +41,7 @@ from uns_pose_ros.alignment.published_alignment import align_published
 from uns_pose_ros.core.device import choose_device, choose_precision
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import CategoryModel, FeatureMesh, Video
-from uns_pose_ros.evaluation.metrics import load_labels
+from uns_pose_ros.evaluation.rotation_labels import load_labels
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks.dinov2 import DinoV2, load_backbone
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, build_feature_mesh

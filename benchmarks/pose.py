@@ -53,8 +53,9 @@ from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Camera, CategoryModel, Frame, PoseEstimate, Video
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.fusion.pose_fusion import fuse
-from uns_pose_ros.evaluation import metrics
-from uns_pose_ros.evaluation.metrics import ImageResult
+from uns_pose_ros.evaluation import rotation_labels
+from uns_pose_ros.evaluation.poses import pose_evaluation, pose_figures
+from uns_pose_ros.evaluation.poses.pose_evaluation import ImageResult
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
 from uns_pose_ros.pipeline import stages, training_stage
@@ -104,7 +105,7 @@ def main() -> None:
     args = parser.parse_args()
     start = time.perf_counter()
     names = [folder.name for folder in list_videos(args.train)]
-    labels = metrics.load_labels(args.labels or args.test / "labels.json", names)
+    labels = rotation_labels.load_labels(args.labels or args.test / "labels.json", names)
     photographs = [
         read_image(path).numpy() for path in sorted(args.backgrounds.rglob("*.jpg"))
     ]
@@ -125,7 +126,7 @@ def main() -> None:
             shown + len(some),
         )
         figures: dict[str, Any] = {
-            name: metrics.summarize_poses(some) for name, some in results.items()
+            name: pose_figures.summarize_poses(some) for name, some in results.items()
         }
         figures["empty"] = {"images": shown, "false_percent": 100 * false / max(shown, 1)}
         figures["folds"] = groups[: k + 1]
@@ -212,7 +213,7 @@ def test(
     seed: int,
 ) -> Iterator[tuple[str, ImageResult]]:
     """Every image of the videos in every variant."""
-    label_from_canon = metrics.fit_label_from_canon(model, labels)
+    label_from_canon = rotation_labels.fit_label_from_canon(model, labels)
     boxes = measure_true_boxes(videos, labels, LeftOut())
     for number, video in enumerate(videos):
         turn = labels[video.name].T @ label_from_canon
@@ -227,13 +228,13 @@ def test(
                 seconds = time.perf_counter() - start
                 if name == "plain":
                     alone.append(found)
-                result = metrics.score_estimates(
+                result = pose_evaluation.score_estimates(
                     found, model, rotation @ turn, video.name, frame.name, seconds
                 )
                 pose = frame.cam_from_obj
                 assert pose is not None
                 if video.name in boxes and torch.equal(rotation, pose[:3, :3]):
-                    result = metrics.add_box(
+                    result = pose_evaluation.add_box(
                         result, model, boxes[video.name], pose, label_from_canon
                     )
                 yield name, result
@@ -249,7 +250,7 @@ def test(
             found = [] if estimate is None else [estimate]
             yield (
                 "fused",
-                metrics.score_estimates(
+                pose_evaluation.score_estimates(
                     found, model, rotations[index] @ turn, video.name, frame.name, 0.0
                 ),
             )

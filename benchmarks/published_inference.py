@@ -42,12 +42,9 @@ from uns_pose_ros.core.ray_casting import cast_rays
 from uns_pose_ros.core.types import Camera, CategoryModel, Frame, PoseEstimate, Video
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.loaded_model import LoadedModel
-from uns_pose_ros.evaluation.metrics import (
-    ObjectExtent,
-    accuracies,
-    fit_label_from_canon,
-    load_labels,
-)
+from uns_pose_ros.evaluation.metrics import accuracies
+from uns_pose_ros.evaluation.poses.pose_evaluation import ObjectExtent
+from uns_pose_ros.evaluation.rotation_labels import fit_label_from_canon, load_labels
 from uns_pose_ros.io.artifacts import load_model
 from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
 from uns_pose_ros.networks.correspondence_head import STRIDE

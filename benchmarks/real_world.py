@@ -53,9 +53,10 @@ from uns_pose_ros.core.geometry import nearest_rotation
 from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import CategoryModel, Video
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.evaluation import metrics
+from uns_pose_ros.evaluation import metrics, rotation_labels
 from uns_pose_ros.evaluation.box_figures import TrueBox, summarize_boxes
-from uns_pose_ros.evaluation.metrics import ImageResult
+from uns_pose_ros.evaluation.poses import pose_evaluation
+from uns_pose_ros.evaluation.poses.pose_evaluation import ImageResult
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
 from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
@@ -243,11 +244,11 @@ def estimate_fold(
                 for threshold in (config.score_threshold, 0.0):
                     estimator.config = replace(config, score_threshold=threshold)
                     found = estimator(pixels, camera)
-                    result = metrics.score_estimates(
+                    result = pose_evaluation.score_estimates(
                         found, model, label @ label_from_canon, name, frame.name, 0.0
                     )
                     if name in boxes:
-                        result = metrics.add_box(
+                        result = pose_evaluation.add_box(
                             result, model, boxes[name], frame.cam_from_obj, label_from_canon
                         )
                     results.append(result)
@@ -311,7 +312,7 @@ def fit_label_from_canon(model: CategoryModel, fold: Fold, category: Path) -> Te
             if frame.cam_from_obj is not None
         ]
         labels[name] = nearest_rotation(torch.stack(turns).mean(0))
-    return metrics.fit_label_from_canon(model, labels)
+    return rotation_labels.fit_label_from_canon(model, labels)
 
 
 def summarize(pairs: Sequence[Pair]) -> dict[str, Any]:

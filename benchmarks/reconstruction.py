@@ -39,7 +39,7 @@ from uns_pose_ros.core.geometry import (
     transform,
 )
 from uns_pose_ros.core.types import Video
-from uns_pose_ros.evaluation.metrics import evaluate_alignment, load_labels
+from uns_pose_ros.evaluation.rotation_labels import evaluate_alignment, load_labels
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.images import read_mask

@@ -49,7 +49,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between, look_at_rotation
 from uns_pose_ros.core.types import Camera, Frame, PoseEstimate
 from uns_pose_ros.estimation.stream.expectation import box_iou
-from uns_pose_ros.evaluation.metrics import fit_label_from_canon, load_labels
+from uns_pose_ros.evaluation.rotation_labels import fit_label_from_canon, load_labels
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame

@@ -42,8 +42,9 @@ import torch  # noqa: E402
 from live import Answer, LiveCamera, node_command  # noqa: E402
 from uns_pose_ros.alignment.template import TemplateConfig  # noqa: E402
 from uns_pose_ros.core.types import Alignment, CategoryModel, PoseEstimate, Video  # noqa: E402
-from uns_pose_ros.evaluation import metrics  # noqa: E402
-from uns_pose_ros.evaluation.metrics import ImageResult  # noqa: E402
+from uns_pose_ros.evaluation import rotation_labels  # noqa: E402
+from uns_pose_ros.evaluation.poses import pose_evaluation, pose_figures  # noqa: E402
+from uns_pose_ros.evaluation.poses.pose_evaluation import ImageResult  # noqa: E402
 from uns_pose_ros.io import artifacts  # noqa: E402
 from uns_pose_ros.io.video_folder import list_videos, load_video  # noqa: E402
 from uns_pose_ros.networks.correspondence_head import NetworkConfig  # noqa: E402
@@ -96,10 +97,10 @@ def main() -> int:
     model, _ = training_stage.train(CATEGORY, config=TRAIN, progress=log.progress)
 
     known = [folder.name for folder in list_videos(DEMO / "data" / "chair")]
-    labels = metrics.load_labels(
+    labels = rotation_labels.load_labels(
         DEMO / "data" / "chair" / "labels.json", known
     )  # read only to measure
-    aligned = metrics.evaluate_alignment(alignment, labels)
+    aligned = rotation_labels.evaluate_alignment(alignment, labels)
     log.say(
         f"alignment: {aligned['acc30']:.0f} % of {aligned['pairs']} pairs within 30°, median "
         f"{aligned['median_deg']:.1f}°"
@@ -127,7 +128,7 @@ def main() -> int:
                 f"{result.seconds:.2f} s after its image"
             )
         log.say(f"  {result.video}/{result.frame}: {told}")
-    summary = metrics.summarize_poses(results)
+    summary = pose_figures.summarize_poses(results)
     log.say(
         f"unseen chairs over ROS: {summary['estimated']} of {summary['images']} images answered, "
         f"{summary['acc30']:.0f} % of all within 30°, {summary['acc15']:.0f} % within 15°, "
@@ -167,7 +168,7 @@ def page(
             shots.append(ReportImage(answer.overlay, caption, answer.score, result.error))
     accuracies = {
         "alignment of the training videos": aligned,
-        "unseen chairs, by the node over ROS": metrics.summarize_poses(results),
+        "unseen chairs, by the node over ROS": pose_figures.summarize_poses(results),
     }
     facts = [
         summarize_video(
@@ -236,10 +237,10 @@ def compare(
     labels: dict[str, torch.Tensor],
 ) -> list[ImageResult]:
     """Each live image's answer against its label, as `uns-pose evaluate pose` compares."""
-    live = metrics.load_labels(
+    live = rotation_labels.load_labels(
         DEMO / "data" / "live" / "labels.json", [walk.name for walk in walks]
     )
-    label_from_canon = metrics.fit_label_from_canon(model, labels)
+    label_from_canon = rotation_labels.fit_label_from_canon(model, labels)
     results = []
     for walk in walks:
         for frame, answer in zip(walk.frames, answers[walk.name], strict=True):
@@ -248,7 +249,7 @@ def compare(
             found = received(model, answer)
             seconds = math.nan if answer is None else answer.latency
             results.append(
-                metrics.score_estimates(
+                pose_evaluation.score_estimates(
                     [] if found is None else [found],
                     model,
                     truth,

@@ -37,7 +37,7 @@ from uns_pose_ros.core.geometry import (
     split_similarity,
 )
 from uns_pose_ros.core.types import Alignment, FeatureMesh
-from uns_pose_ros.evaluation.metrics import evaluate_alignment
+from uns_pose_ros.evaluation.rotation_labels import evaluate_alignment
 
 CONFIG = AlignConfig()
 HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))

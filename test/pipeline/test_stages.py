@@ -17,7 +17,7 @@ from small_category import ALIGN, RECONSTRUCT
 from uns_pose_ros.alignment import category_alignment
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import CategoryModel, FeatureMesh, Video
-from uns_pose_ros.evaluation import metrics
+from uns_pose_ros.evaluation import rotation_labels
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.pipeline import stages, training_stage
 from uns_pose_ros.reconstruction import feature_mesh
@@ -187,8 +187,8 @@ def test_a_video_is_added_and_what_was_aligned_stays(
     after, added = stages.add_to_alignment(trucks, config=ALIGN)
     assert added and after.videos == ("clip_01", "clip_02", "clip_03")
     assert torch.equal(after.canon_from_obj[:2], before.canon_from_obj)
-    labels = metrics.load_labels(trucks / "labels.json", after.videos)
-    assert metrics.evaluate_alignment(after, labels)["acc15"] == 100
+    labels = rotation_labels.load_labels(trucks / "labels.json", after.videos)
+    assert rotation_labels.evaluate_alignment(after, labels)["acc15"] == 100
     assert not stages.add_to_alignment(trucks, config=ALIGN)[1]
     assert not stages.align(trucks, config=ALIGN)[1]  # all are in it
     assert training_stage.train(trucks)[1]

@@ -13,7 +13,8 @@ from streams import pose
 from synthetic import write_video
 from uns_pose_ros.alignment.canonical_axes import AxisNames
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate, Symmetry
-from uns_pose_ros.evaluation.metrics import MISSING, ImageResult
+from uns_pose_ros.evaluation.metrics import MISSING
+from uns_pose_ros.evaluation.poses.pose_evaluation import ImageResult
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.pipeline import frame_axes

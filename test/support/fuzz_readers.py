@@ -30,7 +30,7 @@ from uns_pose_ros.core.geometry import rotation_from_vector
 from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh
 from uns_pose_ros.estimation import loaded_model
-from uns_pose_ros.evaluation import metrics, rosbag_evaluation
+from uns_pose_ros.evaluation import rosbag_evaluation, rotation_labels
 from uns_pose_ros.io import artifacts, depth_images
 from uns_pose_ros.io.camera_json import parse_camera, read_camera
 from uns_pose_ros.io.colmap import read_sparse
@@ -384,7 +384,7 @@ def _read_frames(folder: Path, _: Path) -> None:
 
 
 def _read_labels(_: Path, spoiled: Path) -> None:
-    labels = metrics.load_labels(spoiled, _NAMES)
+    labels = rotation_labels.load_labels(spoiled, _NAMES)
     assert labels and labels.keys() <= {*_NAMES}
     for rotation in labels.values():
         fuzz_checks.check_rotation(rotation)

@@ -25,7 +25,7 @@ from kill_points import ANOTHER, in_child, run
 from uns_pose_ros.alignment import category_alignment
 from uns_pose_ros.capture import import_images
 from uns_pose_ros.cli import export_command, main, model_commands
-from uns_pose_ros.evaluation import metrics
+from uns_pose_ros.evaluation import rotation_labels
 from uns_pose_ros.pipeline import preparation
 from uns_pose_ros.reconstruction import feature_mesh
 from uns_pose_ros.reporting import report_builder
@@ -63,7 +63,7 @@ HELD: dict[str, tuple[str, Any, str]] = {
             ("report", report_builder, "_summarize_videos"),
             ("estimate", model_commands, "Estimator"),
             ("export", export_command, "load_backbone"),
-            ("evaluate", metrics, "load_labels"),
+            ("evaluate", rotation_labels, "load_labels"),
         )
     },
 }

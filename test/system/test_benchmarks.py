@@ -31,7 +31,7 @@ from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import PoseEstimate, PoseMode, Symmetry
 from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.evaluation.bag_figures import FrameResult
-from uns_pose_ros.evaluation.metrics import ImageResult
+from uns_pose_ros.evaluation.poses.pose_evaluation import ImageResult
 from uns_pose_ros.io.artifacts import load_alignment
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -19,7 +19,7 @@ import run_demo
 from live import Answer, LiveCamera
 from uns_pose_ros.core.geometry import rotation_from_vector
 from uns_pose_ros.core.types import CategoryModel
-from uns_pose_ros.evaluation import metrics
+from uns_pose_ros.evaluation import metrics, rotation_labels
 from uns_pose_ros.io.video_folder import list_videos, load_video
 
 DATA = run_demo.DEMO / "data"
@@ -51,7 +51,7 @@ def model() -> CategoryModel:
 
 def labels() -> dict[str, torch.Tensor]:
     names = [f"clip_{k:02d}" for k in range(1, 11)]
-    return metrics.load_labels(DATA / "chair" / "labels.json", names)
+    return rotation_labels.load_labels(DATA / "chair" / "labels.json", names)
 
 
 def test_the_training_videos_are_copied_once_and_the_unseen_chairs_are_not_among_them(
@@ -71,9 +71,9 @@ def test_answers_are_compared_with_the_truth_in_the_frame_of_the_model(
 ) -> None:
     walks = [load_video(folder) for folder in list_videos(DATA / "live")]
     walk = walks[0]
-    live = metrics.load_labels(DATA / "live" / "labels.json", ["live_01", "live_02"])[
-        "live_01"
-    ]
+    live = rotation_labels.load_labels(
+        DATA / "live" / "labels.json", ["live_01", "live_02"]
+    )["live_01"]
     quarter = rotation_from_vector(
         torch.tensor([0.0, 0.0, math.pi / 2], dtype=torch.float64)
     )

@@ -17,7 +17,7 @@ from synthetic import Truth, write_category
 from uns_pose_ros.cli import main
 from uns_pose_ros.core.crops import mask_box
 from uns_pose_ros.core.geometry import angle_between
-from uns_pose_ros.evaluation.metrics import fit_label_from_canon, load_labels
+from uns_pose_ros.evaluation.rotation_labels import fit_label_from_canon, load_labels
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_mask
 

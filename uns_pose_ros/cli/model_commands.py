@@ -21,9 +21,11 @@ from uns_pose_ros.core.named_frames import PlacedFrame
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.evaluation import metrics, pose_plot, rosbag_plot
+from uns_pose_ros.evaluation import rosbag_plot, rotation_labels
 from uns_pose_ros.evaluation.box_figures import describe_boxes
-from uns_pose_ros.evaluation.metrics import ANGLES, ObjectExtent
+from uns_pose_ros.evaluation.metrics import ANGLES
+from uns_pose_ros.evaluation.poses import pose_evaluation, pose_figures, pose_plot
+from uns_pose_ros.evaluation.poses.pose_evaluation import ObjectExtent
 from uns_pose_ros.io import artifacts, ply
 from uns_pose_ros.io.artifacts import MESH
 from uns_pose_ros.io.camera_json import read_camera
@@ -235,8 +237,8 @@ def evaluate_alignment_command(
     alignment = artifacts.load_alignment(category / "alignment.json")
     known = [folder.name for folder in list_videos(category)]
     chosen = [folder.name for folder in list_videos(category, videos)]
-    result = metrics.evaluate_alignment(
-        alignment, metrics.load_labels(labels, known), chosen
+    result = rotation_labels.evaluate_alignment(
+        alignment, rotation_labels.load_labels(labels, known), chosen
     )
     made = artifacts.provenance_of(category / "alignment.json") or {}
     result["seconds"] = made.get("seconds")
@@ -276,7 +278,7 @@ def evaluate_pose_command(
     trained = list(trained_model.training_poses)
     folders = list_videos(category, videos)
     names = [folder.name for folder in list_videos(category)]
-    known = metrics.load_labels(
+    known = rotation_labels.load_labels(
         labels, [*names, *(name for name in trained if name not in names)]
     )
     if videos is None:
@@ -303,7 +305,7 @@ def evaluate_pose_command(
 
     boxes = measure_true_boxes(loaded, known, left_out)
     with progress_bar() as progress:
-        results = metrics.evaluate_poses(
+        results = pose_evaluation.evaluate_poses(
             find,
             trained_model,
             loaded,
@@ -315,7 +317,7 @@ def evaluate_pose_command(
         )
     if plot is not None:
         pose_plot.write_pose_plot(plot, results)
-    result = metrics.summarize_poses(results, left_out.counts)
+    result = pose_figures.summarize_poses(results, left_out.counts)
     text = f"{result['images']} images of {len(loaded)} videos, {result['estimated']} estimated "
     text += f"({figure(result['answered'])} %), "
     text += (

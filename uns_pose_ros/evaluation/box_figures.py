@@ -80,7 +80,7 @@ def compare_boxes(
         center: (3,) of the model's box, canonical units, for an estimate without a center.
         truth: The true box.
         cam_from_obj: (4, 4) true pose of the video's object.
-        label_from_canon: (3, 3), see `metrics.fit_label_from_canon`.
+        label_from_canon: (3, 3), see `rotation_labels.fit_label_from_canon`.
     """
     if estimate is None:
         return BoxResult()

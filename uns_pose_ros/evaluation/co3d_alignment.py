@@ -29,13 +29,8 @@ from uns_pose_ros.core.types import (
     Symmetry,
     Video,
 )
-from uns_pose_ros.evaluation.metrics import (
-    ANGLES,
-    MISSING,
-    EstimateImage,
-    accuracies,
-    symmetric_angle,
-)
+from uns_pose_ros.evaluation.metrics import ANGLES, MISSING, accuracies, symmetric_angle
+from uns_pose_ros.evaluation.poses.pose_evaluation import EstimateImage
 from uns_pose_ros.io.images import read_image
 
 TARGET_FRAMES = 5

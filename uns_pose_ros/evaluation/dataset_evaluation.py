@@ -38,12 +38,8 @@ from uns_pose_ros.core.types import (
 from uns_pose_ros.datasets.labeled_object import LabeledObject, crop_around_origin
 from uns_pose_ros.estimation.stream.expectation import box_iou
 from uns_pose_ros.evaluation.box_overlap import OrientedBox, average_precision, box_iou_3d
-from uns_pose_ros.evaluation.metrics import (
-    MISSING,
-    EstimateImage,
-    accuracies,
-    symmetric_angle,
-)
+from uns_pose_ros.evaluation.metrics import MISSING, accuracies, symmetric_angle
+from uns_pose_ros.evaluation.poses.pose_evaluation import EstimateImage
 from uns_pose_ros.io.images import read_image
 
 ROWS = ("detected", "true_crop")

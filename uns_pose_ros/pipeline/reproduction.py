@@ -20,7 +20,8 @@ from uns_pose_ros.capture.import_co3d import read_annotations
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.datasets.catalog import DATASETS
 from uns_pose_ros.datasets.pascal3d import read_names
-from uns_pose_ros.evaluation.metrics import ANGLES, load_labels
+from uns_pose_ros.evaluation.metrics import ANGLES
+from uns_pose_ros.evaluation.rotation_labels import load_labels
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.artifacts import read_json, write_json
 from uns_pose_ros.io.given_files import is_entry_name

@@ -26,8 +26,10 @@ from uns_pose_ros.core.types import (
     Video,
 )
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.evaluation import metrics
-from uns_pose_ros.evaluation.metrics import ANGLES, ImageResult
+from uns_pose_ros.evaluation import metrics, rotation_labels
+from uns_pose_ros.evaluation.metrics import ANGLES
+from uns_pose_ros.evaluation.poses import pose_evaluation, pose_figures
+from uns_pose_ros.evaluation.poses.pose_evaluation import ImageResult
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video
@@ -187,7 +189,7 @@ def _load_labels(
     """Label rotations (3, 3) by video; empty without a file."""
     if labels is None and (category / _LABELS).exists():
         labels = category / _LABELS
-    return {} if labels is None else metrics.load_labels(labels, names)
+    return {} if labels is None else rotation_labels.load_labels(labels, names)
 
 
 def _try_model(
@@ -214,7 +216,7 @@ def _try_model(
     if videos:
         estimator = Estimator(model, device=device)
         if labeled:
-            results = metrics.evaluate_poses(
+            results = pose_evaluation.evaluate_poses(
                 estimator,
                 model,
                 videos,
@@ -265,9 +267,9 @@ def _accuracies(
     """The figures of everything that has labels, by title."""
     accuracies: dict[str, dict[str, Any]] = {}
     if len(set(rotations) & set(alignment.videos)) > 1:
-        accuracies["alignment"] = metrics.evaluate_alignment(alignment, rotations)
+        accuracies["alignment"] = rotation_labels.evaluate_alignment(alignment, rotations)
     if trial.results and trial.labeled:
-        accuracies["estimates in unseen videos"] = metrics.summarize_poses(
+        accuracies["estimates in unseen videos"] = pose_figures.summarize_poses(
             trial.results, trial.without_box.counts
         )
     return accuracies
@@ -325,7 +327,8 @@ def measure_agreement(
         model: of the category.
 
     Returns:
-        The figures of `metrics.summarize_poses` that the report shows; None without camera poses.
+        The figures of `pose_figures.summarize_poses` that the report shows; None without camera
+        poses.
     """
     poses = {
         (video.name, frame.name): frame.cam_from_obj

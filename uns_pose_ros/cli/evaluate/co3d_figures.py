@@ -12,7 +12,8 @@ from uns_pose_ros.core.types import CategoryModel
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import co3d_alignment
-from uns_pose_ros.evaluation.metrics import ANGLES, load_labels
+from uns_pose_ros.evaluation.metrics import ANGLES
+from uns_pose_ros.evaluation.rotation_labels import load_labels
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.artifacts import ALIGNMENT
 from uns_pose_ros.io.video_folder import list_videos, load_video

@@ -21,7 +21,8 @@ from uns_pose_ros.datasets.labeled_object import LabeledObjects
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import dataset_evaluation as evaluation
-from uns_pose_ros.evaluation.metrics import ANGLES, fit_label_from_canon, load_labels
+from uns_pose_ros.evaluation.metrics import ANGLES
+from uns_pose_ros.evaluation.rotation_labels import fit_label_from_canon, load_labels
 from uns_pose_ros.io import artifacts
 
 CO3D_ALIGNMENT = "co3d-alignment"

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from uns_pose_ros.evaluation.metrics import ImageResult, accuracy_by_bin, reliability
+from uns_pose_ros.evaluation.metrics import reliability
+from uns_pose_ros.evaluation.poses.pose_evaluation import ImageResult
+from uns_pose_ros.evaluation.poses.pose_figures import accuracy_by_bin
 from uns_pose_ros.io.artifacts import atomic_write
 
 

@@ -1,0 +1,1 @@
+"""Evaluation of the poses of labeled images."""
