@@ -20,7 +20,11 @@ from uns_pose_ros.datasets.catalog import DATASETS, DatasetEntry
 from uns_pose_ros.datasets.labeled_object import LabeledObjects
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
-from uns_pose_ros.evaluation import dataset_evaluation as evaluation
+from uns_pose_ros.evaluation.dataset import (
+    dataset_evaluation,
+    dataset_figures,
+    object_results,
+)
 from uns_pose_ros.evaluation.metrics import ANGLES
 from uns_pose_ros.evaluation.rotation_labels import fit_label_from_canon, load_labels
 from uns_pose_ros.io import artifacts
@@ -103,13 +107,13 @@ def evaluate_dataset_command(
     split = split or entry.splits[0]
     _check_options(name, entry, root, model, category, split, labels, fit, most)
     trained = _load_models(name, entry, model, category)
-    rows = dict[str, dict[str, evaluation.DatasetRow]]()
+    rows = dict[str, dict[str, dataset_evaluation.DatasetRow]]()
     details, lines = dict[str, Any](), list[str]()
     for key, one in trained.items():
         read = _at_most(entry.read(root, key, split), most)
         rows[key], details[key] = _evaluate(one, read, labels, fit, device, estimator)
         lines += [f"{key}: left out: {line}" for line in read.left_out.lines()]
-    record = evaluation.summarize_dataset(rows, entry.in_paper)
+    record = dataset_figures.summarize_dataset(rows, entry.in_paper)
     for key, values in record["categories"].items():
         values |= details[key]
     record |= {"dataset": name, "split": split, "root": str(root)}
@@ -185,11 +189,11 @@ def _evaluate(
     fit: bool,
     device: str,
     config: EstimatorConfig,
-) -> tuple[dict[str, evaluation.DatasetRow], dict[str, Any]]:
+) -> tuple[dict[str, dataset_evaluation.DatasetRow], dict[str, Any]]:
     """Rows of one category, and what else its record holds."""
     find = Estimator(model, device=device, config=config)
     with progress_bar() as progress:
-        images = evaluation.estimate_objects(
+        images = dataset_evaluation.estimate_objects(
             find,
             find.without_threshold,
             model.category,
@@ -198,7 +202,9 @@ def _evaluate(
             progress,
         )
     rotation, tie = _tie(model, images, labels, fit)
-    rows = evaluation.score_rows(images, evaluation.FrameTie.of(model, rotation))
+    rows = dataset_evaluation.score_rows(
+        images, object_results.FrameTie.of(model, rotation)
+    )
     return rows, {
         "model_category": model.category,
         "symmetric": _is_symmetric(model, read),
@@ -210,7 +216,7 @@ def _evaluate(
 
 def _tie(
     model: CategoryModel,
-    images: list[evaluation.ImageEstimates],
+    images: list[dataset_evaluation.ImageEstimates],
     labels: Path | None,
     fit: bool,
 ) -> tuple[Tensor, str]:
@@ -220,7 +226,7 @@ def _tie(
         known = load_labels(labels, list(model.training_poses))
         return fit_label_from_canon(model, known), "labels"
     if fit:
-        fitted = evaluation.fit_object_from_canon(images, model)
+        fitted = dataset_evaluation.fit_object_from_canon(images, model)
         return (same if fitted is None else fitted), "fitted on the evaluated images"
     return same, "the model's axes"
 

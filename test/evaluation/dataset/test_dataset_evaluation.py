@@ -18,10 +18,10 @@ from uns_pose_ros.core.geometry import from_parts, rotation_from_vector
 from uns_pose_ros.core.left_out import LeftOut
 from uns_pose_ros.core.types import Camera, Symmetry
 from uns_pose_ros.datasets.labeled_object import LabeledObject
-from uns_pose_ros.evaluation import dataset_evaluation as evaluation
-from uns_pose_ros.evaluation.dataset_evaluation import (
+from uns_pose_ros.evaluation.dataset import dataset_evaluation, dataset_figures
+from uns_pose_ros.evaluation.dataset.dataset_evaluation import ImageEstimates
+from uns_pose_ros.evaluation.dataset.object_results import (
     FrameTie,
-    ImageEstimates,
     ObjectResult,
     score_object,
 )
@@ -155,37 +155,39 @@ def test_accuracies_are_strict_and_a_missing_estimate_is_wrong() -> None:
         image_of((labeled(), estimate_of("car", turn(z=angle))))
         for angle in (0, 9.9, 10.1, 29.9, 30.1)
     ] + [image_of((labeled(), None))]
-    rows = evaluation.score_rows(images, TIE)
-    for name in evaluation.ROWS:
-        figures = evaluation.summarize_row(rows[name])
+    rows = dataset_evaluation.score_rows(images, TIE)
+    for name in dataset_evaluation.ROWS:
+        figures = dataset_figures.summarize_row(rows[name])
         assert (figures["objects"], figures["images"]) == (6, 6)
         assert figures["acc30"] == pytest.approx(100 * 4 / 6)
         assert figures["acc10"] == pytest.approx(100 * 2 / 6)
         assert figures["answered"] == pytest.approx(100 * 5 / 6)
-    assert evaluation.summarize_row(rows["detected"])["seconds_per_image"] == 0.5
+    assert dataset_figures.summarize_row(rows["detected"])["seconds_per_image"] == 0.5
 
 
 def test_an_estimate_of_another_object_does_not_count() -> None:
     elsewhere = estimate_of("car", EYE, box=(70, 50, 90, 60))
     image = ImageEstimates((labeled(),), (elsewhere,), (None,), 0, 0)
-    assert evaluation.match_estimates(image) == [None]
+    assert dataset_evaluation.match_estimates(image) == [None]
     both = image_of((labeled(), estimate_of("car", EYE)), extra=(elsewhere,))
-    assert evaluation.match_estimates(both) == [both.estimates[0]]
+    assert dataset_evaluation.match_estimates(both) == [both.estimates[0]]
 
 
 def test_an_estimate_is_that_of_one_object_at_most() -> None:
     near = labeled(box=torch.tensor([24.0, 12, 68, 50], dtype=torch.float64))
     estimate = estimate_of("car", EYE)
     image = ImageEstimates((near, labeled()), (estimate,), (None, None), 0, 0)
-    assert evaluation.match_estimates(image) == [None, estimate]
+    assert dataset_evaluation.match_estimates(image) == [None, estimate]
 
 
 def test_a_second_detection_of_an_object_lowers_the_precision() -> None:
     right = estimate_of("car", EYE, size=(1, 0.5, 0.5), metric=True, score=0.8)
     twin = estimate_of("car", EYE, size=(1, 0.5, 0.5), metric=True, score=0.9)
     missed = image_of((labeled(), None))
-    once = evaluation.score_rows([image_of((labeled(), right)), missed], TIE)["detected"]
-    figures = evaluation.summarize_row(once)["boxes"]
+    once = dataset_evaluation.score_rows([image_of((labeled(), right)), missed], TIE)[
+        "detected"
+    ]
+    figures = dataset_figures.summarize_row(once)["boxes"]
     assert [figures[key] for key in ("ap25", "ap50", "ap10deg5cm", "ap10deg10pct")] == [
         50
     ] * 4
@@ -193,40 +195,42 @@ def test_a_second_detection_of_an_object_lowers_the_precision() -> None:
     # a better score on an image with another object spoils the precision before the right one
     wrong = estimate_of("car", turn(z=90), (3, 0, 3), metric=True, score=0.95)
     spoiled = image_of((labeled(), None), extra=(wrong,))
-    rows = evaluation.score_rows(
+    rows = dataset_evaluation.score_rows(
         [image_of((labeled(), right), extra=(twin,)), spoiled], TIE
     )
-    assert evaluation.summarize_row(rows["detected"])["boxes"]["ap50"] == pytest.approx(25)
+    assert dataset_figures.summarize_row(rows["detected"])["boxes"][
+        "ap50"
+    ] == pytest.approx(25)
 
 
 def test_figures_in_meters_need_an_estimate_in_meters() -> None:
     image = image_of((labeled(), estimate_of("car", EYE, size=(1, 0.5, 0.5))))
-    rows = evaluation.score_rows([image], TIE)
-    figures = evaluation.summarize_row(rows["detected"])["boxes"]
+    rows = dataset_evaluation.score_rows([image], TIE)
+    figures = dataset_figures.summarize_row(rows["detected"])["boxes"]
     assert figures["ap10deg5cm"] is None and figures["translation_m"] is None
     assert figures["ap10deg10pct"] == 100
-    given = evaluation.summarize_row(rows["true_crop"])["boxes"]
+    given = dataset_figures.summarize_row(rows["true_crop"])["boxes"]
     assert given["ap10deg10pct"] is None and given["ap50"] == 100
 
 
 def test_a_data_set_without_boxes_has_no_figures_of_boxes() -> None:
     image = image_of((labeled(extents=None), estimate_of("car", EYE)))
-    rows = evaluation.score_rows([image], TIE)
-    assert evaluation.summarize_row(rows["detected"])["boxes"] is None
+    rows = dataset_evaluation.score_rows([image], TIE)
+    assert dataset_figures.summarize_row(rows["detected"])["boxes"] is None
 
 
 def test_means_are_over_categories_and_over_objects() -> None:
     right, wrong = estimate_of("car", EYE), estimate_of("car", turn(z=90))
     rows = {
-        "car": evaluation.score_rows([image_of((labeled(), right))] * 3, TIE),
-        "bus": evaluation.score_rows([image_of((labeled(), wrong))], TIE),
+        "car": dataset_evaluation.score_rows([image_of((labeled(), right))] * 3, TIE),
+        "bus": dataset_evaluation.score_rows([image_of((labeled(), wrong))], TIE),
     }
-    record = evaluation.summarize_dataset(rows, ("bus", "car"))
+    record = dataset_figures.summarize_dataset(rows, ("bus", "car"))
     assert record["mean"]["detected"]["acc30"] == 50
     assert record["weighted"]["detected"]["acc30"] == 75
     assert record["mean"]["true_crop"]["objects"] == 4
     assert record["paper_mean"]["detected"]["acc30"] == 50
-    partly = evaluation.summarize_dataset(rows, ("bus", "car", "tv"))
+    partly = dataset_figures.summarize_dataset(rows, ("bus", "car", "tv"))
     assert partly["paper_mean"]["detected"] is None
 
 
@@ -237,10 +241,10 @@ def test_a_fit_finds_the_rotation_on_which_most_crops_agree() -> None:
         for k in range(4)
     ]
     images.append(image_of((labeled(), estimate_of("car", turn(x=90)))))
-    fitted = evaluation.fit_object_from_canon(images, centered_model("car"))
+    fitted = dataset_evaluation.fit_object_from_canon(images, centered_model("car"))
     assert fitted is not None
     torch.testing.assert_close(fitted, tie)
-    assert evaluation.fit_object_from_canon([], centered_model("car")) is None
+    assert dataset_evaluation.fit_object_from_canon([], centered_model("car")) is None
 
 
 def test_an_image_of_another_size_is_counted_and_no_image_at_all_is_refused(
@@ -251,7 +255,7 @@ def test_an_image_of_another_size_is_counted_and_no_image_at_all_is_refused(
     object.__setattr__(truth, "image", tmp_path / "a.png")
     left_out = LeftOut()
     with pytest.raises(InvalidInput, match="of another size than annotated: 1"):
-        evaluation.estimate_objects(
+        dataset_evaluation.estimate_objects(
             lambda image, camera: [], lambda *_: [], "car", [truth], left_out
         )
 
@@ -262,7 +266,7 @@ def test_a_frame_of_a_film_is_the_frame_of_that_number(tmp_path: Path) -> None:
     groups = [(labeled(film_frame=number),) for number in (1, 4, 5, 20)]
     for (truth,) in groups:
         object.__setattr__(truth, "image", path)
-    seen = [image for _, image in evaluation._read_images(groups)]
+    seen = [image for _, image in dataset_evaluation._read_images(groups)]
     assert seen[3] is None
     levels = [float(image.double().mean()) for image in seen[:3] if image is not None]
     assert levels == pytest.approx([20, 80, 100], abs=6)
