@@ -82,7 +82,8 @@ def category(ablations: Any, trucks: Path, monkeypatch: pytest.MonkeyPatch) -> A
         artifacts.save_feature_mesh(artifacts.load_feature_mesh(trucks / name), folder, {})
     made = artifacts.load_alignment(trucks / "alignment.json")
     monkeypatch.setattr(ablations, "align_videos", lambda *_, **__: made)
-    monkeypatch.setattr(ablations, "train_model", untrained_model)
+    monkeypatch.setattr("ablation_category.align_videos", lambda *_, **__: made)
+    monkeypatch.setattr("ablation_category.train_model", untrained_model)
     sizes = ablations.Sizes(
         every=2,
         crop=56,
