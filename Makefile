@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make setup   the virtual environment .venv with everything in it, weights in the user's cache (4 minutes once)"
-	@echo "make demo    set-up, then from videos to a running node, with pictures"
+	@echo "make demo    set-up, then from videos to a running node, with images"
 	@echo "make test    set-up, lint, all tests, coverage (PYTEST='-k name' for some)"
 	@echo "make bench   set-up, then all figures of speed, as a table and as benchmarks/out.json"
 	@echo "make docs    set-up, then the pages of docs/ into build/site (mkdocs in an environment of its own)"

@@ -28,7 +28,7 @@ DEMO = Path(__file__).resolve().parent
 OUT = DEMO / "out"
 CATEGORY = OUT / "chair"
 REPORT = DEMO / "report.html"
-PICTURE = OUT / "picture.jpg"
+IMAGE = OUT / "demo.jpg"
 TRAINING = "clip_0[1-8]"  # clip_09 and clip_10 show the chairs of the live walks
 PERIOD = 0.5  # s between the live camera's images at least
 DOMAIN = "87"  # away from the robots of this network
@@ -203,7 +203,7 @@ def page(
     if len(some) == 8:
         rows = [np.concatenate(some[k : k + 4], 1) for k in (0, 4)]
         cv2.imwrite(
-            str(PICTURE), np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80]
+            str(IMAGE), np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80]
         )
 
 

@@ -1,4 +1,4 @@
-"""Draw docs/pictures/architecture.svg: the packages on their floors, with the imports as arrows.
+"""Draw docs/images/architecture.svg: the packages on their floors, with the imports as arrows.
 
 An arrow that follows from two others is left out: if nodes imports capture and capture imports
 io, then nodes may import io too, without an arrow of its own.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import house
 
-IMAGE = house.ROOT / "docs" / "pictures" / "architecture.svg"
+IMAGE = house.ROOT / "docs" / "images" / "architecture.svg"
 _WIDTH, _FLOOR_HEIGHT, _BOX_HEIGHT, _LEFT = 900, 84, 40, 70  # px
 _COLORS = (
     "#e8eaf6",

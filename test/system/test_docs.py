@@ -63,7 +63,7 @@ def test_what_the_doctor_says_in_the_filming_guide_is_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_pictures_files_and_commands_of_a_page_exist(
+def test_links_images_files_and_commands_of_a_page_exist(
     page: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = page.read_text()

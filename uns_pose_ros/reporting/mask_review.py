@@ -306,9 +306,9 @@ def _alignment_section(category: Path, videos: Sequence[ReviewedVideo]) -> Marku
         "overlap with the others' hull",
     ]
     section = html.data_table(header, rows, [video.doubtful for video in videos])
-    picture = category / ALIGNMENT_IMAGE
+    figure = category / ALIGNMENT_IMAGE
     try:
-        pixels = read_image(picture).numpy() if picture.exists() else None
+        pixels = read_image(figure).numpy() if figure.exists() else None
     except InvalidInput:
         pixels = None
     if pixels is None:

@@ -1,9 +1,9 @@
-"""Make the pictures of docs/ from the demo's videos, by the package's own code.
+"""Make the images of docs/ from the demo's videos, by the package's own code.
 
-    .venv/bin/python tools/make_docs_pictures.py
+    .venv/bin/python tools/make_docs_images.py
         after `make demo`, whose meshes and alignment are shown
 
-`filming`: good pictures, and the same ones spoilt; what `uns-pose doctor` says of each is printed,
+`filming`: good images, and the same ones spoilt; what `uns-pose doctor` says of each is printed,
 for docs/filming.md.
 """
 
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MADE, GIVEN, OUT = (
     ROOT / "demo" / "out" / "chair",
     ROOT / "demo" / "data" / "chair",
-    ROOT / "docs" / "pictures",
+    ROOT / "docs" / "images",
 )
 _CLIP, _OTHER = "clip_01", "clip_04"
 _TILE = 200  # px
@@ -96,7 +96,7 @@ def how_it_works() -> None:
 
 
 def filming() -> None:
-    """One row a way to spoil a video: two pictures, and on standard output what the doctor says."""
+    """One row a way to spoil a video: two images, and on standard output what the doctor says."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, spoil in (
@@ -122,8 +122,8 @@ def filming() -> None:
                 )
             )
             if name in ("good", "blurred", "dark", "far"):
-                pictures = sorted((clip / "images").iterdir())
-                rows.append([_tile(pictures[k], name) for k in (0, len(pictures) // 3)])
+                images = sorted((clip / "images").iterdir())
+                rows.append([_tile(images[k], name) for k in (0, len(images) // 3)])
     _save(
         "filming.jpg",
         [
@@ -144,7 +144,7 @@ def _darken(clip: Path) -> None:
 
 
 def _shrink(clip: Path) -> None:
-    """The object far away: the picture shrunk into its own middle, camera and mask with it."""
+    """The object far away: the image shrunk into its own middle, camera and mask with it."""
     _change(clip, _padded, masks=True)
     sparse = read_sparse(clip / "sparse")
     cameras = {}
@@ -166,7 +166,7 @@ def _padded(image: RgbImage) -> RgbImage:
 
 
 def _half(clip: Path) -> None:
-    """Pictures of less than half a turn."""
+    """Images of less than half a turn."""
     sparse = read_sparse(clip / "sparse")
     _keep(clip, [image.name for image in sparse.images][: len(sparse.images) // 3])
 
