@@ -50,7 +50,7 @@ def image(video: str, *poses: tuple[float, float]) -> LeftOutImage:
         evidence[k, 0], error[k, 2] = value, math.radians(degrees)
     score = torch.sigmoid(evidence[:, 0])
     fit = torch.zeros(len(poses), 3, 3, dtype=torch.float64)
-    return LeftOutImage(video, score, evidence, error, fit, fit)
+    return LeftOutImage(video, score, evidence, error, fit, torch.stack([fit, fit], 1))
 
 
 def test_the_best_pose_of_an_image_counts_and_an_unanswered_image_is_wrong() -> None:
@@ -114,11 +114,29 @@ def answers(
                 reprojection_error=1.0,
                 box=torch.zeros(4, dtype=torch.float64),
                 evidence=torch.zeros(COUNT, dtype=torch.float64),
-                hypothesis_spread=torch.zeros(3, 3, dtype=torch.float64),
+                hypothesis_spread=torch.zeros(2, 3, 3, dtype=torch.float64),
             )
         ]
 
     return estimate
+
+
+@pytest.mark.parametrize("part", ["nothing", "fit", "near", "far", "doubt"])
+def test_each_part_of_the_covariance_widens_the_region(part: str) -> None:
+    """An error of 20 degrees lies beyond 2.8 times 5 degrees, and within 2.8 times 9."""
+    known, one = calibration(5.0), image("a", (0.0, 20.0))
+    more = math.radians(7.5) ** 2 * torch.eye(3, dtype=torch.float64)
+    known = replace(known, fit_share=0.5, near_share=0.5, far_share=0.25)
+    if part == "fit":
+        one = replace(one, fit=2 * more[None])
+    elif part == "near":
+        one = replace(one, spread=torch.stack([2 * more, 0 * more])[None])
+    elif part == "far":
+        one = replace(one, spread=torch.stack([0 * more, 4 * more])[None])
+    elif part == "doubt":
+        known = replace(known, wrong_spread=2 * more)  # the chance of a right pose is 0.5
+    figures = summarize_left_out([one], known, 0.0)
+    assert figures["region95"] == (0.0 if part == "nothing" else 100.0)
 
 
 def test_the_truth_of_an_image_is_the_alignments_pose(video: Video) -> None:

@@ -12,7 +12,12 @@ from uns_pose_ros.core.geometry import rotation_from_vector
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration, fit_chance
 from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 from uns_pose_ros.evaluation.metrics import auroc
-from uns_pose_ros.training.score_training import HeldOut, calibrate, fit_shares
+from uns_pose_ros.training.score_training import (
+    HeldOut,
+    calibrate,
+    conformal_factor,
+    fit_shares,
+)
 
 MASS, OUTSIDE, LIKENESS = (
     list(EVIDENCE).index(name) for name in ("mass", "outside", "likeness")
@@ -46,7 +51,8 @@ def held_out() -> HeldOut:
         poses[:, OUTSIDE] = 0.3 + 0.1 * poses[:, OUTSIDE].abs()
         scenes.append(poses)
     fit = torch.eye(3, dtype=torch.float64).mul(0.01**2).expand(700, 3, 3)
-    return HeldOut(evidence, error, fit, fit, scenes)
+    apart = normal(700, 2, 3, 1) * torch.tensor([[0.02], [0.3]])[:, None]
+    return HeldOut(evidence, error, fit, apart @ apart.mT, scenes)
 
 
 def learn(held_out: HeldOut) -> ScoreCalibration:
@@ -108,9 +114,9 @@ def test_the_region_holds_in_95_percent_and_is_wide_where_poses_are_wrong(
 ) -> None:
     calibration = learn(held_out)
     chance = calibration.right(held_out.evidence)
-    doubt = calibration.doubt(held_out.evidence)
-    covariance = calibration.spread + doubt + calibration.fit_share * held_out.fit
-    covariance += calibration.of_hypotheses(held_out.hypothesis_spread)
+    near, far = held_out.hypothesis_spread.unbind(1)
+    covariance = calibration.spread(near) + calibration.doubt(held_out.evidence, far)
+    covariance += calibration.fit_share * held_out.fit
     solved = torch.linalg.solve(covariance, held_out.error[..., None])[..., 0]
     inside = (held_out.error * solved).sum(1) <= REGION
     assert 0.94 <= float(inside.double().mean()) <= 0.97
@@ -155,11 +161,13 @@ def test_a_calibration_is_read_as_it_was_written_and_turns_with_its_model(
     again = ScoreCalibration.from_record(record, turn)
     assert again is not None
     assert torch.equal(again.score(held_out.evidence), calibration.score(held_out.evidence))
-    doubt = calibration.doubt(held_out.evidence)
-    assert torch.allclose(again.doubt(held_out.evidence), turn @ doubt @ turn.T)
-    assert again.hypothesis_share == calibration.hypothesis_share
-    assert again.fit_share == calibration.fit_share
-    assert torch.allclose(again.spread, turn @ calibration.spread @ turn.T)
+    none = torch.zeros_like(held_out.fit)
+    doubt = calibration.doubt(held_out.evidence, none)
+    assert torch.allclose(again.doubt(held_out.evidence, none), turn @ doubt @ turn.T)
+    for name in ("fit_share", "near_share", "far_share"):
+        assert getattr(again, name) == getattr(calibration, name) > 0
+    spread = calibration.spread(none[0])
+    assert torch.allclose(again.spread(none[0]), turn @ spread @ turn.T)
     older = {
         "evidence": record["evidence"][1:],
         **{
@@ -170,8 +178,11 @@ def test_a_calibration_is_read_as_it_was_written_and_turns_with_its_model(
             for name in ("right", "there")
         },
     }
+    for name in ("fit_share", "near_share", "far_share"):
+        del record[name]
     read = ScoreCalibration.from_record({**record, **older}, turn)
     assert read is not None
+    assert (read.fit_share, read.near_share, read.far_share) == (1.0, 0.0, 0.0)
     assert float(read.right.weight[0]) == 0
     assert torch.equal(read.right.weight[1:], again.right.weight[1:])
     other = {**record, "evidence": ["something else"]}
@@ -201,15 +212,50 @@ def test_what_grows_with_the_error_is_learned_where_few_poses_are_wrong() -> Non
 def test_the_shares_of_covariances_are_those_of_the_errors() -> None:
     generator = torch.Generator().manual_seed(1)
     wide = torch.rand(1500, generator=generator).double() ** 2
-    parts = torch.zeros(3, 1500, 3, 3, dtype=torch.float64)
+    parts = torch.zeros(4, 1500, 3, 3, dtype=torch.float64)
     parts[0] = 0.01 * torch.eye(3)
     parts[1, :, 2, 2] = wide
-    parts[2, :, 0, 0] = wide.flip(0)
-    variance = 2 * parts[0] + 0.3 * parts[1]
+    parts[2, :, 0, 0] = wide.flip(0)  # no error has it; nothing has the last one
+    known = 0.02 * torch.eye(3, dtype=torch.float64).expand(1500, 3, 3)
+    variance = known + 2 * parts[0] + 0.3 * parts[1]
     error = torch.randn(1500, 3, generator=generator).double()
     error = error * variance.diagonal(dim1=1, dim2=2).sqrt()
-    error[::60] = torch.tensor([3.0, 0.0, 0.0], dtype=torch.float64)  # a few are wrong
-    shares = fit_shares(parts, error)
-    assert abs(float(shares[0]) - 2) < 0.3
+    shares = fit_shares(parts, error, known)
+    assert abs(float(shares[0]) - 2) < 0.4
     assert abs(float(shares[1]) - 0.3) < 0.05
     assert float(shares[2]) < 0.02
+    assert abs(float(shares[3]) - 1) < 0.01
+
+
+@pytest.mark.parametrize("share", [0.02, 0.08, 0.2])
+def test_wrong_poses_do_not_widen_the_covariance_of_right_ones(
+    held_out: HeldOut, share: float
+) -> None:
+    """What tells them from right ones is weak, and the hypotheses tell nothing."""
+    wrong = torch.arange(700) < share * 700
+    generator = torch.Generator().manual_seed(4)
+    error = 0.1 * torch.randn(700, 3, generator=generator).double()
+    error[wrong, 2] += 3.0
+    evidence = held_out.evidence.clone()
+    evidence[:, MASS] = torch.randn(700, generator=generator) - 1.0 * wrong
+    calibration = learn(replace(held_out, error=error, evidence=evidence))
+    near, far = held_out.hypothesis_spread.unbind(1)
+    spread = calibration.spread(near) + calibration.fit_share * held_out.fit
+    size = spread[~wrong].diagonal(dim1=1, dim2=2).mean().sqrt()
+    assert 0.08 < float(size) < 0.13
+    whole = spread + calibration.doubt(evidence, far)
+    for covariance, some in ((spread, ~wrong), (whole, torch.ones_like(wrong))):
+        solved = torch.linalg.solve(covariance[some], error[some][..., None])[..., 0]
+        inside = ((error[some] * solved).sum(1) <= REGION).double().mean()
+        assert float(inside) >= 0.95
+
+
+def test_a_factor_is_never_zero() -> None:
+    some = torch.eye(3, dtype=torch.float64).expand(20, 3, 3)
+    assert conformal_factor(some, torch.zeros(20, 3, dtype=torch.float64)) > 0
+    # 20 errors of one length and one that is longer
+    error = torch.zeros(20, 3, dtype=torch.float64)
+    error[:, 0] = 2.0
+    error[0, 0] = 9.0
+    assert conformal_factor(some, error) == pytest.approx(4 / REGION)
+    assert conformal_factor(some, error, 0.25 * some) == pytest.approx(4 / REGION - 0.25)

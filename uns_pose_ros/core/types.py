@@ -381,13 +381,14 @@ class PoseEstimate:
     reprojection_error: float  # px, median over the inliers
     box: Tensor  # (4,) float64: x0 y0 x1 y1 px of the projected template
     alternatives: tuple[PoseMode, ...] = ()  # distinct other poses, likeliest first
-    # (3, 3) float64, rad^2, part of the rotation's covariance: the pose may be wrong as a whole;
-    # None: the covariance knows nothing of it
+    # (3, 3) float64, rad^2, part of the rotation's covariance: the pose may be wrong as a whole, or
+    # hypotheses far away explain the image too; None: the covariance contains no doubt
     doubt: Tensor | None = None
     # (F,) float64, what the score was computed from, see `estimation.solver.pose_evidence`
     evidence: Tensor | None = None
-    # (3, 3) float64, rad^2, canonical axes: second moments of how all hypotheses, weighted by their
-    # likelihood, are rotated against the pose; None: not known
+    # (2, 3, 3) float64, rad^2, canonical axes: second moments of how hypotheses within 30 degrees
+    # of the pose, and all others, are rotated against it, weighted by their scores; of the newest
+    # image where several are fused; None: not known
     hypothesis_spread: Tensor | None = None
     frames: tuple[PlacedFrame, ...] = ()  # the model's named frames on this instance
     # "refined" by the depth at the object, or why not; empty: there was no depth
@@ -405,7 +406,7 @@ class PoseEstimate:
         for name in ("center", "size_sigma"):
             if (value := getattr(self, name)) is not None:
                 _check(value, name, (3,), torch.float64)
-        for name, shape in (("covariance", (6, 6)), ("hypothesis_spread", (3, 3))):
+        for name, shape in (("covariance", (6, 6)), ("hypothesis_spread", (2, 3, 3))):
             if (value := getattr(self, name)) is not None:
                 _check(value, name, shape, torch.float64)
         if not 0.0 <= self.score <= 1.0:

@@ -21,6 +21,8 @@ from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
 from uns_pose_ros.networks.dinov2 import PATCH
 
+# order of a symmetry above which the equivalents of hypotheses are those of a continuous one
+_LARGEST_ORDER = 36
 _THRESHOLD = 0.22  # smallest score of an estimate of a model without a calibration
 
 
@@ -99,13 +101,17 @@ class LoadedModel:
         visible = visible_from(model.vertices @ turn, model.triangles, directions)
         directions = directions @ turn.T
         vertices = model.vertices.to(device)
+        # a model that does not know the spread learned from hypotheses without their equivalents
+        record = model.calibration
+        aware = record is None or "spread" in record["evidence"]
+        order = model.symmetry.order if aware else 1
         self.template = Template(
             vertices,
             directions.to(device),
             visible.to(device),
             vertices.mean(0),
             share,
-            model.symmetry.order,
+            order if order <= _LARGEST_ORDER else 0,
             model.symmetry.axis.float().to(device),
         )
 

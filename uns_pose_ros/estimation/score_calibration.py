@@ -3,11 +3,13 @@
 Two logistic regressions on the numbers of `pose_evidence` give the probabilities that a crop shows
 an object of the category, and that the pose of an object is right, that is less than 30 degrees
 off. The score is their product; but an object that is there keeps `FLOOR` where its pose is in
-doubt, so that a threshold can tell objects from everything else. The covariance of the rotation
-is the sum of four parts, whose shares are those under which the errors of held-out views are most
-likely: that of right poses and, by the chance of the second regression, that of wrong poses, both
-about the axes of the canonical frame; that of the fit; and how far all hypotheses lie apart that
-explain the crop. Where a handle is hidden, these differ by their turn about the axis of the cup.
+doubt, so that a threshold can tell objects from everything else.
+
+The covariance of the rotation is a sum, with shares under which the errors of held-out views are
+most likely. If a pose is right, it is that of right poses, about the axes of the canonical frame,
+that of the fit, and how far the hypotheses near the pose lie apart: where a handle is hidden, they
+differ by their turn about the axis of the cup. The doubt comes in addition: that of wrong poses, by
+the chance of the second regression, and how far away all other hypotheses are.
 """
 
 from __future__ import annotations
@@ -71,43 +73,42 @@ class ScoreCalibration:
     # canonical axes, times their shares in the covariance
     right_spread: Tensor
     wrong_spread: Tensor
-    factor: float  # of the covariance, so that 95 % of the 95 % regions contain the truth
+    factor: float  # of both
     threshold: float  # score above which few scenes without an object have a pose
     floor: float = FLOOR  # 0: of models whose threshold asks for a good pose
-    fit_share: float = (
-        1.0  # of the covariance of the rotation that the fit has, factor included
-    )
-    hypothesis_share: float = 0.0  # of `PoseEstimate.hypothesis_spread`
+    fit_share: float = 1.0  # of the rotation's covariance that the fit has
+    # of both parts of `PoseEstimate.hypothesis_spread`
+    near_share: float = 0.0
+    far_share: float = 0.0
 
     def score(self, evidence: Tensor) -> Tensor:
         """Compute scores (B,) from evidence (B, F)."""
         chance = self.floor + (1 - self.floor) * self.right(evidence)
         return chance * self.there(evidence)
 
-    @property
-    def spread(self) -> Tensor:
-        """Covariance (3, 3), rad^2, of the rotation of right poses, about the canonical axes."""
-        return self.factor * self.right_spread
+    def spread(self, near: Tensor) -> Tensor:
+        """Compute covariances (..., 3, 3), rad^2, of right poses, about the canonical axes.
 
-    def doubt(self, evidence: Tensor) -> Tensor:
-        """Compute covariances (B, 3, 3), rad^2, that wrong poses add to `spread`.
+        That of the fit comes in addition.
+
+        Args:
+            near: (..., 3, 3) first part of `PoseEstimate.hypothesis_spread`.
+        """
+        return self.factor * self.right_spread + self.near_share * near
+
+    def doubt(self, evidence: Tensor, far: Tensor) -> Tensor:
+        """Compute covariances (B, 3, 3), rad^2, that other poses add to those of right ones.
 
         Args:
             evidence: (B, F).
+            far: (B, 3, 3) second part of `PoseEstimate.hypothesis_spread`.
         """
         wrong = 1 - self.right(evidence)
-        return self.factor * wrong[:, None, None] * self.wrong_spread
-
-    def of_hypotheses(self, spread: Tensor) -> Tensor:
-        """Compute covariances (..., 3, 3), rad^2, that the spread of hypotheses adds.
-
-        Args:
-            spread: (..., 3, 3) rad^2, see `PoseEstimate.hypothesis_spread`.
-        """
-        return self.factor * self.hypothesis_share * spread
+        known = self.factor * wrong[:, None, None] * self.wrong_spread
+        return known + self.far_share * far
 
     def weigh_fit(self, covariance: Tensor) -> Tensor:
-        """Take the share of the rotation in covariances (K, 6, 6) of the fit that is theirs."""
+        """Scale the rotation in covariances (K, 6, 6) of the fit by `fit_share`."""
         size = torch.ones(6, dtype=torch.float64)
         size[3:] = self.fit_share**0.5
         return covariance * size * size[:, None]
@@ -124,7 +125,8 @@ class ScoreCalibration:
             "threshold": self.threshold,
             "floor": self.floor,
             "fit_share": self.fit_share,
-            "hypothesis_share": self.hypothesis_share,
+            "near_share": self.near_share,
+            "far_share": self.far_share,
         }
 
     @staticmethod
@@ -157,7 +159,8 @@ class ScoreCalibration:
             float(record["threshold"]),
             float(record.get("floor", 0.0)),
             float(record.get("fit_share", 1.0)),
-            float(record.get("hypothesis_share", 0.0)),
+            float(record.get("near_share", 0.0)),
+            float(record.get("far_share", 0.0)),
         )
 
 

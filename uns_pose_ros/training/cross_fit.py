@@ -227,7 +227,7 @@ def estimate_held_out(
         done += len(part)
         show("views", done, len(chosen))
     evidence, errors = [torch.zeros(0, len(EVIDENCE))], [torch.zeros(0, 3)]
-    fits, spreads = [torch.zeros(0, 3, 3)], [torch.zeros(0, 3, 3)]
+    fits, spreads = [torch.zeros(0, 3, 3)], [torch.zeros(0, 2, 3, 3)]
     symmetry = model.symmetry
     for row, estimate in estimates:
         true = views.cam_from_canon[row, :, :3].cpu()

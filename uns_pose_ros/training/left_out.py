@@ -38,7 +38,7 @@ class LeftOutImage:
     evidence: Tensor  # (K, F) float64
     error: Tensor  # (K, 3) float64, rad, from the estimate to the truth, canonical axes
     fit: Tensor  # (K, 3, 3) float64, rad^2, covariance of the fit alone, canonical axes
-    spread: Tensor  # (K, 3, 3) float64, rad^2, see `PoseEstimate.hypothesis_spread`
+    spread: Tensor  # (K, 2, 3, 3) float64, rad^2, see `PoseEstimate.hypothesis_spread`
 
 
 def error_and_fit(
@@ -115,7 +115,7 @@ def _estimate(
             empty.view(0, 1).expand(0, len(EVIDENCE)),
             empty.view(0, 1).expand(0, 3),
             empty.view(0, 1, 1).expand(0, 3, 3),
-            empty.view(0, 1, 1).expand(0, 3, 3),
+            empty.view(0, 1, 1, 1).expand(0, 2, 3, 3),
         )
     estimates, errors, fits = zip(*facts, strict=True)
     return LeftOutImage(
@@ -157,9 +157,11 @@ def summarize_left_out(
             error = float(torch.rad2deg(image.error[best].norm()))
             if calibration is not None:
                 one = slice(best, best + 1)
-                region = calibration.spread + calibration.fit_share * image.fit[best]
-                region += calibration.of_hypotheses(image.spread[best])
-                region += calibration.doubt(image.evidence[one])[0]
+                near, far = image.spread[one].unbind(1)
+                region = calibration.spread(near) + calibration.doubt(
+                    image.evidence[one], far
+                )
+                region = region[0] + calibration.fit_share * image.fit[best]
                 gap = image.error[best]
                 inside.append(float(gap @ torch.linalg.solve(region, gap)) <= REGION)
         degrees.append(error)

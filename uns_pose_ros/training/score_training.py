@@ -28,13 +28,12 @@ _FALSE = 0.02
 # likest scene and half of the objects
 _STEEPNESS = 8.0
 _LOW = -1e6  # evidence is more than this
-# degrees: a pose with a larger rotation error is wrong. The other angles teach what the error
-# grows with, where few poses are wrong
-_ANGLES = (30.0, 10.0, 15.0, 20.0, 45.0, 60.0)
+# degrees: a pose with a larger rotation error than the first is wrong. The other angles teach what
+# the error grows with, where few poses are wrong
+_TEACHING_ANGLES = (30.0, 10.0, 15.0, 20.0, 45.0, 60.0)
 _TYPICAL = (math.radians(8.0), math.radians(90.0))  # errors of right and of wrong poses
-_ANY = 0.03  # share of the errors that are any rotation
-_ROTATION_VOLUME = 4 / 3 * math.pi**4  # of the rotation vectors
 _BOUNDS = (-8.0, 4.0)  # of the logarithm of a share
+_FACTORS = (1e-3, 1e3)  # of covariances
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +43,7 @@ class HeldOut:
     evidence: Tensor  # (N, F)
     error: Tensor  # (N, 3) rad, from the estimate to the truth, canonical axes
     fit: Tensor  # (N, 3, 3) rad^2, covariance of the fit alone, canonical axes
-    hypothesis_spread: Tensor  # (N, 3, 3) rad^2, see `PoseEstimate`
+    hypothesis_spread: Tensor  # (N, 2, 3, 3) rad^2, see `PoseEstimate`
     false: Sequence[Tensor]  # (K, F) evidence of the K poses in each scene
 
     @staticmethod
@@ -60,35 +59,40 @@ class HeldOut:
 
 
 def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
-    """Fit score, covariance and threshold; None if all poses are right or all are wrong."""
+    """Fit score, covariance and threshold; None if all poses are right or all are wrong.
+
+    The covariance of right poses is fitted to them alone: a fusion over images uses it. What all
+    poses need beyond it is the doubt.
+    """
     size, evidence = held_out.error.norm(dim=1), held_out.evidence
-    below = size < torch.deg2rad(torch.tensor(_ANGLES, dtype=torch.float64))[:, None]
+    below = (
+        size < torch.deg2rad(torch.tensor(_TEACHING_ANGLES, dtype=torch.float64))[:, None]
+    )
     right = below[0]
     if not right.any() or right.all():
         return None
     chance = fit_chance(evidence, below)
     right_spread = second_moments(held_out.error[right], _TYPICAL[0])
     wrong_spread = second_moments(held_out.error[~right], _TYPICAL[1])
-    parts = torch.stack(
-        [
-            right_spread.expand_as(held_out.fit),
-            (1 - chance(evidence))[:, None, None] * wrong_spread,
-            held_out.fit,
-            held_out.hypothesis_spread,
-        ]
-    )
-    shares = fit_shares(parts, held_out.error)
-    covariance = torch.einsum("k,knij->nij", shares, parts)
-    factor = conformal_factor(covariance, held_out.error)
+    near, far = held_out.hypothesis_spread.unbind(1)
+    parts = torch.stack([right_spread.expand_as(near), held_out.fit, near])
+    shares = fit_shares(parts[:, right], held_out.error[right])
+    covariance = _sum(shares, parts)
+    factor = conformal_factor(covariance[right], held_out.error[right])
+    shares, covariance = factor * shares, factor * covariance
+    parts = torch.stack([(1 - chance(evidence))[:, None, None] * wrong_spread, far])
+    doubts = fit_shares(parts, held_out.error, covariance)
+    doubts *= conformal_factor(_sum(doubts, parts), held_out.error, covariance)
     return ScoreCalibration(
         right=chance,
         there=chance_of_object(held_out),
         right_spread=shares[0] * right_spread,
-        wrong_spread=shares[1] * wrong_spread,
-        factor=factor,
+        wrong_spread=doubts[0] * wrong_spread,
+        factor=1.0,  # the shares have it
         threshold=FLOOR / 2,  # an object of whose pose nothing is known, where it is 1 to 1
-        fit_share=factor * float(shares[2]),
-        hypothesis_share=float(shares[3]),
+        fit_share=float(shares[1]),
+        near_share=float(shares[2]),
+        far_share=float(doubts[1]),
     )
 
 
@@ -113,36 +117,46 @@ def chance_of_object(held_out: HeldOut) -> Chance:
     return Chance(low, everything.amax(0), weight, -_STEEPNESS * middle)
 
 
-def fit_shares(parts: Tensor, error: Tensor) -> Tensor:
-    """Find the sum of covariances under which errors are most likely.
-
-    The errors are normally distributed, but a few in a hundred are any rotation.
+def fit_shares(parts: Tensor, error: Tensor, known: Tensor | None = None) -> Tensor:
+    """Find the sum of covariances under which normally distributed errors are most likely.
 
     Args:
         parts: (K, N, 3, 3) float64, rad^2, covariances of each error.
         error: (N, 3) float64, rotation vectors, rad.
+        known: (N, 3, 3) covariances whose share is 1; None: zero.
 
     Returns:
-        Shares (K,) float64 of the parts.
+        Shares (K,) float64 of the parts; 1 where the errors tell nothing of it.
     """
     matrices, vectors = parts.numpy(), error.numpy()
+    base = 0.0 if known is None else known.numpy()
 
     def loss(logs: np.ndarray) -> float:
-        covariance = np.einsum("k,knij->nij", np.exp(logs), matrices)
+        covariance = base + np.einsum("k,knij->nij", np.exp(logs), matrices)
         solved = np.linalg.solve(covariance, vectors[..., None])[..., 0]
-        log_volume = np.linalg.slogdet(2 * math.pi * covariance)[1]
-        likely = -0.5 * ((vectors * solved).sum(1) + log_volume)
-        anything = math.log(_ANY / _ROTATION_VOLUME)
-        cost = -np.logaddexp(likely + math.log(1 - _ANY), anything).sum()
-        # a share of which the errors tell nothing stays at 1
-        return float(cost + (logs**2).sum() / 2)
+        log_volume = np.linalg.slogdet(covariance)[1]
+        return float(((vectors * solved).sum() + log_volume.sum() + (logs**2).sum()) / 2)
 
     logs = minimize(loss, np.full(len(parts), -1.0), bounds=[_BOUNDS] * len(parts)).x
     return torch.from_numpy(np.exp(logs))
 
 
-def conformal_factor(covariance: Tensor, error: Tensor) -> float:
-    """Find the factor of covariances (N, 3, 3) with 95 % of the errors (N, 3) in the regions."""
-    solved = torch.linalg.solve(covariance, error[..., None])[..., 0]
-    square = (error * solved).sum(1)
-    return float(square.quantile(0.95, interpolation="higher")) / REGION
+def conformal_factor(
+    covariance: Tensor, error: Tensor, known: Tensor | None = None
+) -> float:
+    """Find the factor of covariances (N, 3, 3) with 95 % of the errors (N, 3) in the regions.
+
+    `known` (N, 3, 3) is added to them and has no factor.
+    """
+    base = torch.zeros_like(covariance) if known is None else known
+    low, high = _FACTORS
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        solved = torch.linalg.solve(base + middle * covariance, error[..., None])[..., 0]
+        inside = ((error * solved).sum(1) <= REGION).double().mean()
+        low, high = (low, middle) if inside >= 0.95 else (middle, high)
+    return high
+
+
+def _sum(shares: Tensor, parts: Tensor) -> Tensor:
+    return torch.einsum("k,knij->nij", shares, parts)

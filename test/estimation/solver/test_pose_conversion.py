@@ -131,7 +131,15 @@ def test_hypotheses_near_the_pose_widen_it_and_those_far_away_are_doubt() -> Non
     even = Chance(zero, zero, zero, 0.0)
     spread = 0.01 * torch.eye(3, dtype=torch.float64)
     calibration = ScoreCalibration(
-        even, even, spread, 0 * spread, 2.0, 0.05, fit_share=0.25, hypothesis_share=0.5
+        even,
+        even,
+        spread,
+        0 * spread,
+        2.0,
+        0.05,
+        fit_share=9.0,
+        near_share=1.0,
+        far_share=0.5,
     )
     plain, known = (
         to_estimates(model, template_of(model), modes, view, CAMERA, EstimatorConfig(), of)
@@ -143,9 +151,9 @@ def test_hypotheses_near_the_pose_widen_it_and_those_far_away_are_doubt() -> Non
             continue
         assert after.doubt is not None and after.covariance is not None
         assert after.hypothesis_spread is not None
-        assert torch.allclose(after.hypothesis_spread, near + far)
+        assert torch.equal(after.hypothesis_spread, modes.spread[0])
         turn = after.cam_from_canon[:3, :3]
-        assert torch.allclose(after.doubt, turn @ far @ turn.T)
+        assert torch.allclose(after.doubt, turn @ (0.5 * far) @ turn.T)
         pairs: list[tuple[PoseEstimate | PoseMode, PoseEstimate | PoseMode]] = [
             (before, after),
             *zip(before.alternatives, after.alternatives, strict=True),
@@ -153,11 +161,14 @@ def test_hypotheses_near_the_pose_widen_it_and_those_far_away_are_doubt() -> Non
         for fit, one in pairs:
             assert fit.covariance is not None and one.covariance is not None
             turn = one.cam_from_canon[:3, :3]
-            expected = 0.25 * fit.covariance[3:, 3:] + turn @ (2 * spread + near) @ turn.T
+            fixed = math.radians(3.0) ** 2 * torch.eye(3)  # the setting
+            expected = 9 * (fit.covariance[3:, 3:] - fixed) + fixed
+            expected = expected + turn @ (2 * spread + near) @ turn.T
             if one is after:
                 expected = expected + after.doubt
             assert torch.allclose(one.covariance[3:, 3:], expected)
             assert torch.equal(one.covariance[:3, :3], fit.covariance[:3, :3])
+            assert float(torch.linalg.eigvalsh(one.covariance).min()) > 0
 
 
 def test_what_the_template_fills_of_its_region_is_in_the_score() -> None:

@@ -69,8 +69,8 @@ def to_estimates(
     doubts: Iterable[Tensor | None] = repeat(None, len(likely))
     if calibration is not None:
         rotation = view.turn @ modes.rotation[:, 0]
-        far = calibration.of_hypotheses(modes.spread[:, 1])
-        doubts = rotation @ (calibration.doubt(modes.evidence) + far) @ rotation.mT
+        doubts = calibration.doubt(modes.evidence, modes.spread[:, 1])
+        doubts = rotation @ doubts @ rotation.mT
     error = modes.error * float(camera.matrix[0, 0] + camera.matrix[1, 1]) / 2
     crops = zip(
         _poses_in_camera(model, modes, view, log_weight, config, calibration),
@@ -78,7 +78,7 @@ def to_estimates(
         modes.inliers.tolist(),
         error.tolist(),
         modes.evidence,
-        modes.spread.sum(1),
+        modes.spread,
         doubts,
         strict=True,
     )
@@ -164,8 +164,9 @@ def _poses_in_camera(
     )
     if calibration is not None:
         covariance = calibration.weigh_fit(covariance)
-        near = calibration.of_hypotheses(modes.spread[crop, 0])
-        covariance[:, 3:, 3:] += rotation @ (calibration.spread + near) @ rotation.mT
+        spread = calibration.spread(modes.spread[crop, 0])
+        covariance[:, 3:, 3:] += rotation @ spread @ rotation.mT
+    covariance[:, range(3, 6), range(3, 6)] += math.radians(config.shape_variation_deg) ** 2
     counts = likely.sum(1).tolist()
     parts = (tensor.split(counts) for tensor in (pose, covariance, log_weight[likely]))
     return [_CropPoses(*crop_parts) for crop_parts in zip(*parts, strict=True)]
@@ -208,7 +209,7 @@ def covariances(
     cell: Tensor,
     config: EstimatorConfig,
 ) -> Tensor:
-    """Compute covariances in the camera.
+    """Compute covariances of the fit in the camera.
 
     Args:
         information: (K, 6, 6) in the view, lengths in diameters.
@@ -225,6 +226,4 @@ def covariances(
     information = information / cell_variance(cell, config)[:, None, None]
     values, axes = torch.linalg.eigh((information + information.mT) / 2)
     spread = 1 / values.clamp_min(_MIN_INFORMATION)
-    covariance = lift @ (axes * spread[:, None]) @ axes.mT @ lift.mT
-    covariance[:, range(3, 6), range(3, 6)] += math.radians(config.shape_variation_deg) ** 2
-    return covariance
+    return lift @ (axes * spread[:, None]) @ axes.mT @ lift.mT

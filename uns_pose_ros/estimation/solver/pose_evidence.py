@@ -178,7 +178,8 @@ def spread_of_hypotheses(turns: Tensor, rating: Tensor) -> Tensor:
 
     Returns:
         Second moments (B, 2, 3, 3), rad^2, of those within 30 degrees of the pose and of all
-        others, weighted by their likelihood. The sum of both is that of all hypotheses.
+        others, weighted by the exponentials of 6 times their scores. The sum of both is that of
+        all hypotheses.
     """
     counted = rating.isfinite()
     score = torch.where(counted, _TEMPERATURES[0] * rating, -_FAR)

@@ -77,7 +77,8 @@ class CalibrationRecord(Struct, frozen=True):
     threshold: Share
     floor: Share = 0.0
     fit_share: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
-    hypothesis_share: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    near_share: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    far_share: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
 
     def __post_init__(self) -> None:
         for chance in (self.right, self.there):
