@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.core.geometry import rotation_from_vector
-from uns_pose_ros.estimation.score_calibration import ScoreCalibration, fit_chance
+from uns_pose_ros.estimation.score_calibration import ScoreCalibration
 from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 from uns_pose_ros.evaluation.metrics import auroc
 from uns_pose_ros.training.score_training import (
     HeldOut,
     calibrate,
     conformal_factor,
+    fit_chance,
     fit_shares,
 )
 

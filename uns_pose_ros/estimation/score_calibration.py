@@ -18,10 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
@@ -162,78 +159,3 @@ class ScoreCalibration:
             float(record.get("near_share", 0.0)),
             float(record.get("far_share", 0.0)),
         )
-
-
-def fit_chance(evidence: Tensor, outcomes: Tensor, decay: float = 1.0) -> Chance:
-    """Fit a logistic regression; the chance is that of the first one of several outcomes.
-
-    All outcomes have the same weights of the evidence and biases of their own, so that a rare one
-    is also learned from those like it; true and false weigh alike in all. Then a factor of the
-    weights and a bias are fitted to the first outcome as frequent as it is. No evidence counts
-    against its meaning: a number that grows for right poses gets no negative weight.
-
-    Args:
-        evidence: (N, F) float64.
-        outcomes: (K, N) bool. Those that are always the same count for nothing.
-        decay: Penalty on half the squared weights of the evidence in standard deviations.
-    """
-    values, outcome = evidence.numpy(), outcomes.numpy().astype(np.float64)
-    signs = np.array([float(sign) for sign in EVIDENCE.values()])
-    low, high = values.min(0), values.max(0)
-    mean, spread = values.mean(0), values.std(0) + 1e-6
-    scaled = (values - mean) / spread * signs
-    share = outcome.mean(1, keepdims=True)  # (K, 1)
-    varied = (share > 0) & (share < 1)
-    share = share.clip(1e-6, 1 - 1e-6)
-    weight = varied / varied.sum() * np.where(outcome > 0, 0.5 / share, 0.5 / (1 - share))
-    beta = _regress(scaled, outcome, weight, decay, 0.0)[: -len(outcome)]
-    told = (scaled @ beta)[:, None]
-    factor, bias = _regress(told, outcome[:1], np.ones((1, len(told))), decay, 1.0)
-    slope = factor * beta * signs / spread
-    least, most, weights = (torch.from_numpy(column) for column in (low, high, slope))
-    return Chance(least, most, weights, float(bias - (slope * mean).sum()))
-
-
-def _regress(
-    values: NDArray[np.float64],
-    outcome: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    decay: float,
-    usual: float,
-) -> NDArray[np.float64]:
-    """Fit weights (F,), none negative, that K outcomes share, and a bias for each of them.
-
-    Args:
-        values: (N, F).
-        outcome: (K, N) 1 or 0.
-        weight: (K, N).
-        decay: Penalty on half the squared difference of the weights from the usual one.
-        usual: The usual weight.
-
-    Returns:
-        (F + K,).
-    """
-    facts = values.shape[1]
-
-    def loss(beta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        logit = values @ beta[:facts] + beta[facts:, None]
-        gap = weight * (1 / (1 + np.exp(-logit)) - outcome)
-        beyond = beta[:facts] - usual
-        slope = gap.sum(0) @ values + decay * beyond
-        cost = weight * (np.logaddexp(0, logit) - outcome * logit)
-        penalty = decay * (beyond**2).sum() / 2
-        return float(cost.sum() + penalty), np.concatenate([slope, gap.sum(1)])
-
-    bounds = [(0.0, None)] * facts + [(None, None)] * len(outcome)
-    start = np.append(np.full(facts, usual), np.zeros(len(outcome)))
-    return np.asarray(minimize(loss, start, jac=True, bounds=bounds).x)
-
-
-def second_moments(turns: Tensor, typical: float) -> Tensor:
-    """Compute the second moments (3, 3) of rotation vectors (N, 3), rad.
-
-    Three vectors of the length `typical`, one about each axis, are added, because few vectors
-    say little.
-    """
-    some = torch.eye(3, dtype=torch.float64) * typical**2
-    return (turns.T @ turns + some) / (len(turns) + 3)
