@@ -35,12 +35,14 @@ from uns_pose_ros.estimation import device_failover
 from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.nodes.estimator import estimator_node
+from uns_pose_ros.nodes.estimator.on_demand import pose_requests
 
 FLIPPED, ROLLED, HIDDEN = 200, 180, 150
 SLOW, INFERENCE = 90, 0.3  # s
 POSED = 70
 HALF_TURN = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64))
 FULL, RETRY = 254, 3.0
+MEMORY = 10.0  # s that images are kept for requests; a busy machine may stand still for 2
 _PARENT_DEATH = 1  # the option of prctl; a crashed test's nodes would answer the next tests
 GREY = 128  # of the picture that the node warms up with, which shows nothing
 VERTICES = torch.tensor(
@@ -215,5 +217,6 @@ def _category(name: str) -> str:
 if __name__ == "__main__":
     ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL)
     device_failover.RETRY = RETRY
+    pose_requests.MEMORY = MEMORY
     # answers like an Estimator
     sys.exit(estimator_node.run_estimator(read, ScriptedEstimator))  # type: ignore[arg-type]
