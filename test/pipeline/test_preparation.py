@@ -35,8 +35,8 @@ from uns_pose_ros.pipeline.preparation import (
 )
 from uns_pose_ros.pipeline.provenance import MADE, FileCache, video_inputs
 from uns_pose_ros.reconstruction import structure_from_motion
+from uns_pose_ros.reconstruction.colmap.sfm_attempt import Poses
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, mask_iou
-from uns_pose_ros.reconstruction.structure_from_motion import Poses
 from walks import CONFIG, write_walk
 
 MASKS = MaskConfig(resolution=32, side=96)

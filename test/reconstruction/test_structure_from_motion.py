@@ -26,7 +26,9 @@ from uns_pose_ros.reconstruction.capture_quality import (
     consistent_frames,
     is_turntable,
 )
+from uns_pose_ros.reconstruction.colmap import sfm_attempt
 from uns_pose_ros.reconstruction.colmap.image_pairs import select_pairs
+from uns_pose_ros.reconstruction.colmap.sfm_attempt import Poses
 from uns_pose_ros.reconstruction.colmap_mapper import (
     Attempt,
     ColmapMapper,
@@ -34,10 +36,7 @@ from uns_pose_ros.reconstruction.colmap_mapper import (
     SfmConfig,
 )
 from uns_pose_ros.reconstruction.feature_images import prepare_images
-from uns_pose_ros.reconstruction.structure_from_motion import (
-    Poses,
-    find_poses,
-)
+from uns_pose_ros.reconstruction.structure_from_motion import find_poses
 
 CONFIG = SfmConfig(threads=2)
 
@@ -322,7 +321,7 @@ def find_with(
     monkeypatch: pytest.MonkeyPatch, calibration: str = "exif", **results: Any
 ) -> tuple[Poses, Attempts]:
     attempts = Attempts(**results)
-    monkeypatch.setattr(structure_from_motion, "_run_attempt", attempts)
+    monkeypatch.setattr(structure_from_motion, "run_attempt", attempts)
     camera = with_focal(assumed_camera(320, 240), EXIF)
     files = [Frame(f"{k}.jpg", Path(f"images/{k}.jpg"), camera) for k in range(24)]
     return find_poses(
@@ -394,8 +393,8 @@ def test_a_relaxed_attempt_says_why_it_starts_and_each_step_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(structure_from_motion, "_IMAGES_PER_CORE", 3)
-    monkeypatch.setattr(structure_from_motion, "_PAIRS_AT_A_TIME", 12)
+    monkeypatch.setattr(sfm_attempt, "_IMAGES_PER_CORE", 3)
+    monkeypatch.setattr(sfm_attempt, "_PAIRS_AT_A_TIME", 12)
     plain = structure_from_motion.ATTEMPTS[0]  # the relaxed one takes longer
     again = replace(plain, name="relaxed", relative_seconds=5.0)
     monkeypatch.setattr(structure_from_motion, "ATTEMPTS", (plain, again))
@@ -432,7 +431,7 @@ def test_a_video_with_few_poses_says_their_number_before_a_relaxed_attempt(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     nothing = (None, {"features": 5.0, "pairs": 0, "models": 0})
-    monkeypatch.setattr(structure_from_motion, "_run_attempt", lambda *_: nothing)
+    monkeypatch.setattr(structure_from_motion, "run_attempt", lambda *_: nothing)
     with caplog.at_level("INFO", "uns_pose_ros"), pytest.raises(InvalidInput):
         find_poses(known(walk[0]), "given", config=CONFIG)
     assert "walk: 0 of 14 frames got a pose; a relaxed attempt starts" in caplog.text

@@ -148,7 +148,7 @@ def read_made(folder: Path, _: Path) -> None:
 def _stand_ins() -> mock._patch[object]:
     from quick_work import _find_poses
     from uns_pose_ros.core.camera import assumed_camera
-    from uns_pose_ros.reconstruction.structure_from_motion import Poses
+    from uns_pose_ros.reconstruction.colmap.sfm_attempt import Poses
 
     def find(video: object, *rest: object) -> Poses:
         found = _find_poses(video, *rest)  # type: ignore[arg-type]

@@ -27,9 +27,9 @@ from uns_pose_ros.io.colmap import SparseImage
 from uns_pose_ros.networks import pretrained_weights, u2net
 from uns_pose_ros.pipeline import preparation, stages, training_stage
 from uns_pose_ros.reconstruction import feature_mesh, structure_from_motion
+from uns_pose_ros.reconstruction.colmap.sfm_attempt import Poses
 from uns_pose_ros.reconstruction.hull_of_others import MaskFit
 from uns_pose_ros.reconstruction.segmentation import Masks
-from uns_pose_ros.reconstruction.structure_from_motion import Poses
 from uns_pose_ros.reporting import report_builder
 from uns_pose_ros.training import category_training
 

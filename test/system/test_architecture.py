@@ -104,9 +104,9 @@ def test_only_structure_from_motion_uses_pycolmap() -> None:
         if "pycolmap" in {name.split(".")[0] for name in imported_names(path)}
     }
     assert users <= {
-        "reconstruction.structure_from_motion",
         "reconstruction.colmap_mapper",
         "reconstruction.colmap.colmap_cameras",
+        "reconstruction.colmap.sfm_attempt",
     }
 
 

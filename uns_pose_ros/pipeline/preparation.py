@@ -55,6 +55,7 @@ from uns_pose_ros.reconstruction import (
     structure_from_motion,
 )
 from uns_pose_ros.reconstruction import segmentation as masking
+from uns_pose_ros.reconstruction.colmap.sfm_attempt import Poses
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.hull_of_others import MaskFit, bad_masks, judge_masks
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
@@ -63,7 +64,6 @@ from uns_pose_ros.reconstruction.prompted_segmentation import (
     PromptedSegmenter,
 )
 from uns_pose_ros.reconstruction.segmentation import Segmenter
-from uns_pose_ros.reconstruction.structure_from_motion import Poses
 
 # px, by which masks shrink where they say what may be matched: features reach beyond their middle
 _EDGE = 3

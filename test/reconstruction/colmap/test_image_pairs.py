@@ -19,8 +19,9 @@ from uns_pose_ros.reconstruction.colmap.image_pairs import (
     match_neighbors,
     select_pairs,
 )
+from uns_pose_ros.reconstruction.colmap.sfm_attempt import Poses
 from uns_pose_ros.reconstruction.colmap_mapper import Attempt, SfmConfig
-from uns_pose_ros.reconstruction.structure_from_motion import Poses, find_poses
+from uns_pose_ros.reconstruction.structure_from_motion import find_poses
 
 
 def orbit(azimuths: Sequence[float]) -> tuple[SparseImage, ...]:
@@ -86,9 +87,7 @@ def test_where_the_camera_jumps_neighbors_decide_if_they_place_all_images_withou
     attempt: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        structure_from_motion, "_run_attempt", Mapper(all_images, neighbors)
-    )
+    monkeypatch.setattr(structure_from_motion, "run_attempt", Mapper(all_images, neighbors))
     camera = assumed_camera(320, 240)
     frames = tuple(Frame(f"{k:02d}.jpg", Path(f"{k:02d}.jpg"), camera) for k in range(24))
     found = find_poses(Video(Path("clip"), frames))

@@ -1,1 +1,1 @@
-"""What structure from motion gives pycolmap: cameras, and pairs of images to match."""
+"""What structure from motion does with pycolmap: cameras, pairs of images, and one attempt."""
