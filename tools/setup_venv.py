@@ -32,9 +32,9 @@ TOOLS = ("gcc", "g++", "cmake", "make")
 WEIGHTS = ("dinov2_vits14", "u2netp", "mobile_sam", "dinov2_vits14_onnx")
 FETCH = """
 import sys
-from uns_pose_ros.networks import pretrained_weights
+from uns_pose_ros.networks import weight_fetching
 for name in sys.argv[1:]:
-    pretrained_weights.fetch(name, progress=print)
+    weight_fetching.fetch(name, progress=print)
 """
 # rclpy finds its middleware through AMENT_PREFIX_PATH, which the wheels leave unset
 AMENT_PTH = 'import os, sys; os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)\n'
@@ -170,7 +170,10 @@ def weights_key() -> str:
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uns_pose_ros"
     )
     return key_of(
-        [ROOT / "uns_pose_ros" / "networks" / "pretrained_weights.py"],
+        [
+            ROOT / "uns_pose_ros" / "networks" / f"{module}.py"
+            for module in ("weight_catalog", "weight_fetching", "pretrained_weights")
+        ],
         *sorted(map(str, cache.glob("*.*"))),
     )
 

@@ -27,7 +27,7 @@ from uns_pose_ros.cli import main, model_commands
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Symmetry
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.networks import pretrained_weights
+from uns_pose_ros.networks import pretrained_weights, weight_catalog
 
 ACCURACIES = {"acc30", "acc15", "acc10", "median_deg"}
 
@@ -446,7 +446,7 @@ def test_report_writes_one_page_even_before_training(
 def test_weights_and_doctor_tell_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("weights", "--json", "-") == main.DONE
     listed = json.loads(capsys.readouterr().out)
-    assert set(pretrained_weights.NAMES) <= set(listed)
+    assert set(weight_catalog.NAMES) <= set(listed)
     assert all(one["intact"] for one in listed.values())
     assert run("doctor", "--json", "-") == main.DONE
     found: dict[str, Any] = json.loads(capsys.readouterr().out)

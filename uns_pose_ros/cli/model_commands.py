@@ -32,6 +32,7 @@ from uns_pose_ros.io.camera_json import read_camera
 from uns_pose_ros.io.image_metadata import OF_PIXELS, read_upright
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks import pretrained_weights as pretrained
+from uns_pose_ros.networks import weight_catalog, weight_fetching
 from uns_pose_ros.visualization import drawing
 
 _log = logging.getLogger(__name__)
@@ -358,13 +359,13 @@ def weights_command(
 
     With --source, take the weights from that file.
     """
-    wanted = names or pretrained.NAMES
+    wanted = names or weight_catalog.NAMES
     if source is not None:
         _take(source, wanted)
     else:
         with progress_bar() as progress:
             for name in wanted:
-                pretrained.fetch(name, progress=progress)
+                weight_fetching.fetch(name, progress=progress)
     emit(weights_record(), _weights_text(), json)
 
 
@@ -376,7 +377,7 @@ def _take(source: Path, names: Sequence[str]) -> None:
     failures = []
     for name in names:
         try:
-            pretrained.fetch(name, source)
+            weight_fetching.fetch(name, source)
         except InvalidInput as error:
             failures.append(str(error))
     if len(failures) == len(names):
