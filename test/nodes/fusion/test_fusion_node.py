@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,21 +12,15 @@ import pytest
 
 pytest.importorskip("rclpy")
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseArray
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from std_msgs.msg import Header, String
-from tf2_msgs.msg import TFMessage
 from torch import Tensor
-from vision_msgs.msg import Detection3DArray
-from visualization_msgs.msg import Marker, MarkerArray
+from visualization_msgs.msg import Marker
 
-from streams import HALF_TURN, estimate, orbit, pose
+from fusion_scene import CAMERAS, CENTER, LASTING, PATIENCE, Scene
+from streams import HALF_TURN, estimate, pose
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.named_frames import NamedFrame, PlacedFrame
 from uns_pose_ros.core.types import PoseEstimate, PoseMode
@@ -39,146 +32,10 @@ from uns_pose_ros.nodes.fusion.frame_list import (
     read_frame_list,
 )
 from uns_pose_ros.nodes.fusion.fusion_node import FusionNode
-from uns_pose_ros.nodes.message_conversions import detection_array, transform_message
+from uns_pose_ros.nodes.image_stamps import stamp_ns
+from uns_pose_ros.nodes.message_conversions import detection_array
 
-CAMERAS = dict(zip(("left", "right", "top"), orbit(3, 80.0), strict=True))  # cam_from_odom
 WORLD = pose((0.0, 0.0, 40.0), (0.03, -0.02, 0.05))  # odom_from_canon
-CENTER = torch.tensor([0.01, 0.0, 0.02])
-LASTING = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-PATIENCE = 60.0  # s
-
-
-class Scene:
-    """Cameras with their estimators, and what the fusion node sends."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._nodes = [Node("cameras", context=context)]
-        self.node = self._nodes[0]
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self.node)
-        self.received: dict[str, list[Any]] = {
-            name: [] for name in ("tf", "detections", "poses", "grasps", "markers")
-        }
-        self.diagnostics: list[DiagnosticArray] = []
-        for name, kind, topic in (
-            ("tf", TFMessage, "/tf"),
-            ("detections", Detection3DArray, "/fusion/detections"),
-            ("poses", PoseArray, "/fusion/poses"),
-            ("grasps", PoseArray, "/fusion/grasps"),
-            ("markers", MarkerArray, "/fusion/markers"),
-        ):
-            self.node.create_subscription(kind, topic, self.received[name].append, 50)
-        self.node.create_subscription(
-            DiagnosticArray, "/diagnostics", self.diagnostics.append, 50
-        )
-        self._static = self.node.create_publisher(TFMessage, "/tf_static", LASTING)
-        self._outputs = {
-            camera: self.node.create_publisher(
-                Detection3DArray, f"/{camera}/estimator/detections", 5
-            )
-            for camera in CAMERAS
-        }
-        self._frame_lists = {
-            camera: self.node.create_publisher(String, f"/{camera}/estimator/frames", 5)
-            for camera in CAMERAS
-        }
-        self.place_cameras()
-
-    def place_cameras(self, prefix: str = "") -> None:
-        """Publish where the cameras are."""
-        odom_from_cam = {
-            camera: torch.linalg.inv(matrix) for camera, matrix in CAMERAS.items()
-        }
-        self._static.publish(
-            TFMessage(
-                transforms=[
-                    transform_message(
-                        Header(frame_id="odom"), f"{prefix}{camera}_eye", matrix
-                    )
-                    for camera, matrix in odom_from_cam.items()
-                ]
-            )
-        )
-
-    def start(self, *cameras: str, **parameters: Any) -> FusionNode:
-        """Start the fusion node."""
-        given = {"cameras": f"[{', '.join(cameras)}]", "fixed_frame": "odom", "rate": 50.0}
-        arguments = ["--ros-args"]
-        for name, value in {**given, **parameters}.items():
-            arguments += ["-p", f"{name}:={value}"]
-        node = FusionNode(context=self._context, cli_args=arguments)
-        self._nodes.append(node)
-        self._executor.add_node(node)
-        assert node.start()
-        self.wait(
-            "a listening node",
-            lambda: (
-                all(self._outputs[camera].get_subscription_count() for camera in cameras)
-                and all(
-                    self._frame_lists[camera].get_subscription_count() for camera in cameras
-                )
-                and node.count_subscribers("/fusion/markers")
-                and self.node.count_publishers("/fusion/detections")
-                and all(f"{camera}_eye" in node._tree.frames for camera in cameras)
-            ),
-        )
-        return node
-
-    def now(self) -> int:
-        return int(self.node.get_clock().now().nanoseconds)
-
-    def send(
-        self, camera: str, *estimates: PoseEstimate, late: float = 0.0, tracks: Any = None
-    ) -> int:
-        """Send what a camera sees, with a stamp `late` s before now; return the stamp, ns."""
-        stamp = self.now() - int(late * 1e9)
-        header = Header(frame_id=f"{camera}_eye", stamp=Time(nanoseconds=stamp).to_msg())
-        numbers = tracks or list(range(len(estimates)))
-        text = frame_list(stamp, estimates, numbers)
-        self._frame_lists[camera].publish(String(data=text))
-        self._outputs[camera].publish(
-            detection_array(header, estimates, numbers, [CENTER] * len(estimates))
-        )
-        return stamp
-
-    def wait(self, what: str, ready: Callable[[], Any]) -> Any:
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            if value := ready():
-                return value
-            self._executor.spin_once(timeout_sec=0.02)
-        raise AssertionError(f"{what} did not come: {self.diagnostics[-1:]}")
-
-    def latest(self) -> list[Any]:
-        """The detections of the next result."""
-        self.received["detections"].clear()
-        messages = self.received["detections"]
-        return list(
-            self.wait("detections", lambda: messages and messages[-1:])[0].detections
-        )
-
-    def diagnosis(self, part: str, meanwhile: Callable[[], Any] = lambda: None) -> Any:
-        """Wait for a status from now on whose message or values hold `part`."""
-        self.diagnostics.clear()
-
-        def find() -> Any:
-            meanwhile()
-            for array in self.diagnostics:
-                for status in array.status:
-                    texts = [status.message, *(f"{v.key} {v.value}" for v in status.values)]
-                    if any(part in text for text in texts):
-                        return status
-            return None
-
-        return self.wait(f"diagnostics with {part!r}", find)
-
-    def close(self) -> None:
-        self._executor.shutdown()
-        for node in self._nodes[::-1]:
-            if isinstance(node, FusionNode):
-                node.close()
-            node.destroy_node()
 
 
 @pytest.fixture
@@ -200,7 +57,7 @@ def off(detection: Any, truth: Tensor) -> float:
 def test_cameras_give_one_object_in_the_fixed_frame_and_decide_what_one_cannot_see(
     scene: Scene,
 ) -> None:
-    scene.start("left", "right", "top", frame_prefix="all/")
+    scene.start("left", "right", "top", frame_prefix="all/", max_difference=10.0)
     hidden = PoseMode(CAMERAS["left"] @ WORLD, -0.1)
     flipped = estimate(CAMERAS["left"] @ WORLD @ HALF_TURN, 0.5, (hidden,))
     beside = pose((0.0, 0.0, 0.0), (0.8, 0.0, 0.05))
@@ -264,12 +121,13 @@ def test_markers_grasps_and_named_frames_of_fused_objects_lie_where_a_camera_see
     scene: Scene,
 ) -> None:
     scene.start("left", "right")
+    after_both: set[int] = set()
 
     def grasps() -> Any:
         scene.send("left", gripped("left", 0.1, False, 0.001))
-        scene.send("right", gripped("right", 0.01, True, 0.01))
-        scene.wait("detections", scene.latest)
-        arrays = [array for array in scene.received["grasps"] if array.poses]
+        after_both.add(scene.send("right", gripped("right", 0.01, True, 0.01)))
+        scene.latest()
+        arrays = [m for m in scene.received["grasps"] if stamp_ns(m) in after_both]
         return arrays and scene.received["markers"] and arrays[-1]
 
     message = scene.wait("grasps", grasps)
@@ -361,8 +219,14 @@ def test_the_outage_of_a_camera_is_survived_said_and_over_when_it_is_back(
         assert (one.id, off(one, WORLD) < 1) == ("0", True)
 
     assert scene.diagnosis(warning, lambda: look("right")).level == b"\x01"
-    both = scene.diagnosis("car_0 (left right)", lambda: look("left", "right"))
-    assert "no results of" not in both.message
+
+    def is_over() -> bool:
+        look("left", "right")
+        (status,) = scene.diagnostics[-1].status
+        both = any("car_0 (left right)" in value.value for value in status.values)
+        return both and "no results of" not in status.message
+
+    scene.wait("results of both", is_over)
 
 
 def test_results_that_come_before_the_transform_of_their_camera_wait_for_it(
@@ -384,10 +248,14 @@ def test_a_clock_that_is_wrong_and_a_transform_that_is_missing_are_in_diagnostic
     scene: Scene,
 ) -> None:
     scene.start("left", "right", max_difference=0.4)
-    scene.send("left", seen("left"), late=1.5)
-    scene.send("right", seen("right"))
+
+    def film() -> None:
+        scene.send("left", seen("left"), late=1.5)
+        scene.send("right", seen("right"))
+
+    film()
     assert len(scene.latest()) == 1  # of the right one alone
-    scene.diagnosis("s older than those of others: a clock is wrong")
+    scene.diagnosis("s older than those of others: a clock is wrong", film)
     header = Header(frame_id="nowhere", stamp=scene.node.get_clock().now().to_msg())
     scene._outputs["left"].publish(detection_array(header, [seen("left")], [0], [CENTER]))
     scene.diagnosis("left is left out: ")
