@@ -26,7 +26,7 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
-from scripted_node import FLIPPED, HIDDEN, SLOW
+from scripted_node import FLIPPED, HELD, HIDDEN, HOLDS
 from uns_pose_ros.core.types import Camera
 from uns_pose_ros.nodes.ros_compat import array_to_image
 from warm_processes import WarmProcess, start_warm
@@ -57,10 +57,12 @@ class Robot:
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self.received: dict[str, list[Any]] = {name: [] for name in TOPICS}
-        for name, (kind, topic) in TOPICS.items():
+        self._results = [
             self.node.create_subscription(
                 kind, topic, self.received[name].append, QoSProfile(depth=50)
             )
+            for name, (kind, topic) in TOPICS.items()
+        ]
         self._start_camera()
         self._processes: list[WarmProcess] = []
 
@@ -134,6 +136,8 @@ class Robot:
             "the results' publishers",
             lambda: all(self.node.count_publishers(topic) for topic in results),
         )
+        # DDS makes subscriptions known in their order: who can answer knows those of the results
+        self.state()
 
     def calibrate(self, **fields: Any) -> None:
         """Send camera_info of a 640 x 480 px pinhole."""
@@ -157,7 +161,7 @@ class Robot:
         flipped: bool = False,
         roll: int = 0,
         hidden: bool = False,
-        slow: bool = False,
+        held: bool = False,
     ) -> None:
         """Send an image of cars.
 
@@ -168,12 +172,12 @@ class Robot:
             flipped: Turn the cars by half a turn, see scripted_node.
             roll: Roll of the cars about the optical axis, degrees.
             hidden: The half turn is as possible, see scripted_node.
-            slow: The estimation takes INFERENCE s, see scripted_node.
+            held: The estimation lasts until a request comes, see scripted_node.
         """
         header = Header(frame_id=frame)
         header.stamp.sec = seconds
         image = np.full((480, 640, 3), cars, np.uint8)
-        image[..., 1] = FLIPPED if flipped else HIDDEN if hidden else SLOW * slow
+        image[..., 1] = FLIPPED if flipped else HIDDEN if hidden else HELD * held
         image[..., 2] = roll
         self.images.publish(array_to_image(image, "rgb8", header))
 
@@ -252,6 +256,17 @@ class Robot:
         assert self.transition(Transition.TRANSITION_ACTIVATE)
         if parameters.get("enabled", True):
             self.wait_until_listening()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all messages that have come, also those that no callback has had yet.
+
+        Images that are sent with every spin have more results than a spin takes.
+        """
+        for subscription in self._results:
+            with subscription.handle:
+                while subscription.handle.take_message(subscription.msg_type, False):
+                    pass
         for received in self.received.values():
             received.clear()
 
@@ -278,6 +293,10 @@ class Robot:
             if text.strip() == line:
                 return
         raise AssertionError(f"{line} did not come: {process.communicate()[1]}")
+
+    def wait_until_held(self) -> None:
+        """Wait until the node that was started last is in the midst of a held estimation."""
+        self.wait_for_line(self._processes[-1], HOLDS)
 
     def interrupt(self, process: WarmProcess) -> tuple[int, str]:
         """Send SIGINT to the node; return its exit code and its stderr."""

@@ -5,12 +5,13 @@ A picture whose red is k holds k cars: car i is i diameters to the right of the 
 diameters away. Its box of 40 px stands at 100 i px. Red 255 is a picture that breaks the
 estimation. Where green is FLIPPED, the cars are turned by half a turn about their y; blue is their
 roll about the optical axis in degrees (up to ROLLED). Where green is HIDDEN, the half turn is an
-alternative of half the share; where it is SLOW, the estimation takes INFERENCE s. In regions, one
-car stands in each. Depth is that of the cars' origins: its median gives their size. Folders with
-"truck" in their name are of that category; with "handle" in it, their cars have a handle. Folders
-named "size" give a model of 0.25 m. One with "gpu" in its name pretends to
-be on a GPU where the device is auto: red FULL is too much for its memory, and it is tried again
-after RETRY s. Where green is POSED, one car stands where the next pixels say: `posed_pixels`.
+alternative of half the share; where it is HELD, the estimation lasts until the newest request is
+one for the image of the stamp ASKED. In regions, one car stands in each. Depth is that of the cars'
+origins: its median gives their size. Folders with "truck" in their name are of that category; with
+"handle" in it, their cars have a handle. Folders named "size" give a model of 0.25 m. One with
+"gpu" in its name pretends to be on a GPU where the device is auto: red FULL is too much for its
+memory, and it is tried again after RETRY s. Where green is POSED, one car stands where the next
+pixels say: `posed_pixels`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import ctypes
 import dataclasses
 import signal
 import sys
-import time
+import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from vision_msgs.msg import Detection2DArray
 
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import rotation_from_vector
@@ -36,15 +38,20 @@ from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.estimation.metric_scale import to_metres
 from uns_pose_ros.nodes.estimator import estimator_node
 from uns_pose_ros.nodes.estimator.on_demand import pose_requests
+from uns_pose_ros.nodes.estimator.on_demand.pose_requests import PoseRequests
 
 FLIPPED, ROLLED, HIDDEN = 200, 180, 150
-SLOW, INFERENCE = 90, 0.3  # s
+HELD, ASKED, HOLDS = 90, 1000, "held"  # green, s, and the line that is printed then
+HANG = 100.0  # s after which a held estimation goes on without a request
 POSED = 70
 HALF_TURN = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64))
 FULL, RETRY = 254, 3.0
-MEMORY = 10.0  # s that images are kept for requests; a busy machine may stand still for 2
+MEMORY = (
+    1000.0  # s that images are kept for requests; a busy machine stands still for seconds
+)
 _PARENT_DEATH = 1  # the option of prctl; a crashed test's nodes would answer the next tests
 GREY = 128  # of the picture that the node warms up with, which shows nothing
+_asked = threading.Event()  # whether the newest request is for the image of ASKED
 VERTICES = torch.tensor(
     [[-0.4, -0.2, -0.1], [0.4, -0.2, -0.1], [0.0, 0.2, -0.1], [0.0, 0.0, 0.1]]
 )
@@ -132,8 +139,9 @@ class ScriptedEstimator:
                     "CUDA out of memory. Tried to allocate 2.00 GiB."
                 )
             count = 1
-        if green == SLOW:
-            time.sleep(INFERENCE)
+        if green == HELD:
+            print(HOLDS, flush=True)
+            _asked.wait(HANG)
         turn = torch.eye(3, dtype=torch.float64)
         if green == FLIPPED:
             turn = torch.diag(torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64))
@@ -214,9 +222,21 @@ def _category(name: str) -> str:
     )
 
 
+class _WatchedRequests(PoseRequests):
+    """Ends the waiting of held estimations as soon as the request waits for the worker thread."""
+
+    def _on_request(self, request: Detection2DArray) -> None:
+        super()._on_request(request)
+        if request.header.stamp.sec == ASKED:
+            _asked.set()
+        else:
+            _asked.clear()
+
+
 if __name__ == "__main__":
     ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL)
     device_failover.RETRY = RETRY
     pose_requests.MEMORY = MEMORY
+    vars(estimator_node)["PoseRequests"] = _WatchedRequests
     # answers like an Estimator
     sys.exit(estimator_node.run_estimator(read, ScriptedEstimator))  # type: ignore[arg-type]
