@@ -339,7 +339,7 @@ def test_a_line_of_the_journal_with_wrong_types_is_left_out_with_one_warning(
     assert recover(tmp_path / "mug") == []
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(100)
 @pytest.mark.parametrize("kind", ["fifo", "device", "outside"])
 def test_a_journal_that_is_no_file_of_the_folder_is_refused(
     tmp_path: Path, kind: str

@@ -89,7 +89,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(100)
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("kind", SPECIAL)
 def test_no_reader_waits_for_a_file_that_is_not_a_regular_one(
