@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+_PATIENCE = 200.0  # s after which nothing will come any more
+
 
 class Page:
     """A page that is open in a browser."""
@@ -29,7 +31,7 @@ class Page:
         call = {"id": self._number, "method": method, "params": parameters}
         self._channel.send(json.dumps(call))
         while True:
-            answer = json.loads(self._channel.recv(timeout=60))
+            answer = json.loads(self._channel.recv(timeout=_PATIENCE))
             if answer.get("id") == self._number:
                 return answer["result"]
 
@@ -74,25 +76,29 @@ def browser(url: str, profile: Path) -> Iterator[Page]:
         [*command, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        port = wait(lambda: (profile / "DevToolsActivePort").read_text().split()[0])
-        pages = wait(
-            lambda: json.load(
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=60)
+        # the file is there before its lines are
+        port, _ = wait(lambda: (profile / "DevToolsActivePort").read_text().split())
+
+        def pages() -> list[str]:
+            list_of_targets = urllib.request.urlopen(
+                f"http://127.0.0.1:{port}/json", timeout=_PATIENCE
             )
-        )
-        (address,) = [
-            page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"
-        ]
-        with connect(address, max_size=None) as channel:
+            targets = json.load(list_of_targets)
+            return [
+                each["webSocketDebuggerUrl"] for each in targets if each["type"] == "page"
+            ]
+
+        (address,) = wait(pages)
+        with connect(address, max_size=None, open_timeout=_PATIENCE) as channel:
             yield Page(channel)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(_PATIENCE)
 
 
 def wait(ready: Callable[[], Any]) -> Any:
     """What `ready` returns as soon as that is true."""
-    end, said = time.monotonic() + 200, "nothing"
+    end, said = time.monotonic() + _PATIENCE, "nothing"
     while time.monotonic() < end:
         try:
             if value := ready():

@@ -62,8 +62,13 @@ def test_a_folder_is_a_camera_that_repeats_with_stamps_of_now(
     _wait(
         lambda: all(player.count_subscribers(topic) for topic in ("image", "camera_info"))
     )
-    play(player, ImageSource(folder, camera, rate=20.0), rounds=10)
-    _wait(lambda: len(images) >= 6 and len(infos) >= 6)
+
+    def have_come() -> bool:
+        """Play some rounds; images may be lost, as those of a sensor may."""
+        play(player, ImageSource(folder, camera, rate=20.0), rounds=4)
+        return len(images) >= 6 and len(infos) >= 6
+
+    _wait(have_come)
     ended.set()
     listening.join()
     for node in (player, robot):
