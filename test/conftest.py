@@ -6,6 +6,7 @@ A test that talks over ROS has a domain of its own and leaves no process behind.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import sys
@@ -81,6 +82,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if _WORKERS > 1:
         ranks = {name: k for k, name in enumerate(_LONGEST)}
         items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Random numbers that do not depend on the tests that this process has run before."""
+    import torch
+
+    random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -191,10 +191,23 @@ class Film(Robot):
             message = array_to_image(image, "rgb8", header)
         for name, value in fields.items():
             setattr(message, name, value)
-        (self.files if compressed else self.images).publish(message)
-        self.turn()
-        self.wait_for_first()
+        self.send_image(self.files if compressed else self.images, message)
         return data
+
+    def send_image(self, publisher: Any, message: Any) -> None:
+        """Publish an image, or its bytes; the first after camera_info waits until it is processed.
+
+        Images that wait for camera_info replace each other.
+        """
+        before = int(self.counts().get("images received", "0"))
+        publisher.publish(message)
+        self.turn()  # the status may have the image already
+        if self._first:
+            self.wait(
+                "the first image to be processed",
+                lambda: self._dealt_with_more_than(before),
+            )
+            self._first = False
 
     def orbit(
         self, azimuths: Sequence[float], compressed: bool = False
@@ -222,19 +235,6 @@ class Film(Robot):
     def expect_first(self) -> None:
         """Let the next image wait until the node has processed it: it may overtake camera_info."""
         self._first = True
-
-    def wait_for_first(self) -> None:
-        """Wait until the node has processed the first image after camera_info.
-
-        Images that wait for camera_info replace each other.
-        """
-        if self._first:
-            before = self.counts().get("images received", "0")
-            self.wait(
-                "the first image to be processed",
-                lambda: self._dealt_with_more_than(int(before)),
-            )
-            self._first = False
 
     def _dealt_with_more_than(self, before: int) -> bool:
         """Return whether the node received more images and kept or dropped each of them."""
