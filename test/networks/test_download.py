@@ -31,7 +31,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
 
 
 @contextmanager
-def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+def server(answer: Callable[[socket.socket], object]) -> Iterator[str]:
     """The address of a server that answers one request by a function."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -56,7 +56,7 @@ def drip(head: bytes) -> Callable[[socket.socket], None]:
     return answer
 
 
-ANSWERS: dict[str, tuple[Callable[[socket.socket], None], str]] = {
+ANSWERS: dict[str, tuple[Callable[[socket.socket], object], str]] = {
     "not found": (lambda to: to.sendall(b"HTTP/1.1 404 Not Found\r\n\r\n"), "404"),
     "a page": (lambda to: to.sendall(HEAD + b"\r\n<html>Sign in</html>"), "another file"),
     "cut off": (
