@@ -26,8 +26,8 @@ from uns_pose_ros.core.types import PoseEstimate, PoseMode
 from uns_pose_ros.estimation.cameras.camera_fusion import CameraFusionConfig
 from uns_pose_ros.evaluation import bag_cameras, rosbag_export
 from uns_pose_ros.evaluation.bag_cameras import CameraResults, estimate_bag, fuse_cameras
+from uns_pose_ros.evaluation.bag_config import BagConfig
 from uns_pose_ros.evaluation.bag_figures import FrameResult
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig
 from uns_pose_ros.io import artifacts
 
 OBJECT = pose((0.0, 0.0, 20.0), (0.5, 0.1, 0.0))  # map_from_object

@@ -24,8 +24,9 @@ from uns_pose_ros.core.ray_casting import cast_rays
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.depth.depth_refinement import use_depth
 from uns_pose_ros.estimation.stream.expectation import Expectation
+from uns_pose_ros.evaluation.bag_config import BagConfig
 from uns_pose_ros.evaluation.bag_figures import summarize_bag
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, estimate_bag_frames
+from uns_pose_ros.evaluation.rosbag_evaluation import estimate_bag_frames
 
 SIZE, KNOWN = 0.5, 0.4  # m, diameters: of the instance, and of the category
 IMAGES = 8

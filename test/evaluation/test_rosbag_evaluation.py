@@ -39,19 +39,15 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.estimation.stream.expectation import Expectation
-from uns_pose_ros.evaluation import (
-    bag_figures,
-    rosbag_evaluation,
-    rosbag_export,
-    rosbag_plot,
-)
+from uns_pose_ros.evaluation import bag_figures, bag_transforms, rosbag_export, rosbag_plot
+from uns_pose_ros.evaluation.bag_config import BagConfig
 from uns_pose_ros.evaluation.bag_figures import (
     FrameResult,
     advise_fit,
     fit_truth_from_canon,
     summarize_bag,
 )
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, estimate_bag_frames
+from uns_pose_ros.evaluation.rosbag_evaluation import estimate_bag_frames
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
@@ -129,7 +125,7 @@ class Scripted:
 @pytest.fixture
 def bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bag of 20 images, one every 0.1 s, with the pose of the object on TF and on /truth."""
-    monkeypatch.setitem(bag_writer.KINDS, "/truth", rosbag_evaluation.POSE)
+    monkeypatch.setitem(bag_writer.KINDS, "/truth", bag_transforms.POSE)
     messages: list[tuple[str, float, Any]] = [
         ("/cam/camera_info", 100.0, camera_info(100.0))
     ]
@@ -154,7 +150,7 @@ def bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (
                 "/truth",
                 at,
-                make(rosbag_evaluation.POSE, header=header(at, "map"), pose=placed),
+                make(bag_transforms.POSE, header=header(at, "map"), pose=placed),
             )
         )
         messages.append(

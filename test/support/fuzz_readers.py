@@ -30,7 +30,7 @@ from uns_pose_ros.core.geometry import rotation_from_vector
 from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh
 from uns_pose_ros.estimation import loaded_model
-from uns_pose_ros.evaluation import rosbag_evaluation, rotation_labels
+from uns_pose_ros.evaluation import bag_transforms, rotation_labels
 from uns_pose_ros.io import artifacts, depth_images
 from uns_pose_ros.io.camera_json import parse_camera, read_camera
 from uns_pose_ros.io.colmap import read_sparse
@@ -391,7 +391,7 @@ def _read_labels(_: Path, spoiled: Path) -> None:
 
 
 def _read_resting(_: Path, spoiled: Path) -> None:
-    frame, pose = rosbag_evaluation._resting(spoiled)
+    frame, pose = bag_transforms._resting(spoiled)
     assert frame.strip("/") and len(frame) <= 1000
     fuzz_checks.check_pose(torch.from_numpy(pose), most=0.03)
 

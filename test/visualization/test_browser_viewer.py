@@ -32,7 +32,7 @@ from uns_pose_ros.core.geometry import quaternion_to_matrix
 from uns_pose_ros.core.named_frames import NamedFrame
 from uns_pose_ros.core.types import Camera, CategoryModel
 from uns_pose_ros.estimation.frame_placement import carry_frames
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig
+from uns_pose_ros.evaluation.bag_config import BagConfig
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.visualization import browser_viewer
 from uns_pose_ros.visualization.browser_viewer import (

@@ -23,8 +23,9 @@ from uns_pose_ros.evaluation import (
     rosbag_export,
     rosbag_plot,
 )
+from uns_pose_ros.evaluation.bag_config import BagConfig
 from uns_pose_ros.evaluation.bag_figures import FrameResult
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, FrameCallback
+from uns_pose_ros.evaluation.rosbag_evaluation import FrameCallback
 from uns_pose_ros.exports.bag_labels import template_hash
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.writing.replacement import atomic_write

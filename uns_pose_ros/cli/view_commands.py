@@ -25,8 +25,8 @@ from uns_pose_ros.core.types import Camera
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation import rosbag_evaluation
+from uns_pose_ros.evaluation.bag_config import BagConfig
 from uns_pose_ros.evaluation.bag_figures import FrameResult
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.ros import rosbag
 from uns_pose_ros.visualization import browser_viewer

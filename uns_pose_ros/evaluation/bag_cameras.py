@@ -25,16 +25,13 @@ from uns_pose_ros.estimation.cameras.camera_fusion import (
 )
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
+from uns_pose_ros.evaluation.bag_config import BagConfig
 from uns_pose_ros.evaluation.bag_figures import (
     FrameResult,
     fit_truth_from_canon,
     summarize_bag,
 )
-from uns_pose_ros.evaluation.rosbag_evaluation import (
-    BagConfig,
-    FrameCallback,
-    estimate_bag_frames,
-)
+from uns_pose_ros.evaluation.rosbag_evaluation import FrameCallback, estimate_bag_frames
 
 _log = logging.getLogger(__name__)
 

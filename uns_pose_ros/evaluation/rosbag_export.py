@@ -21,7 +21,7 @@ from uns_pose_ros.core.geometry import matrix_to_quaternion
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate
 from uns_pose_ros.estimation.fusion.pose_modes import ranked_modes
 from uns_pose_ros.evaluation.bag_figures import FrameResult, PoseError
-from uns_pose_ros.evaluation.rosbag_evaluation import DETECTIONS
+from uns_pose_ros.evaluation.bag_transforms import DETECTIONS
 from uns_pose_ros.evaluation.rosbag_markers import (
     MARKERS,
     POSES,

@@ -24,8 +24,9 @@ from uns_pose_ros.core.geometry import from_parts, project
 from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progress
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
+from uns_pose_ros.evaluation.bag_config import BagConfig
 from uns_pose_ros.evaluation.bag_figures import FrameResult
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, estimate_bag_frames
+from uns_pose_ros.evaluation.rosbag_evaluation import estimate_bag_frames
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.ros import rosbag

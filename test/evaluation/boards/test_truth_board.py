@@ -26,6 +26,7 @@ from uns_pose_ros.cli import main
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import Camera, PoseEstimate
+from uns_pose_ros.evaluation.bag_config import BagConfig
 from uns_pose_ros.evaluation.bag_figures import (
     FrameResult,
     fit_truth_from_canon,
@@ -33,7 +34,7 @@ from uns_pose_ros.evaluation.bag_figures import (
 )
 from uns_pose_ros.evaluation.boards import truth_board
 from uns_pose_ros.evaluation.boards.truth_board import TruthBoard, read_truth_board
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, estimate_bag_frames
+from uns_pose_ros.evaluation.rosbag_evaluation import estimate_bag_frames
 from uns_pose_ros.io.schema.board_record import BoardRecord
 
 CHARUCO = BoardRecord("charuco", (7, 5), 0.03, 0.022)

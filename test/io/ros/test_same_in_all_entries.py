@@ -22,7 +22,8 @@ from uns_pose_ros.capture.import_source import import_video
 from uns_pose_ros.capture.video_writer import ImportConfig, VideoWriter
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera
-from uns_pose_ros.evaluation.rosbag_evaluation import BagConfig, estimate_bag_frames
+from uns_pose_ros.evaluation.bag_config import BagConfig
+from uns_pose_ros.evaluation.rosbag_evaluation import estimate_bag_frames
 from uns_pose_ros.io.encoded_image import EncodedImage
 from uns_pose_ros.io.ros import ros_messages
 from uns_pose_ros.io.ros.ros_messages import ENCODINGS, decode_image
