@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
-from uns_pose_ros.alignment.pairwise import PairConfig
+from uns_pose_ros.alignment.pairs.pair_config import PairConfig
 from uns_pose_ros.alignment.published_alignment import PublishedConfig
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Video

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from uns_pose_ros.alignment import pairwise
 from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
-from uns_pose_ros.alignment.mesh_batch import MeshBatch, build_mesh_batch
-from uns_pose_ros.alignment.pairwise import PairConfig, nearest_vertices
+from uns_pose_ros.alignment.mesh_batch import MeshBatch, build_mesh_batch, nearest_vertices
+from uns_pose_ros.alignment.pairs import correspondences
+from uns_pose_ros.alignment.pairs.pair_config import PairConfig
 from uns_pose_ros.alignment.published_alignment import (
     PublishedConfig,
     descend_on_se3,
@@ -69,7 +70,7 @@ def term_energies(
     config: PairConfig,
     vertices: int | None = None,
 ) -> Tensor:
-    """Energy (B, H) as `pairwise.energies`, of other terms."""
+    """Energy (B, H) as `hypothesis_energy.energies`, of other terms."""
     ways = (
         (b_from_a, a.points, b, distances, weights[0]),
         (invert(b_from_a), b.points, a, distances.mT, weights[1]),
@@ -175,7 +176,7 @@ def refine(poses: Tensor, shapes: MeshBatch, pairs: Tensor) -> Tensor:
     for pose, pair in zip(poses, pairs, strict=True):
         a, b = shapes.take(pair[:1]), shapes.take(pair[1:])
         seen_a, seen_b = a.valid[0], b.valid[0]
-        distances = pairwise.feature_distances(a, b)[0][seen_a][:, seen_b]
+        distances = correspondences.feature_distances(a, b)[0][seen_a][:, seen_b]
         points = (a.points[0, seen_a], b.points[0, seen_b])
         partners = find_partners(distances, points[0], points[1], config.tau)
         refined.append(

@@ -31,12 +31,12 @@ from common import DEMO, machine, peak_megabytes, politely, rounds, write
 from growth import videos as more_videos
 from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
 from uns_pose_ros.alignment.mesh_batch import build_mesh_batch
-from uns_pose_ros.alignment.pairwise import (
-    PairConfig,
-    align_pairs,
+from uns_pose_ros.alignment.pairs.correspondences import (
     exact_feature_distances,
     feature_distances,
 )
+from uns_pose_ros.alignment.pairs.pair_config import PairConfig
+from uns_pose_ros.alignment.pairwise import align_pairs
 from uns_pose_ros.alignment.published_alignment import align_published
 from uns_pose_ros.core.device import choose_device, choose_precision
 from uns_pose_ros.core.errors import InvalidInput

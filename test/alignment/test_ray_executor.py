@@ -18,7 +18,7 @@ import torch
 
 from synthetic_meshes import feature_mesh
 from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
-from uns_pose_ros.alignment.pairwise import PairConfig
+from uns_pose_ros.alignment.pairs.pair_config import PairConfig
 from uns_pose_ros.alignment.ray_executor import Cluster
 from uns_pose_ros.cli import main
 from uns_pose_ros.core.errors import InvalidInput

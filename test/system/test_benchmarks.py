@@ -24,7 +24,8 @@ from synthetic_meshes import feature_mesh
 from uns_pose_ros.alignment import pairwise
 from uns_pose_ros.alignment.category_alignment import AlignConfig
 from uns_pose_ros.alignment.mesh_batch import ShapeConfig, build_mesh_batch
-from uns_pose_ros.alignment.pairwise import PairConfig
+from uns_pose_ros.alignment.pairs import hypothesis_energy
+from uns_pose_ros.alignment.pairs.pair_config import PairConfig
 from uns_pose_ros.alignment.published_alignment import PublishedConfig
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.named_frames import NamedFrame
@@ -142,7 +143,9 @@ def test_the_terms_of_the_energy_are_the_default_and_those_of_a_literal_sum(
         return energy_terms.term_energies(some, *words)
 
     for vertices in (None, 64):
-        default = pairwise.energies(poses, a, b, distances, weights, config, vertices)
+        default = hypothesis_energy.energies(
+            poses, a, b, distances, weights, config, vertices
+        )
         torch.testing.assert_close(energies(vertices, features=1.0), default)
     there = (a.points[0, None] + poses[0, :, None, :3, 3]) - b.points[0][
         distances[0].argmin(1)

@@ -28,12 +28,9 @@ from uns_pose_ros.alignment.mesh_batch import (
     principal_axes,
     reflect,
 )
-from uns_pose_ros.alignment.pairwise import (
-    PairConfig,
-    PairModes,
-    align_pairs,
-    view_likeness,
-)
+from uns_pose_ros.alignment.pairs.pair_config import PairConfig
+from uns_pose_ros.alignment.pairs.view_likeness import view_likeness
+from uns_pose_ros.alignment.pairwise import PairModes, align_pairs
 from uns_pose_ros.alignment.ray_executor import Cluster
 from uns_pose_ros.alignment.rotation_synchronization import (
     Consensus,

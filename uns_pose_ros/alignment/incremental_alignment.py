@@ -17,7 +17,9 @@ from uns_pose_ros.alignment.category_alignment import (
 )
 from uns_pose_ros.alignment.half_turns import turn_evidence, turn_matrices
 from uns_pose_ros.alignment.mesh_batch import MeshBatch, content_key, principal_axes
-from uns_pose_ros.alignment.pairwise import align_pairs, closeness, view_likeness
+from uns_pose_ros.alignment.pairs.pose_modes import closeness
+from uns_pose_ros.alignment.pairs.view_likeness import view_likeness
+from uns_pose_ros.alignment.pairwise import align_pairs
 from uns_pose_ros.alignment.rotation_synchronization import densest_rotation
 from uns_pose_ros.alignment.upright_refinement import refine_upright
 from uns_pose_ros.core.errors import InvalidInput

@@ -296,3 +296,21 @@ def nearest_table(points: Tensor, config: ShapeConfig) -> tuple[Tensor, Tensor, 
     centers = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     nearest = [torch.cdist(part, points).argmin(1) for part in centers.split(8192)]
     return torch.cat(nearest).int(), low, cell
+
+
+def nearest_vertices(moved: Tensor, b: MeshBatch) -> Tensor:
+    """Vertices (B, H, N) int64 of b nearest to the cells that hold points (B, H, 3, N)."""
+    cells = round(b.nearest.shape[1] ** (1 / 3))
+    cell = (
+        ((moved - b.low[:, None, :, None]) * (1 / b.cell)[:, None, :, None])
+        .clamp_(0, cells - 1)
+        .int()
+    )
+    first = (
+        torch.arange(len(moved), device=moved.device, dtype=torch.int32)[:, None, None]
+        * cells**3
+    )
+    flat = torch.add(cell[:, :, 2] + first, cell[:, :, 1], alpha=cells).add_(
+        cell[:, :, 0], alpha=cells**2
+    )
+    return b.nearest.view(-1).index_select(0, flat.view(-1)).view(flat.shape).long()

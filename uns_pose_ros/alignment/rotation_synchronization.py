@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from uns_pose_ros.alignment.pairwise import closeness, closeness_of_traces
+from uns_pose_ros.alignment.pairs.pose_modes import closeness, closeness_of_traces
 from uns_pose_ros.core.geometry import nearest_rotation
 
 _CENTERS = 64  # votes that may be the center of the others, at most

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.alignment.mesh_batch import MeshBatch
-from uns_pose_ros.alignment.pairwise import view_likeness
+from uns_pose_ros.alignment.pairs.view_likeness import view_likeness
 from uns_pose_ros.core.geometry import (
     from_parts,
     golden_spiral,

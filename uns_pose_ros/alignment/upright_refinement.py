@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from uns_pose_ros.alignment.canonical_axes import camera_moments, up_of
 from uns_pose_ros.alignment.mesh_batch import MeshBatch
-from uns_pose_ros.alignment.pairwise import feature_distances
+from uns_pose_ros.alignment.pairs.correspondences import feature_distances
 from uns_pose_ros.core.geometry import (
     from_parts,
     rotation_from_vector,

@@ -1,0 +1,1 @@
+"""The steps in the alignment of two feature meshes."""
