@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
+from uns_pose_ros.alignment.category.align_config import AlignConfig
+from uns_pose_ros.alignment.category_alignment import align_videos
 from uns_pose_ros.alignment.pairs.pair_config import PairConfig
 from uns_pose_ros.alignment.published_alignment import PublishedConfig
 from uns_pose_ros.core.errors import InvalidInput

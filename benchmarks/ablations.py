@@ -39,7 +39,8 @@ from torch import Tensor
 from ablation_category import BRIEF, FULL, OFF, Category, Row, Sizes
 from ablation_loss import expected_points, regressed_points, score_by_pnp
 from common import DEMO, machine, politely, write
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
+from uns_pose_ros.alignment.category.align_config import AlignConfig
+from uns_pose_ros.alignment.category_alignment import align_videos
 from uns_pose_ros.alignment.mesh_batch import shape_frame
 from uns_pose_ros.alignment.published_alignment import (
     PublishedConfig,

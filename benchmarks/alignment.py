@@ -35,7 +35,8 @@ from torch import Tensor
 
 from common import machine, peak_megabytes, politely, write
 from energy_terms import KEYS, compare_terms, summarize_terms
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
+from uns_pose_ros.alignment.category.align_config import AlignConfig
+from uns_pose_ros.alignment.category_alignment import align_videos
 from uns_pose_ros.alignment.mesh_batch import build_mesh_batch
 from uns_pose_ros.alignment.pairs.pair_config import PairConfig
 from uns_pose_ros.alignment.pairwise import align_pairs

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from uns_pose_ros.alignment import pairwise
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
+from uns_pose_ros.alignment.category.align_config import AlignConfig
+from uns_pose_ros.alignment.category_alignment import align_videos
 from uns_pose_ros.alignment.mesh_batch import MeshBatch, build_mesh_batch, nearest_vertices
 from uns_pose_ros.alignment.pairs import correspondences
 from uns_pose_ros.alignment.pairs.pair_config import PairConfig

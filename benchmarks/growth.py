@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from common import politely
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
+from uns_pose_ros.alignment.category.align_config import AlignConfig
+from uns_pose_ros.alignment.category_alignment import align_videos
 from uns_pose_ros.core.geometry import random_rotations
 from uns_pose_ros.core.types import FeatureMesh
 from uns_pose_ros.io.artifacts import load_feature_mesh

@@ -29,7 +29,8 @@ import torch
 from alignment import compare
 from common import DEMO, machine, peak_megabytes, politely, rounds, write
 from growth import videos as more_videos
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
+from uns_pose_ros.alignment.category.align_config import AlignConfig
+from uns_pose_ros.alignment.category_alignment import align_videos
 from uns_pose_ros.alignment.mesh_batch import build_mesh_batch
 from uns_pose_ros.alignment.pairs.correspondences import (
     exact_feature_distances,

@@ -15,14 +15,10 @@ from uns_pose_ros.alignment.canonical_axes import (
     propose_up,
     reorient,
 )
-from uns_pose_ros.alignment.category_alignment import (
-    AlignConfig,
-    align_videos,
-    choose_pairs,
-)
+from uns_pose_ros.alignment.category.align_config import AlignConfig
+from uns_pose_ros.alignment.category_alignment import align_videos
 from uns_pose_ros.alignment.half_turns import resolve_half_turns, turn_matrices
 from uns_pose_ros.alignment.incremental_alignment import add_videos
-from uns_pose_ros.alignment.mesh_batch import build_mesh_batch
 from uns_pose_ros.alignment.rotation_synchronization import (
     Edges,
     agreement_shares,
@@ -40,6 +36,8 @@ from uns_pose_ros.core.types import Alignment, FeatureMesh
 from uns_pose_ros.evaluation.rotation_labels import evaluate_alignment
 
 CONFIG = AlignConfig()
+
+
 HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
 
 
@@ -272,24 +270,6 @@ def test_the_symmetry_of_a_category_is_found(order: int, name: str) -> None:
         )
         assert abs(float(axis @ alignment.symmetry.axis)) > math.cos(math.radians(5))
     assert evaluate_alignment(alignment, labels)["symmetry_aware"]["acc10"] == 100
-
-
-def test_many_videos_cost_pairs_in_proportion() -> None:
-    mesh, _ = feature_mesh(0, views=6)
-    one = build_mesh_batch({"video": mesh})
-    counts = {}
-    for videos in (10, 30, 60):
-        pairs = choose_pairs(
-            one.take(torch.zeros(videos, dtype=torch.int64)), videos, CONFIG
-        )
-        assert bool((pairs[:, 0] < pairs[:, 1]).all()) and len(pairs.unique(dim=0)) == len(
-            pairs
-        )
-        counts[videos] = len(pairs)
-    k = CONFIG.references
-    assert counts == {
-        n: n * (n - 1) // 2 if n == 10 else k * (n - k) + k * (k - 1) // 2 for n in counts
-    }
 
 
 def test_up_is_proposed_from_level_cameras(

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from synthetic_meshes import feature_mesh
-from uns_pose_ros.alignment.category_alignment import AlignConfig, align_videos
+from uns_pose_ros.alignment.category.align_config import AlignConfig
+from uns_pose_ros.alignment.category_alignment import align_videos
 from uns_pose_ros.alignment.pairs.pair_config import PairConfig
 from uns_pose_ros.alignment.ray_executor import Cluster
 from uns_pose_ros.cli import main

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from synthetic import write_category
-from uns_pose_ros.alignment.category_alignment import AlignConfig
+from uns_pose_ros.alignment.category.align_config import AlignConfig
 from uns_pose_ros.alignment.pairs.pair_config import PairConfig
 from uns_pose_ros.pipeline import stages
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig

@@ -22,7 +22,7 @@ from small_model import one_triangle
 from streams import HALF_TURN, estimate, noisy, orbit
 from synthetic_meshes import feature_mesh
 from uns_pose_ros.alignment import pairwise
-from uns_pose_ros.alignment.category_alignment import AlignConfig
+from uns_pose_ros.alignment.category.align_config import AlignConfig
 from uns_pose_ros.alignment.mesh_batch import ShapeConfig, build_mesh_batch
 from uns_pose_ros.alignment.pairs import hypothesis_energy
 from uns_pose_ros.alignment.pairs.pair_config import PairConfig

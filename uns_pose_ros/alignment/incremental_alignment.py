@@ -10,11 +10,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from uns_pose_ros.alignment.category_alignment import (
-    AlignConfig,
-    mode_weights,
-    prepare_twins,
-)
+from uns_pose_ros.alignment.category.align_config import AlignConfig
+from uns_pose_ros.alignment.category.pair_votes import mode_weights
+from uns_pose_ros.alignment.category.video_pairs import prepare_twins
 from uns_pose_ros.alignment.half_turns import turn_evidence, turn_matrices
 from uns_pose_ros.alignment.mesh_batch import MeshBatch, content_key, principal_axes
 from uns_pose_ros.alignment.pairs.pose_modes import closeness

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from uns_pose_ros.alignment.canonical_axes import AxisNames
-from uns_pose_ros.alignment.category_alignment import AlignConfig
+from uns_pose_ros.alignment.category.align_config import AlignConfig
 from uns_pose_ros.alignment.published_alignment import PublishedConfig
 from uns_pose_ros.alignment.ray_executor import Cluster
 from uns_pose_ros.cli.arguments import (

@@ -23,7 +23,7 @@ from uns_pose_ros.alignment import (
     published_alignment,
 )
 from uns_pose_ros.alignment.canonical_axes import AxisNames
-from uns_pose_ros.alignment.category_alignment import AlignConfig
+from uns_pose_ros.alignment.category.align_config import AlignConfig
 from uns_pose_ros.alignment.published_alignment import PublishedConfig
 from uns_pose_ros.alignment.ray_executor import Cluster
 from uns_pose_ros.core.device import choose_device, choose_precision
