@@ -38,7 +38,8 @@ from uns_pose_ros.io.schema.video_record import read_video_entries
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks import mobile_sam, pretrained_weights, u2net
 from uns_pose_ros.pipeline import stages
-from uns_pose_ros.pipeline.preparation import ensure_masks, ensure_poses
+from uns_pose_ros.pipeline.poses_and_masks.mask_preparation import ensure_masks
+from uns_pose_ros.pipeline.poses_and_masks.pose_preparation import ensure_poses
 from uns_pose_ros.reconstruction import mask_voting
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 

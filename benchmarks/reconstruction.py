@@ -46,7 +46,8 @@ from uns_pose_ros.io.images import read_mask
 from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
 from uns_pose_ros.networks import u2net
 from uns_pose_ros.pipeline import stages
-from uns_pose_ros.pipeline.preparation import ensure_masks, ensure_poses
+from uns_pose_ros.pipeline.poses_and_masks.mask_preparation import ensure_masks
+from uns_pose_ros.pipeline.poses_and_masks.pose_preparation import ensure_poses
 from uns_pose_ros.reconstruction import mask_voting
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.visual_hull import carve_visual_hull

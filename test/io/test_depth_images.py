@@ -24,7 +24,7 @@ from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.colmap import read_sparse
 from uns_pose_ros.io.depth_images import Depth
 from uns_pose_ros.io.video_folder import load_video
-from uns_pose_ros.pipeline.preparation import ensure_poses
+from uns_pose_ros.pipeline.poses_and_masks.pose_preparation import ensure_poses
 from uns_pose_ros.reconstruction.depth_scale import metres_per_unit
 from walks import CONFIG, write_walk
 

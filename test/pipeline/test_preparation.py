@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import logging
-import math
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from pose_errors import errors
 from small_category import RECONSTRUCT
 from synthetic import write_video
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import rotation_from_vector
-from uns_pose_ros.core.types import Video
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.io.colmap import SparseImage, read_sparse
+from uns_pose_ros.io.colmap import read_sparse
 from uns_pose_ros.io.images import read_image, read_mask
-from uns_pose_ros.io.schema.video_record import read_video_record
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import u2net
 from uns_pose_ros.pipeline import stages
-from uns_pose_ros.pipeline.preparation import (
-    check_masks,
-    ensure_masks,
-    ensure_poses,
-    prepare_videos,
-)
+from uns_pose_ros.pipeline.poses_and_masks.mask_preparation import ensure_masks
+from uns_pose_ros.pipeline.poses_and_masks.pose_preparation import ensure_poses
+from uns_pose_ros.pipeline.preparation import prepare_videos
 from uns_pose_ros.pipeline.provenance import MADE, FileCache, video_inputs
-from uns_pose_ros.reconstruction import structure_from_motion
-from uns_pose_ros.reconstruction.colmap.sfm_attempt import Poses
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, mask_iou
 from walks import CONFIG, write_walk
 
@@ -113,30 +101,6 @@ def test_poses_are_found_again_when_a_picture_changes_and_masks_follow(
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_computed_poses_in_doubt_are_named_at_once_and_remembered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = tmp_path / "clip"
-    write_walk(folder, views=4)
-    report = {
-        "registered": 4,
-        "doubt": "two ways to compute them agree on 1 of 4 images",
-    }
-
-    def find(video: Video, *_: object) -> Poses:
-        eye = torch.eye(4, dtype=torch.float64)
-        images = tuple(SparseImage(frame.name, 1, eye) for frame in video.frames)
-        return Poses(video.frames[0].camera, images, torch.zeros(1, 3).double(), report)
-
-    monkeypatch.setattr(structure_from_motion, "find_poses", find)
-    assert ensure_poses(folder, CONFIG)
-    assert caplog.messages == [
-        f"{folder}: the camera poses are doubtful: two ways to compute them agree on 1 of 4 images"
-    ]
-    poses = read_video_record(folder).poses
-    assert poses is not None and poses.doubt == report["doubt"]
-
-
 def test_given_poses_and_masks_are_never_touched(tmp_path: Path) -> None:
     write_video(tmp_path / "clip", seed=1, views=5, size=48)
     before = video_inputs(tmp_path / "clip", FileCache())
@@ -183,49 +147,3 @@ def test_one_video_that_fails_does_not_keep_the_others_waiting(
         prepare_videos([tmp_path / "clip_01", tmp_path / "clip_02"], CONFIG)
     assert (tmp_path / "clip_02" / "masks" / MADE).exists()
     assert not (tmp_path / "clip_01" / "sparse").exists()
-
-
-def test_a_wrong_given_mask_is_named_in_one_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_video(tmp_path / "clip", seed=1, views=12, size=96)
-    path = tmp_path / "clip" / "masks" / "000004.jpg.png"
-    wrong = torch.roll(read_mask(path), 30, 1).numpy()
-    import cv2
-
-    cv2.imwrite(str(path), wrong.astype(np.uint8) * 255)
-    with caplog.at_level(logging.WARNING):
-        assert check_masks(load_video(tmp_path / "clip")) == ["000004.jpg"]
-    assert (
-        len(caplog.messages) == 1 and "1 of 12 masks do not fit the others" in caplog.text
-    )
-
-
-def test_poses_that_are_wrong_by_23_degrees_are_called_doubtful(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_video(tmp_path / "clip", seed=1, views=12, size=96)
-    video = load_video(tmp_path / "clip")
-    check_masks(video)
-    assert "poses" not in caplog.text
-    axes = torch.nn.functional.normalize(
-        torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
-        dim=1,
-    )
-    frames = []
-    for axis, frame in zip(axes, video.frames, strict=True):
-        assert frame.cam_from_obj is not None
-        wrong = torch.eye(4, dtype=torch.float64)
-        wrong[:3, :3] = rotation_from_vector(axis * math.radians(23))
-        frames.append(dataclasses.replace(frame, cam_from_obj=frame.cam_from_obj @ wrong))
-    check_masks(dataclasses.replace(video, frames=tuple(frames)))
-    assert "clip: the camera poses are doubtful: most masks overlap" in caplog.text
-
-
-def test_an_empty_sparse_folder_is_filled_and_a_wrong_one_is_named(tmp_path: Path) -> None:
-    write_video(tmp_path / "clip", seed=1, views=5, size=48)
-    shutil.rmtree(tmp_path / "clip" / "sparse")
-    (tmp_path / "clip" / "sparse").mkdir()
-    (tmp_path / "clip" / "sparse" / "project.ini").write_text("")
-    with pytest.raises(InvalidInput, match="sparse: no COLMAP model in it"):
-        ensure_poses(tmp_path / "clip")

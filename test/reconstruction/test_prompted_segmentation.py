@@ -23,8 +23,8 @@ from uns_pose_ros.io.artifacts import read_json
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import mobile_sam
-from uns_pose_ros.pipeline import preparation
-from uns_pose_ros.pipeline.preparation import ensure_masks
+from uns_pose_ros.pipeline.poses_and_masks import mask_preparation
+from uns_pose_ros.pipeline.poses_and_masks.mask_preparation import ensure_masks
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig, mask_iou
 from uns_pose_ros.reconstruction.prompted_segmentation import (
     FILE,
@@ -240,7 +240,7 @@ def test_prompts_are_kept_and_masks_follow_them(
     def make() -> bool:
         return ensure_masks(folder, lambda: salience, SMALL, None, lambda: oracle)
 
-    monkeypatch.setattr(preparation.pretrained_weights, "find", find)
+    monkeypatch.setattr(mask_preparation.pretrained_weights, "find", find)
     prompts = Prompts(((48.0, 48.0),), ((1.0, 2.0),), "000005.jpg")
     write_prompts(folder, prompts)
     assert read_prompts(folder) == prompts

@@ -24,7 +24,7 @@ from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import mobile_sam
-from uns_pose_ros.pipeline import preparation
+from uns_pose_ros.pipeline.poses_and_masks import mask_preparation
 from uns_pose_ros.reconstruction.mask_voting import mask_iou
 from uns_pose_ros.reporting.mask_review import (
     ReviewedVideo,
@@ -121,7 +121,7 @@ def test_bad_masks_are_named_and_the_command_as_printed_mends_them(
     assert "confidence 0.29, trained on all the same" in reviewed[1].finding
 
     weights = folder / "sparse" / "cameras.txt"
-    monkeypatch.setattr(preparation.pretrained_weights, "find", lambda name: weights)
+    monkeypatch.setattr(mask_preparation.pretrained_weights, "find", lambda name: weights)
     monkeypatch.setattr(mobile_sam, "load_sam", lambda: Oracle(folder, true))
     for command in reviewed[1].remedy.split(" && "):
         program, *words = shlex.split(command)

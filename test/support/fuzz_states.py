@@ -22,7 +22,7 @@ from uns_pose_ros.io.checkpoint import Checkpoint
 from uns_pose_ros.io.schema.video_record import read_video_record
 from uns_pose_ros.io.writing import target_lock
 from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
-from uns_pose_ros.pipeline import preparation
+from uns_pose_ros.pipeline.poses_and_masks import pose_preparation
 from uns_pose_ros.pipeline.provenance import MADE
 from uns_pose_ros.training import training_state, training_views
 from uns_pose_ros.training.training_state import TrainingParts
@@ -132,14 +132,14 @@ def write_made(folder: Path) -> None:
     for number in range(3):
         save_photograph(clip / "images" / f"{number}.jpg", checks(number))
     with _stand_ins():
-        preparation.ensure_poses(clip)
+        pose_preparation.ensure_poses(clip)
 
 
 def read_made(folder: Path, _: Path) -> None:
     """Poses whose record was spoiled stay, are found again, or are refused."""
     clip = folder / "clip"
     with _stand_ins():
-        preparation.ensure_poses(clip)
+        pose_preparation.ensure_poses(clip)
     assert (clip / "sparse").is_dir()
     fuzz_checks.check_record(clip)
     artifacts.provenance_of(clip / "sparse" / MADE)
@@ -155,7 +155,7 @@ def _stand_ins() -> mock._patch[object]:
         return Poses(assumed_camera(64, 48), found.images, found.points, found.report)
 
     return mock.patch.multiple(
-        preparation,
+        pose_preparation,
         structure_from_motion=mock.Mock(find_poses=find),
         capture_quality=mock.Mock(is_turntable=lambda images: False),
     )

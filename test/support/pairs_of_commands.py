@@ -26,7 +26,7 @@ from uns_pose_ros.alignment import category_alignment
 from uns_pose_ros.capture import import_images
 from uns_pose_ros.cli import export_command, main, model_commands
 from uns_pose_ros.evaluation import rotation_labels
-from uns_pose_ros.pipeline import preparation
+from uns_pose_ros.pipeline.poses_and_masks import mask_preparation
 from uns_pose_ros.reconstruction import feature_mesh
 from uns_pose_ros.reporting import report_builder
 from uns_pose_ros.training import category_training
@@ -55,7 +55,7 @@ HELD: dict[str, tuple[str, Any, str]] = {
     "reconstruct": (f"reconstruct HERE/mug {ANOTHER}", feature_mesh, "build_feature_mesh"),
     "align": ("align HERE/mug --seed 1", category_alignment, "align_videos"),
     "train": ("train HERE/mug --seed 1", category_training, "train_model"),
-    "mask": ("mask HERE/mug --mask.bad=0.2", preparation.masking, "find_masks"),
+    "mask": ("mask HERE/mug --mask.bad=0.2", mask_preparation.masking, "find_masks"),
     "run": ("run HERE/mug --seed 1", category_training, "train_model"),
     **{
         name: (OTHERS[name], module, function)

@@ -25,7 +25,12 @@ from uns_pose_ros.core.types import (
 )
 from uns_pose_ros.io.colmap import SparseImage
 from uns_pose_ros.networks import pretrained_weights, u2net
-from uns_pose_ros.pipeline import preparation, stages, training_stage
+from uns_pose_ros.pipeline import stages, training_stage
+from uns_pose_ros.pipeline.poses_and_masks import (
+    mask_check,
+    mask_preparation,
+    pose_preparation,
+)
 from uns_pose_ros.reconstruction import feature_mesh, structure_from_motion
 from uns_pose_ros.reconstruction.colmap.sfm_attempt import Poses
 from uns_pose_ros.reconstruction.hull_of_others import MaskFit
@@ -62,11 +67,11 @@ def stand_in(patch: Callable[[Any, str, Any], None], folder: Path) -> None:
     weights = folder / "weights"
     weights.write_bytes(b"weights")
     patch(pretrained_weights, "find", lambda name: weights)
-    patch(preparation.capture_quality, "is_turntable", lambda images: False)
+    patch(pose_preparation.capture_quality, "is_turntable", lambda images: False)
     patch(structure_from_motion, "find_poses", _find_poses)
     patch(u2net, "load_salience", lambda: None)
-    patch(preparation.masking, "find_masks", _find_masks)
-    patch(preparation, "check_masks", lambda video, masks: [])
+    patch(mask_preparation.masking, "find_masks", _find_masks)
+    patch(mask_check, "check_masks", lambda video, masks: [])
     patch(stages, "load_stage_backbone", lambda device: None)
     patch(training_stage, "load_stage_backbone", lambda device: None)
     patch(feature_mesh, "build_feature_mesh", lambda *_: _mesh())

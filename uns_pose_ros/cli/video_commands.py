@@ -18,7 +18,7 @@ from uns_pose_ros.io.schema.video_record import read_video_entries
 from uns_pose_ros.io.video_folder import list_videos
 from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks.u2net import load_salience
-from uns_pose_ros.pipeline import preparation
+from uns_pose_ros.pipeline.poses_and_masks import made_parts, mask_preparation
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
 from uns_pose_ros.reconstruction.prompted_segmentation import Prompts, write_prompts
 
@@ -117,9 +117,9 @@ def mask_command(
         raise InvalidInput("--background and --frame go with --points")
     with progress_bar() as progress:
         for folder in folders:
-            made[folder.name] = preparation.ensure_masks(folder, load, mask, progress)
+            made[folder.name] = mask_preparation.ensure_masks(folder, load, mask, progress)
     new = sum(made.values())
-    given = sum(preparation.is_given(folder / "masks") for folder in folders)
+    given = sum(made_parts.is_given(folder / "masks") for folder in folders)
     text = (
         f"masks of {new} of {len(made)} videos made, {given} were given, "
         f"{len(made) - new - given} were done already"
@@ -136,7 +136,7 @@ def _point(folders: list[Path], prompts: Prompts) -> None:
         )
     [folder] = folders
     with lock_target(folder):  # a command that is refused must not leave its points
-        if preparation.is_given(folder / "masks"):
+        if made_parts.is_given(folder / "masks"):
             raise InvalidInput(
                 f"{folder}/masks: were given and are never touched; delete them first"
             )

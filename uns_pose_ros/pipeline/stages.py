@@ -44,6 +44,7 @@ from uns_pose_ros.pipeline.frame_axes import (
     keep_axes,
     propose_axes,
 )
+from uns_pose_ros.pipeline.poses_and_masks import mask_check
 from uns_pose_ros.pipeline.provenance import (
     FileCache,
     contains_provenance,
@@ -126,7 +127,7 @@ def reconstruct(
                     f"{folder}: another process has changed images, masks or poses meanwhile; "
                     "run it again"
                 )
-            preparation.check_masks(video, masks)
+            mask_check.check_masks(video, masks)
             start = time.perf_counter()
             mesh = feature_mesh.build_feature_mesh(
                 video,

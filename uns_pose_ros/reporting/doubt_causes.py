@@ -9,7 +9,7 @@ from pathlib import Path
 from uns_pose_ros.core.types import Frame
 from uns_pose_ros.io.schema.video_record import PosesReport, read_video_record
 from uns_pose_ros.io.video_folder import image_names
-from uns_pose_ros.pipeline.preparation import is_given
+from uns_pose_ros.pipeline.poses_and_masks.made_parts import is_given
 from uns_pose_ros.reconstruction.capture_quality import azimuth_coverage
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig

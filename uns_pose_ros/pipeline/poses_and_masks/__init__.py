@@ -1,0 +1,1 @@
+"""Camera poses and masks of a video that has none."""
