@@ -17,7 +17,8 @@ from small_category import ALIGN_WORDS, RECONSTRUCT_WORDS
 from small_model import one_triangle
 from uns_pose_ros.alignment import category_alignment
 from uns_pose_ros.alignment.canonical_axes import frame_of, propose_up
-from uns_pose_ros.cli import main, pipeline_commands
+from uns_pose_ros.cli import main
+from uns_pose_ros.cli.pipeline import run_command
 from uns_pose_ros.core.geometry import split_similarity
 from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.io import artifacts
@@ -189,7 +190,7 @@ def test_run_names_the_axes_before_it_trains(
 
     monkeypatch.setattr(category_training, "train_model", train)
     monkeypatch.setattr(
-        pipeline_commands, "make_report", lambda *_: None
+        run_command, "make_report", lambda *_: None
     )  # no network exists to report on
     computed = poses(trucks)
     words = [

@@ -23,7 +23,7 @@ from uns_pose_ros.cli.console import (
     table,
     warn_on_stderr,
 )
-from uns_pose_ros.cli.pipeline_commands import _part_of_reconstruct
+from uns_pose_ros.cli.pipeline.run_command import _part_of_reconstruct
 
 SHOW = """
 import logging

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from small_category import ALIGN, ALIGN_WORDS, RECONSTRUCT, RECONSTRUCT_WORDS
 from uns_pose_ros.alignment import category_alignment
-from uns_pose_ros.cli import main, pipeline_commands
+from uns_pose_ros.cli import main
+from uns_pose_ros.cli.pipeline import run_command
 from uns_pose_ros.core.types import CategoryModel, FeatureMesh
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image, read_mask
@@ -94,7 +95,7 @@ def run_stages(category: Path, files: FileCache) -> None:
 def test_each_image_is_hashed_once_in_a_run(
     computed: Path, hashed: Counter[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline_commands, "make_report", lambda *_, **__: {})
+    monkeypatch.setattr(run_command, "make_report", lambda *_, **__: {})
     words = ["run", str(computed), "--device", "cpu", *RECONSTRUCT_WORDS, *ALIGN_WORDS]
     assert main.main(words) == main.DONE
     counts = {path: hashed[path] for path in computed.glob("clip_*/images/*")}

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synthetic import write_video
-from uns_pose_ros.cli import pipeline_commands
 from uns_pose_ros.cli.main import main
+from uns_pose_ros.cli.pipeline import run_command
 from uns_pose_ros.core.types import Alignment, Camera, Symmetry
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image, read_mask
@@ -215,20 +215,20 @@ def test_only_a_terminal_is_asked_whether_to_train(
     typed.isatty = lambda: terminal  # type: ignore[method-assign]
     monkeypatch.setattr(sys, "stdin", typed)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
-    assert pipeline_commands._wants_training(doubtful) is trains
-    assert pipeline_commands._wants_training([]) is True
+    assert run_command._wants_training(doubtful) is trains
+    assert run_command._wants_training([]) is True
 
 
 def test_run_until_align_stops_before_the_training_with_page_and_remedy(
     category: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alignment = aligned((0.9, 0.29), (True, True))
-    stages, axes = pipeline_commands.stages, pipeline_commands.frame_axes
+    stages, axes = run_command.stages, run_command.frame_axes
     monkeypatch.setattr(stages, "reconstruct", lambda *a: {"clip_01": True})
     monkeypatch.setattr(stages, "align", lambda *a, **k: (alignment, True))
     monkeypatch.setattr(stages, "draw_alignment", lambda *a: None)
     monkeypatch.setattr(
-        pipeline_commands.training_stage, "train", lambda *a: pytest.fail("trained")
+        run_command.training_stage, "train", lambda *a: pytest.fail("trained")
     )
     monkeypatch.setattr(axes, "name_axes", lambda *a: (alignment, False))
     monkeypatch.setattr(axes, "axes_as_computed", lambda *a: None)
@@ -243,7 +243,7 @@ def test_run_until_align_stops_before_the_training_with_page_and_remedy(
 
 def test_videos_that_are_left_out_are_mended_before_the_training() -> None:
     both, one = aligned((0.9, 0.8), (True, True)), aligned((0.9, 0.1), (True, False))
-    assert pipeline_commands.next_step(Path("mug"), both) == "next: uns-pose run mug"
-    first, last = pipeline_commands.next_step(Path("mug"), one).splitlines()
+    assert run_command.next_step(Path("mug"), both) == "next: uns-pose run mug"
+    first, last = run_command.next_step(Path("mug"), one).splitlines()
     assert "1 of 2 videos are left out" in first and "mend" in first
     assert last == "next: uns-pose run mug"

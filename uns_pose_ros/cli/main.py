@@ -22,7 +22,7 @@ import uns_pose_ros
 # command: module and function, what it does
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": (
-        "pipeline_commands",
+        "pipeline.run_command",
         "run_command",
         "find poses and masks, reconstruct, align and train; goes on where it was stopped",
     ),
@@ -33,17 +33,17 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "mask": ("video_commands", "mask_command", "make masks of the videos that have none"),
     "reconstruct": (
-        "pipeline_commands",
+        "pipeline.reconstruct_command",
         "reconstruct_command",
         "make a mesh with features of each video, poses and masks first if need be",
     ),
     "align": (
-        "pipeline_commands",
+        "pipeline.align_command",
         "align_command",
         "bring the videos of a category to one canonical frame",
     ),
     "train": (
-        "pipeline_commands",
+        "pipeline.train_command",
         "train_command",
         "train a model on the aligned videos of a category",
     ),
