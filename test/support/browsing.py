@@ -76,14 +76,17 @@ def browser(url: str, profile: Path) -> Iterator[Page]:
         [*command, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        # the file is there before its lines are
-        port, _ = wait(lambda: (profile / "DevToolsActivePort").read_text().split())
+
+        def lines() -> list[str]:
+            """Port and path; the file is there before its lines are."""
+            written = (profile / "DevToolsActivePort").read_text().split()
+            return written if len(written) == 2 else []
+
+        targets_of = f"http://127.0.0.1:{wait(lines)[0]}/json"
 
         def pages() -> list[str]:
-            list_of_targets = urllib.request.urlopen(
-                f"http://127.0.0.1:{port}/json", timeout=_PATIENCE
-            )
-            targets = json.load(list_of_targets)
+            with urllib.request.urlopen(targets_of, timeout=_PATIENCE) as answer:
+                targets = json.load(answer)
             return [
                 each["webSocketDebuggerUrl"] for each in targets if each["type"] == "page"
             ]
