@@ -50,7 +50,7 @@ from uns_pose_ros.cli.main import main as main_command  # noqa: E402
 from uns_pose_ros.io import artifacts  # noqa: E402
 from uns_pose_ros.io.camera_json import camera_record  # noqa: E402
 from uns_pose_ros.networks import u2net  # noqa: E402
-from uns_pose_ros.pipeline import stages  # noqa: E402
+from uns_pose_ros.pipeline import reconstruction_stage  # noqa: E402
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig  # noqa: E402
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig  # noqa: E402
 
@@ -161,7 +161,7 @@ def stage_of(name: str, views: int) -> Stage:
         sfm = SfmConfig(threads=1)
         return Stage(
             prepare,
-            lambda folder: stages.reconstruct(
+            lambda folder: reconstruction_stage.reconstruct(
                 folder / "mug", None, RECONSTRUCT, "cpu", None, sfm, SMALL
             ),
         )

@@ -37,7 +37,7 @@ from uns_pose_ros.io.images import read_mask
 from uns_pose_ros.io.schema.video_record import read_video_entries
 from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.networks import mobile_sam, pretrained_weights, u2net
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import alignment_stage, reconstruction_stage
 from uns_pose_ros.pipeline.poses_and_masks.mask_preparation import ensure_masks
 from uns_pose_ros.pipeline.poses_and_masks.pose_preparation import ensure_poses
 from uns_pose_ros.reconstruction import mask_voting
@@ -160,8 +160,8 @@ def compare_alignments(
             shutil.copytree(category / name, given / name)
     accuracies = {}
     for what, folder, rotations in (("found", work, found), ("given", given, true)):
-        stages.reconstruct(folder, ",".join(made), sfm=SfmConfig(threads=1))
-        alignment, _ = stages.align(folder, ",".join(made))
+        reconstruction_stage.reconstruct(folder, ",".join(made), sfm=SfmConfig(threads=1))
+        alignment, _ = alignment_stage.align(folder, ",".join(made))
         accuracies[what] = rotation_labels.evaluate_alignment(alignment, rotations)
     return accuracies
 

@@ -58,7 +58,7 @@ from uns_pose_ros.evaluation.poses import pose_evaluation, pose_figures
 from uns_pose_ros.evaluation.poses.pose_evaluation import ImageResult
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
-from uns_pose_ros.pipeline import stages, training_stage
+from uns_pose_ros.pipeline import alignment_stage, reconstruction_stage, training_stage
 from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
 
 BACKGROUNDS = Path(__file__).resolve().parents[1] / "demo" / "data" / "chair"
@@ -190,8 +190,8 @@ def train(
     for name in names:
         if not (folder / name).exists():
             (folder / name).symlink_to((work / "videos" / name).resolve())
-    stages.reconstruct(folder, device=device)
-    alignment, _ = stages.align(folder, device=device)
+    reconstruction_stage.reconstruct(folder, device=device)
+    alignment, _ = alignment_stage.align(folder, device=device)
     left_out = [
         name
         for name, kept in zip(alignment.videos, alignment.kept, strict=True)

@@ -45,7 +45,7 @@ from uns_pose_ros.io.camera_json import camera_record
 from uns_pose_ros.io.images import read_mask
 from uns_pose_ros.io.video_folder import list_videos, load_video, read_frame
 from uns_pose_ros.networks import u2net
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import alignment_stage, reconstruction_stage
 from uns_pose_ros.pipeline.poses_and_masks.mask_preparation import ensure_masks
 from uns_pose_ros.pipeline.poses_and_masks.pose_preparation import ensure_poses
 from uns_pose_ros.reconstruction import mask_voting
@@ -144,10 +144,10 @@ def alignments(
                     known[name] @ split_similarity(true_from_found(found, true))[0]
                 )
         patterns = ",".join(names)
-        stages.reconstruct(
+        reconstruction_stage.reconstruct(
             work / kind, patterns, device="cpu", sfm=SfmConfig(threads=threads)
         )
-        alignment, _ = stages.align(work / kind, patterns, device="cpu")
+        alignment, _ = alignment_stage.align(work / kind, patterns, device="cpu")
         result[kind] = evaluate_alignment(alignment, turns)
     return result
 

@@ -48,7 +48,12 @@ from uns_pose_ros.evaluation.poses.pose_evaluation import ImageResult  # noqa: E
 from uns_pose_ros.io import artifacts  # noqa: E402
 from uns_pose_ros.io.video_folder import list_videos, load_video  # noqa: E402
 from uns_pose_ros.networks.correspondence_head import NetworkConfig  # noqa: E402
-from uns_pose_ros.pipeline import stages, training_stage  # noqa: E402
+from uns_pose_ros.pipeline import (  # noqa: E402
+    alignment_stage,
+    reconstruction_stage,
+    stage_progress,
+    training_stage,
+)
 from uns_pose_ros.reporting.category_report import ReportContents, ReportImage, write_report  # noqa: E402
 from uns_pose_ros.reporting.expectation import describe_expectation  # noqa: E402
 from uns_pose_ros.reporting.video_summary import summarize_video  # noqa: E402
@@ -90,9 +95,9 @@ def main() -> int:
     log = Log()
     copy_videos(DEMO / "data" / "chair", CATEGORY)
     log.say("reconstruct: a mesh with features of each of 8 chair videos")
-    stages.reconstruct(CATEGORY, progress=log.progress)
+    reconstruction_stage.reconstruct(CATEGORY, progress=log.progress)
     log.say("align: one canonical frame for all, without labels")
-    alignment, _ = stages.align(CATEGORY, progress=log.progress)
+    alignment, _ = alignment_stage.align(CATEGORY, progress=log.progress)
     log.say("train: what a pixel of a chair looks like")
     model, _ = training_stage.train(CATEGORY, config=TRAIN, progress=log.progress)
 
@@ -179,7 +184,7 @@ def page(
         for name, mesh in meshes.items()
     ]
     errors = [result.error for result in results]
-    spent = stages.stage_seconds(CATEGORY, model)
+    spent = stage_progress.stage_seconds(CATEGORY, model)
     write_report(
         REPORT,
         ReportContents(

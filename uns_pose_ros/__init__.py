@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from uns_pose_ros.evaluation.bag_cameras import evaluate_bag
     from uns_pose_ros.io.artifacts import load_alignment, load_model
     from uns_pose_ros.io.video_folder import load_video
-    from uns_pose_ros.pipeline.stages import align, reconstruct
+    from uns_pose_ros.pipeline.alignment_stage import align
+    from uns_pose_ros.pipeline.reconstruction_stage import reconstruct
     from uns_pose_ros.pipeline.training_stage import train
     from uns_pose_ros.training.training_views import TrainConfig
 
@@ -56,14 +57,14 @@ _HOMES = {
     "TrackerConfig": "estimation.tracker",
     "TrainConfig": "training.training_views",
     "Video": "core.types",
-    "align": "pipeline.stages",
+    "align": "pipeline.alignment_stage",
     "evaluate_bag": "evaluation.bag_cameras",
     "fuse": "estimation.fusion.pose_fusion",
     "import_video": "capture.import_source",
     "load_alignment": "io.artifacts",
     "load_model": "io.artifacts",
     "load_video": "io.video_folder",
-    "reconstruct": "pipeline.stages",
+    "reconstruct": "pipeline.reconstruction_stage",
     "train": "pipeline.training_stage",
 }
 

@@ -22,7 +22,7 @@ from uns_pose_ros.cli.pipeline import run_command
 from uns_pose_ros.core.geometry import split_similarity
 from uns_pose_ros.core.types import Alignment, CategoryModel
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.pipeline import stages, training_stage
+from uns_pose_ros.pipeline import frame_axes, training_stage
 from uns_pose_ros.training import category_training
 
 Align = Callable[..., dict[str, Any]]
@@ -54,14 +54,14 @@ def align(
 
 def poses(category: Path) -> Tensor:
     """canon_from_obj (N, 4, 4)."""
-    return artifacts.load_alignment(category / stages.ALIGNMENT).canon_from_obj
+    return artifacts.load_alignment(category / frame_axes.ALIGNMENT).canon_from_obj
 
 
 def test_what_was_up_becomes_z_and_what_was_front_becomes_x(
     trucks: Path, align: Align
 ) -> None:
     computed = poses(trucks)
-    before = artifacts.provenance_of(trucks / stages.ALIGNMENT)
+    before = artifacts.provenance_of(trucks / frame_axes.ALIGNMENT)
     result = align("--up", "-y", "--front", "z")
     new_from_old = poses(trucks) @ torch.linalg.inv(computed)
     expected = torch.tensor(
@@ -73,7 +73,7 @@ def test_what_was_up_becomes_z_and_what_was_front_becomes_x(
         True,
         {"x": "z", "y": "-x", "z": "-y"},
     )
-    after = artifacts.provenance_of(trucks / stages.ALIGNMENT)
+    after = artifacts.provenance_of(trucks / frame_axes.ALIGNMENT)
     assert before is not None and after is not None
     for provenance in (before, after):
         del provenance["axes"]
@@ -84,10 +84,10 @@ def test_the_same_names_said_again_change_nothing_and_no_names_neither(
     trucks: Path, align: Align
 ) -> None:
     align("--up", "y", "--front", "-x")
-    written = (trucks / stages.ALIGNMENT).read_bytes()
+    written = (trucks / frame_axes.ALIGNMENT).read_bytes()
     assert align("--up", "y", "--front", "-x")["named"] is False
     assert align()["axes"] == {"x": "-x", "y": "z", "z": "y"}
-    assert (trucks / stages.ALIGNMENT).read_bytes() == written
+    assert (trucks / frame_axes.ALIGNMENT).read_bytes() == written
 
 
 def test_names_are_of_the_frame_as_proposed_so_a_wrong_one_is_corrected_by_another(
@@ -116,7 +116,7 @@ def test_one_name_is_enough(
 
 
 def test_auto_is_up_as_the_cameras_were_held(trucks: Path, align: Align) -> None:
-    computed = artifacts.load_alignment(trucks / stages.ALIGNMENT)
+    computed = artifacts.load_alignment(trucks / frame_axes.ALIGNMENT)
     meshes = {name: artifacts.load_feature_mesh(trucks / name) for name in computed.videos}
     up = propose_up(meshes, computed)
     align("--up", "auto")
@@ -154,12 +154,12 @@ def test_names_that_make_no_frame_are_refused_before_any_work(
     said: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    written = (trucks / stages.ALIGNMENT).read_bytes()
+    written = (trucks / frame_axes.ALIGNMENT).read_bytes()
     assert (
         main.main([command, str(trucks), *words]) == main.BAD_INPUT
     )  # with other settings, so aligning would be due
     assert capsys.readouterr().err == f"uns-pose {command}: {said}\n"
-    assert (trucks / stages.ALIGNMENT).read_bytes() == written
+    assert (trucks / frame_axes.ALIGNMENT).read_bytes() == written
 
 
 def test_a_model_that_does_not_record_its_poses_is_trained_again_for_new_axes(
@@ -230,7 +230,7 @@ def test_the_table_says_what_the_axes_were(
 
 def up_and_front_in_label_frame(category: Path) -> Tensor:
     """The canonical z and x (2, 3) in the frame of the labels, by the first video."""
-    alignment = artifacts.load_alignment(category / stages.ALIGNMENT)
+    alignment = artifacts.load_alignment(category / frame_axes.ALIGNMENT)
     labels = json.loads((category / "labels.json").read_text())
     rotation = split_similarity(alignment.canon_from_obj[0])[0]
     label_from_obj = torch.tensor(labels[alignment.videos[0]]["canon_from_obj"]).double()
@@ -262,7 +262,7 @@ def test_names_are_gone_where_no_mesh_is_the_same_and_that_is_said(
     trucks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.main(["align", str(trucks), *ALIGN_WORDS, "--up", "y"]) == main.DONE
-    path = trucks / stages.ALIGNMENT
+    path = trucks / frame_axes.ALIGNMENT
     record = json.loads(path.read_text())
     other = {name: "0" * 64 for name in record["provenance"]["inputs"]}
     record["provenance"]["inputs"] = other
@@ -275,7 +275,7 @@ def test_names_are_gone_where_no_mesh_is_the_same_and_that_is_said(
 def test_an_alignment_of_an_earlier_version_keeps_its_axes(
     trucks: Path, align: Align
 ) -> None:
-    path = trucks / stages.ALIGNMENT
+    path = trucks / frame_axes.ALIGNMENT
     record = json.loads(path.read_text())
     del record["provenance"]["axes"]
     path.write_text(json.dumps(record))

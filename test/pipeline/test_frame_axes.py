@@ -18,7 +18,7 @@ from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video
-from uns_pose_ros.pipeline import frame_axes, stages, training_stage
+from uns_pose_ros.pipeline import frame_axes, training_stage
 from uns_pose_ros.training import category_training
 
 TURN = frame_of(torch.tensor([0.3, -0.9, 0.2]), torch.tensor([0.1, 0.2, 0.9]))
@@ -107,7 +107,7 @@ def test_train_turns_a_model_to_new_axes_and_trains_after_another_alignment(
     torch.testing.assert_close(model.symmetry.axis, expected.double()[:, 2])
     assert training_stage.train(trucks)[1] is False and len(trained) == 1
 
-    path = trucks / stages.ALIGNMENT
+    path = trucks / frame_axes.ALIGNMENT
     alignment, provenance = artifacts.load_alignment(path), artifacts.provenance_of(path)
     alignment.canon_from_obj[0, :3, 3] += 0.05
     artifacts.save_alignment(alignment, path, provenance or {})

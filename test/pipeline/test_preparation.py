@@ -19,7 +19,7 @@ from uns_pose_ros.io.colmap import read_sparse
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import u2net
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import reconstruction_stage
 from uns_pose_ros.pipeline.poses_and_masks.mask_preparation import ensure_masks
 from uns_pose_ros.pipeline.poses_and_masks.pose_preparation import ensure_poses
 from uns_pose_ros.pipeline.preparation import prepare_videos
@@ -57,7 +57,7 @@ def test_pictures_alone_become_a_mesh(
     folder = tmp_path / "truck" / "clip_01"
     truth = write_walk(folder, views=10)
     monkeypatch.setattr(u2net, "load_salience", lambda: Oracle(folder))
-    assert stages.reconstruct(
+    assert reconstruction_stage.reconstruct(
         tmp_path / "truck", config=RECONSTRUCT, sfm=CONFIG, masks=MASKS
     ) == {"clip_01": True}
     sparse = read_sparse(folder / "sparse")
@@ -77,7 +77,7 @@ def test_pictures_alone_become_a_mesh(
     assert record["masks"]["fused"] is True and record["masks"]["bad"] == []
     mesh = artifacts.load_feature_mesh(folder)
     assert len(mesh.vertices) > 50
-    assert stages.reconstruct(
+    assert reconstruction_stage.reconstruct(
         tmp_path / "truck", config=RECONSTRUCT, sfm=CONFIG, masks=MASKS
     ) == {"clip_01": False}, "all of it is there"
 

@@ -22,7 +22,12 @@ from uns_pose_ros.core.types import CategoryModel, FeatureMesh
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.networks import u2net
-from uns_pose_ros.pipeline import stages, training_stage
+from uns_pose_ros.pipeline import (
+    alignment_stage,
+    frame_axes,
+    reconstruction_stage,
+    training_stage,
+)
 from uns_pose_ros.pipeline.provenance import FileCache, is_current, stage_provenance
 from uns_pose_ros.reconstruction import feature_mesh
 from uns_pose_ros.training import category_training
@@ -50,7 +55,7 @@ def computed(trucks: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Trucks without masks; reconstruction, alignment and training compute nothing."""
     for folder in trucks.glob("clip_*"):
         shutil.move(folder / "masks", folder / "truth")
-    alignment = artifacts.load_alignment(trucks / stages.ALIGNMENT)
+    alignment = artifacts.load_alignment(trucks / frame_axes.ALIGNMENT)
     third = torch.full((1, 384), 384**-0.5, dtype=torch.float16)
     vertex = torch.zeros(1, dtype=torch.int64)
     view = vertex.clone()
@@ -87,8 +92,10 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
 
 
 def run_stages(category: Path, files: FileCache) -> None:
-    assert all(stages.reconstruct(category, config=RECONSTRUCT, files=files).values())
-    stages.align(category, config=ALIGN, files=files)
+    assert all(
+        reconstruction_stage.reconstruct(category, config=RECONSTRUCT, files=files).values()
+    )
+    alignment_stage.align(category, config=ALIGN, files=files)
     training_stage.train(category, files=files)
 
 
@@ -113,8 +120,8 @@ def test_each_state_of_the_alignment_is_read_once_in_a_run(
         monkeypatch.setattr(artifacts, name, _counted(name, reads))
     fresh = FileCache()
     for _ in range(3):
-        fresh.alignment(computed / stages.ALIGNMENT)
-        fresh.alignment_provenance(computed / stages.ALIGNMENT)
+        fresh.alignment(computed / frame_axes.ALIGNMENT)
+        fresh.alignment_provenance(computed / frame_axes.ALIGNMENT)
     assert set(reads.values()) == {1}
 
 

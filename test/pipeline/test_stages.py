@@ -19,7 +19,12 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import CategoryModel, FeatureMesh, Video
 from uns_pose_ros.evaluation import rotation_labels
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.pipeline import stages, training_stage
+from uns_pose_ros.pipeline import (
+    alignment_stage,
+    reconstruction_stage,
+    stage_progress,
+    training_stage,
+)
 from uns_pose_ros.reconstruction import feature_mesh
 from uns_pose_ros.training import category_training
 from uns_pose_ros.training.training_views import TrainConfig
@@ -88,8 +93,8 @@ def test_stages_with_the_same_settings_and_files_are_skipped(
 
     monkeypatch.setattr(feature_mesh, "build_feature_mesh", refuse)
     monkeypatch.setattr(category_alignment, "align_videos", refuse)
-    assert stages.reconstruct(trucks, config=RECONSTRUCT) == MADE_NONE
-    alignment, made = stages.align(trucks, config=ALIGN, device="cpu")
+    assert reconstruction_stage.reconstruct(trucks, config=RECONSTRUCT) == MADE_NONE
+    alignment, made = alignment_stage.align(trucks, config=ALIGN, device="cpu")
     assert not made
     assert alignment.videos == tuple(MADE_NONE)
 
@@ -97,7 +102,7 @@ def test_stages_with_the_same_settings_and_files_are_skipped(
 def test_another_setting_makes_every_mesh_anew(
     trucks: Path, reconstructions: Counted
 ) -> None:
-    stages.reconstruct(trucks, config=replace(RECONSTRUCT, margin=0.2))
+    reconstruction_stage.reconstruct(trucks, config=replace(RECONSTRUCT, margin=0.2))
     assert names(reconstructions) == ["clip_01", "clip_02", "clip_03"]
 
 
@@ -105,7 +110,7 @@ def test_another_version_makes_every_mesh_anew(
     trucks: Path, reconstructions: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uns_pose_ros, "__version__", "99")
-    stages.reconstruct(trucks, config=RECONSTRUCT)
+    reconstruction_stage.reconstruct(trucks, config=RECONSTRUCT)
     assert len(reconstructions.calls) == 3
 
 
@@ -120,7 +125,10 @@ def test_a_changed_file_makes_the_mesh_of_its_video_anew(
         target.write_text('{"metric": true}')
     else:
         target.write_bytes(source.read_bytes())
-    assert stages.reconstruct(trucks, config=RECONSTRUCT) == {**MADE_NONE, "clip_02": True}
+    assert reconstruction_stage.reconstruct(trucks, config=RECONSTRUCT) == {
+        **MADE_NONE,
+        "clip_02": True,
+    }
     assert names(reconstructions) == ["clip_02"]
 
 
@@ -133,7 +141,7 @@ def test_a_missing_or_torn_artifact_is_made_anew(
     trucks: Path, reconstructions: Counted, file: str, damage: Callable[[Path], Any]
 ) -> None:
     damage(trucks / "clip_03" / file)
-    stages.reconstruct(trucks, config=RECONSTRUCT)
+    reconstruction_stage.reconstruct(trucks, config=RECONSTRUCT)
     assert names(reconstructions) == ["clip_03"]
 
 
@@ -152,9 +160,9 @@ def test_a_killed_reconstruction_goes_on_with_the_video_it_did_not_finish(
     with monkeypatch.context() as patch:
         patch.setattr(artifacts, "save_feature_mesh", killed_in_the_second)
         with pytest.raises(KeyboardInterrupt):
-            stages.reconstruct(trucks, config=RECONSTRUCT)
+            reconstruction_stage.reconstruct(trucks, config=RECONSTRUCT)
     reconstructions.calls.clear()
-    assert stages.reconstruct(trucks, config=RECONSTRUCT) == {
+    assert reconstruction_stage.reconstruct(trucks, config=RECONSTRUCT) == {
         "clip_01": False,
         "clip_02": True,
         "clip_03": True,
@@ -168,14 +176,14 @@ def test_no_video_is_worked_on_before_all_are_checked(
     (trucks / "clip_01" / artifacts.MESH).unlink()
     (trucks / "clip_03" / "sparse" / "images.txt").unlink()
     with pytest.raises(InvalidInput, match="clip_03"):
-        stages.reconstruct(trucks, config=RECONSTRUCT)
+        reconstruction_stage.reconstruct(trucks, config=RECONSTRUCT)
     assert not reconstructions.calls
 
 
 def test_another_seed_or_choice_of_videos_aligns_anew(trucks: Path) -> None:
-    assert stages.align(trucks, config=ALIGN, seed=1)[1]
-    assert not stages.align(trucks, config=ALIGN, seed=1)[1]
-    alignment, made = stages.align(trucks, "clip_0[12]", ALIGN, seed=1)
+    assert alignment_stage.align(trucks, config=ALIGN, seed=1)[1]
+    assert not alignment_stage.align(trucks, config=ALIGN, seed=1)[1]
+    alignment, made = alignment_stage.align(trucks, "clip_0[12]", ALIGN, seed=1)
     assert made
     assert alignment.videos == ("clip_01", "clip_02")
 
@@ -183,21 +191,21 @@ def test_another_seed_or_choice_of_videos_aligns_anew(trucks: Path) -> None:
 def test_a_video_is_added_and_what_was_aligned_stays(
     trucks: Path, trainings: Counted
 ) -> None:
-    before, _ = stages.align(trucks, "clip_0[12]", ALIGN)
-    after, added = stages.add_to_alignment(trucks, config=ALIGN)
+    before, _ = alignment_stage.align(trucks, "clip_0[12]", ALIGN)
+    after, added = alignment_stage.add_to_alignment(trucks, config=ALIGN)
     assert added and after.videos == ("clip_01", "clip_02", "clip_03")
     assert torch.equal(after.canon_from_obj[:2], before.canon_from_obj)
     labels = rotation_labels.load_labels(trucks / "labels.json", after.videos)
     assert rotation_labels.evaluate_alignment(after, labels)["acc15"] == 100
-    assert not stages.add_to_alignment(trucks, config=ALIGN)[1]
-    assert not stages.align(trucks, config=ALIGN)[1]  # all are in it
+    assert not alignment_stage.add_to_alignment(trucks, config=ALIGN)[1]
+    assert not alignment_stage.align(trucks, config=ALIGN)[1]  # all are in it
     assert training_stage.train(trucks)[1]
 
 
 def test_meshes_of_files_that_have_changed_are_not_aligned(trucks: Path) -> None:
     (trucks / "clip_02" / "images" / "000003.jpg").unlink()
     with pytest.raises(InvalidInput, match="clip_02: images, masks or poses have changed"):
-        stages.align(trucks, config=ALIGN)
+        alignment_stage.align(trucks, config=ALIGN)
 
 
 def test_a_model_is_trained_once_and_says_what_it_was_made_of(
@@ -222,13 +230,13 @@ def test_a_model_is_trained_once_and_says_what_it_was_made_of(
 def test_what_aligning_and_training_took_is_known_afterwards(
     trucks: Path, trainings: Counted
 ) -> None:
-    assert stages.stage_seconds(trucks, None).keys() == {"align"}
+    assert stage_progress.stage_seconds(trucks, None).keys() == {"align"}
     model, _ = training_stage.train(trucks)
-    spent = stages.stage_seconds(trucks, model)
+    spent = stage_progress.stage_seconds(trucks, model)
     assert spent.keys() == {"align", "train"}
     assert spent["align"] > 0
     (trucks / "alignment.json").unlink()
-    assert stages.stage_seconds(trucks, model).keys() == {"train"}
+    assert stage_progress.stage_seconds(trucks, model).keys() == {"train"}
 
 
 def test_pictures_without_the_object_are_read_small_and_another_one_trains_anew(
@@ -259,7 +267,7 @@ def test_pictures_without_the_object_are_read_small_and_another_one_trains_anew(
 def test_a_video_that_is_not_aligned_is_trained_on_only_by_mistake(
     trucks: Path, trainings: Counted
 ) -> None:
-    stages.align(trucks, "clip_0[12]", ALIGN)
+    alignment_stage.align(trucks, "clip_0[12]", ALIGN)
     with pytest.raises(InvalidInput, match=r"clip_03 not aligned, only clip_01, clip_02"):
         training_stage.train(trucks, "clip_03")
     training_stage.train(trucks)
@@ -270,7 +278,7 @@ def test_a_mesh_made_anew_must_be_aligned_again(
     trucks: Path, reconstructions: Counted, trainings: Counted
 ) -> None:
     (trucks / "clip_01" / artifacts.MESH).unlink()
-    stages.reconstruct(trucks, config=RECONSTRUCT)
+    reconstruction_stage.reconstruct(trucks, config=RECONSTRUCT)
     with pytest.raises(InvalidInput, match="clip_01 have changed since they were aligned"):
         training_stage.train(trucks)
     assert not trainings.calls
@@ -285,10 +293,12 @@ def test_another_surface_is_made_anew_and_meshes_of_hulls_keep_their_record(
         surfaces.append(surface)
         return artifacts.load_feature_mesh(video.folder)
 
-    monkeypatch.setattr(stages, "load_stage_backbone", lambda device: None)
+    monkeypatch.setattr(reconstruction_stage, "load_stage_backbone", lambda device: None)
     monkeypatch.setattr(feature_mesh, "build_feature_mesh", build)
     made = [
-        stages.reconstruct(trucks, "clip_01", RECONSTRUCT, surface=surface)["clip_01"]
+        reconstruction_stage.reconstruct(trucks, "clip_01", RECONSTRUCT, surface=surface)[
+            "clip_01"
+        ]
         for surface in ("hull", "alpha", "alpha", "hull")
     ]
     assert made == [False, True, False, True]
@@ -299,4 +309,6 @@ def test_an_alpha_shape_without_points_is_refused_by_the_name_of_the_video(
     trucks: Path,
 ) -> None:
     with pytest.raises(InvalidInput, match="clip_02: 0 points of structure from motion"):
-        stages.reconstruct(trucks, "clip_02", RECONSTRUCT, "cpu", surface="alpha")
+        reconstruction_stage.reconstruct(
+            trucks, "clip_02", RECONSTRUCT, "cpu", surface="alpha"
+        )

@@ -223,10 +223,11 @@ def test_run_until_align_stops_before_the_training_with_page_and_remedy(
     category: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alignment = aligned((0.9, 0.29), (True, True))
-    stages, axes = run_command.stages, run_command.frame_axes
-    monkeypatch.setattr(stages, "reconstruct", lambda *a: {"clip_01": True})
-    monkeypatch.setattr(stages, "align", lambda *a, **k: (alignment, True))
-    monkeypatch.setattr(stages, "draw_alignment", lambda *a: None)
+    stage, axes = run_command.alignment_stage, run_command.frame_axes
+    made = run_command.reconstruction_stage
+    monkeypatch.setattr(made, "reconstruct", lambda *a: {"clip_01": True})
+    monkeypatch.setattr(stage, "align", lambda *a, **k: (alignment, True))
+    monkeypatch.setattr(stage, "draw_alignment", lambda *a: None)
     monkeypatch.setattr(
         run_command.training_stage, "train", lambda *a: pytest.fail("trained")
     )

@@ -25,7 +25,7 @@ from uns_pose_ros.core.types import (
 )
 from uns_pose_ros.io.colmap import SparseImage
 from uns_pose_ros.networks import pretrained_weights, u2net
-from uns_pose_ros.pipeline import stages, training_stage
+from uns_pose_ros.pipeline import alignment_stage, reconstruction_stage, training_stage
 from uns_pose_ros.pipeline.poses_and_masks import (
     mask_check,
     mask_preparation,
@@ -72,12 +72,12 @@ def stand_in(patch: Callable[[Any, str, Any], None], folder: Path) -> None:
     patch(u2net, "load_salience", lambda: None)
     patch(mask_preparation.masking, "find_masks", _find_masks)
     patch(mask_check, "check_masks", lambda video, masks: [])
-    patch(stages, "load_stage_backbone", lambda device: None)
+    patch(reconstruction_stage, "load_stage_backbone", lambda device: None)
     patch(training_stage, "load_stage_backbone", lambda device: None)
     patch(feature_mesh, "build_feature_mesh", lambda *_: _mesh())
     patch(category_alignment, "align_videos", _align)
-    patch(stages, "average_features", lambda mesh: None)
-    patch(stages, "render_alignment", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    patch(alignment_stage, "average_features", lambda mesh: None)
+    patch(alignment_stage, "render_alignment", lambda *_: np.zeros((8, 8, 3), np.uint8))
     patch(training_stage, "plot_training", lambda curve: _Figure())
     patch(category_training, "train_model", _train)
     patch(report_builder, "_try_model", lambda *_: report_builder._Trial())

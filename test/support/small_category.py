@@ -10,7 +10,7 @@ from pathlib import Path
 from synthetic import write_category
 from uns_pose_ros.alignment.category.align_config import AlignConfig
 from uns_pose_ros.alignment.pairs.pair_config import PairConfig
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import alignment_stage, reconstruction_stage
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig
 from uns_pose_ros.reconstruction.visual_hull import HullConfig
 
@@ -29,6 +29,6 @@ ALIGN_WORDS = ("--align.pair.hypotheses=300",)
 def write_aligned_trucks(folder: Path) -> Path:
     """A category folder with videos of eight frames, labels.json, meshes and alignment.json."""
     write_category(folder, SEEDS, views=8, size=96)
-    stages.reconstruct(folder, config=RECONSTRUCT)
-    stages.align(folder, config=ALIGN)
+    reconstruction_stage.reconstruct(folder, config=RECONSTRUCT)
+    alignment_stage.align(folder, config=ALIGN)
     return folder

@@ -31,6 +31,7 @@ from uns_pose_ros.io.video_folder import list_videos, load_video
 from uns_pose_ros.io.writing.replacement import repair_folder
 from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks import pretrained_weights
+from uns_pose_ros.pipeline.alignment_stage import aligned_meshes
 from uns_pose_ros.pipeline.frame_axes import ALIGNMENT, turn_model
 from uns_pose_ros.pipeline.kept_frames import keep_frames
 from uns_pose_ros.pipeline.provenance import (
@@ -39,12 +40,8 @@ from uns_pose_ros.pipeline.provenance import (
     is_current,
     stage_provenance,
 )
-from uns_pose_ros.pipeline.stages import (
-    BACKBONE,
-    aligned_meshes,
-    load_stage_backbone,
-    prefix_progress,
-)
+from uns_pose_ros.pipeline.reconstruction_stage import BACKBONE, load_stage_backbone
+from uns_pose_ros.pipeline.stage_progress import prefix_progress
 from uns_pose_ros.training import category_training
 from uns_pose_ros.training.distributed import DistributedContext
 from uns_pose_ros.training.training_views import TrainConfig

@@ -25,9 +25,9 @@ from uns_pose_ros.io.colmap import has_sparse
 from uns_pose_ros.io.images import Pixels, read_image, read_mask, shrunk
 from uns_pose_ros.io.schema.video_record import PosesReport, read_video_record
 from uns_pose_ros.io.video_folder import frames_of, image_names, list_videos
+from uns_pose_ros.pipeline.frame_axes import ALIGNMENT
 from uns_pose_ros.pipeline.poses_and_masks.made_parts import is_given
 from uns_pose_ros.pipeline.poses_and_masks.mask_check import mask_fits
-from uns_pose_ros.pipeline.stages import ALIGNMENT
 from uns_pose_ros.reconstruction import capture_quality
 from uns_pose_ros.reconstruction.colmap.colmap_cameras import UNSURE
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig

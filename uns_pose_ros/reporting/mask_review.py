@@ -26,8 +26,8 @@ from uns_pose_ros.io.artifacts import atomic_write
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import load_video, read_frame
 from uns_pose_ros.networks import mobile_sam, pretrained_weights
+from uns_pose_ros.pipeline.alignment_stage import ALIGNMENT_IMAGE
 from uns_pose_ros.pipeline.poses_and_masks.made_parts import is_given
-from uns_pose_ros.pipeline.stages import ALIGNMENT_IMAGE
 from uns_pose_ros.reconstruction.hull_of_others import (
     MaskFit,
     bad_masks,

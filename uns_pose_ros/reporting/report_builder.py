@@ -33,7 +33,7 @@ from uns_pose_ros.evaluation.poses.pose_evaluation import ImageResult
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.video_folder import list_videos, load_video
-from uns_pose_ros.pipeline import frame_axes, stages, training_stage
+from uns_pose_ros.pipeline import frame_axes, stage_progress, training_stage
 from uns_pose_ros.pipeline.true_boxes import measure_true_boxes
 from uns_pose_ros.reporting.category_report import (
     ReportContents,
@@ -91,7 +91,7 @@ def make_report(
     Raises:
         InvalidInput: the alignment, the model, a video or the labels cannot be used.
     """
-    alignment = artifacts.load_alignment(category / stages.ALIGNMENT)
+    alignment = artifacts.load_alignment(category / frame_axes.ALIGNMENT)
     folders = {folder.name: folder for folder in list_videos(category)}
     meshes = _load_meshes(alignment, folders)
     model = _load_model(category)
@@ -114,7 +114,7 @@ def make_report(
         videos=_summarize_videos(
             folders, meshes, progress, up_directions(category, alignment)
         ),
-        seconds=stages.stage_seconds(category, model),
+        seconds=stage_progress.stage_seconds(category, model),
         trained_on=trial.trained_on,
         labels=preview_labels(category, progress),
     )

@@ -15,7 +15,7 @@ from quick_work import CLIPS
 from uns_pose_ros.alignment import published_alignment
 from uns_pose_ros.cli import main
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import alignment_stage
 from uns_pose_ros.pipeline.earlier_choices import mesh_surface
 from uns_pose_ros.pipeline.provenance import FileCache
 
@@ -84,7 +84,7 @@ def test_the_published_method_aligns_to_its_reference_and_claims_no_confidence(
         titles.append(title)
         return np.zeros((8, 8, 3), np.uint8)
 
-    monkeypatch.setattr(stages, "render_alignment", render)
+    monkeypatch.setattr(alignment_stage, "render_alignment", render)
     words = (*TO_FIRST, "--published.hypotheses", "50")
     assert align(trucks, *words, "--json", "-") == 0
     record = json.loads(capsys.readouterr().out)
@@ -107,9 +107,11 @@ def test_the_published_method_aligns_to_its_reference_and_claims_no_confidence(
 
 
 def test_another_reference_aligns_anew_and_the_same_one_does_not(trucks: Path) -> None:
-    config = stages.PublishedConfig(hypotheses=20)
+    config = published_alignment.PublishedConfig(hypotheses=20)
     made = [
-        stages.align_by_published_method(trucks, name, config=config, device="cpu")[1]
+        alignment_stage.align_by_published_method(
+            trucks, name, config=config, device="cpu"
+        )[1]
         for name in ("clip_01", "clip_01", "clip_02")
     ]
     assert made == [True, False, True]
@@ -177,7 +179,7 @@ def test_align_says_that_a_consensus_replaces_the_published_method(
     assert align(mug) == 0
     said = "by consensus now; before, each video was aligned to clip_01"
     assert said in capsys.readouterr().err
-    assert stages.alignment_reference(mug, FileCache()) is None
+    assert alignment_stage.alignment_reference(mug, FileCache()) is None
 
 
 def test_settings_of_a_published_alignment_that_this_version_does_not_know_are_refused(

@@ -28,7 +28,7 @@ from uns_pose_ros.cli.console import emit, figure, progress_bar, table
 from uns_pose_ros.core.errors import InvalidInput, shorten
 from uns_pose_ros.core.types import Alignment
 from uns_pose_ros.io.video_folder import list_videos
-from uns_pose_ros.pipeline import frame_axes, stages
+from uns_pose_ros.pipeline import alignment_stage, frame_axes
 from uns_pose_ros.pipeline.provenance import FileCache
 
 _Published = Annotated[PublishedConfig, annotate_settings(PublishedConfig)]
@@ -99,7 +99,7 @@ def align_command(
         for category in categories:
             try:
                 if reference is not None:
-                    alignment, made = stages.align_by_published_method(
+                    alignment, made = alignment_stage.align_by_published_method(
                         category,
                         reference,
                         videos,
@@ -110,15 +110,15 @@ def align_command(
                         files,
                     )
                 elif add:
-                    alignment, made = stages.add_to_alignment(
+                    alignment, made = alignment_stage.add_to_alignment(
                         category, videos, align, seed, progress, files
                     )
                 else:
-                    alignment, made = stages.align(
+                    alignment, made = alignment_stage.align(
                         category, videos, align, seed, device, progress, connected, files
                     )
                 alignment, named = frame_axes.name_axes(category, names, files)
-                stages.draw_alignment(category, files)
+                alignment_stage.draw_alignment(category, files)
             except InvalidInput as error:
                 errors.append(str(error))
                 continue
@@ -179,13 +179,13 @@ def alignment_record(
         named: whether its axes were named now.
         files: hashes and alignments that this run has read already.
     """
-    reference = stages.alignment_reference(category, files)
+    reference = alignment_stage.alignment_reference(category, files)
     method = {} if reference is None else {"method": "published", "reference": reference}
     return {
         "made": made,
         "named": named,
         "axes": axes,
-        "picture": str(category / stages.ALIGNMENT_IMAGE),
+        "picture": str(category / alignment_stage.ALIGNMENT_IMAGE),
         "symmetry": alignment.symmetry.name,
         **method,
         "videos": _video_records(alignment, reference),
@@ -211,7 +211,7 @@ def _video_records(
 
 def alignment_text(category: Path, alignment: Alignment, files: FileCache) -> str:
     """The alignment as a table of the videos, with symmetry, axes and image."""
-    reference = stages.alignment_reference(category, files)
+    reference = alignment_stage.alignment_reference(category, files)
     rows = [
         [
             name,
@@ -230,6 +230,6 @@ def alignment_text(category: Path, alignment: Alignment, files: FileCache) -> st
         [
             *lines,
             f"axes: {frame_axes.describe_axes(category, files)}",
-            f"image: {category / stages.ALIGNMENT_IMAGE}",
+            f"image: {category / alignment_stage.ALIGNMENT_IMAGE}",
         ]
     )

@@ -9,7 +9,7 @@ from tyro.conf import arg
 
 from uns_pose_ros.cli.arguments import Category, Device, Json, Videos
 from uns_pose_ros.cli.console import emit, progress_bar
-from uns_pose_ros.pipeline import stages
+from uns_pose_ros.pipeline import reconstruction_stage
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
 from uns_pose_ros.reconstruction.feature_mesh import ReconstructConfig, Surface
 from uns_pose_ros.reconstruction.mask_voting import MaskConfig
@@ -37,7 +37,7 @@ def reconstruct_command(
     skips what is done already.
     """
     with progress_bar() as progress:
-        made = stages.reconstruct(
+        made = reconstruction_stage.reconstruct(
             category,
             videos,
             reconstruct,

@@ -27,7 +27,12 @@ from uns_pose_ros.cli.pipeline.reconstruct_command import reconstructed_text
 from uns_pose_ros.cli.pipeline.train_command import model_record, model_text
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Alignment
-from uns_pose_ros.pipeline import frame_axes, stages, training_stage
+from uns_pose_ros.pipeline import (
+    alignment_stage,
+    frame_axes,
+    reconstruction_stage,
+    training_stage,
+)
 from uns_pose_ros.pipeline.earlier_choices import PublishedChoice, published_choice
 from uns_pose_ros.pipeline.provenance import FileCache
 from uns_pose_ros.reconstruction.colmap_mapper import SfmConfig
@@ -85,16 +90,16 @@ def run_command(
     kept = _kept_method(category, align, files)
     with progress_bar() as progress:
         steps = times.follow(progress, _part_of_reconstruct)
-        meshes = stages.reconstruct(
+        meshes = reconstruction_stage.reconstruct(
             category, videos, reconstruct, device, steps, sfm, mask, files
         )
         times.end_stage("reconstruct")
         if kept is None:
-            alignment, aligned = stages.align(
+            alignment, aligned = alignment_stage.align(
                 category, videos, align, seed, device, progress, files=files
             )
         else:
-            alignment, aligned = stages.align_by_published_method(
+            alignment, aligned = alignment_stage.align_by_published_method(
                 category,
                 kept.reference,
                 videos,
@@ -105,7 +110,7 @@ def run_command(
                 files,
             )
         alignment, named = frame_axes.name_axes(category, names, files)
-        stages.draw_alignment(category, files)
+        alignment_stage.draw_alignment(category, files)
         times.end_stage("align")
         review = category / REVIEW
         if not review.exists() or any(meshes.values()) or aligned or named:
@@ -171,7 +176,7 @@ def _kept_method(
     kept = published_choice(category, files)
     if kept is None:
         return None
-    path = category / stages.ALIGNMENT
+    path = category / frame_axes.ALIGNMENT
     other = f"`uns-pose align {category}` aligns by consensus"
     if align != AlignConfig():
         raise InvalidInput(
