@@ -154,12 +154,12 @@ def plain(shared: Robot) -> Robot:
 @pytest.fixture(scope="module")
 def recorder(module_domain: int) -> Iterator[Film]:
     """One recorder for all tests of a module that do not need a start of their own."""
-    from ros_film import Film
+    from ros_film import QUICK, Film
 
     film = Film(module_domain)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(module_domain))
-        film.record()
+        film.record(program=QUICK)
     film.wait_until_listening()
     yield film
     film.close()

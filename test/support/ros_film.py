@@ -30,6 +30,7 @@ from uns_pose_ros.nodes.ros_compat import array_to_image
 from warm_processes import WarmProcess
 
 BRINGUP = ("-m", "uns_pose_ros.nodes.entry_points", "recorder")
+QUICK = (str(Path(__file__).with_name("quick_recorder.py")),)
 SECOND = 10**9
 NOW = 1_700_000_000 * SECOND + 123_456_789  # ns, stamp of the first image
 STAMPS = itertools.count(NOW, SECOND // 30)
@@ -60,8 +61,11 @@ class Film(Robot):
         )
         self._watching: Any = None
         self._first = False  # since camera_info
-        self._placed = 0  # poses sent since `settle`
+        self._placed = 0  # poses sent one by one since `settle`
         self.transforms_out = self.node.create_publisher(TFMessage, "/tf", RELIABLE)
+        # one that keeps a single message asks for its receipt at once, another every 3 s
+        single = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        self._single_out = self.node.create_publisher(TFMessage, "/tf", single)
         self.static_out = self.node.create_publisher(TFMessage, "/tf_static", lasting)
 
     def _start_camera(self) -> None:
@@ -115,7 +119,11 @@ class Film(Robot):
     def wait_until_following(self) -> None:
         """Wait until the node subscribes to the camera's poses."""
         self.wait(
-            "a node that hears TF", lambda: self.transforms_out.get_subscription_count() > 0
+            "a node that hears TF",
+            lambda: all(
+                publisher.get_subscription_count() > 0
+                for publisher in (self.transforms_out, self._single_out)
+            ),
         )
         self.wait(
             "a node that hears static TF",
@@ -147,22 +155,23 @@ class Film(Robot):
             }
         )
 
-    def place(self, stamp: int, cam_from_obj: np.ndarray) -> None:
-        """Send the camera's pose at a stamp (ns) by TF."""
+    def place(self, stamp: int, cam_from_obj: np.ndarray, single: bool = False) -> None:
+        """Send the camera's pose at a stamp (ns) by TF; `single`: for `settle`."""
         header = Header(frame_id="odom", stamp=Time(nanoseconds=stamp).to_msg())
         obj_from_cam = torch.from_numpy(np.linalg.inv(cam_from_obj))
         transform: TransformStamped = message_conversions.transform_message(
             header, "eye", obj_from_cam
         )
-        self.transforms_out.publish(TFMessage(transforms=[transform]))
-        self._placed += 1
+        publisher = self._single_out if single else self.transforms_out
+        publisher.publish(TFMessage(transforms=[transform]))
+        self._placed += single
 
     def settle(self) -> None:
-        """Wait until the node has processed every pose.
+        """Wait until the node has processed every pose that was sent as a single one.
 
         Its queue holds them, and each request to the node lets its executor process one of each.
         """
-        assert self.transforms_out.wait_for_all_acked(Duration(seconds=PATIENCE))
+        assert self._single_out.wait_for_all_acked(Duration(seconds=PATIENCE))
         # a round processes one message of each topic and answers one request
         for _ in range(min(self._placed, 100) + 2):
             self.state()

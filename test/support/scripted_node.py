@@ -36,6 +36,7 @@ from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, PoseMod
 from uns_pose_ros.estimation import device_failover
 from uns_pose_ros.estimation.frame_placement import carry_frames
 from uns_pose_ros.estimation.metric_scale import to_metres
+from uns_pose_ros.nodes import managed_node
 from uns_pose_ros.nodes.estimator import estimator_node
 from uns_pose_ros.nodes.estimator.on_demand import pose_requests
 from uns_pose_ros.nodes.estimator.on_demand.pose_requests import PoseRequests
@@ -45,7 +46,8 @@ HELD, ASKED, HOLDS = 90, 1000, "held"  # green, s, and the line that is printed 
 HANG = 100.0  # s after which a held estimation goes on without a request
 POSED = 70
 HALF_TURN = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64))
-FULL, RETRY = 254, 3.0
+FULL, RETRY = 254, 1.0
+PERIOD = 0.2  # s between two diagnostics, for which many tests wait
 MEMORY = (
     1000.0  # s that images are kept for requests; a busy machine stands still for seconds
 )
@@ -236,6 +238,7 @@ class _WatchedRequests(PoseRequests):
 if __name__ == "__main__":
     ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL)
     device_failover.RETRY = RETRY
+    managed_node.PERIOD = PERIOD
     pose_requests.MEMORY = MEMORY
     vars(estimator_node)["PoseRequests"] = _WatchedRequests
     # answers like an Estimator

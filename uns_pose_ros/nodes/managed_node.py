@@ -30,6 +30,7 @@ from uns_pose_ros.nodes import parameter_declaration
 from uns_pose_ros.nodes.diagnostics import ERROR, OK, WARN, NodeDiagnostics, cut_text
 from uns_pose_ros.nodes.steady_executor import SteadyExecutor
 
+PERIOD = 1.0  # s between two diagnostics
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -68,7 +69,7 @@ class ManagedNode(LifecycleNode, ABC):
             DiagnosticArray, "/diagnostics", 10
         )
         self._timer = self.create_timer(
-            1.0, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            PERIOD, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         backward = JumpThreshold(
             min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False

@@ -325,13 +325,13 @@ def test_time_that_jumps_back_is_another_time_and_the_recording_goes_on(
     film.anew(fixed_frame="odom")
     assert film.begin().success
     film.calibrate()
-    film.place(NOW, view(0.0))
+    film.place(NOW, view(0.0), single=True)
 
     def kept(number: int, stamp: int) -> bool:
         """Send the pose with every status: the node forgets it when the time jumps."""
         if len(film.statuses) > lengths[-1]:
             lengths.append(len(film.statuses))
-            film.place(stamp, view(20.0 * number))
+            film.place(stamp, view(20.0 * number), single=True)
         return film.counts().get("images in the folder") == str(number + 1)
 
     lengths = [-1]
