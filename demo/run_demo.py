@@ -63,7 +63,7 @@ from uns_pose_ros.training.training_views import TrainConfig  # noqa: E402
 TRAIN = TrainConfig(
     network=NetworkConfig(width=128),
     template=TemplateConfig(vertices=150),
-    views=4,
+    views=3,
     steps=500,
     batch=16,
     learning_rate=4e-3,
