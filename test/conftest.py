@@ -86,7 +86,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """Random numbers that do not depend on the tests that this process has run before."""
+    """Random numbers of a test do not depend on the tests that this process has run before."""
     import torch
 
     random.seed(0)

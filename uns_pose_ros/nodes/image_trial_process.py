@@ -1,4 +1,4 @@
-"""One of the two processes between which images are sent: the caller's hold of it, and its program.
+"""A process that sends or receives images: its program, and the class that starts it.
 
 The caller and the process talk in lines of JSON over the pipes of the process.
 """

@@ -35,7 +35,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 
 class ManagedNode(LifecycleNode, ABC):
-    """A lifecycle node with parameters from dataclasses and with diagnostics every second."""
+    """A lifecycle node with parameters from dataclasses and with diagnostics every PERIOD."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class ManagedNode(LifecycleNode, ABC):
 
     @abstractmethod
     def _tick(self) -> None:
-        """Publish diagnostics; called every second."""
+        """Publish diagnostics; called every PERIOD."""
 
     @abstractmethod
     def _on_jump(self) -> None:

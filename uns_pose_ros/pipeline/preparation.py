@@ -1,4 +1,4 @@
-"""Camera poses and masks of videos that have none.
+"""Prepare the videos of a category: camera poses and masks where they have none.
 
 Only results of `poses_and_masks`, marked by made.json, are made again, and only if their inputs or
 settings changed. Given masks and poses are never touched. A folder appears whole, by a rename.

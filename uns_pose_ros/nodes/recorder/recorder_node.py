@@ -413,7 +413,7 @@ class RecorderNode(ManagedNode):
     def _tick(self) -> None:
         """Publish diagnostics and status, and end a session that has failed.
 
-        It is called every second and by ~/start and ~/stop.
+        It is called every PERIOD and by ~/start and ~/stop.
         """
         if self._session is not None and self._session.error:
             self._end()

@@ -1,4 +1,4 @@
-"""Which masks of a video do not fit the hull of its other masks."""
+"""Which masks of a video do not fit the hull of its others, and whether its poses are to blame."""
 
 from __future__ import annotations
 
