@@ -92,6 +92,26 @@ def test_one_scene_that_looks_like_the_object_does_not_silence_a_model(
     assert 0.4 < float(answered) < 0.75
 
 
+def test_an_answer_that_looks_little_like_the_category_is_not_a_poor_pose(
+    held_out: HeldOut,
+) -> None:
+    calibration = learn(held_out)
+    before = replace(calibration, odds=1.0)
+    poses = held_out.evidence.mean(0).repeat(200, 1)
+    poses[:, LIKENESS] = torch.linspace(-3, 5, 200)
+    score, product = calibration.score(poses), before.score(poses)
+    # the same regions have an answer, and what is less like the category has no higher score
+    answered = product >= calibration.threshold
+    assert torch.equal(score >= calibration.threshold, answered)
+    assert torch.equal(score[~answered], product[~answered])
+    assert bool((score.diff() >= 0).all()) and float(score.max()) <= 1
+    # where it is as like an object as a scene, the product is half and the score nearly whole
+    there = calibration.there(poses)
+    middle = int((there - 0.5).abs().argmin())
+    assert float(product[middle]) == pytest.approx(0.5 * float(product[-1]), rel=0.1)
+    assert float(score[middle]) == pytest.approx(0.95 * float(score[-1]), rel=0.02)
+
+
 def test_without_scenes_an_object_must_look_like_one(held_out: HeldOut) -> None:
     calibration = learn(replace(held_out, false=[]))
     poses = held_out.evidence[:2].clone()
@@ -165,7 +185,7 @@ def test_a_calibration_is_read_as_it_was_written_and_turns_with_its_model(
     none = torch.zeros_like(held_out.fit)
     doubt = calibration.doubt(held_out.evidence, none)
     assert torch.allclose(again.doubt(held_out.evidence, none), turn @ doubt @ turn.T)
-    for name in ("fit_share", "near_share", "far_share"):
+    for name in ("fit_share", "near_share", "far_share", "odds"):
         assert getattr(again, name) == getattr(calibration, name) > 0
     spread = calibration.spread(none[0])
     assert torch.allclose(again.spread(none[0]), turn @ spread @ turn.T)
@@ -179,11 +199,12 @@ def test_a_calibration_is_read_as_it_was_written_and_turns_with_its_model(
             for name in ("right", "there")
         },
     }
-    for name in ("fit_share", "near_share", "far_share"):
+    for name in ("fit_share", "near_share", "far_share", "odds"):
         del record[name]
     read = ScoreCalibration.from_record({**record, **older}, turn)
     assert read is not None
     assert (read.fit_share, read.near_share, read.far_share) == (1.0, 0.0, 0.0)
+    assert read.odds == 1.0
     assert float(read.right.weight[0]) == 0
     assert torch.equal(read.right.weight[1:], again.right.weight[1:])
     other = {**record, "evidence": ["something else"]}

@@ -2,8 +2,10 @@
 
 Two logistic regressions on the numbers of `pose_evidence` give the probabilities that a crop shows
 an object of the category, and that the pose of an object is right, that is less than 30 degrees
-off. The score is their product; but an object that is there keeps `FLOOR` where its pose is in
-doubt, so that a threshold can tell objects from everything else.
+off. Their product decides whether a region has an answer; an object that is there keeps `FLOOR`
+where its pose is in doubt, so that a threshold can tell objects from everything else. Most answers
+are objects, also those that are little like the others: the score of an answer is the product with
+odds for the object.
 
 The covariance of the rotation is a sum, with shares under which the errors of held-out views are
 most likely. If a pose is right, it is that of right poses, about the axes of the canonical frame,
@@ -77,11 +79,15 @@ class ScoreCalibration:
     # of both parts of `PoseEstimate.hypothesis_spread`
     near_share: float = 0.0
     far_share: float = 0.0
+    odds: float = 1.0  # that an answer is an object; 1: of models that did not know of it
 
     def score(self, evidence: Tensor) -> Tensor:
         """Compute scores (B,) from evidence (B, F)."""
         chance = self.floor + (1 - self.floor) * self.right(evidence)
-        return chance * self.there(evidence)
+        there = self.there(evidence)
+        alone = chance * there
+        answer = chance * self.odds * there / (1 + (self.odds - 1) * there)
+        return torch.where(alone < self.threshold, alone, answer)
 
     def spread(self, near: Tensor) -> Tensor:
         """Compute covariances (..., 3, 3), rad^2, of right poses, about the canonical axes.
@@ -124,6 +130,7 @@ class ScoreCalibration:
             "fit_share": self.fit_share,
             "near_share": self.near_share,
             "far_share": self.far_share,
+            "odds": self.odds,
         }
 
     @staticmethod
@@ -158,4 +165,5 @@ class ScoreCalibration:
             float(record.get("fit_share", 1.0)),
             float(record.get("near_share", 0.0)),
             float(record.get("far_share", 0.0)),
+            float(record.get("odds", 1.0)),
         )

@@ -26,6 +26,8 @@ _FALSE = 0.02
 # log odds that an object is there, for each unit of its likeness beyond the middle between the
 # likest scene and half of the objects
 _STEEPNESS = 8.0
+# odds that an answer is an object: 19 of 20 are
+_ODDS = 19.0
 _LOW = -1e6  # evidence is more than this
 # degrees: a pose with a larger rotation error than the first is wrong. The other angles teach what
 # the error grows with, where few poses are wrong
@@ -92,6 +94,7 @@ def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
         fit_share=float(shares[1]),
         near_share=float(shares[2]),
         far_share=float(doubts[1]),
+        odds=_ODDS,
     )
 
 

@@ -79,6 +79,7 @@ class CalibrationRecord(Struct, frozen=True):
     fit_share: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     near_share: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
     far_share: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    odds: Annotated[float, Meta(ge=1, le=1e6)] = 1.0
 
     def __post_init__(self) -> None:
         for chance in (self.right, self.there):
