@@ -47,6 +47,7 @@ _DEFAULTS: dict[str, Any] = {  # of what tests change in the shared node
     "tracking.transform_timeout": 0.1,
     "tracking.tentative": True,
     "tracking.min_hits": 2,
+    "tracking.max_age": 2.0,
     "regions": "search",
     "detection_classes": [""],
     "use_depth": False,

@@ -33,7 +33,8 @@ COMMAND = "import sys; from uns_pose_ros.cli.main import main; sys.exit(main())"
 
 def test_the_scene_is_made_of_the_results_of_one_image(plain: Robot) -> None:
     robot, seconds = plain, itertools.count(1)
-    robot.renew(models=["size"])
+    # a busy node leaves out images of seconds: the cars keep their numbers
+    robot.renew(models=["size"], **{"tracking.max_age": 3600.0})
     scene = LiveScene(robot.node, robot.target, "/camera_info")
     assert scene.missing == "the overlay on /estimator/overlay, the camera on /camera_info"
 
@@ -48,10 +49,7 @@ def test_the_scene_is_made_of_the_results_of_one_image(plain: Robot) -> None:
     assert scene.missing == ""
     corners, triangles = scene.shapes["car"]
     assert torch.allclose(corners[triangles], VERTICES[TRIANGLES])
-    first, other = (
-        shot.tracks
-    )  # new numbers where a busy node has left out images of seconds
-    assert (first % 2, other) == (0, first + 1)
+    assert shot.tracks == (0, 1)
     assert shot.image.shape == (480, 640, 3)
     assert (shot.camera.width, float(shot.camera.matrix[0, 0])) == (640, 600.0)
     second = shot.estimates[1]
