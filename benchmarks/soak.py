@@ -6,9 +6,11 @@ Memory, age of the answers, stamps, frames, its end.
     python benchmarks/soak.py demo/out/chair/model --minutes 10 --json soak.json
 
 The camera sends the same object in images of 1280 x 720 px at 30 Hz, reliably, whatever the node
-can take; the newest is answered. Every ten seconds the camera's frame is another, and a image's
-stamp tells which, in its last three digits: an answer whose frame is not its stamp's, or whose
-stamp goes back or comes twice, is counted as wrong. Linux only.
+can take; the newest is answered. Camera and node have the shared memory that docs/large_images.md
+advises, config/fastdds_large_images.xml, unless a profile is set; --small-memory: that of Fast
+DDS. Every ten seconds the camera's frame is another, and a image's stamp tells which, in its last
+three digits: an answer whose frame is not its stamp's, or whose stamp goes back or comes twice,
+is counted as wrong. Linux only.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE = ROOT / "demo" / "data" / "live" / "live_01" / "images" / "0001.jpg"
+PROFILE = ROOT / "config" / "fastdds_large_images.xml"
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 FRAMES, CHANGE = 7, 300  # frames in turn, and images after which the next is due
 WARM = 60.0  # s after which memory counts: by then every buffer has been filled once
 os.environ.setdefault("ROS_DOMAIN_ID", "89")
@@ -71,6 +75,11 @@ def main() -> None:
     parser.add_argument(
         "--rate", type=float, default=30.0, help="images a second (default: %(default)s)"
     )
+    parser.add_argument(
+        "--small-memory",
+        action="store_true",
+        help="keep the shared memory of Fast DDS: 512 kB, so that images are cut into parts",
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument(
         "--camera", action="store_true", help=argparse.SUPPRESS
@@ -79,6 +88,9 @@ def main() -> None:
     if args.camera:
         camera(args.image, tuple(args.size), args.rate)
         return
+    if not args.small_memory:
+        for variable in PROFILE_VARIABLES:
+            os.environ.setdefault(variable, str(PROFILE))
     own = [sys.executable, __file__, *sys.argv[1:], "--camera"]
     reliable = "qos_overrides./image.subscription.reliability:=reliable"
     bringup = [
@@ -107,6 +119,7 @@ def main() -> None:
             "model": str(args.model),
             "image": "{} x {}".format(*args.size),
             "rate_hz": args.rate,
+            "profile": Path(os.environ.get(PROFILE_VARIABLES[0], "")).name or None,
             "cores": os.cpu_count(),
             "minutes": args.minutes,
             "sent": sent,
@@ -199,6 +212,14 @@ class Listener(Node):
             "stamps_back_or_twice": int((np.diff(self._stamps) <= 0).sum()),
             "inference_at_the_end_s": inference,
             "age_s": {p: round(age, 4) for p, age in ages.items()},
+            "age_on_the_way_s": {  # medians of the last images
+                "received": float(self._values["age when received p50 (s)"]),
+                "begun": float(self._values["age when begun p50 (s)"]),
+                "published": float(
+                    self._values["latency p50, stamp to results published (s)"]
+                ),
+                "heard": round(float(np.median(self._ages[-KEPT:])), 4),
+            },
             "age_over_inference": {
                 name: round(float(np.percentile(self._ratios, p)), 3)
                 for name, p in (("median", 50), ("max", 100))

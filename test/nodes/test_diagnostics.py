@@ -39,3 +39,13 @@ def test_reasons_that_never_repeat_do_not_fill_the_diagnostics() -> None:
     counts = values(diagnostics)
     assert len(counts) == 14 and counts["unusable: other reasons"] == 988
     assert max(len(key) for key in counts) < 250
+
+
+def test_the_age_of_images_on_their_way_is_told_by_what_happens_to_them() -> None:
+    diagnostics = NodeDiagnostics()
+    for age in (0.01, 0.02, 0.9):
+        diagnostics.aged("received", age)
+    diagnostics.aged("begun", 0.25)
+    status = diagnostics.status("node", "cpu", {})
+    told = {item.key: item.value for item in status.values if item.key.startswith("age ")}
+    assert told == {"age when received p50 (s)": "0.020", "age when begun p50 (s)": "0.250"}

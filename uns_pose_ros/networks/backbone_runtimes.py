@@ -296,6 +296,8 @@ def _onnxruntime(graph: bytes, precision: Precision) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # its threads would wait at full speed for the next image, and take the time of PyTorch's
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
         graph, options, providers=["CPUExecutionProvider"]
     )

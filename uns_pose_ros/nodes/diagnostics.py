@@ -48,6 +48,8 @@ class NodeDiagnostics:
         self._published: deque[float] = deque(maxlen=1000)
         self._latency: deque[float] = deque(maxlen=KEPT)
         self._seconds: deque[float] = deque(maxlen=KEPT)
+        # s, ages of images on their way, by what happens to them
+        self._ages: dict[str, deque[float]] = {}
         self._drops: Counter[str] = Counter()
         self._unusable: Counter[str] = Counter()
         self._notes: dict[str, int] = {}
@@ -59,6 +61,16 @@ class NodeDiagnostics:
         with self._lock:
             self._received.append(time.monotonic())
             self._images += 1
+
+    def aged(self, event: str, age: float) -> None:
+        """Note how old an image is when something happens to it.
+
+        Args:
+            event: What happens, such as received.
+            age: Time since the image's stamp, s.
+        """
+        with self._lock:
+            self._ages.setdefault(event, deque(maxlen=KEPT)).append(age)
 
     def published(self, latency: float, seconds: float) -> None:
         """Count an image whose results have been published.
@@ -152,6 +164,10 @@ class NodeDiagnostics:
                 "images received (1/s)": f"{_rate(self._received, now):.2f}",
                 self._result: str(self._results),
                 f"{self._result} (1/s)": f"{_rate(self._published, now):.2f}",
+                **{
+                    f"age when {event} p50 (s)": _percentile(ages, 50)
+                    for event, ages in self._ages.items()
+                },
                 f"latency p50, stamp to {self._result} (s)": _percentile(self._latency, 50),
                 f"latency p95, stamp to {self._result} (s)": _percentile(self._latency, 95),
                 f"{self._work} p50 (s)": _percentile(self._seconds, 50),

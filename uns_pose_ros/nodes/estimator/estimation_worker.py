@@ -125,6 +125,7 @@ class EstimationWorker:
             epoch = self._epoch
             estimator = self._models.estimator
         assert estimator is not None  # the worker thread lives from activate to deactivate
+        self._diagnostics.aged("begun", self._age(stamp))
         image = ros_messages.decode_image(message)
         is_faint = ros_messages.uses_few_bits(message, image)
         self._node.set_warning("bits", ros_messages.FEW_BITS if is_faint else "")
@@ -151,8 +152,7 @@ class EstimationWorker:
                 settings,
             )
             self._sent = stamp
-        latency = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
-        self._diagnostics.published(latency, time.monotonic() - began)
+        self._diagnostics.published(self._age(stamp), time.monotonic() - began)
 
     def answer(self, item: SynchronizedImage, request: Detection2DArray) -> None:
         """Estimate the poses that a request asks for, and publish them; raises InvalidInput.
@@ -202,6 +202,10 @@ class EstimationWorker:
             self._publishers.answer(
                 message.header, [to_metres(estimate, 1.0) for estimate in estimates]
             )
+
+    def _age(self, stamp: int) -> float:
+        """Time since an image's stamp, ns, in s."""
+        return float(self._node.get_clock().now().nanoseconds - stamp) / 1e9
 
     def refuse(self, header: Header) -> None:
         """Publish an empty answer."""

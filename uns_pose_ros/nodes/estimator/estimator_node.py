@@ -189,6 +189,7 @@ class EstimatorNode(ManagedNode):
                 self._companions(),
                 self._work,
                 on_complete=self._keep,
+                fresh=True,
             )
         elif not enabled and self._stream is not None:
             self._stream.close()

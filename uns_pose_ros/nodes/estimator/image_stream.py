@@ -36,6 +36,7 @@ class ImageStream:
         waiting_images: int = 8,
         queue_depth: int = 1,
         on_complete: Callable[[SynchronizedImage], None] = lambda item: None,
+        fresh: bool = False,
     ) -> None:
         """Start to listen.
 
@@ -49,10 +50,11 @@ class ImageStream:
             waiting_images: Images that may wait for their companions.
             queue_depth: Images that may wait in the middleware.
             on_complete: The function is called with each complete image as soon as it has come.
+            fresh: Whether to wait for the next image where it is worth it; see `Worker`.
         """
         self._on_complete = on_complete
         self._worker: Worker[SynchronizedImage] = Worker(
-            work, lambda: diagnostics.dropped("replaced by a newer image"), slots
+            work, lambda: diagnostics.dropped("replaced by a newer image"), slots, fresh
         )
         self._synchronizer = StampSynchronizer(
             node, companions, diagnostics, self._put, waiting_images

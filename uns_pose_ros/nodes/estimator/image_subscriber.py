@@ -149,7 +149,9 @@ class ImageSubscriber:
     def _on_image(self, message: ImageMessage) -> None:
         self._diagnostics.received()
         self._newest = time.monotonic()
-        if self._watch.take(stamp_ns(message), self._node.get_clock().now().nanoseconds):
+        stamp, now = stamp_ns(message), self._node.get_clock().now().nanoseconds
+        self._diagnostics.aged("received", (now - stamp) / 1e9)
+        if self._watch.take(stamp, now):
             self._diagnostics.dropped(StampFault.NEGATIVE.value)
             return
         if self._info is not None:
