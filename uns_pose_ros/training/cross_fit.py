@@ -29,6 +29,7 @@ from uns_pose_ros.networks.dinov2 import DinoV2
 from uns_pose_ros.training.augmentation import Image, empty_scene
 from uns_pose_ros.training.head_training import fit_head
 from uns_pose_ros.training.left_out import (
+    LeftOutImage,
     error_and_fit,
     estimate_left_out,
     summarize_left_out,
@@ -77,10 +78,38 @@ def cross_fit(
         Entries of the model's provenance: `calibration`, not if the poses of held-out views are all
         right or all wrong, and `left_out`; nothing if there are fewer than two videos or no scenes.
     """
+    gathered = estimate_halves(
+        views, model, videos, backbone, config, seed, progress, backgrounds
+    )
+    if gathered is None:
+        return {}
+    held_out, images = gathered
+    calibration = calibrate(held_out)
+    threshold = LoadedModel(model, torch.device("cpu"), False).threshold
+    figures = summarize_left_out(images, calibration, threshold)
+    if calibration is None:
+        return {"left_out": figures}
+    return {"calibration": calibration.to_record(), "left_out": figures}
+
+
+def estimate_halves(
+    views: Views,
+    model: CategoryModel,
+    videos: Sequence[Video],
+    backbone: DinoV2,
+    config: TrainConfig,
+    seed: int = 0,
+    progress: Progress | None = None,
+    backgrounds: Sequence[Image] = (),
+) -> tuple[HeldOut, list[LeftOutImage]] | None:
+    """Estimate the views and images of each half of the videos with a head of the other half.
+
+    See `cross_fit` for the arguments; None if there are fewer than two videos or no scenes.
+    """
     numbers = views.video.unique().tolist()
     count = min(config.scenes, len(views) // _VIEWS_PER_SCENE)
     if len(numbers) < 2 or not count:
-        return {}
+        return None
     brief = replace(
         config,
         steps=max(1, round(_STEPS * config.steps)),
@@ -114,12 +143,7 @@ def cross_fit(
         parts.append(estimate_held_out(views, chosen, scenes, taught, once, config, show))
         unseen = {named[k][0]: (videos[k], named[k][1]) for k in held}
         images += estimate_left_out(twice, unseen, model.symmetry, count, show)
-    calibration = calibrate(HeldOut.join(parts))
-    threshold = LoadedModel(model, torch.device("cpu"), False).threshold
-    figures = summarize_left_out(images, calibration, threshold)
-    if calibration is None:
-        return {"left_out": figures}
-    return {"calibration": calibration.to_record(), "left_out": figures}
+    return HeldOut.join(parts), images
 
 
 def _free_estimator(

@@ -1,4 +1,4 @@
-"""Learn the score and the covariance of a model from poses that were right and wrong."""
+"""Learn the covariance and the threshold of a model from poses that were right and wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from uns_pose_ros.estimation.score_calibration import (
     ScoreCalibration,
 )
 from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
+from uns_pose_ros.training.common_chance import RIGHT, chance_of_right
 
 # share of the scenes that may lie beyond what counts as the likest scene: what lies beside the
 # object may be another one
@@ -29,9 +29,6 @@ _STEEPNESS = 8.0
 # odds that an answer is an object: 19 of 20 are
 _ODDS = 19.0
 _LOW = -1e6  # evidence is more than this
-# degrees: a pose with a larger rotation error than the first is wrong. The other angles teach what
-# the error grows with, where few poses are wrong
-_TEACHING_ANGLES = (30.0, 10.0, 15.0, 20.0, 45.0, 60.0)
 _TYPICAL = (math.radians(8.0), math.radians(90.0))  # errors of right and of wrong poses
 _BOUNDS = (-8.0, 4.0)  # of the logarithm of a share
 _FACTORS = (1e-3, 1e3)  # of covariances
@@ -60,19 +57,18 @@ class HeldOut:
 
 
 def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
-    """Fit score, covariance and threshold; None if all poses are right or all are wrong.
+    """Fit covariance and threshold; None if all poses are right or all are wrong.
+
+    The chance that a pose is right is the same for all models, see `common_chance`.
 
     The covariance of right poses is fitted to them alone: a fusion over images uses it. What all
     poses need beyond it is the doubt.
     """
-    size, evidence = held_out.error.norm(dim=1), held_out.evidence
-    below = (
-        size < torch.deg2rad(torch.tensor(_TEACHING_ANGLES, dtype=torch.float64))[:, None]
-    )
-    right = below[0]
+    evidence = held_out.evidence
+    right = held_out.error.norm(dim=1) < math.radians(RIGHT)
     if not right.any() or right.all():
         return None
-    chance = fit_chance(evidence, below)
+    chance = chance_of_right()
     right_spread = second_moments(held_out.error[right], _TYPICAL[0])
     wrong_spread = second_moments(held_out.error[~right], _TYPICAL[1])
     near, far = held_out.hypothesis_spread.unbind(1)
@@ -117,71 +113,6 @@ def chance_of_object(held_out: HeldOut) -> Chance:
     # what is less like the object than any scene is none
     low = torch.full_like(weight, _LOW)
     return Chance(low, everything.amax(0), weight, -_STEEPNESS * middle)
-
-
-def fit_chance(evidence: Tensor, outcomes: Tensor, decay: float = 1.0) -> Chance:
-    """Fit a logistic regression; the chance is that of the first one of several outcomes.
-
-    All outcomes have the same weights of the evidence and biases of their own, so that a rare one
-    is also learned from those like it; true and false weigh alike in all. Then a factor of the
-    weights and a bias are fitted to the first outcome as frequent as it is. No evidence counts
-    against its meaning: a number that grows for right poses gets no negative weight.
-
-    Args:
-        evidence: (N, F) float64.
-        outcomes: (K, N) bool. Those that are always the same count for nothing.
-        decay: Penalty on half the squared weights of the evidence in standard deviations.
-    """
-    values, outcome = evidence.numpy(), outcomes.numpy().astype(np.float64)
-    signs = np.array([float(sign) for sign in EVIDENCE.values()])
-    low, high = values.min(0), values.max(0)
-    mean, spread = values.mean(0), values.std(0) + 1e-6
-    scaled = (values - mean) / spread * signs
-    share = outcome.mean(1, keepdims=True)  # (K, 1)
-    varied = (share > 0) & (share < 1)
-    share = share.clip(1e-6, 1 - 1e-6)
-    weight = varied / varied.sum() * np.where(outcome > 0, 0.5 / share, 0.5 / (1 - share))
-    beta = _regress(scaled, outcome, weight, decay, 0.0)[: -len(outcome)]
-    score = (scaled @ beta)[:, None]
-    factor, bias = _regress(score, outcome[:1], np.ones((1, len(score))), decay, 1.0)
-    slope = factor * beta * signs / spread
-    least, most, weights = (torch.from_numpy(column) for column in (low, high, slope))
-    return Chance(least, most, weights, float(bias - (slope * mean).sum()))
-
-
-def _regress(
-    values: NDArray[np.float64],
-    outcome: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    decay: float,
-    usual: float,
-) -> NDArray[np.float64]:
-    """Fit weights (F,), none negative, that K outcomes share, and a bias for each of them.
-
-    Args:
-        values: (N, F).
-        outcome: (K, N) 1 or 0.
-        weight: (K, N).
-        decay: Penalty on half the squared difference of the weights from the usual one.
-        usual: The usual weight.
-
-    Returns:
-        (F + K,).
-    """
-    facts = values.shape[1]
-
-    def loss(beta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        logit = values @ beta[:facts] + beta[facts:, None]
-        gap = weight * (1 / (1 + np.exp(-logit)) - outcome)
-        beyond = beta[:facts] - usual
-        slope = gap.sum(0) @ values + decay * beyond
-        cost = weight * (np.logaddexp(0, logit) - outcome * logit)
-        penalty = decay * (beyond**2).sum() / 2
-        return float(cost.sum() + penalty), np.concatenate([slope, gap.sum(1)])
-
-    bounds = [(0.0, None)] * facts + [(None, None)] * len(outcome)
-    start = np.append(np.full(facts, usual), np.zeros(len(outcome)))
-    return np.asarray(minimize(loss, start, jac=True, bounds=bounds).x)
 
 
 def second_moments(turns: Tensor, typical: float) -> Tensor:
