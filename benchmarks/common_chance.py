@@ -95,7 +95,7 @@ def gather(folder: Path, scenes: int) -> HeldOut:
 
 def network_of(model: CategoryModel) -> NetworkConfig:
     """The shape of a model's head."""
-    chosen = {
+    chosen: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in model.network_settings.items()
     }

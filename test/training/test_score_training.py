@@ -47,11 +47,11 @@ def held_out() -> HeldOut:
 
     wrong = torch.arange(700) % 5 == 0
     evidence = normal(700, len(EVIDENCE))
-    evidence[:, MASS] += torch.where(wrong, -1.0, 2.0)
-    evidence[:, LIKELIHOOD] = 0.1 * evidence[:, LIKELIHOOD] - 1.7
-    evidence[:, MODES] = -0.2 * evidence[:, MODES].abs()
+    evidence[:, MASS] += torch.where(wrong, -4.0, 2.0)
+    evidence[:, LIKELIHOOD] = 0.1 * evidence[:, LIKELIHOOD] - torch.where(wrong, 2.1, 1.5)
+    evidence[:, MODES] = -0.2 * evidence[:, MODES].abs() - torch.where(wrong, 1.0, 0.0)
     evidence[:, COARSE] -= 2.0
-    evidence[:, SPREAD] = 0.5 * evidence[:, SPREAD] - torch.where(wrong, 0.0, 1.8)
+    evidence[:, SPREAD] = 0.5 * evidence[:, SPREAD] - torch.where(wrong, -1.0, 1.8)
     evidence[:, OUTSIDE] = 0.02 * normal(700).abs()
     evidence[:, LIKENESS] = 5 + evidence[:, LIKENESS].clamp(-2, 2)
     error = normal(700, 3) * torch.tensor([0.05, 0.05, 0.1], dtype=torch.float64)
