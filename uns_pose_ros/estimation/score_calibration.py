@@ -1,4 +1,4 @@
-"""The score and the uncertainty of a pose, as held-out views of the training taught them.
+"""The score and the uncertainty of a pose, as held-out views of trainings taught them.
 
 Two logistic regressions on the numbers of `pose_evidence` give the probabilities that a crop shows
 an object of the category, and that the pose of an object is right, that is less than 30 degrees

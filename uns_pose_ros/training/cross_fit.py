@@ -2,8 +2,8 @@
 
 Two heads learn from one half of the videos each. Each of them estimates random views of the other
 half, whose poses the alignment knows, and scenes without the object. What they got right and wrong
-teaches the score and the covariance of the category. Whole images of the other half tell what to
-expect of new instances.
+teaches the covariance of the category, and what an object is. Whole images of the other half tell
+what to expect of new instances.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def cross_fit(
     progress: Progress | None = None,
     backgrounds: Sequence[Image] = (),
 ) -> dict[str, Any]:
-    """Calibrate the score of a model, and measure what to expect of it.
+    """Calibrate a model, and measure what to expect of it.
 
     Args:
         views: The views of the training.
