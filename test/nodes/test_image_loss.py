@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from uns_pose_ros.nodes.image_loss import (
     measure_image_loss,
     profiles_file,
 )
+from uns_pose_ros.nodes.image_trial_process import TrialProcess
 
 FAST, CYCLONE, ZENOH = "rmw_fastrtps_cpp", "rmw_cyclonedds_cpp", "rmw_zenoh_cpp"
 LARGE = 2**24  # bytes of a socket
@@ -142,10 +144,19 @@ def test_images_between_two_processes_are_counted(ros_domain: int) -> None:
     assert 0 < losses[1].rate < 30
 
 
+@pytest.mark.parametrize("late", [0.0, 0.5])
 def test_a_process_that_ends_is_a_fault_with_its_message(
-    ros_domain: int, monkeypatch: pytest.MonkeyPatch
+    late: float, ros_domain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where its errors are read later than its end is seen."""
     pytest.importorskip("rclpy")
+    collect = TrialProcess._collect
+
+    def collect_late(process: TrialProcess) -> None:
+        time.sleep(late)
+        collect(process)
+
+    monkeypatch.setattr(TrialProcess, "_collect", collect_late)
     broken = ImageLoss("broken", {"RMW_IMPLEMENTATION": "rmw_none"}, True)
     monkeypatch.setattr(image_loss, "image_settings", lambda *_: [broken])
     _, (failed,) = measure_image_loss(TrialImages(8, 8, 10.0, 0.1))

@@ -23,6 +23,7 @@ from typing import Any
 _QUIET = 0.7  # s without an image after which no more are expected
 _DEPTH = 5  # of both queues, as of most camera drivers
 _STAMP = 4  # bytes before the stamp in a serialized Image, the header of the encapsulation
+_LAST_WORDS = 5.0  # s, in which the errors of a process that has ended are read
 
 
 class TrialProcess:
@@ -100,6 +101,8 @@ class TrialProcess:
                 raise TimeoutError(f"no image arrived within {seconds:.0f} s") from None
             if line is None:
                 self._process.wait()
+                # its last words may still be on their way
+                self._threads[1].join(_LAST_WORDS)
                 last = self._errors[-1] if self._errors else "no message"
                 raise TimeoutError(f"the process that should {self._role} ended: {last}")
             if not line.startswith("{"):  # of a library
