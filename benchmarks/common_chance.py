@@ -31,13 +31,13 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from common import politely
-from uns_pose_ros.core.types import CategoryModel
+from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.estimation.score_calibration import Chance
 from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 from uns_pose_ros.evaluation.metrics import auroc
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.video_folder import load_video
-from uns_pose_ros.networks.correspondence_head import NetworkConfig
 from uns_pose_ros.networks.dinov2 import load_backbone
 from uns_pose_ros.training.common_chance import MEANS_THE_SAME, RIGHT
 from uns_pose_ros.training.cross_fit import estimate_halves
@@ -72,7 +72,8 @@ def main() -> None:
 def gather(folder: Path, scenes: int) -> HeldOut:
     """Estimate held-out views of a trained category."""
     model = artifacts.load_model(folder / "model")
-    config = replace(TrainConfig(), network=network_of(model), scenes=scenes)
+    network = LoadedModel(model, torch.device("cpu"), False).head.config
+    config = replace(TrainConfig(), network=network, scenes=scenes)
     names = list(model.training_poses)
     videos = [load_video(folder / name) for name in names]
     meshes = [artifacts.load_feature_mesh(folder / name) for name in names]
@@ -89,17 +90,8 @@ def gather(folder: Path, scenes: int) -> HeldOut:
     )
     gathered = estimate_halves(views, model, videos, backbone, config)
     if gathered is None:
-        raise SystemExit(f"error: {folder}: two videos or more are needed")
+        raise InvalidInput(f"{folder}: two videos or more are needed")
     return gathered[0]
-
-
-def network_of(model: CategoryModel) -> NetworkConfig:
-    """The shape of a model's head."""
-    chosen: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in model.network_settings.items()
-    }
-    return NetworkConfig(**chosen)
 
 
 def figures(held_out: dict[str, HeldOut]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Memory, age of the answers, stamps, frames, its end.
 The camera sends the same object in images of 1280 x 720 px at 30 Hz, reliably, whatever the node
 can take; the newest is answered. Camera and node have the shared memory that docs/large_images.md
 advises, config/fastdds_large_images.xml, unless a profile is set; --small-memory: that of Fast
-DDS. Every ten seconds the camera's frame is another, and a image's stamp tells which, in its last
+DDS. Every ten seconds the camera's frame is another, and an image's stamp tells which, in its last
 three digits: an answer whose frame is not its stamp's, or whose stamp goes back or comes twice,
 is counted as wrong. Linux only.
 """
@@ -28,8 +28,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE = ROOT / "demo" / "data" / "live" / "live_01" / "images" / "0001.jpg"
-PROFILE = ROOT / "config" / "fastdds_large_images.xml"
-PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 FRAMES, CHANGE = 7, 300  # frames in turn, and images after which the next is due
 WARM = 60.0  # s after which memory counts: by then every buffer has been filled once
 os.environ.setdefault("ROS_DOMAIN_ID", "89")
@@ -48,6 +46,7 @@ from std_msgs.msg import Header  # noqa: E402
 from vision_msgs.msg import Detection3DArray  # noqa: E402
 
 from uns_pose_ros.nodes.diagnostics import KEPT  # noqa: E402
+from uns_pose_ros.nodes.image_loss import PROFILE_VARIABLES, profiles_file  # noqa: E402
 from uns_pose_ros.nodes.ros_compat import array_to_image  # noqa: E402
 
 
@@ -90,7 +89,7 @@ def main() -> None:
         return
     if not args.small_memory:
         for variable in PROFILE_VARIABLES:
-            os.environ.setdefault(variable, str(PROFILE))
+            os.environ.setdefault(variable, str(profiles_file()))
     own = [sys.executable, __file__, *sys.argv[1:], "--camera"]
     reliable = "qos_overrides./image.subscription.reliability:=reliable"
     bringup = [

@@ -24,7 +24,7 @@ SOCKET_BYTES = {
 }  # of those settings
 FEW = 0.01  # share of lost images that does not matter
 _PROFILES = "fastdds_large_images.xml"  # in config/
-_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _CYCLONE_XML = (
     "<CycloneDDS><Domain><Internal><SocketReceiveBufferSize min='10MB'/></Internal></Domain>"
     "</CycloneDDS>"
@@ -119,10 +119,10 @@ def image_settings(
         settings.append(ImageLoss(f"best effort, {name}", remedy, False))
 
     if middleware.startswith("rmw_fastrtps"):
-        free = not {"FASTDDS_BUILTIN_TRANSPORTS", *_PROFILE_VARIABLES} & set(environment)
+        free = not {"FASTDDS_BUILTIN_TRANSPORTS", *PROFILE_VARIABLES} & set(environment)
         profiles = profiles_file()
         if free and profiles is not None:
-            add("shared memory of 64 MB", dict.fromkeys(_PROFILE_VARIABLES, str(profiles)))
+            add("shared memory of 64 MB", dict.fromkeys(PROFILE_VARIABLES, str(profiles)))
         # with less, Fast DDS makes no transport at all, and nothing arrives
         if free and socket_limit >= SOCKET_BYTES["rmw_fastrtps"]:
             add("LARGE_DATA", {"FASTDDS_BUILTIN_TRANSPORTS": LARGE_DATA})
