@@ -24,7 +24,7 @@ from uns_pose_ros.reconstruction.capture_quality import (
     consistent_frames,
 )
 
-_SEED = 0
+SEED = 0
 # longer sides of the image: between 90 and 14 degrees of view
 _MIN_FOCAL, _MAX_FOCAL = 0.5, 4.0
 _DOUBT = 0.5  # px, reprojection error from which on an observation counts less
@@ -35,6 +35,7 @@ _MIN_RAY_ANGLE = (
 _SAME_ROTATION = 2.0  # degrees up to which two models agree on the rotation of an image
 _POLISH_ITERATIONS = 50
 _MIN_MODEL_SIZE = 3  # images
+_CONVERGED = 1e-6  # relative change of the errors, below which an adjustment is done
 _DETERMINING = 1000  # points that determine a principal point
 _HALF_ORBIT = 180.0  # degrees around the object that determine it
 _MAX_OFF_MIDDLE = 0.04  # of the image's longer side, by which it may be off the middle
@@ -305,9 +306,11 @@ class ColmapMapper:
 
         options = pycolmap.IncrementalPipelineOptions()
         options.num_threads = self.config.threads
-        options.random_seed = _SEED
+        options.random_seed = SEED
         options.extract_colors = False
         options.min_model_size = _MIN_MODEL_SIZE
+        options.ba_local_function_tolerance = _CONVERGED
+        options.ba_global_function_tolerance = _CONVERGED
         options.ba_refine_focal_length = self.refine_camera
         options.ba_refine_extra_params = self.refine_camera
         options.mapper.abs_pose_refine_focal_length = self.refine_camera
@@ -327,8 +330,8 @@ class ColmapMapper:
         options = pycolmap.GlobalPipelineOptions()
         options.num_threads = self.config.threads
         options.mapper.num_threads = self.config.threads
-        options.random_seed = _SEED
-        options.mapper.random_seed = _SEED
+        options.random_seed = SEED
+        options.mapper.random_seed = SEED
         options.min_model_size = _MIN_MODEL_SIZE
         options.mapper.global_positioning.use_gpu = False
         self._configure_adjustment(options.mapper.bundle_adjustment)
@@ -346,40 +349,6 @@ def _count_agreed(mapped: MappedModel, others: Sequence[MappedModel | None]) -> 
         ),
         default=0,
     )
-
-
-def extraction_options(attempt: Attempt, config: SfmConfig) -> Any:
-    """pycolmap.FeatureExtractionOptions of an attempt."""
-    import pycolmap
-
-    options = pycolmap.FeatureExtractionOptions()
-    options.num_threads = config.threads
-    options.use_gpu = False
-    options.sift.max_num_features = config.features
-    options.sift.peak_threshold = attempt.peak_threshold
-    options.sift.estimate_affine_shape = attempt.affine_features
-    options.sift.domain_size_pooling = attempt.affine_features
-    return options
-
-
-def matching_options(attempt: Attempt, config: SfmConfig) -> Any:
-    """pycolmap.FeatureMatchingOptions of an attempt."""
-    import pycolmap
-
-    options = pycolmap.FeatureMatchingOptions()
-    options.num_threads = config.threads
-    options.use_gpu = False
-    options.guided_matching = attempt.guided_matching
-    return options
-
-
-def verification_options() -> Any:
-    """pycolmap.TwoViewGeometryOptions that give the same result every time."""
-    import pycolmap
-
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.random_seed = _SEED
-    return options
 
 
 def registered_poses(model: Any) -> dict[str, Tensor]:

@@ -24,6 +24,11 @@ from uns_pose_ros.reconstruction.colmap.colmap_cameras import (
     reader_options,
     refined_camera,
 )
+from uns_pose_ros.reconstruction.colmap.colmap_options import (
+    extraction_options,
+    matching_options,
+    verification_options,
+)
 from uns_pose_ros.reconstruction.colmap.image_pairs import select_pairs
 from uns_pose_ros.reconstruction.colmap_mapper import (
     DISPUTED,
@@ -31,12 +36,9 @@ from uns_pose_ros.reconstruction.colmap_mapper import (
     ColmapMapper,
     SfmConfig,
     choose_model,
-    extraction_options,
     image_pose,
-    matching_options,
     registered_poses,
     silence_colmap,
-    verification_options,
 )
 from uns_pose_ros.reconstruction.feature_images import FeatureImages
 
@@ -44,6 +46,7 @@ _MIN_PAIR_INLIERS = 15  # matches that agree make a pair
 # features and matches are computed in several calls, so that the progress is known between them
 _IMAGES_PER_CORE = 4
 _PAIRS_AT_A_TIME = 300
+_SAMPLE = 5  # images that decide whether all are enlarged
 _FIRST_CAMERA = 1  # number in the database of the camera that all images share
 _ROOM = 400  # bytes of the database for a feature; on a full disk COLMAP ends the process
 
@@ -96,7 +99,7 @@ def run_attempt(
     database = work / "database.db"
     check_room(work, len(task.video.frames) * task.config.features * _ROOM)
     with silence_colmap():
-        _extract_features(task, attempt, images, database)
+        _extract_features(task, attempt, database)
         _match_features(task, attempt, work, database)
         total = len(task.video.frames)
         mapper = ColmapMapper(
@@ -131,31 +134,51 @@ def _show(task: SfmTask, attempt: Attempt, what: str, done: int, total: int) -> 
     task.progress(f"{task.video.name}: {what} ({attempt.name})", min(done, total), total)
 
 
-def _extract_features(
-    task: SfmTask, attempt: Attempt, images: Path, database: Path
-) -> None:
+def _extract_features(task: SfmTask, attempt: Attempt, database: Path) -> None:
     """Write the SIFT features of every frame into the database, some images at a time."""
-    import pycolmap
-
     names = [frame.name for frame in task.video.frames]
     cores = task.config.threads if task.config.threads > 0 else os.cpu_count() or 1
     size = _IMAGES_PER_CORE * cores
-    options = reader_options(task.camera, task.calibration, task.images.masks)
+    _show(task, attempt, "features", 0, len(names))
+    doubled = _needs_doubling(task, attempt, database.with_name("sample.db"))
     for first in range(0, len(names), size):
-        _show(task, attempt, "features", first, len(names))
-        pycolmap.extract_features(
-            database,
-            images,
-            image_names=names[first : first + size],
-            camera_mode=pycolmap.CameraMode.SINGLE,
-            reader_options=options,
-            extraction_options=extraction_options(attempt, task.config),
-            device=pycolmap.Device.cpu,
-        )
-        with pycolmap.Database.open(database) as opened:
-            if opened.exists_camera(_FIRST_CAMERA):  # else no image could be read yet
-                options.existing_camera_id = _FIRST_CAMERA
-    _show(task, attempt, "features", len(names), len(names))
+        some = names[first : first + size]
+        _extract(task, attempt, some, database, doubled)
+        _show(task, attempt, "features", first + len(some), len(names))
+
+
+def _needs_doubling(task: SfmTask, attempt: Attempt, database: Path) -> bool:
+    """Whether images have fewer features than are kept of each, so that small ones matter.
+
+    Of more features COLMAP keeps the largest. Those that only enlarged images have are then left
+    out again.
+    """
+    frames = task.video.frames
+    step = max(1, len(frames) // _SAMPLE)
+    names = [frame.name for frame in frames[step // 2 :: step][:_SAMPLE]]
+    _extract(task, attempt, names, database, doubled=False)
+    return _median_features(database) < task.config.features
+
+
+def _extract(
+    task: SfmTask, attempt: Attempt, names: list[str], database: Path, doubled: bool
+) -> None:
+    """Write the SIFT features of some images into the database."""
+    import pycolmap
+
+    options = reader_options(task.camera, task.calibration, task.images.masks)
+    with pycolmap.Database.open(database) as opened:
+        if opened.exists_camera(_FIRST_CAMERA):  # else no image could be read yet
+            options.existing_camera_id = _FIRST_CAMERA
+    pycolmap.extract_features(
+        database,
+        task.images.images,
+        image_names=names,
+        camera_mode=pycolmap.CameraMode.SINGLE,
+        reader_options=options,
+        extraction_options=extraction_options(attempt, task.config, doubled),
+        device=pycolmap.Device.cpu,
+    )
 
 
 def _match_features(task: SfmTask, attempt: Attempt, work: Path, database: Path) -> None:
@@ -186,16 +209,21 @@ def _database_facts(database: Path) -> dict[str, Any]:
     import pycolmap
 
     with pycolmap.Database.open(database) as opened:
+        inliers = opened.read_two_view_geometry_num_inliers()[1]
+    pairs = sum(count >= _MIN_PAIR_INLIERS for count in inliers)
+    return {"features": _median_features(database), "pairs": int(pairs)}
+
+
+def _median_features(database: Path) -> float:
+    """Median number of features of an image; 0 without images."""
+    import pycolmap
+
+    with pycolmap.Database.open(database) as opened:
         features = [
             opened.num_keypoints_for_image(image.image_id)
             for image in opened.read_all_images()
         ]
-        inliers = opened.read_two_view_geometry_num_inliers()[1]
-    pairs = sum(count >= _MIN_PAIR_INLIERS for count in inliers)
-    return {
-        "features": float(np.median(features)) if features else 0.0,
-        "pairs": int(pairs),
-    }
+    return float(np.median(features)) if features else 0.0
 
 
 def _to_poses(model: Any, task: SfmTask, attempt: Attempt, facts: dict[str, Any]) -> Poses:
