@@ -161,7 +161,7 @@ class Head(nn.Module):
         prototypes = functional.normalize(
             torch.cat([self.vertex_features, self.background_features]).float(), dim=-1
         )
-        return features @ prototypes.T / self.config.temperature
+        return features @ (prototypes / self.config.temperature).T
 
 
 def normalize_last_layer(tokens: Tensor) -> Tensor:

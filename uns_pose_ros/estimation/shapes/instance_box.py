@@ -189,24 +189,31 @@ def _measure_ends(view: CropView, outline: Floats) -> Floats | None:
     rows, columns = view.presence.shape
     fine = (columns * _FINER, rows * _FINER)
     shown = cv2.resize(view.presence, fine, interpolation=cv2.INTER_LINEAR) > _SHOWN
-    count, label = cv2.connectedComponents(shown.astype(np.uint8))
+    count, label, parts, _ = cv2.connectedComponentsWithStats(shown.astype(np.uint8))
     if count < 2:
         return None
     corners = (outline + 1) / 2 * fine - 0.5
     expected = np.zeros(shown.shape, np.uint8)
     cv2.fillConvexPoly(expected, np.round(np.clip(corners, -1e4, 1e4)).astype(np.int32), 1)
-    area = np.bincount(label.ravel(), minlength=count)
-    inside = np.bincount(label.ravel(), expected.ravel(), minlength=count)
-    kept = inside >= _INSIDE * area
+    inside = np.bincount(label[expected > 0], minlength=count)
+    kept = inside >= _INSIDE * parts[:, cv2.CC_STAT_AREA]
     kept[0] = False
-    places = cv2.findNonZero(kept[label].astype(np.uint8))
-    if places is None:
+    if not kept.any():
         return None
-    hull = cv2.convexHull(places)[:, 0].astype(np.float64)
+    hull = cv2.convexHull(_ends_of_rows(kept[label]))[:, 0].astype(np.float64)
     # the corners of the pixels
     half = np.array([[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]])
     spread = (hull[:, None] + half).reshape(-1, 2)
     return (spread + 0.5) / fine * 2 - 1
+
+
+def _ends_of_rows(shown: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The first and the last pixel x y (N, 2) of each row of an image (H, W) that has one."""
+    rows = np.flatnonzero(shown.any(1))
+    first = shown[rows].argmax(1)
+    last = shown.shape[1] - 1 - shown[rows, ::-1].argmax(1)
+    ends = np.stack([np.concatenate([first, last]), np.concatenate([rows, rows])], 1)
+    return ends.astype(np.int32)
 
 
 def _is_inside(

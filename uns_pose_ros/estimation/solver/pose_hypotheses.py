@@ -340,11 +340,12 @@ def rotation_nms(
     """
     turns, free = rotation.flatten(2), score.clone()
     limit = 1 + 2 * math.cos(math.radians(separation))  # trace of the rotation between two
+    crop = torch.arange(len(turns), device=turns.device)
     values, indices = [], []
     for _ in range(most):
-        value, index = free.max(1, keepdim=True)
+        value, index = free.max(1)
         values.append(value)
         indices.append(index)
-        best = torch.take_along_dim(turns, index[..., None], 1)
-        free.masked_fill_((turns @ best.mT)[..., 0] > limit, -torch.inf)
-    return torch.cat(indices, 1), torch.cat(values, 1) > -torch.inf
+        best = turns[crop, index].unsqueeze_(2)
+        free.masked_fill_(torch.bmm(turns, best).squeeze_(2) > limit, -torch.inf)
+    return torch.stack(indices, 1), torch.stack(values, 1) > -torch.inf

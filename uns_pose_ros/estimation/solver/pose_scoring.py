@@ -32,7 +32,8 @@ from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 
 _ROUGH = (128, 6)  # cells and vertices of the first refinement
 # steps in which the coarse rotation pulls the best pose, and how strongly: as a share of its weight
-_PULLS, _PULL = 3, 0.5
+_PULLS, _PULL = 2, 0.5
+_STRETCH = 1.4  # of the last steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +188,7 @@ def _refine_with_half_turns(
     """Refine H poses, and three half turns of the first one: a network confuses them."""
     sigma = config.correspondence_sigma_cells
     rough = (2.0 * sigma, 2.0 * sigma)
-    fine = (1.5 * sigma, 1.0 * sigma, 1.0 * sigma)
+    fine = (1.5 * sigma, 1.0 * sigma)
     few, floor = correspondences.subset(*_ROUGH), config.outlier_likelihood
     rotation, translation, _ = refine(few, template, rotation, translation, rough, floor)
     turned = rotation[:1] @ template.half_turns[:, None]
@@ -195,7 +196,9 @@ def _refine_with_half_turns(
     rotation = torch.cat([rotation, turned])
     translation = torch.cat([translation, moved])
     valid = torch.cat([valid, valid[:1].expand(3, -1)])
-    refined = refine(correspondences, template, rotation, translation, fine, floor)
+    refined = refine(
+        correspondences, template, rotation, translation, fine, floor, stretch=_STRETCH
+    )
     return _Poses(*refined, valid)
 
 
@@ -284,6 +287,7 @@ def _pull_to_coarse_rotation(
         config.outlier_likelihood,
         coarse,
         weight * cell_variance(correspondences.cell, config),
+        _STRETCH,
     )
     return rotation[0], translation[0], information[0]
 
