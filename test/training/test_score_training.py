@@ -157,12 +157,30 @@ def test_evidence_beyond_what_was_seen_counts_as_the_most_that_was_seen(
     assert torch.equal(calibration.score(most), calibration.score(most + 100))
 
 
-@pytest.mark.parametrize("error", [0.0, 3.0])
-def test_without_both_right_and_wrong_poses_there_is_no_calibration(
-    held_out: HeldOut, error: float
+def test_without_a_right_pose_there_is_no_calibration(held_out: HeldOut) -> None:
+    assert calibrate(replace(held_out, error=torch.full_like(held_out.error, 1.0))) is None
+
+
+def test_a_model_whose_held_out_poses_are_all_right_doubts_by_the_common_chance(
+    held_out: HeldOut,
 ) -> None:
-    alike = torch.full_like(held_out.error, error / 3)
-    assert calibrate(replace(held_out, error=alike)) is None
+    right = held_out.error.norm(dim=1) < 0.5
+    views = replace(
+        held_out,
+        evidence=held_out.evidence[right],
+        error=held_out.error[right],
+        fit=held_out.fit[right],
+        hypothesis_spread=held_out.hypothesis_spread[right],
+    )
+    calibration = learn(views)
+    # it has seen no wrong pose, and knows one all the same
+    degrees = torch.rad2deg(held_out.error.norm(dim=1))
+    score = calibration.score(held_out.evidence)
+    trust = auroc(list(zip(score.tolist(), degrees.tolist(), strict=True)))
+    assert trust is not None and trust > 0.95
+    doubt = calibration.doubt(held_out.evidence, held_out.hypothesis_spread[:, 1])
+    wide = doubt.diagonal(dim1=1, dim2=2).mean(1).sqrt()
+    assert float(wide[~right].median()) > 0.6 > 0.3 > float(wide[right].median())
 
 
 def test_a_calibration_is_read_as_it_was_written_and_turns_with_its_model(

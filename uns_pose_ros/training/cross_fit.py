@@ -76,7 +76,7 @@ def cross_fit(
 
     Returns:
         Entries of the model's provenance: `calibration`, not if the poses of held-out views are all
-        right or all wrong, and `left_out`; nothing if there are fewer than two videos or no scenes.
+        wrong, and `left_out`; nothing if there are fewer than two videos or no scenes.
     """
     gathered = estimate_halves(
         views, model, videos, backbone, config, seed, progress, backgrounds

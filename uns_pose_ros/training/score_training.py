@@ -57,16 +57,17 @@ class HeldOut:
 
 
 def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
-    """Fit covariance and threshold; None if all poses are right or all are wrong.
+    """Fit covariance and threshold; None if all poses are wrong.
 
     The chance that a pose is right is the same for all models, see `common_chance`.
 
     The covariance of right poses is fitted to them alone: a fusion over images uses it. What all
-    poses need beyond it is the doubt.
+    poses need beyond it is the doubt. Where no held-out pose is wrong, nothing tells how large it
+    is: then it is what the chance says, with wrong poses in any direction.
     """
     evidence = held_out.evidence
     right = held_out.error.norm(dim=1) < math.radians(RIGHT)
-    if not right.any() or right.all():
+    if not right.any():
         return None
     chance = chance_of_right()
     right_spread = second_moments(held_out.error[right], _TYPICAL[0])
@@ -78,8 +79,11 @@ def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
     factor = conformal_factor(covariance[right], held_out.error[right])
     shares, covariance = factor * shares, factor * covariance
     parts = torch.stack([(1 - chance(evidence))[:, None, None] * wrong_spread, far])
-    doubts = fit_shares(parts, held_out.error, covariance)
-    doubts *= conformal_factor(_sum(doubts, parts), held_out.error, covariance)
+    if right.all():
+        doubts = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    else:
+        doubts = fit_shares(parts, held_out.error, covariance)
+        doubts *= conformal_factor(_sum(doubts, parts), held_out.error, covariance)
     return ScoreCalibration(
         right=chance,
         there=chance_of_object(held_out),
