@@ -20,14 +20,14 @@ from uns_pose_ros.estimation.score_calibration import (
 from uns_pose_ros.estimation.solver.pose_evidence import EVIDENCE
 from uns_pose_ros.training.common_chance import RIGHT, chance_of_right
 
-# share of the scenes that may lie beyond what counts as the likest scene: what lies beside the
-# object may be another one
+# share of the scenes that may have an answer, and so that may lie beyond what counts as the likest
+# scene: what lies beside the object may be another one
 _FALSE = 0.02
 # log odds that an object is there, for each unit of its likeness beyond the middle between the
 # likest scene and half of the objects
 _STEEPNESS = 8.0
-# odds that an answer is an object: 19 of 20 are
-_ODDS = 19.0
+# odds that an answer is an object, where as many images show one as show none
+_ODDS = (1 - _FALSE) / _FALSE
 _LOW = -1e6  # evidence is more than this
 _TYPICAL = (math.radians(8.0), math.radians(90.0))  # errors of right and of wrong poses
 _BOUNDS = (-8.0, 4.0)  # of the logarithm of a share
