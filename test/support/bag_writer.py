@@ -32,6 +32,10 @@ DEPTHS = {
     "/cam/depth/image_raw": "sensor_msgs/msg/Image",
     "/cam/depth/image_raw/compressedDepth": "sensor_msgs/msg/CompressedImage",
 }
+RAW_TOPICS = set(KINDS) - {"/cam/image_raw/compressed"}
+COMPRESSED_TOPICS = set(KINDS) - {"/cam/image_raw"}
+PLUGINS = [StoragePlugin.SQLITE3, StoragePlugin.MCAP]
+Sent = list[tuple[str, float, Any]]  # topic, time of arrival (s), message
 CAMERA = Camera(
     torch.tensor([[100.0, 0, 31.5], [0, 100.0, 23.5], [0, 0, 1]]).double(), 64, 48
 )

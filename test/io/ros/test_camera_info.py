@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rosbags")
+from bag_writer import camera_info
 from camera_messages import KINDS, info_message
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.ros.ros_messages import read_camera_info
@@ -139,3 +140,18 @@ def test_cameras_that_cannot_be_used_are_refused(
     with pytest.raises(InvalidInput, match=reason) as caught:
         read_camera_info(info_message(kind, **changes), *size, rectified)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_rectified_images_have_the_camera_p_and_binned_ones_half_of_k() -> None:
+    info = camera_info(0)
+    assert read_camera_info(info, 64, 48, rectified=True).matrix[0, 0] == 90
+    info.binning_x = info.binning_y = 2
+    info.d = np.array([0.1, 0, 0, 0, 0])
+    binned = read_camera_info(info, 32, 24, rectified=False)
+    assert binned.matrix[0, 0] == 50 and binned.distortion.tolist() == [0.1, 0, 0, 0, 0]
+    info.distortion_model = "equidistant"
+    with pytest.raises(
+        InvalidInput,
+        match="distortion model 'equidistant' with 5 coefficients is not supported",
+    ):
+        read_camera_info(info, 64, 48, rectified=False)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rosbags")
+from bag_writer import compressed, header, make, raw
 from camera_messages import (
     KINDS,
     check_entries,
@@ -22,7 +23,7 @@ from camera_messages import (
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io.images import to_eight_bits
 from uns_pose_ros.io.ros import ros_messages
-from uns_pose_ros.io.ros.ros_messages import decode_image, unpack_pixels
+from uns_pose_ros.io.ros.ros_messages import decode_image, jpeg_file, unpack_pixels
 
 BAYER = list(itertools.product(["rggb", "bggr", "gbrg", "grbg"], [8, 16]))
 
@@ -184,3 +185,35 @@ def test_sixteen_bits_of_which_the_lower_ones_are_used_are_noticed(name: str) ->
         assert ros_messages.uses_few_bits(message, pixels) == (largest == 4095)
     dark = SimpleNamespace(encoding="mono8")
     assert not ros_messages.uses_few_bits(dark, np.zeros((4, 6, 3), np.uint8))
+
+
+def test_encodings_become_rgb_and_lies_about_sizes_are_noticed() -> None:
+    red = np.zeros((4, 6, 3), np.uint8)
+    red[..., 0] = 200
+    assert decode_image(raw(0, red)).tolist() == red.tolist()
+    assert decode_image(raw(0, red[..., ::-1], "bgr8")).tolist() == red.tolist()
+    bayer = make(
+        "sensor_msgs/msg/Image",
+        header=header(0, "c"),
+        height=4,
+        width=4,
+        encoding="bayer_rggb8",
+        is_bigendian=0,
+        step=4,
+        data=np.tile(np.array([[200, 0], [0, 0]], np.uint8), (2, 2)).ravel(),
+    )
+    assert decode_image(bayer)[1, 1].tolist() == [200, 0, 0]
+    image, file = decode_image(compressed(0, red)), jpeg_file(compressed(0, red))
+    assert file is not None and np.abs(image.astype(int) - red).max() < 5
+    lie = raw(0, red)
+    lie.height = 10_000
+    broken = compressed(0, red)
+    broken.data = broken.data[:20]
+    depth = raw(0, red, "32FC1")
+    for message, reason in (
+        (lie, "10000 px rgb8 with step"),
+        (broken, "of 20 bytes"),
+        (depth, "'32FC1' is depth, no color"),
+    ):
+        with pytest.raises(InvalidInput, match=reason):
+            decode_image(message)
