@@ -10,15 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mini_datasets import (
-    AT,
-    AXES,
-    CORNERS,
-    VIEWS,
-    imagenet_item,
-    write_annotations,
-    write_imagenet3d,
-)
+from known_colors import CORNERS
+from mini_views import AT, AXES, VIEWS, imagenet_item, write_annotations, write_imagenet3d
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.datasets.imagenet3d import read_imagenet3d
 

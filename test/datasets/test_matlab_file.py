@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from mini_datasets import matlab_objects
+from mini_views import matlab_objects
 from uns_pose_ros.datasets.matlab_file import parse_matlab
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mini_datasets import BOXED, REAL275, nocs_truth, project_box, write_nocs
+from mini_boxes import BOXED, REAL275, nocs_truth, project_box, write_nocs
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.datasets.nocs import read_nocs
 

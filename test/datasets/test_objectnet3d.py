@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mini_datasets import AXES, VIEWS, pascal_item, write_matlab, write_objectnet3d
+from mini_views import AXES, VIEWS, pascal_item, write_matlab, write_objectnet3d
 from uns_pose_ros.datasets.objectnet3d import read_objectnet3d
 
 

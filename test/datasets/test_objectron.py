@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mini_datasets import (
-    BOXED,
+from mini_boxes import BOXED, project_box
+from mini_objectron import (
     LANDSCAPE,
     PORTRAIT,
     PROJECTION,
     message,
     objectron_sequence,
-    project_box,
     write_objectron,
 )
 from uns_pose_ros.core.errors import InvalidInput

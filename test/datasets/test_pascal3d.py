@@ -11,15 +11,8 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from mini_datasets import (
-    AT,
-    AXES,
-    CORNERS,
-    VIEWS,
-    pascal_item,
-    write_matlab,
-    write_pascal3d,
-)
+from known_colors import CORNERS
+from mini_views import AT, AXES, VIEWS, pascal_item, write_matlab, write_pascal3d
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.datasets.labeled_object import crop_around_origin
 from uns_pose_ros.datasets.pascal3d import read_pascal3d

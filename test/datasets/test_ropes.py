@@ -10,7 +10,7 @@ import pytest
 import torch
 from msgspec import convert
 
-from mini_datasets import BOXED, ROPE_CAMERA, project_box, rope_image, rope_tag, write_ropes
+from mini_boxes import BOXED, ROPE_CAMERA, project_box, rope_image, rope_tag, write_ropes
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import symmetry_rotations
 from uns_pose_ros.datasets import ropes

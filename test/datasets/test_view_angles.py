@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mini_datasets import AXES, VIEWS
+from mini_views import AXES, VIEWS
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.datasets.view_angles import (
     OURS_FROM_PASCAL,

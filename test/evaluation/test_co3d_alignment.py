@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mini_datasets import centered_model, estimate_of, write_colored
+from known_colors import centered_model, estimate_of, write_colored
 from uns_pose_ros.core.camera import assumed_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts, random_rotations, rotation_from_vector

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import fuzz_checks
-import mini_datasets
+import mini_boxes
+import mini_objectron
+import mini_views
 from uns_pose_ros.datasets.catalog import DATASETS
 from uns_pose_ros.datasets.labeled_object import LabeledObject, crop_around_origin
 
 # data set: how it is written, the category that is read, and the files that are spoiled
 MINIATURES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
-    "pascal3d": (mini_datasets.write_pascal3d, "car", "Annotations/*/*,Image_sets/*"),
-    "objectnet3d": (mini_datasets.write_objectnet3d, "car", "Annotations/*,Image_sets/*"),
-    "imagenet3d": (mini_datasets.write_imagenet3d, "car", "annotations/*/*,lists/*"),
-    "objectron": (mini_datasets.write_objectron, "shoe", "annotations/*/*/*,index/*"),
-    "nocs": (mini_datasets.write_nocs, "mug", "gts/*/*"),
-    "ropes": (mini_datasets.write_ropes, "bowl", "ROPE/*/*.json,Meta/*"),
+    "pascal3d": (mini_views.write_pascal3d, "car", "Annotations/*/*,Image_sets/*"),
+    "objectnet3d": (mini_views.write_objectnet3d, "car", "Annotations/*,Image_sets/*"),
+    "imagenet3d": (mini_views.write_imagenet3d, "car", "annotations/*/*,lists/*"),
+    "objectron": (mini_objectron.write_objectron, "shoe", "annotations/*/*/*,index/*"),
+    "nocs": (mini_boxes.write_nocs, "mug", "gts/*/*"),
+    "ropes": (mini_boxes.write_ropes, "bowl", "ROPE/*/*.json,Meta/*"),
 }
 
 

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 import quick_work
-from mini_datasets import KnowsColors, estimate_of, write_pascal3d
+from known_colors import KnowsColors, estimate_of
+from mini_views import write_pascal3d
 from source_files import write_co3d
 from uns_pose_ros.alignment import published_alignment
 from uns_pose_ros.cli import main

@@ -10,23 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from mini_datasets import (
-    PORTRAIT,
-    REAL275,
-    ROPE_CAMERA,
-    KnowsColors,
-    centered_model,
-    estimate_of,
-    know_boxed,
-    know_views,
-    write_colored,
-    write_imagenet3d,
-    write_nocs,
-    write_objectnet3d,
-    write_objectron,
-    write_pascal3d,
-    write_ropes,
-)
+from known_colors import KnowsColors, centered_model, estimate_of, write_colored
+from mini_boxes import REAL275, ROPE_CAMERA, know_boxed, write_nocs, write_ropes
+from mini_objectron import PORTRAIT, write_objectron
+from mini_views import know_views, write_imagenet3d, write_objectnet3d, write_pascal3d
 from source_files import write_co3d
 from uns_pose_ros.capture.import_source import import_video
 from uns_pose_ros.capture.video_writer import ImportConfig

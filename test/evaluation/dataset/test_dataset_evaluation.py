@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mini_datasets import centered_model, estimate_of, write_colored
+from known_colors import centered_model, estimate_of, write_colored
 from source_files import write_film
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts, rotation_from_vector
