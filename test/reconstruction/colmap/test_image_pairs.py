@@ -1,4 +1,4 @@
-"""Things that stand in a room twice turn some cameras around; the order of the film tells."""
+"""Which images are matched, and how the order of the film tells cameras that are turned around."""
 
 from __future__ import annotations
 
@@ -95,3 +95,11 @@ def test_where_the_camera_jumps_neighbors_decide_if_they_place_all_images_withou
     assert (find_jump(found.images) is None) == (
         attempt == "neighbors" or all_images is WALK
     )
+
+
+def test_long_videos_match_neighbours_and_a_net_that_closes_the_loop() -> None:
+    config = SfmConfig(all_pairs=4, overlap=2, net=5)
+    assert len(select_pairs(4, config)) == 6
+    pairs = select_pairs(11, config)
+    assert {(0, 1), (0, 2), (8, 10), (0, 5), (0, 10), (5, 10)} <= set(pairs)
+    assert len(pairs) == len(set(pairs)) == 10 + 9 + 3 and all(i < j for i, j in pairs)
