@@ -13,6 +13,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _COUNT = 101  # of the domains from 1 whose ports no operating system hands out
+# UDP ports of a domain, from 7400 on, which name the shared memory of Fast DDS too
+_FIRST_PORT, _PORTS = 7400, 250
+_SHARED_MEMORY = Path("/dev/shm")
 _FOLDER = Path(tempfile.gettempdir()) / f"uns_pose_ros_domains.{os.getuid()}"
 
 
@@ -27,7 +30,20 @@ def leased_domain() -> Iterator[int]:
         with contextlib.suppress(Timeout):
             lock.acquire(blocking=False)
             break
+    remove_unfinished_ports(domain)
     try:
         yield domain
     finally:
         lock.release()
+
+
+def remove_unfinished_ports(domain: int, folder: Path = _SHARED_MEMORY) -> None:
+    """Remove shared memory that a process left empty, because it was killed as it made it.
+
+    Fast DDS waits forever for such a port to be finished.
+    """
+    first = _FIRST_PORT + _PORTS * domain
+    for port in range(first, first + _PORTS):
+        path = folder / f"fastrtps_port{port}"
+        if path.is_file() and not path.stat().st_size:
+            path.unlink(missing_ok=True)

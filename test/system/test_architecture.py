@@ -106,6 +106,7 @@ def test_only_structure_from_motion_uses_pycolmap() -> None:
     assert users <= {
         "reconstruction.colmap_mapper",
         "reconstruction.colmap.colmap_cameras",
+        "reconstruction.colmap.colmap_options",
         "reconstruction.colmap.sfm_attempt",
     }
 
