@@ -33,7 +33,7 @@ from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 _ROUGH = (128, 6)  # cells and vertices of the first refinement
 # steps in which the coarse rotation pulls the best pose, and how strongly: as a share of its weight
 _PULLS, _PULL = 2, 0.5
-_STRETCH = 1.4  # of the last steps
+_STRETCH = 1.4  # factor of the length of the last steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,7 +287,7 @@ def _pull_to_coarse_rotation(
         config.outlier_likelihood,
         coarse,
         weight * cell_variance(correspondences.cell, config),
-        _STRETCH,
+        stretch=_STRETCH,
     )
     return rotation[0], translation[0], information[0]
 
