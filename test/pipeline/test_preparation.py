@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from pose_errors import errors
@@ -15,7 +17,7 @@ from small_category import RECONSTRUCT
 from synthetic import write_video
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.io.colmap import read_sparse
+from uns_pose_ros.io.colmap import read_sparse, write_sparse
 from uns_pose_ros.io.images import read_image, read_mask
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.networks import u2net
@@ -106,6 +108,44 @@ def test_given_poses_and_masks_are_never_touched(tmp_path: Path) -> None:
     before = video_inputs(tmp_path / "clip", FileCache())
     assert prepare_videos([tmp_path / "clip"]) == {"clip": []}
     assert video_inputs(tmp_path / "clip", FileCache()) == before
+
+
+def test_cameras_are_placed_again_in_computed_poses_and_never_in_given_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "clip"
+    write_video(folder, seed=1, views=24, size=96)
+    (folder / "masks").rename(folder / "truth")
+    model = read_sparse(folder / "sparse")
+    images = list(model.images)
+    beside = images[4].cam_from_obj.clone()
+    beside[0, 3] += 0.5 * beside[:3, 3].norm()
+    images[4] = replace(images[4], cam_from_obj=beside)
+    write_sparse(folder / "sparse", model.cameras, images, model.points)
+    shutil.copytree(folder, tmp_path / "given")
+    artifacts.write_json(
+        folder / "sparse" / MADE,
+        {"provenance": {"stage": "sfm"}, "report": {"calibration": "guessed"}},
+    )
+    for video in (folder, tmp_path / "given"):
+        sees = Oracle(video)
+        assert ensure_masks(video, lambda sees=sees: sees, MASKS)
+        assert not ensure_masks(video, lambda sees=sees: sees, MASKS), "it is current"
+    name = images[4].name
+    true, found = model.images[4].cam_from_obj, read_sparse(folder / "sparse").images
+    assert (found[4].cam_from_obj - true)[:3, 3].norm() < 0.1 * true[:3, 3].norm()
+    assert all(
+        torch.allclose(found[k].cam_from_obj, images[k].cam_from_obj, atol=1e-9)
+        for k in range(24)
+        if k != 4
+    )
+    record = json.loads((folder / "video.json").read_text())
+    assert record["poses"] == {"calibration": "guessed", "placed": [name]}
+    assert (
+        f"{folder}: in 1 images the object is not where the camera poses say" in caplog.text
+    )
+    given = read_sparse(tmp_path / "given" / "sparse").images
+    assert torch.allclose(given[4].cam_from_obj, beside, atol=1e-9)
 
 
 def test_a_turntable_is_solved_with_masks(

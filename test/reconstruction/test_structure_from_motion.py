@@ -22,8 +22,8 @@ from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.reconstruction import structure_from_motion
 from uns_pose_ros.reconstruction.capture_quality import consistent_frames, is_turntable
 from uns_pose_ros.reconstruction.colmap import sfm_attempt
+from uns_pose_ros.reconstruction.colmap.feature_images import prepare_images
 from uns_pose_ros.reconstruction.colmap_mapper import ColmapMapper, MappedModel, SfmConfig
-from uns_pose_ros.reconstruction.feature_images import prepare_images
 from uns_pose_ros.reconstruction.structure_from_motion import find_poses
 
 CONFIG = SfmConfig(threads=2)

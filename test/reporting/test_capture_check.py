@@ -256,6 +256,17 @@ def test_doubt_of_computed_poses_is_a_finding(clip: Path) -> None:
     assert finding.what == f"the camera poses are doubtful: {doubt}" and finding.mend
 
 
+def test_cameras_placed_by_the_silhouette_are_a_finding_that_need_not_be_mended(
+    clip: Path,
+) -> None:
+    artifacts.write_json(
+        clip / "video.json", {"poses": {"placed": ["000001.jpg", "000002.jpg"]}}
+    )
+    artifacts.write_json(clip / "sparse" / "made.json", {})
+    [finding] = [one for one in check_video(clip).findings if "pattern" in one.what]
+    assert not finding.mend and "the poses of 2 images" in finding.what
+
+
 @pytest.mark.parametrize(
     ("source", "said"), [("guessed", "guessed"), ("exif", "taken from EXIF"), ("given", "")]
 )

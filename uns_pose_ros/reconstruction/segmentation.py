@@ -8,8 +8,8 @@ part of each image that shows the occupied cells, and the vote is added to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ from uns_pose_ros.reconstruction.mask_voting import (
     fuse_mask,
     vote_occupancy,
 )
+from uns_pose_ros.reconstruction.misplaced_images import find_places
 
 _KEPT = 120  # shrunk images that stay in memory
 _RAYS = 1024  # followed at once, so that their values stay in the processor's cache
@@ -51,6 +52,8 @@ class Masks:
     masks: dict[str, NDArray[np.bool_]]  # (H, W)
     fits: dict[str, MaskFit]  # empty where no poses are known
     mended: tuple[str, ...] = ()  # names of those that were cut or asked again
+    # cam_from_obj (4, 4) float64 of the images whose cameras were placed again
+    placed: Mapping[str, Tensor] = field(default_factory=dict)
 
     def bad(self, config: MaskConfig) -> list[str]:
         """Names of the masks that do not fit the hull."""
@@ -133,6 +136,7 @@ def find_masks(
     config: MaskConfig = MaskConfig(),
     progress: Progress | None = None,
     load_network: Callable[[], PartNetwork | None] = lambda: None,
+    place_again: bool = False,
 ) -> Masks:
     """Compute a mask of every frame, in pixels of its image.
 
@@ -146,6 +150,7 @@ def find_masks(
         progress: called after each image.
         load_network: returns the network that mends masks, or None: they are only cut. It is
             called where a mask is in doubt.
+        place_again: whether cameras that lie beside their true places get new ones.
 
     Raises:
         InvalidInput: the images do not agree on an object at the center of the orbit.
@@ -174,20 +179,31 @@ def find_masks(
         return Masks(masks, {})
     poses = torch.stack(known_poses)
     matrices = torch.stack([camera.matrix for camera in cameras])
-    field = vote_occupancy(first, matrices, poses, config)
-    if field is None:
+    occupied = vote_occupancy(first, matrices, poses, config)
+    if occupied is None:
         raise InvalidInput(
             f"{video.folder}: no object in the middle of the orbit; keep it in the middle of "
             "every image, or give masks/"
         )
     refined = []
-    votes = _project_votes(field, first, matrices, poses, config)
+    votes = _project_votes(occupied, first, matrices, poses, config)
     for number in range(len(frames)):
         image = shrunk(number)
         refined.append(segmenter.refine(number, image, first[number], votes[number]))
         show(f"{video.name}: masks, second look", number + 1, len(frames))
-    field = vote_occupancy(refined, matrices, poses, config) or field
-    votes = _project_votes(field, refined, matrices, poses, config)
+    places = dict[int, Tensor]()
+    if place_again:
+        places = find_places(first, refined, votes, matrices, poses, config.resolution)
+    if places:
+        poses[list(places)] = torch.stack(list(places.values()))
+        occupied = vote_occupancy(first, matrices, poses, config) or occupied
+        votes = _project_votes(occupied, first, matrices, poses, config)
+        for number in places:
+            refined[number] = segmenter.refine(
+                number, shrunk(number), first[number], votes[number]
+            )
+    occupied = vote_occupancy(refined, matrices, poses, config) or occupied
+    votes = _project_votes(occupied, refined, matrices, poses, config)
     fused = [
         fuse_mask(probability, odds, config)
         for probability, odds in zip(refined, votes, strict=True)
@@ -207,6 +223,7 @@ def find_masks(
         },
         fits,
         tuple(frames[number].name for number in changed),
+        {frames[number].name: pose for number, pose in places.items()},
     )
 
 

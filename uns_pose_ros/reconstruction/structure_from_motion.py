@@ -29,10 +29,10 @@ from uns_pose_ros.core.camera import assumed_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Camera, Progress, Video
 from uns_pose_ros.reconstruction.capture_quality import filming_advice
+from uns_pose_ros.reconstruction.colmap.feature_images import prepare_images
 from uns_pose_ros.reconstruction.colmap.image_pairs import find_jump, match_neighbors
 from uns_pose_ros.reconstruction.colmap.sfm_attempt import Poses, SfmTask, run_attempt
 from uns_pose_ros.reconstruction.colmap_mapper import ATTEMPTS, Attempt, SfmConfig
-from uns_pose_ros.reconstruction.feature_images import prepare_images
 
 # by which a refined focal length may differ from EXIF's, either way
 _MAX_FOCAL_CHANGE = 1.2

@@ -245,7 +245,16 @@ def _pose_findings(
 def _doubt_findings(folder: Path) -> Iterable[Finding]:
     """What structure from motion doubted in the poses that it computed."""
     poses = read_video_record(folder).poses
-    if poses is not None and poses.doubt and not is_given(folder / "sparse"):
+    if poses is None or is_given(folder / "sparse"):
+        return
+    if poses.placed:
+        what = (
+            f"a pattern that repeats has misled the poses of {len(poses.placed)} images; the "
+            "object's silhouette placed them, less exactly"
+        )
+        remedy = "film it on something whose pattern does not repeat, such as newspaper"
+        yield Finding(False, what, remedy)
+    if poses.doubt:
         what = f"the camera poses are doubtful: {poses.doubt}"
         remedy = "film again: slower, on something with a pattern, in more light"
         yield Finding(True, what, remedy)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
+from torch import Tensor
 
+from uns_pose_ros.core.errors import shorten
 from uns_pose_ros.core.types import Progress
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.io.colmap import has_sparse
+from uns_pose_ros.io.colmap import has_sparse, read_sparse, write_sparse
+from uns_pose_ros.io.schema.decoding import read_record
+from uns_pose_ros.io.schema.made_record import MadeRecord
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.io.writing.replacement import repair_folder
 from uns_pose_ros.io.writing.target_lock import lock_target
@@ -25,6 +30,7 @@ from uns_pose_ros.pipeline.poses_and_masks.made_parts import (
     replace_made,
 )
 from uns_pose_ros.pipeline.provenance import (
+    MADE,
     FileCache,
     folder_hashes,
     is_current_folder,
@@ -71,6 +77,31 @@ def ensure_masks(
         return _ensure_masks(folder, load, config, progress, load_segmenter, files)
 
 
+def _place_cameras(folder: Path, placed: Mapping[str, Tensor]) -> None:
+    """Write the new poses of some images into sparse/, which this program made."""
+    sparse = folder / "sparse"
+    _log.warning(
+        "%s: in %d images the object is not where the camera poses say (a pattern that repeats, "
+        "such as tiles, misleads them); their cameras are placed by the object's silhouette: %s",
+        folder,
+        len(placed),
+        shorten(list(placed)),
+    )
+    record = read_record(sparse / MADE, MadeRecord, "record")
+    model = read_sparse(sparse)
+    images = [
+        replace(image, cam_from_obj=placed.get(image.name, image.cam_from_obj))
+        for image in model.images
+    ]
+    replace_made(
+        sparse,
+        record.provenance,
+        {**record.report, "placed": list(placed)},
+        lambda new: write_sparse(new, model.cameras, images, model.points),
+    )
+    note_report(folder, "poses", sparse)
+
+
 def _ensure_masks(
     folder: Path,
     load: Callable[[], Salience],
@@ -113,7 +144,12 @@ def _ensure_masks(
     def load_mender() -> PromptableNetwork | None:
         return load_network() if mends else None
 
-    found = masking.find_masks(video, how, config, progress, load_mender)
+    sparse = folder / "sparse"
+    ours = has_sparse(sparse) and not is_given(sparse)
+    found = masking.find_masks(video, how, config, progress, load_mender, place_again=ours)
+    if found.placed:
+        _place_cameras(folder, found.placed)
+        wanted["inputs"] = {**inputs, **folder_hashes(folder, "sparse", files)}
     if found.mended and not mends:
         _log.warning(
             "%s: %d masks were cut where the other images see no object; `uns-pose weights %s` "

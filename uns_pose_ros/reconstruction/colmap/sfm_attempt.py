@@ -29,6 +29,7 @@ from uns_pose_ros.reconstruction.colmap.colmap_options import (
     matching_options,
     verification_options,
 )
+from uns_pose_ros.reconstruction.colmap.feature_images import FeatureImages
 from uns_pose_ros.reconstruction.colmap.image_pairs import select_pairs
 from uns_pose_ros.reconstruction.colmap_mapper import (
     DISPUTED,
@@ -40,7 +41,6 @@ from uns_pose_ros.reconstruction.colmap_mapper import (
     registered_poses,
     silence_colmap,
 )
-from uns_pose_ros.reconstruction.feature_images import FeatureImages
 
 _MIN_PAIR_INLIERS = 15  # matches that agree make a pair
 # features and matches are computed in several calls, so that the progress is known between them
