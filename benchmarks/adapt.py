@@ -4,7 +4,7 @@
     python benchmarks/adapt.py mug/model mug --labels mug/labels.json --videos mug_01 --work out
 
 Writes WORK/bag, in which each video stands at its own place, and WORK/model, a copy that is
-adapted. Both models then estimate the last third of each video, which taught nothing, and the
+adapted, with links to the videos that the model was trained on where they lie beside it. Both models then estimate the last third of each video, which taught nothing, and the
 --others, which are not in the bag. Labels are read for these figures only.
 """
 
@@ -66,7 +66,12 @@ def main() -> None:
     if not (args.work / "bag").exists():
         write_videos(args.work / "bag", videos)
     shutil.rmtree(args.work / "model", ignore_errors=True)
-    shutil.copytree(artifacts.model_folder(args.model), args.work / "model")
+    source = artifacts.model_folder(args.model)
+    shutil.copytree(source, args.work / "model")
+    for name in artifacts.load_model(source).training_poses:
+        video, link = source.parent / name, args.work / name
+        if video.is_dir() and not link.exists():
+            link.symlink_to(video.resolve())
     kind = choose_precision(choose_device(args.device))
     backbone = load_backbone(device=args.device, precision=kind)
     config = AdaptConfig("odom", steps=args.steps, learning_rate=args.learning_rate)

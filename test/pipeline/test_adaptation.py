@@ -105,7 +105,6 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(adaptation, "Estimator", Scripted)
     monkeypatch.setattr(adaptation, "_views", views)
-    monkeypatch.setattr(adaptation, "join_views", lambda parts: None)
     monkeypatch.setattr(adaptation, "fine_tune", tune)
     return taught
 

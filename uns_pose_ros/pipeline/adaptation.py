@@ -44,7 +44,6 @@ from uns_pose_ros.training.adaptation.fine_tuning import (
 )
 from uns_pose_ros.training.adaptation.pseudo_labels import (
     RecordedImage,
-    join_views,
     make_video,
     spare_border,
     view_config,
@@ -79,7 +78,7 @@ class AdaptConfig:
     images: int = 300  # at most; a longer bag is read in steps
     views: int = 4  # random views of each image
     steps: int = 100
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
         for name, least in (("images", 20), ("views", 1), ("steps", 1)):
@@ -153,17 +152,14 @@ def adapt_model(
         views = _views(model, taught, images, backbone, config, seed, scratch, progress)
         answer.taught = sum(len(part) for _, part in taught)
         replay = _replay(folder, model, backbone, config, seed, progress)
-        parts = [views]
-        if replay is not None:
-            answer.replayed = len(replay)
-            parts.append(replay)
+        answer.replayed = 0 if replay is None else len(replay)
         settings = replace(
             view_config(model, config.views, TrainConfig()),
             steps=config.steps,
             learning_rate=config.learning_rate,
             weight_decay=0.0,
         )
-        tuned = fine_tune(model, join_views(parts), settings, seed, progress)
+        tuned = fine_tune(model, views, settings, seed, progress, replay)
         _judge(answer, tuned, find, held_out, results, images, progress)
     if answer.reason:
         return answer

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from streams import HALF_TURN, estimate, orbit, pose
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate
@@ -123,48 +124,70 @@ def small_model() -> CategoryModel:
     return CategoryModel("mug", corners, faces, vertices, background, weights)
 
 
-def test_the_head_learns_further_from_what_it_knew() -> None:
-    model = small_model()
-    generator = torch.Generator().manual_seed(1)
+CONFIG = TrainConfig(
+    network=NETWORK, steps=12, batch=2, learning_rate=3e-2, dropout=0.0, weight_decay=0.0
+)
+
+
+def views_of_seed(model: CategoryModel, seed: int) -> Views:
+    generator = torch.Generator().manual_seed(seed)
     tokens = torch.randn(4, 2, 2, 384, generator=generator).bfloat16()
     canon = model.vertices[torch.arange(16) % 4].expand(4, -1, -1).half().clone()
     canon[:, 8:] = torch.nan
     background = torch.arange(16).expand(4, -1) >= 8
-    ones = torch.ones(4)
     eye = torch.eye(4).double()
-    views = Views(
+    return Views(
         tokens,
         canon,
         background,
-        ones,
+        torch.ones(4),
         torch.zeros(4, dtype=torch.int64),
         eye[:3, :3].expand(4, -1, -1),
         eye[:3].expand(4, -1, -1),
     )
-    config = TrainConfig(
-        network=NETWORK,
-        steps=12,
-        batch=2,
-        learning_rate=3e-2,
-        dropout=0.0,
-        weight_decay=0.0,
-    )
-    still = fine_tune(model, views, replace(config, learning_rate=1e-12, steps=2))
+
+
+def test_the_head_learns_further_from_what_it_knew() -> None:
+    model = small_model()
+    views = views_of_seed(model, 1)
+    still = fine_tune(model, views, replace(CONFIG, learning_rate=1e-12, steps=2))
     for name, tensor in model.head.items():
         assert torch.allclose(still.head[name], tensor, atol=1e-6), name
     assert torch.allclose(still.vertex_features, model.vertex_features, atol=1e-6)
-    tuned = fine_tune(model, views, config)
+    tuned = fine_tune(model, views, CONFIG)
     assert loss(tuned, views) < loss(still, views) - 0.2
     assert tuned.category == "mug" and torch.equal(tuned.vertices, model.vertices)
     assert torch.allclose(tuned.vertex_features.norm(dim=1), torch.ones(4))
 
 
+def test_what_is_replayed_keeps_its_features_while_the_new_is_learned() -> None:
+    model = small_model()
+    new, known = views_of_seed(model, 1), views_of_seed(model, 2)
+    alone = fine_tune(model, new, CONFIG)
+    beside = fine_tune(model, new, CONFIG, replay=known)
+    before = features(model, known)
+    moved = [float((features(one, known) - before).norm()) for one in (alone, beside)]
+    assert moved[1] < 0.75 * moved[0], "it is 0.60"
+    assert loss(beside, new) < loss(model, new)
+
+
+def features(model: CategoryModel, views: Views) -> Tensor:
+    with torch.no_grad():
+        result: Tensor = head_of(model)(views.tokens.float())
+    return result
+
+
+def head_of(model: CategoryModel) -> Head:
+    head = Head(NETWORK, 4, 384)
+    weights = {"vertex_features": model.vertex_features}
+    weights["background_features"] = model.background_features
+    head.load_state_dict({**model.head, **weights})
+    return head
+
+
 def loss(model: CategoryModel, views: Views) -> float:
     """Mean cross-entropy of the cells that show the background."""
-    head = Head(NETWORK, 4, 384)
-    features = {"vertex_features": model.vertex_features}
-    features["background_features"] = model.background_features
-    head.load_state_dict({**model.head, **features})
+    head = head_of(model)
     with torch.no_grad():
         logits = head.logits(head(views.tokens.float())).flatten(1, 2)
     chance = torch.log_softmax(logits, -1)[..., 4:].logsumexp(-1)

@@ -166,9 +166,10 @@ def test_cells_beside_the_silhouette_are_neither_object_nor_background() -> None
     assert int(background.sum()) == 16 * 16 - 7 * 7
 
 
-def test_views_of_each_source_weigh_the_same_together() -> None:
+def test_views_of_each_source_have_their_share_of_the_weight() -> None:
     shown = torch.zeros(8, 4, dtype=torch.bool)
     few, many = views_of(shown[:2], 1.0), views_of(shown, 0.5)
-    joined = join_views([few, many])
+    joined = join_views([few, many], [0.3, 0.7])
     assert len(joined) == 10
-    assert float(joined.weight[:2].sum()) == pytest.approx(float(joined.weight[2:].sum()))
+    assert float(joined.weight[:2].sum()) == pytest.approx(0.3)
+    assert float(joined.weight[2:].sum()) == pytest.approx(0.7)

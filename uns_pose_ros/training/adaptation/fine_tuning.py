@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from uns_pose_ros.core.geometry import angle_between, nearest_equivalent
 from uns_pose_ros.core.types import CategoryModel, PoseEstimate, Progress, Symmetry
 from uns_pose_ros.networks.correspondence_head import Head
+from uns_pose_ros.training.adaptation.pseudo_labels import join_views
 from uns_pose_ros.training.adaptation.resting_objects import (
     RestingObject,
     agree_on_rotation,
@@ -24,6 +25,7 @@ from uns_pose_ros.training.adaptation.resting_objects import (
 from uns_pose_ros.training.head_training import fit_head
 from uns_pose_ros.training.training_views import TrainConfig, Views
 
+_NEW = 0.3  # share of what is new in a training that replays what is known
 _NAMES = ("vertex_features", "background_features")
 _SAME = 20.0  # degrees by which the fused poses of both models may differ
 _PLACE = 1.0  # apparent diameters between an object and an estimate of it
@@ -74,8 +76,23 @@ def fine_tune(
     config: TrainConfig,
     seed: int = 0,
     progress: Progress | None = None,
+    replay: Views | None = None,
 ) -> CategoryModel:
-    """Train a model's head further on views, on their device."""
+    """Train a model's head further on views, on their device.
+
+    Args:
+        model: The model.
+        views: What is new.
+        config: Settings.
+        seed: Seed of the batches.
+        progress: Receives the number of steps that are done.
+        replay: Views that the model has learned from before. They are learned again, and their
+            features stay near what they are, so that other instances change little too.
+    """
+    steady = None
+    if replay is not None:
+        steady = torch.arange(len(views) + len(replay)) >= len(views)
+        views = join_views([views, replay], [_NEW, 1 - _NEW])
     device = views.tokens.device
     head = Head(config.network, len(model.vertices), views.tokens.shape[-1])
     known = {"vertex_features": model.vertex_features}
@@ -90,6 +107,7 @@ def fine_tune(
         progress,
         device,
         initial=head.to(device),
+        steady=steady,
     )
     weights = {
         name: tensor.detach().cpu()

@@ -117,12 +117,11 @@ def spare_border(views: Views) -> Views:
     return replace(views, background=views.background & ~near)
 
 
-def join_views(parts: Sequence[Views]) -> Views:
-    """All views, those of each part with the same weight together."""
-    total = [float(part.weight.sum()) or 1.0 for part in parts]
+def join_views(parts: Sequence[Views], shares: Sequence[float]) -> Views:
+    """All views, those of each part with its share of the weight together."""
     weighted = [
-        replace(part, weight=part.weight * (max(total) / own))
-        for part, own in zip(parts, total, strict=True)
+        replace(part, weight=part.weight * (share / (float(part.weight.sum()) or 1.0)))
+        for part, share in zip(parts, shares, strict=True)
     ]
     return Views(
         *(
