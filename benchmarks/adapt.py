@@ -4,8 +4,9 @@
     python benchmarks/adapt.py mug/model mug --labels mug/labels.json --videos mug_01 --work out
 
 Writes WORK/bag, in which each video stands at its own place, and WORK/model, a copy that is
-adapted, with links to the videos that the model was trained on where they lie beside it. Both models then estimate the last third of each video, which taught nothing, and the
---others, which are not in the bag. Labels are read for these figures only.
+adapted, with links to the videos that the model was trained on where they lie beside it. Both
+models then estimate the last third of each video, which taught nothing, and the --others, which
+are not in the bag. Labels are read for these figures only.
 """
 
 from __future__ import annotations
