@@ -6,9 +6,8 @@ pycolmap.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from uns_pose_ros.reconstruction.capture_quality import (
     azimuth_coverage,
     consistent_frames,
 )
+from uns_pose_ros.reconstruction.colmap.weak_images import weak_images
 
 SEED = 0
 # longer sides of the image: between 90 and 14 degrees of view
@@ -156,7 +156,7 @@ class ColmapMapper:
 
     def map_images(self) -> list[MappedModel]:
         """Polished models whose cameras look at a common place."""
-        models = [self._polish_largest(self._map_incrementally())]
+        models = [self._strengthen(self._polish_largest(self._map_incrementally()))]
         if not self.attempt.use_global_mapper:
             return [mapped for mapped in models if mapped is not None]
         models.append(self._polish_largest(self._map_globally()))
@@ -202,8 +202,6 @@ class ColmapMapper:
         Both models keep what they agree on. Wrong matches, such as those of another wall's
         bricks, are few against the right ones once the points that they built are gone.
         """
-        import pycolmap
-
         if len(models) < 2:
             return []
         poses = [registered_poses(model) for model in models]
@@ -212,17 +210,32 @@ class ColmapMapper:
         if len(agreed) < 3 or nothing_disputed:
             return []
         results = []
-        for number, model in enumerate(models):
-            pruned = pycolmap.Reconstruction(model)
-            for image in list(pruned.images.values()):
-                if image.has_pose and image.name not in agreed:
-                    pruned.deregister_frame(image.frame_id)
+        for number, (model, of_model) in enumerate(zip(models, poses, strict=True)):
+            pruned = _without(model, of_model.keys() - agreed)
             self._polish(pruned)
-            folder = self.work / f"pruned_{number}"
-            folder.mkdir()
-            pruned.write(folder)
-            results.append(self._polish_largest(self._map_incrementally(folder)))
+            results.append(
+                self._polish_largest(self._add_images(pruned, f"pruned_{number}"))
+            )
         return results
+
+    def _strengthen(self, mapped: MappedModel | None) -> MappedModel | None:
+        """Register the images again that few and bad observations hold.
+
+        Wrong matches of theirs no longer count once all other images agree.
+        """
+        weak = [] if mapped is None else weak_images(mapped.model)
+        if mapped is None or not weak:
+            return mapped
+        pruned = _without(mapped.model, weak)
+        again = self._polish_largest(self._add_images(pruned, "strengthened"))
+        return again if again is not None and again.size >= mapped.size else mapped
+
+    def _add_images(self, model: Any, folder_name: str) -> dict[int, Any]:
+        """Models by number, of a model to which the missing images are added."""
+        folder = self.work / folder_name
+        folder.mkdir()
+        model.write(folder)
+        return self._map_incrementally(folder)
 
     def _polish_largest(self, models: Mapping[int, Any]) -> MappedModel | None:
         """The largest model whose cameras look at a common place, polished."""
@@ -351,6 +364,17 @@ def _count_agreed(mapped: MappedModel, others: Sequence[MappedModel | None]) -> 
     )
 
 
+def _without(model: Any, names: Collection[str]) -> Any:
+    """A copy of a model in which some images have no pose."""
+    import pycolmap
+
+    pruned = pycolmap.Reconstruction(model)
+    for image in list(pruned.images.values()):
+        if image.has_pose and image.name in names:
+            pruned.deregister_frame(image.frame_id)
+    return pruned
+
+
 def registered_poses(model: Any) -> dict[str, Tensor]:
     """cam_from_obj (4, 4) of every registered image of a model, by image name."""
     return {
@@ -370,16 +394,3 @@ def has_common_target(model: Any) -> bool:
     """Whether the cameras look at a common place. A model of wrong matches does not."""
     views = [pose.numpy() for pose in registered_poses(model).values()]
     return len(views) >= _MIN_MODEL_SIZE and ViewCoverage(views).center is not None
-
-
-@contextlib.contextmanager
-def silence_colmap() -> Iterator[None]:
-    """Switch COLMAP's log off, which is for its developers."""
-    import pycolmap
-
-    before = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL)
-    try:
-        yield
-    finally:
-        pycolmap.logging.minloglevel = before

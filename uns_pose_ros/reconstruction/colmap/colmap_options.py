@@ -1,7 +1,9 @@
-"""COLMAP's options for features and matches of an attempt."""
+"""COLMAP's options for features and matches of an attempt, and its log."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from uns_pose_ros.reconstruction.colmap_mapper import SEED, Attempt, SfmConfig
@@ -47,3 +49,16 @@ def verification_options() -> Any:
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.random_seed = SEED
     return options
+
+
+@contextlib.contextmanager
+def silence_colmap() -> Iterator[None]:
+    """Switch COLMAP's log off, which is for its developers."""
+    import pycolmap
+
+    before = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL)
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = before

@@ -27,6 +27,7 @@ from uns_pose_ros.reconstruction.colmap.colmap_cameras import (
 from uns_pose_ros.reconstruction.colmap.colmap_options import (
     extraction_options,
     matching_options,
+    silence_colmap,
     verification_options,
 )
 from uns_pose_ros.reconstruction.colmap.feature_images import FeatureImages
@@ -39,7 +40,6 @@ from uns_pose_ros.reconstruction.colmap_mapper import (
     choose_model,
     image_pose,
     registered_poses,
-    silence_colmap,
 )
 
 _MIN_PAIR_INLIERS = 15  # matches that agree make a pair
