@@ -19,9 +19,7 @@ from uns_pose_ros.reconstruction.hull_of_others import CarvedCube, carve_cube, d
 from uns_pose_ros.reconstruction.mask_voting import central_component, mask_iou
 from uns_pose_ros.reconstruction.visual_hull import HullConfig
 
-_USUAL = (
-    0.75  # of the usual overlap with what most images agree on, below which there is doubt
-)
+_USUAL = 0.75  # of the usual overlap with the votes, below which an image is in doubt
 # overlaps (IoU) with the silhouette of the object
 _FITS = 0.75  # from which on a mask is that of the object
 _BETTER = 0.3  # by which it fits at the new place better than where the pose says
@@ -95,7 +93,7 @@ def find_places(
 
 def _doubtful(masks: Sequence[Mask], silhouettes: Sequence[Mask]) -> list[int]:
     """Numbers of the masks (H, W) that overlap silhouettes (H, W) less than is usual."""
-    overlaps = np.array(list(map(mask_iou, masks, silhouettes)))
+    overlaps = list(map(mask_iou, masks, silhouettes))
     limit = _USUAL * float(np.median(overlaps))
     return [k for k, mask in enumerate(masks) if mask.any() and overlaps[k] < limit]
 
