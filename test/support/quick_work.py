@@ -124,7 +124,7 @@ def _find_poses(video: Video, *_: Any) -> Poses:
     return Poses(assumed_camera(16, 12), tuple(images), torch.zeros(1, 3).double(), report)
 
 
-def _find_masks(video: Video, *_: Any) -> Masks:
+def _find_masks(video: Video, *_: Any, place_again: bool) -> Masks:
     shown = np.zeros((12, 16), bool)
     shown[4:8, 4:12] = True
     names = [frame.name for frame in video.frames]
