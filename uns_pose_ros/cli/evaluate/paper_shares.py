@@ -98,7 +98,7 @@ def work_on_categories(plan: PaperPlan, into: Path, share: ProcessShare) -> None
                     text = (
                         f"{start}other processes are at {shorten(left)}; waiting for them"
                     )
-                    print(text, file=sys.stderr, flush=True)
+                    _say(text)
                 waiting = True
                 time.sleep(_POLL)
 
@@ -113,11 +113,17 @@ def _take(into: Path, category: str) -> TargetLock | None:
         return None
 
 
+def _say(line: str) -> None:
+    """Write a line to stderr at once: without a buffer, `print` writes its end by itself."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 def _do_steps(plan: PaperPlan, category: str, start: str) -> None:
     for step in plan.by_category[category]:
         if step.is_done:
             continue
-        print(f"{start}uns-pose {' '.join(step.words)}", file=sys.stderr, flush=True)
+        _say(f"{start}uns-pose {' '.join(step.words)}")
         code = main.run_quietly(step.words)
         if code != main.DONE:
             raise InvalidInput(
