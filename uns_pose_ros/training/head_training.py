@@ -36,9 +36,8 @@ _LOSSES, _WATCHED = ("step", "object", "background"), ("watched_step", "watched_
 _EVERY = 100
 _NEAR = 0.1  # canonical units: a vertex this close to the point that a cell shows is right
 _MOST = 48  # watched views that are evaluated
-_KEEP = (
-    30.0  # weight of the change of features that stay, against the cross-entropy in nats
-)
+# weight of the change of steady features, against the cross-entropy in nats
+_KEEP = 30.0
 
 
 def fit_head(

@@ -37,9 +37,8 @@ class PosesReport(Struct, frozen=True):
     focal_px: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
     reprojection_error_px: Annotated[float, Meta(ge=0, le=1e9)] | None = None
     doubt: str = ""  # why the poses may be wrong
-    placed: tuple[
-        str, ...
-    ] = ()  # images whose cameras the object's silhouette placed again
+    # images whose cameras the object's silhouette placed again
+    placed: tuple[str, ...] = ()
     seconds: Seconds | None = None
     metres: MetersReport | None = None
 
