@@ -4,7 +4,7 @@
     python benchmarks/adapt.py mug/model mug --labels mug/labels.json --videos mug_01 --work out
 
 Writes WORK/bag, in which each video stands at its own place, and WORK/model, a copy that is
-adapted, with links to the videos that the model was trained on where they lie beside it. Both
+adapted, with links to the videos that the model was trained on, which lie beside it. Both
 models then estimate the last third of each video, which taught nothing, and the --others, which
 are not in the bag. Labels are read for these figures only.
 """
@@ -84,7 +84,6 @@ def main() -> None:
         "kept": not answer.reason,
         "reason": answer.reason,
         "taught": answer.taught,
-        "replayed_views": answer.replayed,
         "judgment": None if answer.judgment is None else asdict(answer.judgment),
         "of_nothing": answer.false,
     }

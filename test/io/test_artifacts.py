@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from small_artifacts import (
     PROVENANCE,
@@ -18,7 +19,7 @@ from small_artifacts import (
     files,
 )
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.types import Symmetry
+from uns_pose_ros.core.types import Symmetry, TaughtObject
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.ply import write_ply
 
@@ -94,6 +95,22 @@ def test_a_model_comes_back_exactly_also_by_its_category_folder(tmp_path: Path) 
     assert_equal(artifacts.load_model(tmp_path / "model"), a_model())
     assert_equal(artifacts.load_model(tmp_path), a_model())
     assert files(tmp_path / "model") == {"model.json", "model.safetensors", "template.ply"}
+
+
+def test_what_recordings_have_taught_a_model_comes_back_exactly(tmp_path: Path) -> None:
+    taught = [
+        TaughtObject(
+            {"enter.bias": torch.full((3,), float(k))}, torch.ones(5), torch.ones(1)
+        )
+        for k in (1, 2)
+    ]
+    model = dataclasses.replace(a_model(), taught=tuple(taught))
+    artifacts.save_model(model, tmp_path)
+    read = artifacts.load_model(tmp_path)
+    assert len(read.taught) == 2
+    for own, expected in zip(read.taught, taught, strict=True):
+        assert_equal(own, expected)
+    assert set(read.head) == set(model.head)
 
 
 def test_a_model_with_the_weights_of_another_is_refused(tmp_path: Path) -> None:

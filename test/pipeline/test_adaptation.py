@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from streams import HALF_TURN, estimate, orbit, pose
 from uns_pose_ros.cli import main
 from uns_pose_ros.cli.places import adapt_command
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate
+from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, TaughtObject
 from uns_pose_ros.estimation.stream.expectation import Expectation
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.pipeline import adaptation
@@ -36,16 +35,17 @@ OBJECT = pose((10.0, -5.0, 70.0), (0.03, -0.02, 0.01))  # odom_from_canon
 class Scripted:
     """An estimator that knows the true pose of image k, whose gray value is 10 k.
 
-    The model before is `wrong` degrees off, about six axes in turns; an adapted one is `better`.
+    It is `errors` degrees off, about six axes in turns: without a taught recording, with one, two.
     """
 
     backbone, device = None, torch.device("cpu")
-    wrong, better, score = 20.0, 5.0, 0.6
+    errors: Sequence[float] = (20.0, 5.0, 5.0)
+    score = 0.6
     flipped: Sequence[int] = ()  # images that the adapted model sees flipped
 
     def __init__(self, model: CategoryModel, *_: object, **__: object) -> None:
         self.models = (model,)
-        self._adapted = bool(model.provenance.get("tuned"))
+        self._taught = len(model.taught)
 
     def __call__(
         self,
@@ -56,10 +56,10 @@ class Scripted:
         expected: Expectation | None = None,
     ) -> list[PoseEstimate]:
         k = round(float(np.asarray(image)[0, 0, 0]) / 10)
-        turn = self.better if self._adapted else self.wrong
+        turn = self.errors[self._taught]
         x, y, z = (turn * (-1) ** k * (k // 2 % 3 == axis) for axis in range(3))
         seen = orbit(IMAGES)[k] @ OBJECT @ pose((x, y, z), (0.0, 0.0, 0.0))
-        if self._adapted and k in self.flipped:
+        if self._taught and k in self.flipped:
             seen = seen @ HALF_TURN
         return [estimate(seen, score=self.score, category="mug")]
 
@@ -100,11 +100,13 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         taught.extend(objects)
         assert all(images[one.image].path.exists() for _, part in objects for one in part)
 
-    def tune(model: CategoryModel, *_: object) -> CategoryModel:
-        return replace(model, provenance={**model.provenance, "tuned": True})
+    def tune(*_: object) -> TaughtObject:
+        return TaughtObject({}, torch.ones(384), torch.zeros(1))
 
     monkeypatch.setattr(adaptation, "Estimator", Scripted)
     monkeypatch.setattr(adaptation, "_views", views)
+    monkeypatch.setattr(adaptation, "_replay", lambda *_: None)
+    monkeypatch.setattr(adaptation, "split_views", lambda _, count: [None] * count)
     monkeypatch.setattr(adaptation, "fine_tune", tune)
     return taught
 
@@ -125,10 +127,11 @@ def test_a_better_model_takes_the_place_of_the_model_before_which_stays_beside(
     assert [one.image for one in part] == list(range(12))
     assert thing.scale == pytest.approx(0.2, rel=0.02)
     assert torch.allclose(thing.fixed_from_canon, OBJECT, atol=0.02)
-    assert artifacts.load_model(model).provenance["tuned"]
+    [taught] = artifacts.load_model(model).taught
+    assert torch.equal(taught.weight, torch.ones(384))
     assert (model / "notes.txt").read_text() == "mine"
     assert answer.before == model.with_name("model.before-adapt")
-    assert "tuned" not in artifacts.load_model(answer.before).provenance
+    assert not artifacts.load_model(answer.before).taught
     again = adapt(model, bag)
     assert again.reason == "its held-out images are not better"
 
@@ -137,14 +140,11 @@ def test_a_second_adaptation_keeps_both_models_before(
     model: Path, bag: Path, lessons: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapt(model, bag)
-    monkeypatch.setattr(Scripted, "wrong", 5.0)
-    before = artifacts.load_model(model)
-    artifacts.save_model(
-        replace(before, provenance={**before.provenance, "tuned": False}), model
-    )
-    monkeypatch.setattr(Scripted, "better", 2.0)
+    monkeypatch.setattr(Scripted, "errors", (20.0, 5.0, 2.0))
     assert adapt(model, bag).before == model.with_name("model.before-adapt-2")
-    history = artifacts.load_model(model).provenance["adapted"]
+    adapted = artifacts.load_model(model)
+    assert len(adapted.taught) == 2, "what the first recording has taught is kept"
+    history = adapted.provenance["adapted"]
     assert isinstance(history, list) and len(history) == 2
     assert history[0]["bag"] == "bag" and history[0]["after"]["acc15"] == 100
 
@@ -177,6 +177,16 @@ def test_a_bag_that_cannot_teach_says_why(
     assert not lessons
 
 
+def test_without_the_videos_of_the_training_nothing_tells_an_object_from_others(
+    model: Path, bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptation, "Estimator", Scripted)
+    with pytest.raises(
+        InvalidInput, match=r"no video that the model was trained on is in "
+    ):
+        adapt(model, bag)
+
+
 def test_the_command_prints_both_models_and_which_one_is_kept(
     model: Path,
     bag: Path,
@@ -189,7 +199,6 @@ def test_the_command_prints_both_models_and_which_one_is_kept(
     assert main.main([*words, "--json", str(model.parent / "out.json")]) == 0
     text = capsys.readouterr().out
     assert "1 objects at rest in 18 images; 12 images taught, 6 judged" in text
-    assert "nothing of them was repeated" in text
     assert f"adapted; the model before is {model}.before-adapt" in text
     record = artifacts.read_json(model.parent / "out.json")
     assert record["kept"] and record["after"][0]["acc15"] == 100

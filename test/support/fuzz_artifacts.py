@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 import fuzz_checks
-from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh
+from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, TaughtObject
 from uns_pose_ros.estimation import loaded_model
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.networks import weight_catalog, weight_fetching
@@ -34,10 +34,13 @@ def write_category(folder: Path) -> None:
     alignment = Alignment(("clip_01",), pose, one, torch.ones(1, dtype=torch.bool), one)
     artifacts.save_alignment(alignment, folder / "alignment.json", {"seed": 0})
     config = NetworkConfig(layers=(11,), width=8, blocks=1, features=4, clutter=2)
-    head = {
-        name: tensor.detach()
-        for name, tensor in Head(config, len(vertices), 16).state_dict().items()
-    }
+    network = Head(config, len(vertices), 16)
+    head = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    taught = TaughtObject(
+        {name: tensor.detach() for name, tensor in network.named_parameters()},
+        torch.ones(16),
+        torch.zeros(1),
+    )
     vertex_features = functional.normalize(head.pop("vertex_features"), dim=-1)
     background_features = functional.normalize(head.pop("background_features"), dim=-1)
     origin = {
@@ -54,6 +57,7 @@ def write_category(folder: Path) -> None:
             background_features,
             head,
             provenance=origin,
+            taught=(taught,),
         ),
         folder / "model",
     )

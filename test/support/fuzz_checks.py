@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,8 @@ def check_model(model: CategoryModel) -> None:
     check_units(model.vertex_features)
     check_units(model.background_features)
     check_symmetry(model.symmetry)
-    for weights in model.head.values():
+    taught = [(one.weight, one.bias, *one.head.values()) for one in model.taught]
+    for weights in (*model.head.values(), *chain(*taught)):
         check_finite(weights, 1e6)
     assert model.diameter is None or 0 < model.diameter <= 1e6
     assert 0 <= model.crop_size <= 10_000

@@ -213,6 +213,27 @@ class Alignment:
 
 
 @dataclass(frozen=True, eq=False)
+class TaughtObject:
+    """What a recording has taught a model of a single object.
+
+    A crop shows it where the mean of `weight` @ token + `bias` over the tokens of the crop's object
+    is positive, see `training.adaptation.recognition_training`.
+    """
+
+    head: Mapping[str, Tensor]  # parameters of networks.Head, for crops that show it
+    weight: (
+        Tensor  # (L * 384,) float32, for tokens of L layers, each of mean 0 and variance 1
+    )
+    bias: Tensor  # (1,) float32
+
+    def __post_init__(self) -> None:
+        _check(self.weight, "weights that tell a taught object", (None,), torch.float32)
+        _check(self.bias, "bias that tells a taught object", (1,), torch.float32)
+        for name, tensor in self.head.items():
+            _check(tensor, f"{name} of a taught head", tuple(tensor.shape))
+
+
+@dataclass(frozen=True, eq=False)
 class CategoryModel:
     """A trained category.
 
@@ -231,6 +252,7 @@ class CategoryModel:
         default_factory=dict
     )  # config, inputs' hashes, version, seed, calibration
     frames: tuple[NamedFrame, ...] = ()  # such as a handle or a grasp, see frames.yaml
+    taught: tuple[TaughtObject, ...] = ()  # by recordings
 
     def __post_init__(self) -> None:
         _check(self.vertices, "template vertices", (None, 3), torch.float32)

@@ -223,7 +223,7 @@ class Estimator:
         """Estimate the best pose in each square (N, 4), in one batch."""
         crops, maps = crop(pixels, squares, loaded.crop_size)
         tokens = self._tokens(crops)
-        probability, presence = loaded.read(tokens)
+        probability, presence = loaded.read_crops(tokens)
         presence = touching_objects.hide_cells(presence, maps, hidden)
         solved = solve(
             loaded.model,

@@ -17,6 +17,7 @@ from uns_pose_ros.core.types import CategoryModel
 from uns_pose_ros.estimation.score_calibration import ScoreCalibration
 from uns_pose_ros.estimation.shapes.shape_prior import ShapePrior
 from uns_pose_ros.estimation.solver.pose_hypotheses import Template
+from uns_pose_ros.estimation.taught_head import TaughtHead, recognize
 from uns_pose_ros.networks.coarse_rotation import CoarseRotation
 from uns_pose_ros.networks.correspondence_head import Head, NetworkConfig
 from uns_pose_ros.networks.dinov2 import PATCH
@@ -76,6 +77,10 @@ class LoadedModel:
                     "background_features": model.background_features,
                 }
             )
+            self.taught = [
+                TaughtHead(taught, config, len(model.vertices), tokens, device)
+                for taught in model.taught
+            ]
         except (LookupError, TypeError, ArithmeticError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InvalidInput(
@@ -92,8 +97,9 @@ class LoadedModel:
         self.head = head.eval().requires_grad_(False).to(device)
         self._tells_rotation = bool(head.rotation_precision.any())
         self._kind = compute_dtype("bf16" if halved else "fp32")
-        for part in self.head.children():  # the vertex features stay as they are
-            part.to(self._kind)
+        for own in (self.head, *(taught.head for taught in self.taught)):
+            for part in own.children():  # the vertex features stay as they are
+                part.to(self._kind)
         # seen in the frame of the training, so that a turned model gives the same poses
         turn = model.turn.float()
         self._turn = turn.to(device)
@@ -137,6 +143,29 @@ class LoadedModel:
         Returns:
             Probabilities (B, 2h, 2w, V) of the vertices, and presence (B, 2h, 2w) of the object.
         """
-        logits = self.head.logits(self.head(tokens.to(self._kind)))
+        return self._read(self.head, tokens)
+
+    def read_crops(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute correspondences of crops, see `read`.
+
+        Those that show an object that a recording has taught are read by its head.
+        """
+        probability, presence = self.read(tokens)
+        if not self.taught:
+            return probability, presence
+        likeliest, is_taught = recognize(self.taught, tokens, presence)
+        for number, taught in enumerate(self.taught):
+            which = is_taught & (likeliest == number)
+            if which.device.type != "cpu":  # nobody waits for the device to tell which ones
+                own, there = self._read(taught.head, tokens)
+                probability = torch.where(which[:, None, None, None], own, probability)
+                presence = torch.where(which[:, None, None], there, presence)
+            elif bool(which.any()):
+                probability, presence = probability.clone(), presence.clone()
+                probability[which], presence[which] = self._read(taught.head, tokens[which])
+        return probability, presence
+
+    def _read(self, head: Head, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        logits = head.logits(head(tokens.to(self._kind)))
         probability = logits.softmax(-1)[..., : len(self.template.vertices)]
         return probability, probability.sum(-1)

@@ -30,6 +30,7 @@ from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.types import Alignment, CategoryModel, FeatureMesh, Symmetry
 from uns_pose_ros.io.given_files import open_given, path_inside, read_given
 from uns_pose_ros.io.ply import parse_ply, write_ply
+from uns_pose_ros.io.schema import model_tensors
 from uns_pose_ros.io.schema.alignment_record import (
     PUBLISHED,
     AlignedVideo,
@@ -273,13 +274,13 @@ def save_model(model: CategoryModel, folder: Path) -> None:
     The folder is replaced as a whole; other files in it stay. Without named frames there is no
     frames.yaml.
     """
-    tensors = {"bank": model.vertex_features, "clutter": model.background_features} | {
-        f"head.{k}": v for k, v in model.head.items()
-    }
     with replace_folder(folder) as new:
         write_ply(new / TEMPLATE, model.vertices, model.triangles)
         save_file(
-            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()},
+            {
+                name: tensor.contiguous().cpu()
+                for name, tensor in model_tensors.join(model).items()
+            },
             new / WEIGHTS,
         )
         (new / WEIGHTS).chmod(0o644)  # safetensors lets nobody else read its files
@@ -349,17 +350,14 @@ def _read_model(folder: Path) -> CategoryModel:
             category=record.category,
             vertices=vertices,
             triangles=triangles,
-            vertex_features=tensors["bank"],
-            background_features=tensors["clutter"],
-            head={
-                name.removeprefix("head."): tensor
-                for name, tensor in tensors.items()
-                if name.startswith("head.")
-            },
+            vertex_features=tensors[model_tensors.VERTICES],
+            background_features=tensors[model_tensors.BACKGROUND],
+            head=model_tensors.head_weights(tensors),
             symmetry=_symmetry_in(record.symmetry),
             diameter=record.diameter_m,
             provenance=provenance,
             frames=read_frames(folder),
+            taught=model_tensors.taught_objects(tensors),
         )
         check_model(model)
     if read_file(path, "model") != content:  # then the frames may belong to another model

@@ -164,6 +164,12 @@ class Head(nn.Module):
         return features @ (prototypes / self.config.temperature).T
 
 
+def normalize_layers(tokens: Tensor) -> Tensor:
+    """Tokens (..., L * 384) as float32, each layer of mean 0 and variance 1."""
+    layers = tokens.float().unflatten(-1, (-1, CHANNELS))
+    return functional.layer_norm(layers, (CHANNELS,)).flatten(-2)
+
+
 def normalize_last_layer(tokens: Tensor) -> Tensor:
     """The last layer (..., 384) float32 of tokens (..., L * 384), of mean 0 and variance 1."""
     return functional.layer_norm(tokens[..., -CHANNELS:].float(), (CHANNELS,))

@@ -1,8 +1,8 @@
 """Adaptation of a model to a recording, without labels.
 
 The model estimates the images of a bag. Objects at rest get one pose in the fixed frame, which
-teaches every image of the first two thirds of their tracks. The last third decides whether the
-adapted model is kept. The model before stays beside it.
+teaches every image of the first two thirds of their tracks, each object a head of its own. The last
+third decides which of them are kept. The model before stays beside the adapted one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,31 +22,31 @@ import torch
 import uns_pose_ros
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import from_parts, project
-from uns_pose_ros.core.types import Camera, CategoryModel, PoseEstimate, Progress
+from uns_pose_ros.core.types import (
+    Camera,
+    CategoryModel,
+    Progress,
+)
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation.bag_config import BagConfig
 from uns_pose_ros.evaluation.bag_figures import FrameResult
 from uns_pose_ros.evaluation.rosbag_evaluation import estimate_bag_frames
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.io.images import read_image
 from uns_pose_ros.io.ros import rosbag
 from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.io.writing.replacement import replace_folder
 from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks.dinov2 import DinoV2
 from uns_pose_ros.pipeline.kept_frames import keep_frames
-from uns_pose_ros.training.adaptation.fine_tuning import (
-    HeldOutImage,
-    Judgment,
-    fine_tune,
-    judge,
-    nearest_estimate,
-)
+from uns_pose_ros.training.adaptation.fine_tuning import fine_tune
+from uns_pose_ros.training.adaptation.judgment import HeldOutImage, Judgment
+from uns_pose_ros.training.adaptation.lesson_choice import Lesson, choose_lessons
 from uns_pose_ros.training.adaptation.pseudo_labels import (
     RecordedImage,
     make_video,
     spare_border,
+    split_views,
     view_config,
 )
 from uns_pose_ros.training.adaptation.resting_objects import (
@@ -62,7 +63,6 @@ _CLEAR = 0.3  # least median score of an object
 _PATIENCE = 60.0  # s, for another process that changes the model
 _QUALITY = 97  # of the JPEG files of the images
 _REPLAYED = 300  # views of the training's own videos, at most
-_MORE_FALSE = 0.02  # estimates an image that are of no object and may be added
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +77,8 @@ class AdaptConfig:
     tf_topic: str | None = None  # without: that of the camera
     images: int = 300  # at most; a longer bag is read in steps
     views: int = 4  # random views of each image
-    steps: int = 100
-    learning_rate: float = 1e-4
+    steps: int = 400  # for each object
+    learning_rate: float = 2e-3
 
     def __post_init__(self) -> None:
         for name, least in (("images", 20), ("views", 1), ("steps", 1)):
@@ -100,11 +100,12 @@ class Adaptation:
     objects: list[RestingObject] = field(default_factory=list)
     taught: int = 0  # images that taught
     held_out: int = 0  # images that judged
-    replayed: int = 0  # views of the training's own videos
     left_out: dict[str, int] = field(default_factory=dict)  # objects, by reason
-    judgment: Judgment | None = None
+    judgment: Judgment | None = None  # of the objects that are kept; of all, if none is
     false: tuple[float, float] = (0.0, 0.0)  # estimates an image that are of no object
-    reason: str = ""  # why the adapted model is not kept; empty: it is
+    # objects that teach nothing, by reason: without them, their images are better or as good
+    not_better: dict[str, int] = field(default_factory=dict)
+    reason: str = ""  # why no object is kept; empty: some are
     before: Path | None = None  # where the model before is
 
 
@@ -149,22 +150,38 @@ def adapt_model(
                 + ("; ".join(counts) or "the model sees none whose camera pose is known")
             )
         answer.held_out = sum(len(part) for _, part in held_out)
+        replay = _replay(folder, model, backbone, config, seed, progress)
         views = _views(model, taught, images, backbone, config, seed, scratch, progress)
         answer.taught = sum(len(part) for _, part in taught)
-        replay = _replay(folder, model, backbone, config, seed, progress)
-        answer.replayed = 0 if replay is None else len(replay)
         settings = replace(
             view_config(model, config.views, TrainConfig()),
             steps=config.steps,
             learning_rate=config.learning_rate,
             weight_decay=0.0,
         )
-        tuned = fine_tune(model, views, settings, seed, progress, replay)
-        _judge(answer, tuned, find, held_out, results, images, progress)
-    if answer.reason:
-        return answer
-    answer.before = _save(folder, tuned, bag, answer)
+        learned = [
+            fine_tune(
+                model, own, replay, settings, seed, _of_object(progress, number, taught)
+            )
+            for number, own in enumerate(split_views(views, len(taught)), 1)
+        ]
+        lessons = [
+            Lesson(one, *judged) for one, judged in zip(learned, held_out, strict=True)
+        ]
+        before = {k: result.estimates for k, result in enumerate(results)}
+        choice = choose_lessons(
+            model, lessons, answer.objects, before, images, partial(_load, find), progress
+        )
+    answer.judgment, answer.false = choice.judgment, choice.false
+    answer.not_better, answer.reason = dict(choice.not_better), choice.reason
+    if choice.model is not None:
+        answer.before = _save(folder, choice.model, bag, answer)
     return answer
+
+
+def _load(find: Estimator, model: CategoryModel) -> Estimator:
+    """An estimator of another model, with the same backbone."""
+    return Estimator(model, find.backbone, str(find.device), EstimatorConfig())
 
 
 def _estimate(
@@ -307,6 +324,15 @@ def _views(
     return spare_border(views)
 
 
+def _of_object(progress: Progress, number: int, objects: Sequence[object]) -> Progress:
+    """Report the progress of one of several objects with its number."""
+    if len(objects) == 1:
+        return progress
+    return lambda what, done, total: progress(
+        f"object {number} of {len(objects)}: {what}", done, total
+    )
+
+
 def _replay(
     folder: Path,
     model: CategoryModel,
@@ -314,10 +340,11 @@ def _replay(
     config: AdaptConfig,
     seed: int,
     progress: Progress,
-) -> Views | None:
-    """Views of the videos that the model was trained on, so that it does not forget them.
+) -> Views:
+    """Views of the videos that the model was trained on: other instances of the category.
 
-    None where they are not beside the model.
+    Raises:
+        InvalidInput: None of the videos is beside the model.
     """
     videos, shapes, poses = [], [], []
     for name, pose in model.training_poses.items():
@@ -331,7 +358,11 @@ def _replay(
         poses.append(pose)
     frames = sum(len(video.frames) for video in videos)
     if not frames:
-        return None
+        raise InvalidInput(
+            f"{folder}: no video that the model was trained on is in {folder.parent} "
+            f"({', '.join(model.training_poses) or 'the model names none'}); they tell the "
+            "objects of the recording from others"
+        )
     every = max(1, -(-frames // _REPLAYED))
     videos = [replace(video, frames=video.frames[::every]) for video in videos]
     settings = view_config(model, max(1, _REPLAYED // frames), TrainConfig())
@@ -346,51 +377,6 @@ def _replay(
         seed,
         lambda what, done, total: progress("views of the training", done, total),
     )
-
-
-def _judge(
-    answer: Adaptation,
-    tuned: CategoryModel,
-    find: Estimator,
-    held_out: Sequence[tuple[RestingObject, Sequence[HeldOutImage]]],
-    results: Sequence[FrameResult],
-    images: Mapping[int, RecordedImage],
-    progress: Progress,
-) -> None:
-    """Estimate the held-out images with the adapted model, and note the judgment."""
-    new = Estimator(tuned, find.backbone, str(find.device), EstimatorConfig())
-    numbers = sorted({one.image for _, part in held_out for one in part})
-    answers = dict[int, list[PoseEstimate]]()
-    for done, number in enumerate(numbers, 1):
-        image = images[number]
-        answers[number] = new(read_image(image.path), image.camera)
-        progress("judging", done, len(numbers))
-    judgment = judge(held_out, answers)
-    if isinstance(judgment, str):
-        answer.reason = judgment
-        return
-    before = {number: results[number].estimates for number in numbers}
-    others = [
-        np.mean([_of_nothing(answer.objects, results[k], found[k]) for k in numbers])
-        for found in (before, answers)
-    ]
-    answer.judgment, answer.reason = judgment, judgment.reason
-    answer.false = (float(others[0]), float(others[1]))
-    if not answer.reason and answer.false[1] > answer.false[0] + _MORE_FALSE:
-        answer.reason = "it finds more where no object is"
-
-
-def _of_nothing(
-    objects: Sequence[RestingObject],
-    result: FrameResult,
-    estimates: Sequence[PoseEstimate],
-) -> int:
-    """How many estimates of an image are of none of the objects."""
-    pose = result.fixed_from_cam
-    if pose is None:
-        return 0
-    matched = {id(nearest_estimate(thing, pose, estimates)) for thing in objects}
-    return sum(id(one) not in matched for one in estimates)
 
 
 def _save(folder: Path, tuned: CategoryModel, bag: Path, answer: Adaptation) -> Path:

@@ -7,7 +7,6 @@ by their confidence.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -36,8 +35,6 @@ _LOSSES, _WATCHED = ("step", "object", "background"), ("watched_step", "watched_
 _EVERY = 100
 _NEAR = 0.1  # canonical units: a vertex this close to the point that a cell shows is right
 _MOST = 48  # watched views that are evaluated
-# weight of the change of steady features, against the cross-entropy in nats
-_KEEP = 30.0
 
 
 def fit_head(
@@ -52,7 +49,6 @@ def fit_head(
     context: DistributedContext = DistributedContext(),
     watch: Callable[[Curve], object] | None = None,
     initial: Head | None = None,
-    steady: Tensor | None = None,
 ) -> tuple[Head, Curve]:
     """Train a head on views.
 
@@ -68,7 +64,6 @@ def fit_head(
         context: This process among those that train the model.
         watch: Receives the curve from time to time.
         initial: A head on the device that learns further; None: a new one.
-        steady: (N,) bool, the views whose features stay near those of the initial head.
 
     Returns:
         The head, and its curve: `step` with the losses on `object` and `background`, nats;
@@ -81,7 +76,6 @@ def fit_head(
         head = initial or Head(
             config.network, len(vertices), len(config.network.layers) * CHANNELS
         ).to(device)
-    before = None if steady is None else copy.deepcopy(head).eval()
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
@@ -115,9 +109,6 @@ def fit_head(
         canon, background = views.canon[pick].float(), views.background[pick]
         on_object, on_background = losses(tokens, canon, background, order)
         loss = on_object + config.background * on_background
-        if before is not None and steady is not None:
-            known = views.tokens[pick[steady.to(device)[pick]]].to(kind)
-            loss = loss + _KEEP * _drift(head, before, known)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         context.average_gradients(head.parameters())
@@ -223,17 +214,6 @@ def _losses(
     on_object = -(target * on[:, :count]).sum(-1).sum() / max(len(on), 1)
     on_background = -torch.logsumexp(off[:, count:], -1).sum() / max(len(off), 1)
     return on_object, on_background
-
-
-def _drift(head: Head, before: Head, tokens: Tensor) -> Tensor:
-    """By what the features of tokens (B, h, w, L * C) differ from a head before, 1 - cosine."""
-    if not len(tokens):
-        return tokens.new_zeros(())
-    with autocast(tokens.device, choose_precision(tokens.device)):
-        now = head(tokens)
-        with torch.no_grad():
-            then = before(tokens)
-    return 1 - torch.cosine_similarity(now.float(), then.float(), dim=-1).mean()
 
 
 def _some(valid: Tensor, order: Tensor, most: int) -> Tensor:

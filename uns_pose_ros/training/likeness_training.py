@@ -42,19 +42,19 @@ def fit_likeness(
     learned = views.weight > 0
     generator = torch.Generator().manual_seed(seed)
     kinds = [views.canon[..., 0].isfinite(), views.background]
-    chosen = [
-        _choose(views.tokens, _whole_tokens(cells, rows, columns), learned, generator)
+    objects, rest = (
+        _choose(views.tokens, whole_tokens(cells, rows, columns), learned, generator)
         for cells in kinds
-    ]
+    )
     fitted = torch.zeros(len(head.likeness_weight) + 1)
-    if all(len(tokens) for tokens in chosen):
-        fitted = torch.from_numpy(_fit(*(tokens.cpu().numpy() for tokens in chosen)))
+    if len(objects) and len(rest):
+        fitted = tell_apart(objects, rest, _PENALTY)
     fitted = context.average(fitted.to(head.likeness_weight.device))
     head.likeness_weight.copy_(fitted[:-1])
     head.likeness_bias.copy_(fitted[-1:])
 
 
-def _whole_tokens(cells: Tensor, rows: int, columns: int) -> Tensor:
+def whole_tokens(cells: Tensor, rows: int, columns: int) -> Tensor:
     """(N, rows, columns) bool: the tokens all of whose 2 x 2 cells (N, P) are true."""
     return cells.unflatten(1, (rows, 2, columns, 2)).all(4).all(2)
 
@@ -69,9 +69,18 @@ def _choose(
     return normalize_last_layer(tokens[view, row, column])
 
 
-def _fit(on: NDArray[np.float32], off: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weights and bias (385,) of the logistic regression of tokens (K, 384) of both kinds."""
-    kinds = [(on, 1.0), (off, -1.0)]
+def tell_apart(on: Tensor, off: Tensor, penalty: float) -> Tensor:
+    """Fit a logistic regression that tells two kinds of normalized tokens apart.
+
+    Args:
+        on: (K, C).
+        off: (N, C), which weigh as much as those.
+        penalty: On the squared weights, beside the mean cross-entropies, nats.
+
+    Returns:
+        Weights and bias (C + 1,) float32 of the log odds of the first kind, on the CPU.
+    """
+    kinds = [(on.cpu().numpy(), 1.0), (off.cpu().numpy(), -1.0)]
 
     def cost(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weight = values[:-1].astype(np.float32)
@@ -82,10 +91,10 @@ def _fit(on: NDArray[np.float32], off: NDArray[np.float32]) -> NDArray[np.float3
             share = -sign * expit(-logit) / len(tokens)
             slope[:-1] += share @ tokens
             slope[-1] += share.sum()
-        slope[:-1] += 2 * _PENALTY * values[:-1]
-        return loss + _PENALTY * float(values[:-1] @ values[:-1]), slope
+        slope[:-1] += 2 * penalty * values[:-1]
+        return loss + penalty * float(values[:-1] @ values[:-1]), slope
 
     start = np.zeros(on.shape[1] + 1)
     limits = {"maxiter": _ITERATIONS}
     best = minimize(cost, start, jac=True, method="L-BFGS-B", options=limits).x
-    return np.asarray(best, np.float32)
+    return torch.from_numpy(np.asarray(best, np.float32))

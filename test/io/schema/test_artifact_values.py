@@ -12,6 +12,7 @@ import torch
 
 from small_artifacts import PROVENANCE, a_mesh, a_model, an_alignment
 from uns_pose_ros.core.errors import InvalidInput
+from uns_pose_ros.core.types import TaughtObject
 from uns_pose_ros.io import artifacts
 
 
@@ -157,6 +158,12 @@ def test_a_model_that_is_nonsense_is_refused_by_one_line(
         ("vertices", torch.full((4, 3), 1e30)),
         ("triangles", torch.zeros(0, 3, dtype=torch.int64)),
         ("head", {"conv.bias": torch.tensor([1e30])}),
+        ("taught", (TaughtObject({}, torch.full((5,), 1e30), torch.zeros(1)),)),
+        (
+            "taught",
+            (TaughtObject({"x": torch.tensor([1e30])}, torch.zeros(5), torch.zeros(1)),),
+        ),
+        ("taught", (TaughtObject({}, torch.zeros(5), torch.full((1,), 1e30)),)),
     ],
 )
 def test_a_model_of_nonsense_numbers_is_refused(

@@ -13,7 +13,7 @@ from uns_pose_ros.cli.model_commands import Model
 from uns_pose_ros.core.device import choose_device, choose_precision
 from uns_pose_ros.networks.dinov2 import load_backbone
 from uns_pose_ros.pipeline.adaptation import Adaptation, AdaptConfig, adapt_model
-from uns_pose_ros.training.adaptation.fine_tuning import HeldOutFigures
+from uns_pose_ros.training.adaptation.judgment import HeldOutFigures
 
 
 def adapt_command(
@@ -34,7 +34,9 @@ def adapt_command(
 
     The camera moves around objects at rest. Poses of all images, fused in --fixed-frame, teach each
     image of the first two thirds of a track. The last third decides: more of its single images must
-    agree with the fused pose. The model before stays beside it, as MODEL.before-adapt.
+    agree with the fused pose. What an object teaches is used for this object alone: the videos of
+    the training, beside the model, tell it from others. The model before stays beside it, as
+    MODEL.before-adapt.
     """
     kind = choose_precision(choose_device(device))
     backbone = load_backbone(device=device, precision=kind)
@@ -51,7 +53,6 @@ def _record(answer: Adaptation) -> dict[str, Any]:
         "images": answer.images,
         "taught": answer.taught,
         "held_out": answer.held_out,
-        "replayed_views": answer.replayed,
         "objects": [
             {
                 "position": thing.fixed_from_canon[:3, 3].tolist(),
@@ -61,6 +62,7 @@ def _record(answer: Adaptation) -> dict[str, Any]:
             for thing in answer.objects
         ],
         "left_out": answer.left_out,
+        "not_better": answer.not_better,
         # against the fused poses of the model before, and of the adapted one
         "before": None if judgment is None else judgment.before,
         "after": None if judgment is None else judgment.after,
@@ -75,10 +77,7 @@ def _text(model: Path, answer: Adaptation) -> str:
         f"taught, {answer.held_out} judged"
     ]
     lines += [f"  left out: {why}: {count}" for why, count in answer.left_out.items()]
-    if not answer.replayed:
-        lines.append(
-            "  the videos of the training are not beside the model: nothing of them was repeated"
-        )
+    lines += [f"  not kept: {why}: {count}" for why, count in answer.not_better.items()]
     if answer.judgment is not None:
         rows = [
             _row("before", answer.judgment.before[0], answer.false[0]),

@@ -52,8 +52,17 @@ def check_model(model: CategoryModel) -> None:
     _check_units(model.vertex_features, "vertex feature")
     _check_units(model.background_features, "background feature")
     for name, tensor in model.head.items():
-        if tensor.numel() and float(tensor.abs().max()) > _MAX_WEIGHT:
-            raise ValueError(f"a weight of the head's {name} exceeds {_MAX_WEIGHT:g}")
+        _check_size(tensor, f"the head's {name}")
+    for taught in model.taught:
+        _check_size(taught.weight, "what tells a taught object")
+        _check_size(taught.bias, "what tells a taught object")
+        for name, tensor in taught.head.items():
+            _check_size(tensor, f"a taught head's {name}")
+
+
+def _check_size(tensor: Tensor, what: str) -> None:
+    if tensor.numel() and float(tensor.abs().max()) > _MAX_WEIGHT:
+        raise ValueError(f"a weight of {what} exceeds {_MAX_WEIGHT:g}")
 
 
 def _check_units(features: Tensor, what: str) -> None:

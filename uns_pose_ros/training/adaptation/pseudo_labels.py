@@ -117,6 +117,19 @@ def spare_border(views: Views) -> Views:
     return replace(views, background=views.background & ~near)
 
 
+def split_views(views: Views, count: int) -> list[Views]:
+    """The views of each of `count` videos."""
+    return [
+        Views(
+            *(
+                getattr(views, column.name)[views.video == number]
+                for column in fields(Views)
+            )
+        )
+        for number in range(count)
+    ]
+
+
 def join_views(parts: Sequence[Views], shares: Sequence[float]) -> Views:
     """All views, those of each part with its share of the weight together."""
     weighted = [
