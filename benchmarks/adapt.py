@@ -81,7 +81,7 @@ def main() -> None:
     )
     figures: dict[str, Any] = {
         "machine": machine(),
-        "kept": not answer.reason,
+        "kept": answer.kept,
         "reason": answer.reason,
         "taught": answer.taught,
         "judgment": None if answer.judgment is None else asdict(answer.judgment),

@@ -104,8 +104,9 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return TaughtObject({}, torch.ones(384), torch.zeros(1))
 
     monkeypatch.setattr(adaptation, "Estimator", Scripted)
-    monkeypatch.setattr(adaptation, "_views", views)
-    monkeypatch.setattr(adaptation, "_replay", lambda *_: None)
+    monkeypatch.setattr(adaptation, "object_views", views)
+    monkeypatch.setattr(adaptation, "replayed_views", lambda *_: None)
+    monkeypatch.setattr(adaptation, "training_videos", lambda *_: None)
     monkeypatch.setattr(adaptation, "split_views", lambda _, count: [None] * count)
     monkeypatch.setattr(adaptation, "fine_tune", tune)
     return taught
@@ -178,9 +179,8 @@ def test_a_bag_that_cannot_teach_says_why(
 
 
 def test_without_the_videos_of_the_training_nothing_tells_an_object_from_others(
-    model: Path, bag: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, bag: Path
 ) -> None:
-    monkeypatch.setattr(adaptation, "Estimator", Scripted)
     with pytest.raises(
         InvalidInput, match=r"no video that the model was trained on is in "
     ):
@@ -201,6 +201,6 @@ def test_the_command_prints_both_models_and_which_one_is_kept(
     assert "1 objects at rest in 18 images; 12 images taught, 6 judged" in text
     assert f"adapted; the model before is {model}.before-adapt" in text
     record = artifacts.read_json(model.parent / "out.json")
-    assert record["kept"] and record["after"][0]["acc15"] == 100
+    assert record["kept"] == 1 and record["after"][0]["acc15"] == 100
     assert main.main(words) == 0
     assert "not kept, the model is as before" in capsys.readouterr().out

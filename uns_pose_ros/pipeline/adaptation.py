@@ -17,11 +17,10 @@ from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
-import torch
 
 import uns_pose_ros
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.geometry import from_parts, project
+from uns_pose_ros.core.geometry import project
 from uns_pose_ros.core.types import (
     Camera,
     CategoryModel,
@@ -34,7 +33,6 @@ from uns_pose_ros.evaluation.bag_figures import FrameResult
 from uns_pose_ros.evaluation.rosbag_evaluation import estimate_bag_frames
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.io.ros import rosbag
-from uns_pose_ros.io.video_folder import load_video
 from uns_pose_ros.io.writing.replacement import replace_folder
 from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks.dinov2 import DinoV2
@@ -42,10 +40,13 @@ from uns_pose_ros.pipeline.kept_frames import keep_frames
 from uns_pose_ros.training.adaptation.fine_tuning import fine_tune
 from uns_pose_ros.training.adaptation.judgment import HeldOutImage, Judgment
 from uns_pose_ros.training.adaptation.lesson_choice import Lesson, choose_lessons
+from uns_pose_ros.training.adaptation.lesson_views import (
+    object_views,
+    replayed_views,
+    training_videos,
+)
 from uns_pose_ros.training.adaptation.pseudo_labels import (
     RecordedImage,
-    make_video,
-    spare_border,
     split_views,
     view_config,
 )
@@ -55,14 +56,13 @@ from uns_pose_ros.training.adaptation.resting_objects import (
     find_objects,
     fuse_sightings,
 )
-from uns_pose_ros.training.training_views import TrainConfig, Views, random_views
+from uns_pose_ros.training.training_views import TrainConfig
 
 _HELD_OUT = 1 / 3  # last share of the images of an object
 _LEAST_HELD_OUT = 4  # images of an object
 _CLEAR = 0.3  # least median score of an object
 _PATIENCE = 60.0  # s, for another process that changes the model
 _QUALITY = 97  # of the JPEG files of the images
-_REPLAYED = 300  # views of the training's own videos, at most
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +105,8 @@ class Adaptation:
     false: tuple[float, float] = (0.0, 0.0)  # estimates an image that are of no object
     # objects that teach nothing, by reason: without them, their images are better or as good
     not_better: dict[str, int] = field(default_factory=dict)
-    reason: str = ""  # why no object is kept; empty: some are
+    kept: int = 0  # objects that are
+    reason: str = ""  # why none is
     before: Path | None = None  # where the model before is
 
 
@@ -134,6 +135,7 @@ def adapt_model(
     """
     folder = artifacts.model_folder(folder)
     model = artifacts.load_model(folder)
+    known = training_videos(folder, model)
     find = Estimator(model, device=device)
     with TemporaryDirectory(prefix="uns_pose_adapt_") as name:
         scratch = Path(name)
@@ -150,8 +152,10 @@ def adapt_model(
                 + ("; ".join(counts) or "the model sees none whose camera pose is known")
             )
         answer.held_out = sum(len(part) for _, part in held_out)
-        replay = _replay(folder, model, backbone, config, seed, progress)
-        views = _views(model, taught, images, backbone, config, seed, scratch, progress)
+        replay = replayed_views(known, model, backbone, seed, progress)
+        views = object_views(
+            model, taught, images, backbone, config.views, seed, scratch, progress
+        )
         answer.taught = sum(len(part) for _, part in taught)
         settings = replace(
             view_config(model, config.views, TrainConfig()),
@@ -175,6 +179,7 @@ def adapt_model(
     answer.judgment, answer.false = choice.judgment, choice.false
     answer.not_better, answer.reason = dict(choice.not_better), choice.reason
     if choice.model is not None:
+        answer.kept = len(choice.model.taught) - len(model.taught)
         answer.before = _save(folder, choice.model, bag, answer)
     return answer
 
@@ -292,38 +297,6 @@ def _held_out_images(
     return shown
 
 
-def _views(
-    model: CategoryModel,
-    taught: Sequence[tuple[RestingObject, Sequence[Sighting]]],
-    images: Mapping[int, RecordedImage],
-    backbone: DinoV2,
-    config: AdaptConfig,
-    seed: int,
-    scratch: Path,
-    progress: Progress,
-) -> Views:
-    """Random views of the objects, read by the backbone."""
-    videos = [
-        make_video(scratch / f"object_{number}", thing, sightings, images, model)
-        for number, (thing, sightings) in enumerate(taught)
-    ]
-    poses = [
-        from_parts(torch.eye(3).double(), torch.zeros(3).double(), 1 / thing.scale)
-        for thing, _ in taught
-    ]
-    views = random_views(
-        videos,
-        [(thing.scale * model.vertices, model.triangles) for thing, _ in taught],
-        torch.stack(poses),
-        torch.ones(len(taught), dtype=torch.float64),
-        backbone,
-        view_config(model, config.views, TrainConfig()),
-        seed,
-        progress,
-    )
-    return spare_border(views)
-
-
 def _of_object(progress: Progress, number: int, objects: Sequence[object]) -> Progress:
     """Report the progress of one of several objects with its number."""
     if len(objects) == 1:
@@ -333,59 +306,13 @@ def _of_object(progress: Progress, number: int, objects: Sequence[object]) -> Pr
     )
 
 
-def _replay(
-    folder: Path,
-    model: CategoryModel,
-    backbone: DinoV2,
-    config: AdaptConfig,
-    seed: int,
-    progress: Progress,
-) -> Views:
-    """Views of the videos that the model was trained on: other instances of the category.
-
-    Raises:
-        InvalidInput: None of the videos is beside the model.
-    """
-    videos, shapes, poses = [], [], []
-    for name, pose in model.training_poses.items():
-        try:
-            video = load_video(folder.parent / name)
-            mesh = artifacts.load_feature_mesh(folder.parent / name)
-        except InvalidInput:
-            continue
-        videos.append(video)
-        shapes.append((mesh.vertices, mesh.triangles))
-        poses.append(pose)
-    frames = sum(len(video.frames) for video in videos)
-    if not frames:
-        raise InvalidInput(
-            f"{folder}: no video that the model was trained on is in {folder.parent} "
-            f"({', '.join(model.training_poses) or 'the model names none'}); they tell the "
-            "objects of the recording from others"
-        )
-    every = max(1, -(-frames // _REPLAYED))
-    videos = [replace(video, frames=video.frames[::every]) for video in videos]
-    settings = view_config(model, max(1, _REPLAYED // frames), TrainConfig())
-    settings = replace(settings, augment=TrainConfig().augment)
-    return random_views(
-        videos,
-        shapes,
-        torch.stack(poses),
-        torch.ones(len(videos), dtype=torch.float64),
-        backbone,
-        settings,
-        seed,
-        lambda what, done, total: progress("views of the training", done, total),
-    )
-
-
 def _save(folder: Path, tuned: CategoryModel, bag: Path, answer: Adaptation) -> Path:
     """Copy the model before beside it and write the adapted one; returns the copy."""
     assert answer.judgment is not None
     record = {
         "bag": bag.resolve().name,
         "version": uns_pose_ros.__version__,
-        "objects": len(answer.objects),
+        "objects": answer.kept,
         "images": answer.taught,
         "before": asdict(answer.judgment.before[0]),
         "after": asdict(answer.judgment.after[0]),

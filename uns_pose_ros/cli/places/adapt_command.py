@@ -48,7 +48,7 @@ def adapt_command(
 def _record(answer: Adaptation) -> dict[str, Any]:
     judgment = answer.judgment
     return {
-        "kept": not answer.reason,
+        "kept": answer.kept,
         "reason": answer.reason,
         "images": answer.images,
         "taught": answer.taught,
