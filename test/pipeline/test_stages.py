@@ -16,7 +16,7 @@ import uns_pose_ros
 from small_category import ALIGN, RECONSTRUCT
 from uns_pose_ros.alignment import category_alignment
 from uns_pose_ros.core.errors import InvalidInput
-from uns_pose_ros.core.types import CategoryModel, FeatureMesh, Video
+from uns_pose_ros.core.types import CategoryModel, FeatureMesh, TaughtObject, Video
 from uns_pose_ros.evaluation import rotation_labels
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.pipeline import (
@@ -225,6 +225,17 @@ def test_a_model_is_trained_once_and_says_what_it_was_made_of(
         training_stage.train(trucks, seed=4)[1]
         and training_stage.train(trucks, config=TrainConfig(steps=3), seed=4)[1]
     )
+
+
+def test_a_new_model_without_what_recordings_have_taught_is_said(
+    trucks: Path, trainings: Counted, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, _ = training_stage.train(trucks)
+    taught = TaughtObject({}, torch.zeros(384), torch.zeros(1))
+    artifacts.save_model(replace(model, taught=(taught,)), trucks / "model")
+    assert not training_stage.train(trucks)[1] and not caplog.messages
+    assert training_stage.train(trucks, seed=5)[1]
+    assert any("taught the model before of 1 object(s)" in line for line in caplog.messages)
 
 
 def test_what_aligning_and_training_took_is_known_afterwards(

@@ -144,11 +144,24 @@ def train(
             # a frame that is defined now would be lost
             with lock_target(path, _PATIENCE):
                 model = keep_frames(model, path)
+                _warn_of_lessons(path)
                 artifacts.save_model(model, path)
         done = True
     finally:
         unfinished.close(done)
     return model, True
+
+
+def _warn_of_lessons(path: Path) -> None:
+    """Say that a new model does not know what recordings taught the model before."""
+    with suppress(InvalidInput):
+        if taught := len(artifacts.load_model(path).taught):
+            _LOG.warning(
+                "%s: the new model does not know what recordings taught the model before of %d "
+                "object(s); call `uns-pose adapt` again",
+                path,
+                taught,
+            )
 
 
 def _rank_and_world() -> tuple[int, int]:
