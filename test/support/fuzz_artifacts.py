@@ -37,7 +37,7 @@ def write_category(folder: Path) -> None:
     network = Head(config, len(vertices), 16)
     head = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     taught = TaughtObject(
-        {name: tensor.detach() for name, tensor in network.named_parameters()},
+        {name: tensor.detach().clone() for name, tensor in network.named_parameters()},
         torch.ones(16),
         torch.zeros(1),
     )
