@@ -14,7 +14,6 @@ from uns_pose_ros.core.types import CategoryModel, TaughtObject
 from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.estimation.taught_head import recognize
 from uns_pose_ros.io import artifacts
-from uns_pose_ros.networks.correspondence_head import Head
 
 CPU = torch.device("cpu")
 
@@ -102,10 +101,3 @@ def test_a_taught_head_of_another_shape_is_refused_in_one_line(
     with pytest.raises(InvalidInput, match="its head is of another version") as refused:
         LoadedModel(replace(model, taught=(taught,)), CPU, False)
     assert "\n" not in str(refused.value)
-
-
-def test_the_parameters_of_a_taught_head_are_those_of_a_head(model: CategoryModel) -> None:
-    loaded = LoadedModel(model, CPU, False)
-    taught = taught_by(model, torch.zeros(1), 0.0)
-    head = Head(loaded.head.config, len(model.vertices), model.head["norm.weight"].shape[0])
-    assert set(taught.head) == {name for name, _ in head.named_parameters()}

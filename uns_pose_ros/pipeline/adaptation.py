@@ -21,11 +21,7 @@ import numpy as np
 import uns_pose_ros
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import project
-from uns_pose_ros.core.types import (
-    Camera,
-    CategoryModel,
-    Progress,
-)
+from uns_pose_ros.core.types import Camera, CategoryModel, Progress
 from uns_pose_ros.estimation.config import EstimatorConfig
 from uns_pose_ros.estimation.estimator import Estimator
 from uns_pose_ros.evaluation.bag_config import BagConfig

@@ -54,5 +54,7 @@ def test_one_other_instance_is_enough_to_tell_them_apart() -> None:
 def test_an_object_of_which_nothing_is_seen_is_never_recognized() -> None:
     views = views_of([0])
     unseen = replace(views, canon=torch.full_like(views.canon, torch.nan))
-    learned = learn_recognition(unseen, views_of([2, 3]))
-    assert not recognized(learned, 0).any()
+    none = plain_views(views.tokens[:0], views.canon[:0], views.background[:0])
+    for own in (unseen, none):
+        learned = learn_recognition(own, views_of([2, 3]))
+        assert not recognized(learned, 0).any()

@@ -45,7 +45,7 @@ class _Shown:
             mean_of_object(views.tokens[part], own)
             for part, own in zip(chosen.split(_BATCH), shown.split(_BATCH), strict=True)
         ]
-        return _Shown(tokens.cpu(), torch.cat(means).cpu() if means else tokens.cpu())
+        return _Shown(tokens.cpu(), torch.cat(means).cpu())
 
 
 def learn_recognition(views: Views, others: Views, seed: int = 0) -> tuple[Tensor, Tensor]:
