@@ -117,11 +117,13 @@ def test_an_answer_that_looks_little_like_the_category_is_not_a_poor_pose(
     assert torch.equal(score >= calibration.threshold, answered)
     assert torch.equal(score[~answered], product[~answered])
     assert bool((score.diff() >= 0).all()) and float(score.max()) <= 1
-    # where it is as like an object as a scene, the product is half and the score nearly whole
+    # where it is as like an object as a scene, the product is half and the score whole
     there = calibration.there(poses)
     middle = int((there - 0.5).abs().argmin())
     assert float(product[middle]) == pytest.approx(0.5 * float(product[-1]), rel=0.1)
-    assert float(score[middle]) == pytest.approx(0.98 * float(score[-1]), rel=0.01)
+    assert float(score[middle]) == pytest.approx(float(score[-1]), rel=0.002)
+    # one in fifty answers is no object: even the one that is least like it has no more doubt
+    assert float(score[answered].min()) >= 0.97 * float(score[-1])
 
 
 def test_without_scenes_an_object_must_look_like_one(held_out: HeldOut) -> None:

@@ -26,8 +26,10 @@ _FALSE = 0.02
 # log odds that an object is there, for each unit of its likeness beyond the middle between the
 # likest scene and half of the objects
 _STEEPNESS = 8.0
-# odds that an answer is an object, where as many images show one as show none
-_ODDS = (1 - _FALSE) / _FALSE
+_THRESHOLD = FLOOR / 2  # an object of whose pose nothing is known, where it is 1 to 1
+# odds of an object in the middle, so that even the answer that is least like one is an object with
+# the odds that answers have, where as many images show one as show none
+_ODDS = (1 - _FALSE) / _FALSE / _THRESHOLD
 _LOW = -1e6  # evidence is more than this
 _TYPICAL = (math.radians(8.0), math.radians(90.0))  # errors of right and of wrong poses
 _BOUNDS = (-8.0, 4.0)  # of the logarithm of a share
@@ -90,7 +92,7 @@ def calibrate(held_out: HeldOut) -> ScoreCalibration | None:
         right_spread=shares[0] * right_spread,
         wrong_spread=doubts[0] * wrong_spread,
         factor=1.0,  # the shares have it
-        threshold=FLOOR / 2,  # an object of whose pose nothing is known, where it is 1 to 1
+        threshold=_THRESHOLD,
         fit_share=float(shares[1]),
         near_share=float(shares[2]),
         far_share=float(doubts[1]),
