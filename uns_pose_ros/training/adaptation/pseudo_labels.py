@@ -54,7 +54,8 @@ def view_config(model: CategoryModel, views: int, config: TrainConfig) -> TrainC
         network=NetworkConfig(**chosen),
         size=model.crop_size,
         views=views,
-        augment=replace(AugmentConfig(), background_probability=_BACKGROUND),
+        # the object is the same one in all images
+        augment=replace(AugmentConfig(), background_probability=_BACKGROUND, stretch=0.0),
     )
 
 
