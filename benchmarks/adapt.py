@@ -79,13 +79,14 @@ def main() -> None:
     answer = adapt_model(
         args.work / "model", args.work / "bag", config, backbone, args.seed, args.device
     )
+    choice = answer.choice
     figures: dict[str, Any] = {
         "machine": machine(),
         "kept": answer.kept,
-        "reason": answer.reason,
+        "reason": choice.reason,
         "taught": answer.taught,
-        "judgment": None if answer.judgment is None else asdict(answer.judgment),
-        "of_nothing": answer.false,
+        "judgment": None if choice.judgment is None else asdict(choice.judgment),
+        "of_nothing": choice.false,
     }
     print(json.dumps(artifacts.plain(figures), indent=1), flush=True)
     names = [folder.name for folder in list_videos(args.category)]

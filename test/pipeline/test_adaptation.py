@@ -121,9 +121,10 @@ def test_a_better_model_takes_the_place_of_the_model_before_which_stays_beside(
     model: Path, bag: Path, lessons: list[Any]
 ) -> None:
     answer = adapt(model.parent, bag)  # the folder of a category is understood too
-    assert not answer.reason and answer.judgment is not None
+    assert not answer.choice.reason and answer.choice.judgment is not None
     assert (answer.images, answer.taught, answer.held_out) == (IMAGES, 12, 6)
-    assert answer.judgment.before[0].acc15 == 0 and answer.judgment.after[0].acc15 == 100
+    before, after = answer.choice.judgment.before[0], answer.choice.judgment.after[0]
+    assert before.acc15 == 0 and after.acc15 == 100
     [(thing, part)] = lessons
     assert [one.image for one in part] == list(range(12))
     assert thing.scale == pytest.approx(0.2, rel=0.02)
@@ -134,7 +135,7 @@ def test_a_better_model_takes_the_place_of_the_model_before_which_stays_beside(
     assert answer.before == model.with_name("model.before-adapt")
     assert not artifacts.load_model(answer.before).taught
     again = adapt(model, bag)
-    assert again.reason == "its held-out images are not better"
+    assert again.choice.reason == "its held-out images are not better"
 
 
 def test_a_second_adaptation_keeps_both_models_before(
@@ -156,7 +157,10 @@ def test_a_model_that_is_worse_changes_nothing(
     monkeypatch.setattr(Scripted, "flipped", [13])
     files = {path.name: path.read_bytes() for path in model.iterdir()}
     answer = adapt(model, bag)
-    assert answer.reason == "its held-out images are not better" and answer.before is None
+    assert (
+        answer.choice.reason == "its held-out images are not better"
+        and answer.before is None
+    )
     assert {path.name: path.read_bytes() for path in model.iterdir()} == files
     assert [path.name for path in model.parent.iterdir()] == ["model"]
 
@@ -203,4 +207,6 @@ def test_the_command_prints_both_models_and_which_one_is_kept(
     record = artifacts.read_json(model.parent / "out.json")
     assert record["kept"] == 1 and record["after"][0]["acc15"] == 100
     assert main.main(words) == 0
-    assert "not kept, the model is as before" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "not kept, the model is as before" in text
+    assert text.count("its held-out images are not better") == 1

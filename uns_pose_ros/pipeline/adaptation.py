@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,8 +34,8 @@ from uns_pose_ros.io.writing.target_lock import lock_target
 from uns_pose_ros.networks.dinov2 import DinoV2
 from uns_pose_ros.pipeline.kept_frames import keep_frames
 from uns_pose_ros.training.adaptation.fine_tuning import fine_tune
-from uns_pose_ros.training.adaptation.judgment import HeldOutImage, Judgment
-from uns_pose_ros.training.adaptation.lesson_choice import Lesson, choose_lessons
+from uns_pose_ros.training.adaptation.judgment import HeldOutImage
+from uns_pose_ros.training.adaptation.lesson_choice import Choice, Lesson, choose_lessons
 from uns_pose_ros.training.adaptation.lesson_views import (
     object_views,
     replayed_views,
@@ -88,21 +88,17 @@ class AdaptConfig:
             )
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Adaptation:
     """What came of an adaptation."""
 
     images: int  # that were estimated
-    objects: list[RestingObject] = field(default_factory=list)
-    taught: int = 0  # images that taught
-    held_out: int = 0  # images that judged
-    left_out: dict[str, int] = field(default_factory=dict)  # objects, by reason
-    judgment: Judgment | None = None  # of the objects that are kept; of all, if none is
-    false: tuple[float, float] = (0.0, 0.0)  # estimates an image that are of no object
-    # objects that teach nothing, by reason: without them, their images are better or as good
-    not_better: dict[str, int] = field(default_factory=dict)
-    kept: int = 0  # objects that are
-    reason: str = ""  # why none is
+    objects: Sequence[RestingObject]
+    left_out: Mapping[str, int]  # objects, by reason
+    taught: int  # images that taught
+    held_out: int  # images that judged
+    choice: Choice  # of what the objects have taught
+    kept: int = 0  # objects whose lesson is kept
     before: Path | None = None  # where the model before is
 
 
@@ -136,23 +132,19 @@ def adapt_model(
     with TemporaryDirectory(prefix="uns_pose_adapt_") as name:
         scratch = Path(name)
         results, images = _estimate(bag, find, config, scratch, progress)
-        answer = Adaptation(len(results))
-        sightings = _sightings(results)
-        objects, answer.left_out = find_objects(sightings)
-        answer.objects = _with_clear_scores(objects, answer.left_out)
-        taught, held_out = _split(answer, results, images)
+        found, left_out = find_objects(_sightings(results))
+        objects = _with_clear_scores(found, left_out)
+        taught, held_out = _split(objects, left_out, results, images)
         if not held_out:
-            counts = [f"{why}: {n}" for why, n in answer.left_out.items()]
+            counts = [f"{why}: {n}" for why, n in left_out.items()]
             raise InvalidInput(
                 f"{bag}: no object can teach: "
                 + ("; ".join(counts) or "the model sees none whose camera pose is known")
             )
-        answer.held_out = sum(len(part) for _, part in held_out)
         replay = replayed_views(known, model, backbone, seed, progress)
         views = object_views(
             model, taught, images, backbone, config.views, seed, scratch, progress
         )
-        answer.taught = sum(len(part) for _, part in taught)
         settings = replace(
             view_config(model, config.views, TrainConfig()),
             steps=config.steps,
@@ -170,14 +162,20 @@ def adapt_model(
         ]
         before = {k: result.estimates for k, result in enumerate(results)}
         choice = choose_lessons(
-            model, lessons, answer.objects, before, images, partial(_load, find), progress
+            model, lessons, objects, before, images, partial(_load, find), progress
         )
-    answer.judgment, answer.false = choice.judgment, choice.false
-    answer.not_better, answer.reason = dict(choice.not_better), choice.reason
-    if choice.model is not None:
-        answer.kept = len(choice.model.taught) - len(model.taught)
-        answer.before = _save(folder, choice.model, bag, answer)
-    return answer
+    answer = Adaptation(
+        images=len(results),
+        objects=objects,
+        left_out=left_out,
+        taught=sum(len(part) for _, part in taught),
+        held_out=sum(len(part) for _, part in held_out),
+        choice=choice,
+    )
+    if choice.model is None:
+        return answer
+    answer = replace(answer, kept=len(choice.model.taught) - len(model.taught))
+    return replace(answer, before=_save(folder, choice.model, bag, answer))
 
 
 def _load(find: Estimator, model: CategoryModel) -> Estimator:
@@ -244,7 +242,8 @@ def _with_clear_scores(
 
 
 def _split(
-    answer: Adaptation,
+    objects: Sequence[RestingObject],
+    left_out: dict[str, int],
     results: Sequence[FrameResult],
     images: Mapping[int, RecordedImage],
 ) -> tuple[
@@ -253,18 +252,19 @@ def _split(
 ]:
     """The objects with the images that teach, and with those that are held out.
 
+    Objects in too few images are counted in `left_out`.
     The pose that teaches comes from the first part alone, so that the last part is independent.
     """
     taught = list[tuple[RestingObject, Sequence[Sighting]]]()
     held_out = list[tuple[RestingObject, Sequence[HeldOutImage]]]()
-    for thing in answer.objects:
+    for thing in objects:
         last = round(_HELD_OUT * len(thing.sightings))
         first = thing.sightings[: len(thing.sightings) - last]
         fused: RestingObject | str = "objects in too few images for a part that is held out"
         if last >= _LEAST_HELD_OUT:
             fused = fuse_sightings(first)
         if isinstance(fused, str):
-            answer.left_out[fused] = answer.left_out.get(fused, 0) + 1
+            left_out[fused] = left_out.get(fused, 0) + 1
             continue
         taught.append((fused, first))
         held_out.append((thing, _held_out_images(thing, len(first), results, images)))
@@ -304,14 +304,15 @@ def _of_object(progress: Progress, number: int, objects: Sequence[object]) -> Pr
 
 def _save(folder: Path, tuned: CategoryModel, bag: Path, answer: Adaptation) -> Path:
     """Copy the model before beside it and write the adapted one; returns the copy."""
-    assert answer.judgment is not None
+    judgment = answer.choice.judgment
+    assert judgment is not None
     record = {
         "bag": bag.resolve().name,
         "version": uns_pose_ros.__version__,
         "objects": answer.kept,
         "images": answer.taught,
-        "before": asdict(answer.judgment.before[0]),
-        "after": asdict(answer.judgment.after[0]),
+        "before": asdict(judgment.before[0]),
+        "after": asdict(judgment.after[0]),
     }
     former = tuned.provenance.get("adapted")
     history = [*(former if isinstance(former, list) else []), record]

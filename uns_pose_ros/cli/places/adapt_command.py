@@ -46,10 +46,10 @@ def adapt_command(
 
 
 def _record(answer: Adaptation) -> dict[str, Any]:
-    judgment = answer.judgment
+    judgment = answer.choice.judgment
     return {
         "kept": answer.kept,
-        "reason": answer.reason,
+        "reason": answer.choice.reason,
         "images": answer.images,
         "taught": answer.taught,
         "held_out": answer.held_out,
@@ -62,11 +62,11 @@ def _record(answer: Adaptation) -> dict[str, Any]:
             for thing in answer.objects
         ],
         "left_out": answer.left_out,
-        "not_better": answer.not_better,
+        "not_better": answer.choice.not_better,
         # against the fused poses of the model before, and of the adapted one
         "before": None if judgment is None else judgment.before,
         "after": None if judgment is None else judgment.after,
-        "estimates_of_nothing": answer.false,
+        "estimates_of_nothing": answer.choice.false,
         "model_before": None if answer.before is None else str(answer.before),
     }
 
@@ -77,16 +77,18 @@ def _text(model: Path, answer: Adaptation) -> str:
         f"taught, {answer.held_out} judged"
     ]
     lines += [f"  left out: {why}: {count}" for why, count in answer.left_out.items()]
-    lines += [f"  not kept: {why}: {count}" for why, count in answer.not_better.items()]
-    if answer.judgment is not None:
+    choice = answer.choice
+    if not choice.not_better.keys() <= {choice.reason}:  # which the last line tells
+        lines += [f"  not kept: {why}: {count}" for why, count in choice.not_better.items()]
+    if choice.judgment is not None:
         rows = [
-            _row("before", answer.judgment.before[0], answer.false[0]),
-            _row("adapted", answer.judgment.after[0], answer.false[1]),
+            _row("before", choice.judgment.before[0], choice.false[0]),
+            _row("adapted", choice.judgment.after[0], choice.false[1]),
         ]
         head = ["held-out images", "answered %", "@30° %", "@15° %", "@10° %", "median °"]
         lines.append(table([*head, "of nothing"], rows))
-    if answer.reason:
-        lines.append(f"{model}: not kept, the model is as before: {answer.reason}")
+    if choice.reason:
+        lines.append(f"{model}: not kept, the model is as before: {choice.reason}")
     else:
         lines.append(f"{model}: adapted; the model before is {answer.before}")
     return "\n".join(lines)
