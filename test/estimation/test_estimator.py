@@ -16,7 +16,7 @@ from uns_pose_ros.core.camera import assumed_camera
 from uns_pose_ros.core.errors import InvalidInput
 from uns_pose_ros.core.geometry import angle_between
 from uns_pose_ros.core.types import Camera, Frame
-from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig, mean_over_crops
+from uns_pose_ros.estimation.estimator import Estimator, EstimatorConfig
 from uns_pose_ros.estimation.loaded_model import LoadedModel
 from uns_pose_ros.estimation.object_search import ObjectSearch
 from uns_pose_ros.estimation.stream.expectation import box_iou
@@ -150,36 +150,6 @@ def test_where_nothing_is_found_the_best_score_and_the_threshold_are_said(
     assert strict.describe_nothing() == "nothing found (no region looks like an object)"
 
 
-def test_the_second_look_reads_its_crop_twice_half_a_token_apart(
-    chair_model: Path, frame: Frame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    estimator = Estimator(artifacts.load_model(chair_model), device="cpu")
-    read, tokens = list[Tensor](), estimator._tokens
-
-    def remember(images: Tensor) -> Tensor:
-        read.append(images)
-        return tokens(images)
-
-    monkeypatch.setattr(estimator, "_tokens", remember)
-    image = read_image(frame.image)
-    (found,) = estimator(image, frame.camera)
-    assert len(estimator(image, frame.camera, found.box[None])) == 1
-    *_, last, given = read
-    assert len(last) == 2 and len(given) == 1
-    torch.testing.assert_close(last[1, :, :-7, :-7], last[0, :, 7:, 7:], atol=0.5, rtol=0)
-
-
-def test_the_mean_over_crops_is_that_of_the_same_places() -> None:
-    here = torch.rand(2, 5, 6, 3)
-    further = torch.rand(2, 5, 6, 3)
-    mean = mean_over_crops(torch.cat([here, further]))
-    torch.testing.assert_close(
-        mean[:, 1:, 1:], (here[:, 1:, 1:] + further[:, :-1, :-1]) / 2
-    )
-    assert torch.equal(mean[:, 0], here[:, 0])
-    assert torch.equal(mean[:, :, 0], here[:, :, 0])
-
-
 def test_an_object_that_the_second_look_does_not_confirm_keeps_its_first_pose(
     chair_model: Path, frame: Frame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,11 +167,7 @@ def test_an_object_that_the_second_look_does_not_confirm_keeps_its_first_pose(
     looked = []
 
     def nothing(
-        search: ObjectSearch,
-        loaded: LoadedModel,
-        boxes: Tensor,
-        crops: object,
-        finely: bool,
+        search: ObjectSearch, loaded: LoadedModel, boxes: Tensor, crops: object
     ) -> list[list[object]]:
         looked.append(boxes)
         return [[] for _ in boxes]

@@ -82,8 +82,8 @@ class EstimatorConfig:
     second_look: bool = setting(
         True,
         "true: an object that was found in a single image is cut out again, around its first pose, "
-        "read twice, half a token apart, and solved again; the pose is finer and takes two passes "
-        "of the backbone more. In streams, objects are cut out where they are expected anyway",
+        "and solved again; the pose is finer and takes one pass of the backbone more. In streams, "
+        "objects are cut out where they are expected anyway",
         group="search",
     )
     score_threshold: float = setting(

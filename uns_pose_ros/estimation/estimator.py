@@ -34,7 +34,6 @@ from uns_pose_ros.estimation.regions.touching_objects import HiddenCells, Solved
 from uns_pose_ros.estimation.solver.pose_solver import solve
 from uns_pose_ros.estimation.stream.expectation import Expectation, ExpectedCrops
 from uns_pose_ros.networks.backbone_runtimes import Backbone, load_runtime, resolve_runtime
-from uns_pose_ros.networks.correspondence_head import STRIDE
 from uns_pose_ros.networks.dinov2 import imagenet_normalize
 from uns_pose_ros.networks.runtime_choice import RuntimeChoice
 
@@ -188,18 +187,12 @@ class Estimator:
         boxes: Tensor,
         expected: ExpectedCrops | None = None,
         hidden: Sequence[HiddenCells] = (),
-        finely: bool = False,
     ) -> list[SolvedCrop]:
-        """Estimate the best pose in each box (N, 4), without the hidden cells.
-
-        `finely`: see `_solve_batch`.
-        """
+        """Estimate the best pose in each box (N, 4), without the hidden cells."""
         squares = square_around(boxes.double().cpu(), self.config.crop_margin)
         if not self.one_by_one:
             try:
-                return self._solve_batch(
-                    loaded, pixels, camera, squares, expected, hidden, finely
-                )
+                return self._solve_batch(loaded, pixels, camera, squares, expected, hidden)
             except torch.cuda.OutOfMemoryError:
                 if len(squares) == 1:
                     raise
@@ -215,7 +208,6 @@ class Estimator:
                 squares[k : k + 1],
                 None if expected is None else expected[k : k + 1],
                 hidden[k : k + 1],
-                finely,
             )
         ]
 
@@ -227,25 +219,11 @@ class Estimator:
         squares: Tensor,
         expected: ExpectedCrops | None = None,
         hidden: Sequence[HiddenCells] = (),
-        finely: bool = False,
     ) -> list[SolvedCrop]:
-        """Estimate the best pose in each square (N, 4), in one batch.
-
-        `finely`: the backbone also reads the squares one cell further, which is half a token, and
-        the mean of both says what a cell shows.
-        """
+        """Estimate the best pose in each square (N, 4), in one batch."""
         crops, maps = crop(pixels, squares, loaded.crop_size)
-        if finely:
-            side = squares[:, 2:3] - squares[:, :1]
-            further, _ = crop(
-                pixels, squares + side * (STRIDE / loaded.crop_size), loaded.crop_size
-            )
-            crops = torch.cat([crops, further])
         tokens = self._tokens(crops)
         probability, presence = loaded.read_crops(tokens)
-        if finely:
-            tokens, probability = tokens[: len(squares)], mean_over_crops(probability)
-            presence = probability.sum(-1)
         presence = touching_objects.hide_cells(presence, maps, hidden)
         solved = solve(
             loaded.model,
@@ -277,20 +255,6 @@ class Estimator:
             f"nothing found (best score {self.best_rejected:.2f}, threshold "
             f"{self.threshold:.2f})"
         )
-
-
-def mean_over_crops(probability: Tensor) -> Tensor:
-    """Average what cells show over crops and the same crops one cell further right and down.
-
-    Args:
-        probability: (2 N, h, w, V), those further in the second half.
-
-    Returns:
-        (N, h, w, V) of the cells of the first half; the first row and column are theirs alone.
-    """
-    mean, further = probability.clone().chunk(2)
-    mean[:, 1:, 1:].add_(further[:, :-1, :-1]).div_(2)
-    return mean
 
 
 def _check_image(image: Tensor | NDArray[np.uint8]) -> Tensor:

@@ -49,9 +49,8 @@ class SolveCrops(Protocol):
         boxes: Tensor,
         expected: ExpectedCrops | None = None,
         hidden: Sequence[HiddenCells] = (),
-        finely: bool = False,
     ) -> list[SolvedCrop]:
-        """Solve the crops around the boxes, without the hidden cells; finely: read twice."""
+        """Solve the crops around the boxes, without the hidden cells."""
         ...
 
 
@@ -90,13 +89,9 @@ class ObjectSearch:
         loaded: LoadedModel,
         boxes: Tensor,
         expected: ExpectedCrops | None = None,
-        finely: bool = False,
     ) -> list[list[PoseEstimate]]:
-        """Estimate the best pose in each box (N, 4); an empty list where none is good enough.
-
-        `finely`: the crops are read twice, half a token apart.
-        """
-        solved = self._solve(loaded, boxes, expected, finely=finely)
+        """Estimate the best pose in each box (N, 4); an empty list where none is good enough."""
+        solved = self._solve(loaded, boxes, expected)
         return [self._accept(loaded, one) for one in solved]
 
     def search(self, loaded_models: Sequence[LoadedModel]) -> list[list[PoseEstimate]]:
@@ -231,7 +226,7 @@ class ObjectSearch:
         if not regions:
             return kept
         crops = expected_crops(objects, regions)
-        solved = self.estimate_boxes(loaded, torch.stack(regions), crops, finely=True)
+        solved = self.estimate_boxes(loaded, torch.stack(regions), crops)
         looks = zip(objects, solved, strict=True)
         return [*kept, *chain(*(again or [first.estimate] for first, again in looks))]
 
