@@ -28,7 +28,6 @@ HARDLY = AugmentConfig(
     far_probability=0.0,
     rotation=8.0,
     tilt=0.0,
-    stretch=0.0,
     background_probability=0.0,
     occlusion_probability=0.0,
     colour_probability=0.0,

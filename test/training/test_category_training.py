@@ -39,7 +39,6 @@ STILL = AugmentConfig(
     rotation=0.0,
     tilt=0.0,
     shift=0.0,
-    stretch=0.0,
     background_probability=0.0,
     occlusion_probability=0.0,
     colour_probability=0.0,

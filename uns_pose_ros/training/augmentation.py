@@ -29,8 +29,6 @@ class AugmentConfig:
     rotation: float = 50.0  # degrees, camera about its optical axis
     tilt: float = 6.0  # degrees, camera about the image axes (perspective)
     shift: float = 0.12  # of the crop, object's center from the crop's center
-    # logarithm of width over height, against those of the image: other instances differ so
-    stretch: float = 0.3
     background_probability: float = 0.75
     occlusion_probability: float = 0.35
     occlusion: tuple[float, float] = (0.1, 0.45)  # of the object's box
@@ -172,20 +170,18 @@ def _random_camera(
     target = (size - 1) / 2 + size * rng.uniform(-reach, reach, 2)
     angle = np.radians(rng.uniform(-config.rotation, config.rotation))
     scale = fraction * size / extent
-    stretch = np.exp(rng.uniform(-config.stretch, config.stretch) / 2)
-    enlarge = scale * np.array(
+    rotate = scale * np.array(
         [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     )
-    enlarge = enlarge @ np.diag([stretch, 1 / stretch])
-    affine = np.eye(3)
-    affine[:2, :2] = enlarge
-    affine[:2, 2] = target - enlarge @ center
+    similarity = np.eye(3)
+    similarity[:2, :2] = rotate
+    similarity[:2, 2] = target - rotate @ center
     focal = 1.5 * size  # of the camera that is tilted: about 37 degrees of view
     matrix = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
     tilt, _ = cv2.Rodrigues(
         np.radians(np.append(rng.uniform(-config.tilt, config.tilt, 2), 0.0))
     )
-    turned: NDArray[np.float64] = matrix @ tilt @ np.linalg.inv(matrix) @ affine
+    turned: NDArray[np.float64] = matrix @ tilt @ np.linalg.inv(matrix) @ similarity
     moved = turned @ np.append(center, 1)
     turned = (
         np.array(

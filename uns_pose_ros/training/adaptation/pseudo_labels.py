@@ -54,8 +54,7 @@ def view_config(model: CategoryModel, views: int, config: TrainConfig) -> TrainC
         network=NetworkConfig(**chosen),
         size=model.crop_size,
         views=views,
-        # the object is the same one in all images
-        augment=replace(AugmentConfig(), background_probability=_BACKGROUND, stretch=0.0),
+        augment=replace(AugmentConfig(), background_probability=_BACKGROUND),
     )
 
 
