@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from uns_pose_ros.estimation.stream.expectation import Expectation
 from uns_pose_ros.io import artifacts
 from uns_pose_ros.pipeline import adaptation
 from uns_pose_ros.pipeline.adaptation import Adaptation, AdaptConfig, adapt_model
+from uns_pose_ros.training.adaptation.lesson_choice import Choice
 from uns_pose_ros.training.adaptation.pseudo_labels import RecordedImage
 from uns_pose_ros.training.adaptation.resting_objects import RestingObject, Sighting
 
@@ -210,3 +212,17 @@ def test_the_command_prints_both_models_and_which_one_is_kept(
     text = capsys.readouterr().out
     assert "not kept, the model is as before" in text
     assert text.count("its held-out images are not better") == 1
+
+
+def test_several_objects_that_are_not_kept_are_counted() -> None:
+    choice = Choice(
+        None, None, (0.0, 0.0), {"its held-out images are not better": 3}, "why"
+    )
+    answer = Adaptation(9, [], {}, 6, 3, choice)
+    assert "not kept: its held-out images are not better: 3" in adapt_command._text(
+        Path("model"), answer
+    )
+    alone = replace(choice, not_better={"why": 2})
+    assert "not kept: why: 2" in adapt_command._text(
+        Path("model"), replace(answer, choice=alone)
+    )

@@ -78,7 +78,7 @@ def _text(model: Path, answer: Adaptation) -> str:
     ]
     lines += [f"  left out: {why}: {count}" for why, count in answer.left_out.items()]
     choice = answer.choice
-    if not choice.not_better.keys() <= {choice.reason}:  # which the last line tells
+    if dict(choice.not_better) != {choice.reason: 1}:  # which the last line tells
         lines += [f"  not kept: {why}: {count}" for why, count in choice.not_better.items()]
     if choice.judgment is not None:
         rows = [
